@@ -1,0 +1,64 @@
+# Tissue counterfactuals: load and check the configuration, include the rules, name the targets.
+# What each step does is written in workflow/tissue_counterfactuals; the rules only connect files.
+import os
+import sys
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+from snakemake.utils import min_version
+
+min_version("9.0")
+
+PACKAGE_FOLDER = str(Path(workflow.basedir) / "workflow")
+sys.path.insert(0, PACKAGE_FOLDER)
+# Scripts run in Python processes of their own, perhaps in another environment: they find the package here.
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    filter(None, [PACKAGE_FOLDER, os.environ.get("PYTHONPATH")])
+)
+
+
+configfile: Path(workflow.basedir) / "config/config.yaml"
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/slides.smk"
+include: "workflow/rules/methods.smk"
+include: "workflow/rules/results.smk"
+
+
+report: "workflow/report/workflow.rst"
+
+
+# Every data set is a target of its own: `snakemake <name of the data set>`.
+for name in config["datasets"]:
+
+    rule:
+        name:
+            name
+        input:
+            everything_of(name),
+
+
+rule all:
+    default_target: True
+    input:
+        [everything_of(name) for name in config["datasets"]],
+
+
+rule demo:
+    input:
+        [
+            everything_of(name)
+            for name, dataset in config["datasets"].items()
+            if dataset["source"] == "simulated"
+        ],
+
+
+rule table1:
+    input:
+        [table_1_of(name) for name in config["datasets"]],
+
+
+rule figures:
+    input:
+        [figures_of(name) for name in config["datasets"]],

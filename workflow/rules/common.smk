@@ -1,0 +1,133 @@
+# Configuration, what jobs take from it, and the lists of files that targets are made of.
+from tissue_counterfactuals import protocols
+from tissue_counterfactuals.config import is_url, load_config, samples_of, slug
+from tissue_counterfactuals.errors import InputError
+from tissue_counterfactuals.methods import METHODS, applicable
+
+try:
+    config = load_config(config)
+    # Data set -> slide -> values of its sample column (None: all of them, fitted together).
+    SLIDES = {name: samples_of(name, entry) for name, entry in config["datasets"].items()}
+    SWITCHES = {p: protocols.resolve(p, config["switches"]) for p in config["protocols"]}
+except InputError as error:
+    raise WorkflowError(str(error))
+
+
+wildcard_constraints:
+    dataset="[A-Za-z0-9_-]+",
+    slide="[^/]+",
+    fold="[^/]+",
+    method="|".join(m.name for m in METHODS.values() if m.learned),
+    protocol="|".join(protocols.PROTOCOLS),
+    seed="[0-9]+",
+    target="[^/]+",
+
+
+def dataset_of(wildcards):
+    """The configuration entry of a job's data set."""
+    return config["datasets"][wildcards.dataset]
+
+
+def source_of(wildcards):
+    """The file that a slide is read from: none for simulated tissue, a download for a URL."""
+    path = dataset_of(wildcards)["path"]
+    if path is None:
+        return []
+    return f"results/downloads/{wildcards.dataset}.h5ad" if is_url(path) else path
+
+
+def part_of_dataset(*keys):
+    """Params function: some keys of a data set's entry, so that a change of others does not run the step again."""
+    return lambda wildcards: {key: dataset_of(wildcards)[key] for key in keys}
+
+
+def task_settings(step):
+    """Params function: what a step takes from the configuration, and nothing else.
+
+    A change elsewhere in the configuration must not train a model again.
+    """
+
+    def settings(wildcards):
+        chosen = {
+            "graph": dataset_of(wildcards)["graph"],
+            "cellina": config["cellina"],
+            "switches": protocols.of_step(SWITCHES[wildcards.protocol], step),
+            "device": config["device"],
+        }
+        if step == "counterfactual":
+            chosen["counterfactual"] = config["counterfactual"]
+        return chosen
+
+    return settings
+
+
+def memory_of_task(wildcards, input, attempt):
+    """Megabytes: the slide, its graph and the dense neighbourhood features, more at each further attempt."""
+    return int(2000 + 8 * input.size_mb) * attempt
+
+
+def method_names(name, learned):
+    """Names of a data set's learned methods, or of its controls."""
+    entry = config["datasets"][name]
+    methods = applicable(entry["methods"], entry["source"] == "simulated")
+    return [method.name for method in methods if method.learned == learned]
+
+
+def per_fold(pattern):
+    """Input function: the files of a pattern for all slides, folds, learned methods, protocols and seeds.
+
+    Which folds a slide has is known once it has been read: the checkpoint waits for that.
+    """
+
+    def files(wildcards):
+        found = []
+        for slide in SLIDES[wildcards.dataset]:
+            table = checkpoints.write_folds.get(dataset=wildcards.dataset, slide=slide).output[0]
+            with open(table) as stream:
+                folds = dict.fromkeys(line.split("\t")[0] for line in list(stream)[1:])
+            found += expand(
+                pattern,
+                dataset=wildcards.dataset,
+                slide=slide,
+                fold=folds,
+                method=method_names(wildcards.dataset, learned=True),
+                protocol=getattr(wildcards, "protocol", config["protocols"]),
+                seed=config["seeds"],
+            )
+        return list(dict.fromkeys(found))
+
+    return files
+
+
+def table_1_of(name):
+    """Files of Table 1 for one data set."""
+    return expand(
+        "results/tables/{dataset}/table_1.{target}.{protocol}.{type}",
+        dataset=name,
+        target=[slug(target) for target in config["datasets"][name]["target_domains"]],
+        protocol=config["protocols"],
+        type=["tsv", "md", "png"],
+    )
+
+
+def figures_of(name):
+    """All figures of one data set."""
+    files = expand(
+        "results/figures/{dataset}/cell_types.{target}.{protocol}.png",
+        dataset=name,
+        target=[slug(target) for target in config["datasets"][name]["target_domains"]],
+        protocol=config["protocols"],
+    )
+    files += expand("results/figures/{dataset}/map.{slide}.png", dataset=name, slide=SLIDES[name])
+    if method_names(name, learned=True):
+        files += expand(
+            "results/figures/{dataset}/learning_curves.{protocol}.png",
+            dataset=name,
+            protocol=config["protocols"],
+        )
+    return files
+
+
+def everything_of(name):
+    """All that a data set's own target asks for."""
+    return [*table_1_of(name), *figures_of(name)]

@@ -1,0 +1,110 @@
+# Methods: fit, predict, score. One job trains one method on one fold; the controls of a fold share a job.
+FOLD = "{dataset}/{slide}/{fold}"
+RUN = "{protocol}.seed{seed}"
+ONE_METHOD = f"{FOLD}/{{method}}/{RUN}"
+
+
+rule fit:
+    input:
+        slide="results/slides/{dataset}/{slide}.h5ad",
+        graph="results/graphs/{dataset}/{slide}.npz",
+        folds="results/folds/{dataset}/{slide}.tsv",
+    output:
+        directory(f"results/models/{ONE_METHOD}"),
+    params:
+        settings=task_settings("training"),
+        threads=config["threads"],
+        checkpoint=f"results/checkpoints/{ONE_METHOD}.pt",
+    threads: config["threads"]
+    resources:
+        mem_mb=memory_of_task,
+        gpu=1 if config["device"] == "cuda" else 0,
+    log:
+        f"results/logs/fit/{ONE_METHOD}.log",
+    benchmark:
+        f"results/benchmarks/fit/{ONE_METHOD}.tsv"
+    conda:
+        "../../envs/core.yaml"
+    script:
+        "../scripts/fit.py"
+
+
+rule predict:
+    input:
+        slide="results/slides/{dataset}/{slide}.h5ad",
+        graph="results/graphs/{dataset}/{slide}.npz",
+        folds="results/folds/{dataset}/{slide}.tsv",
+        model=f"results/models/{ONE_METHOD}",
+    output:
+        f"results/predictions/{ONE_METHOD}.h5ad",
+    params:
+        settings=task_settings("counterfactual"),
+        methods=lambda w: [w.method],
+        threads=config["threads"],
+    threads: config["threads"]
+    resources:
+        mem_mb=memory_of_task,
+        gpu=1 if config["device"] == "cuda" else 0,
+    log:
+        f"results/logs/predict/{ONE_METHOD}.log",
+    benchmark:
+        f"results/benchmarks/predict/{ONE_METHOD}.tsv"
+    conda:
+        "../../envs/core.yaml"
+    script:
+        "../scripts/predict.py"
+
+
+rule predict_controls:
+    input:
+        slide="results/slides/{dataset}/{slide}.h5ad",
+        graph="results/graphs/{dataset}/{slide}.npz",
+        folds="results/folds/{dataset}/{slide}.tsv",
+    output:
+        f"results/predictions/{FOLD}/controls/{RUN}.h5ad",
+    params:
+        settings=task_settings("counterfactual"),
+        methods=lambda w: method_names(w.dataset, learned=False),
+        threads=config["threads"],
+    threads: config["threads"]
+    resources:
+        mem_mb=memory_of_task,
+    log:
+        f"results/logs/predict/{FOLD}/controls/{RUN}.log",
+    benchmark:
+        f"results/benchmarks/predict/{FOLD}/controls/{RUN}.tsv"
+    conda:
+        "../../envs/core.yaml"
+    script:
+        "../scripts/predict.py"
+
+
+rule score:
+    input:
+        slide="results/slides/{dataset}/{slide}.h5ad",
+        graph="results/graphs/{dataset}/{slide}.npz",
+        folds="results/folds/{dataset}/{slide}.tsv",
+        predictions=lambda w: expand(
+            f"results/predictions/{FOLD}/{{method}}/{RUN}.h5ad",
+            method=["controls", *method_names(w.dataset, learned=True)],
+            allow_missing=True,
+        ),
+    output:
+        scores=f"results/scores/{FOLD}/{RUN}.tsv",
+        diagnostics=f"results/scores/{FOLD}/{RUN}.diagnostics.tsv",
+    params:
+        settings=task_settings("metrics"),
+        n_deg=config["metrics"]["n_deg"],
+        kind=lambda w: dataset_of(w)["kind"],
+        threads=config["threads"],
+    threads: config["threads"]
+    resources:
+        mem_mb=memory_of_task,
+    log:
+        f"results/logs/score/{FOLD}/{RUN}.log",
+    benchmark:
+        f"results/benchmarks/score/{FOLD}/{RUN}.tsv"
+    conda:
+        "../../envs/core.yaml"
+    script:
+        "../scripts/score.py"

@@ -1,0 +1,11 @@
+from tissue_counterfactuals.jobs import job
+
+with job(snakemake.log[0]):
+    from tissue_counterfactuals.drawing import curves
+
+    curves(
+        snakemake.input.models,
+        snakemake.input.provenance,
+        snakemake.wildcards.protocol,
+        snakemake.output[0],
+    )

@@ -1,0 +1,12 @@
+from tissue_counterfactuals.jobs import job
+
+with job(snakemake.log[0]):
+    from tissue_counterfactuals.steps import tabulate
+
+    tabulate(
+        snakemake.input.scores,
+        snakemake.input.slides,
+        snakemake.wildcards.dataset,
+        snakemake.params.config,
+        dict(snakemake.output.items()),
+    )

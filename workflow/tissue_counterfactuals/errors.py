@@ -1,0 +1,10 @@
+"""The one error that a user is meant to read."""
+
+
+class InputError(ValueError):
+    """Something the user gave is wrong.
+
+    The message is one sentence that names the file or slide, the key or column, what is wrong with it and how to
+    mend it. Steps let it through, so that a run stops before hours are spent; any other exception inside a method
+    becomes a failed result record.
+    """

@@ -1,0 +1,136 @@
+"""Learning curves of every fit: a row per method and protocol, a column per term of the loss, a line per fold."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from tissue_counterfactuals.errors import InputError
+from tissue_counterfactuals.figures import style
+from tissue_counterfactuals.protocols import PROTOCOLS
+
+COLUMNS = {
+    "train_loss": "Loss (train, validation)",
+    "kl_s": "KL of s (spatial latent)",
+    "kl_z": "KL of z (intrinsic latent)",
+    "classifier_loss": "Cell-type classifier",
+    "adversary_loss": "Domain adversary",
+}
+FIT = ["slide", "cell_type", "seed"]
+
+
+def draw(history: pd.DataFrame, title: str, provenance_text: str, path: str | Path) -> None:
+    """Draw the learning curves to a PNG or SVG; see `compose`."""
+    style.save(compose(history, title, provenance_text), path)
+
+
+def compose(history: pd.DataFrame, title: str, provenance_text: str) -> Figure:
+    """The figure.
+
+    Args:
+        history: one row per epoch of each fit, with method, protocol, cell_type, slide, seed, epoch, train_loss,
+            validation_loss, kl_z, kl_s, classifier_loss, adversary_loss (NaN where a method has no such term) and
+            best (bool), the epoch whose weights were kept.
+        title: what was trained; must say what kind of data it is.
+
+    Raises:
+        InputError: no rows, or a column is missing.
+    """
+    needed = ["method", "protocol", *FIT, "epoch", "validation_loss", *COLUMNS, "best"]
+    for column in needed:
+        if column not in history:
+            raise InputError(f"training history: column {column!r} is missing; fit again.")
+    if history.empty:
+        raise InputError("training history: it has no rows; no learned method finished an epoch.")
+    methods = style.method_order(history["method"])
+    protocols = sorted(history["protocol"].unique(), key=PROTOCOLS.index)
+    pairs = [(m, p) for m in methods for p in protocols]
+    by_pair = dict(iter(history.groupby(["method", "protocol"])))
+    pairs = [pair for pair in pairs if pair in by_pair]
+    colors = style.category_colors(history["cell_type"])
+    with style.context():
+        figure = style.new_figure(12.5, 1.2 + 2.1 * len(pairs))
+        figure.suptitle(title, x=0.012, ha="left", weight="bold", size=10, parse_math=False)
+        bottom = _legend(figure, colors, style.footer(figure, provenance_text))
+        figure.set_layout_engine("constrained", rect=(0, bottom, 1, 1 - bottom))
+        grid = figure.subplots(len(pairs), len(COLUMNS), squeeze=False, sharex="row")
+        for row, (method, protocol) in enumerate(pairs):
+            for axes, column in zip(grid[row], COLUMNS, strict=True):
+                _panel(axes, by_pair[method, protocol], column, colors)
+                if row == 0:
+                    axes.set_title(COLUMNS[column], size=8.5)
+                if row == len(pairs) - 1:
+                    axes.set_xlabel("epoch")
+            grid[row, 0].set_ylabel(
+                f"{style.method_style(method).label}\n{protocol}", weight="bold", parse_math=False
+            )
+    return figure
+
+
+def _panel(axes, history, column, colors) -> None:
+    curves = {column: "-", "validation_loss": "--"} if column == "train_loss" else {column: "-"}
+    if history[list(curves)].isna().all(axis=None):
+        axes.text(
+            0.5,
+            0.5,
+            "not part of this model",
+            transform=axes.transAxes,
+            ha="center",
+            va="center",
+            color=style.MUTED_COLOR,
+            size=7.5,
+        )
+        axes.set_yticks([])
+        return
+    for (_, cell_type, _), fit in history.groupby(FIT):
+        fit = fit.sort_values("epoch")
+        for name, line in curves.items():
+            axes.plot(
+                fit["epoch"],
+                fit[name],
+                line,
+                color=colors[cell_type],
+                linewidth=0.9,
+                alpha=0.8,
+            )
+        best = fit[fit["best"].astype(bool)]
+        # On the validation curve where there is one: that is what chose the epoch.
+        axes.plot(
+            best["epoch"],
+            best[list(curves)[-1]],
+            "o",
+            color=colors[cell_type],
+            markeredgecolor="black",
+            markeredgewidth=0.5,
+            markersize=4,
+            zorder=4,
+        )
+    _cut_outliers(axes, history, list(curves))
+    axes.grid(color="#EDEDED", linewidth=0.5)
+
+
+def _cut_outliers(axes, history, names) -> None:
+    """The first epochs, before anything is learnt, must not squeeze the rest of the curve into a line."""
+    later = history.loc[history["epoch"] >= history["epoch"].max() * 0.05, names].to_numpy(float)
+    later = later[np.isfinite(later)]
+    if len(later) == 0 or np.ptp(later) == 0:
+        return
+    low, high = later.min(), later.max()
+    margin = 0.06 * (high - low)
+    axes.set_ylim(low - margin, high + margin)
+
+
+def _legend(figure, colors, bottom) -> float:
+    handles = [Line2D([], [], color=color, label=name) for name, color in colors.items()]
+    grey = {"color": style.MUTED_COLOR}
+    handles += [
+        Line2D([], [], linestyle="-", label="training", **grey),
+        Line2D([], [], linestyle="--", label="validation", **grey),
+        Line2D(
+            [], [], linestyle="", marker="o", markeredgecolor="black", label="epoch kept", **grey
+        ),
+    ]
+    title = "One line per fit; colour: the cell type that was held out from it."
+    return style.legend_below(figure, bottom, handles=handles, ncols=8, title=title)

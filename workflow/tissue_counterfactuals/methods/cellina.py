@@ -1,0 +1,69 @@
+"""Cellina with edge perturbation: each focal cell keeps its z and gets the s of its donors."""
+
+from pathlib import Path
+
+import numpy as np
+
+from tissue_counterfactuals.graph import neighborhood_features
+from tissue_counterfactuals.methods import Prediction
+from tissue_counterfactuals.models.cellina import Cellina
+from tissue_counterfactuals.slide import log_normalize, normalize_counts
+
+# Below these the spatial latent is called unused: the counterfactual is then the twin, whatever the scores say.
+MIN_KL_OF_S = 0.1
+MIN_EFFECT = 0.01
+
+
+def fit(task, folder: Path, **overrides) -> None:
+    """Train; leaves model.pt and history.tsv."""
+    settings = dict(task.settings) | overrides
+    settings.pop("validation_fraction", None)
+    settings["restore"], settings["monitor"] = task.switches["restore"], task.switches["monitor"]
+    if task.switches["batch_size"] != "configured":
+        settings["batch_size"] = int(task.switches["batch_size"])
+    model = Cellina(device=task.device, **settings)
+    model.fit(
+        task.slide,
+        task.masked_graph,
+        task.split,
+        seed=task.seed,
+        checkpoint=task.checkpoint,
+        report=task.report,
+    )
+    model.history.to_csv(folder / "history.tsv", sep="\t", index=False, float_format="%.6g")
+    model.save(folder / "model.pt")
+
+
+def predict(task, folder: Path, target: str) -> dict[str, Prediction | str]:
+    """One variant per donor rule, and the twin; diagnostics say whether s is used at all."""
+    slide, focal = task.slide, task.focal
+    model = Cellina.load(folder / "model.pt", device=task.device)
+    log_expression = log_normalize(slide.X)
+    donor_expression = log_expression if task.switches["donor_features"] == "log1p" else slide.X
+
+    def expected(features):
+        return model.predict(slide, focal, features, latent=task.switches["latent"], seed=task.seed)
+
+    own = neighborhood_features(task.masked_graph[focal], log_expression)
+    twin = expected(own)
+    kl_of_s = model.kl_per_cell(slide, focal, own)[1]
+
+    def moved(perturbation):
+        new = neighborhood_features(perturbation.graph(slide.n_obs), donor_expression)
+        values = expected(new)
+        effect = _mean_change(values, twin)
+        if kl_of_s < MIN_KL_OF_S or effect < MIN_EFFECT:
+            task.report(
+                f"warning: the spatial latent is hardly used (KL of s {kl_of_s:.3f} nats per cell, new neighbours "
+                f"change log expression by {effect:.4f} on average), so this counterfactual is its own twin: give "
+                "the model more steps (smaller cellina.batch_size or more cellina.epochs)"
+            )
+        return Prediction(values, focal, diagnostics={"kl_s": kl_of_s, "donor_effect": effect})
+
+    return task.counterfactuals(target, moved) | {"no_intervention": Prediction(twin, focal)}
+
+
+def _mean_change(values: np.ndarray, twin: np.ndarray) -> float:
+    """Mean over genes of the absolute change of log(1 + mean counts per 10,000)."""
+    profiles = [np.log1p(normalize_counts(x).mean(axis=0)) for x in (values, twin)]
+    return float(np.abs(profiles[0] - profiles[1]).mean())

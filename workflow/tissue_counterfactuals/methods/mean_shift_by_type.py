@@ -1,0 +1,38 @@
+"""Control: the mean shift without its confounding: type by type, on normalised expression, then averaged.
+
+For every other cell type with enough training cells in both domains, the log change of its mean normalised
+expression from control to target; the held-out type gets the mean over types.
+"""
+
+import numpy as np
+
+from tissue_counterfactuals.errors import InputError
+from tissue_counterfactuals.methods import Prediction, at_library
+from tissue_counterfactuals.methods.mean_shift import shift
+from tissue_counterfactuals.slide import normalize_counts
+
+MIN_CELLS = 10
+
+
+def predict(task, folder, target) -> dict[str, Prediction]:
+    """(x + 1) 2^delta - 1 on counts per 10,000, delta = mean over other types of log2((p_target+1)/(p_control+1))."""
+    slide, train = task.slide, task.split.train
+    cell_type = slide.obs["cell_type"].astype(str).to_numpy()
+    domain = slide.obs["domain"].astype(str).to_numpy()
+    changes = []
+    for other in sorted(set(cell_type) - {task.fold.cell_type}):
+        groups = [
+            np.flatnonzero(train & (cell_type == other) & (domain == d))
+            for d in (target, task.fold.control)
+        ]
+        if min(map(len, groups)) >= MIN_CELLS:
+            means = [np.asarray(normalize_counts(slide.X[g]).mean(axis=0)).ravel() for g in groups]
+            changes.append(np.log2((means[0] + 1) / (means[1] + 1)))
+    if not changes:
+        raise InputError(
+            f"mean_shift_by_type: no other type has {MIN_CELLS} training cells in both {task.fold.control!r} and "
+            f"{target!r}: leave this method out of `methods` or choose larger domains."
+        )
+    expression = normalize_counts(slide.X[task.focal]).toarray()
+    shifted = shift(expression, np.mean(changes, axis=0))
+    return {"-": Prediction(at_library(shifted, slide, task.focal), task.focal)}

@@ -1,0 +1,8 @@
+"""Control: nothing happens; the control cells as they were observed."""
+
+from tissue_counterfactuals.methods import Prediction
+
+
+def predict(task, folder, target) -> dict[str, Prediction]:
+    """The observed counts of the focal cells."""
+    return {"-": Prediction(task.slide.X[task.focal].toarray(), task.focal)}

@@ -1,0 +1,18 @@
+"""Control that sees the answer: every focal cell gets the mean normalised profile of the target cells.
+
+Perfect on averages and useless as a population: it shows which metrics notice.
+"""
+
+import numpy as np
+
+from tissue_counterfactuals.methods import Prediction, at_library
+from tissue_counterfactuals.slide import normalize_counts
+
+
+def predict(task, folder, target) -> dict[str, Prediction]:
+    """The target cells' mean profile at each focal cell's library."""
+    profile = np.asarray(normalize_counts(task.slide.X[task.target_cells(target)]).mean(axis=0))
+    values = at_library(
+        np.broadcast_to(profile.ravel(), (len(task.focal), profile.size)), task.slide, task.focal
+    )
+    return {"-": Prediction(values, task.focal)}

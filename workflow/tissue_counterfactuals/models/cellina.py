@@ -1,0 +1,319 @@
+"""Cellina: a dual-encoder variational autoencoder of a cell and its neighbourhood, in plain torch.
+
+Intrinsic latent z from the cell's own counts, spatial latent s from the mean expression of its neighbours, one
+decoder for both. A classifier keeps the cell type in z and an adversary takes the spatial domain out of it, so that
+neighbours must carry what the domain does. Feeding other neighbours to s answers "what would this cell express
+there?". `lambda_classifier = lambda_adversary = 0` is the paper's ablated model.
+
+Sources: Cellina, section 3; layer shapes, initial values and optimiser as run in the authors' code (scvi-tools blocks).
+"""
+
+import itertools
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from anndata import AnnData
+from scipy import sparse
+from torch import nn
+from torch.distributions import Normal, kl_divergence
+
+from tissue_counterfactuals.errors import InputError
+from tissue_counterfactuals.files import atomic_path
+from tissue_counterfactuals.graph import neighborhood_features
+from tissue_counterfactuals.holdout import Split
+from tissue_counterfactuals.models.likelihood import softmax_nb_loss
+from tissue_counterfactuals.models.training import (
+    Batch,
+    CellData,
+    TrainingSettings,
+    resolve_device,
+    train,
+)
+from tissue_counterfactuals.slide import log_normalize
+
+
+class HiddenLayers(nn.Module):
+    """[linear, batch norm, ReLU, dropout] x n_layers; a sample covariate adds its own offset in every layer.
+
+    The offset is the same as concatenating a one-hot sample to the layer's input, as scvi-tools does; with one
+    sample there is none.
+    """
+
+    def __init__(self, n_in: int, n_hidden: int, n_layers: int, dropout: float, n_samples: int):
+        super().__init__()
+        widths = [n_in] + [n_hidden] * n_layers
+        self.linear = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(widths))
+        self.norm = nn.ModuleList(
+            nn.BatchNorm1d(n_hidden, momentum=0.01, eps=1e-3) for _ in range(n_layers)
+        )
+        self.offset = nn.ModuleList(
+            nn.Embedding(n_samples, n_hidden) for _ in range(n_layers if n_samples > 1 else 0)
+        )
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: torch.Tensor, sample: torch.Tensor) -> torch.Tensor:
+        for i, (linear, norm) in enumerate(zip(self.linear, self.norm, strict=True)):
+            x = linear(x)
+            if self.offset:
+                x = x + self.offset[i](sample)
+            x = self.dropout(torch.relu_(norm(x)))
+        return x
+
+
+class Encoder(nn.Module):
+    """Hidden layers, then mean and variance (exp + 1e-4) of a Gaussian latent."""
+
+    def __init__(
+        self,
+        n_in: int,
+        n_latent: int,
+        n_hidden: int,
+        n_layers: int,
+        dropout: float,
+        n_samples: int,
+    ):
+        super().__init__()
+        self.hidden = HiddenLayers(n_in, n_hidden, n_layers, dropout, n_samples)
+        self.mean = nn.Linear(n_hidden, n_latent)
+        self.log_variance = nn.Linear(n_hidden, n_latent)
+
+    def forward(self, x: torch.Tensor, sample: torch.Tensor) -> Normal:
+        hidden = self.hidden(x, sample)
+        variance = torch.exp(self.log_variance(hidden)) + 1e-4
+        return Normal(self.mean(hidden), variance.sqrt(), validate_args=False)
+
+
+def _classifier(n_in: int, n_hidden: int, n_layers: int, n_classes: int) -> nn.Sequential:
+    layers = []
+    for i in range(n_layers):
+        layers += [nn.Linear(n_in if i == 0 else n_hidden, n_hidden)]
+        layers += [nn.BatchNorm1d(n_hidden, momentum=0.01, eps=1e-3), nn.ReLU(), nn.Dropout(0.1)]
+    return nn.Sequential(*layers, nn.Linear(n_hidden, n_classes))
+
+
+class CellinaNetwork(nn.Module):
+    """The network alone: encoders, decoder, classifier and discriminator.
+
+    Shapes: b cells, g genes, `n_latent` dimensions for each of z and s.
+    """
+
+    def __init__(
+        self,
+        n_genes: int,
+        n_types: int,
+        n_domains: int,
+        n_samples: int = 1,
+        n_hidden: int = 128,
+        n_layers: int = 2,
+        n_latent: int = 64,
+        dropout: float = 0.1,
+    ):
+        super().__init__()
+        self.z_encoder = Encoder(n_genes, n_latent, n_hidden, n_layers, dropout, n_samples)
+        self.s_encoder = Encoder(n_genes, n_latent, n_hidden, n_layers, dropout, n_samples)
+        self.decoder = HiddenLayers(2 * n_latent, n_hidden, n_layers, 0.0, n_samples)
+        self.logits = nn.Linear(n_hidden, n_genes)
+        self.log_theta = nn.Parameter(torch.randn(n_genes))
+        self.classifier = _classifier(n_latent, 128, 1, n_types)
+        self.discriminator = _classifier(n_latent, 32, 2, n_domains)
+
+    def encode(self, counts, features, sample) -> tuple[Normal, Normal]:
+        """Posteriors of z and s from counts (b, g) and neighbourhood features (b, g)."""
+        return self.z_encoder(torch.log1p(counts), sample), self.s_encoder(features, sample)
+
+    def encode_sampled(self, batch: Batch):
+        """One draw of z and s (b, n_latent) and the mean KL divergence per cell of each from N(0, I)."""
+        q_z, q_s = self.encode(batch.counts, batch.features, batch.sample)
+        return q_z.rsample(), q_s.rsample(), mean_kl(q_z), mean_kl(q_s)
+
+    def decode(self, z, s, sample) -> torch.Tensor:
+        """Logits (b, g) of the genes' shares of the library."""
+        return self.logits(self.decoder(torch.cat([z, s], dim=1), sample))
+
+    def reconstruction_loss(self, z, s, batch: Batch) -> torch.Tensor:
+        """Mean negative log likelihood per cell (negative binomial, summed over genes)."""
+        return softmax_nb_loss(
+            self.decode(z, s, batch.sample), self.log_theta, batch.counts, batch.library
+        )
+
+
+def mean_kl(q: Normal) -> torch.Tensor:
+    """KL divergence of q (b, d) from N(0, I), summed over dimensions and averaged over cells."""
+    prior = Normal(torch.zeros_like(q.loc), torch.ones_like(q.scale), validate_args=False)
+    return kl_divergence(q, prior).sum(dim=1).mean()
+
+
+class Cellina:
+    """Fit on a slide, then predict cells under their own or any other neighbourhood.
+
+    Args:
+        n_hidden, n_layers, n_latent, dropout: shape of the network (paper, Table A1).
+        device: `auto`, `cpu` or `cuda`.
+        training: any field of `TrainingSettings`.
+    """
+
+    def __init__(
+        self,
+        n_hidden: int = 128,
+        n_layers: int = 2,
+        n_latent: int = 64,
+        dropout: float = 0.1,
+        device: str = "auto",
+        **training,
+    ):
+        self.shape = {
+            "n_hidden": n_hidden,
+            "n_layers": n_layers,
+            "n_latent": n_latent,
+            "dropout": dropout,
+        }
+        self.settings = TrainingSettings(**training)
+        self.device = resolve_device(device)
+        self.network: CellinaNetwork | None = None
+        self.history: pd.DataFrame | None = None
+        self.categories: dict[str, list[str]] = {}
+        self.genes: list[str] = []
+
+    def fit(
+        self,
+        slide: AnnData,
+        graph: sparse.csr_array,
+        holdout: Split,
+        seed: int = 0,
+        checkpoint: Path | None = None,
+        report: Callable[[str], None] = lambda line: None,
+    ) -> "Cellina":
+        """Train on the slide's training cells.
+
+        Args:
+            slide: raw counts, n cells x g genes, in the slide contract.
+            graph: (n, n) graph in which held-out cells have no edges.
+            holdout: who trains and validates; held-out cells are not even looked at.
+            checkpoint: file for resuming at an epoch border.
+            report: receives one line per epoch.
+        """
+        cells = np.flatnonzero(~holdout.held_out)
+        self.genes = list(slide.var_names)
+        self.categories = {
+            key: sorted(slide.obs[key].iloc[cells].astype(str).unique())
+            for key in ("cell_type", "domain", "sample")
+        }
+        codes = {key: self._codes(slide, key)[cells] for key in self.categories}
+        features = neighborhood_features(graph[cells], log_normalize(slide.X))
+        data = CellData(slide.X[cells], features, **codes, device=self.device)
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            self.network = CellinaNetwork(slide.n_vars, *self._sizes(), **self.shape).to(
+                self.device
+            )
+            self.history = train(
+                self.network,
+                data,
+                np.flatnonzero(holdout.train[cells]),
+                np.flatnonzero(holdout.validation[cells]),
+                self.settings,
+                seed,
+                checkpoint,
+                report,
+            )
+        return self
+
+    def predict(
+        self,
+        slide: AnnData,
+        cells: np.ndarray,
+        features: np.ndarray,
+        latent: str = "mean",
+        seed: int = 0,
+    ) -> np.ndarray:
+        """Expected counts (m, g) float32 of cells at their own observed library.
+
+        Args:
+            cells: indices (m,) into the slide.
+            features: (m, g) neighbourhood features, real or counterfactual, on the scale of training.
+            latent: `mean` decodes the posterior means, `sample` one draw of z and s (as run).
+            seed: of the draws.
+        """
+        outputs = []
+        with torch.inference_mode(), torch.random.fork_rng():
+            torch.manual_seed(seed)
+            for batch in self._batches(slide, cells, features):
+                q_z, q_s = self.network.encode(batch.counts, batch.features, batch.sample)
+                z, s = (q.sample() if latent == "sample" else q.loc for q in (q_z, q_s))
+                share = torch.softmax(self.network.decode(z, s, batch.sample), dim=1)
+                outputs.append((share * batch.library).cpu().numpy())
+        return np.concatenate(outputs)
+
+    @torch.inference_mode()
+    def latents(
+        self, slide: AnnData, cells: np.ndarray, features: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Posterior means of z and s, each (m, n_latent) float32."""
+        z, s = [], []
+        for batch in self._batches(slide, cells, features):
+            q_z, q_s = self.network.encode(batch.counts, batch.features, batch.sample)
+            z.append(q_z.loc.cpu().numpy())
+            s.append(q_s.loc.cpu().numpy())
+        return np.concatenate(z), np.concatenate(s)
+
+    @torch.inference_mode()
+    def kl_per_cell(
+        self, slide: AnnData, cells: np.ndarray, features: np.ndarray
+    ) -> tuple[float, float]:
+        """Mean KL divergence from the prior of z and of s, in nats per cell: 0 means that a latent says nothing."""
+        totals = np.zeros(2)
+        for batch in self._batches(slide, cells, features):
+            posteriors = self.network.encode(batch.counts, batch.features, batch.sample)
+            totals += [len(batch.counts) * float(mean_kl(q)) for q in posteriors]
+        return tuple(totals / len(cells))
+
+    def save(self, path: Path) -> None:
+        """Write weights, settings, genes and labels to one file."""
+        content = {
+            "shape": self.shape,
+            "settings": asdict(self.settings),
+            "categories": self.categories,
+            "genes": self.genes,
+            "network": self.network.state_dict(),
+        }
+        with atomic_path(path) as temporary:
+            torch.save(content, temporary)
+
+    @classmethod
+    def load(cls, path: Path, device: str = "auto") -> "Cellina":
+        """Read a model that `save` wrote, on any device."""
+        content = torch.load(path, map_location=resolve_device(device), weights_only=True)
+        model = cls(**content["shape"], device=device, **content["settings"])
+        model.categories, model.genes = content["categories"], content["genes"]
+        model.network = CellinaNetwork(len(model.genes), *model._sizes(), **model.shape)
+        model.network.load_state_dict(content["network"])
+        model.network.to(model.device).eval()
+        return model
+
+    def _sizes(self) -> tuple[int, int, int]:
+        return tuple(len(self.categories[key]) for key in ("cell_type", "domain", "sample"))
+
+    def _codes(self, slide: AnnData, key: str) -> np.ndarray:
+        """Position of each cell's label among the categories of training; -1 for a label never seen."""
+        return pd.Index(self.categories[key]).get_indexer(slide.obs[key].astype(str))
+
+    def _batches(self, slide: AnnData, cells: np.ndarray, features: np.ndarray):
+        """Batches of the given cells with the given neighbourhood features, in order."""
+        if list(slide.var_names) != self.genes:
+            raise InputError(
+                "the slide's genes are not those that the model was trained on: prepare both with the same settings."
+            )
+        samples = self._codes(slide, "sample")[cells]
+        if (samples < 0).any():
+            unseen = slide.obs["sample"].iloc[cells[np.argmax(samples < 0)]]
+            raise InputError(
+                f"sample {unseen!r} was not seen in training: fit the model on it too."
+            )
+        codes = [self._codes(slide, key)[cells] for key in ("cell_type", "domain")]
+        data = CellData(slide.X[cells], features, *codes, samples, self.device)
+        for piece in np.array_split(np.arange(len(cells)), max(1, -(-len(cells) // 4096))):
+            yield data.batch(piece)

@@ -1,0 +1,346 @@
+"""The training loop of Cellina, top to bottom: batches, two optimisers, early stopping, checkpoints.
+
+Epochs are the unit of everything that must be repeatable: every epoch reseeds torch from (seed, epoch), so a
+training that was killed goes on from its last checkpoint with the same numbers as one that was not.
+"""
+
+import hashlib
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy import sparse
+from torch.nn import functional as F
+
+from tissue_counterfactuals.errors import InputError
+from tissue_counterfactuals.files import atomic_path
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """How to train; defaults are the paper's Table A1 and scvi-tools' defaults, under the `corrected` protocol."""
+
+    epochs: int = 100
+    batch_size: int | str = "auto"
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-6
+    adam_epsilon: float = 0.01
+    kl_warmup_epochs: int = 400
+    patience: int = 10
+    lambda_classifier: float = 1.0
+    lambda_adversary: float = 1.0
+    restore: str = "best"
+    monitor: str = "final_beta"
+
+    def beta(self, epoch: int) -> float:
+        """Weight of the KL terms in an epoch: linear warm-up, never complete when epochs < kl_warmup_epochs."""
+        return min(1.0, epoch / self.kl_warmup_epochs)
+
+
+def resolve_device(device: str) -> torch.device:
+    """`auto` takes a usable CUDA device and else the CPU; `cuda` without one is an error, never a silent fallback."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise InputError(
+            "config: device is 'cuda', and PyTorch finds no usable CUDA device here: run where one is visible, or "
+            "set device to 'auto' or 'cpu'."
+        )
+    return torch.device(device)
+
+
+def resolve_batch_size(batch_size: int | str, n_train: int, epochs: int) -> int:
+    """Batch size in cells; `auto` aims at 8,000 optimiser steps, between 128 and 2,048 cells.
+
+    Steps, not epochs, train a model: the published 2,048 gives a slide of 5,000 cells 300 steps, after which the
+    spatial latent is still unused. Large slides reach 2,048 under `auto` as well.
+    """
+    if batch_size != "auto":
+        return int(batch_size)
+    wanted = max(1.0, n_train * epochs / 8000)
+    return int(min(2048, max(128, 2 ** round(np.log2(wanted)))))
+
+
+@dataclass
+class Batch:
+    """What one step sees of b cells; all tensors on the training device."""
+
+    counts: torch.Tensor  # (b, g) float32
+    features: torch.Tensor  # (b, g) float32, neighbourhood means
+    cell_type: torch.Tensor  # (b,) int64
+    domain: torch.Tensor  # (b,) int64
+    sample: torch.Tensor  # (b,) int64
+    library: torch.Tensor  # (b, 1) float32, total counts
+
+
+class CellData:
+    """Cells ready for training: counts stay CSR, neighbourhood features are dense, both on the device once.
+
+    Args:
+        counts: (n, g) CSR whole counts.
+        features: (n, g) float32 neighbourhood features.
+        cell_type, domain, sample: (n,) integer codes.
+        device: where the batches are made.
+    """
+
+    def __init__(self, counts, features, cell_type, domain, sample, device):
+        counts = sparse.csr_array(counts)
+        self.n_cells, self.n_genes = counts.shape
+        self.device = device
+        self._counts = counts.astype(np.float32)
+        self.features = torch.as_tensor(features, device=device)
+        self.codes = torch.as_tensor(
+            np.stack([cell_type, domain, sample]).astype(np.int64), device=device
+        )
+        library = np.asarray(counts.sum(axis=1), dtype=np.float32).reshape(-1, 1)
+        # A cell without counts has no information about its rate; 1 keeps the likelihood finite (it is then 0 counts).
+        self.library = torch.as_tensor(np.maximum(library, 1.0), device=device)
+
+    def batch(self, cells: np.ndarray) -> Batch:
+        """The batch of the given cells (b,), dense."""
+        index = torch.as_tensor(cells, device=self.device)
+        counts = torch.from_numpy(self._counts[cells].toarray()).to(self.device)
+        cell_type, domain, sample = self.codes[:, index]
+        return Batch(
+            counts,
+            self.features.index_select(0, index),
+            cell_type,
+            domain,
+            sample,
+            self.library[index],
+        )
+
+
+def batches_of(cells: np.ndarray, batch_size: int) -> list[np.ndarray]:
+    """Consecutive batches; a last batch of one cell joins its neighbour, for batch normalisation needs two."""
+    pieces = [cells[i : i + batch_size] for i in range(0, len(cells), batch_size)]
+    if len(pieces) > 1 and len(pieces[-1]) == 1:
+        pieces[-2:] = [np.concatenate(pieces[-2:])]
+    return pieces
+
+
+def train(
+    network: torch.nn.Module,
+    data: CellData,
+    train_cells: np.ndarray,
+    validation_cells: np.ndarray,
+    settings: TrainingSettings,
+    seed: int = 0,
+    checkpoint: Path | None = None,
+    report: Callable[[str], None] = lambda line: None,
+) -> pd.DataFrame:
+    """Train a Cellina network in place.
+
+    Loss (Cellina, section 3.2; weights as run in the authors' code): NB + beta (KL_z + KL_s)
+    + lambda_c a_c CE_classifier - lambda_a a_a CE_discriminator, where a_j makes the terms comparable and is measured
+    in epoch 0, which updates nothing. Without classifier and adversary (the ablated model) there is no such epoch.
+
+    Args:
+        network: a `CellinaNetwork`.
+        data: all cells; train_cells and validation_cells index into it.
+        checkpoint: file written after every epoch; if it is there and belongs to this training, go on from it.
+        report: receives one line per epoch.
+
+    Returns:
+        One row per epoch: epoch, beta, train_loss, reconstruction, kl_z, kl_s, classifier_loss, adversary_loss,
+        validation_loss, validation_reconstruction, validation_kl_z, validation_kl_s, seconds, best.
+
+    Raises:
+        InputError: fewer than two training cells or no validation cell.
+        FloatingPointError: the loss is not finite.
+    """
+    if len(train_cells) < 2 or len(validation_cells) < 1:
+        raise InputError(
+            f"training needs at least 2 training cells and 1 validation cell, and has {len(train_cells)} and "
+            f"{len(validation_cells)}: use a larger slide or another cellina.validation_fraction."
+        )
+    supervised = settings.lambda_classifier > 0 or settings.lambda_adversary > 0
+    state = _State(network, settings)
+    fingerprint = _fingerprint(settings, seed, data, train_cells, validation_cells)
+    if checkpoint is not None and checkpoint.exists():
+        state.restore(checkpoint, fingerprint, data.device, report)
+    batch_size = resolve_batch_size(settings.batch_size, len(train_cells), settings.epochs)
+
+    while state.epoch < settings.epochs and state.bad_epochs < settings.patience:
+        epoch, started = state.epoch, time.perf_counter()
+        torch.manual_seed(int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0]))
+        order = np.random.default_rng([seed, epoch]).permutation(train_cells)
+        network.train()
+        measuring = supervised and epoch == 0
+        totals = torch.zeros(6, device=data.device)
+        for cells in batches_of(order, batch_size):
+            totals += len(cells) * _step(
+                network, data.batch(cells), settings, state, epoch, measuring
+            )
+        means = (totals / len(order)).tolist()
+        if not np.isfinite(means).all():
+            raise FloatingPointError(
+                f"the training loss is not finite in epoch {epoch}: lower cellina.learning_rate"
+            )
+        row = dict(zip(_TERMS, means, strict=True))
+        if measuring:
+            state.scale = tuple(
+                row["train_loss"] / (abs(row[k]) + 1e-8)
+                for k in ("classifier_loss", "adversary_loss")
+            )
+        row |= _validate(network, data, validation_cells, settings, seed, epoch)
+        row |= {
+            "epoch": epoch,
+            "beta": settings.beta(epoch),
+            "seconds": time.perf_counter() - started,
+        }
+        state.finish_epoch(row)
+        if checkpoint is not None:
+            state.save(checkpoint, fingerprint)
+        report(
+            f"epoch {epoch + 1}/{settings.epochs}: train {row['train_loss']:.2f}, validation "
+            f"{row['validation_loss']:.2f}, KL of s {row['kl_s']:.3f}, {row['seconds']:.1f} s"
+        )
+    if settings.restore == "best":
+        network.load_state_dict(state.best_weights)
+    network.eval()
+    history = pd.DataFrame(state.history)
+    history["best"] = history["epoch"] == state.best_epoch
+    return history
+
+
+_TERMS = ("train_loss", "reconstruction", "kl_z", "kl_s", "classifier_loss", "adversary_loss")
+
+
+def _step(network, batch, settings, state, epoch, measuring) -> torch.Tensor:
+    """One optimiser step of adversary and model; returns the (6,) detached loss terms `_TERMS`.
+
+    The discriminator and the model see the same draw of z: the encoder does not change between the two steps, so one
+    pass serves both (the authors ran it twice).
+    """
+    with torch.set_grad_enabled(not measuring):
+        z, s, kl_z, kl_s = network.encode_sampled(batch)
+        zero = torch.zeros((), device=z.device)
+        if settings.lambda_adversary > 0 and not measuring:
+            loss = settings.lambda_adversary * F.cross_entropy(
+                network.discriminator(z.detach()), batch.domain
+            )
+            state.adversary_optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            state.adversary_optimizer.step()
+        reconstruction = network.reconstruction_loss(z, s, batch)
+        vae_loss = reconstruction + settings.beta(epoch) * (kl_z + kl_s)
+        classifier = adversary = zero
+        total = vae_loss
+        if settings.lambda_classifier > 0:
+            classifier = F.cross_entropy(network.classifier(z), batch.cell_type)
+            total = total + settings.lambda_classifier * state.scale[0] * classifier
+        if settings.lambda_adversary > 0:
+            network.discriminator.requires_grad_(False)
+            adversary = F.cross_entropy(network.discriminator(z), batch.domain)
+            total = total - settings.lambda_adversary * state.scale[1] * adversary
+        if not measuring:
+            state.optimizer.zero_grad(set_to_none=True)
+            total.backward()
+            state.optimizer.step()
+        if settings.lambda_adversary > 0:
+            network.discriminator.requires_grad_(True)
+    return torch.stack([vae_loss, reconstruction, kl_z, kl_s, classifier, adversary]).detach()
+
+
+@torch.no_grad()
+def _validate(network, data, cells, settings, seed, epoch) -> dict[str, float]:
+    """Validation loss with the same noise in every epoch, so that epochs differ by the weights alone."""
+    network.eval()
+    torch.manual_seed(seed)
+    totals = torch.zeros(3, device=data.device)
+    for piece in batches_of(cells, 2048):
+        batch = data.batch(piece)
+        z, s, kl_z, kl_s = network.encode_sampled(batch)
+        totals += len(piece) * torch.stack([network.reconstruction_loss(z, s, batch), kl_z, kl_s])
+    reconstruction, kl_z, kl_s = (totals / len(cells)).tolist()
+    beta = settings.beta(settings.epochs - 1 if settings.monitor == "final_beta" else epoch)
+    return {
+        "validation_loss": reconstruction + beta * (kl_z + kl_s),
+        "validation_reconstruction": reconstruction,
+        "validation_kl_z": kl_z,
+        "validation_kl_s": kl_s,
+    }
+
+
+class _State:
+    """Everything that must survive between epochs."""
+
+    def __init__(self, network, settings):
+        adversary = list(network.discriminator.parameters())
+        names = {id(parameter) for parameter in adversary}
+        model = [p for p in network.parameters() if id(p) not in names]
+        options = {
+            "lr": settings.learning_rate,
+            "eps": settings.adam_epsilon,
+            "weight_decay": settings.weight_decay,
+            "fused": True,
+        }
+        self.network = network
+        self.optimizer = torch.optim.Adam(model, **options)
+        self.adversary_optimizer = torch.optim.Adam(adversary, **options)
+        self.scale = (1.0, 1.0)
+        self.epoch = self.bad_epochs = self.best_epoch = 0
+        self.best_loss = float("inf")
+        self.best_weights = None
+        self.history = []
+
+    def finish_epoch(self, row):
+        self.history.append(row)
+        if row["validation_loss"] < self.best_loss:
+            self.best_loss, self.best_epoch, self.bad_epochs = (
+                row["validation_loss"],
+                self.epoch,
+                0,
+            )
+            self.best_weights = {
+                k: v.detach().clone() for k, v in self.network.state_dict().items()
+            }
+        else:
+            self.bad_epochs += 1
+        self.epoch += 1
+
+    _plain = ("scale", "epoch", "bad_epochs", "best_epoch", "best_loss", "best_weights", "history")
+
+    def save(self, path, fingerprint):
+        content = {name: getattr(self, name) for name in self._plain}
+        content |= {
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "adversary_optimizer": self.adversary_optimizer.state_dict(),
+            "fingerprint": fingerprint,
+        }
+        with atomic_path(path) as temporary:
+            torch.save(content, temporary)
+
+    def restore(self, path, fingerprint, device, report):
+        content = torch.load(path, map_location=device, weights_only=True)
+        if content["fingerprint"] != fingerprint:
+            report("the checkpoint found belongs to another training and is not used")
+            return
+        for name in self._plain:
+            setattr(self, name, content[name])
+        self.network.load_state_dict(content["network"])
+        self.optimizer.load_state_dict(content["optimizer"])
+        self.adversary_optimizer.load_state_dict(content["adversary_optimizer"])
+        report(f"resumed after epoch {self.epoch}")
+
+
+def _fingerprint(settings, seed, data, train_cells, validation_cells) -> str:
+    """A checkpoint is used only by the training that wrote it: same settings, seed, cells and data."""
+    digest = hashlib.sha256(json.dumps([asdict(settings), seed], sort_keys=True).encode())
+    for array in (
+        data._counts.indices,
+        data._counts.data,
+        data.features.cpu().numpy(),
+        data.codes.cpu().numpy(),
+        train_cells,
+        validation_cells,
+    ):
+        digest.update(np.ascontiguousarray(array).view(np.uint8))
+    return digest.hexdigest()

@@ -1,0 +1,73 @@
+"""Where a result comes from: enough to find the run again, short enough to stand under a figure."""
+
+import hashlib
+import json
+import platform
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+
+from anndata import AnnData
+
+from tissue_counterfactuals import __version__
+
+_PACKAGES = ("torch", "numpy", "scipy", "pandas", "anndata", "scanpy", "scikit-learn", "numba", "matplotlib")  # fmt: skip
+
+
+def config_hash(config: dict) -> str:
+    """First ten hexadecimal digits of the SHA-256 of the validated configuration."""
+    return hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode()).hexdigest()[:10]
+
+
+def commit() -> str:
+    """Short commit of the checkout that holds this package, `+` appended if files differ; the version elsewhere."""
+    folder = Path(__file__).parent
+    try:
+        described = subprocess.run(
+            ["git", "describe", "--always", "--dirty=+", "--exclude=*"],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return f"version {__version__}"
+    return described.stdout.strip()
+
+
+def record(name: str, config: dict, slides: list[AnnData]) -> dict:
+    """The manifest that stands beside a data set's tables.
+
+    Returns:
+        data set, kind, what its slides say of their own origin, cells, genes, protocols, seeds, commit, configuration
+        and its hash, versions of the packages that numbers depend on.
+    """
+    dataset = config["datasets"][name]
+    return {
+        "dataset": name,
+        "label": dataset["label"] or name,
+        "kind": dataset["kind"],
+        "n_cells": sum(slide.n_obs for slide in slides),
+        "n_genes": [slide.n_vars for slide in slides],
+        "slides": [{k: str(v) for k, v in slide.uns["provenance"].items()} for slide in slides],
+        "protocols": config["protocols"],
+        "seeds": config["seeds"],
+        "commit": commit(),
+        "config_hash": config_hash(config),
+        "config": config,
+        "python": platform.python_version(),
+        "packages": {package: version(package) for package in _PACKAGES},
+    }
+
+
+def footer(manifest: dict, protocol: str | None = None) -> str:
+    """One line to stand under a table or figure: kind of data, protocol, seeds, cells, commit and configuration."""
+    seeds = manifest["seeds"]
+    parts = [
+        f"{manifest['label']}: {manifest['kind']} data, {manifest['n_cells']:,} cells",
+        f"protocol {protocol}" if protocol else "",
+        f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}",
+        f"commit {manifest['commit']}",
+        f"config {manifest['config_hash']}",
+    ]
+    return " · ".join(filter(None, parts))

@@ -1,0 +1,1 @@
+"""Readers: one file per raw layout, each ending in a checked slide."""

@@ -1,0 +1,310 @@
+"""The steps of the workflow, from files to files; each can be called from Python without Snakemake.
+
+    prepare -> build_graph -> write_folds -> fit -> predict -> score -> tabulate -> figures (see drawing.py)
+
+`dataset` is one entry of the validated configuration. Files of results are written beside and renamed.
+"""
+
+import json
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+import anndata
+import numpy as np
+import pandas as pd
+from scipy import sparse
+
+from tissue_counterfactuals import protocols, provenance
+from tissue_counterfactuals.config import slug
+from tissue_counterfactuals.errors import InputError
+from tissue_counterfactuals.files import atomic_path
+from tissue_counterfactuals.graph import slide_graph
+from tissue_counterfactuals.holdout import Fold, list_folds, split_cells
+from tissue_counterfactuals.methods import METHODS, Prediction, Task
+from tissue_counterfactuals.metrics import Reference, unbiased_scores
+from tissue_counterfactuals.slide import read_slide, write_slide
+from tissue_counterfactuals.tables import (
+    SCORE_COLUMNS,
+    TWIN,
+    gains,
+    read_scores,
+    summarize,
+    write_tsv,
+)
+
+DIAGNOSTIC_COLUMNS = [
+    *("dataset", "kind", "slide", "cell_type", "target", "method", "variant", "protocol", "seed"),
+    *("name", "value"),
+]
+
+
+def prepare(dataset: dict, source: Path | None, samples: list[str] | None, output: Path) -> None:
+    """Source to slide: simulate or read, filter, select genes, check, write.
+
+    Args:
+        source: the file to read; None for simulated tissue.
+        samples: values of the sample column to keep; None keeps all of them (a pooled fit).
+    """
+    from tissue_counterfactuals.sources.prepare import prepare_slide
+
+    if dataset["source"] == "simulated":
+        from tissue_counterfactuals.simulate import simulate_tissue
+
+        slide = simulate_tissue(**dataset["simulation"])
+        if samples is not None:
+            slide = slide[slide.obs["sample"].isin(samples)].copy()
+    else:
+        from tissue_counterfactuals.sources.h5ad import read_h5ad_source
+
+        slide = read_h5ad_source(
+            source,
+            layer=dataset["layer"],
+            columns=dataset["columns"],
+            spatial=dataset["spatial"],
+            unit_um=dataset["unit_um"],
+            samples=samples,
+        )
+    write_slide(prepare_slide(slide, **dataset["preprocess"]), output)
+
+
+def build_graph(slide: Path, settings: dict, output: Path) -> None:
+    """Slide to graph of all its cells: who really stands around whom."""
+    graph = slide_graph(read_slide(slide, check=False), **settings)
+    with atomic_path(output) as temporary:
+        sparse.save_npz(temporary, graph, compressed=False)
+
+
+def write_folds(slide: Path, name: str, dataset: dict, output: Path) -> None:
+    """Slide to the table of its folds: what is held out, and the forms of the names that paths are made of."""
+    folds = list_folds(
+        read_slide(slide, check=False),
+        name,
+        dataset["control_domain"],
+        dataset["target_domains"],
+        **dataset["holdout"],
+    )
+    folds.insert(0, "fold", [slug(label) for label in folds["cell_type"]])
+    if folds.groupby("fold")["cell_type"].nunique().max() > 1:
+        raise InputError(
+            f"slide {name}: two held-out cell types differ only in characters that file names cannot hold "
+            f"({', '.join(folds['cell_type'].unique())}): rename one of them."
+        )
+    write_tsv(folds, output)
+
+
+def load_task(
+    slide: Path,
+    graph: Path,
+    folds: Path,
+    fold: str,
+    seed: int,
+    settings: dict,
+    report: Callable[[str], None] = print,
+) -> Task:
+    """Assemble the question that a method is asked.
+
+    Args:
+        fold: path form of the held-out type, as in the table of folds.
+        settings: graph, cellina, device and switches (name -> value); for predictions also counterfactual.
+    """
+    table = pd.read_csv(folds, sep="\t", dtype=str, keep_default_na=False)
+    rows = table[table["fold"] == fold]
+    question = Fold(rows["cell_type"].iloc[0], rows["control"].iloc[0], tuple(rows["target"]))
+    cells = read_slide(slide, check=False)
+    cellina = dict(settings["cellina"])
+    split = split_cells(cells, question, seed, cellina.pop("validation_fraction"))
+    return Task(
+        slide=cells,
+        graph=sparse.csr_array(sparse.load_npz(graph)),
+        fold=question,
+        split=split,
+        switches=settings["switches"],
+        seed=seed,
+        graph_settings=settings["graph"],
+        settings=cellina,
+        device=settings["device"],
+        report=report,
+        **settings.get("counterfactual", {}),
+    )
+
+
+def fit(method: str, task: Task, folder: Path, checkpoint: Path) -> None:
+    """Train one method; `folder` ends with status.json and, if all went well, what the adapter left there.
+
+    A method that fails is a result: it is recorded with its reason, and the others go on. What the user can mend
+    (`InputError`) stops the run.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    checkpoint.parent.mkdir(parents=True, exist_ok=True)
+    task.checkpoint = checkpoint
+    started = time.perf_counter()
+    status = {"status": "ok", "reason": ""}
+    try:
+        METHODS[method].adapter.fit(task, folder)
+    except InputError:
+        raise
+    except Exception as error:
+        traceback.print_exc()
+        status = {"status": "failed", "reason": f"fit: {type(error).__name__}: {error}"}
+    status["seconds"] = round(time.perf_counter() - started, 1)
+    with atomic_path(folder / "status.json") as temporary:
+        temporary.write_text(json.dumps(status, indent=1))
+    checkpoint.unlink(missing_ok=True)
+
+
+def predict(methods: list[str], task: Task, folder: Path | None, output: Path) -> None:
+    """All variants of some methods for all targets of a fold, in one h5ad: a row per method, target, variant, cell.
+
+    `uns` holds, as JSON: `failures`, what could not be predicted and why; `diagnostics`, numbers about predictions;
+    `target_cells`, the cells to compare with where these are not all target cells.
+
+    Args:
+        folder: what `fit` left, for one learned method; None for controls.
+    """
+    blocks, labels, failures, diagnostics, target_cells = [], [], [], [], []
+    for method in methods:
+        for target in task.fold.targets:
+            for variant, prediction in _variants(method, task, folder, target).items():
+                key = {"method": method, "target": target, "variant": variant}
+                if isinstance(prediction, str):
+                    failures.append(key | {"reason": prediction})
+                    continue
+                names = task.slide.obs_names[prediction.cells]
+                blocks.append(prediction.values)
+                labels.append(pd.DataFrame(key | {"cell": names}))
+                diagnostics += [
+                    key | {"name": k, "value": v} for k, v in prediction.diagnostics.items()
+                ]
+                if prediction.target_cells is not None:
+                    reserved = task.slide.obs_names[prediction.target_cells].tolist()
+                    target_cells.append(key | {"cells": reserved})
+    columns = ["method", "target", "variant", "cell"]
+    obs = pd.concat(labels, ignore_index=True) if labels else pd.DataFrame(columns=columns)
+    obs.index = obs.index.astype(str)
+    values = np.concatenate(blocks) if blocks else np.zeros((0, task.slide.n_vars), np.float32)
+    table = anndata.AnnData(values, obs=obs.astype("category"), var=task.slide.var[[]])
+    table.uns = {
+        "failures": json.dumps(failures),
+        "diagnostics": json.dumps(diagnostics),
+        "target_cells": json.dumps(target_cells),
+    }
+    with atomic_path(output) as temporary:
+        table.write_h5ad(temporary)
+
+
+def _variants(method, task, folder, target) -> dict[str, Prediction | str]:
+    """A method's predictions for one target; whatever goes wrong becomes the reason of a failed variant."""
+    if folder is not None:
+        status = json.loads((Path(folder) / "status.json").read_text())
+        if status["status"] != "ok":
+            return {"-": status["reason"]}
+    try:
+        variants = METHODS[method].adapter.predict(task, folder, target)
+        for prediction in variants.values():
+            if not isinstance(prediction, str):
+                _check_values(prediction, task)
+    except Exception as error:
+        traceback.print_exc()
+        return {"-": f"predict: {type(error).__name__}: {error}"}
+    return variants
+
+
+def _check_values(prediction: Prediction, task: Task) -> None:
+    """A method that returns nonsense fails here, not as a strange score."""
+    expected = (len(prediction.cells), task.slide.n_vars)
+    if prediction.values.shape != expected:
+        raise ValueError(f"the prediction has shape {prediction.values.shape}, not {expected}")
+    if not np.isfinite(prediction.values).all() or prediction.values.min() < 0:
+        raise ValueError("the prediction holds negative or non-finite counts")
+
+
+def score(
+    predictions: list[Path], task: Task, names: dict, n_deg: int, output: Path, diagnostics: Path
+) -> None:
+    """Score every prediction of a fold against the observed target cells; one tidy table.
+
+    Args:
+        predictions: files that `predict` wrote.
+        names: dataset, kind, slide, protocol, seed: the columns that are the same in every row.
+        output: the scores; a failed method has one row with its reason.
+        diagnostics: what methods said about their predictions, such as whether the spatial latent is used.
+    """
+    names = names | {"cell_type": task.fold.cell_type}
+    scorer = _Scorer(task, n_deg)
+    rows, notes = [], []
+    for path in predictions:
+        table = anndata.read_h5ad(path)
+        failures = json.loads(table.uns["failures"])
+        rows += [names | {"status": "failed"} | failure for failure in failures]
+        notes += [names | note for note in json.loads(table.uns["diagnostics"])]
+        reserved = {
+            (r["method"], r["target"]): task.slide.obs_names.get_indexer(r["cells"])
+            for r in json.loads(table.uns["target_cells"])
+        }
+        keys = table.obs[["method", "target", "variant"]].astype(str)
+        for (method, target), own in keys.groupby(["method", "target"], sort=False):
+            cells = reserved.get((method, target), task.target_cells(target))
+            values = {
+                variant: table[rows_of.index].X
+                for variant, rows_of in own.groupby("variant", sort=False)
+            }
+            twin = values.get(TWIN)
+            for variant, predicted in values.items():
+                common = names | {"method": method, "target": target, "variant": variant}
+                common |= {"n_control": len(task.focal), "n_target": len(cells)}
+                common |= {"n_predicted": len(predicted), "status": "ok"}
+                scores = scorer.score(cells, predicted, None if variant == TWIN else twin)
+                rows += [common | {"metric": m, "value": v} for m, v in scores.items()]
+    write_tsv(pd.DataFrame(rows).reindex(columns=SCORE_COLUMNS), output)
+    write_tsv(pd.DataFrame(notes).reindex(columns=DIAGNOSTIC_COLUMNS), diagnostics)
+
+
+class _Scorer:
+    """Scores against target cells of a fold; what depends on these cells alone is computed once."""
+
+    def __init__(self, task: Task, n_deg: int):
+        self.task, self.n_deg = task, n_deg
+        self.references = {}
+
+    def score(self, target_cells, predicted, twin) -> dict[str, float]:
+        counts = self.task.slide.X
+        control, target = counts[self.task.focal], counts[target_cells]
+        options = {"n_deg": self.n_deg, "seed": self.task.seed}
+        key = target_cells.tobytes()
+        if key not in self.references:
+            train = counts[self.task.split.train]
+            self.references[key] = Reference(
+                control, target, train=train, **options, **self.task.switches
+            )
+        scores = self.references[key].score(predicted)
+        return scores | unbiased_scores(
+            control, target, predicted, twin=twin, **options, lfc=self.task.switches["lfc"]
+        )
+
+
+def tabulate(
+    scores: list[Path],
+    slides: list[Path],
+    name: str,
+    config: dict,
+    outputs: dict[str, Path],
+) -> None:
+    """All scores of a data set in one table, its summary, the paired gains, and where they come from.
+
+    Args:
+        scores: files that `score` wrote; each has a `.diagnostics.tsv` beside it.
+        slides: the slides they belong to.
+        outputs: files for scores, summary, gains, diagnostics, deviations (TSV) and provenance (JSON).
+    """
+    table = read_scores(scores)
+    write_tsv(table, outputs["scores"])
+    write_tsv(summarize(table), outputs["summary"])
+    write_tsv(gains(table), outputs["gains"])
+    notes = [pd.read_csv(Path(path).with_suffix(".diagnostics.tsv"), sep="\t", keep_default_na=False) for path in scores]  # fmt: skip
+    write_tsv(pd.concat(notes, ignore_index=True), outputs["diagnostics"])
+    write_tsv(protocols.deviations(), outputs["deviations"], sort=False)
+    record = provenance.record(name, config, [read_slide(path, check=False) for path in slides])
+    with atomic_path(outputs["provenance"]) as temporary:
+        temporary.write_text(json.dumps(record, indent=1))
