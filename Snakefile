@@ -1,6 +1,5 @@
 # Tissue counterfactuals: load and check the configuration, include the rules, name the targets.
 # What each step does is written in workflow/tissue_counterfactuals; the rules only connect files.
-import os
 import sys
 from pathlib import Path
 
@@ -9,15 +8,18 @@ from snakemake.utils import min_version
 
 min_version("9.0")
 
-PACKAGE_FOLDER = str(Path(workflow.basedir) / "workflow")
-sys.path.insert(0, PACKAGE_FOLDER)
-# Scripts run in Python processes of their own, perhaps in another environment: they find the package here.
-os.environ["PYTHONPATH"] = os.pathsep.join(
-    filter(None, [PACKAGE_FOLDER, os.environ.get("PYTHONPATH")])
-)
+sys.path.insert(0, str(Path(workflow.basedir) / "workflow"))
+
+from tissue_counterfactuals.jobs import share_package
+
+# Scripts run in Python processes of their own, perhaps in another environment: they find the package this way.
+share_package()
 
 
-configfile: Path(workflow.basedir) / "config/config.yaml"
+# A file given with --configfile stands alone; without one, or without data sets in it, this is the demo.
+if "datasets" not in config:
+
+    configfile: Path(workflow.basedir) / "config/config.yaml"
 
 
 include: "workflow/rules/common.smk"

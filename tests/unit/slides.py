@@ -22,7 +22,8 @@ def small_slide(
     domain = np.array(domains)[(spatial[:, 0] / 600 * len(domains)).astype(int)]
     cell_type = rng.choice(types, n_cells)
     rate = 0.5 + rng.gamma(1.0, 2.0, size=(len(types), n_genes))
-    shift = np.where(domain == domains[-1], 1.5, 1.0)[:, None]
+    # The last domain doubles every other gene.
+    shift = np.where((domain == domains[-1])[:, None] & (np.arange(n_genes) % 2 == 0), 2.0, 1.0)
     counts = rng.poisson(rate[[types.index(t) for t in cell_type]] * shift)
     labels = pd.DataFrame(
         {"cell_type": cell_type, "domain": domain, "sample": rng.choice(samples, n_cells)},

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from slides import small_slide
 
+from slides import small_slide
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.graph import neighborhood_features, slide_graph
 from tissue_counterfactuals.holdout import Fold, cells_of, split_cells

@@ -41,7 +41,7 @@ def test_metrics_and_protocols_agree_on_the_metric_switches():
         for name, switch in protocols.SWITCHES.items()
         if switch.step == "metrics"
     }
-    assert metrics.SWITCHES == ours
+    assert ours == metrics.SWITCHES
 
 
 def test_the_table_of_deviations_names_every_switch_and_says_why():

@@ -7,8 +7,12 @@ from tissue_counterfactuals.methods import METHODS, applicable
 try:
     config = load_config(config)
     # Data set -> slide -> values of its sample column (None: all of them, fitted together).
-    SLIDES = {name: samples_of(name, entry) for name, entry in config["datasets"].items()}
-    SWITCHES = {p: protocols.resolve(p, config["switches"]) for p in config["protocols"]}
+    SLIDES = {
+        name: samples_of(name, entry) for name, entry in config["datasets"].items()
+    }
+    SWITCHES = {
+        p: protocols.resolve(p, config["switches"]) for p in config["protocols"]
+    }
 except InputError as error:
     raise WorkflowError(str(error))
 
@@ -82,7 +86,9 @@ def per_fold(pattern):
     def files(wildcards):
         found = []
         for slide in SLIDES[wildcards.dataset]:
-            table = checkpoints.write_folds.get(dataset=wildcards.dataset, slide=slide).output[0]
+            table = checkpoints.write_folds.get(
+                dataset=wildcards.dataset, slide=slide
+            ).output[0]
             with open(table) as stream:
                 folds = dict.fromkeys(line.split("\t")[0] for line in list(stream)[1:])
             found += expand(
@@ -118,7 +124,9 @@ def figures_of(name):
         target=[slug(target) for target in config["datasets"][name]["target_domains"]],
         protocol=config["protocols"],
     )
-    files += expand("results/figures/{dataset}/map.{slide}.png", dataset=name, slide=SLIDES[name])
+    files += expand(
+        "results/figures/{dataset}/map.{slide}.png", dataset=name, slide=SLIDES[name]
+    )
     if method_names(name, learned=True):
         files += expand(
             "results/figures/{dataset}/learning_curves.{protocol}.png",

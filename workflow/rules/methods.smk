@@ -11,20 +11,20 @@ rule fit:
         folds="results/folds/{dataset}/{slide}.tsv",
     output:
         directory(f"results/models/{ONE_METHOD}"),
-    params:
-        settings=task_settings("training"),
-        threads=config["threads"],
-        checkpoint=f"results/checkpoints/{ONE_METHOD}.pt",
-    threads: config["threads"]
-    resources:
-        mem_mb=memory_of_task,
-        gpu=1 if config["device"] == "cuda" else 0,
     log:
         f"results/logs/fit/{ONE_METHOD}.log",
     benchmark:
         f"results/benchmarks/fit/{ONE_METHOD}.tsv"
     conda:
         "../../envs/core.yaml"
+    threads: config["threads"]
+    resources:
+        mem_mb=memory_of_task,
+        gpu=1 if config["device"] == "cuda" else 0,
+    params:
+        settings=task_settings("training"),
+        threads=config["threads"],
+        checkpoint=f"results/checkpoints/{ONE_METHOD}.pt",
     script:
         "../scripts/fit.py"
 
@@ -37,20 +37,20 @@ rule predict:
         model=f"results/models/{ONE_METHOD}",
     output:
         f"results/predictions/{ONE_METHOD}.h5ad",
-    params:
-        settings=task_settings("counterfactual"),
-        methods=lambda w: [w.method],
-        threads=config["threads"],
-    threads: config["threads"]
-    resources:
-        mem_mb=memory_of_task,
-        gpu=1 if config["device"] == "cuda" else 0,
     log:
         f"results/logs/predict/{ONE_METHOD}.log",
     benchmark:
         f"results/benchmarks/predict/{ONE_METHOD}.tsv"
     conda:
         "../../envs/core.yaml"
+    threads: config["threads"]
+    resources:
+        mem_mb=memory_of_task,
+        gpu=1 if config["device"] == "cuda" else 0,
+    params:
+        settings=task_settings("counterfactual"),
+        methods=lambda w: [w.method],
+        threads=config["threads"],
     script:
         "../scripts/predict.py"
 
@@ -62,19 +62,19 @@ rule predict_controls:
         folds="results/folds/{dataset}/{slide}.tsv",
     output:
         f"results/predictions/{FOLD}/controls/{RUN}.h5ad",
-    params:
-        settings=task_settings("counterfactual"),
-        methods=lambda w: method_names(w.dataset, learned=False),
-        threads=config["threads"],
-    threads: config["threads"]
-    resources:
-        mem_mb=memory_of_task,
     log:
         f"results/logs/predict/{FOLD}/controls/{RUN}.log",
     benchmark:
         f"results/benchmarks/predict/{FOLD}/controls/{RUN}.tsv"
     conda:
         "../../envs/core.yaml"
+    threads: config["threads"]
+    resources:
+        mem_mb=memory_of_task,
+    params:
+        settings=task_settings("counterfactual"),
+        methods=lambda w: method_names(w.dataset, learned=False),
+        threads=config["threads"],
     script:
         "../scripts/predict.py"
 
@@ -92,19 +92,19 @@ rule score:
     output:
         scores=f"results/scores/{FOLD}/{RUN}.tsv",
         diagnostics=f"results/scores/{FOLD}/{RUN}.diagnostics.tsv",
-    params:
-        settings=task_settings("metrics"),
-        n_deg=config["metrics"]["n_deg"],
-        kind=lambda w: dataset_of(w)["kind"],
-        threads=config["threads"],
-    threads: config["threads"]
-    resources:
-        mem_mb=memory_of_task,
     log:
         f"results/logs/score/{FOLD}/{RUN}.log",
     benchmark:
         f"results/benchmarks/score/{FOLD}/{RUN}.tsv"
     conda:
         "../../envs/core.yaml"
+    threads: config["threads"]
+    resources:
+        mem_mb=memory_of_task,
+    params:
+        settings=task_settings("metrics"),
+        n_deg=config["metrics"]["n_deg"],
+        kind=lambda w: dataset_of(w)["kind"],
+        threads=config["threads"],
     script:
         "../scripts/score.py"

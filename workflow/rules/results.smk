@@ -4,7 +4,9 @@ TABLES = "results/tables/{dataset}"
 
 rule tabulate:
     input:
-        scores=per_fold("results/scores/{dataset}/{slide}/{fold}/{protocol}.seed{seed}.tsv"),
+        scores=per_fold(
+            "results/scores/{dataset}/{slide}/{fold}/{protocol}.seed{seed}.tsv"
+        ),
         slides=lambda w: expand(
             "results/slides/{dataset}/{slide}.h5ad",
             dataset=w.dataset,
@@ -32,14 +34,14 @@ rule tabulate:
             labels={"result": "as run and corrected"},
         ),
         provenance=f"{TABLES}/provenance.json",
-    params:
-        config=config,
     log:
         "results/logs/tabulate/{dataset}.log",
     benchmark:
         "results/benchmarks/tabulate/{dataset}.tsv"
     conda:
         "../../envs/core.yaml"
+    params:
+        config=config,
     script:
         "../scripts/tabulate.py"
 
@@ -55,7 +57,11 @@ rule table_1:
             f"{TABLES}/table_1.{{target}}.{{protocol}}.png",
             caption="../report/table_cellina_1.rst",
             category="{dataset}",
-            labels={"result": "Table 1", "target": "{target}", "protocol": "{protocol}"},
+            labels={
+                "result": "Table 1",
+                "target": "{target}",
+                "protocol": "{protocol}",
+            },
         ),
     log:
         "results/logs/table_1/{dataset}/{target}.{protocol}.log",
@@ -105,21 +111,23 @@ rule figure_map:
             category="{dataset}",
             labels={"result": "map", "slide": "{slide}"},
         ),
-    params:
-        counterfactual=config["counterfactual"],
     log:
         "results/logs/figure_map/{dataset}/{slide}.log",
     benchmark:
         "results/benchmarks/figure_map/{dataset}/{slide}.tsv"
     conda:
         "../../envs/core.yaml"
+    params:
+        counterfactual=config["counterfactual"],
     script:
         "../scripts/figure_map.py"
 
 
 rule figure_learning_curves:
     input:
-        models=per_fold("results/models/{dataset}/{slide}/{fold}/{method}/{protocol}.seed{seed}"),
+        models=per_fold(
+            "results/models/{dataset}/{slide}/{fold}/{method}/{protocol}.seed{seed}"
+        ),
         provenance=f"{TABLES}/provenance.json",
     output:
         report(

@@ -4,15 +4,15 @@
 rule download:
     output:
         "results/downloads/{dataset}.h5ad",
-    params:
-        url=lambda w: dataset_of(w)["path"],
-        sha256=lambda w: dataset_of(w)["sha256"],
     log:
         "results/logs/download/{dataset}.log",
     benchmark:
         "results/benchmarks/download/{dataset}.tsv"
     conda:
         "../../envs/core.yaml"
+    params:
+        url=lambda w: dataset_of(w)["path"],
+        sha256=lambda w: dataset_of(w)["sha256"],
     script:
         "../scripts/download.py"
 
@@ -22,9 +22,17 @@ rule prepare:
         source_of,
     output:
         "results/slides/{dataset}/{slide}.h5ad",
+    log:
+        "results/logs/prepare/{dataset}/{slide}.log",
+    benchmark:
+        "results/benchmarks/prepare/{dataset}/{slide}.tsv"
+    conda:
+        "../../envs/core.yaml"
     params:
         dataset=part_of_dataset(
             "source",
+            "path",
+            "sha256",
             "simulation",
             "layer",
             "columns",
@@ -33,12 +41,6 @@ rule prepare:
             "preprocess",
         ),
         samples=lambda w: SLIDES[w.dataset][w.slide],
-    log:
-        "results/logs/prepare/{dataset}/{slide}.log",
-    benchmark:
-        "results/benchmarks/prepare/{dataset}/{slide}.tsv"
-    conda:
-        "../../envs/core.yaml"
     script:
         "../scripts/prepare.py"
 
@@ -48,14 +50,14 @@ rule build_graph:
         slide="results/slides/{dataset}/{slide}.h5ad",
     output:
         "results/graphs/{dataset}/{slide}.npz",
-    params:
-        settings=lambda w: dataset_of(w)["graph"],
     log:
         "results/logs/build_graph/{dataset}/{slide}.log",
     benchmark:
         "results/benchmarks/build_graph/{dataset}/{slide}.tsv"
     conda:
         "../../envs/core.yaml"
+    params:
+        settings=lambda w: dataset_of(w)["graph"],
     script:
         "../scripts/build_graph.py"
 
@@ -65,13 +67,13 @@ checkpoint write_folds:
         slide="results/slides/{dataset}/{slide}.h5ad",
     output:
         "results/folds/{dataset}/{slide}.tsv",
-    params:
-        dataset=part_of_dataset("control_domain", "target_domains", "holdout"),
     log:
         "results/logs/write_folds/{dataset}/{slide}.log",
     benchmark:
         "results/benchmarks/write_folds/{dataset}/{slide}.tsv"
     conda:
         "../../envs/core.yaml"
+    params:
+        dataset=part_of_dataset("control_domain", "target_domains", "holdout"),
     script:
         "../scripts/write_folds.py"

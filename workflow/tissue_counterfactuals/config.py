@@ -19,8 +19,13 @@ from tissue_counterfactuals.sources.columns import open_h5ad, pick, read_labels
 
 SCHEMA_PATH = Path(__file__).resolve().parents[1] / "schemas" / "config.schema.yaml"
 
-# Targets of the workflow: a data set of such a name could not be asked for.
-RESERVED = ("all", "demo", "table1", "figures", "report")
+# Targets and rules of the workflow: every data set is a target of its own, so it cannot bear one of these names.
+RESERVED = (
+    *("all", "demo", "table1", "figures", "report"),
+    *("download", "prepare", "build_graph", "write_folds"),
+    *("fit", "predict", "predict_controls", "score"),
+    *("tabulate", "table_1", "figure_cell_types", "figure_map", "figure_learning_curves"),
+)
 
 # Name of the one slide of a data set that is fitted over all its samples.
 POOLED = "pooled"
@@ -241,11 +246,10 @@ def _sentences(error: jsonschema.ValidationError) -> list[str]:
 
 def _unknown_key(key: str, path: str, node: dict) -> str:
     here = list(node["properties"])
-    near = difflib.get_close_matches(key, here, n=1)
-    if not near:
-        # Right name, wrong place: look in the blocks below, then everywhere.
-        elsewhere = [p for tree in (node, schema()) for p, _ in _leaves(tree)]
-        near = [p for p in elsewhere if p.split(".")[-1] == key][:1]
+    # The right name in the wrong place comes before a similar one in this place.
+    elsewhere = [p for tree in (node, schema()) for p, _ in _leaves(tree)]
+    near = [p for p in elsewhere if p.split(".")[-1] == key][:1]
+    near = near or difflib.get_close_matches(key, here, n=1)
     meant = f"did you mean {near[0]}?" if near else f"allowed are {', '.join(here)}."
     return f"config: unknown key {path}{'.' * bool(path)}{key}; {meant}"
 
@@ -281,7 +285,7 @@ def _dataset_faults(name: str, dataset: dict, given: dict) -> list[str]:
     source, path, control = dataset["source"], dataset["path"], dataset["control_domain"]
     faults = []
     if name in RESERVED:
-        faults.append(f"{where} has the name of a target; give it another name.")
+        faults.append(f"{where} has the name of a target or rule; give it another name.")
     for reader, keys in _ONLY_FOR.items():
         for key in keys:
             if source != reader and given.get(key) is not None:
@@ -325,7 +329,12 @@ def _samples_in_file(path: str, column: str) -> list[str]:
             pick(file["obs"], column, where, "obs column", "columns.sample")
         )
     used = set(codes.tolist())
-    return [category for code, category in enumerate(categories) if code in used]
+    samples = [category for code, category in enumerate(categories) if code in used]
+    if not samples:
+        raise InputError(
+            f"{where}: no cell has a value in obs column {column!r} (key columns.sample)."
+        )
+    return samples
 
 
 # --- the schema in words ----------------------------------------------------------------------------------------
@@ -363,7 +372,8 @@ def _allowed(node: dict) -> str:
 
 def _allowed_type(kind: str, node: dict) -> str:
     if kind == "array":
-        return f"a list of {_allowed(node['items'])}"
+        items = _allowed(node["items"])
+        return f"a list of ({items})" if " or " in items else f"a list of {items}"
     if kind == "string":
         return f"text of the form {node['pattern']}" if "pattern" in node else "text"
     if kind == "object":

@@ -6,8 +6,8 @@ How a cell comes to its counts (u: cell, t: its type, d: its domain, l: signal, 
    the composition of its domain, which drifts smoothly from patch to patch.
 2. Secretion. s_ul = level[t, d, l] * smooth patches * noise of the cell. Every signal has two sender types; the
    level of the first depends on the domain.
-3. Reception. r_ul = sum_v W_uv s_vl / sum_v W_uv over the neighbours v in the Gaussian graph of `graph.py`, and
-   occupancy o_ul = r_ul / (r_ul + half_saturation[l]).
+3. Reception. r_ul = sum_v W_uv s_vl / sum_v W_uv over the neighbours v in the Gaussian graph of `graph.py` (its
+   defaults: 100 micrometres, 200 neighbours, cutoff 0.1), and occupancy o_ul = r_ul / (r_ul + half_saturation[l]).
 4. Response. log rate_ug = base[t, g] + sum_l ligands[g, l] log s_ul
                          + sum_l receptors[t, l] (o_ul - resting[l]) programmes[g, l] + direct[g, d].
    Programmes are shared by all types, receptors are not; `direct` is 0 unless `domain_effect` is set.
@@ -24,7 +24,6 @@ columns and obsm arrays whose names begin with "simulation".
 
 import os
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from numbers import Integral, Real
 
 import numpy as np
@@ -34,37 +33,42 @@ from scipy import sparse
 
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.graph import gaussian_graph
+from tissue_counterfactuals.mechanism import (
+    LIGAND_GENES_PER_SIGNAL,
+    Mechanism,
+    draw_mechanism,
+    store_mechanism,
+    stored_mechanism,
+)
 
-LIGAND_GENES_PER_SIGNAL = 2
-# Wavelengths of the patches are wider than the kernel that averages over them, so cells of one domain differ in what
-# they receive.
+# Standard deviation of the patches' covariance: about the kernel's, so that what cells receive still differs from
+# place to place within a domain, and yet a domain holds many patches.
 _PATCH_LENGTH_UM = 120.0
 _WAVES_PER_PATCHWORK = 32
-_SILENT_LEVEL = 0.05
 _GAP_BETWEEN_SLIDES_UM = 1000.0
 # Cells whose counts are drawn together by one generator; part of the result, so not a knob.
 _CELLS_PER_BLOCK = 1000
-# First words of the seeds, so that no two draws share a stream.
-_MECHANISM, _CELLS, _COUNTS = 1, 2, 3
+# First words of the seeds, so that no two draws share a stream (1 is the mechanism's).
+_CELLS_STREAM, _COUNTS_STREAM = 2, 3
 
-# Knob: (whole number?, lowest, lowest allowed?, highest)
-_RANGES = {
-    "n_cells": (True, 1, True, np.inf),
-    "n_genes": (True, 1, True, np.inf),
-    "seed": (True, 0, True, np.inf),
-    "n_slides": (True, 1, True, np.inf),
-    "n_domains": (True, 2, True, np.inf),
-    "n_types": (True, 2, True, np.inf),
-    "n_signals": (True, 1, True, np.inf),
-    "effect_size": (False, 0, True, 5),
-    "responding_fraction": (False, 0, True, 1),
-    "domain_effect": (False, 0, True, 5),
-    "secretion_noise": (False, 0, True, 3),
-    "patchiness": (False, 0, True, 3),
-    "library_size": (False, 0, False, np.inf),
-    "library_noise": (False, 0, True, 3),
-    "overdispersion": (False, 0, True, 100),
-    "density_per_um2": (False, 0, False, 0.1),
+# Knob: kind of number, lowest, highest.
+_KNOBS = {
+    "n_cells": (Integral, 1, 10**9),
+    "n_genes": (Integral, 1, 10**6),
+    "seed": (Integral, 0, 2**63 - 1),
+    "n_slides": (Integral, 1, 1000),
+    "n_domains": (Integral, 2, 100),
+    "n_types": (Integral, 2, 1000),
+    "n_signals": (Integral, 1, 1000),
+    "effect_size": (Real, 0, 5),
+    "responding_fraction": (Real, 0, 1),
+    "domain_effect": (Real, 0, 5),
+    "secretion_noise": (Real, 0, 3),
+    "patchiness": (Real, 0, 3),
+    "library_size": (Real, 1, 10**6),
+    "library_noise": (Real, 0, 3),
+    "overdispersion": (Real, 0, 100),
+    "density_per_um2": (Real, 1e-5, 0.1),
 }
 
 
@@ -81,66 +85,6 @@ class SimulatedTissue(AnnData):
         return true_expression(self, cells)
 
 
-@dataclass(frozen=True)
-class _Mechanism:
-    """What all cells share; T types, D domains, L signals, G genes (those at hand)."""
-
-    types: np.ndarray  # (T,) names
-    domains: np.ndarray  # (D,) names
-    composition: np.ndarray  # (D, T) shares, rows sum to 1
-    levels: np.ndarray  # (T, D, L) median-free mean secretion
-    half_saturation: np.ndarray  # (L,) received signal that occupies half of the receptors
-    resting: np.ndarray  # (L,) occupancy at which a cell shows its base programme
-    receptors: np.ndarray  # (T, L) change of log rate per occupancy and unit of programme
-    base: np.ndarray  # (G, T) log rate
-    ligands: np.ndarray  # (G, L) 1 where the gene shows the secretion of the signal
-    programmes: np.ndarray  # (G, L) response to each signal
-    direct: np.ndarray  # (G, D) direct effect of the domain
-    overdispersion: np.ndarray  # (G,)
-
-    PER_TISSUE = (
-        "types",
-        "domains",
-        "composition",
-        "levels",
-        "half_saturation",
-        "resting",
-        "receptors",
-    )
-    PER_GENE = ("base", "ligands", "programmes", "direct")
-
-    @classmethod
-    def of(cls, slide: AnnData) -> "_Mechanism":
-        stored = slide.uns.get("simulation")
-        if stored is None:
-            raise InputError(
-                "this slide has no uns['simulation'], so its truth is unknown: take the truth methods off its list."
-            )
-        return cls(
-            **{key: np.asarray(stored[key]) for key in cls.PER_TISSUE},
-            **{key: slide.varm[f"simulation_{key}"] for key in cls.PER_GENE},
-            overdispersion=slide.var["simulation_overdispersion"].to_numpy(),
-        )
-
-    def proportions(
-        self, types: np.ndarray, domains: np.ndarray, secretion: np.ndarray, received: np.ndarray
-    ) -> np.ndarray:
-        """Expected share of each gene in each cell's library: codes (m,), (m,), signals (m, L), (m, L) -> (m, G)."""
-        occupancy = received / (received + self.half_saturation)
-        drive = self.receptors[types] * (occupancy - self.resting)
-        log_secretion = np.log(secretion)
-        rate = self.base.T[types]
-        rate += self.direct.T[domains]
-        # Sums over few signals, written out: a BLAS product may round differently with another number of threads.
-        for signal in range(drive.shape[1]):
-            rate += drive[:, signal, None] * self.programmes[:, signal]
-            genes = np.flatnonzero(self.ligands[:, signal])
-            rate[:, genes] += log_secretion[:, signal, None] * self.ligands[genes, signal]
-        np.exp(rate, out=rate)
-        rate /= rate.sum(axis=1, keepdims=True)
-        return rate
-
-
 def simulate_tissue(
     n_cells: int = 10_000,
     n_genes: int = 300,
@@ -149,12 +93,12 @@ def simulate_tissue(
     n_domains: int = 3,
     n_types: int = 5,
     n_signals: int = 6,
-    effect_size: float = 0.7,
+    effect_size: float = 1.2,
     responding_fraction: float = 0.4,
     domain_effect: float = 0.0,
     secretion_noise: float = 0.5,
     patchiness: float = 0.4,
-    library_size: float | None = None,
+    library_size: float = 500.0,
     library_noise: float = 0.4,
     overdispersion: float = 0.2,
     density_per_um2: float = 0.0025,
@@ -180,8 +124,9 @@ def simulate_tissue(
         domain_effect: standard deviation, over the genes, of a direct effect of the domain on the log rate, equal in
             all types: a confounder that no neighbour carries.
         secretion_noise: standard deviation of the log secretion between cells of a type in a place.
-        patchiness: standard deviation of the smooth drift (about 200 micrometres) of log composition and log secretion.
-        library_size: median counts of a cell; None is 15 sqrt(n_genes): 260 at 300 genes, 671 at 2,000.
+        patchiness: standard deviation of the smooth drift (over about 120 micrometres) of log composition and log
+            secretion.
+        library_size: median counts of a cell.
         library_noise: standard deviation of the log library size between cells.
         overdispersion: median over the genes of the a in variance = m + a m^2; 0 gives Poisson counts.
         density_per_um2: cells per square micrometre.
@@ -194,27 +139,24 @@ def simulate_tissue(
         InputError: a knob out of its range.
     """
     knobs = {name: value for name, value in locals().items() if name != "n_threads"}
-    if library_size is None:
-        knobs["library_size"] = library_size = 15 * np.sqrt(max(n_genes, 1))
     _check_knobs(knobs)
     if n_threads is None:
         n_threads = int(os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0)))
 
-    mechanism = _draw_mechanism(
-        n_genes, seed, n_domains, n_types, n_signals, effect_size, responding_fraction,
-        domain_effect, overdispersion,
+    mechanism = draw_mechanism(
+        seed, n_genes, n_domains, n_types, n_signals, effect_size, responding_fraction, domain_effect, overdispersion,
     )  # fmt: skip
     sizes = [len(part) for part in np.array_split(np.arange(n_cells), n_slides)]
     slides, blocks, left_um = [], [], 0.0
     for number, size in enumerate(sizes):
-        rng = np.random.default_rng([_CELLS, seed, number])
+        rng = np.random.default_rng([_CELLS_STREAM, seed, number])
         side_um = np.sqrt(size / density_per_um2)
         cells = _place_cells(mechanism, rng, size, side_um, secretion_noise, patchiness)
         cells["received"] = _receive(
             gaussian_graph(cells["place"], n_threads=n_threads), cells["secretion"]
         )
         cells["library"] = library_size * np.exp(library_noise * rng.standard_normal(size))
-        blocks += _draw_counts(mechanism, cells, [_COUNTS, seed, number], n_threads)
+        blocks += _draw_counts(mechanism, cells, [_COUNTS_STREAM, seed, number], n_threads)
         cells["place"][:, 0] += left_um
         left_um += side_um + _GAP_BETWEEN_SLIDES_UM
         slides.append(cells)
@@ -261,10 +203,10 @@ def true_counterfactual(slide: AnnData, focal: np.ndarray, donors) -> np.ndarray
             )
         m, d = donors.shape
         weights = sparse.csr_array(
-            (np.ones(m * d), donors.ravel(), np.arange(0, m * d + 1, max(d, 1))[: m + 1]),
+            (np.ones(m * d), donors.ravel(), np.arange(m + 1) * d),
             shape=(m, slide.n_obs),
         )
-    mechanism = _Mechanism.of(slide)
+    mechanism = stored_mechanism(slide)
     return _expected_counts(
         slide, mechanism, focal, _receive(weights, slide.obsm["simulation_secretion"])
     )
@@ -284,12 +226,12 @@ def true_expression(slide: AnnData, cells: np.ndarray | None = None) -> np.ndarr
         InputError: the slide is not simulated, or an index is out of range.
     """
     cells = np.arange(slide.n_obs) if cells is None else _checked_indices(slide, cells, "cells")
-    mechanism = _Mechanism.of(slide)
+    mechanism = stored_mechanism(slide)
     return _expected_counts(slide, mechanism, cells, slide.obsm["simulation_received"][cells])
 
 
 def _expected_counts(
-    slide: AnnData, mechanism: _Mechanism, cells: np.ndarray, received: np.ndarray
+    slide: AnnData, mechanism: Mechanism, cells: np.ndarray, received: np.ndarray
 ) -> np.ndarray:
     types = _codes(slide.obs["cell_type"], mechanism.types)[cells]
     domains = _codes(slide.obs["domain"], mechanism.domains)[cells]
@@ -313,17 +255,12 @@ def _receive(weights: sparse.csr_array, secretion: np.ndarray) -> np.ndarray:
 
 def _check_knobs(knobs: dict) -> None:
     for name, value in knobs.items():
-        whole, low, inclusive, high = _RANGES[name]
-        kind = Integral if whole else Real
-        valid = isinstance(value, kind) and not isinstance(value, bool)
-        if valid:
-            valid = (low <= value if inclusive else low < value) and value <= high and value < np.inf
-        if not valid:
-            limit = f"{'from' if inclusive else 'above'} {low}" + (
-                f" to {high}" if high < np.inf else " up" * inclusive
-            )
+        kind, lowest, highest = _KNOBS[name]
+        numeric = isinstance(value, kind) and not isinstance(value, bool)
+        if not (numeric and lowest <= value <= highest):
+            whole = "whole " * (kind is Integral)
             raise InputError(
-                f"simulation.{name} is {value!r}: give a {'whole ' * whole}number {limit}."
+                f"simulation.{name} is {value!r}: give a {whole}number from {lowest} to {highest}."
             )
     n_ligand_genes = LIGAND_GENES_PER_SIGNAL * knobs["n_signals"]
     if knobs["n_genes"] < 2 * n_ligand_genes:
@@ -339,70 +276,8 @@ def _check_knobs(knobs: dict) -> None:
         )
 
 
-def _draw_mechanism(
-    n_genes, seed, n_domains, n_types, n_signals, effect_size, responding_fraction, domain_effect, overdispersion
-) -> _Mechanism:  # fmt: skip
-    rng = np.random.default_rng([_MECHANISM, seed])
-    composition = 0.5 / n_types + 0.5 * rng.dirichlet(np.full(n_types, 2.0), size=n_domains)
-
-    levels = np.full((n_types, n_domains, n_signals), _SILENT_LEVEL)
-    senders = rng.permuted(np.tile(np.arange(n_types), (n_signals, 1)), axis=1)
-    # The first senders take turns, so that no type sends most signals.
-    first = rng.permutation(n_types)[np.arange(n_signals) % n_types]
-    for signal in range(n_signals):
-        second = senders[signal][senders[signal] != first[signal]][0]
-        levels[first[signal], :, signal] = np.exp(rng.permutation(np.linspace(-0.8, 0.8, n_domains)))
-        levels[second, :, signal] = 0.7
-
-    received = np.einsum("dt,tdl->dl", composition, levels)
-    half_saturation = received.mean(axis=0)
-    occupancy = received / (received + half_saturation)
-
-    n_ligand_genes = LIGAND_GENES_PER_SIGNAL * n_signals
-    order = rng.permutation(n_genes)
-    ligand_genes, other_genes = order[:n_ligand_genes], order[n_ligand_genes:]
-    ligands = np.zeros((n_genes, n_signals))
-    ligands[ligand_genes, np.arange(n_ligand_genes) % n_signals] = 1.0
-
-    n_responding = min(round(responding_fraction * n_genes), len(other_genes))
-    responding = other_genes[:n_responding]
-    hit = rng.random((n_responding, n_signals)) < 0.4
-    hit[np.arange(n_responding), rng.integers(n_signals, size=n_responding)] = True
-    programmes = np.zeros((n_genes, n_signals))
-    programmes[responding] = hit * rng.normal(size=(n_responding, n_signals))
-
-    receptors = rng.permuted(np.tile(np.geomspace(1, 0.1, n_signals), (n_types, 1)), axis=1)
-    if n_responding:
-        first_of_pair, second_of_pair = np.triu_indices(n_domains, 1)
-        change = occupancy[first_of_pair] - occupancy[second_of_pair]
-        strength = np.einsum("tl,pl,gl->tpg", receptors, change, programmes[responding])
-        receptors *= effect_size / np.sqrt((strength**2).mean(axis=2).min(axis=1))[:, None]
-
-    base = rng.normal(0, 1.2, (n_genes, 1)) + rng.normal(0, 0.3, (n_genes, n_types))
-    marker_of = rng.integers(n_types, size=len(other_genes))
-    is_marker = rng.random(len(other_genes)) < 0.5
-    base[other_genes[is_marker], marker_of[is_marker]] += rng.normal(1.5, 0.5, is_marker.sum())
-    # Ligand genes follow the secretion alone: abundant where it is high, whatever the type.
-    base[ligand_genes] = 1.5
-    direct = domain_effect * rng.normal(size=(n_genes, n_domains))
-    return _Mechanism(
-        types=np.array([f"type_{i}" for i in range(n_types)]),
-        domains=np.array([f"domain_{i}" for i in range(n_domains)]),
-        composition=composition,
-        levels=levels,
-        half_saturation=half_saturation,
-        resting=occupancy.mean(axis=0),
-        receptors=receptors,
-        base=base,
-        ligands=ligands,
-        programmes=programmes,
-        direct=direct,
-        overdispersion=overdispersion * rng.lognormal(0, 0.5, n_genes),
-    )
-
-
 def _place_cells(
-    mechanism: _Mechanism,
+    mechanism: Mechanism,
     rng: np.random.Generator,
     n_cells: int,
     side_um: float,
@@ -415,10 +290,10 @@ def _place_cells(
     place = rng.uniform(0, side_um, (n_cells, 2))
     domains = np.zeros(n_cells, dtype=np.int64)
     for border in range(1, n_domains):
-        # Borders keep within a fifth of a band of their straight course, so they never cross.
+        # Borders keep within 0.3 bands of their straight course, so they never cross.
         phases, cycles = rng.uniform(0, 2 * np.pi, 3), np.array([1, 2, 3])
         wave = np.sin(2 * np.pi * place[:, 1, None] / side_um * cycles + phases).mean(axis=1)
-        domains += place[:, 0] > side_um / n_domains * (border + 0.2 * wave)
+        domains += place[:, 0] > side_um / n_domains * (border + 0.3 * wave)
 
     log_share = np.log(mechanism.composition)[domains]
     for cell_type in range(n_types):
@@ -428,7 +303,8 @@ def _place_cells(
 
     secretion = mechanism.levels[types, domains]
     for signal in range(n_signals):
-        log_noise = patchiness * _patchwork(rng, place) + secretion_noise * rng.standard_normal(n_cells)
+        log_noise = patchiness * _patchwork(rng, place)
+        log_noise += secretion_noise * rng.standard_normal(n_cells)
         # Noise of mean 1.
         secretion[:, signal] *= np.exp(log_noise - (patchiness**2 + secretion_noise**2) / 2)
     return {"place": place, "domain": domains, "type": types, "secretion": secretion}
@@ -444,7 +320,7 @@ def _patchwork(rng: np.random.Generator, place: np.ndarray) -> np.ndarray:
     return field * np.sqrt(2 / _WAVES_PER_PATCHWORK)
 
 
-def _draw_counts(mechanism: _Mechanism, cells: dict, seed: list[int], n_threads: int) -> list:
+def _draw_counts(mechanism: Mechanism, cells: dict, seed: list[int], n_threads: int) -> list:
     """Counts of the cells as CSR parts (counts float32, genes int32, number per cell), block by block in threads."""
     shape = 1 / np.maximum(mechanism.overdispersion, np.finfo(float).tiny)
 
@@ -489,7 +365,7 @@ def _stack_blocks(blocks: list, n_genes: int) -> sparse.csr_matrix:
 
 
 def _as_slide(
-    mechanism: _Mechanism, counts: sparse.csr_matrix, cells: dict, slide_of: np.ndarray, knobs: dict
+    mechanism: Mechanism, counts: sparse.csr_matrix, cells: dict, slide_of: np.ndarray, knobs: dict
 ) -> SimulatedTissue:
     within = np.concatenate([np.arange(size) for size in np.bincount(slide_of)])
     n_genes = counts.shape[1]
@@ -502,11 +378,8 @@ def _as_slide(
         },
         index=pd.Index([f"slide_{s}_cell_{i}" for s, i in zip(slide_of, within, strict=True)]),
     )
-    var = pd.DataFrame(
-        {"simulation_overdispersion": mechanism.overdispersion},
-        index=[f"gene_{gene:0{len(str(n_genes - 1))}d}" for gene in range(n_genes)],
-    )
-    return SimulatedTissue(
+    var = pd.DataFrame(index=[f"gene_{gene:0{len(str(n_genes - 1))}d}" for gene in range(n_genes)])
+    slide = SimulatedTissue(
         counts,
         obs=obs,
         var=var,
@@ -515,12 +388,10 @@ def _as_slide(
             "simulation_secretion": cells["secretion"],
             "simulation_received": cells["received"],
         },
-        varm={f"simulation_{key}": getattr(mechanism, key) for key in _Mechanism.PER_GENE},
-        uns={
-            "simulation": {key: getattr(mechanism, key) for key in _Mechanism.PER_TISSUE},
-            "provenance": {"source": "simulated", "simulation": knobs},
-        },
+        uns={"provenance": {"source": "simulated", "simulation": knobs}},
     )
+    store_mechanism(mechanism, slide)
+    return slide
 
 
 def _codes(labels: pd.Series, names: np.ndarray) -> np.ndarray:
@@ -537,7 +408,9 @@ def _codes(labels: pd.Series, names: np.ndarray) -> np.ndarray:
 def _checked_indices(slide: AnnData, indices: np.ndarray, what: str) -> np.ndarray:
     indices = np.asarray(indices)
     if not np.issubdtype(indices.dtype, np.integer):
-        raise InputError(f"{what}: type {indices.dtype}, and whole numbers (indices of cells) are needed.")
+        raise InputError(
+            f"{what}: type {indices.dtype}, and whole numbers (indices of cells) are needed."
+        )
     outside = (indices < 0) | (indices >= slide.n_obs)
     if outside.any():
         raise InputError(

@@ -23,10 +23,10 @@ from tissue_counterfactuals.files import atomic_path
 from tissue_counterfactuals.graph import slide_graph
 from tissue_counterfactuals.holdout import Fold, list_folds, split_cells
 from tissue_counterfactuals.methods import METHODS, Prediction, Task
-from tissue_counterfactuals.metrics import Reference, unbiased_scores
+from tissue_counterfactuals.metrics import Reference
 from tissue_counterfactuals.slide import read_slide, write_slide
 from tissue_counterfactuals.tables import (
-    SCORE_COLUMNS,
+    COLUMNS,
     TWIN,
     gains,
     read_scores,
@@ -65,6 +65,8 @@ def prepare(dataset: dict, source: Path | None, samples: list[str] | None, outpu
             spatial=dataset["spatial"],
             unit_um=dataset["unit_um"],
             samples=samples,
+            sha256=dataset["sha256"],
+            source=dataset["path"],
         )
     write_slide(prepare_slide(slide, **dataset["preprocess"]), output)
 
@@ -257,7 +259,7 @@ def score(
                 common |= {"n_predicted": len(predicted), "status": "ok"}
                 scores = scorer.score(cells, predicted, None if variant == TWIN else twin)
                 rows += [common | {"metric": m, "value": v} for m, v in scores.items()]
-    write_tsv(pd.DataFrame(rows).reindex(columns=SCORE_COLUMNS), output)
+    write_tsv(pd.DataFrame(rows).reindex(columns=COLUMNS), output)
     write_tsv(pd.DataFrame(notes).reindex(columns=DIAGNOSTIC_COLUMNS), diagnostics)
 
 
@@ -266,22 +268,23 @@ class _Scorer:
 
     def __init__(self, task: Task, n_deg: int):
         self.task, self.n_deg = task, n_deg
+        self.switches = protocols.of_step(task.switches, "metrics")
         self.references = {}
 
     def score(self, target_cells, predicted, twin) -> dict[str, float]:
-        counts = self.task.slide.X
-        control, target = counts[self.task.focal], counts[target_cells]
-        options = {"n_deg": self.n_deg, "seed": self.task.seed}
         key = target_cells.tobytes()
         if key not in self.references:
-            train = counts[self.task.split.train]
+            counts = self.task.slide.X
             self.references[key] = Reference(
-                control, target, train=train, **options, **self.task.switches
+                counts[self.task.focal],
+                counts[target_cells],
+                train=counts[self.task.split.train],
+                n_deg=self.n_deg,
+                seed=self.task.seed,
+                **self.switches,
             )
-        scores = self.references[key].score(predicted)
-        return scores | unbiased_scores(
-            control, target, predicted, twin=twin, **options, lfc=self.task.switches["lfc"]
-        )
+        reference = self.references[key]
+        return reference.score(predicted) | reference.unbiased_scores(predicted, twin)
 
 
 def tabulate(

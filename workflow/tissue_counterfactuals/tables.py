@@ -18,6 +18,7 @@ from tissue_counterfactuals.metrics import METRICS
 from tissue_counterfactuals.protocols import PROTOCOLS
 
 KINDS = ("simulated", "stand-in", "real")
+MISSING = ("", "nan")
 STATUSES = ("ok", "failed")
 EXPERIMENT = ["dataset", "kind", "target", "protocol"]
 FOLD = ["slide", "cell_type"]
@@ -86,19 +87,19 @@ def _read_one(path: Path) -> pd.DataFrame:
     failed = table["status"] == "failed"
     _refuse(path, table, "metric", ~failed & (table["metric"] == ""), "a metric where status is ok")
     _refuse(path, table, "reason", failed & (table["reason"] == ""), "a reason where status failed")
+    _refuse(path, table, "seed", table["seed"].str.lower().isin(MISSING), "a whole number")
     table["value"] = _numbers(path, table, "value")
     for column in ("seed", *COUNTS):
         numbers = _numbers(path, table, column)
         _refuse(path, table, column, numbers.notna() & (numbers % 1 != 0), "a whole number")
         table[column] = numbers.astype("Int64")
-    _refuse(path, table, "seed", table["seed"].isna(), "a whole number")
     table["seed"] = table["seed"].astype(np.int64)
     return table[list(COLUMNS)]
 
 
 def _numbers(path: Path, table: pd.DataFrame, column: str) -> pd.Series:
-    numbers = pd.to_numeric(table[column].replace("", np.nan), errors="coerce")
-    not_a_number = numbers.isna() & ~table[column].str.lower().isin(["", "nan"])
+    numbers = pd.to_numeric(table[column], errors="coerce")
+    not_a_number = numbers.isna() & ~table[column].str.lower().isin(MISSING)
     _refuse(path, table, column, not_a_number, "a number or empty")
     return numbers
 
@@ -145,6 +146,23 @@ def _number_text(value: float) -> str:
         return ""
     # A column of counts with gaps arrives as float, and %.6g would round a count of cells.
     return f"{value:.0f}" if value.is_integer() and abs(value) < 2**53 else f"{value:.6g}"
+
+
+def choose(scores: pd.DataFrame, dataset: str, target: str, protocol: str) -> pd.DataFrame:
+    """The rows of one data set, target and protocol.
+
+    Raises:
+        InputError: there are none.
+    """
+    wanted = {"dataset": dataset, "target": target, "protocol": protocol}
+    chosen = scores[np.logical_and.reduce([scores[c] == value for c, value in wanted.items()])]
+    if chosen.empty:
+        present = scores[list(wanted)].drop_duplicates().itertuples(index=False)
+        raise InputError(
+            f"score table: it has no rows for dataset {dataset!r}, target {target!r} and protocol {protocol!r}; there "
+            f"are {', '.join(' / '.join(row) for row in present)}."
+        )
+    return chosen
 
 
 def spread_failures(scores: pd.DataFrame) -> pd.DataFrame:
@@ -220,13 +238,14 @@ def paired_differences(scores: pd.DataFrame) -> pd.DataFrame:
     The twin comes from the same fitted model, so it pairs by fold and seed. Controls pair by fold and seed too;
     where a control was not run with that seed, its mean over seeds in the fold stands in.
 
-    Metrics that the registry does not know have no better end and are left out.
+    Left out are metrics without a better end (the registry does not know them) and those that contain a comparison
+    with the twin already.
 
     Returns:
         `difference` = counterfactual - reference, and `gain`, the same with its sign turned where lower is better,
         so that a positive gain always is an improvement; `reference` names the twin (`no_intervention`) or control.
     """
-    defined = scores[(scores["status"] == "ok") & scores["metric"].isin(METRICS)]
+    defined = scores[(scores["status"] == "ok") & scores["metric"].isin(_comparable())]
     defined = defined.dropna(subset="value")
     pair_key = [*EXPERIMENT, *FOLD, "seed", "metric"]
     learned = defined["method"].isin(learned_methods(scores))
@@ -260,6 +279,10 @@ def paired_differences(scores: pd.DataFrame) -> pd.DataFrame:
     return table.sort_values(order, ignore_index=True)
 
 
+def _comparable() -> set[str]:
+    return {name for name, metric in METRICS.items() if not metric.needs}
+
+
 def gains(scores: pd.DataFrame) -> pd.DataFrame:
     """Paired gain of every counterfactual over its twin and over each control.
 
@@ -280,7 +303,7 @@ def gains(scores: pd.DataFrame) -> pd.DataFrame:
     learned = learned_methods(scores)
     rows = []
     for experiment, of_experiment in scores.groupby(EXPERIMENT):
-        metrics = sorted(set(of_experiment["metric"]) & set(METRICS)) or [""]
+        metrics = sorted(set(of_experiment["metric"]) & _comparable()) or [""]
         counterfactuals = of_experiment[
             of_experiment["method"].isin(learned) & (of_experiment["variant"] != TWIN)
         ]

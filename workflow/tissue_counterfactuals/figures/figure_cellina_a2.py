@@ -9,10 +9,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.patheffects import withStroke
 
-from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.figures import style
-from tissue_counterfactuals.tables import TWIN, spread_failures
+from tissue_counterfactuals.tables import TWIN, choose, spread_failures
 
 METRICS = ("pearson", "spearman", "signed_precision", "e_distance", "rmse_counts", "rmse_lfc")
 NAME = "Figs A2–A4 of Cellina"
@@ -63,17 +63,7 @@ def compose(
     hatched, its twin. The ceiling is a line over each type, the truth, where known, a marker; a failed method has
     the word in its place.
     """
-    chosen = scores[
-        (scores["dataset"] == dataset)
-        & (scores["target"] == target)
-        & (scores["protocol"] == protocol)
-    ]
-    if chosen.empty:
-        raise InputError(
-            f"score table: no rows for dataset {dataset!r}, target {target!r}, protocol {protocol!r}, so there is "
-            "nothing to draw."
-        )
-    chosen = spread_failures(chosen)
+    chosen = spread_failures(choose(scores, dataset, target, protocol))
     with style.context():
         figure = style.new_figure(12, 9.6)
         figure.suptitle(
@@ -167,6 +157,7 @@ def _panel(axes, chosen, metric, types, bars, markers) -> None:
                     markeredgecolor="white",
                     markeredgewidth=0.4,
                     zorder=5,
+                    clip_on=False,
                     gid=f"{bar.method}:{cell_type}",
                 )
             if n_failed:
@@ -244,6 +235,7 @@ def _word(axes, x, word) -> None:
         weight="bold" if failed else "normal",
         color=style.FAILED_COLOR if failed else style.MUTED_COLOR,
         zorder=6,
+        path_effects=[withStroke(linewidth=1.5, foreground="white")],
     )
 
 
@@ -269,7 +261,7 @@ def _legend(figure, chosen, bars, markers, bottom) -> float:
         "standard error of that mean; arrows point to the better end."
     ]
     if (chosen["status"] == "failed").any():
-        notes.append("† some runs failed; failed: all did (reasons: score table).")
+        notes.append("†: some runs failed; failed: all did (reasons in the score table).")
     if (chosen["value"].isna() & (chosen["status"] == "ok")).any():
-        notes.append("undefined: a correlation with a prediction that changes no gene.")
-    return style.legend_below(figure, bottom, handles=handles, ncols=5, title=" ".join(notes))
+        notes.append("Undefined: a correlation with a prediction that changes no gene.")
+    return style.legend_below(figure, bottom, handles=handles, ncols=5, title="\n".join(notes))

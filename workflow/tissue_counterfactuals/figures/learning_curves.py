@@ -19,6 +19,7 @@ COLUMNS = {
     "adversary_loss": "Domain adversary",
 }
 FIT = ["slide", "cell_type", "seed"]
+NEEDED = ("method", "protocol", *FIT, "epoch", "validation_loss", *COLUMNS, "best")
 
 
 def draw(history: pd.DataFrame, title: str, provenance_text: str, path: str | Path) -> None:
@@ -35,20 +36,23 @@ def compose(history: pd.DataFrame, title: str, provenance_text: str) -> Figure:
             best (bool), the epoch whose weights were kept.
         title: what was trained; must say what kind of data it is.
 
+    With no rows at all the figure says so: every fit failed before its first epoch.
+
     Raises:
-        InputError: no rows, or a column is missing.
+        InputError: a column is missing.
     """
-    needed = ["method", "protocol", *FIT, "epoch", "validation_loss", *COLUMNS, "best"]
-    for column in needed:
-        if column not in history:
+    for column in NEEDED:
+        if column not in history and not history.empty:
             raise InputError(f"training history: column {column!r} is missing; fit again.")
-    if history.empty:
-        raise InputError("training history: it has no rows; no learned method finished an epoch.")
-    methods = style.method_order(history["method"])
-    protocols = sorted(history["protocol"].unique(), key=PROTOCOLS.index)
-    pairs = [(m, p) for m in methods for p in protocols]
+    pairs = [
+        (method, protocol)
+        for method in style.method_order(history["method"])
+        for protocol in PROTOCOLS
+        if ((history["method"] == method) & (history["protocol"] == protocol)).any()
+    ]
+    if not pairs:
+        return _nothing(title, provenance_text)
     by_pair = dict(iter(history.groupby(["method", "protocol"])))
-    pairs = [pair for pair in pairs if pair in by_pair]
     colors = style.category_colors(history["cell_type"])
     with style.context():
         figure = style.new_figure(12.5, 1.2 + 2.1 * len(pairs))
@@ -66,6 +70,17 @@ def compose(history: pd.DataFrame, title: str, provenance_text: str) -> Figure:
             grid[row, 0].set_ylabel(
                 f"{style.method_style(method).label}\n{protocol}", weight="bold", parse_math=False
             )
+    return figure
+
+
+def _nothing(title: str, provenance_text: str) -> Figure:
+    with style.context():
+        figure = style.new_figure(12.5, 1.6)
+        figure.suptitle(title, x=0.012, ha="left", weight="bold", size=10, parse_math=False)
+        style.footer(figure, provenance_text)
+        figure.text(
+            0.5, 0.5, "no fit finished an epoch: all failed", ha="center", color=style.FAILED_COLOR
+        )
     return figure
 
 
@@ -107,7 +122,8 @@ def _panel(axes, history, column, colors) -> None:
             markersize=4,
             zorder=4,
         )
-    _cut_outliers(axes, history, list(curves))
+    if column == "train_loss":
+        _cut_outliers(axes, history, list(curves))
     axes.grid(color="#EDEDED", linewidth=0.5)
 
 

@@ -78,6 +78,13 @@ VARIANTS = {
     "matched": "donors matched to target",
     TWIN: "no intervention (twin)",
 }
+# Names of metrics where the registry's own are too long for a column.
+SHORT_LABELS = {
+    "rmse_lfc": "RMSE LFC",
+    "rmse_counts": "RMSE counts",
+    "pearson_split": "Pearson, split control",
+    "pearson_twin": "Pearson, against twin",
+}
 # Cell types and domains get colours of their own; first those that stay apart for colour-blind readers.
 CATEGORY_COLORS = (
     *("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#F0E442", "#332288"),
@@ -122,7 +129,8 @@ def variant_order(variants: Iterable[str]) -> list[str]:
 
 def metric_label(metric: str) -> str:
     """Name of a metric with an arrow towards its better end."""
-    return f"{METRICS[metric].label} {'↑' if METRICS[metric].direction == 'higher' else '↓'}"
+    arrow = "↑" if METRICS[metric].direction == "higher" else "↓"
+    return f"{SHORT_LABELS.get(metric, METRICS[metric].label)} {arrow}"
 
 
 def category_colors(

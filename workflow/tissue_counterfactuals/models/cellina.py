@@ -25,7 +25,7 @@ from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.files import atomic_path
 from tissue_counterfactuals.graph import neighborhood_features
 from tissue_counterfactuals.holdout import Split
-from tissue_counterfactuals.models.likelihood import softmax_nb_loss
+from tissue_counterfactuals.models.likelihood import linear_nb_loss
 from tissue_counterfactuals.models.training import (
     Batch,
     CellData,
@@ -121,24 +121,29 @@ class CellinaNetwork(nn.Module):
         self.classifier = _classifier(n_latent, 128, 1, n_types)
         self.discriminator = _classifier(n_latent, 32, 2, n_domains)
 
-    def encode(self, counts, features, sample) -> tuple[Normal, Normal]:
-        """Posteriors of z and s from counts (b, g) and neighbourhood features (b, g)."""
-        return self.z_encoder(torch.log1p(counts), sample), self.s_encoder(features, sample)
+    def encode(self, batch: Batch) -> tuple[Normal, Normal]:
+        """Posteriors of z, from the log of the counts, and of s, from the neighbourhood features."""
+        q_z = self.z_encoder(torch.log1p(batch.counts.counts), batch.sample)
+        return q_z, self.s_encoder(batch.features, batch.sample)
 
     def encode_sampled(self, batch: Batch):
         """One draw of z and s (b, n_latent) and the mean KL divergence per cell of each from N(0, I)."""
-        q_z, q_s = self.encode(batch.counts, batch.features, batch.sample)
+        q_z, q_s = self.encode(batch)
         return q_z.rsample(), q_s.rsample(), mean_kl(q_z), mean_kl(q_s)
 
     def decode(self, z, s, sample) -> torch.Tensor:
-        """Logits (b, g) of the genes' shares of the library."""
-        return self.logits(self.decoder(torch.cat([z, s], dim=1), sample))
+        """Shares (b, g) of the genes in the library."""
+        return torch.softmax(self.logits(self._decode_hidden(z, s, sample)), dim=1)
 
     def reconstruction_loss(self, z, s, batch: Batch) -> torch.Tensor:
         """Mean negative log likelihood per cell (negative binomial, summed over genes)."""
-        return softmax_nb_loss(
-            self.decode(z, s, batch.sample), self.log_theta, batch.counts, batch.library
+        hidden = self._decode_hidden(z, s, batch.sample)
+        return linear_nb_loss(
+            hidden, self.logits.weight, self.logits.bias, self.log_theta, batch.counts
         )
+
+    def _decode_hidden(self, z, s, sample) -> torch.Tensor:
+        return self.decoder(torch.cat([z, s], dim=1), sample)
 
 
 def mean_kl(q: Normal) -> torch.Tensor:
@@ -242,10 +247,10 @@ class Cellina:
         with torch.inference_mode(), torch.random.fork_rng():
             torch.manual_seed(seed)
             for batch in self._batches(slide, cells, features):
-                q_z, q_s = self.network.encode(batch.counts, batch.features, batch.sample)
+                q_z, q_s = self.network.encode(batch)
                 z, s = (q.sample() if latent == "sample" else q.loc for q in (q_z, q_s))
-                share = torch.softmax(self.network.decode(z, s, batch.sample), dim=1)
-                outputs.append((share * batch.library).cpu().numpy())
+                share = self.network.decode(z, s, batch.sample)
+                outputs.append((share * batch.counts.library[:, None]).cpu().numpy())
         return np.concatenate(outputs)
 
     @torch.inference_mode()
@@ -255,7 +260,7 @@ class Cellina:
         """Posterior means of z and s, each (m, n_latent) float32."""
         z, s = [], []
         for batch in self._batches(slide, cells, features):
-            q_z, q_s = self.network.encode(batch.counts, batch.features, batch.sample)
+            q_z, q_s = self.network.encode(batch)
             z.append(q_z.loc.cpu().numpy())
             s.append(q_s.loc.cpu().numpy())
         return np.concatenate(z), np.concatenate(s)
@@ -267,8 +272,8 @@ class Cellina:
         """Mean KL divergence from the prior of z and of s, in nats per cell: 0 means that a latent says nothing."""
         totals = np.zeros(2)
         for batch in self._batches(slide, cells, features):
-            posteriors = self.network.encode(batch.counts, batch.features, batch.sample)
-            totals += [len(batch.counts) * float(mean_kl(q)) for q in posteriors]
+            posteriors = self.network.encode(batch)
+            totals += [len(batch.sample) * float(mean_kl(q)) for q in posteriors]
         return tuple(totals / len(cells))
 
     def save(self, path: Path) -> None:

@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from scipy import sparse
 from torch.nn import functional as F
 
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.files import atomic_path
+from tissue_counterfactuals.models.likelihood import CountBatch, CountMatrix
 
 
 @dataclass(frozen=True)
@@ -70,16 +70,15 @@ def resolve_batch_size(batch_size: int | str, n_train: int, epochs: int) -> int:
 class Batch:
     """What one step sees of b cells; all tensors on the training device."""
 
-    counts: torch.Tensor  # (b, g) float32
+    counts: CountBatch
     features: torch.Tensor  # (b, g) float32, neighbourhood means
     cell_type: torch.Tensor  # (b,) int64
     domain: torch.Tensor  # (b,) int64
     sample: torch.Tensor  # (b,) int64
-    library: torch.Tensor  # (b, 1) float32, total counts
 
 
 class CellData:
-    """Cells ready for training: counts stay CSR, neighbourhood features are dense, both on the device once.
+    """Cells ready for training: counts stay CSR, neighbourhood features are dense, on the device once.
 
     Args:
         counts: (n, g) CSR whole counts.
@@ -89,31 +88,17 @@ class CellData:
     """
 
     def __init__(self, counts, features, cell_type, domain, sample, device):
-        counts = sparse.csr_array(counts)
-        self.n_cells, self.n_genes = counts.shape
         self.device = device
-        self._counts = counts.astype(np.float32)
+        self.counts = CountMatrix(counts, device)
         self.features = torch.as_tensor(features, device=device)
-        self.codes = torch.as_tensor(
-            np.stack([cell_type, domain, sample]).astype(np.int64), device=device
-        )
-        library = np.asarray(counts.sum(axis=1), dtype=np.float32).reshape(-1, 1)
-        # A cell without counts has no information about its rate; 1 keeps the likelihood finite (it is then 0 counts).
-        self.library = torch.as_tensor(np.maximum(library, 1.0), device=device)
+        codes = np.stack([cell_type, domain, sample]).astype(np.int64)
+        self.codes = torch.as_tensor(codes, device=device)
 
     def batch(self, cells: np.ndarray) -> Batch:
-        """The batch of the given cells (b,), dense."""
+        """The batch of the given cells (b,)."""
         index = torch.as_tensor(cells, device=self.device)
-        counts = torch.from_numpy(self._counts[cells].toarray()).to(self.device)
-        cell_type, domain, sample = self.codes[:, index]
-        return Batch(
-            counts,
-            self.features.index_select(0, index),
-            cell_type,
-            domain,
-            sample,
-            self.library[index],
-        )
+        features = self.features.index_select(0, index)
+        return Batch(self.counts.batch(cells), features, *self.codes[:, index])
 
 
 def batches_of(cells: np.ndarray, batch_size: int) -> list[np.ndarray]:
@@ -335,8 +320,8 @@ def _fingerprint(settings, seed, data, train_cells, validation_cells) -> str:
     """A checkpoint is used only by the training that wrote it: same settings, seed, cells and data."""
     digest = hashlib.sha256(json.dumps([asdict(settings), seed], sort_keys=True).encode())
     for array in (
-        data._counts.indices,
-        data._counts.data,
+        data.counts.csr.indices,
+        data.counts.csr.data,
         data.features.cpu().numpy(),
         data.codes.cpu().numpy(),
         train_cells,

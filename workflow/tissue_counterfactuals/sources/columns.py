@@ -36,20 +36,20 @@ def open_h5ad(path: str | Path) -> h5py.File:
 
 
 def pick(
-    parent: h5py.Group, name: str, where: str, what: str, key: str
+    parent: h5py.Group | None, name: str, where: str, what: str, key: str
 ) -> h5py.Group | h5py.Dataset:
     """The child of a group, or an InputError that lists the children and the nearest name.
 
     `where` and `what` begin the message ("file x.h5ad", "obs column"); `key` is the configuration key to mend.
     """
-    if name in parent:
+    if parent is not None and name in parent:
         return parent[name]
-    index = parent.attrs.get("_index")
-    names = sorted(n for n in parent if n not in (index, "__categories"))
+    hidden = () if parent is None else (parent.attrs.get("_index"), "__categories")
+    names = sorted(child for child in parent or () if child not in hidden)
     near = difflib.get_close_matches(name, names, n=1)
     raise InputError(
-        f"{where}: there is no {what} {name!r}; {'did you mean ' + repr(near[0]) + '? ' if near else ''}"
-        f"key {key} may name {', '.join(names) or 'nothing, there is none'}."
+        f"{where}: there is no {what} {name!r} (key {key}); "
+        f"{f'did you mean {near[0]!r}, of ' if near else 'there is '}{', '.join(names) or 'none at all'}."
     )
 
 

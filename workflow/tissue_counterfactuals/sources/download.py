@@ -8,10 +8,17 @@ import requests
 
 from tissue_counterfactuals.errors import InputError
 
-_CHUNK = 1 << 20
+_CHUNK = 1 << 16  # what a break can lose
 _TIMEOUT_S = (15, 60)  # to connect, and between two pieces of the body
 _HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 _HDF5_SUFFIXES = (".h5ad", ".h5", ".hdf5")
+
+
+_NO_ADDRESS = (
+    requests.exceptions.InvalidURL,
+    requests.exceptions.InvalidSchema,
+    requests.exceptions.MissingSchema,
+)
 
 
 class _Interrupted(Exception):
@@ -32,34 +39,36 @@ def fetch(
 
     Args:
         sha256: hexadecimal digest that the file must have.
-        attempts: how often to try; the wait doubles from `backoff_s` seconds after each interruption.
+        attempts: how many interruptions in a row, without a byte gained, to put up with; the wait doubles with
+            each from `backoff_s` seconds.
     Returns:
         The path.
     Raises:
         InputError: wrong address, refused, interrupted too often, or not the file that was asked for.
     """
     path = Path(path)
-    if path.exists() and sha256 in (None, path.exists() and sha256_of(path)):
+    if path.exists() and (sha256 is None or sha256 == sha256_of(path)):
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
-    for attempt in range(attempts):
+    failures = furthest = 0
+    while True:
         try:
             _transfer(url, part)
             break
         except (_Interrupted, requests.RequestException) as error:
-            reason = str(error) or type(error).__name__
-            if isinstance(
-                error, requests.exceptions.InvalidURL | requests.exceptions.InvalidSchema
-            ):
+            if isinstance(error, _NO_ADDRESS):
                 raise InputError(f"download: {url} is no valid http(s) address.") from error
-            if attempt + 1 < attempts:
-                time.sleep(backoff_s * 2**attempt)
-    else:
-        raise InputError(
-            f"download: {url} broke off {attempts} times ({reason}); run again to go on from "
-            f"{part.stat().st_size if part.exists() else 0:,} bytes, or put the file at {path} yourself."
-        )
+            reached = part.stat().st_size if part.exists() else 0
+            # As long as the file grows, it is worth going on.
+            failures = 0 if reached > furthest else failures + 1
+            furthest = max(furthest, reached)
+            if failures >= attempts:
+                raise InputError(
+                    f"download: {url} broke off, {failures} times without progress ({_reason(error)}); run again "
+                    f"to go on from {reached:,} bytes, or put the file at {path} yourself."
+                ) from error
+            time.sleep(backoff_s * 2**failures)
     try:
         _check(part, url, path, sha256)
     except InputError:
@@ -74,6 +83,17 @@ def sha256_of(path: str | Path) -> str:
     """Hexadecimal SHA-256 of a file."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _reason(error: Exception) -> str:
+    """Why a transfer broke off, in words; those of the libraries below are long and nested."""
+    if isinstance(error, requests.Timeout):
+        return "no answer in time"
+    if isinstance(error, requests.ConnectionError):
+        return "no connection"
+    if isinstance(error, requests.RequestException):
+        return "the connection was lost"
+    return str(error)
 
 
 def _transfer(url: str, part: Path) -> None:

@@ -19,9 +19,8 @@ from tissue_counterfactuals.sources.download import sha256_of
 # Stored entries of a matrix read at once (64 MB with their indices).
 _BLOCK = 1 << 23
 
-# What a simulated slide carries so that its true counterfactuals can be computed.
+# Name, or beginning of the names, of what a simulated slide carries so that its truth can be computed.
 _TRUTH = "simulation"
-_TRUTH_PREFIX = "sim_"
 
 
 def read_h5ad_source(
@@ -37,7 +36,7 @@ def read_h5ad_source(
     """Read a file into the slide contract.
 
     Cells without a type or domain are dropped and counted in the provenance. The truth of a simulated slide
-    (uns["simulation"] and everything called sim_*) is kept; other extras are left behind.
+    (uns["simulation"] and all that is called simulation_*) is kept; other extras are left behind.
 
     Args:
         layer: where the raw counts are: None for X, "raw" for raw.X, else the name of a layer.
@@ -69,7 +68,7 @@ def read_h5ad_source(
         provenance = new_provenance(source or str(path), checksum)
         if isinstance(file.get("uns/provenance"), h5py.Group):
             upstream = read_elem(file["uns/provenance"])
-            provenance["upstream"] = json.dumps(upstream, default=np.ndarray.tolist)
+            provenance["upstream"] = json.dumps(upstream, default=lambda value: value.tolist())
         genes = pd.Index(read_texts(var[var.attrs.get("_index", "_index")]))
         keep = _choose_cells(labels, columns, samples, len(genes), provenance, where)
         rows = np.flatnonzero(keep)
@@ -78,7 +77,7 @@ def read_h5ad_source(
         slide = make_slide(
             counts, labels.iloc[rows], genes, coordinates[rows] * float(unit_um), provenance
         )
-        if "uns" in file and _TRUTH in file["uns"]:
+        if layer != "raw" and f"uns/{_TRUTH}" in file:
             _copy_truth(file, slide, rows)
     check_slide(slide, str(path))
     return slide
@@ -138,21 +137,18 @@ def _find_counts(
     file: h5py.File, layer: str | None, where: str
 ) -> tuple[h5py.Group | h5py.Dataset, h5py.Group]:
     """The matrix of counts and the gene table that belongs to it."""
-    if layer is None:
-        return pick(file, "X", where, "matrix", "layer"), file["var"]
     if layer == "raw":
         raw = pick(file, "raw", where, "part", "layer")
         return raw["X"], raw["var"]
-    layers = file["layers"] if "layers" in file else file.create_group("layers")
-    return pick(layers, layer, where, "layer", "layer"), file["var"]
+    if layer is not None:
+        return pick(file.get("layers"), layer, where, "layer", "layer"), file["var"]
+    if "X" not in file:
+        raise InputError(f"{where}: it has no X; key layer must say where the raw counts are.")
+    return file["X"], file["var"]
 
 
 def _read_coordinates(file: h5py.File, spatial: str, n_cells: int, where: str) -> np.ndarray:
-    if "obsm" not in file:
-        raise InputError(
-            f"{where}: there are no coordinates, it has no obsm; add obsm[{spatial!r}]."
-        )
-    stored = pick(file["obsm"], spatial, where, "array of coordinates in obsm", "spatial")
+    stored = pick(file.get("obsm"), spatial, where, "array of coordinates in obsm", "spatial")
     if not isinstance(stored, h5py.Dataset) or stored.shape != (n_cells, 2):
         shape = getattr(stored, "shape", "a table")
         raise InputError(
@@ -212,17 +208,20 @@ def _read_csr(matrix: h5py.Group, keep: np.ndarray, shape: tuple[int, int]) -> s
 def _read_csc(matrix: h5py.Group, keep: np.ndarray, shape: tuple[int, int]) -> sp.csr_matrix:
     indptr = matrix["indptr"][:].astype(np.int64)
     position = np.where(keep, np.cumsum(keep) - 1, -1).astype(np.int32)
-    data, indices, lengths = [], [], []
+    # Room for all entries: what stays empty is never touched and costs no memory.
+    data = np.empty(indptr[-1], dtype=np.float32)
+    indices = np.empty(indptr[-1], dtype=np.int32)
+    kept = np.zeros_like(indptr)
     for start, stop in _blocks(indptr):
         entries = slice(indptr[start], indptr[stop])
         rows = position[matrix["indices"][entries]]
         wanted = rows >= 0
-        data.append(matrix["data"][entries][wanted].astype(np.float32))
-        indices.append(rows[wanted])
         ends = np.concatenate([[0], np.cumsum(wanted)])[indptr[start : stop + 1] - indptr[start]]
-        lengths.append(np.diff(ends))
-    kept = np.concatenate([[0], np.cumsum(np.concatenate(lengths))])
-    parts = (np.concatenate(data), np.concatenate(indices), kept)
+        kept[start + 1 : stop + 1] = kept[start] + ends[1:]
+        filled = slice(kept[start], kept[stop])
+        data[filled] = matrix["data"][entries][wanted]
+        indices[filled] = rows[wanted]
+    parts = (data[: kept[-1]], indices[: kept[-1]], kept)
     return sp.csc_matrix(parts, shape=(int(keep.sum()), shape[1])).tocsr()
 
 
@@ -246,6 +245,6 @@ def _copy_truth(file: h5py.File, slide: AnnData, rows: np.ndarray) -> None:
         ("obsm", slide.obsm),
         ("varm", slide.varm),
     ):
-        for name in [n for n in file.get(part, ()) if n.startswith(_TRUTH_PREFIX)]:
+        for name in [n for n in file.get(part, ()) if n.startswith(_TRUTH)]:
             value = read_elem(file[part][name])
             table[name] = value[rows] if part in ("obs", "obsm") else value

@@ -1,0 +1,528 @@
+"""Sources: a user's h5ad in every encoding, the filters, and downloads from a server that misbehaves."""
+
+import hashlib
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import anndata
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+import scanpy as sc
+import scipy.sparse as sp
+
+from tissue_counterfactuals.errors import InputError
+from tissue_counterfactuals.simulate import simulate_tissue, true_counterfactual
+from tissue_counterfactuals.slide import list_filters, make_slide, new_provenance, write_slide
+from tissue_counterfactuals.sources import h5ad
+from tissue_counterfactuals.sources.download import fetch
+from tissue_counterfactuals.sources.h5ad import read_h5ad_source
+from tissue_counterfactuals.sources.prepare import prepare_slide
+
+COLUMNS = {"cell_type": "cluster", "domain": "region", "sample": "section"}
+
+
+def users_slide():
+    """60 cells x 9 genes with other names, units and columns than the contract, and gaps in the labels."""
+    rng = np.random.default_rng(1)
+    counts = rng.poisson(0.6, (60, 9))
+    obs = pd.DataFrame(
+        {
+            "cluster": pd.Categorical(rng.choice(["neuron", "glia"], 60)),
+            "region": pd.Categorical(rng.choice(["inside", "outside"], 60)),
+            "section": pd.Categorical(rng.choice(["s1", "s2", "s3"], 60)),
+            "score": rng.random(60),
+        },
+        index=[f"cell_{i}" for i in range(60)],
+    )
+    obs.loc[["cell_2", "cell_31"], "cluster"] = np.nan
+    obs.loc["cell_31", "region"] = np.nan
+    obs.loc["cell_40", "region"] = np.nan
+    data = anndata.AnnData(
+        sp.csr_matrix(counts.astype(np.float32)),
+        obs=obs,
+        var=pd.DataFrame({"length": np.arange(9)}, index=[f"Gene{i}" for i in range(9)]),
+        obsm={"spatial": rng.uniform(0, 1000, (60, 2)).astype(np.float32)},
+    )
+    return data, counts
+
+
+@pytest.fixture
+def users(tmp_path):
+    data, counts = users_slide()
+    path = tmp_path / "users.h5ad"
+    data.write_h5ad(path)
+    return path, data, counts
+
+
+def expected_rows(data, samples=None):
+    keep = data.obs["cluster"].notna() & data.obs["region"].notna()
+    if samples is not None:
+        keep &= data.obs["section"].isin(samples)
+    return np.flatnonzero(keep)
+
+
+# --- h5ad -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", [sp.csr_matrix, sp.csc_matrix, np.asarray])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int64, np.uint16])
+@pytest.mark.parametrize("samples", [None, ["s2"], ["s3", "s1"]])
+@pytest.mark.parametrize("block", [1, 17, 1 << 20])
+def test_the_wanted_rows_of_any_encoding(tmp_path, monkeypatch, form, dtype, samples, block):
+    monkeypatch.setattr(h5ad, "_BLOCK", block)
+    data, counts = users_slide()
+    data.X = form(counts.astype(dtype))
+    data.write_h5ad(tmp_path / "a.h5ad")
+    slide = read_h5ad_source(tmp_path / "a.h5ad", columns=COLUMNS, unit_um=0.5, samples=samples)
+    rows = expected_rows(data, samples)
+    np.testing.assert_array_equal(slide.X.toarray(), counts[rows])
+    assert (slide.X.format, slide.X.dtype) == ("csr", np.float32)
+    assert list(slide.obs_names) == [f"cell_{i}" for i in rows]
+    assert list(slide.var_names) == list(data.var_names)
+    np.testing.assert_array_equal(
+        slide.obsm["spatial"], data.obsm["spatial"][rows].astype(np.float64) * 0.5
+    )
+    for label, column in COLUMNS.items():
+        assert list(slide.obs[label]) == list(data.obs[column].iloc[rows])
+    assert list(slide.obs.columns) == ["cell_type", "domain", "sample"]
+    assert set(slide.obs["sample"].cat.categories) == set(samples or ["s1", "s2", "s3"])
+
+
+def test_dropped_cells_and_the_file_stand_in_the_provenance(users):
+    path, data, _ = users
+    slide = read_h5ad_source(path, columns=COLUMNS, source="https://example.org/x.h5ad")
+    provenance = slide.uns["provenance"]
+    assert provenance["source"] == "https://example.org/x.h5ad"
+    assert provenance["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    filters = list_filters(slide)
+    assert list(filters["filter"]) == ["cell_type given", "domain given"]
+    assert list(filters["cells_before"]) == [60, 58]
+    assert list(filters["cells_after"]) == [58, 57]
+    slide = read_h5ad_source(path, columns=COLUMNS, samples=["s1"])
+    assert list_filters(slide)["filter"][0] == "chosen samples"
+    assert list_filters(slide)["cells_after"][0] == (data.obs["section"] == "s1").sum()
+
+
+def test_without_a_sample_column_all_cells_are_one_sample(users):
+    path, _, _ = users
+    slide = read_h5ad_source(path, columns=COLUMNS | {"sample": None})
+    assert set(slide.obs["sample"]) == {"users"}
+
+
+def test_counts_in_a_layer_or_in_raw(tmp_path):
+    data, counts = users_slide()
+    data.layers["counts"] = sp.csc_matrix(counts)
+    data.raw = anndata.AnnData(
+        np.hstack([counts, counts[:, :1]]),
+        obs=data.obs,
+        var=pd.DataFrame(index=[*data.var_names, "Gene9"]),
+    )
+    data.X = np.log1p(data.X)
+    path = tmp_path / "a.h5ad"
+    data.write_h5ad(path)
+    rows = expected_rows(data)
+    from_layer = read_h5ad_source(path, layer="counts", columns=COLUMNS)
+    np.testing.assert_array_equal(from_layer.X.toarray(), counts[rows])
+    from_raw = read_h5ad_source(path, layer="raw", columns=COLUMNS)
+    assert from_raw.shape == (len(rows), 10)
+    np.testing.assert_array_equal(from_raw.X.toarray()[:, 9], counts[rows, 0])
+    with pytest.raises(
+        InputError, match="cell 'cell_0'.*fractional count 0.69.*key layer says where"
+    ):
+        read_h5ad_source(path, columns=COLUMNS)
+    with pytest.raises(InputError, match=r"no layer 'count' \(key layer\); did you mean 'counts'"):
+        read_h5ad_source(path, layer="count", columns=COLUMNS)
+
+
+def test_what_is_not_there_is_named_with_what_there_is(users):
+    path, _, _ = users
+    with pytest.raises(
+        InputError,
+        match=r"users\.h5ad: there is no obs column 'clusters' \(key columns\.cell_type\); did you mean 'cluster', "
+        r"of cluster, region, score, section\.$",
+    ):
+        read_h5ad_source(path, columns=COLUMNS | {"cell_type": "clusters"})
+    with pytest.raises(InputError, match=r"in obsm 'xy' \(key spatial\); there is spatial\.$"):
+        read_h5ad_source(path, columns=COLUMNS, spatial="xy")
+    with pytest.raises(InputError, match=r"no layer 'counts' \(key layer\); there is none at all"):
+        read_h5ad_source(path, layer="counts", columns=COLUMNS)
+    with pytest.raises(InputError, match="no part 'raw'"):
+        read_h5ad_source(path, layer="raw", columns=COLUMNS)
+    with pytest.raises(
+        InputError, match="samples names 's9', which no cell has in column 'section'"
+    ):
+        read_h5ad_source(path, columns=COLUMNS, samples=["s9"])
+    with pytest.raises(InputError, match="there is no such file"):
+        read_h5ad_source(path.with_name("none.h5ad"))
+
+
+def change(path, edit):
+    with h5py.File(path, "r+") as file:
+        edit(file)
+
+
+def test_broken_files_are_refused(users):
+    path, _, _ = users
+    with pytest.raises(InputError, match="its SHA-256 is [0-9a-f]{64}, but 00 is configured"):
+        read_h5ad_source(path, columns=COLUMNS, sha256="00")
+    change(path, lambda file: file.__delitem__("X"))
+    with pytest.raises(InputError, match="it has no X; key layer must say"):
+        read_h5ad_source(path, columns=COLUMNS)
+    change(path, lambda file: file.__delitem__("var"))
+    with pytest.raises(InputError, match="it holds no AnnData tables obs and var"):
+        read_h5ad_source(path, columns=COLUMNS)
+    path.write_bytes(path.read_bytes()[:3000])
+    with pytest.raises(InputError, match="cannot be opened as h5ad, it is cut short"):
+        read_h5ad_source(path, columns=COLUMNS)
+
+
+@pytest.mark.filterwarnings("ignore:.* names are not unique")
+def test_bad_data_are_refused_by_the_contract(tmp_path):
+    data, counts = users_slide()
+
+    def refused(message, **parts):
+        bad = data.copy()
+        for part, value in parts.items():
+            setattr(bad, part, value)
+        bad.write_h5ad(tmp_path / "bad.h5ad")
+        with pytest.raises(InputError, match=message):
+            read_h5ad_source(tmp_path / "bad.h5ad", columns=COLUMNS)
+
+    negative = counts.astype(np.float32)
+    negative[5, 3] = -1
+    refused("cell 'cell_5', gene 'Gene3' has the negative count -1", X=negative)
+    missing = counts.astype(np.float32)
+    missing[5, 3] = np.nan
+    refused("cell 'cell_5', gene 'Gene3' has no count", X=missing)
+    refused("cell id 'twin' occurs 57 times", obs_names=["twin"] * 60)
+    refused("gene symbol 'Gene0' occurs 9 times", var_names=["Gene0"] * 9)
+    refused(
+        r"shape \(60, 3\), but must be an array of 60 cells x 2", obsm={"spatial": np.ones((60, 3))}
+    )
+    refused("57 cells have no finite coordinates", obsm={"spatial": np.full((60, 2), np.nan)})
+    unlabelled = data.obs.copy()
+    unlabelled["region"] = pd.Categorical([None] * 60, categories=["inside"])
+    refused(r"no cell has both a cell type \(column 'cluster'\) and a domain", obs=unlabelled)
+
+
+def test_labels_in_every_encoding(users):
+    path, data, _ = users
+    rows = expected_rows(data)
+    texts = data.obs["region"].astype(object).where(data.obs["region"].notna(), "")
+
+    def as_text(file):
+        del file["obs/region"]
+        file["obs/region"] = texts.to_list()
+
+    def with_mask(file):
+        del file["obs/region"]
+        file["obs/region/values"] = ["?" if t == "" else t for t in texts]
+        file["obs/region/mask"] = (texts == "").to_numpy()
+
+    def old_categorical(file):
+        codes, names = file["obs/cluster/codes"][:], file["obs/cluster/categories"][:]
+        del file["obs/cluster"]
+        file["obs/__categories/cluster"] = names
+        file["obs/cluster"] = codes
+        file["obs/cluster"].attrs["categories"] = file["obs/__categories/cluster"].ref
+
+    def as_numbers(file):
+        del file["obs/section"]
+        file["obs/section"] = np.r_[np.full(30, 7.0), np.full(30, 12.0)]
+
+    for edit in (as_text, with_mask, old_categorical, as_numbers):
+        change(path, edit)
+        slide = read_h5ad_source(path, columns=COLUMNS)
+        assert list(slide.obs["domain"]) == list(data.obs["region"].iloc[rows])
+        assert list(slide.obs["cell_type"]) == list(data.obs["cluster"].iloc[rows])
+    assert set(slide.obs["sample"]) == {"7", "12"}
+    assert set(read_h5ad_source(path, columns=COLUMNS, samples=["12"]).obs["sample"]) == {"12"}
+
+
+def test_the_truth_of_a_simulated_slide_survives(tmp_path):
+    tissue = simulate_tissue(n_cells=600, n_genes=60, n_slides=2, n_types=3, seed=3)
+    write_slide(tissue, tmp_path / "a.h5ad")
+    columns = {"cell_type": "cell_type", "domain": "domain", "sample": "sample"}
+    slide = read_h5ad_source(tmp_path / "a.h5ad", columns=columns, samples=["slide_1"])
+    assert slide.n_obs == 300
+    assert json.loads(slide.uns["provenance"]["upstream"])["source"] == "simulated"
+    rng = np.random.default_rng(0)
+    focal, donors = rng.integers(300, size=20), rng.integers(300, size=(20, 5))
+    first = np.flatnonzero(tissue.obs["sample"] == "slide_1")[0]
+    np.testing.assert_allclose(
+        true_counterfactual(slide, focal, donors),
+        tissue.true_counterfactual(first + focal, first + donors),
+        rtol=1e-6,
+    )
+    again = prepare_slide(slide, min_counts_per_cell=3, min_counts_per_gene=3, n_top_genes=40)
+    assert true_counterfactual(again, focal, donors).shape == (20, 40)
+
+
+# --- filters ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def sparse_slide():
+    """80 cells x 200 genes: some of either have next to no counts, and some pass only together with the others."""
+    rng = np.random.default_rng(5)
+    counts = rng.negative_binomial(0.5, 0.3, (80, 200))
+    counts[:4] = 0
+    counts[2, :2] = 1
+    counts[4:, 7] = 0
+    counts[4, 7] = 2
+    # Three counts for this gene, one of them in a cell that is dropped first.
+    counts[:, 8] = 0
+    counts[[2, 9, 11], 8] = [1, 1, 1]
+    counts[2, :2] = [1, 0]
+    labels = pd.DataFrame("x", index=[f"c{i}" for i in range(80)], columns=["cell_type", "domain"])
+    labels["sample"] = "s"
+    genes = [f"g{i}" for i in range(200)]
+    return make_slide(counts, labels, genes, rng.random((80, 2)), new_provenance("test"))
+
+
+def test_filters_equal_a_loop(sparse_slide):
+    counts = sparse_slide.X.toarray()
+    cells = [i for i in range(80) if counts[i].sum() >= 3]
+    genes = [j for j in range(200) if sum(counts[i, j] for i in cells) >= 3]
+    assert 8 not in genes
+    prepared = prepare_slide(sparse_slide, n_top_genes=None)
+    assert list(prepared.obs_names) == [f"c{i}" for i in cells]
+    assert list(prepared.var_names) == [f"g{j}" for j in genes]
+    np.testing.assert_array_equal(prepared.X.toarray(), counts[np.ix_(cells, genes)])
+    assert list_filters(prepared).to_numpy().tolist() == [
+        ["at least 3 counts per cell", 80, len(cells), 200, 200],
+        ["at least 3 counts per gene", len(cells), len(cells), 200, len(genes)],
+    ]
+    # The slide that was given is as it was.
+    np.testing.assert_array_equal(sparse_slide.X.toarray(), counts)
+    assert len(list_filters(sparse_slide)) == 0
+
+
+def test_variable_genes_are_those_of_seurat_v3_in_their_order(sparse_slide):
+    filtered = prepare_slide(sparse_slide, n_top_genes=None)
+    chosen = sc.pp.highly_variable_genes(
+        filtered, flavor="seurat_v3", n_top_genes=50, inplace=False
+    )
+    prepared = prepare_slide(sparse_slide, n_top_genes=50)
+    assert list(prepared.var_names) == list(filtered.var_names[chosen["highly_variable"]])
+    assert prepared.n_vars == 50
+    assert list_filters(prepared).iloc[-1].tolist() == [
+        "50 most variable genes",
+        prepared.n_obs,
+        prepared.n_obs,
+        filtered.n_vars,
+        50,
+    ]
+
+
+@pytest.mark.parametrize("n_top_genes", [None, 200, 5000])
+def test_no_more_genes_than_wanted_keeps_all(sparse_slide, n_top_genes):
+    filtered = prepare_slide(sparse_slide, n_top_genes=None)
+    assert list(prepare_slide(sparse_slide, n_top_genes=n_top_genes).var_names) == list(
+        filtered.var_names
+    )
+
+
+def test_filters_that_leave_nothing_are_refused(sparse_slide):
+    with pytest.raises(
+        InputError, match="slide test: no cell passes the filters; lower preprocess"
+    ):
+        prepare_slide(sparse_slide, min_counts_per_cell=10**6)
+    with pytest.raises(InputError, match="no gene passes the filters"):
+        prepare_slide(sparse_slide, min_counts_per_gene=10**6)
+
+
+# --- downloads --------------------------------------------------------------------------------------------------
+
+BODY = b"\x89HDF\r\n\x1a\n" + np.random.default_rng(0).bytes(3_000_000)
+DIGEST = hashlib.sha256(BODY).hexdigest()
+
+
+class Server(ThreadingHTTPServer):
+    """Serves BODY under any path; `faults` says, request by request, how it misbehaves (last: for ever)."""
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.faults, self.requests, self.body, self.etag = ["none"], [], BODY, '"one"'
+
+    @property
+    def url(self):
+        return f"http://127.0.0.1:{self.server_port}/slide.h5ad"
+
+
+class Handler(BaseHTTPRequestHandler):
+    def log_message(self, *args):
+        pass
+
+    def do_GET(self):
+        server = self.server
+        fault = server.faults[min(len(server.requests), len(server.faults) - 1)]
+        server.requests.append(dict(self.headers))
+        if fault.isdigit():
+            self.send_error(int(fault))
+            return
+        start = 0
+        wanted = self.headers.get("Range")
+        fresh = self.headers.get("If-Range") == server.etag
+        if wanted and fresh and fault != "no ranges":
+            start = int(wanted.removeprefix("bytes=").removesuffix("-"))
+            if start >= len(server.body):
+                self.send_response(416)
+                self.send_header("Content-Range", f"bytes */{len(server.body)}")
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+                return
+            self.send_response(206)
+            self.send_header(
+                "Content-Range", f"bytes {start}-{len(server.body) - 1}/{len(server.body)}"
+            )
+        else:
+            self.send_response(200)
+        body = b"<!DOCTYPE html><html>sign in</html>" if "html" in fault else server.body[start:]
+        self.send_header("Content-Type", "text/html" if fault == "html" else "application/x-hdf5")
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("ETag", server.etag)
+        self.end_headers()
+        self.wfile.write(body[: len(body) // 2] if fault == "break" else body)
+
+
+@pytest.fixture(autouse=True)
+def _no_proxy(monkeypatch):
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+
+
+@pytest.fixture
+def server():
+    with Server() as running:
+        thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield running
+        running.shutdown()
+        thread.join()
+
+
+def get(server, path, **more):
+    return fetch(server.url, path, backoff_s=0.01, **more)
+
+
+def only(path):
+    return [p.name for p in path.parent.iterdir()] == [path.name]
+
+
+def test_a_whole_file_arrives(server, tmp_path):
+    path = tmp_path / "new" / "slide.h5ad"
+    assert get(server, path, sha256=DIGEST) == path
+    assert path.read_bytes() == BODY
+    assert only(path)
+    get(server, path, sha256=DIGEST)
+    get(server, path)
+    assert len(server.requests) == 1
+
+
+def test_a_broken_transfer_goes_on_where_it_stopped(server, tmp_path):
+    server.faults = ["break", "break", "503", "none"]
+    path = tmp_path / "slide.h5ad"
+    get(server, path, sha256=DIGEST)
+    assert path.read_bytes() == BODY
+    assert only(path)
+    starts = [
+        int(request.get("Range", "bytes=0-").removeprefix("bytes=").removesuffix("-"))
+        for request in server.requests
+    ]
+    # Each time half of the rest came; a break loses no more than one chunk of 64 KiB.
+    half = len(BODY) // 2
+    assert starts[0] == 0
+    assert half - 65_536 < starts[1] <= half
+    reached = starts[1] + (len(BODY) - starts[1]) // 2
+    assert reached - 65_536 < starts[2] <= reached
+    assert starts[3] == starts[2]
+
+
+def test_breaks_do_not_count_while_the_file_grows(server, tmp_path):
+    server.faults = ["break"] * 4 + ["none"]
+    path = get(server, tmp_path / "slide.h5ad", attempts=1)
+    assert path.read_bytes() == BODY
+    assert len(server.requests) == 5
+
+
+def test_a_broken_transfer_starts_again_where_the_server_cannot_resume(server, tmp_path):
+    server.faults = ["break", "no ranges"]
+    path = get(server, tmp_path / "slide.h5ad")
+    assert path.read_bytes() == BODY
+
+
+def test_a_file_changed_meanwhile_is_not_patched_together(server, tmp_path):
+    server.faults = ["break", "503"]
+    path = tmp_path / "slide.h5ad"
+    with pytest.raises(InputError, match=r"run again to go on from 1,4\d\d,\d\d\d bytes"):
+        get(server, path, attempts=1)
+    server.faults = ["none"]
+    server.body, server.etag = BODY[:8] + BODY[:7:-1], '"two"'
+    get(server, path)
+    assert path.read_bytes() == server.body
+
+
+def test_a_run_killed_before_the_last_step_ends_as_if_nothing_had_happened(server, tmp_path):
+    (tmp_path / "slide.h5ad.part").write_bytes(BODY)
+    (tmp_path / "slide.h5ad.part.tag").write_text('"one"')
+    path = get(server, tmp_path / "slide.h5ad", sha256=DIGEST)
+    assert path.read_bytes() == BODY
+    assert only(path)
+
+
+def test_a_partial_file_longer_than_the_server_s_is_thrown_away(server, tmp_path):
+    (tmp_path / "slide.h5ad.part").write_bytes(BODY + b"more")
+    (tmp_path / "slide.h5ad.part.tag").write_text('"one"')
+    assert get(server, tmp_path / "slide.h5ad").read_bytes() == BODY
+
+
+def test_a_partial_file_of_unknown_version_is_not_trusted(server, tmp_path):
+    (tmp_path / "slide.h5ad.part").write_bytes(b"something else")
+    assert get(server, tmp_path / "slide.h5ad").read_bytes() == BODY
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("404", "cannot be had, the server answered 404 Not Found; check the address"),
+        ("html", r"leads to a web page \(HTML\) and not to data"),
+        ("html in disguise", r"leads to a web page \(HTML\) and not to data"),
+        ("500", r"broke off, 3 times without progress \(the server answered 500 Internal"),
+        (
+            "break",
+            r"\(the connection was lost\); run again to go on from 2,.* put the file at .*slide",
+        ),
+    ],
+)
+def test_what_cannot_be_had_is_told_in_one_sentence(server, tmp_path, fault, message):
+    server.faults = [fault]
+    path = tmp_path / "slide.h5ad"
+    with pytest.raises(InputError, match=message) as error:
+        get(server, path, attempts=3)
+    assert str(error.value).startswith(f"download: {server.url} ")
+    assert "\n" not in str(error.value)
+    assert not path.exists()
+    assert fault in ("500", "break") or len(server.requests) == 1
+
+
+def test_a_wrong_checksum_is_refused_and_leaves_nothing(server, tmp_path):
+    with pytest.raises(InputError, match=f"has the SHA-256 {DIGEST}, but {'0' * 64} is expected"):
+        get(server, tmp_path / "slide.h5ad", sha256="0" * 64)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_of_another_format_is_refused(server, tmp_path):
+    server.body = b"PK\x03\x04 a zip file"
+    with pytest.raises(InputError, match=r"is no HDF5 file, as slide\.h5ad must be"):
+        get(server, tmp_path / "slide.h5ad")
+    assert get(server, tmp_path / "slide.zip").read_bytes() == server.body
+
+
+def test_an_address_that_leads_nowhere(server, tmp_path):
+    with pytest.raises(InputError, match="gopher://x/y is no valid http"):
+        fetch("gopher://x/y", tmp_path / "a", backoff_s=0.01)
+    with pytest.raises(InputError, match=r"broke off, 2 times without progress \(no connection\)"):
+        fetch("http://127.0.0.1:9/slide.h5ad", tmp_path / "a", attempts=2, backoff_s=0.01)
