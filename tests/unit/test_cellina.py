@@ -144,9 +144,13 @@ def test_the_encoder_moves_against_the_discriminator_and_with_the_classifier(sli
         return model, torch.from_numpy(model.latents(slide, np.arange(slide.n_obs), nobody)[0])
 
     def loss(head, z, key):
+        # As in training: statistics of the batch, dropout (averaged out).
         labels = torch.from_numpy(slide.obs[key].cat.codes.to_numpy().astype(np.int64))
+        torch.manual_seed(0)
         with torch.no_grad():
-            return float(torch.nn.functional.cross_entropy(head(z), labels))
+            head.train()
+            draws = [torch.nn.functional.cross_entropy(head(z), labels) for _ in range(200)]
+        return float(torch.stack(draws).mean())
 
     # One batch holds all cells: epoch 0 measures, epoch 1 is a single step of each optimiser.
     adversarial = {"lambda_classifier": 0.0, "lambda_adversary": 1.0}

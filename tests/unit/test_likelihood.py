@@ -38,11 +38,12 @@ def batch_of(counts, cells=None):
 
 
 def plain_loss(hidden, weight, bias, log_theta, counts):
-    """The same quantity from the elementwise form, in the plainest way."""
-    counts = torch.as_tensor(counts, dtype=hidden.dtype)
-    share = torch.softmax(hidden @ weight.T + bias, dim=1)
+    """The same quantity from the elementwise form, which has no gradient at the mean 0 of a cell without counts."""
+    expressed = counts.sum(axis=1) > 0
+    counts = torch.as_tensor(counts[expressed], dtype=hidden.dtype)
+    share = torch.softmax(hidden[expressed] @ weight.T + bias, dim=1)
     mean = share * counts.sum(dim=1, keepdim=True)
-    return -nb_log_likelihood(counts, mean, log_theta.exp()).sum(dim=1).mean()
+    return -nb_log_likelihood(counts, mean, log_theta.exp()).sum() / len(hidden)
 
 
 def gradients_of(loss, inputs):

@@ -75,7 +75,7 @@ def slide_map(
     table.insert(0, "y_um", cells.obsm["spatial"][:, 1])
     table.insert(0, "x_um", cells.obsm["spatial"][:, 0])
     title = (
-        f"{record['label']} ({record['kind']}), slide {slide_name(slide)}: {fold.cell_type} held out in "
+        f"{record['label']} ({record['kind']}), slide {Path(slide).stem}: {fold.cell_type} held out in "
         f"{fold.targets[0]}"
     )
     figure_cellina_2.draw(
@@ -90,13 +90,11 @@ def slide_map(
     )
 
 
-def slide_name(path: Path) -> str:
-    """The slide that a file belongs to."""
-    return Path(path).stem
-
-
 def _central(cells, candidates: np.ndarray) -> int:
-    """The candidate that stands nearest to the middle of the others: a cell well inside its domain."""
+    """The candidate nearest to the middle of those in its section: a cell well inside its domain."""
+    sample = cells.obs["sample"].to_numpy()[candidates]
+    labels, counts = np.unique(sample.astype(str), return_counts=True)
+    candidates = candidates[sample == labels[counts.argmax()]]
     spatial = cells.obsm["spatial"][candidates]
     distance = np.linalg.norm(spatial - np.median(spatial, axis=0), axis=1)
     return int(candidates[distance.argmin()])
@@ -113,8 +111,9 @@ def curves(models: list[Path], manifest: Path, protocol: str, png: Path) -> None
         history = folder / "history.tsv"
         if not history.exists():
             continue
-        slide, fold, method, run = folder.parts[-4:]
-        keys = {"slide": slide, "cell_type": fold, "method": method, "protocol": protocol}
+        slide, _, method, run = folder.parts[-4:]
+        cell_type = json.loads((folder / "status.json").read_text())["cell_type"]
+        keys = {"slide": slide, "cell_type": cell_type, "method": method, "protocol": protocol}
         keys["seed"] = int(run.rsplit("seed", 1)[1])
         histories.append(pd.read_csv(history, sep="\t").assign(**keys))
     columns = ["slide", "cell_type", "method", "protocol", "seed", "epoch"]

@@ -142,7 +142,7 @@ def fit(method: str, task: Task, folder: Path, checkpoint: Path) -> None:
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
     task.checkpoint = checkpoint
     started = time.perf_counter()
-    status = {"status": "ok", "reason": ""}
+    status = {"cell_type": task.fold.cell_type, "status": "ok", "reason": ""}
     try:
         METHODS[method].adapter.fit(task, folder)
     except InputError:

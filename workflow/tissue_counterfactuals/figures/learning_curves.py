@@ -32,7 +32,7 @@ def compose(history: pd.DataFrame, title: str, provenance_text: str) -> Figure:
 
     Args:
         history: one row per epoch of each fit, with method, protocol, cell_type, slide, seed, epoch, train_loss,
-            validation_loss, kl_z, kl_s, classifier_loss, adversary_loss (NaN where a method has no such term) and
+            validation_loss, kl_z, kl_s, classifier_loss, adversary_loss (NaN or 0 where a method has no such term) and
             best (bool), the epoch whose weights were kept.
         title: what was trained; must say what kind of data it is.
 
@@ -86,7 +86,8 @@ def _nothing(title: str, provenance_text: str) -> Figure:
 
 def _panel(axes, history, column, colors) -> None:
     curves = {column: "-", "validation_loss": "--"} if column == "train_loss" else {column: "-"}
-    if history[list(curves)].isna().all(axis=None):
+    # A cross-entropy is never exactly 0: such a column means that the model has no such head.
+    if history[list(curves)].fillna(0).eq(0).all(axis=None):
         axes.text(
             0.5,
             0.5,
@@ -124,6 +125,9 @@ def _panel(axes, history, column, colors) -> None:
         )
     if column == "train_loss":
         _cut_outliers(axes, history, list(curves))
+    elif column.startswith("kl_"):
+        # Whether a latent is used is a matter of its distance from 0.
+        axes.set_ylim(bottom=min(0, history[column].min()))
     axes.grid(color="#EDEDED", linewidth=0.5)
 
 

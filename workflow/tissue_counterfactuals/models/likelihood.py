@@ -53,7 +53,9 @@ class CountMatrix:
         self.csr = sparse.csr_array(counts).astype(np.float32)
         self.shape = self.csr.shape
         self.device = torch.device(device)
-        frequency = np.bincount(np.minimum(self.csr.data, _WIDEST_TABLE).astype(np.int64))
+        frequency = np.bincount(
+            np.minimum(self.csr.data, _WIDEST_TABLE).astype(np.int64), minlength=1
+        )
         covered = np.cumsum(frequency) >= _SHARE_IN_TABLE * self.csr.nnz
         self._n_columns = max(1, int(np.argmax(covered)))
         is_large = self.csr.data > self._n_columns

@@ -1,0 +1,116 @@
+"""Tests of the report's captions, rendered as Snakemake does it."""
+
+from types import SimpleNamespace
+
+import h5py
+import numpy as np
+import pytest
+from docutils.core import publish_parts
+from jinja2 import Environment, StrictUndefined
+
+from tissue_counterfactuals import config as configuration
+
+
+def rendered(root, name, config, **wildcards):
+    """A caption as Snakemake renders it: Jinja, then docutils; any warning of docutils is an error here."""
+    template = (root / "workflow/report" / name).read_text()
+    environment = Environment(trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
+    snakemake = SimpleNamespace(config=config, wildcards=SimpleNamespace(**wildcards))
+    files = [SimpleNamespace(target="deviations.tsv", path="results/deviations.tsv")]
+    targets = "\n\n.. _deviations.tsv: javascript:show('deviations')\n"
+    text = environment.from_string(template + targets).render(
+        snakemake=snakemake, files=files, categories={}
+    )
+    return publish_parts(text, writer="html", settings_overrides={"halt_level": 2})["html_body"]
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory):
+    brain = tmp_path_factory.mktemp("data") / "brain.h5ad"
+    with h5py.File(brain, "w") as file:
+        for column in ("cell_type", "domain"):
+            file[f"obs/{column}"] = np.array(["a"], dtype="S")
+    raw = {
+        "seeds": [3, 7, 11],
+        "protocols": ["corrected", "as_run"],
+        "counterfactual": {"n_donors": 37},
+        "metrics": {"n_deg": 41},
+        "datasets": {
+            "tissue": {
+                "source": "simulated",
+                "control_domain": "domain_0",
+                "target_domains": ["domain_2"],
+                "graph": {"bandwidth_um": 88.0, "max_neighbors": 123},
+            },
+            "brain": {
+                "path": str(brain),
+                "kind": "stand-in",
+                "label": "Hypothalamus_",
+                "control_domain": "niche0_Astrocyte+Endothelial",
+                "target_domains": ["niche5_ODMature+Microglia", "other_"],
+                "fit": "pooled",
+            },
+        },
+    }
+    return configuration.load_config(raw)
+
+
+FIGURE_CAPTIONS = {
+    "table_cellina_1.rst": {"target": "domain_2", "protocol": "as_run"},
+    "figure_cellina_a2.rst": {"target": "domain_2", "protocol": "as_run"},
+    "figure_cellina_2.rst": {"slide": "slide_0"},
+    "learning_curves.rst": {"protocol": "as_run"},
+    "tables.rst": {},
+}
+
+
+@pytest.mark.parametrize("name", FIGURE_CAPTIONS)
+@pytest.mark.parametrize(
+    ("dataset", "kind", "label"),
+    [("tissue", "simulated", "tissue"), ("brain", "stand-in", "Hypothalamus_")],
+)
+def test_captions_say_the_kind_of_data(root, settings, name, dataset, kind, label):
+    html = rendered(root, name, settings, dataset=dataset, **FIGURE_CAPTIONS[name])
+    assert kind in html
+    assert label in html
+    assert ("simulated" in html) == (kind == "simulated")
+    for value in FIGURE_CAPTIONS[name].values():
+        assert value in html
+
+
+def test_captions_take_their_numbers_from_the_configuration(root, settings):
+    table = rendered(root, "table_cellina_1.rst", settings, dataset="tissue", target="x", protocol="corrected")  # fmt: skip
+    for number in ("3, 7, 11", "37 donors", "41 genes"):
+        assert number in table
+    slide = rendered(root, "figure_cellina_2.rst", settings, dataset="tissue", slide="slide_0")
+    for number in ("37 donors", "at most 123", "88.0 µm", "0.1 or less"):
+        assert number in " ".join(slide.split())
+    curves = rendered(root, "learning_curves.rst", settings, dataset="tissue", protocol="corrected")
+    assert f"at most {settings['cellina']['epochs']} epochs" in curves
+
+
+def test_landing_page_describes_the_run(root, settings):
+    html = rendered(root, "workflow.rst", settings)
+    for text in (
+        *(
+            "tissue",
+            "Hypothalamus_",
+            "simulated",
+            "stand-in",
+            "niche5_ODMature+Microglia",
+            "other_",
+        ),
+        *("3, 7, 11", "as_run", "cellina_ablated", "37 donors", "matched"),
+        *("one model over all samples", "a model for each sample"),
+    ):
+        assert text in html
+    assert '<a class="reference external" href="javascript:show(' in html
+    assert "Switches set apart" not in html
+    # The truth is known on simulated slides only.
+    lists = [part for part in html.split("<li>") if "Methods and controls on" in part]
+    assert ["truth_in_place" in part for part in lists] == [True, False]
+
+
+def test_landing_page_names_switches_that_were_set(root, settings):
+    html = rendered(root, "workflow.rst", settings | {"switches": {"lfc": "log2_epsilon"}})
+    assert "lfc = log2_epsilon" in html
