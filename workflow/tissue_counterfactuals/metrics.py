@@ -18,9 +18,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import pandas as pd
 from scipy import sparse
-from scipy.stats import rankdata
-from sklearn.cluster import KMeans
 from threadpoolctl import threadpool_limits
 
 from tissue_counterfactuals import protocols
@@ -295,6 +294,8 @@ class Reference:
 
     def _mixing_index(self, predicted: Counts) -> float:
         """Overlap of predicted and target cells in two clusters of CP10K (no logarithm, as run)."""
+        from sklearn.cluster import KMeans  # slow to import, and most jobs score nothing
+
         axes = principal_axes(Moments.of(predicted, log=False) + self._target_moments)
         if axes.shape[1] == 0:
             return 1.0  # all cells are the same
@@ -365,7 +366,7 @@ def _compare_changes(observed: np.ndarray, predicted: np.ndarray, n_deg: int) ->
     truth, guess = observed[top], predicted[top]
     return {
         "pearson": _correlation(truth, guess),
-        "spearman": _correlation(rankdata(truth), rankdata(guess)),
+        "spearman": _correlation(*(pd.Series(x).rank().to_numpy() for x in (truth, guess))),
         "precision": len(shared) / n,
         "signed_precision": n_right / n,
         "signed_precision_intersection": n_right / max(len(shared), 1),

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy.stats import wilcoxon
 
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.files import atomic_path
@@ -326,6 +325,8 @@ def gains(scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def _fold_gains(pairs: pd.DataFrame | None, metric: str) -> tuple:
+    from scipy.stats import wilcoxon  # slow to import, and most jobs make no table
+
     direction = METRICS[metric].direction if metric else ""
     if pairs is None:
         return direction, np.nan, np.nan, np.nan, 0, 0, np.nan

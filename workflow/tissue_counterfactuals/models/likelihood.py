@@ -20,6 +20,8 @@ from numba import njit
 from scipy import sparse, special
 from torch.autograd.function import once_differentiable
 
+from tissue_counterfactuals.models.kernels import nb_rows
+
 # Counts up to this are looked up in the table of exceedances; it is narrower where nearly all counts are smaller.
 _WIDEST_TABLE = 256
 _SHARE_IN_TABLE = 0.999
@@ -31,8 +33,9 @@ _CHUNK_ELEMENTS = 2**18
 class CountBatch:
     """The counts of b cells x g genes in the forms that encoder and likelihood need, all on one device."""
 
-    counts: torch.Tensor  # (b, g) float32
     library: torch.Tensor  # (b,) float32, total counts of each cell
+    counts: torch.Tensor  # (b, g) float32
+    log_counts: torch.Tensor  # (b, g) float32, log(1 + count)
     exceedances: (
         torch.Tensor
     )  # (g, k) int32: how many of the cells have more than 0, 1, .. k - 1 counts
@@ -51,58 +54,60 @@ class CountMatrix:
 
     def __init__(self, counts, device: torch.device | str = "cpu"):
         self.csr = sparse.csr_array(counts).astype(np.float32)
-        self.shape = self.csr.shape
         self.device = torch.device(device)
-        frequency = np.bincount(
-            np.minimum(self.csr.data, _WIDEST_TABLE).astype(np.int64), minlength=1
-        )
+        self._library = self.csr.sum(axis=1, dtype=np.float64).astype(np.float32)
+        highest = int(self.csr.data.max(initial=0))
+        frequency = np.bincount(self.csr.data.astype(np.int64), minlength=highest + 1)
         covered = np.cumsum(frequency) >= _SHARE_IN_TABLE * self.csr.nnz
-        self._n_columns = max(1, int(np.argmax(covered)))
-        is_large = self.csr.data > self._n_columns
-        self._large = sparse.csr_array(
-            (
-                self.csr.data[is_large],
-                self.csr.indices[is_large],
-                np.concatenate([[0], np.cumsum(is_large)])[self.csr.indptr],
-            ),
-            shape=self.shape,
-        )
-        logs = self.csr.copy()
-        logs.data = special.gammaln(logs.data.astype(np.float64) + 1)
-        self._log_factorials = logs.sum(axis=1)
+        self._n_columns = int(np.clip(np.argmax(covered), 1, _WIDEST_TABLE))
+        self._logs = np.log1p(np.arange(highest + 1)).astype(np.float32)
+        self._log_factorials = special.gammaln(np.arange(highest + 1) + 1.0)
+        self._buffers = np.empty((2, 0, self.csr.shape[1]), np.float32)
 
     def batch(self, cells: np.ndarray) -> CountBatch:
-        """The batch of the given cells: (b,) integer indices, in any order."""
-        counts, library, exceedances = _gather(
-            self.csr.indptr, self.csr.indices, self.csr.data, cells, self.shape[1], self._n_columns
-        )
-        large = self._large[cells]
-        return CountBatch(
-            counts=torch.from_numpy(counts).to(self.device),
-            library=torch.from_numpy(library).to(self.device),
-            exceedances=torch.from_numpy(exceedances).to(self.device),
-            large_genes=torch.from_numpy(large.indices.astype(np.int64)).to(self.device),
-            large_counts=torch.from_numpy(large.data.astype(np.float64)).to(self.device),
-            log_factorials=float(self._log_factorials[cells].sum()),
-        )
+        """The batch of the given cells: (b,) integer indices, in any order.
+
+        On a CPU its dense tensors are overwritten by the next call: fresh memory of this size for every batch would
+        cost more, in page faults, than to fill it.
+        """
+        if self._buffers.shape[1] < len(cells):
+            self._buffers = np.empty((2, len(cells), self.csr.shape[1]), np.float32)
+        counts, log_counts = self._buffers[:, : len(cells)]
+        tables = self._logs, self._log_factorials
+        rows = self.csr.indptr, self.csr.indices, self.csr.data, cells
+        *others, log_factorials = _gather(*rows, *tables, self._n_columns, counts, log_counts)
+        arrays = self._library[cells], counts, log_counts, *others
+        tensors = [torch.from_numpy(array).to(self.device) for array in arrays]
+        return CountBatch(*tensors, log_factorials)
 
 
 @njit(cache=True, nogil=True)
-def _gather(indptr, indices, data, cells, n_genes, n_columns):
-    """Dense rows, their sums, and the exceedances (see `CountBatch`) of the given rows of a CSR matrix."""
-    counts = np.zeros((cells.size, n_genes), np.float32)
-    library = np.zeros(cells.size, np.float32)
-    exceedances = np.zeros((n_genes, n_columns), np.int32)
+def _gather(indptr, indices, data, cells, logs, log_factorials, n_columns, counts, log_counts):
+    """Fill `counts` and `log_counts`, and return the other parts of a `CountBatch`, for the given rows of a CSR."""
+    frequency = np.zeros((counts.shape[1], n_columns + 1), np.int32)
+    n_stored = 0
+    for cell in cells:
+        n_stored += indptr[cell + 1] - indptr[cell]
+    large_genes, large_counts = np.empty(n_stored, np.int64), np.empty(n_stored, np.float64)
+    n_large, total = 0, 0.0
     for row, cell in enumerate(cells):
+        counts[row], log_counts[row] = 0, 0
         for at in range(indptr[cell], indptr[cell + 1]):
-            count = data[at]
-            if count > 0:
-                counts[row, indices[at]] = count
-                library[row] += count
-                exceedances[indices[at], min(np.int64(count), n_columns) - 1] += 1
-    for k in range(n_columns - 1, 0, -1):
-        exceedances[:, k - 1] += exceedances[:, k]
-    return counts, library, exceedances
+            gene, count = indices[at], np.int64(data[at])
+            counts[row, gene] = data[at]
+            log_counts[row, gene] = logs[count]
+            total += log_factorials[count]
+            frequency[gene, min(count, n_columns)] += 1
+            if count > n_columns:
+                large_genes[n_large], large_counts[n_large] = gene, count
+                n_large += 1
+    exceedances = np.empty((counts.shape[1], n_columns), np.int32)
+    for gene in range(counts.shape[1]):
+        more = 0
+        for k in range(n_columns, 0, -1):
+            more += frequency[gene, k]
+            exceedances[gene, k - 1] = more
+    return exceedances, large_genes[:n_large], large_counts[:n_large], total
 
 
 def nb_log_likelihood(
@@ -157,48 +162,33 @@ class _LinearNB(torch.autograd.Function):
         theta = log_theta.exp()
         # Logits less log(theta): their exponentials, scaled to the library, are mu / theta without another division.
         shifted_bias = bias - log_theta
-        counts = batch.counts.to(hidden.dtype)
-        library = batch.library.to(hidden.dtype)
-        log_ratios = torch.zeros_like(theta)
-        terms = torch.zeros((), dtype=torch.float64, device=hidden.device)
-        if with_gradients:
-            gradients = [torch.empty_like(hidden)] + [
-                torch.zeros_like(parameter) for parameter in (weight, bias, log_theta)
-            ]
-        buffers = hidden.new_empty(3, min(chunk_rows, len(hidden)), len(weight))
-
+        counts, library = batch.counts.to(hidden.dtype), batch.library.to(hidden.dtype)
+        log_ratios, slopes = torch.zeros_like(theta), torch.zeros_like(theta)
+        in_kernel = hidden.device.type == "cpu" and hidden.dtype == torch.float32
+        rows_of = _rows_in_kernel if in_kernel else _rows_in_torch
+        buffer = hidden.new_empty(min(chunk_rows, len(hidden)), len(weight))
+        to_hidden = torch.empty_like(hidden) if with_gradients else None
+        to_weight, to_bias = torch.zeros_like(weight), torch.zeros_like(bias)
+        terms = 0.0
         for start in range(0, len(hidden), chunk_rows):
             rows = slice(start, start + chunk_rows)
-            x, total, h = counts[rows], library[rows], hidden[rows]
-            u, mu, r = buffers[:, : len(h)]
-            torch.addmm(shifted_bias, h, weight.t(), out=u)
-            peak = u.amax(dim=1)
-            x_logits = torch.dot(x.view(-1), u.view(-1))
-            u.sub_(peak[:, None]).exp_()
-            scale = total / torch.mv(u, theta)
-            u.mul_(scale[:, None])  # mu / theta
-            torch.log1p(u, out=r)
-            log_ratios += r.sum(dim=0)
-            # sum of x (log(mu / theta) - log(1 + mu / theta)); a cell without counts has scale 0
-            terms += x_logits - torch.dot(x.view(-1), r.view(-1))
-            terms += (torch.xlogy(total, scale) - total * peak).sum()
+            h = hidden[rows]
+            logits = torch.addmm(shifted_bias, h, weight.t(), out=buffer[: len(h)])
+            terms += rows_of(
+                logits, counts[rows], library[rows], theta, log_ratios, slopes, with_gradients
+            )
             if with_gradients:
-                torch.mul(u, theta, out=mu)
-                torch.sub(x, mu, out=r).div_(u.add_(1))  # d log NB / d log(mu)
-                gradients[3] += r.sum(dim=0)
-                # the softmax takes the cell's mean out: mu / library is its share
-                r.addcmul_(mu, (r.sum(dim=1) / total.clamp(min=1e-30))[:, None], value=-1)
-                torch.mm(r, weight, out=gradients[0][rows])
-                gradients[1].addmm_(r.t(), h)
-                gradients[2] += r.sum(dim=0)
+                torch.mm(logits, weight, out=to_hidden[rows])
+                to_weight.addmm_(logits.t(), h)
+                to_bias += logits.sum(dim=0)
 
         theta, log_ratios = theta.double(), log_ratios.double()
         value, slope = _gamma_terms(theta, batch)
         value += terms - torch.dot(theta, log_ratios) - batch.log_factorials
         if with_gradients:
-            gradients[3].copy_(slope - theta * log_ratios - gradients[3])
+            to_log_theta = (slope - theta * log_ratios - slopes).to(hidden.dtype)
             ctx.n_cells = len(hidden)
-            ctx.gradients = gradients
+            ctx.gradients = to_hidden, to_weight, to_bias, to_log_theta
         return (-value / len(hidden)).to(hidden.dtype)
 
     @staticmethod
@@ -206,6 +196,41 @@ class _LinearNB(torch.autograd.Function):
     def backward(ctx, gradient):
         factor = -gradient / ctx.n_cells
         return *(part * factor for part in ctx.gradients), None, None, None
+
+
+def _rows_in_torch(logits, counts, library, theta, log_ratios, slopes, with_gradients):
+    """The work on some rows, in place: what `kernels.nb_rows` does, on any device and in any precision.
+
+    Args:
+        logits: (r, g) logits less log(theta); becomes the gradient of sum log NB by the logits, where asked for.
+        counts: (r, g); library: (r,); theta: (g,).
+        log_ratios, slopes: (g,), to which the sums over the rows of log(1 + mu / theta) and of d log NB / d log(mu)
+            are added.
+
+    Returns:
+        The sum of x (log(mu / theta) - log(1 + mu / theta)).
+    """
+    peak = logits.amax(dim=1)
+    terms = (counts * logits).sum() - torch.dot(library, peak)
+    ratio = logits.sub_(peak[:, None]).exp_()
+    scale = library / torch.mv(ratio, theta)
+    ratio.mul_(scale[:, None])  # mu / theta
+    log_ratio = torch.log1p(ratio)
+    log_ratios += log_ratio.sum(dim=0)
+    terms += torch.xlogy(library, scale).sum() - (counts * log_ratio).sum()
+    if with_gradients:
+        mean = ratio * theta
+        slope = torch.sub(counts, mean, out=log_ratio).div_(ratio.add_(1))
+        slopes += slope.sum(dim=0)
+        # the softmax takes the cell's mean out: mean / library is the gene's share
+        excess = slope.sum(dim=1) / library.clamp(min=1e-30)
+        torch.addcmul(slope, mean, excess[:, None], value=-1, out=logits)
+    return terms
+
+
+def _rows_in_kernel(logits, counts, library, theta, log_ratios, slopes, with_gradients):
+    tensors = logits, logits.amax(dim=1), counts, library, theta, log_ratios, slopes
+    return nb_rows(*(tensor.numpy() for tensor in tensors), with_gradients)
 
 
 def _gamma_terms(theta: torch.Tensor, batch: CountBatch) -> tuple[torch.Tensor, torch.Tensor]:
