@@ -31,7 +31,8 @@ def slide():
 
 
 def test_training_learns_the_profile_of_a_type(slide):
-    model, cells, features = fitted(slide, epochs=60, learning_rate=5e-3)
+    options = {"epochs": 60, "learning_rate": 5e-3, "lambda_adversary": 0.0}
+    model, cells, features = fitted(slide, **options)
     losses = model.history["reconstruction"]
     assert losses.iloc[-1] < losses.iloc[0] - 2
     predicted = model.predict(slide, cells, features)
@@ -152,15 +153,15 @@ def test_the_encoder_moves_against_the_discriminator_and_with_the_classifier(sli
             draws = [torch.nn.functional.cross_entropy(head(z), labels) for _ in range(200)]
         return float(torch.stack(draws).mean())
 
-    # One batch holds all cells: epoch 0 measures, epoch 1 is a single step of each optimiser.
+    # One batch holds all cells: epoch 0 measures, every further epoch is one step of each optimiser.
     adversarial = {"lambda_classifier": 0.0, "lambda_adversary": 1.0}
-    (_, z_before), (model, z_after) = after(1, **adversarial), after(2, **adversarial)
+    (_, z_before), (model, z_after) = after(1, **adversarial), after(4, **adversarial)
     discriminator = model.network.discriminator
-    assert loss(discriminator, z_after, "domain") > loss(discriminator, z_before, "domain") + 1e-3
+    assert loss(discriminator, z_after, "domain") > loss(discriminator, z_before, "domain") + 0.01
     classifying = {"lambda_classifier": 1.0, "lambda_adversary": 0.0}
-    (_, z_before), (model, z_after) = after(1, **classifying), after(2, **classifying)
+    (_, z_before), (model, z_after) = after(1, **classifying), after(4, **classifying)
     classifier = model.network.classifier
-    assert loss(classifier, z_after, "cell_type") < loss(classifier, z_before, "cell_type") - 1e-3
+    assert loss(classifier, z_after, "cell_type") < loss(classifier, z_before, "cell_type") - 0.01
 
 
 @pytest.mark.parametrize(("restore", "is_best"), [("best", True), ("last", False)])

@@ -211,7 +211,7 @@ def _bar(axes, x, mean, error, width, bar) -> None:
 def _scale(axes, heights, protocol, metric) -> None:
     """A log scale where bars of a positive metric span more than two decades, and the axis says so."""
     # Less than this is an exact prediction but for rounding, such as the target mean's own error: it sets no scale.
-    positive = [h for h in heights if h > 1e-4 * max(heights)]
+    positive = [h for h in heights if h > 1e-6 * max(heights)]
     if positive and min(heights) >= 0 and max(positive) / min(positive) > LOG_SCALE_RATIO:
         axes.set_yscale("log")
         axes.set_ylabel("log scale")

@@ -54,8 +54,9 @@ class Dropout(nn.Module):
         if x.device.type != "cpu":
             return F.dropout(x, self.share)
         words = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
-        bits = words.view(torch.int16)[: x.numel()].view(x.shape)
-        kept = (bits >= self.n_dropped - 2**15).to(x.dtype)
+        bits = words.numpy().view(np.uint16)[: x.numel()].reshape(x.shape)
+        # numpy, because PyTorch's comparisons on a CPU are not vectorised
+        kept = torch.from_numpy((bits >= self.n_dropped).astype(np.float32))
         return x * kept.mul_(2**16 / (2**16 - self.n_dropped))
 
 

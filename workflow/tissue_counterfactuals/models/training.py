@@ -91,13 +91,16 @@ class CellData:
         self.device = device
         self.counts = CountMatrix(counts, device)
         self.features = torch.as_tensor(features, device=device)
+        self._buffer = self.features[:0]
         codes = np.stack([cell_type, domain, sample]).astype(np.int64)
         self.codes = torch.as_tensor(codes, device=device)
 
     def batch(self, cells: np.ndarray) -> Batch:
-        """The batch of the given cells (b,)."""
+        """The batch of the given cells (b,); the next call may overwrite its dense tensors (see `CountMatrix`)."""
         index = torch.as_tensor(cells, device=self.device)
-        features = self.features.index_select(0, index)
+        if len(self._buffer) < len(cells):
+            self._buffer = self.features.new_empty(len(cells), self.features.shape[1])
+        features = torch.index_select(self.features, 0, index, out=self._buffer[: len(cells)])
         return Batch(self.counts.batch(cells), features, *self.codes[:, index])
 
 

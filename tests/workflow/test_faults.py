@@ -1,0 +1,94 @@
+"""What the user can mend stops the run, with one sentence on the screen."""
+
+import time
+
+import anndata
+import pytest
+
+from runs import TINY_DATASET, Run, tiny
+from user_slides import ENTRY, write_users_slide
+
+CONFIG_FAULTS = {
+    "typo": (
+        tiny(cellina={"epoch": 3}),
+        "config: unknown key cellina.epoch; did you mean epochs?",
+    ),
+    "method": (
+        tiny(methods=["no_change", "celina"]),
+        'config: methods[1] is "celina"; allowed is no_change or mean_shift or',
+    ),
+    "path": (
+        tiny(datasets={"mine": ENTRY | {"path": "data/absent.h5ad"}}),
+        "config: datasets.mine.path: there is no file 'data/absent.h5ad'; paths count from",
+    ),
+    "name": (
+        tiny(datasets={"all": TINY_DATASET}),
+        "config: datasets.all has the name of a target or rule; give it another name.",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", CONFIG_FAULTS)
+def test_a_faulty_configuration_is_refused_at_once(tmp_path, fault):
+    config, sentence = CONFIG_FAULTS[fault]
+    run = Run(tmp_path).configure(config)
+    started = time.monotonic()
+    outcome = run.snakemake()
+    assert time.monotonic() - started < 30
+    assert outcome.code != 0
+    assert sentence in outcome.screen
+    assert outcome.screen.count("config:") == 1
+    assert "Traceback" not in outcome.screen
+    assert not run.files("results")
+
+
+def test_bad_slides_stop_the_run_and_say_why(tmp_path):
+    slide = write_users_slide(tmp_path / "mine.h5ad")
+    slide.layers["raw counts"].data[7] = -2
+    slide.write_h5ad(tmp_path / "negative.h5ad")
+    cell, gene = negative_entry(slide)
+    config = tiny()
+    config["datasets"] = {
+        "negative": ENTRY | {"path": "negative.h5ad"},
+        "column": ENTRY | {"columns": {"cell_type": "celltype", "domain": "region"}},
+        "unit": ENTRY | {"unit_um": 1e6},
+    }
+    run = Run(tmp_path).configure(config)
+    outcome = run.snakemake()
+    assert outcome.code != 0
+    expected = {
+        "prepare/negative/negative": f"cell '{cell}', gene '{gene}' has the negative count -2",
+        "prepare/column/column": "has no obs column 'celltype'",
+        "build_graph/unit/unit": "within the bandwidth",
+    }
+    for job, sentence in expected.items():
+        log = run.read(f"results/logs/{job}.log")
+        said = [line for line in log.splitlines() if line.startswith("error: ")]
+        assert len(said) == 1
+        assert sentence in said[0]
+        assert said[0] in outcome.screen
+        assert "Traceback" not in log
+    assert not run.files("results/tables")
+
+
+def negative_entry(slide: anndata.AnnData) -> tuple[str, str]:
+    entries = slide.layers["raw counts"].tocoo()
+    position = entries.data.argmin()
+    return slide.obs_names[entries.row[position]], slide.var_names[entries.col[position]]
+
+
+def test_cuda_is_used_or_the_run_stops(finished, tmp_path):
+    import torch
+
+    run = finished.copy_to(tmp_path / "run").configure(tiny(device="cuda"))
+    fit = "tiny/slide_0/type_0/cellina/corrected.seed0"
+    outcome = run.snakemake(f"results/models/{fit}")
+    if torch.cuda.is_available():
+        assert outcome.code == 0, outcome.screen
+        assert '"status": "ok"' in run.read(f"results/models/{fit}/status.json")
+    else:
+        assert outcome.code != 0
+        sentence = "error: config: device is 'cuda', and PyTorch finds no usable CUDA device here"
+        assert sentence in outcome.screen
+        assert sentence in run.read(f"results/logs/fit/{fit}.log")
+        assert not (run.folder / "results/models" / fit).exists()

@@ -1,0 +1,121 @@
+"""What a run leaves behind, and that nothing is done twice."""
+
+import json
+import os
+import re
+import time
+
+import pandas as pd
+import pytest
+from PIL import Image
+
+from runs import tiny
+from tissue_counterfactuals.metrics import METRICS
+from tissue_counterfactuals.tables import TWIN, read_scores
+
+TABLES = "results/tables/tiny"
+PICTURES = [
+    f"{TABLES}/table_1.domain_1.corrected.png",
+    "results/figures/tiny/cell_types.domain_1.corrected.png",
+    "results/figures/tiny/map.slide_0.png",
+    "results/figures/tiny/learning_curves.corrected.png",
+]
+
+
+def test_every_promised_table_and_figure_is_there(finished):
+    assert finished.files("results/tables") == [
+        f"tiny/{name}"
+        for name in sorted(
+            [
+                *("scores.tsv", "summary.tsv", "gains.tsv", "diagnostics.tsv", "deviations.tsv"),
+                *(f"table_1.domain_1.corrected.{kind}" for kind in ("tsv", "md", "png")),
+                "provenance.json",
+            ]
+        )
+    ]
+    assert sorted(PICTURES[1:]) == [
+        f"results/figures/{name}" for name in finished.files("results/figures")
+    ]
+    for name in PICTURES:
+        with Image.open(finished.folder / name) as picture:
+            picture.load()
+            assert min(picture.size) > 300
+            # A blank sheet has one colour.
+            assert len(picture.convert("L").getcolors()) > 50
+    assert not finished.files("results/checkpoints")
+
+
+def test_the_scores_are_tidy_and_complete(finished):
+    scores = read_scores([finished.folder / TABLES / "scores.tsv"])
+    assert (scores["status"] == "ok").all()
+    assert set(scores["kind"]) == {"simulated"}
+    assert set(scores["seed"]) == {0, 1}
+    cellina = scores[scores["method"] == "cellina"]
+    assert set(cellina["variant"]) == {"published", "any_type", "matched", TWIN}
+    assert set(scores["method"]) == set(tiny()["methods"])
+    assert set(scores["metric"]) == set(METRICS)
+    # The seed reaches the training.
+    values = cellina[cellina["metric"] == "rmse_counts"].pivot_table(
+        index="variant", columns="seed", values="value"
+    )
+    assert (values[0] != values[1]).all()
+
+
+def test_table_1_and_provenance_say_where_the_numbers_come_from(finished):
+    record = json.loads(finished.read(f"{TABLES}/provenance.json"))
+    assert (record["dataset"], record["kind"], record["n_cells"]) == ("tiny", "simulated", 900)
+    assert record["seeds"] == [0, 1]
+    table = finished.read(f"{TABLES}/table_1.domain_1.corrected.md")
+    for words in ("Cellina", "No change", "Ceiling", "simulated data", record["config_hash"]):
+        assert words in table
+    rows = pd.read_csv(finished.folder / f"{TABLES}/table_1.domain_1.corrected.tsv", sep="\t")
+    assert len(rows) >= 4 + 4 + 3
+    for name in ("summary", "gains", "diagnostics", "deviations"):
+        assert len(pd.read_csv(finished.folder / f"{TABLES}/{name}.tsv", sep="\t")) > 0
+
+
+def test_every_job_has_one_log_and_one_benchmark(first_outcome, finished):
+    _, outcome = first_outcome
+    logs = [name.removesuffix(".log") for name in finished.files("results/logs")]
+    benchmarks = [name.removesuffix(".tsv") for name in finished.files("results/benchmarks")]
+    assert logs == benchmarks
+    # The target rule `all` is a job for snakemake, and does nothing.
+    assert len(logs) == len(re.findall(r"Finished jobid", outcome.screen)) - 1
+    for name in benchmarks:
+        times = pd.read_csv(finished.folder / f"results/benchmarks/{name}.tsv", sep="\t")
+        assert times["s"].item() > 0
+    fit = finished.read("results/logs/fit/tiny/slide_0/type_0/cellina/corrected.seed0.log")
+    assert "epoch 40/40" in fit
+
+
+def test_a_second_run_does_nothing(finished):
+    before = finished.bytes_of(f"{TABLES}/provenance.json")
+    outcome = finished.snakemake()
+    assert outcome.code == 0
+    assert "Nothing to be done" in outcome.screen
+    assert finished.bytes_of(f"{TABLES}/provenance.json") == before
+
+
+def test_a_configuration_that_is_only_newer_changes_nothing(finished, tmp_path):
+    run = finished.copy_to(tmp_path / "run")
+    later = time.time() + 3600
+    os.utime(run.folder / "config.yaml", (later, later))
+    outcome = run.snakemake()
+    assert outcome.code == 0
+    assert "Nothing to be done" in outcome.screen
+
+
+@pytest.mark.parametrize(
+    ("change", "again", "kept"),
+    [
+        ({"metrics": {"n_deg": 5}}, {"score", "tabulate", "table_1"}, {"prepare", "fit", "predict"}),
+        ({"cellina": {"epochs": 3}}, {"fit", "predict", "score"}, {"prepare", "build_graph"}),
+    ],
+)  # fmt: skip
+def test_a_change_runs_again_what_depends_on_it_and_no_more(
+    finished, tmp_path, change, again, kept
+):
+    run = finished.copy_to(tmp_path / "run").configure(tiny(**change))
+    planned = run.snakemake("--dry-run").planned()
+    assert again <= planned.keys()
+    assert not kept & planned.keys()

@@ -1,0 +1,28 @@
+"""The Snakefile itself: no finding of the linter, and every named target resolves."""
+
+import pytest
+
+from runs import Run, tiny
+
+
+def test_the_linter_finds_nothing(tmp_path):
+    outcome = Run(tmp_path).configure(tiny()).snakemake("--lint")
+    assert outcome.code == 0, outcome.screen
+    assert "Congratulations, your workflow is in a good condition!" in outcome.screen
+
+
+@pytest.mark.parametrize(
+    ("target", "rules"),
+    [
+        ("demo", {"table_1", "figure_map"}),
+        ("table1", {"table_1"}),
+        ("figures", {"figure_cell_types", "figure_map", "figure_learning_curves"}),
+        ("report", {"table_1", "figure_cell_types", "figure_map", "figure_learning_curves"}),
+        ("all", {"table_1", "figure_cell_types", "figure_map", "figure_learning_curves"}),
+        ("tiny", {"table_1", "figure_cell_types", "figure_map", "figure_learning_curves"}),
+    ],
+)
+def test_a_target_resolves(tmp_path, target, rules):
+    outcome = Run(tmp_path).configure(tiny()).snakemake("--dry-run", target)
+    assert outcome.code == 0, outcome.screen
+    assert rules | {"prepare", "tabulate"} <= outcome.planned().keys()
