@@ -64,3 +64,9 @@ rule table1:
 rule figures:
     input:
         [figures_of(name) for name in config["datasets"]],
+
+
+# All that goes into the HTML; `--report results/report.html` then writes it.
+rule report:
+    input:
+        [everything_of(name) for name in config["datasets"]],

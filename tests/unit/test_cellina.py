@@ -164,17 +164,19 @@ def test_the_encoder_moves_against_the_discriminator_and_with_the_classifier(sli
     assert loss(classifier, z_after, "cell_type") < loss(classifier, z_before, "cell_type") - 0.01
 
 
-@pytest.mark.parametrize(("restore", "is_best"), [("best", True), ("last", False)])
-def test_best_or_last_weights(slide, restore, is_best):
-    # So high a rate makes the last epochs worse than the best one.
-    options = {"epochs": 12, "learning_rate": 0.3, "patience": 12}
-    model = fitted(slide, restore=restore, **options)[0]
-    best_epoch = int(model.history.loc[model.history["best"], "epoch"].item())
-    assert best_epoch < 11
-    assert model.history["validation_loss"].idxmin() == best_epoch
-    last = fitted(slide, restore="last", **(options | {"epochs": 12}))[0]
-    same = torch.equal(model.network.logits.weight, last.network.logits.weight)
-    assert same is not is_best
+def test_best_weights_are_those_of_the_best_epoch_and_last_of_the_last(slide):
+    # Early stopping ends three epochs after the best one, so best and last differ.
+    options = {"epochs": 100, "learning_rate": 0.1, "patience": 3}
+    best, last = (fitted(slide, restore=r, **options)[0] for r in ("best", "last"))
+    best_epoch = int(best.history.loc[best.history["best"], "epoch"].item())
+    assert best_epoch == best.history["validation_loss"].idxmin() == len(best.history) - 4
+
+    def after(epochs):
+        ended = fitted(slide, restore="last", **(options | {"epochs": epochs, "patience": 100}))[0]
+        return ended.network.logits.weight
+
+    assert torch.equal(best.network.logits.weight, after(best_epoch + 1))
+    assert torch.equal(last.network.logits.weight, after(best_epoch + 4))
 
 
 def test_monitor_weighs_the_kl_terms_as_it_says(slide):
