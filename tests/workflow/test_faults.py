@@ -58,8 +58,8 @@ def test_bad_slides_stop_the_run_and_say_why(tmp_path):
     assert outcome.code != 0
     expected = {
         "prepare/negative/negative": f"cell '{cell}', gene '{gene}' has the negative count -2",
-        "prepare/column/column": "has no obs column 'celltype'",
-        "build_graph/unit/unit": "within the bandwidth",
+        "prepare/column/column": "there is no obs column 'celltype' (key columns.cell_type)",
+        "build_graph/unit/unit": "no two of 900 cells lie within 214.6 um of each other",
     }
     for job, sentence in expected.items():
         log = run.read(f"results/logs/{job}.log")

@@ -19,7 +19,7 @@ from scipy import sparse
 from tissue_counterfactuals import protocols, provenance
 from tissue_counterfactuals.config import slug
 from tissue_counterfactuals.errors import InputError
-from tissue_counterfactuals.files import atomic_path
+from tissue_counterfactuals.files import atomic_folder, atomic_path
 from tissue_counterfactuals.graph import slide_graph
 from tissue_counterfactuals.holdout import Fold, list_folds, split_cells
 from tissue_counterfactuals.methods import METHODS, Prediction, Task
@@ -138,21 +138,21 @@ def fit(method: str, task: Task, folder: Path, checkpoint: Path) -> None:
     A method that fails is a result: it is recorded with its reason, and the others go on. What the user can mend
     (`InputError`) stops the run.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
     task.checkpoint = checkpoint
     started = time.perf_counter()
     status = {"cell_type": task.fold.cell_type, "status": "ok", "reason": ""}
-    try:
-        METHODS[method].adapter.fit(task, folder)
-    except InputError:
-        raise
-    except Exception as error:
-        traceback.print_exc()
-        status = {"status": "failed", "reason": f"fit: {type(error).__name__}: {error}"}
-    status["seconds"] = round(time.perf_counter() - started, 1)
-    with atomic_path(folder / "status.json") as temporary:
-        temporary.write_text(json.dumps(status, indent=1))
+    # Snakemake does not see that a job behind a checkpoint was cut off: the folder must appear whole or not at all.
+    with atomic_folder(folder) as draft:
+        try:
+            METHODS[method].adapter.fit(task, draft)
+        except InputError:
+            raise
+        except Exception as error:
+            traceback.print_exc()
+            status |= {"status": "failed", "reason": f"fit: {type(error).__name__}: {error}"}
+        status["seconds"] = round(time.perf_counter() - started, 1)
+        (draft / "status.json").write_text(json.dumps(status, indent=1))
     checkpoint.unlink(missing_ok=True)
 
 
@@ -259,8 +259,9 @@ def score(
                 common |= {"n_predicted": len(predicted), "status": "ok"}
                 scores = scorer.score(cells, predicted, None if variant == TWIN else twin)
                 rows += [common | {"metric": m, "value": v} for m, v in scores.items()]
-    write_tsv(pd.DataFrame(rows).reindex(columns=COLUMNS), output)
+    # The scores come last: where they are, the job was not cut off.
     write_tsv(pd.DataFrame(notes).reindex(columns=DIAGNOSTIC_COLUMNS), diagnostics)
+    write_tsv(pd.DataFrame(rows).reindex(columns=COLUMNS), output)
 
 
 class _Scorer:

@@ -35,7 +35,7 @@ class TrainingSettings:
     lambda_classifier: float = 1.0
     lambda_adversary: float = 1.0
     restore: str = "best"
-    monitor: str = "final_beta"
+    monitor: str = "reconstruction"
 
     def beta(self, epoch: int) -> float:
         """Weight of the KL terms in an epoch: linear warm-up, never complete when epochs < kl_warmup_epochs."""
@@ -238,7 +238,11 @@ def _step(network, batch, settings, state, epoch, measuring) -> torch.Tensor:
 
 @torch.no_grad()
 def _validate(network, data, cells, settings, seed, epoch) -> dict[str, float]:
-    """Validation loss with the same noise in every epoch, so that epochs differ by the weights alone."""
+    """Validation losses with the same noise in every epoch, so that epochs differ by the weights alone.
+
+    `validation_loss` is what early stopping watches: the reconstruction, or with the KL terms as run. A fixed KL
+    weight would not do: while the weight is still small in training the KL terms rise, and would stop it at once.
+    """
     network.eval()
     torch.manual_seed(seed)
     totals = torch.zeros(3, device=data.device)
@@ -247,7 +251,7 @@ def _validate(network, data, cells, settings, seed, epoch) -> dict[str, float]:
         z, s, kl_z, kl_s = network.encode_sampled(batch)
         totals += len(piece) * torch.stack([network.reconstruction_loss(z, s, batch), kl_z, kl_s])
     reconstruction, kl_z, kl_s = (totals / len(cells)).tolist()
-    beta = settings.beta(settings.epochs - 1 if settings.monitor == "final_beta" else epoch)
+    beta = settings.beta(epoch) if settings.monitor == "current_beta" else 0.0
     return {
         "validation_loss": reconstruction + beta * (kl_z + kl_s),
         "validation_reconstruction": reconstruction,

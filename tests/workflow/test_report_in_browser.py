@@ -1,0 +1,107 @@
+"""The HTML report in a real browser: the landing page, the table and every figure are there to be seen."""
+
+import base64
+import os
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from browser import Browser, missing_programs
+from runs import ROOT
+
+SHOWN = "document.querySelector('#app > div > div:last-child img')"
+# Label in the report, the picture behind it, and words of its caption.
+PICTURES = [
+    ("Table 1", "tables/tiny/table_1.domain_1.corrected.png", "Table 1 of the Cellina paper"),
+    ("scores by held-out type", "figures/tiny/cell_types.domain_1.corrected.png", "Bars are means"),
+    ("map", "figures/tiny/map.slide_0.png", "the hold-out scheme of Fig. 2"),
+    ("learning curves", "figures/tiny/learning_curves.corrected.png", "Learning curves of every"),
+]
+FILES = [
+    ("summary of all metrics", "tables/tiny/summary.tsv"),
+    ("gain over twin and controls", "tables/tiny/gains.tsv"),
+    ("as run and corrected", "tables/tiny/deviations.tsv"),
+]
+
+
+@pytest.fixture(scope="module")
+def report(finished, tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("report") / "report.html"
+    style = ROOT / "workflow/report/style.css"
+    outcome = finished.snakemake("--report", str(path), "--report-stylesheet", str(style))
+    assert outcome.code == 0, outcome.screen
+    return path
+
+
+@pytest.fixture(scope="module")
+def browser(report):
+    if missing := missing_programs():
+        reason = f"{' and '.join(missing)} not installed (apt-get install chromium chromium-driver)"
+        if os.environ.get("TC_REQUIRE_BROWSER") == "1":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    with Browser() as browser:
+        yield browser
+
+
+@pytest.fixture
+def page(browser, report):
+    """The report, freshly opened; whatever a test did, no script failed and nothing was fetched from elsewhere."""
+    browser.open(report)
+    browser.wait_for("document.querySelector('#app h1') !== null")
+    yield browser
+    assert browser.errors() == []
+    fetched = browser.evaluate("performance.getEntriesByType('resource').map(e => e.name)")
+    assert [address for address in fetched if not address.startswith("data:")] == []
+
+
+def test_the_landing_page_can_be_read_from_its_first_line(page):
+    text = page.wait_for("document.querySelector('.prose')?.innerText")
+    assert text.startswith("Tissue counterfactuals")
+    for words in ("no_change, mean_shift, ceiling, truth, cellina", "domain_0", "Seeds: 0, 1."):
+        assert words in text
+    assert page.evaluate("document.querySelector('.prose').getBoundingClientRect().top") >= 0
+    page.wait_for("document.querySelector('.vega-embed svg, .vega-embed canvas') !== null")
+
+
+def results_row(label: str) -> str:
+    return f"//nav//tr[td[1][.='{label}']]"
+
+
+@pytest.mark.parametrize(("label", "picture", "words"), PICTURES)
+def test_a_picture_is_shown_with_its_caption(page, finished, label, picture, words):
+    with Image.open(finished.folder / "results" / picture) as file:
+        size = list(file.size)
+    page.click("//nav//a[contains(., 'Results')]")
+    page.click(f"{results_row(label)}//a[1]")
+    page.wait_for(f"{SHOWN}?.complete")
+    assert page.evaluate(f"[{SHOWN}.naturalWidth, {SHOWN}.naturalHeight]") == size
+    left, top, width, height = page.evaluate(
+        f"(box => [box.left, box.top, box.width, box.height])({SHOWN}.getBoundingClientRect())"
+    )
+    assert min(left, top) >= 0
+    assert min(width, height) > 200
+    page.click(f"{results_row(label)}//a[2]")
+    page.wait_for("document.querySelector('nav').innerText.includes(arguments[0])", words)
+    assert "System Message" not in page.evaluate("document.body.innerText")
+
+
+@pytest.mark.parametrize(("label", "table"), FILES)
+def test_a_table_can_be_downloaded(page, finished, label, table):
+    page.click("//nav//a[contains(., 'Results')]")
+    row = (
+        "[...document.querySelectorAll('nav tr')].find(r => r.cells[0].innerText === arguments[0])"
+    )
+    name, address = page.evaluate(
+        f"(a => [a.download, a.href])({row}.querySelector('a'))", label
+    )  # fmt: skip
+    assert name == Path(table).name
+    content = base64.b64decode(address.partition("base64,")[2])
+    assert content == finished.bytes_of(f"results/{table}")
+
+
+def test_the_landing_page_leads_to_the_deviations(page):
+    page.wait_for("document.querySelector('.prose a') !== null")
+    page.click("//a[.='table of deviations']")
+    page.wait_for("document.querySelector('nav').innerText.includes('deviations.tsv')")
