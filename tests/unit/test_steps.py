@@ -128,6 +128,15 @@ def test_what_the_user_can_mend_stops_the_run(run):
     assert not (folder / "m/status.json").exists()
 
 
+def test_fewer_cells_than_neighbours_are_refused(run):
+    folder, _ = run
+    with pytest.raises(
+        InputError, match="sample 'one' has 600 cells, too few for graph.max_neighbors"
+    ):
+        steps.build_graph(folder / "s.h5ad", {"max_neighbors": 600}, folder / "g.npz")
+    assert not (folder / "g.npz").exists()
+
+
 @pytest.mark.parametrize(
     ("values", "reason"),
     [

@@ -93,9 +93,7 @@ def test_a_table_can_be_downloaded(page, finished, label, table):
     row = (
         "[...document.querySelectorAll('nav tr')].find(r => r.cells[0].innerText === arguments[0])"
     )
-    name, address = page.evaluate(
-        f"(a => [a.download, a.href])({row}.querySelector('a'))", label
-    )  # fmt: skip
+    name, address = page.evaluate(f"(a => [a.download, a.href])({row}.querySelector('a'))", label)
     assert name == Path(table).name
     content = base64.b64decode(address.partition("base64,")[2])
     assert content == finished.bytes_of(f"results/{table}")

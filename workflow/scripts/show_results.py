@@ -3,10 +3,23 @@
 import sys
 from pathlib import Path
 
+import pandas as pd
+
 results, report = map(Path, sys.argv[1:])
 tables = sorted(results.glob("tables/*/table_1.*.md"))
 for table in tables:
     print(f"\n{table.read_text().rstrip()}")
+for notes in sorted(results.glob("tables/*/diagnostics.tsv")):
+    wide = pd.read_csv(notes, sep="\t").pivot_table(
+        "value", ["dataset", "protocol", "method", "variant"], "name"
+    )
+    print(
+        "\nIs the spatial latent used? Mean KL of s (nats per cell; near 0: no) and mean absolute"
+    )
+    print(
+        "change of log expression that new neighbours make (near 0: the counterfactual is its own twin)."
+    )
+    print(wide.round(3).to_string())
 print("\nTables:", *sorted(results.glob("tables/*")), sep="\n  ")
 print("Figures:", *sorted(results.glob("figures/*/*.png")), sep="\n  ")
 print(f"Report (open it in a browser):\n  {report}")

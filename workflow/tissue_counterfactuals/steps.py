@@ -72,8 +72,19 @@ def prepare(dataset: dict, source: Path | None, samples: list[str] | None, outpu
 
 
 def build_graph(slide: Path, settings: dict, output: Path) -> None:
-    """Slide to graph of all its cells: who really stands around whom."""
-    graph = slide_graph(read_slide(slide, check=False), **settings)
+    """Slide to graph of all its cells: who really stands around whom.
+
+    Raises:
+        InputError: a sample with no more cells than `max_neighbors`: everybody would be everybody's neighbour.
+    """
+    cells = read_slide(slide, check=False)
+    for sample, size in cells.obs["sample"].value_counts().items():
+        if size <= settings["max_neighbors"]:
+            raise InputError(
+                f"slide {Path(slide).stem}: sample {sample!r} has {size} cells, too few for graph.max_neighbors "
+                f"{settings['max_neighbors']}: lower graph.max_neighbors or leave the sample out with `samples`."
+            )
+    graph = slide_graph(cells, **settings)
     with atomic_path(output) as temporary:
         sparse.save_npz(temporary, graph, compressed=False)
 
