@@ -9,7 +9,7 @@ REPORT := results/report.html
 
 demo: $(VENV)/installed
 	$(BIN)/snakemake --cores $(CORES) demo
-	$(BIN)/snakemake --cores $(CORES) demo --report $(REPORT)
+	$(BIN)/snakemake --cores $(CORES) demo --report $(REPORT) --report-stylesheet workflow/report/style.css
 	@$(BIN)/python workflow/scripts/show_results.py results $(REPORT)
 
 test: $(VENV)/installed
@@ -34,4 +34,5 @@ $(VENV)/installed: requirements.txt
 	touch $@
 
 clean:
-	rm -rf results/* .snakemake
+	find results -mindepth 1 -maxdepth 1 ! -name README.md -exec rm -rf {} +
+	rm -rf .snakemake

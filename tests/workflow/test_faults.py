@@ -56,6 +56,8 @@ def test_bad_slides_stop_the_run_and_say_why(tmp_path):
     run = Run(tmp_path).configure(config)
     outcome = run.snakemake()
     assert outcome.code != 0
+    # It is the profile that lets the other data sets go on.
+    assert "workflow specific profile" in outcome.screen
     expected = {
         "prepare/negative/negative": f"cell '{cell}', gene '{gene}' has the negative count -2",
         "prepare/column/column": "there is no obs column 'celltype' (key columns.cell_type)",

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
@@ -42,3 +43,6 @@ def job(log: str | Path, threads: int = 1) -> Iterator[None]:
             print(f"error: {error}", file=stream)
             print(f"error: {error}", file=sys.__stderr__)
             raise SystemExit(1) from None
+        except Exception:
+            traceback.print_exc(file=stream)
+            raise

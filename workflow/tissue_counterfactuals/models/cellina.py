@@ -25,6 +25,7 @@ from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.files import atomic_path
 from tissue_counterfactuals.graph import neighborhood_features
 from tissue_counterfactuals.holdout import Split
+from tissue_counterfactuals.models.kernels import dropout_factors
 from tissue_counterfactuals.models.likelihood import linear_nb_loss
 from tissue_counterfactuals.models.training import (
     Batch,
@@ -39,25 +40,23 @@ from tissue_counterfactuals.slide import log_normalize
 class Dropout(nn.Module):
     """Sets a share of the elements to 0 and scales the others up, in training only.
 
-    On a CPU 16 random bits decide about an element (the share is rounded to 1 / 65,536); PyTorch's own mask takes a
-    double each, one after the other, and would cost as much as a sixth of the training step.
+    As PyTorch's, but for the mask on a CPU: PyTorch's there would take a sixth of the training step.
     """
 
     def __init__(self, share: float):
         super().__init__()
         self.share = share
-        self.n_dropped = round(share * 2**16)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if not self.training or self.n_dropped == 0:
+        if not self.training or self.share == 0:
             return x
         if x.device.type != "cpu":
             return F.dropout(x, self.share)
-        words = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
-        bits = words.numpy().view(np.uint16)[: x.numel()].reshape(x.shape)
-        # numpy, because PyTorch's comparisons on a CPU are not vectorised
-        kept = torch.from_numpy((bits >= self.n_dropped).astype(np.float32))
-        return x * kept.mul_(2**16 / (2**16 - self.n_dropped))
+        factors = torch.empty(x.shape)
+        seed = np.uint32(torch.randint(2**32, ()).item())
+        n_dropped = np.uint32(round(self.share * 2**32))
+        dropout_factors(seed, n_dropped, np.float32(1 / (1 - self.share)), factors.numpy().ravel())
+        return x * factors
 
 
 class HiddenLayers(nn.Module):

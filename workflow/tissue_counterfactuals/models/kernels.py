@@ -1,8 +1,9 @@
-"""The negative binomial likelihood row by row on a CPU: all of a row's work while the row is in the L1 cache.
+"""What PyTorch does slowly on a CPU: the negative binomial likelihood, and dropout.
 
-The arithmetic is that of `likelihood._rows_in_torch`, in float32. exp and log1p are written out (range reduction and a
-Chebyshev interpolant) because the C library's cannot be vectorised; they are good to 2 units in the last place. Loops
-are short and touch few arrays each, which is what lets the compiler turn them into vector instructions.
+The likelihood goes row by row, all of a row's work while the row is in the L1 cache. Its arithmetic is that of
+`likelihood._rows_in_torch`, in float32; exp and log1p are written out (range reduction and a Chebyshev interpolant)
+because the C library's cannot be vectorised, and are good to 2 units in the last place. Loops are short and touch few
+arrays each, which is what lets the compiler turn them into vector instructions.
 """
 
 import math
@@ -158,3 +159,18 @@ def nb_rows(logits, peaks, counts, library, theta, log_ratios, slopes, with_grad
         if with_gradients:
             _gradient(slope, e, theta, sum_of_slopes / total, logits[i])
     return terms
+
+
+@njit(error_model="numpy", cache=True)
+def dropout_factors(seed, n_dropped, factor, factors):
+    """Fill `factors`, (n,) float32, with 0 with probability n_dropped / 2^32 and with `factor` otherwise.
+
+    The random 32 bits of an element are its position, hashed with the seed (the finaliser of MurmurHash3); PyTorch
+    draws one double after the other, thirty times as slowly. seed, n_dropped: uint32; factor: float32.
+    """
+    for i in range(factors.size):
+        bits = np.uint32(np.uint32(i) * np.uint32(0x9E3779B9) + seed)
+        bits = np.uint32((bits ^ (bits >> np.uint32(16))) * np.uint32(0x85EBCA6B))
+        bits = np.uint32((bits ^ (bits >> np.uint32(13))) * np.uint32(0xC2B2AE35))
+        bits ^= bits >> np.uint32(16)
+        factors[i] = factor if bits >= n_dropped else _f(0)

@@ -1,0 +1,113 @@
+"""What the project says about its environment is complete, pinned, and the same everywhere."""
+
+import ast
+import re
+import subprocess
+import sys
+from importlib import metadata
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+
+def read_pins(lines: list[str]) -> dict[str, str]:
+    """Distribution -> version; any line that is no exact pin is refused."""
+    pins = {}
+    for line in lines:
+        name, version = re.fullmatch(r"([A-Za-z0-9._-]+)==([0-9][A-Za-z0-9.]*)", line).groups()
+        assert canonicalize_name(name) not in pins
+        pins[canonicalize_name(name)] = version
+    return pins
+
+
+@pytest.fixture(scope="module")
+def requirements(root) -> dict[str, str]:
+    lines = (root / "requirements.txt").read_text().splitlines()
+    return read_pins([line for line in lines if line and not line.startswith("#")])
+
+
+@pytest.fixture(scope="module")
+def core(root) -> dict[str, str]:
+    """The pins of the conda environment of every step."""
+    environment = yaml.safe_load((root / "envs/core.yaml").read_text())
+    (pip,) = [entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict)]
+    return read_pins(pip)
+
+
+def test_torch_is_the_agreed_one(requirements):
+    assert requirements["torch"] == "2.13.0"
+
+
+def test_both_environments_have_the_same_pins(requirements, core):
+    assert core == {name: requirements.get(name) for name in core}
+
+
+def test_the_requirements_are_complete_and_fit_together(requirements):
+    for name, pin in requirements.items():
+        assert metadata.version(name).partition("+")[0] == pin
+        for line in metadata.requires(name) or []:
+            needed = Requirement(line)
+            if needed.marker and not needed.marker.evaluate({"extra": ""}):
+                continue
+            # A CUDA build of PyTorch pins its own companions.
+            if name == "torch" and re.match(r"nvidia-|cuda-|triton", needed.name):
+                continue
+            pinned = requirements.get(canonicalize_name(needed.name))
+            assert pinned is not None, f"{name} needs {needed}, which is not pinned"
+            assert needed.specifier.contains(pinned, prereleases=True), f"{name} needs {needed}"
+
+
+def imported_modules(folder) -> set[str]:
+    """Top-level names of all modules that the Python files below a folder import, anywhere in them."""
+    names = set()
+    for path in folder.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                names |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.level == 0:
+                names.add(node.module.split(".")[0])
+    return names
+
+
+def test_everything_the_package_imports_is_pinned_for_its_steps(root, core):
+    folder = root / "workflow/tissue_counterfactuals"
+    others = imported_modules(folder) - sys.stdlib_module_names - {folder.name}
+    assert "snakemake" not in others
+    sources = metadata.packages_distributions()
+    for module in others:
+        pinned = {canonicalize_name(name) for name in sources[module]} & core.keys()
+        assert pinned, f"{module} is imported by the package and not pinned in envs/core.yaml"
+
+
+def test_no_file_names_a_folder_of_some_machine_or_the_host_of_a_registry(root):
+    # Put together here, so that this file does not hold them either.
+    folders = [f"/{name}/" for name in ("root", "home", "Users", "tmp", "work")]
+    hosts = [
+        ".".join(parts)
+        for parts in (
+            ("pypi", "org"),
+            ("pythonhosted", "org"),
+            ("anaconda", "org"),
+            ("download", "pytorch", "org"),
+            ("npmjs", "org"),
+            ("debian", "org"),
+            ("golang", "org"),
+        )
+    ]
+    forbidden = re.compile(
+        rf"(?<![\w.}}])(?:{'|'.join(folders)})|{'|'.join(map(re.escape, hosts))}"
+    )
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
+        cwd=root,
+        capture_output=True,
+        check=True,
+    ).stdout.decode()
+    found = []
+    for name in filter(None, listed.split("\0")):
+        if (root / name).is_file():
+            text = (root / name).read_bytes().decode(errors="ignore")
+            found += [f"{name}: {match}" for match in forbidden.findall(text)]
+    assert found == []

@@ -1,0 +1,93 @@
+"""What a script of the workflow is wrapped in: its log, its threads, and how it fails."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tissue_counterfactuals.errors import InputError
+from tissue_counterfactuals.jobs import job, share_package
+
+THREAD_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "NUMBA_NUM_THREADS",
+)
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch):
+    """`job` is for a process of its own and changes its environment: put it back."""
+    for variable in (*THREAD_VARIABLES, "PYTHONPATH"):
+        monkeypatch.setenv(variable, "7")
+
+
+def test_what_is_printed_goes_to_the_log(tmp_path, capfd):
+    log = tmp_path / "deep/er/step.log"
+    with job(log):
+        print("epoch 1")
+        print("a warning", file=sys.stderr)
+        # Lines can be followed while the job runs.
+        assert log.read_text() == "epoch 1\na warning\n"
+    print("later")
+    assert log.read_text() == "epoch 1\na warning\n"
+    assert capfd.readouterr() == ("later\n", "")
+
+
+def test_a_second_run_writes_its_log_anew(tmp_path):
+    for words in ("the first run, a long line", "second"):
+        with job(tmp_path / "log"):
+            print(words)
+    assert (tmp_path / "log").read_text() == "second\n"
+
+
+@pytest.mark.parametrize(("arguments", "expected"), [((), "1"), ((3,), "3")])
+def test_threads_come_from_the_configuration_and_not_from_the_machine(
+    tmp_path, arguments, expected
+):
+    with job(tmp_path / "log", *arguments):
+        assert {os.environ[variable] for variable in THREAD_VARIABLES} == {expected}
+
+
+def test_the_wrapper_loads_nothing_that_reads_the_thread_variables():
+    code = (
+        "import sys, tissue_counterfactuals.jobs\n"
+        "print([m for m in ('numpy', 'scipy', 'numba', 'torch') if m in sys.modules])"
+    )
+    path = os.pathsep.join(sys.path)
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout == "[]\n", done.stderr
+
+
+def test_what_the_user_can_mend_is_one_sentence_on_the_screen_and_in_the_log(tmp_path, capfd):
+    sentence = "slide s.h5ad: obs has no column 'domain'; name the column to use."
+    with pytest.raises(SystemExit) as ended, job(tmp_path / "log"):
+        raise InputError(sentence)
+    assert ended.value.code == 1
+    assert capfd.readouterr() == ("", f"error: {sentence}\n")
+    assert (tmp_path / "log").read_text() == f"error: {sentence}\n"
+
+
+def test_any_other_error_is_a_fault_of_the_program_and_is_logged_with_its_traceback(tmp_path):
+    with pytest.raises(ZeroDivisionError), job(tmp_path / "log"):
+        1 / 0  # noqa: B018
+    log = (tmp_path / "log").read_text()
+    assert log.startswith("Traceback (most recent call last):")
+    assert log.endswith("ZeroDivisionError: division by zero\n")
+
+
+@pytest.mark.parametrize("before", ["", "/some/where", "{package}", "/some/where:{package}"])
+def test_processes_started_from_here_find_the_package(root, monkeypatch, before):
+    package = str(root / "workflow")
+    monkeypatch.setenv("PYTHONPATH", before.format(package=package))
+    share_package()
+    share_package()
+    expected = [package, "/some/where"] if "/some/where" in before else [package]
+    assert os.environ["PYTHONPATH"].split(os.pathsep) == expected
