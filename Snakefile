@@ -8,12 +8,8 @@ from snakemake.utils import min_version
 
 min_version("9.0")
 
+# Snakemake hands this path on to the scripts, so that they find the package wherever they run.
 sys.path.insert(0, str(Path(workflow.basedir) / "workflow"))
-
-from tissue_counterfactuals.jobs import share_package
-
-# Scripts run in Python processes of their own, perhaps in another environment: they find the package this way.
-share_package()
 
 
 # A file given with --configfile stands alone; without one, or without data sets in it, this is the demo.

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from tissue_counterfactuals.errors import InputError
-from tissue_counterfactuals.jobs import job, share_package
+from tissue_counterfactuals.jobs import job
 
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
@@ -81,13 +81,3 @@ def test_any_other_error_is_a_fault_of_the_program_and_is_logged_with_its_traceb
     log = (tmp_path / "log").read_text()
     assert log.startswith("Traceback (most recent call last):")
     assert log.endswith("ZeroDivisionError: division by zero\n")
-
-
-@pytest.mark.parametrize("before", ["", "/some/where", "{package}", "/some/where:{package}"])
-def test_processes_started_from_here_find_the_package(root, monkeypatch, before):
-    package = str(root / "workflow")
-    monkeypatch.setenv("PYTHONPATH", before.format(package=package))
-    share_package()
-    share_package()
-    expected = [package, "/some/where"] if "/some/where" in before else [package]
-    assert os.environ["PYTHONPATH"].split(os.pathsep) == expected

@@ -1,8 +1,6 @@
 """Write beside, check, rename: a half-written file is never taken for a whole one."""
 
-import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,19 +10,15 @@ from pathlib import Path
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path in the folder of `path`; on success it is renamed to `path`, on error it is removed.
 
-    The temporary name keeps the suffix, because writers such as matplotlib choose the format by it.
+    The temporary name keeps the suffix, because writers such as matplotlib choose the format by it; and it is the same
+    each time, so that what a killed job left behind goes when the job runs again.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    temporary = path.with_name(f".{path.stem}.part{path.suffix}")
+    temporary.unlink(missing_ok=True)
     try:
         yield temporary
-        # mkstemp makes private files; results follow the user's umask like any other file.
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -34,7 +28,6 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 def atomic_folder(path: str | Path) -> Iterator[Path]:
     """Yield an empty folder beside `path`; on success it takes the place of `path`, on error it is removed."""
     path = Path(path)
-    # The name is fixed, so that what a killed job left behind goes when the job runs again.
     temporary = path.with_name(f".{path.name}.part")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)

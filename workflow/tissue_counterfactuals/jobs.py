@@ -17,15 +17,6 @@ _THREAD_VARIABLES = (
 )
 
 
-def share_package() -> None:
-    """Let Python processes started from this one import the package, wherever they run."""
-    folder = str(Path(__file__).resolve().parents[1])
-    others = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    os.environ["PYTHONPATH"] = os.pathsep.join(
-        [folder, *(o for o in others if o not in ("", folder))]
-    )
-
-
 @contextmanager
 def job(log: str | Path, threads: int = 1) -> Iterator[None]:
     """Run a step: output goes to its log, an `InputError` ends it with that one sentence on the screen.
