@@ -1,6 +1,6 @@
 # Configuration, what jobs take from it, and the lists of files that targets are made of.
 from tissue_counterfactuals import protocols
-from tissue_counterfactuals.config import is_url, load_config, samples_of, slug
+from tissue_counterfactuals.config import POOLED, is_url, load_config, samples_of, slug
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.methods import METHODS, applicable
 
@@ -38,6 +38,13 @@ def source_of(wildcards):
     if path is None:
         return []
     return f"results/downloads/{wildcards.dataset}.h5ad" if is_url(path) else path
+
+
+def samples_of_slide(wildcards):
+    """Values of the sample column that a slide keeps, None for all; Celcomen reads all samples as one slide."""
+    if wildcards.slide == POOLED:
+        return dataset_of(wildcards)["samples"]
+    return SLIDES[wildcards.dataset][wildcards.slide]
 
 
 def part_of_dataset(*keys):
@@ -136,6 +143,50 @@ def figures_of(name):
     return files
 
 
+def cellina_files_of(name):
+    """All results of the benchmark on one data set."""
+    return [*table_1_of(name), *figures_of(name)]
+
+
+# Experiment -> function from the name of a data set to the files it ends with. The experiments of the Celcomen paper
+# stand in rule files of their own, which add themselves here; those that need no slide stand in the second table.
+EXPERIMENTS = {"cellina": cellina_files_of}
+WITHOUT_SLIDES = {}
+
+
 def everything_of(name):
     """All that a data set's own target asks for."""
-    return [*table_1_of(name), *figures_of(name)]
+    chosen = config["datasets"][name]["experiments"]
+    return [file for experiment in chosen for file in EXPERIMENTS[experiment](name)]
+
+
+def celcomen_files():
+    """All results of the experiments on Celcomen: those without slides, and those on each data set."""
+    files = [
+        f
+        for name in config["celcomen"]["without_slides"]
+        for f in WITHOUT_SLIDES[name]()
+    ]
+    for name, entry in config["datasets"].items():
+        for experiment in entry["experiments"]:
+            if experiment != "cellina":
+                files += EXPERIMENTS[experiment](name)
+    return files
+
+
+def celcomen_switches(*steps):
+    """Params function: the values of the switches of some steps under a job's protocol."""
+    return lambda wildcards: {
+        name: value
+        for step in steps
+        for name, value in protocols.of_step(SWITCHES[wildcards.protocol], step).items()
+    }
+
+
+def datasets_for(experiment):
+    """Names of the data sets that an experiment is run on."""
+    return [
+        name
+        for name, entry in config["datasets"].items()
+        if experiment in entry["experiments"]
+    ]

@@ -40,7 +40,7 @@ rule prepare:
             "unit_um",
             "preprocess",
         ),
-        samples=lambda w: SLIDES[w.dataset][w.slide],
+        samples=samples_of_slide,
     script:
         "../scripts/prepare.py"
 

@@ -21,7 +21,7 @@ SCHEMA_PATH = Path(__file__).resolve().parents[1] / "schemas" / "config.schema.y
 
 # Targets and rules of the workflow: every data set is a target of its own, so it cannot bear one of these names.
 RESERVED = (
-    *("all", "demo", "table1", "figures", "report"),
+    *("all", "demo", "table1", "figures", "report", "celcomen"),
     *("download", "prepare", "build_graph", "write_folds"),
     *("fit", "predict", "predict_controls", "score"),
     *("tabulate", "table_1", "figure_cell_types", "figure_map", "figure_learning_curves"),
@@ -90,7 +90,7 @@ def slides_of(name: str, dataset: dict) -> list[str]:
 def samples_of(name: str, dataset: dict) -> dict[str, list[str] | None]:
     """The slides of a data set: path form of the name -> values of the sample column to keep, None for all.
 
-    A pooled data set is one slide. Otherwise there is one for each sample: those configured, those simulated, or
+    A pooled data set is one slide, and so is one that only Celcomen is run on. Otherwise there is one for each sample: those configured, those simulated, or
     those of the file's sample column (read with h5py, without loading the slide); without a sample column, one.
 
     Args:
@@ -99,7 +99,7 @@ def samples_of(name: str, dataset: dict) -> dict[str, list[str] | None]:
     Raises:
         InputError: the samples cannot be known beforehand, are not there, or share a path form.
     """
-    if dataset["fit"] == POOLED:
+    if dataset["fit"] == POOLED or "cellina" not in dataset["experiments"]:
         return {POOLED: dataset["samples"]}
     if dataset["source"] == "simulated":
         present = [f"slide_{i}" for i in range(dataset["simulation"]["n_slides"])]
@@ -309,6 +309,8 @@ def _dataset_faults(name: str, dataset: dict, given: dict) -> list[str]:
         faults.append(
             f"{where}.samples is set, but columns.sample is not; name the column they are in."
         )
+    if "cellina" not in dataset["experiments"]:
+        return faults
     if control is None:
         faults.append(
             f"{where}.control_domain is missing; name the domain that cells are taken from."

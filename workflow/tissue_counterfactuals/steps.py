@@ -319,7 +319,7 @@ def tabulate(
     write_tsv(gains(table), outputs["gains"])
     notes = [pd.read_csv(Path(path).with_suffix(".diagnostics.tsv"), sep="\t", keep_default_na=False) for path in scores]  # fmt: skip
     write_tsv(pd.concat(notes, ignore_index=True), outputs["diagnostics"])
-    write_tsv(protocols.deviations(), outputs["deviations"], sort=False)
+    write_tsv(protocols.deviations("cellina"), outputs["deviations"], sort=False)
     record = provenance.record(name, config, [read_slide(path, check=False) for path in slides])
     with atomic_path(outputs["provenance"]) as temporary:
         temporary.write_text(json.dumps(record, indent=1))

@@ -1,32 +1,8 @@
-"""The two protocols, as named switches: what the authors' code did, and what the papers define.
+"""What differs between the authors' run of Cellina and the paper's definitions."""
 
-`as_run` repeats the authors' code with its defects, so that published numbers can be met; `corrected` (the
-default) follows the papers and mends the defects. There is one code path: each difference is one switch here, with
-both values, and `deviations()` is the table of them that every report links.
-"""
+from tissue_counterfactuals.protocols.switch import Switch
 
-from dataclasses import dataclass
-
-import pandas as pd
-
-from tissue_counterfactuals.errors import InputError
-
-PROTOCOLS = ("corrected", "as_run")
-
-
-@dataclass(frozen=True)
-class Switch:
-    """One difference between what was run and what the paper defines."""
-
-    name: str
-    corrected: str
-    as_run: str
-    values: tuple[str, ...]
-    step: str
-    why: str
-
-
-_TABLE = (
+SWITCHES = (
     Switch(
         "donor_features",
         corrected="log1p",
@@ -109,10 +85,8 @@ _TABLE = (
     ),
 )
 
-SWITCHES = {switch.name: switch for switch in _TABLE}
-
 # Differences that are no switch: the same under both protocols, or a choice of data rather than of code.
-_NOTES = (
+NOTES = (
     (
         "e_distance_seed",
         "metrics",
@@ -159,42 +133,3 @@ _NOTES = (
         "The published spread pools all slides and types, although a caption speaks of slides.",
     ),
 )
-
-
-def resolve(protocol: str, overrides: dict[str, str] | None = None) -> dict[str, str]:
-    """Values of all switches under a protocol.
-
-    Overrides apply to `corrected` only: `as_run` is a statement about the authors' code and takes none.
-
-    Raises:
-        InputError: unknown protocol, switch or value.
-    """
-    if protocol not in PROTOCOLS:
-        raise InputError(
-            f"config: protocols holds {protocol!r}; allowed are {', '.join(PROTOCOLS)}."
-        )
-    values = {name: getattr(switch, protocol) for name, switch in SWITCHES.items()}
-    for name, value in (overrides or {}).items():
-        if name not in SWITCHES:
-            raise InputError(
-                f"config: switches.{name} is no switch; the switches are {', '.join(SWITCHES)}."
-            )
-        if value not in SWITCHES[name].values:
-            raise InputError(
-                f"config: switches.{name} is {value!r}; allowed are {', '.join(SWITCHES[name].values)}."
-            )
-        if protocol == "corrected":
-            values[name] = value
-    return values
-
-
-def of_step(switches: dict[str, str], step: str) -> dict[str, str]:
-    """The switches that one step reads, so that changing a metric never trains a model again."""
-    return {name: value for name, value in switches.items() if SWITCHES[name].step == step}
-
-
-def deviations() -> pd.DataFrame:
-    """The table of deviations: what the papers' code did, what we do, and why; one row each."""
-    rows = [(s.name, s.step, s.corrected, s.as_run, "switch", s.why) for s in _TABLE]
-    rows += [(name, step, ours, theirs, "note", why) for name, step, ours, theirs, why in _NOTES]
-    return pd.DataFrame(rows, columns=["name", "step", "corrected", "as_run", "type", "why"])

@@ -1,0 +1,236 @@
+"""What differs between the authors' run of Celcomen and the paper's definitions."""
+
+from tissue_counterfactuals.protocols.switch import Switch
+
+SWITCHES = (
+    # --- inference (CCE) ---
+    Switch(
+        "log_partition",
+        corrected="gaussian",
+        as_run="paper",
+        values=("gaussian", "vmf", "paper"),
+        step="inference",
+        why="The mean-field log Z of the paper depends on the forces through as many numbers as there are genes, "
+        "while the energy is linear in all pairs of genes: the loss has no minimum, and what is fitted is the start "
+        "plus steps. The measure is also that of a sphere in three dimensions; `vmf` is the one for any number of "
+        "genes, and still without a minimum. `gaussian` is the maximum-entropy model under the paper's own "
+        "constraints, with one finite optimum.",
+    ),
+    Switch(
+        "centre",
+        corrected="mean",
+        as_run="none",
+        values=("mean", "none"),
+        step="inference",
+        why="Without centring, products of mean expression rule the second moments, so that agreement of forces is "
+        "agreement of mean expression. Read by the gaussian log Z only.",
+    ),
+    Switch(
+        "interaction_weights",
+        corrected="symmetric",
+        as_run="gcn",
+        values=("symmetric", "gcn", "row", "adjacency"),
+        step="inference",
+        why="The paper's J is the adjacency matrix of a symmetric relation; the code normalises a directed graph by "
+        "its in-degrees.",
+    ),
+    Switch(
+        "neighbour_number",
+        corrected="graph",
+        as_run="6",
+        values=("graph", "6"),
+        step="inference",
+        why="log Z takes six neighbours for each cell, also where the graph has 4.3 on average.",
+    ),
+    Switch(
+        "pair_sum",
+        corrected="unordered",
+        as_run="ordered",
+        values=("unordered", "ordered"),
+        step="inference",
+        why="The mean-field log Z counts each pair of neighbours once, the code's energy counts it twice.",
+    ),
+    Switch(
+        "temperature",
+        corrected="1",
+        as_run="0.1",
+        values=("1", "0.1"),
+        step="inference",
+        why="The code scales the energy, and not log Z, by 0.1.",
+    ),
+    Switch(
+        "force_range",
+        corrected="signed",
+        as_run="unit_box",
+        values=("signed", "unit_box", "free"),
+        step="inference",
+        why="Forces are clipped to 0 .. 1 with ones on the diagonal after each step, so that no gene can repress "
+        "another; `signed` clips to -1 .. 1, `free` keeps them symmetric only.",
+    ),
+    Switch(
+        "first_forces",
+        corrected="zero",
+        as_run="shared",
+        values=("zero", "independent", "shared"),
+        step="inference",
+        why="One random matrix starts both kinds of forces, and much of it is still there at the end.",
+    ),
+    Switch(
+        "scale",
+        corrected="l2",
+        as_run="squared_l2",
+        values=("l2", "squared_l2", "none"),
+        step="inference",
+        why="The paper puts cells on the unit sphere; inference divides by the squared norm, generation by the norm.",
+    ),
+    # --- generation (SCE) ---
+    Switch(
+        "chart",
+        corrected="sphere",
+        as_run="angles",
+        values=("sphere", "angles"),
+        step="generation",
+        why="Steps in nested angles depend on the order of the genes; the corrected form steps on the sphere itself.",
+    ),
+    Switch(
+        "angles",
+        corrected="arctangent",
+        as_run="arccosine",
+        values=("arctangent", "arccosine"),
+        step="generation",
+        why="Behind the last expressed gene of a cell the angle is an arc cosine beyond 1 or 0/0: not a number, and "
+        "after one step the whole cell is zero. Read under `chart: angles` only.",
+    ),
+    Switch(
+        "last_gene",
+        corrected="sine",
+        as_run="squared_sine",
+        values=("sine", "squared_sine"),
+        step="generation",
+        why="The decoder multiplies the last gene by the sine of the last angle twice (not in the simulations). Read "
+        "under `chart: angles` only.",
+    ),
+    Switch(
+        "knocked_out_gene",
+        corrected="clamped",
+        as_run="free",
+        values=("clamped", "free"),
+        step="generation",
+        why="The knocked-out gene may grow again while the tissue relaxes.",
+    ),
+    Switch(
+        "generation_log_partition",
+        corrected="frozen",
+        as_run="sample_mean",
+        values=("frozen", "sample_mean"),
+        step="generation",
+        why="With the forces fixed log Z is a constant; the code lets it vary with the mean of the generated cells, "
+        "which drives that mean to zero.",
+    ),
+    Switch(
+        "knockout_effect",
+        corrected="against_twin",
+        as_run="against_start",
+        values=("against_twin", "against_start"),
+        step="generation",
+        why="Effects were read against the state at the start, so that the drift of generation itself counts as "
+        "effect; the corrected form subtracts a run without the knock-out.",
+    ),
+    # --- experiments ---
+    Switch(
+        "true_forces",
+        corrected="independent",
+        as_run="shared",
+        values=("independent", "shared"),
+        step="celcomen_simulation",
+        why="One matrix is the truth of both kinds of forces, so that the simulation cannot test whether they are "
+        "told apart.",
+    ),
+    Switch(
+        "compared_entries",
+        corrected="upper_triangle",
+        as_run="all",
+        values=("upper_triangle", "all"),
+        step="celcomen_simulation",
+        why="The diagonal of ones and both triangles are compared; the shared diagonal alone gives noise a rank "
+        "correlation near 0.40.",
+    ),
+    Switch(
+        "constant_forces",
+        corrected="failure",
+        as_run="dropped",
+        values=("failure", "dropped"),
+        step="celcomen_simulation",
+        why="About half of the fits end with all forces at a bound; their undefined correlations were dropped. As a "
+        "failure they count as 0.",
+    ),
+    Switch(
+        "held_out_slide",
+        corrected="fixed",
+        as_run="shuffled",
+        values=("fixed", "shuffled"),
+        step="celcomen_spleen",
+        why="The position in a shuffled list names the held-out slide, so that in each epoch it is another one and "
+        "both models see all slides.",
+    ),
+    Switch(
+        "random_forces",
+        corrected="permuted",
+        as_run="resampled",
+        values=("permuted", "resampled"),
+        step="celcomen_spleen",
+        why="The random control draws entries with replacement instead of permuting genes.",
+    ),
+    Switch(
+        "localization_test",
+        corrected="genes",
+        as_run="entries",
+        values=("genes", "entries"),
+        step="celcomen_glioblastoma",
+        why="Tens of thousands of dependent entries enter a Mann-Whitney test; the corrected test permutes genes "
+        "within bins of mean expression.",
+    ),
+    Switch(
+        "knockout_cells",
+        corrected="many",
+        as_run="one",
+        values=("many", "one"),
+        step="celcomen_glioblastoma",
+        why="One cell, drawn with one seed, is knocked out; its neighbour groups hold 6 and 12 cells.",
+    ),
+    Switch(
+        "experimental_scale",
+        corrected="matched",
+        as_run="mixed",
+        values=("matched", "mixed"),
+        step="celcomen_perturbmap",
+        why="The wild type is scaled log expression, the knock-out is scaled raw counts.",
+    ),
+    Switch(
+        "wild_type",
+        corrected="own_lesion",
+        as_run="last_lesion",
+        values=("own_lesion", "last_lesion"),
+        step="celcomen_perturbmap",
+        why="The observed difference is taken once, with the last lesion, for all lesions.",
+    ),
+    Switch(
+        "knockout_spots",
+        corrected="all",
+        as_run="one",
+        values=("all", "one"),
+        step="celcomen_perturbmap",
+        why="One spot in each lesion, drawn with one seed, is knocked out.",
+    ),
+)
+
+# Differences that are no switch: the same under both protocols, or a choice of data rather than of code.
+NOTES = (
+    (
+        "annotation",
+        "prepare",
+        "labels joined to spots by barcode",
+        "labels joined to spots by barcode (the authors: by position)",
+        "Where the annotation stands in the order of the spots the two agree; the reader says so where it does not.",
+    ),
+)
