@@ -64,7 +64,7 @@ def task_of(run, **settings):
     )
 
 
-def score(folder, task, *predictions):
+def score(folder, task, predictions):
     steps.score(
         predictions, task, NAMES, 10, folder / "scores.tsv", folder / "scores.diagnostics.tsv"
     )
@@ -77,9 +77,9 @@ def test_from_slide_to_table_and_figures(run):
     steps.fit("cellina", task, folder / "model", folder / "checkpoint.pt")
     assert json.loads((folder / "model/status.json").read_text())["status"] == "ok"
     assert not (folder / "checkpoint.pt").exists()
-    steps.predict(["cellina"], task, folder / "model", folder / "cellina.h5ad")
-    steps.predict(["no_change", "mean_shift", "ceiling"], task, None, folder / "controls.h5ad")
-    scores = score(folder, task, folder / "cellina.h5ad", folder / "controls.h5ad")
+    controls = dict.fromkeys(["no_change", "mean_shift", "ceiling"])
+    steps.predict({"cellina": folder / "model"} | controls, task, folder / "all.h5ad")
+    scores = score(folder, task, folder / "all.h5ad")
     assert set(scores["status"]) == {"ok"}
     variants = set(scores.loc[scores["method"] == "cellina", "variant"])
     assert variants == {"published", "any_type", "matched", "no_intervention"}
@@ -109,9 +109,8 @@ def test_a_fit_that_fails_is_recorded_and_shown_as_failed(run, monkeypatch):
     monkeypatch.setattr(cellina_adapter, "fit", broken)
     task = task_of(run)
     steps.fit("cellina", task, folder / "model", folder / "checkpoint.pt")
-    steps.predict(["cellina"], task, folder / "model", folder / "cellina.h5ad")
-    steps.predict(["no_change"], task, None, folder / "controls.h5ad")
-    scores = score(folder, task, folder / "cellina.h5ad", folder / "controls.h5ad")
+    steps.predict({"cellina": folder / "model", "no_change": None}, task, folder / "all.h5ad")
+    scores = score(folder, task, folder / "all.h5ad")
     failed = scores[scores["status"] == "failed"]
     assert failed["reason"].tolist() == [
         "fit: FloatingPointError: the loss is not finite in epoch 3"
@@ -154,8 +153,8 @@ def test_nonsense_from_a_method_is_a_failure_not_a_score(run, monkeypatch, value
         return {"-": Prediction(values(observed), task.focal)}
 
     monkeypatch.setattr(no_change_adapter, "predict", nonsense)
-    steps.predict(["no_change", "ceiling"], task, None, folder / "controls.h5ad")
-    scores = score(folder, task, folder / "controls.h5ad")
+    steps.predict({"no_change": None, "ceiling": None}, task, folder / "all.h5ad")
+    scores = score(folder, task, folder / "all.h5ad")
     failed = scores[scores["method"] == "no_change"]
     assert failed["status"].tolist() == ["failed"]
     assert failed["reason"].str.contains(reason).all()
@@ -167,7 +166,8 @@ def test_the_same_steps_give_the_same_bytes(run):
     contents = []
     for _ in range(2):
         task = task_of(run)
-        steps.predict([m.name for m in METHODS.values() if not m.learned and not m.needs_truth], task, None, folder / "c.h5ad")  # fmt: skip
+        controls = [m.name for m in METHODS.values() if not m.learned and not m.needs_truth]
+        steps.predict(dict.fromkeys(controls), task, folder / "c.h5ad")
         score(folder, task, folder / "c.h5ad")
         contents.append((folder / "scores.tsv").read_bytes())
     assert contents[0] == contents[1]

@@ -13,7 +13,10 @@ def test_a_killed_run_ends_with_the_same_table(finished, tmp_path):
     run = finished.copy_to(tmp_path / "run")
     shutil.rmtree(run.folder / "results/models" / FIT)
     shutil.rmtree(run.folder / "results/tables")
-    for downstream in (f"predictions/{FIT}.h5ad", "scores/tiny/slide_0/type_0/corrected.seed0.tsv"):
+    for downstream in (
+        "predictions/tiny/slide_0/type_0/corrected.seed0.h5ad",
+        "scores/tiny/slide_0/type_0/corrected.seed0.tsv",
+    ):
         (run.folder / "results" / downstream).unlink()
 
     process = run.start(TABLE)

@@ -1,4 +1,4 @@
-# Methods: fit, predict, score. One job trains one method on one fold; the controls of a fold share a job.
+# Methods: fit, predict, score. One job trains one method on one fold.
 FOLD = "{dataset}/{slide}/{fold}"
 RUN = "{protocol}.seed{seed}"
 ONE_METHOD = f"{FOLD}/{{method}}/{RUN}"
@@ -29,18 +29,23 @@ rule fit:
         "../scripts/fit.py"
 
 
+# One job predicts with all methods of a fold: what takes time is starting Python and reading the slide.
 rule predict:
     input:
         slide="results/slides/{dataset}/{slide}.h5ad",
         graph="results/graphs/{dataset}/{slide}.npz",
         folds="results/folds/{dataset}/{slide}.tsv",
-        model=f"results/models/{ONE_METHOD}",
+        models=lambda w: expand(
+            f"results/models/{ONE_METHOD}",
+            method=method_names(w.dataset, learned=True),
+            allow_missing=True,
+        ),
     output:
-        f"results/predictions/{ONE_METHOD}.h5ad",
+        f"results/predictions/{FOLD}/{RUN}.h5ad",
     log:
-        f"results/logs/predict/{ONE_METHOD}.log",
+        f"results/logs/predict/{FOLD}/{RUN}.log",
     benchmark:
-        f"results/benchmarks/predict/{ONE_METHOD}.tsv"
+        f"results/benchmarks/predict/{FOLD}/{RUN}.tsv"
     conda:
         "../../envs/core.yaml"
     threads: config["threads"]
@@ -49,31 +54,8 @@ rule predict:
         gpu=1 if config["device"] == "cuda" else 0,
     params:
         settings=task_settings("counterfactual"),
-        methods=lambda w: [w.method],
-        threads=config["threads"],
-    script:
-        "../scripts/predict.py"
-
-
-rule predict_controls:
-    input:
-        slide="results/slides/{dataset}/{slide}.h5ad",
-        graph="results/graphs/{dataset}/{slide}.npz",
-        folds="results/folds/{dataset}/{slide}.tsv",
-    output:
-        f"results/predictions/{FOLD}/controls/{RUN}.h5ad",
-    log:
-        f"results/logs/predict/{FOLD}/controls/{RUN}.log",
-    benchmark:
-        f"results/benchmarks/predict/{FOLD}/controls/{RUN}.tsv"
-    conda:
-        "../../envs/core.yaml"
-    threads: config["threads"]
-    resources:
-        mem_mb=memory_of_task,
-    params:
-        settings=task_settings("counterfactual"),
-        methods=lambda w: method_names(w.dataset, learned=False),
+        controls=lambda w: method_names(w.dataset, learned=False),
+        learned=lambda w: method_names(w.dataset, learned=True),
         threads=config["threads"],
     script:
         "../scripts/predict.py"
@@ -84,11 +66,7 @@ rule score:
         slide="results/slides/{dataset}/{slide}.h5ad",
         graph="results/graphs/{dataset}/{slide}.npz",
         folds="results/folds/{dataset}/{slide}.tsv",
-        predictions=lambda w: expand(
-            f"results/predictions/{FOLD}/{{method}}/{RUN}.h5ad",
-            method=["controls", *method_names(w.dataset, learned=True)],
-            allow_missing=True,
-        ),
+        predictions=f"results/predictions/{FOLD}/{RUN}.h5ad",
     output:
         scores=f"results/scores/{FOLD}/{RUN}.tsv",
         diagnostics=f"results/scores/{FOLD}/{RUN}.diagnostics.tsv",

@@ -13,5 +13,6 @@ with job(snakemake.log[0], snakemake.params.threads):
         int(snakemake.wildcards.seed),
         snakemake.params.settings,
     )
-    model = snakemake.input.get("model")
-    predict(snakemake.params.methods, task, model and Path(model), snakemake.output[0])
+    params, models = snakemake.params, map(Path, snakemake.input.models)
+    folders = dict.fromkeys(params.controls) | dict(zip(params.learned, models, strict=True))
+    predict(folders, task, snakemake.output[0])

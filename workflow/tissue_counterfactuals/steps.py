@@ -40,13 +40,22 @@ DIAGNOSTIC_COLUMNS = [
 ]
 
 
-def prepare(dataset: dict, source: Path | None, samples: list[str] | None, output: Path) -> None:
+def prepare(
+    dataset: dict,
+    files: dict[str, Path],
+    samples: list[str] | None,
+    output: Path,
+    shapes: Path,
+) -> None:
     """Source to slide: simulate or read, filter, select genes, check, write.
 
     Args:
-        source: the file to read; None for simulated tissue.
-        samples: values of the sample column to keep; None keeps all of them (a pooled fit).
+        files: the files to read, by role (see `sources`); none for simulated tissue.
+        samples: the samples to keep; None keeps all of them (a pooled fit).
+        shapes: table of what the slide held before and after the filters, beside what published runs held.
     """
+    from tissue_counterfactuals.sources import READERS
+    from tissue_counterfactuals.sources.expected import compare_shapes
     from tissue_counterfactuals.sources.prepare import prepare_slide
 
     if dataset["source"] == "simulated":
@@ -56,19 +65,12 @@ def prepare(dataset: dict, source: Path | None, samples: list[str] | None, outpu
         if samples is not None:
             slide = slide[slide.obs["sample"].isin(samples)].copy()
     else:
-        from tissue_counterfactuals.sources.h5ad import read_h5ad_source
-
-        slide = read_h5ad_source(
-            source,
-            layer=dataset["layer"],
-            columns=dataset["columns"],
-            spatial=dataset["spatial"],
-            unit_um=dataset["unit_um"],
-            samples=samples,
-            sha256=dataset["sha256"],
-            source=dataset["path"],
-        )
-    write_slide(prepare_slide(slide, **dataset["preprocess"]), output)
+        slide = READERS[dataset["source"]].open(files, dataset, samples)
+    prepared = prepare_slide(slide, **dataset["preprocess"])
+    table = compare_shapes(dataset, slide, prepared)
+    # The slide comes last: where it is, the job was not cut off.
+    write_tsv(table, shapes, sort=False)
+    write_slide(prepared, output)
 
 
 def build_graph(slide: Path, settings: dict, output: Path) -> None:
@@ -167,17 +169,17 @@ def fit(method: str, task: Task, folder: Path, checkpoint: Path) -> None:
     checkpoint.unlink(missing_ok=True)
 
 
-def predict(methods: list[str], task: Task, folder: Path | None, output: Path) -> None:
+def predict(folders: dict[str, Path | None], task: Task, output: Path) -> None:
     """All variants of some methods for all targets of a fold, in one h5ad: a row per method, target, variant, cell.
 
     `uns` holds, as JSON: `failures`, what could not be predicted and why; `diagnostics`, numbers about predictions;
     `target_cells`, the cells to compare with where these are not all target cells.
 
     Args:
-        folder: what `fit` left, for one learned method; None for controls.
+        folders: method -> what `fit` left; None for controls.
     """
     blocks, labels, failures, diagnostics, target_cells = [], [], [], [], []
-    for method in methods:
+    for method, folder in folders.items():
         for target in task.fold.targets:
             for variant, prediction in _variants(method, task, folder, target).items():
                 key = {"method": method, "target": target, "variant": variant}
@@ -234,42 +236,40 @@ def _check_values(prediction: Prediction, task: Task) -> None:
 
 
 def score(
-    predictions: list[Path], task: Task, names: dict, n_deg: int, output: Path, diagnostics: Path
+    predictions: Path, task: Task, names: dict, n_deg: int, output: Path, diagnostics: Path
 ) -> None:
     """Score every prediction of a fold against the observed target cells; one tidy table.
 
     Args:
-        predictions: files that `predict` wrote.
+        predictions: what `predict` wrote.
         names: dataset, kind, slide, protocol, seed: the columns that are the same in every row.
         output: the scores; a failed method has one row with its reason.
         diagnostics: what methods said about their predictions, such as whether the spatial latent is used.
     """
     names = names | {"cell_type": task.fold.cell_type}
     scorer = _Scorer(task, n_deg)
-    rows, notes = [], []
-    for path in predictions:
-        table = anndata.read_h5ad(path)
-        failures = json.loads(table.uns["failures"])
-        rows += [names | {"status": "failed"} | failure for failure in failures]
-        notes += [names | note for note in json.loads(table.uns["diagnostics"])]
-        reserved = {
-            (r["method"], r["target"]): task.slide.obs_names.get_indexer(r["cells"])
-            for r in json.loads(table.uns["target_cells"])
+    table = anndata.read_h5ad(predictions)
+    failures = json.loads(table.uns["failures"])
+    rows = [names | {"status": "failed"} | failure for failure in failures]
+    notes = [names | note for note in json.loads(table.uns["diagnostics"])]
+    reserved = {
+        (r["method"], r["target"]): task.slide.obs_names.get_indexer(r["cells"])
+        for r in json.loads(table.uns["target_cells"])
+    }
+    keys = table.obs[["method", "target", "variant"]].astype(str)
+    for (method, target), own in keys.groupby(["method", "target"], sort=False):
+        cells = reserved.get((method, target), task.target_cells(target))
+        values = {
+            variant: table[rows_of.index].X
+            for variant, rows_of in own.groupby("variant", sort=False)
         }
-        keys = table.obs[["method", "target", "variant"]].astype(str)
-        for (method, target), own in keys.groupby(["method", "target"], sort=False):
-            cells = reserved.get((method, target), task.target_cells(target))
-            values = {
-                variant: table[rows_of.index].X
-                for variant, rows_of in own.groupby("variant", sort=False)
-            }
-            twin = values.get(TWIN)
-            for variant, predicted in values.items():
-                common = names | {"method": method, "target": target, "variant": variant}
-                common |= {"n_control": len(task.focal), "n_target": len(cells)}
-                common |= {"n_predicted": len(predicted), "status": "ok"}
-                scores = scorer.score(cells, predicted, None if variant == TWIN else twin)
-                rows += [common | {"metric": m, "value": v} for m, v in scores.items()]
+        twin = values.get(TWIN)
+        for variant, predicted in values.items():
+            common = names | {"method": method, "target": target, "variant": variant}
+            common |= {"n_control": len(task.focal), "n_target": len(cells)}
+            common |= {"n_predicted": len(predicted), "status": "ok"}
+            scores = scorer.score(cells, predicted, None if variant == TWIN else twin)
+            rows += [common | {"metric": m, "value": v} for m, v in scores.items()]
     # The scores come last: where they are, the job was not cut off.
     write_tsv(pd.DataFrame(notes).reindex(columns=DIAGNOSTIC_COLUMNS), diagnostics)
     write_tsv(pd.DataFrame(rows).reindex(columns=COLUMNS), output)
