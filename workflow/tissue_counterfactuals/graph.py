@@ -13,6 +13,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import pandas as pd
 from anndata import AnnData
 from numba import config as numba_config
 from numba import njit
@@ -56,7 +57,7 @@ def gaussian_graph(
         InputError: coordinates that are not (n, 2) and finite, fewer than two cells, a parameter out of range,
             or coordinates that are evidently not in micrometres.
     """
-    coords = _checked_coordinates(coords_um)
+    coords = checked_coordinates(coords_um)
     _check_parameters(bandwidth_um, max_neighbors, cutoff)
     n = len(coords)
     kept = np.arange(n) if excluded is None else np.flatnonzero(~_checked_mask(excluded, n))
@@ -102,15 +103,37 @@ def slide_graph(
     Raises:
         InputError: as `gaussian_graph`, naming the sample.
     """
-    coords = _checked_coordinates(slide.obsm["spatial"])
+    coords = checked_coordinates(slide.obsm["spatial"])
     n = slide.n_obs
     excluded = np.zeros(n, bool) if excluded is None else _checked_mask(excluded, n)
+    return join_samples(
+        slide.obs["sample"],
+        lambda members: gaussian_graph(
+            coords[members], bandwidth_um, max_neighbors, cutoff, excluded[members]
+        ),
+    )
+
+
+def join_samples(
+    samples: pd.Series, builder: Callable[[np.ndarray], sparse.csr_array]
+) -> sparse.csr_array:
+    """The graphs of several samples as one.
+
+    Args:
+        samples: (n,) sample of each cell.
+        builder: makes the graph of one sample from the places of its cells, in ascending order.
+
+    Returns:
+        (n, n), rows and columns following `samples`.
+
+    Raises:
+        InputError: as the builder, naming the sample.
+    """
+    n = len(samples)
     rows, parts = [], []
-    for sample, members in slide.obs.groupby("sample", observed=True, sort=False).indices.items():
+    for sample, members in samples.groupby(samples, observed=True, sort=False).indices.items():
         try:
-            part = gaussian_graph(
-                coords[members], bandwidth_um, max_neighbors, cutoff, excluded[members]
-            )
+            part = builder(members)
         except InputError as error:
             raise InputError(f"sample {sample!r}: {error}") from None
         # `members` ascends, so sorted columns stay sorted under the slide's numbering.
@@ -174,7 +197,12 @@ def _run_in_blocks(kernel: Callable, n_rows: int, n_threads: int | None, *args) 
         block.result()
 
 
-def _checked_coordinates(coords: np.ndarray) -> np.ndarray:
+def checked_coordinates(coords: np.ndarray) -> np.ndarray:
+    """(n, 2) float64 positions of at least two cells.
+
+    Raises:
+        InputError: another shape, fewer cells, or a position that is not finite.
+    """
     coords = np.ascontiguousarray(coords, dtype=np.float64)
     if coords.ndim != 2 or coords.shape[1] != 2:
         raise InputError(

@@ -73,7 +73,26 @@ SWITCHES = (
         as_run="shared",
         values=("zero", "independent", "shared"),
         step="inference",
-        why="One random matrix starts both kinds of forces, and much of it is still there at the end.",
+        why="One random matrix starts both kinds of forces, and much of it is still there at the end. Read by the "
+        "mean-field log Z only: the gaussian optimum does not depend on a start.",
+    ),
+    Switch(
+        "loss_unit",
+        corrected="cell",
+        as_run="slide",
+        values=("cell", "slide"),
+        step="inference",
+        why="The loss is summed over cells, so that one learning rate is another step on each slide: with matched "
+        "norms it throws all forces to a bound. Read by the mean-field log Z only.",
+    ),
+    Switch(
+        "slide_steps",
+        corrected="pooled",
+        as_run="shuffled",
+        values=("pooled", "shuffled"),
+        step="inference",
+        why="One step per slide, in shuffled order, ends where the order of slides says; the corrected form takes one "
+        "step down the loss of all slides. Read by the mean-field log Z only.",
     ),
     Switch(
         "scale",
@@ -147,6 +166,15 @@ SWITCHES = (
         "told apart.",
     ),
     Switch(
+        "simulated_tissue",
+        corrected="sampled",
+        as_run="generated",
+        values=("sampled", "generated"),
+        step="celcomen_simulation",
+        why="The tissue that inference is tested on is the end of generation, the most likely tissue and no draw from "
+        "the model: its mean is near zero and half of its values are negative. `sampled` draws from the field.",
+    ),
+    Switch(
         "compared_entries",
         corrected="upper_triangle",
         as_run="all",
@@ -163,6 +191,16 @@ SWITCHES = (
         step="celcomen_simulation",
         why="About half of the fits end with all forces at a bound; their undefined correlations were dropped. As a "
         "failure they count as 0.",
+    ),
+    Switch(
+        "force_units",
+        corrected="partial_correlation",
+        as_run="raw",
+        values=("partial_correlation", "raw"),
+        step="comparison",
+        why="A gaussian force is counted in the inverse units of its two genes, so that genes of little expression "
+        "have the largest forces; partial correlations compare genes, samples and kinds of force on one scale. Read "
+        "under the gaussian log Z only.",
     ),
     Switch(
         "held_out_slide",
@@ -199,6 +237,24 @@ SWITCHES = (
         why="One cell, drawn with one seed, is knocked out; its neighbour groups hold 6 and 12 cells.",
     ),
     Switch(
+        "lesion_sections",
+        corrected="all",
+        as_run="one",
+        values=("all", "one"),
+        step="celcomen_perturbmap",
+        why="One section of four is used; the corrected form takes every section that has lesions with and without the "
+        "knock-out.",
+    ),
+    Switch(
+        "lesion_outlines",
+        corrected="components",
+        as_run="boxes",
+        values=("components", "boxes"),
+        step="celcomen_perturbmap",
+        why="Five boxes drawn by hand say what a lesion is; the corrected form takes spots of one label that hang "
+        "together.",
+    ),
+    Switch(
         "experimental_scale",
         corrected="matched",
         as_run="mixed",
@@ -220,7 +276,8 @@ SWITCHES = (
         as_run="one",
         values=("all", "one"),
         step="celcomen_perturbmap",
-        why="One spot in each lesion, drawn with one seed, is knocked out.",
+        why="One spot in each lesion, drawn with one seed, is knocked out, and its change is read against the other "
+        "spots; in the lesions that it is compared with, every tumour cell has lost the gene.",
     ),
 )
 
@@ -232,5 +289,12 @@ NOTES = (
         "labels joined to spots by barcode",
         "labels joined to spots by barcode (the authors: by position)",
         "Where the annotation stands in the order of the spots the two agree; the reader says so where it does not.",
+    ),
+    (
+        "doubled_gene",
+        "celcomen_perturbmap",
+        "the lost gene stands once, last",
+        "the lost gene stands once, last (the authors: twice where it is highly variable)",
+        "A second copy would stay as it is while the other is knocked out.",
     ),
 )

@@ -31,6 +31,16 @@ SWITCHES = (
         "noise. As-run draws are seeded here.",
     ),
     Switch(
+        "brain_unit",
+        corrected="by_extent",
+        as_run="pixels",
+        values=("by_extent", "pixels"),
+        step="graph",
+        why="The authors took the coordinates of the mouse brain for pixels of 0.109 um, so that the bandwidth of 100 um "
+        "became 917 units; the extent of a section says that the units are micrometres. Other data sets are not "
+        "concerned. The unit that was found stands in the provenance of the slide.",
+    ),
+    Switch(
         "batch_size",
         corrected="configured",
         as_run="2048",

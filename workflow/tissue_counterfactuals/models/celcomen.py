@@ -1,0 +1,88 @@
+"""Celcomen: forces between genes, within cells and between cells, and the tissue that they make likely.
+
+`fit_interactions` is the inference (CCE), `generate` the generation (SCE). The estimator is a switch: `log_partition:
+gaussian` (corrected) has one finite optimum, `paper` and `vmf` are the mean field, whose loss has none.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from scipy import sparse
+
+from tissue_counterfactuals import protocols
+from tissue_counterfactuals.errors import InputError
+from tissue_counterfactuals.models.celcomen_gaussian import fit_gaussian
+from tissue_counterfactuals.models.celcomen_generation import generate
+from tissue_counterfactuals.models.celcomen_interactions import Interactions
+from tissue_counterfactuals.models.celcomen_meanfield import fit_mean_field
+from tissue_counterfactuals.models.celcomen_statistics import interaction_weights, statistics
+
+__all__ = ["Interactions", "fit_interactions", "generate"]
+
+Expression = np.ndarray | sparse.csr_array
+
+
+def fit_interactions(
+    slides: Sequence[tuple[Expression, sparse.csr_array]],
+    protocol: str = "corrected",
+    epochs: int = 200,
+    learning_rate: float = 0.05,
+    seed: int = 0,
+    device: str = "cpu",
+    dissociated: Sequence[Expression] = (),
+    switches: dict[str, str] | None = None,
+    start: tuple[np.ndarray, np.ndarray] | None = None,
+    on_epoch: Callable[[int, np.ndarray, np.ndarray], None] | None = None,
+    ridge: float = 0.0,
+    errors: bool = True,
+) -> Interactions:
+    """Forces between genes, fitted to slides.
+
+    Cells are summed up once, in blocks and without making sparse data dense; after that the cost does not depend on
+    their number.
+
+    Args:
+        slides: for each slide the cells (n, g), dense or sparse, used as given (see `scale_cells`), and their graph
+            (n, n), row i holding the neighbours of cell i, binary or weighted.
+        protocol: `corrected` or `as_run`.
+        epochs, learning_rate, on_epoch: of the mean field's descent, see `fit_mean_field`; the gaussian optimum is
+            found by Newton steps and needs none of them.
+        seed: of the start and the order of slides (mean field), of the spectrum's probes (gaussian).
+        device: `cpu` only.
+        dissociated: cells (n, g) without positions. They have no neighbours, so their likelihood is that of the model
+            with no forces between cells, and they inform the forces within cells alone.
+        switches: values of the switches of step `inference` that differ from the protocol's.
+        start: forces between and within cells to start from; the gaussian optimum does not depend on it.
+        ridge, errors: of the gaussian optimum, see `fit_gaussian`.
+
+    Returns:
+        Forces with history and diagnostics.
+
+    Raises:
+        InputError: bad slides (see `statistics`), an unknown protocol or switch, slides of different genes, or another
+            device.
+    """
+    if device != "cpu":
+        raise InputError(
+            f"inference: device is {device!r}: give 'cpu', since after the sums over cells there is little to compute."
+        )
+    # Resolved once more to refuse unknown names and values.
+    values = protocols.resolve(protocol) | dict(switches or {})
+    protocols.resolve("corrected", switches)
+    names = [f"slide {place + 1}" for place in range(len(slides))]
+    names += [f"dissociated cells {place + 1}" for place in range(len(dissociated))]
+    kind = values["interaction_weights"]
+    pairs = [
+        (expression, interaction_weights(graph, kind, name))
+        for (expression, graph), name in zip(slides, names, strict=False)
+    ]
+    pairs += [(expression, None) for expression in dissociated]
+    if values["log_partition"] == "gaussian":
+        return fit_gaussian(
+            pairs, centre=values["centre"], ridge=ridge, errors=errors, seed=seed, start=start
+        )
+    moments = [
+        statistics(expression, weights, name=name)
+        for (expression, weights), name in zip(pairs, names, strict=True)
+    ]
+    return fit_mean_field(moments, values, epochs, learning_rate, seed, start, on_epoch)

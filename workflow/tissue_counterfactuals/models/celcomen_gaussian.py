@@ -1,0 +1,442 @@
+"""Forces from the Gaussian field: the maximum-entropy model under the paper's constraints, with one finite optimum.
+
+The field has the paper's energy (equation 5) with the cells' norms held softly instead of fixed,
+
+    P(s) ~ exp( sum_i s_i' g' s_i + sum_ij J_ij s_i' g s_j - lambda/2 sum_i |s_i|^2 ),
+
+J symmetric, the second sum over ordered pairs, s centred or not. On the eigenvectors of J, with eigenvalue j, the genes
+have the precision Q(j) = P - 2 j g with P = lambda I - 2 g', so that per cell
+
+    -log likelihood = 1/2 tr(P S) - tr(g C) - 1/2 mean_j log det Q(j) + const,   S = X'X / n,   C = X'JX / n.
+
+This is strictly convex where every Q(j) is positive definite, infinite at the border of that set, and at its minimum the
+model's S and C are the observed ones. lambda and the diagonal of g' are one parameter: lambda is fixed to 1
+(`NORM_WEIGHT`) and the diagonal of g' takes what is left; off-diagonal forces do not depend on that choice.
+
+V with V'PV = I, V'gV = diag(d) turns genes into combinations that do not see each other. In them the Hessian falls
+apart into one 2 x 2 block for each pair of combinations, so that a Newton step is exact, and so is the Fisher
+information, at the cost of one eigendecomposition of a genes x genes matrix, whatever the number of cells.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy import linalg, sparse
+
+from tissue_counterfactuals.errors import InputError
+from tissue_counterfactuals.models.celcomen_interactions import Interactions, diagnose
+from tissue_counterfactuals.models.celcomen_spectrum import (
+    Spectrum,
+    pooled,
+    spectrum,
+    symmetric_part,
+)
+from tissue_counterfactuals.models.celcomen_statistics import statistics
+
+# lambda: what the diagonal of the forces within cells is counted from.
+NORM_WEIGHT = 1.0
+_MAX_STEPS = 100
+_MAX_HALVINGS = 60
+_L1_STEPS = 2000
+
+
+@dataclass(frozen=True)
+class FieldStatistics:
+    """All that the field's likelihood takes from slides; float64.
+
+    Attributes:
+        n_cells: cells of all slides.
+        mean: (g,) mean expression over all cells, before centring.
+        intra: (g, g) S, mean over cells of s_i s_i'.
+        inter: (g, g) C, sum over ordered pairs of J_ij s_i s_j' per cell; symmetric.
+        spectrum: of J, all slides side by side; dissociated cells stand at eigenvalue 0.
+    """
+
+    n_cells: int
+    mean: np.ndarray
+    intra: np.ndarray
+    inter: np.ndarray
+    spectrum: Spectrum
+
+
+def field_statistics(
+    slides: Sequence[tuple[np.ndarray | sparse.csr_array, sparse.csr_array | None]],
+    centre: str = "mean",
+    seed: int = 0,
+) -> FieldStatistics:
+    """Second moments of slides and the spectrum of their graphs, the slides pooled cell by cell.
+
+    The likelihood of several slides is that of the pooled moments under the pooled spectrum, exactly.
+
+    Args:
+        slides: cells (n, g), dense or sparse, and weights J (n, n) of each; a J that is not symmetric counts with its
+            symmetric part, which is all that symmetric forces see of it. None for dissociated cells.
+        centre: `mean` takes from each slide its own mean expression; `none` takes the cells as they are.
+        seed: of the spectrum's probes (slides of more than 800 cells).
+
+    Raises:
+        InputError: see `statistics`; slides with different numbers of genes, no slide, or an unknown `centre`.
+    """
+    if centre not in ("mean", "none"):
+        raise InputError(f"centre is {centre!r}; allowed are mean and none.")
+    if not slides:
+        raise InputError("inference: there is no slide; give at least one.")
+    moments, spectra = [], []
+    for place, (expression, weights) in enumerate(slides):
+        own = statistics(expression, weights, name=f"slide {place + 1}")
+        if moments and own.n_genes != moments[0].n_genes:
+            raise InputError(
+                f"slide {place + 1}: it has {own.n_genes} genes and slide 1 has {moments[0].n_genes}: give all slides "
+                "the same genes in the same order."
+            )
+        moments.append(own)
+        if weights is None:
+            spectra.append(Spectrum(np.zeros(1), np.ones(1), own.n_cells))
+        else:
+            spectra.append(spectrum(symmetric_part(weights), seed))
+    n_cells = sum(part.n_cells for part in moments)
+    mean = sum(part.mean * part.n_cells for part in moments) / n_cells
+    if centre == "mean":
+        moments = [part.centred() for part in moments]
+    inter = sum(part.inter for part in moments) / n_cells
+    return FieldStatistics(
+        n_cells=n_cells,
+        mean=mean,
+        intra=sum(part.intra for part in moments) / n_cells,
+        inter=(inter + inter.T) / 2,
+        spectrum=pooled(spectra),
+    )
+
+
+def fit_gaussian(
+    slides: Sequence[tuple[np.ndarray | sparse.csr_array, sparse.csr_array | None]]
+    | FieldStatistics,
+    centre: str = "mean",
+    ridge: float = 0.0,
+    l1: float = 0.0,
+    errors: bool = True,
+    seed: int = 0,
+    start: tuple[np.ndarray, np.ndarray] | None = None,
+    tolerance: float = 1e-9,
+) -> Interactions:
+    """The forces of the field that is most likely for the slides.
+
+    Args:
+        slides: see `field_statistics`, or what it returned; dissociated cells inform forces within cells alone.
+        centre: see `field_statistics`; not read where statistics are given.
+        ridge: pseudo-cells per cell in which genes vary as observed but neither with each other nor in space: the
+            conjugate prior, which draws off-diagonal and inter forces towards 0 and makes the optimum finite even with
+            fewer cells than genes.
+        l1: weight of the sum of absolute forces, in standardised genes, the diagonal of the forces within cells free.
+            It sets weak forces to exactly 0; there are no standard errors then.
+        errors: whether to compute standard errors; about genes^4 operations (500 genes: 2 x 10^11).
+        seed: of the spectrum's probes.
+        start: inter and intra forces to start from; the optimum does not depend on them.
+        tolerance: on the squared Newton decrement, twice the distance of the loss from its minimum, before the last
+            step; that step squares it.
+
+    Returns:
+        Forces, their standard errors from the Fisher information of the field (honest as far as cells are such a
+        field), and the loss (negative log-likelihood per cell, plus the l1 penalty) of each step; `converged` among the
+        diagnostics is False where the l1 fit used up its steps.
+
+    Raises:
+        InputError: see `field_statistics`; a gene that does not vary, genes that are linear combinations of each other
+            or too few cells for the genes (with ridge 0), negative penalties, or a start outside the model.
+    """
+    observed = (
+        slides if isinstance(slides, FieldStatistics) else field_statistics(slides, centre, seed)
+    )
+    for name, value in (("ridge", ridge), ("l1", l1)):
+        if not 0 <= value < np.inf:
+            raise InputError(f"inference: {name} is {value}; give a number from 0 up.")
+    scale = np.sqrt(np.diag(observed.intra))
+    if not (scale > 0).all():
+        raise InputError(
+            f"inference: gene number {int(np.argmin(scale))} (counted from 0) is the same in all cells; leave it out."
+        )
+    # In standardised genes the problem is well conditioned, and one penalty suits all.
+    s, c = observed.intra / np.outer(scale, scale), observed.inter / np.outer(scale, scale)
+    if ridge:
+        s, c = (s + ridge * np.eye(len(s))) / (1 + ridge), c / (1 + ridge)
+    _refuse_collinear(s)
+    unit = replace(observed, intra=s, inter=c)
+    precision, inter = _first(unit, start, scale)
+    minimise = _proximal if l1 else _newton
+    precision, inter, history = minimise(unit, precision, inter, l1, tolerance)
+
+    intra_error = inter_error = None
+    if errors and not l1:
+        precision_error, inter_error = _standard_errors(unit, precision, inter, 1 + ridge)
+        intra_error = precision_error / 2 / np.outer(scale, scale)
+        inter_error /= np.outer(scale, scale)
+    inter = inter / np.outer(scale, scale)
+    intra = (NORM_WEIGHT * np.eye(len(s)) - precision / np.outer(scale, scale)) / 2
+    diagnostics = diagnose(inter, intra, observed.mean, None, history, None)
+    diagnostics["converged"] = not l1 or len(history) < _L1_STEPS
+    return Interactions(inter, intra, history, diagnostics, inter_error, intra_error)
+
+
+def loss_and_gradient(
+    observed: FieldStatistics, inter: np.ndarray, intra: np.ndarray
+) -> tuple[float, np.ndarray, np.ndarray]:
+    """Negative log-likelihood per cell, without its constant, and its gradients for inter and intra forces (g, g).
+
+    The gradients are model moments minus observed ones: (mean_j j Q(j)^-1 - C, mean_j Q(j)^-1 - S).
+
+    Raises:
+        InputError: forces outside the model: a Q(j) is not positive definite.
+    """
+    point = _diagonalised(observed.spectrum, *precision_of(inter, intra))
+    if point is None:
+        raise InputError(
+            "field: with these forces the tissue has no finite variance; scale the forces down or lower the largest."
+        )
+    variance, covariance = point.moments()
+    return (
+        _loss(observed, point),
+        covariance - observed.inter,
+        variance - observed.intra,
+    )
+
+
+def precision_of(inter: np.ndarray, intra: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """P = lambda I - 2 g', and g: both (g, g)."""
+    return NORM_WEIGHT * np.eye(len(intra)) - 2 * np.asarray(intra), np.asarray(inter, dtype=float)
+
+
+def partial_correlations(fit: Interactions) -> tuple[np.ndarray, np.ndarray]:
+    """Inter and intra forces free of the genes' units: 2 g_ab and 2 g'_ab over sqrt(P_aa P_bb).
+
+    Within cells this is the correlation of two genes in a cell, given all else; its diagonal is set to 0. Between cells
+    multiply by J_ij to get the same for gene a of cell i and b of j.
+    """
+    precision, inter = precision_of(fit.inter, fit.intra)
+    scale = np.sqrt(np.outer(np.diag(precision), np.diag(precision)))
+    intra = 2 * fit.intra / scale
+    np.fill_diagonal(intra, 0)
+    return 2 * inter / scale, intra
+
+
+# --- the likelihood in the combinations of genes that do not see each other ---------------------------------------
+
+
+@dataclass(frozen=True)
+class _Point:
+    """Forces with V'PV = I and V'gV = diag(d): combinations V, their inverse, and 1 / (1 - 2 j_k d_a)."""
+
+    precision: np.ndarray
+    inter: np.ndarray
+    combinations: np.ndarray  # V
+    inverse: np.ndarray  # V^-1
+    gain: np.ndarray  # (m, g)
+    log_det: float  # mean_j log det Q(j)
+    spectrum: Spectrum
+
+    def moments(self) -> tuple[np.ndarray, np.ndarray]:
+        """The model's S and C: mean_j Q(j)^-1 and mean_j j Q(j)^-1."""
+        weights, nodes = self.spectrum.weights, self.spectrum.nodes
+        v = self.combinations
+        return (v * (weights @ self.gain)) @ v.T, (v * ((weights * nodes) @ self.gain)) @ v.T
+
+    def curvature(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Entries of the block of each pair of combinations, [[a, b], [b, c]] for (P, g): three (g, g)."""
+        nodes, weighted = self.spectrum.nodes[:, None], self.spectrum.weights[:, None] * self.gain
+        return (
+            self.gain.T @ weighted,
+            -2 * self.gain.T @ (nodes * weighted),
+            4 * self.gain.T @ (nodes**2 * weighted),
+        )
+
+
+def diagonalise(precision: np.ndarray, inter: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+    """V (g, g) and d (g,) with V'PV = I and V'gV = diag(d); None where P is not positive definite."""
+    try:
+        factor = np.linalg.cholesky(precision)
+    except np.linalg.LinAlgError:
+        return None
+    half = linalg.solve_triangular(factor, inter, lower=True)
+    middle = linalg.solve_triangular(factor, half.T, lower=True)
+    strength, rotation = np.linalg.eigh((middle + middle.T) / 2)
+    return linalg.solve_triangular(factor, rotation, lower=True, trans="T"), strength
+
+
+def _diagonalised(measure: Spectrum, precision: np.ndarray, inter: np.ndarray) -> _Point | None:
+    """None outside the model."""
+    found = diagonalise(precision, inter)
+    if found is None:
+        return None
+    combinations, strength = found
+    stiffness = 1 - 2 * np.outer(measure.nodes, strength)
+    # Linear in j: positive at both ends of the spectrum is positive in between.
+    if not (stiffness[[0, -1]] > 0).all():
+        return None
+    log_det = np.linalg.slogdet(precision)[1] + (measure.weights @ np.log(stiffness)).sum()
+    inverse = combinations.T @ precision
+    return _Point(precision, inter, combinations, inverse, 1 / stiffness, log_det, measure)
+
+
+def _loss(observed: FieldStatistics, point: _Point) -> float:
+    energy = (point.precision * observed.intra).sum() / 2 - (point.inter * observed.inter).sum()
+    return float(energy - point.log_det / 2)
+
+
+def _newton_direction(observed: FieldStatistics, point: _Point):
+    """Newton step (P, g) and its squared decrement, from the 2 x 2 blocks."""
+    variance, covariance = point.moments()
+    for_precision = point.inverse @ (observed.intra - variance) @ point.inverse.T
+    for_inter = 2 * point.inverse @ (covariance - observed.inter) @ point.inverse.T
+    a, b, c = point.curvature()
+    determinant = a * c - b * b
+    # Without interaction nothing says what the forces between cells are; they stay.
+    solvable = determinant > 1e-14 * np.abs(a * c)
+    determinant = np.where(solvable, determinant, 1)
+    step_precision = -np.where(
+        solvable, (c * for_precision - b * for_inter) / determinant, for_precision / a
+    )
+    step_inter = -np.where(solvable, (a * for_inter - b * for_precision) / determinant, 0)
+    decrement = -(step_precision * for_precision + step_inter * for_inter).sum() / 2
+    back = point.inverse
+    return back.T @ step_precision @ back, back.T @ step_inter @ back, float(decrement)
+
+
+def _newton(observed, precision, inter, _, tolerance):
+    """Newton steps with backtracking: convex, and infinite at the border, so they end at the one optimum."""
+    point = _diagonalised(observed.spectrum, precision, inter)
+    loss, history = _loss(observed, point), []
+    for step in range(_MAX_STEPS):
+        for_precision, for_inter, decrement = _newton_direction(observed, point)
+        history.append({"epoch": step, "loss": loss, "decrement": decrement})
+        for halvings in range(_MAX_HALVINGS):
+            size = 0.5**halvings
+            trial = _diagonalised(
+                observed.spectrum,
+                _symmetric(point.precision + size * for_precision),
+                _symmetric(point.inter + size * for_inter),
+            )
+            reached = np.inf if trial is None else _loss(observed, trial)
+            # Near the optimum the gain drowns in rounding.
+            if reached <= loss - 0.1 * size * decrement + 1e-12 * abs(loss):
+                break
+        else:
+            break
+        point, loss = trial, reached
+        # The step from here squares what is left, so that it is taken before the end.
+        if decrement <= tolerance:
+            return point.precision, point.inter, history
+    raise InputError(
+        "inference: the field has no finite optimum for these cells, some combination of genes is the same in all "
+        "neighbours; give ridge, for example 0.01."
+    )
+
+
+def _proximal(observed, precision, inter, l1, tolerance):
+    """Accelerated proximal gradient (Beck and Teboulle 2009) with backtracking and restarts, for the l1 penalty."""
+    free = np.eye(len(precision), dtype=bool)
+    point = _diagonalised(observed.spectrum, precision, inter)
+    ahead, momentum, size, history = point, 1.0, 1.0, []
+    for step in range(_L1_STEPS):
+        loss = _loss(observed, ahead)
+        variance, covariance = ahead.moments()
+        # P = lambda I - 2 g': the penalty on g' is half of that on P.
+        gradients = (observed.intra - variance) / 2, covariance - observed.inter
+        while True:
+            new_precision = ahead.precision - size * gradients[0]
+            new_precision = np.where(free, new_precision, _shrunk(new_precision, size * l1 / 2))
+            new_inter = _shrunk(ahead.inter - size * gradients[1], size * l1)
+            trial = _diagonalised(observed.spectrum, new_precision, new_inter)
+            if trial is not None:
+                moves = new_precision - ahead.precision, new_inter - ahead.inter
+                square = sum((move**2).sum() for move in moves)
+                bound = loss + sum((g * m).sum() for g, m in zip(gradients, moves, strict=True))
+                if _loss(observed, trial) <= bound + square / (2 * size) + 1e-12 * abs(loss):
+                    break
+            size /= 2
+        penalty = l1 * (np.abs(new_inter).sum() + np.abs(new_precision[~free]).sum() / 2)
+        history.append({"epoch": step, "loss": _loss(observed, trial) + penalty})
+        if square / size <= tolerance * 1e-2:
+            return trial.precision, trial.inter, history
+        faster = (1 + np.sqrt(1 + 4 * momentum**2)) / 2
+        worse = len(history) > 1 and history[-1]["loss"] > history[-2]["loss"]
+        push = 0.0 if worse else (momentum - 1) / faster
+        momentum = 1.0 if worse else faster
+        ahead = _diagonalised(
+            observed.spectrum,
+            trial.precision + push * (trial.precision - point.precision),
+            trial.inter + push * (trial.inter - point.inter),
+        )
+        # A push beyond the border starts anew from where we stand.
+        if ahead is None:
+            ahead, momentum = trial, 1.0
+        point = trial
+        size *= 1.1
+    return point.precision, point.inter, history
+
+
+def _shrunk(forces: np.ndarray, by: float) -> np.ndarray:
+    return np.sign(forces) * np.maximum(np.abs(forces) - by, 0)
+
+
+def _standard_errors(observed, precision, inter, cells_each) -> tuple[np.ndarray, np.ndarray]:
+    """Standard errors of P and g from the inverse Fisher information, exact, by matrix products.
+
+    In the combinations the estimates of the pairs are independent with covariance (block)^-1 / n, twice that on the
+    diagonal. Back in genes, x_ab = sum_cd W_ac z_cd W_bd, W = V^-T.
+    """
+    point = _diagonalised(observed.spectrum, precision, inter)
+    a, b, c = point.curvature()
+    determinant = a * c - b * b
+    solvable = determinant > 1e-14 * np.abs(a * c)
+    determinant = np.where(solvable, determinant, 1)
+    cells = observed.n_cells * cells_each
+    of_precision = np.where(solvable, c / determinant, 1 / a) / cells
+    # Nothing is known of forces between cells that never met.
+    of_inter = np.where(solvable, a / determinant, np.inf) / cells
+    back = point.inverse.T
+    return (
+        np.sqrt(_variance_of_entries(back, of_precision)),
+        np.sqrt(_variance_of_entries(back, of_inter))
+        if solvable.all()
+        else np.full_like(inter, np.inf),
+    )
+
+
+def _variance_of_entries(back: np.ndarray, variance: np.ndarray) -> np.ndarray:
+    """Variances of W z W' for symmetric z with independent entries: `variance` off, twice it on the diagonal.
+
+    Var(x_ab) = sum_cd variance_cd (W_ac^2 W_bd^2 + W_ac W_bc W_ad W_bd), both sums over all c, d.
+    """
+    squares = back**2
+    first, second = squares @ variance @ squares.T, np.zeros_like(back)
+    for row in range(len(back)):
+        product = back[row:] * back[row]
+        second[row, row:] = ((product @ variance) * product).sum(axis=1)
+    return first + np.triu(second) + np.triu(second, 1).T
+
+
+def _first(unit, start, scale):
+    """Standardised P and g to start from: cells without forces between them, or what was given."""
+    if start is None:
+        precision, inter = np.linalg.inv(unit.intra), np.zeros_like(unit.inter)
+        return _symmetric(precision), inter
+    precision, inter = precision_of(*start)
+    precision, inter = precision * np.outer(scale, scale), inter * np.outer(scale, scale)
+    if _diagonalised(unit.spectrum, precision, inter) is None:
+        raise InputError(
+            "inference: with the forces to start from the tissue has no finite variance; scale them down."
+        )
+    return precision, inter
+
+
+def _refuse_collinear(correlation: np.ndarray) -> None:
+    smallest = np.linalg.eigvalsh(correlation)[0]
+    if smallest <= 1e-10:
+        raise InputError(
+            f"inference: the {len(correlation)} genes are linear combinations of each other in these cells (smallest "
+            f"eigenvalue of their correlation {smallest:.1e}); give more cells, fewer genes, or ridge, for example 0.01."
+        )
+
+
+def _symmetric(matrix: np.ndarray) -> np.ndarray:
+    return (matrix + matrix.T) / 2
