@@ -61,6 +61,7 @@ FIGURE_CAPTIONS = {
     "figure_cellina_2.rst": {"slide": "slide_0"},
     "learning_curves.rst": {"protocol": "as_run"},
     "tables.rst": {},
+    "shapes.rst": {"slide": "slide_0"},
 }
 
 

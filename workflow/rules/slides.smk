@@ -1,40 +1,38 @@
 # From a source to a checked slide, its graph and its folds.
 
 
-rule download:
-    output:
-        "results/downloads/{dataset}.h5ad",
-    log:
-        "results/logs/download/{dataset}.log",
-    benchmark:
-        "results/benchmarks/download/{dataset}.tsv"
-    conda:
-        "../../envs/core.yaml"
-    params:
-        url=lambda w: dataset_of(w)["path"],
-        sha256=lambda w: dataset_of(w)["sha256"],
-    script:
-        "../scripts/download.py"
-
-
 rule prepare:
     input:
-        source_of,
+        lambda w: [*files_of(w).values(), *labels_of(w)],
     output:
-        "results/slides/{dataset}/{slide}.h5ad",
+        slide="results/slides/{dataset}/{slide}.h5ad",
+        shapes=report(
+            "results/slides/{dataset}/{slide}.shapes.tsv",
+            caption="../report/shapes.rst",
+            category="{dataset}",
+            labels={"result": "shapes", "slide": "{slide}"},
+        ),
     log:
         "results/logs/prepare/{dataset}/{slide}.log",
     benchmark:
         "results/benchmarks/prepare/{dataset}/{slide}.tsv"
     conda:
         "../../envs/core.yaml"
+    resources:
+        mem_mb=memory_of_preparation,
     params:
+        files=files_of,
         dataset=part_of_dataset(
             "source",
+            "kind",
             "path",
+            "files",
             "sha256",
             "simulation",
+            "field",
+            "lesions",
             "layer",
+            "labels",
             "columns",
             "spatial",
             "unit_um",

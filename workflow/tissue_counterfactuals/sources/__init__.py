@@ -1,1 +1,195 @@
-"""Readers: one file per raw layout, each ending in a checked slide."""
+"""Readers: one file per raw layout, each ending in a slide; this is the table of them.
+
+The adapter of a source is the module of its name in this package. It defines
+
+    read(files, dataset, samples) -> AnnData        a slide, every filter in its provenance
+    samples(files, dataset) -> list[str]            the samples there are, without reading any counts
+    locate(folder) -> dict[str, Path]               only where the layout is a folder: its files by their roles
+    left_out() -> dict[str, str]                    only where published slides are not used: which, and why
+
+`files` says which file plays which role: {"h5ad": Path(...)}. Where each sample has files of its own the key is
+"sample/role": {"KP_1/matrix": Path(...), "KP_1/positions": Path(...), ...}. `dataset` is the data set's entry in a
+configuration from `load_config`; `samples` are the samples to read, None for all. Planning a run calls `samples` in
+every job, so an adapter imports what is slow to import (anndata, scanpy) only inside `read`.
+
+An adapter whose files are too large for memory also defines `stored(files, dataset, samples) -> StoredSlide`: the same
+slide with its counts still in the file, which `prepare_slide` then filters block by block.
+"""
+
+import importlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from tissue_counterfactuals.errors import InputError
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from tissue_counterfactuals.sources.stored import StoredSlide
+
+# Small facts about the data sets: label tables, published shapes, where the files are.
+RESOURCES = Path(__file__).resolve().parents[3] / "resources"
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A raw layout that can be read.
+
+    Attributes:
+        files: role -> whether the layout cannot be read without a file of that role.
+        description: what the files are; it begins the line of the source in the documentation.
+        published: the data set of resources/datasets.tsv whose published shapes hold for every file of this layout;
+            None where the layout says nothing about whose data it is.
+    """
+
+    name: str
+    files: dict[str, bool]
+    description: str
+    published: str | None = None
+
+    @property
+    def adapter(self) -> ModuleType:
+        """The module that reads the layout, imported when first asked for."""
+        return importlib.import_module(f"{__name__}.{self.name}")
+
+    def open(
+        self, files: dict[str, str | Path], dataset: dict, samples: list[str] | None
+    ) -> "AnnData | StoredSlide":
+        """The slide that the files hold, with its counts still in the file where the adapter can do that.
+
+        Raises:
+            InputError: a file is missing or is not what it must be.
+        """
+        files = {key: Path(path) for key, path in files.items()}
+        self.check_files(files, f"source {self.name}")
+        opened = getattr(self.adapter, "stored", self.adapter.read)
+        return opened(files, dataset, samples)
+
+    def locate(self, path: str | Path) -> dict[str, Path]:
+        """The files of a user's own copy, by role: the file itself, or what the adapter knows in a folder.
+
+        Raises:
+            InputError: there is nothing at `path`, or it is a folder where a file is wanted or the reverse.
+        """
+        path = Path(path)
+        if not path.exists():
+            raise InputError(f"file {path}: there is no such file or folder; check the path.")
+        if path.is_dir():
+            if not hasattr(self.adapter, "locate"):
+                raise InputError(
+                    f"file {path}: it is a folder, but source {self.name} reads a file; name the file itself."
+                )
+            return self.check_files(self.adapter.locate(path), f"folder {path}")
+        required = [role for role, needed in self.files.items() if needed]
+        if len(required) != 1:
+            raise InputError(
+                f"file {path}: source {self.name} reads a folder with {', '.join(required)}; name the folder."
+            )
+        return {required[0]: path}
+
+    def left_out(self) -> dict[str, str]:
+        """Slides that are read only where a configuration names them under samples -> why."""
+        return getattr(self.adapter, "left_out", dict)()
+
+    def check_files(self, files: dict[str, Path], where: str) -> dict[str, Path]:
+        """The files again, if every sample has the required roles and no role is unknown.
+
+        Raises:
+            InputError: a role is missing or unknown.
+        """
+        for sample, own in files_by_sample(files).items():
+            of_sample = f" of sample {sample!r}" if sample else ""
+            for role in own:
+                if role not in self.files:
+                    raise InputError(
+                        f"{where}: source {self.name} has no file of the role {role!r}; its roles are "
+                        f"{', '.join(self.files)}."
+                    )
+            for role in (role for role, needed in self.files.items() if needed):
+                if role not in own:
+                    raise InputError(
+                        f"{where}: the file {role!r}{of_sample}, without which source {self.name} cannot be read, "
+                        "is missing; fetch it and put it beside the others."
+                    )
+        if not files:
+            raise InputError(
+                f"{where}: it holds no file that source {self.name} reads ({', '.join(self.files)}); check the path."
+            )
+        return files
+
+
+def files_by_sample(files: dict[str, Path]) -> dict[str, dict[str, Path]]:
+    """Sample -> role -> file; the sample is "" for files that belong to the data set as a whole."""
+    grouped: dict[str, dict[str, Path]] = {}
+    for key, path in files.items():
+        sample, _, role = key.rpartition("/")
+        grouped.setdefault(sample, {})[role] = Path(path)
+    return grouped
+
+
+def files_of_samples(files: dict[str, Path], samples: list[str] | None) -> dict[str, Path]:
+    """The files of some samples, and those that belong to the data set as a whole."""
+    if samples is None:
+        return files
+    return {key: path for key, path in files.items() if key.rpartition("/")[0] in ("", *samples)}
+
+
+def _table(readers: Iterable[Reader]) -> dict[str, Reader]:
+    return {reader.name: reader for reader in readers}
+
+
+READERS = _table(
+    [
+        Reader("h5ad", {"h5ad": True}, "any AnnData file with raw counts"),
+        Reader(
+            "cosmx_crc",
+            {"h5ad": True},
+            "colorectal cancer, CosMx whole transcriptome, a file per slide (Crowell et al. 2025)",
+            published="crc_cosmx",
+        ),
+        Reader(
+            "merfish_brain",
+            {"h5ad": True},
+            "whole mouse brain, MERFISH, as CELLxGENE gives it (Zhang et al. 2023)",
+            published="brain_merfish",
+        ),
+        Reader(
+            "fetal_spleen",
+            {"h5ad": True},
+            "fetal spleen, Visium, log-normalised (Suo et al. 2022)",
+            published="spleen_visium",
+        ),
+        Reader(
+            "xenium",
+            {"matrix": True, "cells": True},
+            "Xenium output bundle: cell_feature_matrix.h5 and cells.csv.gz or cells.parquet",
+        ),
+        Reader(
+            "visium",
+            {"matrix": True, "positions": True, "scalefactors": False},
+            "Space Ranger output folder",
+        ),
+        Reader(
+            "visium_perturbmap",
+            {
+                "matrix": True,
+                "positions": True,
+                "annotation": True,
+                "off_tissue": True,
+                "scalefactors": False,
+            },
+            "Perturb-map, Visium, as GEO ships it (GSE193460, Dhainaut et al. 2022)",
+            published="perturbmap_visium",
+        ),
+        Reader("spatialdata", {"zarr": True}, "SpatialData zarr store"),
+        Reader(
+            "cosmx_flat",
+            {"matrix": True, "metadata": True, "fov_positions": False},
+            "folder of CosMx flat files (AtoMx)",
+        ),
+        Reader("merscope", {"matrix": True, "metadata": True}, "MERSCOPE output folder"),
+    ]
+)

@@ -1,176 +1,351 @@
-"""Download one file: resumable, checked, and only ever present under its name when whole."""
+"""A data file as the table names it: from the folder of downloads, a shared folder, one filled by hand, or the network.
 
-import hashlib
-import time
+    what is asked for -> where it is -> is it the right one? -> the lock -> a link in the results
+
+The bytes lie in `downloads.folder` or stay where they were found; results hold links only, so that cleaning them up
+costs no download. A file has its name only when it is whole and checked, and a good one goes only when a better one is
+there.
+"""
+
+import json
+import os
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
-import requests
-
-from tissue_counterfactuals.errors import InputError
-
-_CHUNK = 1 << 16  # what a break can lose
-_TIMEOUT_S = (15, 60)  # to connect, and between two pieces of the body
-_HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
-_HDF5_SUFFIXES = (".h5ad", ".h5", ".hdf5")
-
-
-_NO_ADDRESS = (
-    requests.exceptions.InvalidURL,
-    requests.exceptions.InvalidSchema,
-    requests.exceptions.MissingSchema,
+from tissue_counterfactuals.downloads.copies import find_copies
+from tissue_counterfactuals.downloads.formats import digest_of, format_fault
+from tissue_counterfactuals.downloads.lockfile import Lock, Locked, alone
+from tissue_counterfactuals.downloads.progress import Progress, say, show_size
+from tissue_counterfactuals.downloads.remote_zip import extract, locate, unpack
+from tissue_counterfactuals.downloads.transfer import (
+    NoRanges,
+    Patience,
+    Unavailable,
+    check_space,
+    discard,
+    transfer,
+    web_page,
 )
+from tissue_counterfactuals.errors import InputError
+from tissue_counterfactuals.resources import DataFile, file_name, read_datasets
 
 
-class _Interrupted(Exception):
-    """The transfer broke off in a way that another attempt may mend; the message says how."""
+def obtain(file: DataFile, settings: dict, output: str | Path) -> Path:
+    """Have a file, and make `output` a link to it.
 
-
-def fetch(
-    url: str,
-    path: str | Path,
-    sha256: str | None = None,
-    attempts: int = 5,
-    backoff_s: float = 2.0,
-) -> Path:
-    """Download `url` to `path`, going on with a partial download where the server allows it.
-
-    The body grows in `<name>.part` and is renamed after its length, checksum and format have been checked, so a
-    file of that name is always whole; one that is already there is kept if its checksum (where given) fits.
+    Looked for in this order: the folder of downloads, the shared folder (`cache`), the folder filled by hand
+    (`offline`; with it nothing is fetched), the addresses of the table. It is checked against the table and against
+    the lock; a file that the lock does not know yet is entered there.
 
     Args:
-        sha256: hexadecimal digest that the file must have.
-        attempts: how many interruptions in a row, without a byte gained, to put up with; the wait doubles with
-            each from `backoff_s` seconds.
+        settings: the block `downloads` of a configuration.
     Returns:
-        The path.
+        Where the bytes lie.
     Raises:
-        InputError: wrong address, refused, interrupted too often, or not the file that was asked for.
+        InputError: it cannot be had, or it is not the file that was asked for; nothing good has been touched.
     """
-    path = Path(path)
-    if path.exists() and (sha256 is None or sha256 == sha256_of(path)):
-        return path
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    failures = furthest = 0
-    while True:
-        try:
-            _transfer(url, part)
-            break
-        except (_Interrupted, requests.RequestException) as error:
-            if isinstance(error, _NO_ADDRESS):
-                raise InputError(f"download: {url} is no valid http(s) address.") from error
-            reached = part.stat().st_size if part.exists() else 0
-            # As long as the file grows, it is worth going on.
-            failures = 0 if reached > furthest else failures + 1
-            furthest = max(furthest, reached)
-            if failures >= attempts:
-                raise InputError(
-                    f"download: {url} broke off, {failures} times without progress ({_reason(error)}); run again "
-                    f"to go on from {reached:,} bytes, or put the file at {path} yourself."
-                ) from error
-            time.sleep(backoff_s * 2**failures)
-    try:
-        _check(part, url, path, sha256)
-    except InputError:
-        _discard(part)
-        raise
-    part.replace(path)
-    _discard(part)
-    return path
+    task = _Task(file, settings)
+    with alone(task.place):
+        found = task.on_disk() or task.by_hand() or task.download()
+        task.accept(found)
+        if found != task.place:
+            say(f"{file.key}: used in place, {found}")
+    link(found, Path(output), absolute=found != task.place)
+    return found
+
+
+def check_unchanged(paths: list[str | Path], settings: dict) -> None:
+    """Refuse links made by `obtain` whose bytes have been changed since: a shared folder is not ours.
+
+    A file is read again only if its size or time have changed. Paths of other files are passed over.
+
+    Raises:
+        InputError: the first file that is not what it was.
+    """
+    lock = Lock(settings["lock"])
+    for path in map(Path, paths):
+        dataset, name = path.parent.name, path.name
+        locked = lock.find(dataset, name) if path.is_symlink() else None
+        if locked is None:
+            continue
+        stamp = _Stamp(Path(settings["folder"]) / dataset / name)
+        if fault := _Expected.first(locked, lock.path).fault(path, stamp):
+            raise InputError(f"file {path.resolve()} {fault}")
 
 
 def sha256_of(path: str | Path) -> str:
     """Hexadecimal SHA-256 of a file."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return digest_of(path, "sha256")
 
 
-def _reason(error: Exception) -> str:
-    """Why a transfer broke off, in words; those of the libraries below are long and nested."""
-    if isinstance(error, requests.Timeout):
-        return "no answer in time"
-    if isinstance(error, requests.ConnectionError):
-        return "no connection"
-    if isinstance(error, requests.RequestException):
-        return "the connection was lost"
-    return str(error)
+def link(target: Path, output: Path, absolute: bool = True) -> None:
+    """Make `output` a link to `target` in one step; a relative one survives a move of the folder that holds both."""
+    output.parent.mkdir(parents=True, exist_ok=True)
+    text = target.resolve() if absolute else os.path.relpath(target, output.parent)
+    temporary = output.with_name(f".{output.name}.link")
+    temporary.unlink(missing_ok=True)
+    temporary.symlink_to(text)
+    temporary.replace(output)
 
 
-def _transfer(url: str, part: Path) -> None:
-    """Bring the partial file to its full length, or raise."""
-    tag = _tag_file(part)
-    headers = {"Accept-Encoding": "identity"}
-    start = part.stat().st_size if part.exists() and tag.exists() else 0
-    if start:
-        # If-Range: the server sends the rest only if its file is still the one that we began with.
-        headers |= {"Range": f"bytes={start}-", "If-Range": tag.read_text()}
-    with requests.get(url, headers=headers, stream=True, timeout=_TIMEOUT_S) as response:
-        if response.status_code == 416:
-            # Nothing lies behind what we have: it is whole, or longer than the server's file.
-            if response.headers.get("Content-Range") == f"bytes */{start}":
-                return
-            _discard(part)
-            raise _Interrupted("the partial file does not fit the server's")
-        _refuse(response, url)
-        if response.status_code != 206:
-            start = 0
-            _discard(part)
-            _keep_tag(response, tag)
-        with open(part, "ab") as file:
-            for chunk in response.iter_content(_CHUNK):
-                file.write(chunk)
-        length = response.headers.get("Content-Length")
-        if length is not None and part.stat().st_size != start + int(length):
-            raise _Interrupted(f"{part.stat().st_size:,} of {start + int(length):,} bytes came")
+class _Stamp:
+    """Remembers that a file was read and what its checksums were, so that gigabytes are read once."""
+
+    def __init__(self, place: Path):
+        self.path = place.with_name(f".{place.name}.checked")
+
+    def digest(self, path: Path, algorithm: str) -> str:
+        state = path.stat()
+        # Not the path: a partial file that becomes the whole one is not read again.
+        identity = [state.st_ino, state.st_size, state.st_mtime_ns]
+        try:
+            known = json.loads(self.path.read_text())
+        except (OSError, ValueError):
+            known = {}
+        if known.get("identity") != identity:
+            known = {"identity": identity}
+        if algorithm not in known:
+            if state.st_size > 1 << 30:
+                say(f"{path.name}: reading {show_size(state.st_size)} to check them, once")
+            known[algorithm] = digest_of(path, algorithm)
+            with suppress(OSError):  # what cannot be remembered is read again
+                temporary = self.path.with_name(self.path.name + ".new")
+                temporary.write_text(json.dumps(known))
+                temporary.replace(self.path)
+        return known[algorithm]
 
 
-def _refuse(response: requests.Response, url: str) -> None:
-    status = response.status_code
-    if status in (408, 425, 429) or status >= 500:
-        raise _Interrupted(f"the server answered {status} {response.reason}")
-    if status >= 400:
-        raise InputError(
-            f"download: {url} cannot be had, the server answered {status} {response.reason}; check the address."
+@dataclass(frozen=True)
+class _Expected:
+    """What a file must be; `remedy` says what to do if it is not."""
+
+    size: int | None
+    md5: str
+    sha256: str
+    remedy: str
+
+    @classmethod
+    def published(cls, file: DataFile) -> "_Expected":
+        """As the table of data sets, or the configuration, has it."""
+        remedy = "the file was changed or damaged, run again or correct the table or configuration."
+        return cls(file.size, file.md5, file.sha256, remedy)
+
+    @classmethod
+    def first(cls, locked: Locked, lock: Path) -> "_Expected":
+        """As it was when first fetched."""
+        remedy = (
+            f"it has changed since {locked.first_fetched}: bring the old file back, or delete its line in {lock} to "
+            "accept this one."
         )
-    if response.headers.get("Content-Type", "").startswith("text/html"):
-        raise _web_page(url)
+        return cls(locked.size, "", locked.sha256, remedy)
+
+    def fault(self, path: Path, stamp: _Stamp) -> str | None:
+        """The end of a sentence that says how a file differs and what to do; None if it does not."""
+        if fault := self.size_fault(path.stat().st_size):
+            return fault
+        for algorithm, name in (("md5", "MD5"), ("sha256", "SHA-256")):
+            wanted = getattr(self, algorithm)
+            if wanted and (found := stamp.digest(path, algorithm)) != wanted:
+                return f"has the {name} {found}, but {wanted} is expected; {self.remedy}"
+        return None
+
+    def size_fault(self, size: int) -> str | None:
+        """The same for its number of bytes alone."""
+        if self.size in (None, size):
+            return None
+        return f"has {size:,} bytes, but {self.size:,} are expected; {self.remedy}"
 
 
-def _check(part: Path, url: str, path: Path, sha256: str | None) -> None:
-    with open(part, "rb") as file:
-        beginning = file.read(512)
-    if beginning.lstrip().lower().startswith((b"<!doctype html", b"<html")):
-        raise _web_page(url)
-    if path.suffix in _HDF5_SUFFIXES and not beginning.startswith(_HDF5_MAGIC):
-        raise InputError(
-            f"download: {url} is no HDF5 file, as {path.name} must be; check the address."
+class _Task:
+    """One file, and where it could come from."""
+
+    def __init__(self, file: DataFile, settings: dict):
+        self.file, self.settings = file, settings
+        self.place = Path(settings["folder"]) / file.dataset / file.file
+        self.part = self.place.with_name(self.place.name + ".part")
+        self.stretch = self.place.with_name(self.part.name + ".packed")  # of an archive
+        self.stamp = _Stamp(self.place)
+        self.lock = Lock(settings["lock"])
+        self.patience = Patience(settings["attempts"], settings["timeout_s"], settings["backoff_s"])
+        self.progress = Progress(file.key)
+        self.origin = str(self.place)
+        self.misfit = ""  # what was wrong with the first copy that did not fit
+        self.expected = [_Expected.published(file)]
+        self.locked = self.lock.find(file.dataset, file.file)
+        if self.locked is not None:
+            self.expected.append(_Expected.first(self.locked, self.lock.path))
+
+    def on_disk(self) -> Path | None:
+        """A copy that fits, in the folder of downloads or in the shared folder."""
+        copies = [self.place] if self.place.is_file() else []
+        if self.settings["cache"] is not None:
+            copies += self._copies(self.settings["cache"])
+        return self._first_fitting(copies)
+
+    def by_hand(self) -> Path | None:
+        """The copy in the folder that the user filled; with one configured, nothing else will do."""
+        folder = self.settings["offline"]
+        if folder is None:
+            return None
+        found = self._first_fitting(self._copies(folder))
+        if found is None:
+            raise InputError(
+                self.misfit
+                or f"download: {self.file.key} is not in the folder {folder} (downloads.offline); "
+                f"{self._instructions()} and put it there as {self.file.file}."
+            )
+        return found
+
+    def download(self) -> Path:
+        """Fetch it from the first address that gives it."""
+        if not self.file.addresses:
+            raise InputError(
+                self.misfit
+                or f"download: no address is known for {self.file.key}; {self._instructions()} and put it at "
+                f"{self.place}."
+            )
+        failures = []
+        for url in self.file.addresses:
+            try:
+                self._fetch(url)
+                self.origin = url
+                return self.place
+            except Unavailable as error:
+                say(str(error))
+                failures.append((url, error))
+        if len(failures) == 1:
+            raise self._with_instructions(failures[0][1])
+        tried = ", ".join(f"{url} ({error.reason})" for url, error in failures)
+        raise self._with_instructions(
+            InputError(
+                f"download: {self.file.key} cannot be had from any of its addresses: {tried}."
+            )
         )
-    if sha256 is not None and (found := sha256_of(part)) != sha256:
-        raise InputError(
-            f"download: {url} has the SHA-256 {found}, but {sha256} is expected; the file was changed or damaged, "
-            "run again or correct sha256."
+
+    def accept(self, found: Path) -> None:
+        """Enter a file into the lock if it is new there."""
+        discard(self.part)
+        discard(self.stretch)
+        if self.locked is None:
+            size, digest = found.stat().st_size, self.stamp.digest(found, "sha256")
+            self.lock.record(self.file.dataset, self.file.file, size, digest, self.origin)
+            say(
+                f"{self.file.key}: {show_size(size)}, SHA-256 {digest}, entered in {self.lock.path}"
+            )
+
+    # --- one address ---
+
+    def _fetch(self, url: str) -> None:
+        self.place.parent.mkdir(parents=True, exist_ok=True)
+        if self.file.member:
+            self._fetch_member(url)
+        else:
+            transfer(
+                url,
+                self.part,
+                self.patience,
+                lambda size: self._refuse(url, [e.size_fault(size) for e in self.expected]),
+                progress=self.progress,
+            )
+        try:
+            self._check_part(url)
+        except InputError:
+            discard(self.part)
+            raise
+        with open(self.part, "rb") as file:
+            os.fsync(file.fileno())
+        self.part.replace(self.place)
+
+    def _check_part(self, url: str) -> None:
+        fault = format_fault(self.part, self.file.file)
+        if fault and "web page" in fault:
+            raise web_page(url)
+        if fault:
+            raise Unavailable(f"download: {url} {fault}; check the address.", fault)
+        self._refuse(url, [self._fault(self.part)])
+
+    def _refuse(self, url: str, faults: list[str | None]) -> None:
+        for fault in filter(None, faults):
+            raise Unavailable(f"download: {url} {fault}", fault.partition(";")[0])
+
+    def _fault(self, path: Path) -> str | None:
+        return next(filter(None, (e.fault(path, self.stamp) for e in self.expected)), None)
+
+    def _fetch_member(self, url: str) -> None:
+        try:
+            entry = locate(url, self.file.member, self.patience)
+            check_space(self.place.parent, entry.stored + entry.size)
+            span = (entry.first, entry.stored)
+            transfer(url, self.stretch, self.patience, span=span, progress=self.progress)
+        except NoRanges:
+            say(f"{url} is sent only as a whole: fetching all of it for {self.file.member}")
+            self._fetch_archive(url)
+            return
+        whole = unpack(self.stretch, entry, self.part)
+        discard(self.stretch)
+        if not whole:
+            discard(self.part)
+            raise Unavailable(
+                f"download: {self.file.member} in {url} does not have the checksum of the archive's own directory; "
+                "run again.",
+                "damaged on the way",
+            )
+
+    def _fetch_archive(self, url: str) -> None:
+        """The whole archive; it goes when every file of the table that lies in it has been unpacked."""
+        archive = self.place.with_name(file_name(url))
+        with alone(archive):
+            if not archive.is_file():
+                part = archive.with_name(archive.name + ".part")
+                transfer(url, part, self.patience, progress=self.progress)
+                fault = format_fault(part, archive.name)
+                wanted = self.file.archive_md5
+                if not fault and wanted and (found := digest_of(part, "md5")) != wanted:
+                    fault = f"has the MD5 {found}, but {wanted} is expected"
+                if fault:
+                    discard(part)
+                    raise Unavailable(f"download: {url} {fault}; check the address.", fault)
+                part.replace(archive)
+                discard(part)
+            extract(archive, self.file.member, self.part)
+            siblings = [
+                row.file
+                for row in read_datasets(self.settings["table"]).get(self.file.dataset, [])
+                if row.member and row.file != self.file.file and row.archive == archive.name
+            ]
+            if all(archive.with_name(name).is_file() for name in siblings):
+                archive.unlink()
+
+    # --- words and details ---
+
+    def _copies(self, folder: str) -> list[Path]:
+        size = next(filter(None, (e.size for e in self.expected)), None)
+        checked = any(e.md5 or e.sha256 for e in self.expected)
+        return find_copies(Path(folder), self.file, size, checked)
+
+    def _first_fitting(self, copies: list[Path]) -> Path | None:
+        for copy in copies:
+            packed = self.file.member and copy.name == self.file.archive
+            if packed:
+                extract(copy, self.file.member, self.part)
+            candidate = self.part if packed else copy
+            fault = format_fault(candidate, self.file.file)
+            fault = f"{fault}; fetch it again." if fault else self._fault(candidate)
+            if fault is None:
+                self.origin = str(copy)
+                return self.part.replace(self.place) if packed else copy
+            say(f"{self.file.key}: not used, file {copy} {fault}")
+            self.misfit = self.misfit or f"file {copy} {fault}"
+        return None
+
+    def _instructions(self) -> str:
+        return self.file.by_hand.rstrip(". ") or f"fetch {self.file.url} with a browser"
+
+    def _with_instructions(self, error: InputError) -> InputError:
+        if self.file.verified == "yes" or not self.file.by_hand:
+            return error
+        return InputError(
+            f"{str(error).rstrip('.')}; this address is not confirmed: {self._instructions()} and put it at "
+            f"{self.place}."
         )
-
-
-def _web_page(url: str) -> InputError:
-    return InputError(
-        f"download: {url} leads to a web page (HTML) and not to data; give the address of the file itself."
-    )
-
-
-def _tag_file(part: Path) -> Path:
-    return part.with_name(part.name + ".tag")
-
-
-def _keep_tag(response: requests.Response, tag: Path) -> None:
-    """Note which version of the file we begin with; without a strong validator a resume would be unsafe."""
-    validator = response.headers.get("ETag", "W/")
-    if validator.startswith("W/"):
-        validator = response.headers.get("Last-Modified", "")
-    if validator:
-        tag.write_text(validator)
-
-
-def _discard(part: Path) -> None:
-    part.unlink(missing_ok=True)
-    _tag_file(part).unlink(missing_ok=True)

@@ -1,15 +1,15 @@
 """Filters that every slide goes through before anything is computed on it."""
 
 import numpy as np
-import scanpy as sc
 from anndata import AnnData
 
 from tissue_counterfactuals.errors import InputError
-from tissue_counterfactuals.slide import check_slide, record_filter
+from tissue_counterfactuals.slide import check_slide, check_tables, record_filter
+from tissue_counterfactuals.sources.stored import StoredSlide, in_memory
 
 
 def prepare_slide(
-    slide: AnnData,
+    slide: AnnData | StoredSlide,
     min_counts_per_cell: int = 3,
     min_counts_per_gene: int = 3,
     n_top_genes: int | None = 2000,
@@ -20,58 +20,97 @@ def prepare_slide(
     `n_top_genes` highly variable genes (Seurat v3 on counts, as run in the authors' code; the paper says only
     "Seurat"), in the order in which they stand. None, or a slide with no more genes than that, keeps all genes.
 
+    Where the counts are too many for memory they are gone through in their file, block by block and once for each of
+    these steps; only the kept ones are loaded.
+
     Returns:
         A new slide; each filter stands in its provenance with the numbers of cells and genes before and after.
     Raises:
-        InputError: nothing is left, or the variable genes cannot be found.
+        InputError: nothing is left, a value is no count, or the variable genes cannot be found.
     """
-    provenance = dict(slide.uns["provenance"])
-    counts = slide.X
-    cells = np.asarray(counts.sum(axis=1)).ravel() >= min_counts_per_cell
-    # A product with the mask sums over the kept cells without a copy of them.
-    genes = counts.T @ cells.astype(np.float64) >= min_counts_per_gene
-    n_cells, n_genes = slide.shape
-    record_filter(
-        provenance,
-        f"at least {min_counts_per_cell} counts per cell",
-        (n_cells, n_genes),
-        (cells.sum(), n_genes),
-    )
-    record_filter(
-        provenance,
-        f"at least {min_counts_per_gene} counts per gene",
-        (cells.sum(), n_genes),
-        (cells.sum(), genes.sum()),
-    )
+    slide = in_memory(slide) if isinstance(slide, AnnData) else slide.settle()
+    frame, counts = slide.frame, slide.counts
+    name = str(frame.uns["provenance"].get("source", ""))
+    check_tables(frame, name)
+    n_cells, n_genes = frame.shape
+    totals, sums, squares = counts.survey()
+    cells = totals >= min_counts_per_cell
+    if not cells.all():
+        sums, squares = counts.gene_moments(cells)
+    genes = sums >= min_counts_per_gene
     if not cells.any() or not genes.any():
         raise InputError(
-            f"slide {provenance.get('source', '')}: no {'gene' if cells.any() else 'cell'} passes the filters; "
+            f"slide {name}: no {'gene' if cells.any() else 'cell'} passes the filters; "
             "lower preprocess.min_counts_per_cell and preprocess.min_counts_per_gene."
         )
-    prepared = slide[cells, genes].copy()
-    if n_top_genes is not None and n_top_genes < prepared.n_vars:
-        variable = _variable_genes(prepared, n_top_genes)
-        record_filter(
-            provenance,
-            f"{n_top_genes} most variable genes",
-            prepared.shape,
-            (prepared.n_obs, variable.sum()),
+    filters = [
+        (f"at least {min_counts_per_cell} counts per cell", n_cells, cells.sum(), n_genes, n_genes),
+        (
+            f"at least {min_counts_per_gene} counts per gene",
+            *[cells.sum()] * 2,
+            n_genes,
+            genes.sum(),
+        ),
+    ]
+    if n_top_genes is not None and n_top_genes < genes.sum():
+        variable = _variable_genes(slide, cells, genes, sums, squares, n_top_genes, name)
+        filters.append(
+            (f"{n_top_genes} most variable genes", *[cells.sum()] * 2, genes.sum(), n_top_genes)
         )
-        prepared = prepared[:, variable].copy()
-    prepared.uns["provenance"] = provenance
-    check_slide(prepared, str(provenance.get("source", "")))
+        genes = variable
+    prepared = slide.take(cells, genes)
+    for text, cells_before, cells_after, genes_before, genes_after in filters:
+        record_filter(
+            prepared.uns["provenance"],
+            text,
+            (cells_before, genes_before),
+            (cells_after, genes_after),
+        )
+    check_slide(prepared, name)
     return prepared
 
 
-def _variable_genes(slide: AnnData, n_top_genes: int) -> np.ndarray:
-    """Mask (genes,) of the most variable genes."""
+def _variable_genes(
+    slide: StoredSlide,
+    cells: np.ndarray,
+    genes: np.ndarray,
+    sums: np.ndarray,
+    squares: np.ndarray,
+    n_top_genes: int,
+    name: str,
+) -> np.ndarray:
+    """Mask (all genes,) of the most variable ones of `genes`: Seurat v3 (Stuart et al. 2019), from sums alone.
+
+    A gene's variance is compared with what the trend of log variance over log mean (loess of degree 2 over 30 % of
+    the genes) expects: counts are standardised with the expected standard deviation, limited to sqrt(n) of them
+    above the mean, and ranked by the variance that they then have.
+
+    Args:
+        sums, squares: (all genes,) of the counts of `cells` and of their squares.
+    """
+    from skmisc.loess import loess
+
+    n = cells.sum()
+    mean = sums[genes] / n
+    variance = np.maximum(squares[genes] - n * mean**2, 0) / (n - 1)
+    varies = variance > 0
+    expected = np.zeros(len(mean))
     try:
-        table = sc.pp.highly_variable_genes(
-            slide, flavor="seurat_v3", n_top_genes=n_top_genes, inplace=False
-        )
+        trend = loess(np.log10(mean[varies]), np.log10(variance[varies]), span=0.3, degree=2)
+        trend.fit()
     except ValueError as error:
         raise InputError(
-            f"slide {slide.uns['provenance'].get('source', '')}: the variable genes cannot be found, the fit of "
-            f"variance on mean failed ({error}); set preprocess.n_top_genes to null."
+            f"slide {name}: the variable genes cannot be found, the fit of variance on mean failed ({error}); set "
+            "preprocess.n_top_genes to null."
         ) from error
-    return table["highly_variable"].to_numpy()
+    expected[varies] = trend.outputs.fitted_values
+    deviation = np.sqrt(10**expected)
+    clip = np.full(len(genes), np.inf)
+    clip[genes] = deviation * np.sqrt(n) + mean
+    sums, squares = (moment[genes] for moment in slide.counts.gene_moments(cells, clip))
+    standardized = (n * mean**2 + squares - 2 * sums * mean) / ((n - 1) * deviation**2)
+    # Ranks by the very sorts that scanpy applies, so that ties fall the same way.
+    rank = np.argsort(np.argsort(-standardized))
+    chosen = np.zeros(len(genes), dtype=bool)
+    chosen[np.flatnonzero(genes)[rank < n_top_genes]] = True
+    return chosen

@@ -1,0 +1,462 @@
+"""Readers of bundles, each on a fixture in its true layout whose content is known in full."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import zarr
+
+from layouts import cosmx_flat, edit, merscope, spatialdata, visium, visium_perturbmap, xenium
+from tissue_counterfactuals.config import load_config
+from tissue_counterfactuals.errors import InputError
+from tissue_counterfactuals.slide import list_filters
+from tissue_counterfactuals.sources import READERS
+
+LAYOUTS = {
+    module.__name__.removeprefix("layouts."): module
+    for module in (cosmx_flat, merscope, spatialdata, visium, visium_perturbmap, xenium)
+}
+
+
+def read(entry, samples=None, **more):
+    """A slide, as the rule reads it."""
+    dataset = {"columns": {}} | entry | more
+    reader = READERS[dataset["source"]]
+    return reader.adapter.read(reader.locate(dataset["path"]), dataset, samples)
+
+
+def notes(slide):
+    return json.loads(slide.uns["provenance"]["notes"])
+
+
+def filters(slide):
+    return dict(
+        zip(list_filters(slide)["filter"], list_filters(slide).iloc[:, 1:].to_numpy().tolist(), strict=True)
+    )  # fmt: skip
+
+
+def assert_holds(slide, tissue, prefix="", labels=True, atol=1e-9):
+    """The slide is the tissue, cell by cell, however the files were ordered."""
+    ids = [prefix + cell for cell in tissue.cells]
+    assert sorted(slide.obs_names) == sorted(ids)
+    place = slide.obs_names.get_indexer(ids)
+    assert list(slide.var_names) == tissue.genes
+    np.testing.assert_array_equal(slide.X[place].toarray(), tissue.counts)
+    np.testing.assert_allclose(slide.obsm["spatial"][place], tissue.places_um, atol=atol)
+    assert (slide.X.dtype, slide.obsm["spatial"].dtype) == (np.float32, np.float64)
+    if labels:
+        assert list(slide.obs["cell_type"].iloc[place]) == list(tissue.cell_type)
+        assert list(slide.obs["domain"].iloc[place]) == list(tissue.domain)
+
+
+# --- each layout as it is ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("matrix", ["h5", "mtx"])
+@pytest.mark.parametrize("cells", ["csv.gz", "parquet"])
+@pytest.mark.parametrize("outs", [True, False])
+def test_xenium(tmp_path, matrix, cells, outs):
+    folder = tmp_path / "brain" / "outs" if outs else tmp_path / "brain"
+    tissue = xenium.write(folder, seed=3, matrix=matrix, cells=cells)
+    slide = read({"source": "xenium", "path": tmp_path / "brain", "labels": folder / "labels.csv"})
+    assert_holds(slide, tissue)
+    assert set(slide.obs["sample"]) == {"brain"}
+    name = "brain: features of the type Gene Expression"
+    assert filters(slide) == {name: [90, 90, 15, 12]}
+    assert any("stood in another order" in note for note in notes(slide))
+
+
+def test_xenium_without_labels_gets_one_for_all(tmp_path):
+    tissue = xenium.write(tmp_path / "a", labels=False)
+    slide = read({"source": "xenium", "path": tmp_path / "a"})
+    assert_holds(slide, tissue, labels=False)
+    assert set(slide.obs["cell_type"]) == {"cell"}
+    assert set(slide.obs["domain"]) == {"tissue"}
+    assert "a: no column 'domain': every cell has the domain 'tissue'" in notes(slide)
+
+
+def test_two_bundles_are_two_samples(tmp_path):
+    first = xenium.write(tmp_path / "both/left", seed=1)
+    second = xenium.write(tmp_path / "both/right", seed=2)
+    entry = {"source": "xenium", "path": tmp_path / "both"}
+    reader = READERS["xenium"]
+    files = reader.locate(entry["path"])
+    assert reader.adapter.samples(files, entry) == ["left", "right"]
+    slide = read(entry)
+    for name, tissue in (("left", first), ("right", second)):
+        own = slide[(slide.obs["sample"] == name).to_numpy()]
+        assert_holds(own, tissue, prefix=f"{name}_", labels=False)
+    assert_holds(read(entry, samples=["right"]), second, prefix="right_", labels=False)
+    with pytest.raises(InputError, match="samples names 'middle', which is not there; there are left, right"):  # fmt: skip
+        read(entry, samples=["middle"])
+
+
+def test_genes_that_not_all_samples_have_are_left_out_and_counted(tmp_path):
+    xenium.write(tmp_path / "both/left", seed=1)
+    xenium.write(tmp_path / "both/right", seed=2)
+
+    def rename(matrix):
+        names = matrix["features/name"][:]
+        names[3] = b"OTHER"
+        edit.replace(matrix["features"], "name", names)
+
+    edit.edit_10x(tmp_path / "both/right/cell_feature_matrix.h5", rename)
+    slide = read({"source": "xenium", "path": tmp_path / "both"})
+    assert "GENE3" not in slide.var_names
+    assert filters(slide)["genes of all samples"] == [180, 180, 12, 11]
+
+
+def test_the_real_bundle(real_data):
+    slide = read({"source": "xenium", "path": real_data / "xenium_small"})
+    cells = pd.read_csv(real_data / "xenium_small/cells.csv.gz", dtype={"cell_id": str})
+    assert list(slide.obs_names) == ["1", "2", "3", "4", "5", "6"]
+    assert list(slide.var_names[:3]) == ["ABCC11", "ACTA2", "ACTG2"]
+    np.testing.assert_allclose(
+        slide.obsm["spatial"],
+        cells.set_index("cell_id").loc[slide.obs_names, ["x_centroid", "y_centroid"]],
+    )
+    assert slide.X.sum() == 21
+
+
+@pytest.mark.parametrize("version", [1, 2, 3])
+@pytest.mark.parametrize("matrix", ["h5", "mtx"])
+def test_visium(tmp_path, version, matrix):
+    tissue = visium.write(tmp_path / "liver", seed=4, version=version, matrix=matrix)
+    slide = read(visium.entry(tmp_path / "liver"))
+    # Pixels are whole numbers, so a pitch fitted over the lattice is off by a thousandth at most.
+    assert_holds(slide, tissue, prefix="liver_", atol=2.0)
+    name = "liver: features of the type Gene Expression"
+    assert filters(slide) == {
+        name: [102, 102, 13, 12],
+        "liver: spots in tissue": [102, 100, 12, 12],
+    }
+    (decided,) = [note for note in notes(slide) if "100 um" in note]
+    assert decided == "liver: the lattice pitch of 137 pixels was taken for 100 um"
+
+
+def test_visium_samples_with_the_same_barcodes(tmp_path):
+    first = visium.write(tmp_path / "pair/a", seed=1)
+    second = visium.write(tmp_path / "pair/b", seed=2, version=1)
+    assert set(first.cells) & set(second.cells)
+    slide = read({"source": "visium", "path": tmp_path / "pair"})
+    for name, tissue in (("a", first), ("b", second)):
+        own = slide[(slide.obs["sample"] == name).to_numpy()]
+        assert_holds(own, tissue, prefix=f"{name}_", labels=False, atol=2.0)
+
+
+def test_visium_pixel_size_may_be_configured_or_stand_in_the_scale_factors(tmp_path):
+    tissue = visium.write(tmp_path / "a")
+    pixels = tissue.places_um / visium.UM_PER_PIXEL
+    tissue.places_um = pixels * 0.72
+    assert_holds(read(visium.entry(tmp_path / "a"), unit_um=0.72), tissue, prefix="a_")
+    path = tmp_path / "a/spatial/scalefactors_json.json"
+    path.write_text('{"microns_per_pixel": 0.25}')
+    tissue.places_um = pixels * 0.25
+    # No lattice of 100 um, but bins of Visium HD come so.
+    assert_holds(read(visium.entry(tmp_path / "a")), tissue, prefix="a_")
+
+
+def test_perturbmap(tmp_path):
+    tissue = visium_perturbmap.write(tmp_path / "geo", seed=2, doubled_symbols=2)
+    entry = visium_perturbmap.entry(tmp_path / "geo")
+    slide = read(entry)
+    assert set(slide.obs["sample"]) == {"KP_1", "KP_2"}
+    assert list(slide.var_names[-2:]) == [f"{gene}-1" for gene in tissue.genes[:2]]
+    assert slide.X[:, -2:].nnz == 0
+    assert slide.uns["provenance"]["repeated_symbols"] == "2"
+    assert_holds(slide[:, :-2], tissue, atol=2.0)
+    for section in ("KP_1", "KP_2"):
+        n = (slide.obs["sample"] == section).sum()
+        assert filters(slide)[f"{section}: spots not listed as off tissue"][:2] == [n + 3, n]
+    assert not any("joined by barcode" in note for note in notes(slide))
+    one = read(entry, samples=["KP_2"])
+    assert list(one.obs_names) == list(slide.obs_names[slide.obs["sample"] == "KP_2"])
+
+
+def test_perturbmap_annotation_in_another_order_is_joined_and_reported(tmp_path):
+    tissue = visium_perturbmap.write(tmp_path, n_sections=1)
+    edit.reverse_rows(tmp_path / visium_perturbmap.FILES[2])
+    slide = read(visium_perturbmap.entry(tmp_path))
+    assert_holds(slide, tissue, atol=2.0)
+    (note,) = [note for note in notes(slide) if "spot_annotation" in note]
+    assert "by position, as the authors of Celcomen do, labels would be mixed up" in note
+
+
+def test_perturbmap_off_tissue_list_without_header(tmp_path):
+    tissue = visium_perturbmap.write(tmp_path, n_sections=1)
+    path = tmp_path / visium_perturbmap.FILES[3]
+    edit.write_text(path, "\n".join(pd.read_csv(path)["barcode"]) + "\n")
+    assert_holds(read(visium_perturbmap.entry(tmp_path)), tissue, atol=2.0)
+
+
+@pytest.mark.parametrize("um_per_pixel", [0.12028, 0.18])
+def test_cosmx_flat_files(tmp_path, um_per_pixel):
+    tissue = cosmx_flat.write(tmp_path / "S1", seed=5, um_per_pixel=um_per_pixel)
+    slide = read(cosmx_flat.entry(tmp_path / "S1"))
+    assert_holds(slide, tissue)
+    assert filters(slide) == {
+        "S1: genes without control probes": [92, 92, 14, 12],
+        "S1: rows that are cells": [92, 90, 12, 12],
+    }
+    assert f"S1: one pixel is {um_per_pixel:g} um, as {cosmx_flat.POSITIONS} says in pixels and millimetres" in notes(slide)  # fmt: skip
+
+
+def test_cosmx_pixel_of_the_instrument_without_fields_of_view(tmp_path):
+    tissue = cosmx_flat.write(tmp_path / "S1", um_per_pixel=0.12028)
+    (tmp_path / "S1" / cosmx_flat.POSITIONS).unlink()
+    slide = read(cosmx_flat.entry(tmp_path / "S1"))
+    assert_holds(slide, tissue)
+    assert "S1: one pixel is 0.12028 um, as of the instrument" in notes(slide)
+
+
+def test_merscope_keeps_ids_of_nineteen_digits_apart(tmp_path):
+    tissue = merscope.write(tmp_path / "region_0", seed=6)
+    slide = read(merscope.entry(tmp_path / "region_0"))
+    assert_holds(slide, tissue)
+    assert filters(slide) == {"region_0: genes without control probes": [90, 90, 14, 12]}
+
+
+def test_dense_tables_are_read_in_blocks(tmp_path, monkeypatch):
+    from tissue_counterfactuals.sources import text_tables
+
+    tissue = merscope.write(tmp_path / "a")
+    monkeypatch.setattr(text_tables, "_BLOCK_BYTES", 400)
+    assert_holds(read(merscope.entry(tmp_path / "a")), tissue)
+
+
+@pytest.mark.parametrize("zarr_format", [3, 2])
+@pytest.mark.parametrize("polygons", [False, True])
+def test_spatialdata_places_from_shapes(tmp_path, polygons, zarr_format):
+    tissue = spatialdata.write(
+        tmp_path / "s.zarr", seed=7, polygons=polygons, zarr_format=zarr_format
+    )
+    slide = read(spatialdata.entry(tmp_path / "s.zarr"))
+    assert_holds(slide, tissue)
+    assert set(slide.obs["sample"]) == {"cells"}
+    assert "cells: coordinates are the centres of cells in the coordinate system 'global'" in notes(slide)  # fmt: skip
+
+
+def test_spatialdata_places_from_obsm_and_another_layer(tmp_path):
+    tissue = spatialdata.write(tmp_path / "s.zarr", obsm=True)
+
+    def move(data):
+        data.layers["counts"] = data.X.copy()
+        data.X = data.X.log1p()
+
+    edit.edit_anndata(tmp_path / "s.zarr/tables/table", move)
+    slide = read(spatialdata.entry(tmp_path / "s.zarr"), layer="counts")
+    assert_holds(slide, tissue)
+    assert notes(slide) == ["cells: coordinates are obsm['spatial']"]
+
+
+def axes(names, unit="unit"):
+    return [{"name": name, "type": "space", "unit": unit} for name in names]
+
+
+@pytest.mark.parametrize("system", ["global", "microns", "by unit"])
+def test_spatialdata_transformations(tmp_path, system):
+    """Scale by 0.4 and 0.6, then a quarter turn and a shift, written out by hand, on axes (y, x)."""
+    tissue = spatialdata.write(tmp_path / "s.zarr")
+    pixels = tissue.places_um / spatialdata.UM_PER_PIXEL
+    output = {"name": "aligned" if system == "by unit" else system, "axes": axes("yx", "micrometer" if system == "by unit" else "unit")}  # fmt: skip
+    ends = {"input": {"name": "yx", "axes": axes("yx")}, "output": output}
+    moved = {
+        "type": "sequence",
+        "transformations": [
+            {"type": "scale", "scale": [0.6, 0.4]} | ends,
+            {"type": "affine", "affine": [[0, 1, 5.0], [-1, 0, 7.0], [0, 0, 1]]} | ends,
+            {"type": "translation", "translation": [100.0, 1000.0]} | ends,
+        ],
+    } | ends
+    other = {"type": "identity", "input": ends["input"], "output": {"name": "global", "axes": axes("yx")}}  # fmt: skip
+    chosen = [moved] if system == "global" else [other, moved]
+    spatialdata.set_transformation(tmp_path / "s.zarr", chosen)
+    x, y = 0.4 * pixels[:, 0], 0.6 * pixels[:, 1]
+    tissue.places_um = np.column_stack([-y + 7 + 1000, x + 5 + 100])
+    assert_holds(read(spatialdata.entry(tmp_path / "s.zarr")), tissue)
+
+
+def test_spatialdata_with_two_tables_asks_which(tmp_path):
+    spatialdata.write(tmp_path / "s.zarr", seed=1, name="first")
+    tissue = spatialdata.write(tmp_path / "s.zarr", seed=1, name="second")
+    with pytest.raises(InputError, match="holds the tables first, second; name one of them in path"):  # fmt: skip
+        read(spatialdata.entry(tmp_path / "s.zarr"))
+    assert_holds(read(spatialdata.entry(tmp_path / "s.zarr/tables/second")), tissue)
+
+
+def test_spatialdata_with_a_lost_chunk_is_refused(tmp_path):
+    spatialdata.write(tmp_path / "s.zarr")
+    spatialdata.FILES[0](tmp_path / "s.zarr").unlink()
+    with pytest.raises(InputError, match=r"1 of 1 chunks of X/data are missing; fetch the store"):
+        read(spatialdata.entry(tmp_path / "s.zarr"))
+
+
+def test_spatialdata_raster_region_needs_centroids(tmp_path):
+    spatialdata.write(tmp_path / "s.zarr")
+    zarr.open_group(tmp_path / "s.zarr/tables/table", mode="r+").attrs["region"] = "cells"
+    (tmp_path / "s.zarr/shapes/cells").rename(tmp_path / "s.zarr/shapes/others")
+    with pytest.raises(InputError, match=r"is neither shapes nor points of the store; write the centroids"):  # fmt: skip
+        read(spatialdata.entry(tmp_path / "s.zarr"))
+
+
+@pytest.mark.parametrize("spacing_um", [4.0, 10.0, 30.0])
+def test_xenium_pixels_are_told_by_the_size_of_the_cells(tmp_path, spacing_um):
+    """Dense tissue: neighbours 4 um apart are 19 pixels apart, which loose tissue may be in micrometres."""
+    path = tmp_path / "a/cells.csv.gz"
+    xenium.write(tmp_path / "a")
+
+    def as_tissue(table):
+        for column in ("x_centroid", "y_centroid"):
+            table[column] = table[column].astype(float) * spacing_um / 10
+        return table.assign(cell_area=spacing_um**2)
+
+    edit.edit_csv(path, as_tissue)
+    assert read(xenium.entry(tmp_path / "a")).n_obs == 90
+    edit.scale_columns(path, ["x_centroid", "y_centroid"], 1 / xenium.UM_PER_PIXEL)
+    with pytest.raises(InputError, match=r"cells.csv.gz: cells lie .* are possible.*; set unit_um"):
+        read(xenium.entry(tmp_path / "a"))
+    # What the user says is taken at its word.
+    for unit_um in (xenium.UM_PER_PIXEL, 1.0):
+        assert read(xenium.entry(tmp_path / "a"), unit_um=unit_um).n_obs == 90
+
+
+@pytest.mark.parametrize("change", [edit.truncate, edit.web_page])
+@pytest.mark.parametrize("name", ["cells.parquet", "cell_feature_matrix/matrix.mtx.gz", "cell_feature_matrix/barcodes.tsv.gz", "cell_feature_matrix/features.tsv.gz"])  # fmt: skip
+def test_other_forms_of_a_bundle_are_not_half_read(tmp_path, name, change):
+    xenium.write(tmp_path / "a", matrix="mtx", cells="parquet")
+    change(tmp_path / "a" / name)
+    with pytest.raises(InputError, match=rf"^file .*{name}: .*fetch .*\.$"):
+        read(xenium.entry(tmp_path / "a"))
+
+
+@pytest.mark.parametrize("n_bytes", [1, 2, 3, 40, 400])
+def test_no_cut_through_a_table_goes_unseen(tmp_path, n_bytes):
+    """Also not one that leaves a number a number, or whole lines."""
+    merscope.write(tmp_path / "a")
+    path = tmp_path / "a/cell_by_gene.csv"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-n_bytes])
+    with pytest.raises(InputError, match="cut short"):
+        read(merscope.entry(tmp_path / "a"))
+    path.write_bytes(b"".join(whole.splitlines(keepends=True)[:60]))
+    with pytest.raises(InputError, match=r"no row for 31 of the 90 ids of .*cell_metadata"):
+        read(merscope.entry(tmp_path / "a"))
+
+
+# --- labels and faults ------------------------------------------------------------------------------------------
+
+
+def test_labels_under_other_names_for_each_sample(tmp_path):
+    xenium.write(tmp_path / "both/left", seed=1)
+    xenium.write(tmp_path / "both/right", seed=1)
+    tables = []
+    for name in ("left", "right"):
+        table = pd.read_csv(tmp_path / f"both/{name}/labels.csv")
+        tables.append(table.rename(columns={"cell_type": "cluster"}).assign(section=name))
+    tables[1]["cluster"] += " of the right"
+    pd.concat(tables).to_csv(tmp_path / "all.tsv", sep="\t", index=False)
+    columns = {"cell_type": "cluster", "domain": "domain", "sample": "section"}
+    slide = read(
+        {"source": "xenium", "path": tmp_path / "both"},
+        columns=columns,
+        labels=tmp_path / "all.tsv",
+    )
+    right = slide.obs["sample"] == "right"
+    assert slide.obs["cell_type"].str.endswith("of the right").to_numpy().tolist() == right.tolist()
+
+
+def test_labels_of_samples_that_share_their_ids_are_not_mixed_up(tmp_path):
+    first = visium.write(tmp_path / "pair/a", seed=1)
+    second = visium.write(tmp_path / "pair/b", seed=2)
+    entry = {"source": "visium", "path": tmp_path / "pair"}
+    with pytest.raises(InputError, match=r"is a cell of sample 'a' \('a_[ACGT]{16}-1', \.\.\.\)"):
+        read(entry, labels=tmp_path / "pair/a/labels.csv")
+    tables = []
+    for name in ("a", "b"):
+        table = pd.read_csv(tmp_path / "pair" / name / "labels.csv")
+        tables.append(table.assign(Barcode=f"{name}_" + table["Barcode"]))
+    pd.concat(tables).to_csv(tmp_path / "all.csv", index=False)
+    slide = read(entry, labels=tmp_path / "all.csv")
+    for name, tissue in (("a", first), ("b", second)):
+        own = slide[(slide.obs["sample"] == name).to_numpy()]
+        assert_holds(own, tissue, prefix=f"{name}_", atol=2.0)
+
+
+def test_a_missing_file_of_labels_is_told_before_the_run(tmp_path):
+    xenium.write(tmp_path / "a", labels=False)
+    entry = xenium.entry(tmp_path / "a") | {"experiments": ["celcomen_spleen"]}
+    with pytest.raises(InputError, match=r"datasets\.a\.labels: there is no file '.*labels\.csv'"):
+        load_config({"datasets": {"a": entry}})
+
+
+def test_a_download_is_called_as_its_data_set_and_not_as_what_its_link_leads_to(tmp_path):
+    tissue = xenium.write(tmp_path / "cache/0123abcd", labels=False)
+    folder = tmp_path / "results/downloads/glioblastoma"
+    folder.mkdir(parents=True)
+    files = {}
+    for role, name in (("matrix", "cell_feature_matrix.h5"), ("cells", "cells.csv.gz")):
+        files[role] = folder / f"Xenium_V1_{name}"
+        files[role].symlink_to(tmp_path / "cache/0123abcd" / name)
+    dataset = {"path": None, "files": "glioblastoma", "columns": {}}
+    slide = READERS["xenium"].open(files, dataset, None)
+    assert_holds(slide, tissue, labels=False)
+    assert set(slide.obs["sample"]) == {"glioblastoma"}
+    assert slide.uns["provenance"]["source"] == "glioblastoma"
+
+
+def test_labels_that_fit_nothing_are_refused(tmp_path):
+    xenium.write(tmp_path / "a")
+    edit.edit_csv(tmp_path / "a/labels.csv", lambda t: t.assign(cell_id="x_" + t["cell_id"]))
+    with pytest.raises(InputError, match=r"none of its ids \('x_cell_\d+', \.\.\.\) is a cell of sample 'a'"):  # fmt: skip
+        read(xenium.entry(tmp_path / "a"))
+    with pytest.raises(InputError, match=r"there is no column 'kind' \(key columns\.cell_type\)"):
+        read({"source": "xenium", "path": tmp_path / "a"}, columns={"cell_type": "kind"})
+
+
+def test_a_table_that_lacks_many_cells_is_refused_and_few_are_counted(tmp_path):
+    xenium.write(tmp_path / "a")
+    path = tmp_path / "a/cells.csv.gz"
+    edit.drop_rows(path, 5)
+    slide = read(xenium.entry(tmp_path / "a"))
+    assert filters(slide)["a: cells that stand in cells.csv.gz"] == [90, 85, 12, 12]
+    edit.drop_rows(path, 20)
+    with pytest.raises(InputError, match=r"no row for 25 of the 90 ids of .*\(28%, .* cut short"):
+        read(xenium.entry(tmp_path / "a"))
+
+
+@pytest.mark.parametrize("column", ["array_row", "array_col"])
+def test_positions_that_make_no_lattice_are_refused(tmp_path, column):
+    visium.write(tmp_path / "a")
+
+    def mix(table):
+        table[column] = table[column].to_numpy()[::-1]
+        return table
+
+    edit.edit_csv(tmp_path / "a/spatial/tissue_positions.csv", mix)
+    with pytest.raises(InputError, match="do not make the hexagonal lattice of Visium"):
+        read(visium.entry(tmp_path / "a"))
+
+
+def test_planning_reads_no_counts_and_imports_nothing_slow(tmp_path, root):
+    import subprocess
+    import sys
+
+    visium_perturbmap.write(tmp_path)
+    code = (
+        "import sys; from tissue_counterfactuals.sources import READERS; r = READERS['visium_perturbmap']; "
+        f"print(r.adapter.samples(r.locate({str(tmp_path)!r}), {{}})); "
+        "print([m for m in ('anndata', 'scanpy', 'pyarrow', 'pandas') if m in sys.modules])"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={"PYTHONPATH": str(root / "workflow")})  # fmt: skip
+    assert run.stdout.splitlines() == ["['KP_1', 'KP_2']", "[]"], run.stderr
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_same_files_same_slide(tmp_path, layout):
+    module = LAYOUTS[layout]
+    module.write(tmp_path / "a")
+    first, second = (read(module.entry(tmp_path / "a")) for _ in range(2))
+    assert first.uns["provenance"] == second.uns["provenance"]
+    assert len(first.uns["provenance"]["sha256"]) == 64
+    assert (first.X != second.X).nnz == 0

@@ -1,0 +1,1 @@
+"""Everything that a download needs, whatever is downloaded: transfer, checks, lock, copies, progress."""

@@ -1,0 +1,388 @@
+"""From the parts of a bundle to a slide: joined by id, proven to be counts, in micrometres, every filter recorded."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+from anndata import AnnData
+from scipy.spatial import cKDTree
+
+from tissue_counterfactuals.errors import InputError
+from tissue_counterfactuals.slide import check_slide, make_slide, new_provenance, record_filter
+from tissue_counterfactuals.sources import files_by_sample
+from tissue_counterfactuals.sources.checks import check_ids, unique_symbols
+from tissue_counterfactuals.sources.download import sha256_of
+from tissue_counterfactuals.sources.folders import sample_names
+from tissue_counterfactuals.sources.stored import note
+from tissue_counterfactuals.sources.text_tables import column_names, read_table
+
+# Share of the cells of a matrix that may lack a row of another file before the two cannot be of the same run.
+_MAX_MISSING = 0.1
+
+# Neighbouring cells of a tissue lie about 10 um apart; outside these bounds the unit is not the micrometre.
+_SPACING_UM = (2.5, 40.0)
+# Spots and bins stand on a lattice: about 100 um apart in Visium, 2 to 16 in Visium HD.
+_SPOTS_UM, _BINS_UM = (90.0, 110.0), (1.9, 17.0)
+# Widths of a cell between the centres of neighbours: 1 to 2 in tissue, 4 and more where pixels are taken for micrometres.
+_MAX_SPACING_IN_CELLS = 3.5
+_MIN_CELLS_FOR_SPACING = 50
+
+# What a cell is called where nobody has labelled the cells, because not every experiment needs labels.
+CONSTANT_LABELS = {"cell_type": "cell", "domain": "tissue"}
+
+_ID_COLUMNS = ("cell_id", "barcode", "Barcode", "cell", "cell_ID", "EntityID")
+
+
+@dataclass
+class Sample:
+    """One sample as read, not yet filtered.
+
+    Attributes:
+        counts: (cells, genes) CSR float32.
+        genes: symbols, (genes,).
+        cells: index = ids within the sample; columns x and y in micrometres, and any label columns.
+        filters: name of each filter gone through, with shapes before and after.
+        stored: shape as stored, before all filters.
+        notes: what was decided on the way, a sentence each.
+        unit_measured: the unit of the coordinates was measured in the data, so that it needs no further proof.
+        placed_in: file that the coordinates come from, where it is not that of the counts.
+        cell_area_um2: median area of a cell, if the files say it.
+    """
+
+    counts: sp.csr_matrix
+    genes: np.ndarray
+    cells: pd.DataFrame
+    filters: list[tuple[str, tuple[int, int], tuple[int, int]]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    unit_measured: bool = False
+    stored: tuple[int, int] | None = None
+    placed_in: Path | None = None
+    cell_area_um2: float | None = None
+
+    def __post_init__(self) -> None:
+        self.stored = self.stored or self.counts.shape
+
+    def keep_cells(self, mask: np.ndarray, name: str) -> None:
+        """Drop cells outside the mask, and record it if there are any."""
+        if mask.all():
+            return
+        before = self.counts.shape
+        self.counts, self.cells = self.counts[mask], self.cells[mask]
+        self.filters.append((name, before, self.counts.shape))
+
+    def keep_genes(self, mask: np.ndarray, name: str) -> None:
+        """Drop features outside the mask, and record it if there are any."""
+        if mask.all():
+            return
+        before = self.counts.shape
+        self.counts, self.genes = self.counts[:, mask], self.genes[mask]
+        self.filters.append((name, before, self.counts.shape))
+
+
+def read_bundles(
+    files: dict[str, Path],
+    dataset: dict,
+    samples: list[str] | None,
+    read_sample: Callable[[dict[str, Path], dict], Sample],
+    master: str = "matrix",
+    constants: dict[str, str] = CONSTANT_LABELS,
+    prefix: bool = False,
+) -> AnnData:
+    """Read the samples of a data set one after the other into one slide.
+
+    Args:
+        files: as in the table of readers.
+        read_sample: the files of one sample by role, and the entry, to the sample.
+        master: role of the file whose folder names a sample that stands alone.
+        constants: label of every cell, where there is no column for it.
+        prefix: put the sample before the ids, for layouts in which samples share their ids; where files are given
+            by sample, it always stands there, so that the ids do not depend on how many samples are read.
+    Returns:
+        A slide that `check_slide` has passed.
+    Raises:
+        InputError: what any of the samples says, or a sample that is not there.
+    """
+    by_sample = files_by_sample(files)
+    names = sample_names(by_sample, master)
+    _check_samples(samples, list(names.values()), dataset)
+    chosen = {key: name for key, name in names.items() if samples is None or name in samples}
+    read = {name: read_sample(by_sample[key], dataset) for key, name in chosen.items()}
+    paths = {
+        f"{name}/{role}": p for key, name in chosen.items() for role, p in by_sample[key].items()
+    }
+    return make_bundle_slide(
+        read,
+        dataset,
+        paths,
+        master=master,
+        constants=constants,
+        prefix=prefix or "" not in names,
+        by_sample="" not in names,
+    )
+
+
+def make_bundle_slide(
+    samples: dict[str, Sample],
+    dataset: dict,
+    paths: dict[str, Path],
+    master: str = "matrix",
+    constants: dict[str, str] = CONSTANT_LABELS,
+    prefix: bool = False,
+    by_sample: bool = False,
+) -> AnnData:
+    """Label and check samples that have been read, and stack them into one slide with its provenance.
+
+    Args:
+        samples: name -> sample.
+        paths: "name/role" -> file, all that were read.
+        by_sample: the file of labels tells samples apart, by a column or by ids that begin with the sample.
+    Other arguments and errors as `read_bundles`.
+    """
+    provenance = new_provenance(str(dataset.get("path") or dataset.get("files")))
+    in_file = {name: sample.stored[0] for name, sample in samples.items()}
+    n_genes = max(sample.stored[1] for sample in samples.values())
+    note(provenance, "in_file", {"cells": in_file, "genes": n_genes})
+    notes = []
+    for name, sample in samples.items():
+        path = paths[f"{name}/{master}"]
+        _label_cells(sample, name, dataset, constants, by_sample)
+        sample.genes = unique_symbols(pd.Index(sample.genes), provenance, f"file {path}").to_numpy()
+        if not sample.unit_measured and dataset.get("unit_um") is None:
+            places = sample.cells[["x", "y"]].to_numpy()
+            check_unit(places, sample.placed_in or path, sample.cell_area_um2)
+        sample.cells["sample"] = name
+        if prefix:
+            sample.cells.index = f"{name}_" + sample.cells.index
+        for step, before, after in sample.filters:
+            record_filter(provenance, f"{name}: {step}", before, after)
+        notes += [f"{name}: {line}" for line in sample.notes]
+    digests = {path: _digest(path) for path in dict.fromkeys(paths.values())}
+    listed = json.dumps({key: digests[path] for key, path in paths.items()}, sort_keys=True)
+    provenance["sha256"] = hashlib.sha256(listed.encode()).hexdigest()
+    note(provenance, "files", listed)
+    note(provenance, "notes", notes)
+    slide = _stack(list(samples.values()), provenance)
+    check_slide(slide, ", ".join(samples))
+    return slide
+
+
+def join(
+    sample_ids: pd.Index,
+    table: pd.DataFrame,
+    matrix: Path,
+    path: Path,
+    notes: list[str],
+    same_cells: bool = False,
+) -> tuple[pd.DataFrame, np.ndarray]:
+    """The rows of a table (index = ids) that belong to the rows of a matrix, whatever their order.
+
+    Args:
+        notes: where a sentence goes about rows that are left out, and about another order.
+        same_cells: the layout gives both the same cells, so that many more rows mean a matrix that is cut short.
+    Returns:
+        The table in the order of the matrix, rows of NaN where it has none; mask of the ids that it has.
+    Raises:
+        InputError: an id occurs twice in either, or more than a tenth of the matrix has no row.
+    """
+    for ids, file in ((sample_ids, matrix), (table.index, path)):
+        if not len(ids):
+            raise InputError(f"file {file}: it has no rows; it is cut short, fetch it again.")
+        refuse_doubles(ids, file)
+    place = table.index.get_indexer(sample_ids)
+    found = place >= 0
+    if not found.any():
+        raise InputError(
+            f"file {path}: none of its ids ({table.index[0]!r}, ...) is one of {matrix} ({sample_ids[0]!r}, ...); "
+            "use the two files of the same run."
+        )
+    if (missing := (~found).mean()) > _MAX_MISSING:
+        raise InputError(
+            f"file {path}: it has no row for {(~found).sum()} of the {len(found)} ids of {matrix} ({missing:.0%}, the "
+            f"first is {sample_ids[found.argmin()]!r}); it is cut short or of another run, fetch it again."
+        )
+    extra = len(table) - int(found.sum())
+    if same_cells and extra > _MAX_MISSING * len(table):
+        raise InputError(
+            f"file {matrix}: it has no row for {extra} of the {len(table)} ids of {path} ({extra / len(table):.0%}); it "
+            "is cut short or of another run, fetch it again."
+        )
+    if extra:
+        notes.append(
+            f"{extra} rows of {path.name} belong to no row of {matrix.name} and were left out"
+        )
+    if (np.diff(place[found]) < 0).any():
+        notes.append(f"{path.name} stood in another order than {matrix.name}; joined by id")
+    return table.reindex(sample_ids), found
+
+
+def refuse_doubles(ids: pd.Index, path: Path) -> None:
+    """Raise where an id occurs twice, or is missing.
+
+    Raises:
+        InputError: with the first such id.
+    """
+    if ids.hasnans:
+        raise InputError(
+            f"file {path}: {ids.isna().sum()} rows have no id; use the file as the instrument wrote it."
+        )
+    check_ids(ids, f"file {path}")
+
+
+def refuse_fractions(counts: sp.csr_matrix, ids: pd.Index, genes: np.ndarray, path: Path) -> None:
+    """Raise where a stored value is no whole number of at least 0.
+
+    Raises:
+        InputError: with the first such cell and gene.
+    """
+    data = counts.data
+    good = (data >= 0) & (data < np.inf) & (data == np.rint(data))
+    if good.all():
+        return
+    first = int(good.argmin())
+    cell = ids[np.searchsorted(counts.indptr, first, side="right") - 1]
+    raise InputError(
+        f"file {path}: cell {cell!r}, gene {genes[counts.indices[first]]!r} has the value {data[first]:g}, but raw "
+        "counts are whole numbers; use the matrix as the instrument wrote it, not a normalised one."
+    )
+
+
+def check_unit(coordinates_um: np.ndarray, path: Path, cell_area_um2: float | None = None) -> None:
+    """Raise where cells lie so far apart, or so close, that the unit of their coordinates cannot be the micrometre.
+
+    Spots on a lattice may lie as close as the bins of Visium HD, and as far apart as the spots of Visium.
+
+    Args:
+        path: file that the coordinates come from.
+        cell_area_um2: median area of the cells, if known: neighbours then lie at most a few cells apart.
+    Raises:
+        InputError: with the median distance to the nearest neighbour.
+    """
+    places = coordinates_um[np.isfinite(coordinates_um).all(axis=1)]
+    if len(places) < _MIN_CELLS_FOR_SPACING:
+        return
+    nearest = cKDTree(places).query(places, k=2)[0][:, 1]
+    low, median, high = (float(x) for x in np.quantile(nearest, [0.1, 0.5, 0.9]))
+    bounds = _SPACING_UM
+    if high - low < 0.1 * median:
+        bounds = _SPOTS_UM if median > _SPACING_UM[1] else _BINS_UM
+    limit = bounds[1]
+    if cell_area_um2:
+        limit = min(limit, _MAX_SPACING_IN_CELLS * cell_area_um2**0.5)
+    if not bounds[0] <= median <= limit:
+        raise InputError(
+            f"file {path}: cells lie {median:.3g} um from their nearest neighbour (median), where {bounds[0]:g} to "
+            f"{limit:.3g} um are possible, so the coordinates are not in the unit that they were taken for; set unit_um "
+            "to the micrometres per unit (1 if they are right)."
+        )
+
+
+def _check_samples(samples: list[str] | None, present: list[str], dataset: dict) -> None:
+    for sample in samples or ():
+        if sample not in present:
+            raise InputError(
+                f"folder {dataset.get('path')}: samples names {sample!r}, which is not there; there are "
+                f"{', '.join(present)}."
+            )
+
+
+def _label_cells(
+    sample: Sample, name: str, dataset: dict, constants: dict[str, str], by_sample: bool
+) -> None:
+    """Give the cells their type and domain: from the file of labels, from the bundle itself, or a constant."""
+    where, columns = f"sample {name!r}", dataset.get("columns") or {}
+    wanted = {label: columns.get(label) or label for label in constants}
+    table = pd.DataFrame()
+    if dataset.get("labels"):
+        table = _read_label_file(Path(dataset["labels"]), wanted, columns.get("sample"), name)
+        # Samples may share their ids, so that without a column for it the id itself must tell the sample.
+        prefix = f"{name}_" if by_sample and not columns.get("sample") else ""
+        found = (prefix + sample.cells.index).isin(table.index)
+        if not found.any():
+            first = f" ({table.index[0]!r}, ...)" if len(table) else ""
+            raise InputError(
+                f"file {dataset['labels']}: none of its ids{first} is a cell of {where} "
+                f"({prefix + sample.cells.index[0]!r}, ...); give the ids of the bundle in the first column."
+            )
+        if not prefix and (extra := len(table) - int(found.sum())):
+            sample.notes.append(f"{extra} labelled ids are no cells of the bundle")
+        table = table.reindex(prefix + sample.cells.index)
+    for label, column in wanted.items():
+        if column in table:
+            sample.cells[label] = table[column].to_numpy()
+        elif column in sample.cells:
+            sample.cells[label] = sample.cells[column]
+        elif column != label:
+            raise InputError(
+                f"{where}: there is no column {column!r} (key columns.{label}) in the file of labels or the bundle "
+                f"({', '.join(sample.cells.columns.drop(['x', 'y'])) or 'no label columns'}); name one that is there."
+            )
+        else:
+            sample.cells[label] = constants[label]
+            sample.notes.append(
+                f"no column {column!r}: every cell has the {label} {constants[label]!r}"
+            )
+    sample.cells = sample.cells[["x", "y", *wanted]]
+    for label in wanted:
+        given = sample.cells[label].notna().to_numpy()
+        if not given.any():
+            raise InputError(f"{where}: no cell has a {label}; check columns.{label} and labels.")
+        sample.keep_cells(given, f"{label} given")
+
+
+def _read_label_file(
+    path: Path, wanted: dict[str, str], sample_column: str | None, name: str
+) -> pd.DataFrame:
+    """Labels of one sample by cell id, missing ones NaN."""
+    names = column_names(path)
+    id_column = next((column for column in _ID_COLUMNS if column in names), names[0])
+    texts = [column for column in dict.fromkeys(wanted.values()) if column in names]
+    if not texts:
+        raise InputError(
+            f"file {path}: it has neither a column {wanted['cell_type']!r} nor {wanted['domain']!r}, it has "
+            f"{', '.join(names)}; name its columns under columns.cell_type and columns.domain."
+        )
+    columns = dict.fromkeys([id_column, *texts, *filter(None, [sample_column])])
+    table = read_table(path, texts=tuple(columns))
+    if sample_column:
+        table = table[table[sample_column] == name]
+    table = table.set_index(id_column)
+    refuse_doubles(table.index, path)
+    return table.mask(table.isin(["", "NA", "nan", "NaN"]))
+
+
+def _stack(samples: list[Sample], provenance: dict) -> AnnData:
+    """One slide of all samples, over the genes that all have, in the order of the first."""
+    genes = samples[0].genes
+    shared = np.all([np.isin(genes, sample.genes) for sample in samples], axis=0)
+    before = (sum(len(sample.cells) for sample in samples), len(genes))
+    if not shared.all():
+        record_filter(provenance, "genes of all samples", before, (before[0], shared.sum()))
+    genes = genes[shared]
+    counts = []
+    for sample in samples:
+        place = pd.Index(sample.genes).get_indexer(genes)
+        same = np.array_equal(place, np.arange(len(sample.genes)))
+        counts.append(sample.counts if same else sample.counts[:, place])
+    cells = pd.concat([sample.cells for sample in samples])
+    return make_slide(
+        counts[0] if len(counts) == 1 else sp.vstack(counts, format="csr"),
+        cells[["cell_type", "domain", "sample"]],
+        pd.Index(genes),
+        cells[["x", "y"]].to_numpy(),
+        provenance,
+    )
+
+
+def _digest(path: Path) -> str:
+    """SHA-256 of a file, or of the names and sums of all files below a folder."""
+    if path.is_file():
+        return sha256_of(path)
+    digest = hashlib.sha256()
+    for file in sorted(p for p in path.rglob("*") if p.is_file()):
+        digest.update(f"{file.relative_to(path)} {sha256_of(file)}\n".encode())
+    return digest.hexdigest()

@@ -1,0 +1,62 @@
+"""Finding the files of a bundle in a folder, by the names that instruments and archives give them."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from tissue_counterfactuals.errors import InputError
+
+# Folders that every run of an instrument calls the same, so that they cannot name a sample.
+_NAMELESS = ("outs", "spatial", "extracted", "flatFiles", "cell_feature_matrix")
+
+
+def find_one(folder: Path, patterns: tuple[str, ...], what: str) -> Path | None:
+    """The file or folder that the first matching pattern names, None where there is none.
+
+    Raises:
+        InputError: one pattern is met by several.
+    """
+    for pattern in patterns:
+        found = sorted(folder.glob(pattern))
+        if len(found) > 1:
+            raise InputError(
+                f"folder {folder}: {len(found)} files could be its {what} ({found[0].name}, {found[1].name}); give "
+                "each sample a folder of its own."
+            )
+        if found:
+            return found[0]
+    return None
+
+
+def locate_bundles(folder: Path, parts: Callable[[Path], dict[str, Path]]) -> dict[str, Path]:
+    """Files by role of one bundle, or by "sample/role" where the folder holds a folder for each sample.
+
+    Args:
+        parts: what one folder holds, by role.
+    """
+    for own in (folder, folder / "outs"):
+        if files := parts(own):
+            return files
+    return {
+        f"{sample.name}/{role}": path
+        for sample in sorted(child for child in folder.iterdir() if child.is_dir())
+        for role, path in (parts(sample) or parts(sample / "outs")).items()
+    }
+
+
+def locate_roles(
+    folder: Path, patterns: dict[str, tuple[str, ...]], needed: str
+) -> dict[str, Path]:
+    """Files of one folder by role; none at all where the role `needed`, by which it is known, is not there."""
+    files = {role: find_one(folder, names, role) for role, names in patterns.items()}
+    return {} if files[needed] is None else {r: path for r, path in files.items() if path}
+
+
+def sample_names(by_sample: dict[str, dict[str, Path]], role: str) -> dict[str, str]:
+    """Key of each sample -> its name; a bundle that stands alone is called as the folder that it lies in."""
+    return {key: key or _folder_name(own[role]) for key, own in by_sample.items()}
+
+
+def _folder_name(path: Path) -> str:
+    # The path as given: where it is a link into a cache, what it leads to has a name that says nothing.
+    names = [folder.name for folder in path.absolute().parents if folder.name not in _NAMELESS]
+    return names[0] or "sample"

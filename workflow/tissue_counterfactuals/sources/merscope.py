@@ -1,0 +1,68 @@
+"""MERSCOPE output folder: cell_by_gene.csv and cell_metadata.csv, in micrometres."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tissue_counterfactuals.sources import files_by_sample
+from tissue_counterfactuals.sources.folders import locate_bundles, locate_roles, sample_names
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from anndata import AnnData
+
+    from tissue_counterfactuals.sources.bundles import Sample
+
+_PATTERNS = {
+    "matrix": ("cell_by_gene.csv", "cell_by_gene.csv.gz", "*cell_by_gene*.csv*"),
+    "metadata": ("cell_metadata.csv", "cell_metadata.csv.gz", "*cell_metadata*.csv*"),
+}
+_BLANKS = r"(?i:blank)[-_]?\d*$"
+
+
+def locate(folder: Path) -> dict[str, Path]:
+    """The files of one region, or of one region in each folder below."""
+    return locate_bundles(folder, lambda own: locate_roles(own, _PATTERNS, "matrix"))
+
+
+def samples(files: dict[str, Path], dataset: dict) -> list[str]:
+    """Names of the regions: those of their folders."""
+    return list(sample_names(files_by_sample(files), "matrix").values())
+
+
+def read(files: dict[str, Path], dataset: dict, samples: list[str] | None) -> "AnnData":
+    """Read regions into a slide, block by block: blanks are left out, cells known by the first column of each file.
+
+    Raises:
+        InputError: a file is not whole, the two do not belong together, or the data break the contract.
+    """
+    from tissue_counterfactuals.sources.bundles import read_bundles
+
+    return read_bundles(files, dataset, samples, _read_sample)
+
+
+def _read_sample(files: dict[str, Path], dataset: dict) -> "Sample":
+    from tissue_counterfactuals.sources.dense_tables import place_cells, read_counts
+    from tissue_counterfactuals.sources.text_tables import column_names
+
+    matrix, metadata = files["matrix"], files["metadata"]
+    ids = (column_names(matrix)[0],)
+    sample = read_counts(matrix, ids, (), _BLANKS, _first_column)
+    place_cells(
+        sample,
+        matrix,
+        metadata,
+        (column_names(metadata)[0],),
+        _first_column,
+        "center_x",
+        "center_y",
+        dataset.get("unit_um") or 1.0,
+        dataset,
+    )
+    return sample
+
+
+def _first_column(ids: "pd.DataFrame") -> "pd.Index":
+    """Ids are numbers of up to 19 digits, which only text holds exactly."""
+    import pandas as pd
+
+    return pd.Index(ids.iloc[:, 0])

@@ -1,0 +1,250 @@
+"""SpatialData zarr store: the counts of one of its tables, and the places of the elements that the table annotates."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tissue_counterfactuals.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+    import scipy.sparse as sp
+    import zarr
+    from anndata import AnnData
+
+# Stored entries of a matrix read at once.
+_BLOCK = 1 << 23
+
+
+def locate(folder: Path) -> dict[str, Path]:
+    """The store itself, or one of its tables (store.zarr/tables/NAME)."""
+    return {"zarr": folder}
+
+
+def samples(files: dict[str, Path], dataset: dict) -> list[str]:
+    """The regions that the table annotates, or the store where it annotates none."""
+    path = Path(files["zarr"])
+    region = _open_table(_table_folder(path)).attrs.get("region")
+    if region is None:
+        return [path.stem]
+    return [region] if isinstance(region, str) else [str(name) for name in region]
+
+
+def read(files: dict[str, Path], dataset: dict, samples: list[str] | None) -> "AnnData":
+    """Read a table into a slide; each region that it annotates is a sample.
+
+    Coordinates are the array `spatial` of obsm where the table has it. Otherwise they are the centres of the region's
+    shapes, or its points, joined by instance, in the coordinate system in micrometres or else the global one.
+
+    Raises:
+        InputError: the store is not whole, has no such table or places, or the data break the contract.
+    """
+    import numpy as np
+
+    from tissue_counterfactuals.sources.bundles import make_bundle_slide
+
+    folder = _table_folder(Path(files["zarr"]))
+    table = _open_table(folder)
+    attributes = dict(table.attrs)
+    present = _regions(files, dataset)
+    for sample in samples or ():
+        if sample not in present:
+            raise InputError(
+                f"file {folder}: samples names {sample!r}, which is no region of the table; there are "
+                f"{', '.join(present)}."
+            )
+    obs, genes = _element(table, "obs", folder), _element(table, "var", folder).index
+    read, paths = {}, {}
+    for region in present if samples is None else samples:
+        own = np.ones(len(obs), dtype=bool)
+        if "region" in attributes:
+            own = (_key(obs, attributes, "region_key", folder) == region).to_numpy()
+        if own.any():
+            read[region] = _read_region(
+                folder, table, obs, genes.to_numpy(dtype=object), own, region, dataset
+            )
+            paths[f"{region}/table"] = folder
+            if (shapes := folder.parents[1] / "shapes" / region).is_dir():
+                paths[f"{region}/shapes"] = shapes
+    if not read:
+        raise InputError(
+            f"file {folder}: no row of the table belongs to {', '.join(present)}; check samples."
+        )
+    return make_bundle_slide(read, dataset, paths, master="table")
+
+
+_regions = samples
+
+
+def _read_region(
+    folder: Path,
+    table: "zarr.Group",
+    obs: "pd.DataFrame",
+    genes: "np.ndarray",
+    own: "np.ndarray",
+    region: str,
+    dataset: dict,
+):
+    import numpy as np
+
+    from tissue_counterfactuals.sources import bundles, shapes
+
+    cells = obs[own].copy()
+    cells.index = cells.index.astype(str)
+    bundles.refuse_doubles(cells.index, folder)
+    counts = _counts(table, own, dataset.get("layer"), folder)
+    bundles.refuse_fractions(counts, cells.index, genes, folder)
+    name = dataset.get("spatial") or "spatial"
+    notes: list[str] = []
+    found = np.ones(len(cells), dtype=bool)
+    if name in table["obsm"]:
+        places = _element(table["obsm"], name, folder)[own]
+        if getattr(places, "ndim", 0) != 2 or places.shape[1] < 2:
+            raise InputError(
+                f"file {folder}: obsm[{name!r}] is no array of x and y; name the array to use under spatial."
+            )
+        cells["x"], cells["y"] = np.asarray(places, dtype=np.float64)[:, :2].T
+        notes.append(f"coordinates are obsm[{name!r}]")
+    else:
+        centres, system = shapes.centres(folder.parents[1], region)
+        instances = _key(cells, dict(table.attrs), "instance_key", folder)
+        placed, found = bundles.join(
+            instances.set_axis(instances).index,
+            centres,
+            folder,
+            folder.parents[1] / "shapes" / region,
+            notes,
+        )
+        cells["x"], cells["y"] = placed["x"].to_numpy(), placed["y"].to_numpy()
+        notes.append(f"coordinates are the centres of {region} in the coordinate system {system!r}")
+    cells[["x", "y"]] *= dataset.get("unit_um") or 1.0
+    sample = bundles.Sample(counts, genes, cells, notes=notes)
+    if len(own) > own.sum():
+        shape = (len(own), len(genes))
+        sample.filters.append((f"rows of the region {region}", shape, (int(own.sum()), len(genes))))
+    sample.keep_cells(found, f"cells that stand in the shapes of {region}")
+    return sample
+
+
+def _key(obs: "pd.DataFrame", attributes: dict, key: str, folder: Path) -> "pd.Series":
+    """The column of obs that an attribute of the table names, as text."""
+    column = attributes.get(key)
+    if column not in obs:
+        raise InputError(
+            f"file {folder}: obs has no column {column!r}, which its attribute {key} names (it has "
+            f"{', '.join(map(str, obs.columns)) or 'none'}); save the table again with SpatialData."
+        )
+    return obs[column].astype(str)
+
+
+def _table_folder(path: Path) -> Path:
+    """The folder of the table that a path names, or of the only one in a store."""
+    if path.parent.name in ("tables", "table"):
+        return path
+    found = sorted(
+        child for kind in ("tables", "table") for child in (path / kind).glob("*") if child.is_dir()
+    )
+    if not found:
+        raise InputError(
+            f"file {path}: it is no SpatialData store with a table (tables/NAME); save the counts as a table of the "
+            "store."
+        )
+    if len(found) > 1:
+        raise InputError(
+            f"file {path}: it holds the tables {', '.join(child.name for child in found)}; name one of them in path, "
+            f"{path / 'tables' / found[0].name} for example."
+        )
+    return found[0]
+
+
+def _open_table(folder: Path) -> "zarr.Group":
+    import zarr
+
+    # The metadata of the group itself, because those of the store are copies that an edit leaves behind.
+    try:
+        table = zarr.open_group(folder, mode="r", use_consolidated=False)
+        if "obs" in table and "var" in table:
+            return table
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    raise InputError(
+        f"file {folder}: it is no table of AnnData in zarr, or not whole; fetch or save the store again."
+    )
+
+
+def _element(group: "zarr.Group", name: str, folder: Path):
+    """One element in memory, whole or refused."""
+    from anndata.io import read_elem
+
+    try:
+        _refuse_gaps(group[name], folder)
+        return read_elem(group[name])
+    except InputError:
+        raise
+    except Exception as error:
+        # What goes wrong in a damaged chunk depends on the codec that stumbles over it.
+        raise _not_whole(folder, name) from error
+
+
+def _counts(
+    table: "zarr.Group", own: "np.ndarray", layer: str | None, folder: Path
+) -> "sp.csr_matrix":
+    """Rows of the stored matrix as CSR float32, read block by block where it is stored by rows."""
+    import numpy as np
+    import scipy.sparse as sp
+    from anndata.io import sparse_dataset
+
+    place, name = (table, "X") if layer is None else (table.get("layers", {}), layer)
+    if name not in place:
+        raise InputError(
+            f"file {folder}: there is no {'X' if layer is None else f'layer {layer!r}'}; key layer must say where the "
+            f"raw counts are (layers: {', '.join(sorted(table.get('layers', {}))) or 'none'})."
+        )
+    stored = place[name]
+    if stored.attrs.get("encoding-type") != "csr_matrix":
+        matrix = _element(place, name, folder)
+        return sp.csr_matrix(sp.csr_matrix(matrix)[own], dtype=np.float32)
+    try:
+        _refuse_gaps(stored, folder)
+        backed = sparse_dataset(stored)
+        n_rows = backed.shape[0]
+        step = max(1, int(_BLOCK * n_rows / max(1, stored["data"].shape[0])))
+        blocks = [sp.csr_matrix((0, backed.shape[1]), dtype=np.float32)]
+        for start in range(0, n_rows, step):
+            wanted = own[start : start + step]
+            if wanted.any():
+                block = backed[start : start + step][wanted]
+                blocks.append(sp.csr_matrix(block, dtype=np.float32))
+        return sp.vstack(blocks, format="csr")
+    except InputError:
+        raise
+    except Exception as error:
+        raise _not_whole(folder, name) from error
+
+
+def _refuse_gaps(element: "zarr.Group | zarr.Array", folder: Path) -> None:
+    """Raise where chunks of numbers are missing, which zarr would read as zeros.
+
+    A chunk that holds nothing but the fill value may rightly be absent; the values of a sparse matrix and coordinates
+    are never all zero, and their absence is what a broken download looks like.
+    """
+    import zarr
+
+    if isinstance(element, zarr.Group):
+        if "data" in element and "indptr" in element:
+            _refuse_gaps(element["data"], folder)
+        return
+    if element.ndim and element.dtype.kind == "f" or element.basename == "data":
+        present, wanted = element.nchunks_initialized, element.nchunks
+        if present < wanted and element.size:
+            raise InputError(
+                f"file {folder}: {wanted - present} of {wanted} chunks of {element.path or element.basename} are "
+                "missing; fetch the store again."
+            )
+
+
+def _not_whole(folder: Path, name: str) -> InputError:
+    return InputError(
+        f"file {folder}: its element {name} cannot be read, a file of the store is cut short, damaged or missing; "
+        "fetch the store again."
+    )

@@ -1,0 +1,122 @@
+"""The matrix of a 10x bundle (Xenium, Space Ranger): HDF5 or Matrix Market, counts of barcodes x features."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import scipy.sparse as sp
+
+from tissue_counterfactuals.errors import InputError
+from tissue_counterfactuals.sources.columns import read_texts
+from tissue_counterfactuals.sources.text_tables import read_table, refuse_web_page
+
+# Stored entries read at once (64 MB with their indices).
+_BLOCK = 1 << 23
+
+
+@dataclass(frozen=True)
+class TenxMatrix:
+    """Counts (barcodes, features) CSR float32; ids of the rows; name and type of each feature."""
+
+    counts: sp.csr_matrix
+    barcodes: pd.Index
+    names: np.ndarray
+    types: np.ndarray
+
+
+def read_10x(path: Path) -> TenxMatrix:
+    """Read `*_matrix.h5`, or the folder with matrix.mtx, barcodes.tsv and features.tsv (each also as .gz).
+
+    scanpy's reader takes the types of numbers as they are stored; bundles written from R hold floating-point
+    indices, at which it fails, so the arrays are read and cast here, block by block.
+
+    Raises:
+        InputError: not there, not whole, or not such a matrix.
+    """
+    matrix = _read_folder(path) if path.is_dir() else _read_h5(path)
+    n_rows, n_columns = len(matrix.barcodes), len(matrix.names)
+    if matrix.counts.shape != (n_rows, n_columns):
+        raise InputError(
+            f"file {path}: its counts have {matrix.counts.shape[0]} barcodes x {matrix.counts.shape[1]} features, but "
+            f"it names {n_rows} x {n_columns}; fetch it again."
+        )
+    matrix.counts.sum_duplicates()
+    matrix.counts.eliminate_zeros()
+    return matrix
+
+
+def _read_h5(path: Path) -> TenxMatrix:
+    if not h5py.is_hdf5(path):
+        refuse_web_page(path)
+    try:
+        with h5py.File(path, "r") as file:
+            group = file["matrix"]
+            n_features, n_barcodes = (int(size) for size in group["shape"][:])
+            stored = _read_arrays(group, n_features)
+            return TenxMatrix(
+                sp.csr_matrix(stored, shape=(n_barcodes, n_features)),
+                pd.Index(read_texts(group["barcodes"])),
+                np.array(read_texts(group["features/name"]), dtype=object),
+                np.array(read_texts(group["features/feature_type"]), dtype=object),
+            )
+    except KeyError as error:
+        raise InputError(
+            f"file {path}: it is no feature matrix of 10x ({str(error).strip(chr(34))}); use the file that ends in "
+            "feature_matrix.h5 or feature_bc_matrix.h5."
+        ) from error
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"file {path}: it is cut short or damaged and cannot be read as HDF5; fetch it again."
+        ) from error
+
+
+def _read_arrays(group: h5py.Group, n_features: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    indptr = group["indptr"][:].astype(np.int64)
+    n_entries = int(indptr[-1])
+    if group["data"].shape != (n_entries,) or group["indices"].shape != (n_entries,):
+        raise ValueError("lengths differ")
+    data = np.empty(n_entries, dtype=np.float32)
+    indices = np.empty(n_entries, dtype=np.int32)
+    for start in range(0, n_entries, _BLOCK):
+        block = slice(start, start + _BLOCK)
+        data[block] = group["data"][block]
+        indices[block] = group["indices"][block]
+    if n_entries and (indices.min() < 0 or indices.max() >= n_features):
+        raise ValueError("feature out of range")
+    return data, indices, indptr
+
+
+def _read_folder(folder: Path) -> TenxMatrix:
+    from scipy.io import mmread
+
+    matrix = _part(folder, "matrix.mtx")
+    features = _part(folder, "features.tsv")
+    barcodes = _part(folder, "barcodes.tsv")
+    refuse_web_page(matrix)
+    try:
+        with pa.input_stream(str(matrix), compression="detect") as stream:
+            counts = mmread(stream).T.tocsr().astype(np.float32)
+    except (OSError, ValueError, AttributeError) as error:
+        raise InputError(
+            f"file {matrix}: it is cut short or no Matrix Market file; fetch it again."
+        ) from error
+    columns = ("id", "name", "type")
+    table = read_table(features, texts=columns, names=columns)
+    return TenxMatrix(
+        counts,
+        pd.Index(read_table(barcodes, texts=("barcode",), names=("barcode",))["barcode"]),
+        table["name"].to_numpy(),
+        table["type"].to_numpy(),
+    )
+
+
+def _part(folder: Path, name: str) -> Path:
+    for path in (folder / f"{name}.gz", folder / name):
+        if path.exists():
+            return path
+    raise InputError(
+        f"folder {folder}: it holds no {name} or {name}.gz; fetch the folder again as a whole."
+    )

@@ -1,0 +1,184 @@
+"""Tables of bundles: CSV (plain or gzip) and parquet, streamed in blocks, refused where they are not whole."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+
+from tissue_counterfactuals.errors import InputError
+
+# Bytes of text parsed at once; a line must fit in (18,000 genes are about 40 kB).
+_BLOCK_BYTES = 1 << 24
+
+
+def refuse_web_page(path: Path) -> None:
+    """Raise where a file is not there, empty, or a web page that was saved in place of data.
+
+    Raises:
+        InputError
+    """
+    if not path.is_file():
+        raise InputError(f"file {path}: there is no such file; check the path.")
+    try:
+        with pa.input_stream(str(path), compression=_compression(path)) as stream:
+            beginning = stream.read(512)
+    except OSError as error:
+        raise _cut_short(path) from error
+    if not beginning:
+        raise InputError(f"file {path}: it is empty; fetch it again.")
+    if beginning.lstrip().lower().startswith((b"<!doctype html", b"<html")):
+        raise InputError(
+            f"file {path}: it is a web page (HTML) and not data; fetch the file itself again."
+        )
+
+
+def _refuse_open_end(path: Path) -> None:
+    """Raise where the last line of a plain CSV has no end: a number that is cut short looks like a number."""
+    if _is_parquet(path) or _compression(path):
+        return
+    with open(path, "rb") as file:
+        file.seek(-1, 2)
+        if file.read() not in (b"\n", b"\r"):
+            raise InputError(
+                f"file {path}: its last line has no end, so it is cut short; fetch it again, or end it with a line "
+                "break if it is whole."
+            )
+
+
+def column_names(path: Path) -> list[str]:
+    """Names in the first line of a CSV, or in the schema of a parquet file, in order."""
+    refuse_web_page(path)
+    if _is_parquet(path):
+        return _open_parquet(path).schema_arrow.names
+    with _open_csv(path) as reader:
+        return reader.schema.names
+
+
+def read_table(
+    path: Path,
+    texts: tuple[str, ...] = (),
+    numbers: tuple[str, ...] = (),
+    names: tuple[str, ...] | None = None,
+) -> pd.DataFrame:
+    """Some columns of a table, texts as str and numbers as float64 (empty: NaN).
+
+    Args:
+        names: names of all columns where the file has no header line; None takes the first line.
+    Raises:
+        InputError: not whole, not a table, a column is missing, or a number cannot be read.
+    """
+    refuse_web_page(path)
+    if numbers:
+        _refuse_open_end(path)
+    wanted = [*texts, *numbers]
+    if _is_parquet(path):
+        file = _open_parquet(path)
+        _require(path, wanted, file.schema_arrow.names)
+        table = file.read(wanted)
+    else:
+        types = dict.fromkeys(texts, pa.string()) | dict.fromkeys(numbers, pa.float64())
+        with _open_csv(path, types, wanted, names) as reader:
+            table = pa.Table.from_batches(_batches(reader, path), reader.schema)
+    frame = table.to_pandas()
+    for column in texts:
+        # Xenium writes the ids of its parquet files as bytes.
+        decoded = [v.decode() if isinstance(v, bytes) else v for v in frame[column]]
+        frame[column] = pd.Series(decoded, index=frame.index, dtype=object)
+    return frame.astype(dict.fromkeys(numbers, np.float64))
+
+
+def read_matrix(
+    path: Path, ids: tuple[str, ...], genes: list[str]
+) -> Iterator[tuple[pd.DataFrame, np.ndarray]]:
+    """A table with a column for each gene, block by block: ids as text, and values (rows, genes) float32.
+
+    Raises:
+        InputError: as `read_table`.
+    """
+    _refuse_open_end(path)
+    types = dict.fromkeys(ids, pa.string()) | dict.fromkeys(genes, pa.float32())
+    with _open_csv(path, types, [*ids, *genes]) as reader:
+        for batch in _batches(reader, path):
+            columns = [batch.column(i).to_numpy(zero_copy_only=False) for i in range(len(ids))]
+            values = np.empty((batch.num_rows, len(genes)), dtype=np.float32)
+            for gene in range(len(genes)):
+                values[:, gene] = batch.column(len(ids) + gene).to_numpy(zero_copy_only=False)
+            yield pd.DataFrame(dict(zip(ids, columns, strict=True))), values
+
+
+def _open_csv(
+    path: Path,
+    types: dict[str, pa.DataType] | None = None,
+    wanted: list[str] | None = None,
+    names: tuple[str, ...] | None = None,
+) -> pa.csv.CSVStreamingReader:
+    if wanted is not None:
+        _require(path, wanted, column_names(path) if names is None else list(names))
+    try:
+        return pa.csv.open_csv(
+            pa.input_stream(str(path), compression=_compression(path)),
+            read_options=pa.csv.ReadOptions(block_size=_BLOCK_BYTES, column_names=names),
+            parse_options=pa.csv.ParseOptions(delimiter="\t" if ".tsv" in path.suffixes else ","),
+            convert_options=pa.csv.ConvertOptions(column_types=types, include_columns=wanted),
+        )
+    except (pa.ArrowInvalid, OSError) as error:
+        raise _unreadable(path, error) from error
+
+
+def _batches(reader: pa.csv.CSVStreamingReader, path: Path) -> Iterator[pa.RecordBatch]:
+    try:
+        yield from reader
+    except (pa.ArrowInvalid, OSError) as error:
+        raise _unreadable(path, error) from error
+
+
+def _open_parquet(path: Path) -> pa.parquet.ParquetFile:
+    try:
+        return pa.parquet.ParquetFile(path)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise _cut_short(path) from error
+
+
+def _require(path: Path, wanted: list[str], present: list[str]) -> None:
+    for column in wanted:
+        if column not in present:
+            shown = ", ".join(repr(name) for name in present[:12])
+            raise InputError(
+                f"file {path}: there is no column {column!r}, it has {shown}{', ...' * (len(present) > 12)}; use the "
+                "file as it came from the instrument or archive."
+            )
+        if present.count(column) > 1:
+            raise InputError(
+                f"file {path}: the column {column!r} occurs {present.count(column)} times; keep one of them."
+            )
+
+
+def _unreadable(path: Path, error: Exception) -> InputError:
+    text = str(error).splitlines()[0]
+    if "conversion error" in text:
+        return InputError(
+            f"file {path}: a value is not the number that its column must hold ({text.removeprefix('In ')}); use "
+            "the file as the instrument wrote it."
+        )
+    return _cut_short(path)
+
+
+def _cut_short(path: Path) -> InputError:
+    return InputError(
+        f"file {path}: it is cut short, damaged, or not the {''.join(path.suffixes[-2:]) or 'table'} that its name "
+        "says; fetch it again."
+    )
+
+
+def _compression(path: Path) -> str | None:
+    """By the first bytes and not by the name, because browsers unpack files without renaming them."""
+    with open(path, "rb") as file:
+        return "gzip" if file.read(2) == b"\x1f\x8b" else None
+
+
+def _is_parquet(path: Path) -> bool:
+    return path.suffix == ".parquet"
