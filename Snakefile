@@ -19,9 +19,14 @@ if "datasets" not in config:
 
 
 include: "workflow/rules/common.smk"
+include: "workflow/rules/downloads.smk"
 include: "workflow/rules/slides.smk"
 include: "workflow/rules/methods.smk"
 include: "workflow/rules/results.smk"
+include: "workflow/rules/celcomen_recovery.smk"
+include: "workflow/rules/celcomen_simulation.smk"
+include: "workflow/rules/celcomen_spleen.smk"
+include: "workflow/rules/celcomen_glioblastoma.smk"
 
 
 report: "workflow/report/workflow.rst"

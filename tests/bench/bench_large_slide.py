@@ -44,7 +44,8 @@ def prepare(folder: Path) -> None:
     from tissue_counterfactuals import steps
 
     dataset = settings(folder)["datasets"]["large"]
-    steps.prepare(dataset, folder / "raw.h5ad", None, folder / "slide.h5ad")
+    files = {"h5ad": folder / "raw.h5ad"}
+    steps.prepare(dataset, files, None, folder / "slide.h5ad", folder / "shapes.tsv")
 
 
 def graph(folder: Path) -> None:

@@ -180,7 +180,7 @@ def test_the_table_names_every_key():
         (
             {"unit_um": 0},
             {},
-            "config: datasets.demo_tissue.unit_um is 0; allowed is a number above 0.",
+            "config: datasets.demo_tissue.unit_um is 0; allowed is a number above 0 or null.",
         ),
         (
             {},
@@ -244,7 +244,7 @@ def test_the_table_names_every_key():
             {"path": "some.h5ad"},
             {},
             "config: datasets.demo_tissue.path is set, but is not read when source is simulated; remove it, or "
-            "set source to h5ad.",
+            "set source to h5ad or another that reads it.",
         ),
         (
             {"kind": "real"},
@@ -254,7 +254,8 @@ def test_the_table_names_every_key():
         (
             {"source": "h5ad"},
             {},
-            "config: datasets.demo_tissue.path is missing; name the h5ad file or its http(s) address.",
+            "config: datasets.demo_tissue.path is missing; name the file or its http(s) address (source h5ad reads any "
+            "AnnData file with raw counts), or a data set of resources/datasets.tsv under files.",
         ),
         (
             {"source": "h5ad", "path": "ftp://example.org/a.h5ad"},

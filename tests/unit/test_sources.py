@@ -1,9 +1,7 @@
-"""Sources: a user's h5ad in every encoding, the filters, and downloads from a server that misbehaves."""
+"""Sources: a user's h5ad in every encoding, and the filters."""
 
 import hashlib
 import json
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import anndata
 import h5py
@@ -16,8 +14,7 @@ import scipy.sparse as sp
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.simulate import simulate_tissue, true_counterfactual
 from tissue_counterfactuals.slide import list_filters, make_slide, new_provenance, write_slide
-from tissue_counterfactuals.sources import h5ad
-from tissue_counterfactuals.sources.download import fetch
+from tissue_counterfactuals.sources import counts as counts_in_files
 from tissue_counterfactuals.sources.h5ad import read_h5ad_source
 from tissue_counterfactuals.sources.prepare import prepare_slide
 
@@ -72,7 +69,7 @@ def expected_rows(data, samples=None):
 @pytest.mark.parametrize("samples", [None, ["s2"], ["s3", "s1"]])
 @pytest.mark.parametrize("block", [1, 17, 1 << 20])
 def test_the_wanted_rows_of_any_encoding(tmp_path, monkeypatch, form, dtype, samples, block):
-    monkeypatch.setattr(h5ad, "_BLOCK", block)
+    monkeypatch.setattr(counts_in_files, "_BLOCK", block)
     data, counts = users_slide()
     data.X = form(counts.astype(dtype))
     data.write_h5ad(tmp_path / "a.h5ad")
@@ -333,196 +330,3 @@ def test_filters_that_leave_nothing_are_refused(sparse_slide):
         prepare_slide(sparse_slide, min_counts_per_cell=10**6)
     with pytest.raises(InputError, match="no gene passes the filters"):
         prepare_slide(sparse_slide, min_counts_per_gene=10**6)
-
-
-# --- downloads --------------------------------------------------------------------------------------------------
-
-BODY = b"\x89HDF\r\n\x1a\n" + np.random.default_rng(0).bytes(3_000_000)
-DIGEST = hashlib.sha256(BODY).hexdigest()
-
-
-class Server(ThreadingHTTPServer):
-    """Serves BODY under any path; `faults` says, request by request, how it misbehaves (last: for ever)."""
-
-    def __init__(self):
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.faults, self.requests, self.body, self.etag = ["none"], [], BODY, '"one"'
-
-    @property
-    def url(self):
-        return f"http://127.0.0.1:{self.server_port}/slide.h5ad"
-
-
-class Handler(BaseHTTPRequestHandler):
-    def log_message(self, *args):
-        pass
-
-    def do_GET(self):
-        server = self.server
-        fault = server.faults[min(len(server.requests), len(server.faults) - 1)]
-        server.requests.append(dict(self.headers))
-        if fault.isdigit():
-            self.send_error(int(fault))
-            return
-        start = 0
-        wanted = self.headers.get("Range")
-        fresh = self.headers.get("If-Range") == server.etag
-        if wanted and fresh and fault != "no ranges":
-            start = int(wanted.removeprefix("bytes=").removesuffix("-"))
-            if start >= len(server.body):
-                self.send_response(416)
-                self.send_header("Content-Range", f"bytes */{len(server.body)}")
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-                return
-            self.send_response(206)
-            self.send_header(
-                "Content-Range", f"bytes {start}-{len(server.body) - 1}/{len(server.body)}"
-            )
-        else:
-            self.send_response(200)
-        body = b"<!DOCTYPE html><html>sign in</html>" if "html" in fault else server.body[start:]
-        self.send_header("Content-Type", "text/html" if fault == "html" else "application/x-hdf5")
-        self.send_header("Content-Length", str(len(body)))
-        self.send_header("ETag", server.etag)
-        self.end_headers()
-        self.wfile.write(body[: len(body) // 2] if fault == "break" else body)
-
-
-@pytest.fixture(autouse=True)
-def _no_proxy(monkeypatch):
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-
-
-@pytest.fixture
-def server():
-    with Server() as running:
-        thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        yield running
-        running.shutdown()
-        thread.join()
-
-
-def get(server, path, **more):
-    return fetch(server.url, path, backoff_s=0.01, **more)
-
-
-def only(path):
-    return [p.name for p in path.parent.iterdir()] == [path.name]
-
-
-def test_a_whole_file_arrives(server, tmp_path):
-    path = tmp_path / "new" / "slide.h5ad"
-    assert get(server, path, sha256=DIGEST) == path
-    assert path.read_bytes() == BODY
-    assert only(path)
-    get(server, path, sha256=DIGEST)
-    get(server, path)
-    assert len(server.requests) == 1
-
-
-def test_a_broken_transfer_goes_on_where_it_stopped(server, tmp_path):
-    server.faults = ["break", "break", "503", "none"]
-    path = tmp_path / "slide.h5ad"
-    get(server, path, sha256=DIGEST)
-    assert path.read_bytes() == BODY
-    assert only(path)
-    starts = [
-        int(request.get("Range", "bytes=0-").removeprefix("bytes=").removesuffix("-"))
-        for request in server.requests
-    ]
-    # Each time half of the rest came; a break loses no more than one chunk of 64 KiB.
-    half = len(BODY) // 2
-    assert starts[0] == 0
-    assert half - 65_536 < starts[1] <= half
-    reached = starts[1] + (len(BODY) - starts[1]) // 2
-    assert reached - 65_536 < starts[2] <= reached
-    assert starts[3] == starts[2]
-
-
-def test_breaks_do_not_count_while_the_file_grows(server, tmp_path):
-    server.faults = ["break"] * 4 + ["none"]
-    path = get(server, tmp_path / "slide.h5ad", attempts=1)
-    assert path.read_bytes() == BODY
-    assert len(server.requests) == 5
-
-
-def test_a_broken_transfer_starts_again_where_the_server_cannot_resume(server, tmp_path):
-    server.faults = ["break", "no ranges"]
-    path = get(server, tmp_path / "slide.h5ad")
-    assert path.read_bytes() == BODY
-
-
-def test_a_file_changed_meanwhile_is_not_patched_together(server, tmp_path):
-    server.faults = ["break", "503"]
-    path = tmp_path / "slide.h5ad"
-    with pytest.raises(InputError, match=r"run again to go on from 1,4\d\d,\d\d\d bytes"):
-        get(server, path, attempts=1)
-    server.faults = ["none"]
-    server.body, server.etag = BODY[:8] + BODY[:7:-1], '"two"'
-    get(server, path)
-    assert path.read_bytes() == server.body
-
-
-def test_a_run_killed_before_the_last_step_ends_as_if_nothing_had_happened(server, tmp_path):
-    (tmp_path / "slide.h5ad.part").write_bytes(BODY)
-    (tmp_path / "slide.h5ad.part.tag").write_text('"one"')
-    path = get(server, tmp_path / "slide.h5ad", sha256=DIGEST)
-    assert path.read_bytes() == BODY
-    assert only(path)
-
-
-def test_a_partial_file_longer_than_the_server_s_is_thrown_away(server, tmp_path):
-    (tmp_path / "slide.h5ad.part").write_bytes(BODY + b"more")
-    (tmp_path / "slide.h5ad.part.tag").write_text('"one"')
-    assert get(server, tmp_path / "slide.h5ad").read_bytes() == BODY
-
-
-def test_a_partial_file_of_unknown_version_is_not_trusted(server, tmp_path):
-    (tmp_path / "slide.h5ad.part").write_bytes(b"something else")
-    assert get(server, tmp_path / "slide.h5ad").read_bytes() == BODY
-
-
-@pytest.mark.parametrize(
-    ("fault", "message"),
-    [
-        ("404", "cannot be had, the server answered 404 Not Found; check the address"),
-        ("html", r"leads to a web page \(HTML\) and not to data"),
-        ("html in disguise", r"leads to a web page \(HTML\) and not to data"),
-        ("500", r"broke off, 3 times without progress \(the server answered 500 Internal"),
-        (
-            "break",
-            r"\(the connection was lost\); run again to go on from 2,.* put the file at .*slide",
-        ),
-    ],
-)
-def test_what_cannot_be_had_is_told_in_one_sentence(server, tmp_path, fault, message):
-    server.faults = [fault]
-    path = tmp_path / "slide.h5ad"
-    with pytest.raises(InputError, match=message) as error:
-        get(server, path, attempts=3)
-    assert str(error.value).startswith(f"download: {server.url} ")
-    assert "\n" not in str(error.value)
-    assert not path.exists()
-    assert fault in ("500", "break") or len(server.requests) == 1
-
-
-def test_a_wrong_checksum_is_refused_and_leaves_nothing(server, tmp_path):
-    with pytest.raises(InputError, match=f"has the SHA-256 {DIGEST}, but {'0' * 64} is expected"):
-        get(server, tmp_path / "slide.h5ad", sha256="0" * 64)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_file_of_another_format_is_refused(server, tmp_path):
-    server.body = b"PK\x03\x04 a zip file"
-    with pytest.raises(InputError, match=r"is no HDF5 file, as slide\.h5ad must be"):
-        get(server, tmp_path / "slide.h5ad")
-    assert get(server, tmp_path / "slide.zip").read_bytes() == server.body
-
-
-def test_an_address_that_leads_nowhere(server, tmp_path):
-    with pytest.raises(InputError, match="gopher://x/y is no valid http"):
-        fetch("gopher://x/y", tmp_path / "a", backoff_s=0.01)
-    with pytest.raises(InputError, match=r"broke off, 2 times without progress \(no connection\)"):
-        fetch("http://127.0.0.1:9/slide.h5ad", tmp_path / "a", attempts=2, backoff_s=0.01)

@@ -1,8 +1,13 @@
 # Configuration, what jobs take from it, and the lists of files that targets are made of.
+from functools import cache
+
 from tissue_counterfactuals import protocols
-from tissue_counterfactuals.config import POOLED, is_url, load_config, samples_of, slug
+from tissue_counterfactuals.config import POOLED, load_config, samples_of, slug
+from tissue_counterfactuals.downloads.planned import show
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.methods import METHODS, applicable
+from tissue_counterfactuals.resources import expected_of, requested_files, table_files
+from tissue_counterfactuals.sources import READERS, files_of_samples
 
 try:
     config = load_config(config)
@@ -13,6 +18,8 @@ try:
     SWITCHES = {
         p: protocols.resolve(p, config["switches"]) for p in config["protocols"]
     }
+    # Data set/file -> file to be had before anything can be read.
+    REQUESTED = requested_files(config)
 except InputError as error:
     raise WorkflowError(str(error))
 
@@ -25,6 +32,8 @@ wildcard_constraints:
     protocol="|".join(protocols.PROTOCOLS),
     seed="[0-9]+",
     target="[^/]+",
+    collection="[A-Za-z0-9_-]+",
+    file="[^/]+",
 
 
 def dataset_of(wildcards):
@@ -32,12 +41,35 @@ def dataset_of(wildcards):
     return config["datasets"][wildcards.dataset]
 
 
-def source_of(wildcards):
-    """The file that a slide is read from: none for simulated tissue, a download for a URL."""
-    path = dataset_of(wildcards)["path"]
-    if path is None:
-        return []
-    return f"results/downloads/{wildcards.dataset}.h5ad" if is_url(path) else path
+def files_of(wildcards):
+    """Role -> file that a slide is read from: none for simulated tissue, downloads for a data set of the table or a URL."""
+    entry, samples = dataset_of(wildcards), samples_of_slide(wildcards)
+    fetched = table_files(
+        wildcards.dataset, entry, config["downloads"]["table"], samples
+    )
+    if fetched or entry["path"] is None:
+        return {file.role_of_slide: f"results/downloads/{file.key}" for file in fetched}
+    files = READERS[entry["source"]].locate(entry["path"])
+    files = files_of_samples(files, samples)
+    return {role: str(path) for role, path in files.items()}
+
+
+def labels_of(wildcards):
+    """The file of labels that a data set names, if it names one."""
+    return [label for label in [dataset_of(wildcards)["labels"]] if label]
+
+
+@cache
+def announce_downloads():
+    """Say how much there is to fetch and whether the disk can hold it: before the target runs, and in a dry run."""
+    if workflow.is_main_process:
+        print(show(config, ask=config["downloads"]["offline"] is None), file=sys.stderr)
+
+
+def all_downloads(wildcards):
+    """All files that the data sets of the configuration are read from."""
+    announce_downloads()
+    return [f"results/downloads/{key}" for key in REQUESTED]
 
 
 def samples_of_slide(wildcards):
@@ -62,7 +94,8 @@ def task_settings(step):
         chosen = {
             "graph": dataset_of(wildcards)["graph"],
             "cellina": config["cellina"],
-            "switches": protocols.of_step(SWITCHES[wildcards.protocol], step),
+            "switches": protocols.of_step(SWITCHES[wildcards.protocol], step)
+            | protocols.of_step(SWITCHES[wildcards.protocol], "graph"),
             "device": config["device"],
         }
         if step == "counterfactual":
@@ -75,6 +108,11 @@ def task_settings(step):
 def memory_of_task(wildcards, input, attempt):
     """Megabytes: the slide, its graph and the dense neighbourhood features, more at each further attempt."""
     return int(2000 + 8 * input.size_mb) * attempt
+
+
+def memory_of_preparation(wildcards, input, attempt):
+    """Megabytes: what is kept of a slide; a file that is larger than memory is read in blocks."""
+    return int(min(4000 + 2 * input.size_mb, 12000)) * attempt
 
 
 def method_names(name, learned):

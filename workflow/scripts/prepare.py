@@ -1,7 +1,9 @@
 from tissue_counterfactuals.jobs import job
 
 with job(snakemake.log[0]):
+    from tissue_counterfactuals.sources.download import check_unchanged
     from tissue_counterfactuals.steps import prepare
 
-    source = snakemake.input[0] if snakemake.input else None
-    prepare(snakemake.params.dataset, source, snakemake.params.samples, snakemake.output[0])
+    check_unchanged(snakemake.input, snakemake.config["downloads"])
+    params, output = snakemake.params, snakemake.output
+    prepare(params.dataset, params.files, params.samples, output.slide, output.shapes)

@@ -15,25 +15,43 @@ import yaml
 
 from tissue_counterfactuals import protocols
 from tissue_counterfactuals.errors import InputError
-from tissue_counterfactuals.sources.columns import open_h5ad, pick, read_labels
+from tissue_counterfactuals.resources import download_faults, slides_in_table
+from tissue_counterfactuals.sources import READERS
 
 SCHEMA_PATH = Path(__file__).resolve().parents[1] / "schemas" / "config.schema.yaml"
 
 # Targets and rules of the workflow: every data set is a target of its own, so it cannot bear one of these names.
 RESERVED = (
     *("all", "demo", "table1", "figures", "report", "celcomen"),
-    *("download", "prepare", "build_graph", "write_folds"),
-    *("fit", "predict", "predict_controls", "score"),
+    *("download", "download_file", "prepare", "build_graph", "write_folds"),
+    *("fit", "predict", "score"),
     *("tabulate", "table_1", "figure_cell_types", "figure_map", "figure_learning_curves"),
+    *("celcomen_simulation", "figure_celcomen_2"),
+    *("celcomen_recovery", "figure_celcomen_recovery"),
+    *("celcomen_spleen", "celcomen_clusters", "figure_celcomen_6", "figure_celcomen_8"),
+    *("celcomen_glioblastoma", "celcomen_localization", "celcomen_knockout"),
+    *("figure_celcomen_3", "figure_celcomen_7"),
 )
 
 # Name of the one slide of a data set that is fitted over all its samples.
 POOLED = "pooled"
 
-# Keys of a data set that only one kind of source reads: set for the other, they would do nothing.
+# Layouts as instruments and tools write them, of whatever tissue: what a cell is must be said beside them.
+_BUNDLES = ("xenium", "visium", "spatialdata", "cosmx_flat", "merscope")
+
+# Key of a data set -> the only sources that read it: set for another, it would do nothing.
 _ONLY_FOR = {
-    "simulated": ("simulation",),
-    "h5ad": ("path", "sha256", "layer", "columns", "spatial", "unit_um"),
+    "simulation": ("simulated",),
+    "field": ("simulated_field",),
+    "lesions": ("simulated_lesions",),
+    "path": tuple(READERS),
+    "files": tuple(READERS),
+    "sha256": tuple(name for name, reader in READERS.items() if list(reader.files) == ["h5ad"]),
+    "layer": ("h5ad", "spatialdata"),
+    "spatial": ("h5ad", "spatialdata"),
+    "columns": ("h5ad", *_BUNDLES),
+    "unit_um": ("h5ad", *_BUNDLES),
+    "labels": _BUNDLES,
 }
 
 
@@ -77,8 +95,15 @@ def load_config(raw: dict) -> dict:
             dataset = config["datasets"][name]
             faults += _dataset_faults(name, dataset, raw["datasets"][name] or {})
             _resolve(name, dataset, config["methods"])
+    faults = faults or download_faults(config)
     if faults:
         raise InputError("\n".join(dict.fromkeys(faults)))
+    for dataset in config["datasets"].values():
+        if dataset["files"] is not None and dataset["samples"] is None:
+            table = config["downloads"]["table"]
+            left_out = READERS[dataset["source"]].left_out()
+            slides = slides_in_table(dataset["files"], table)
+            dataset["samples"] = [name for name in slides if name not in left_out] or None
     return config
 
 
@@ -103,9 +128,13 @@ def samples_of(name: str, dataset: dict) -> dict[str, list[str] | None]:
         return {POOLED: dataset["samples"]}
     if dataset["source"] == "simulated":
         present = [f"slide_{i}" for i in range(dataset["simulation"]["n_slides"])]
-    elif dataset["columns"]["sample"] is None:
+    elif dataset["source"] == "simulated_field":
+        present = [f"sample_{i}" for i in range(dataset["field"]["n_samples"])]
+    elif dataset["source"] == "simulated_lesions":
+        present = [f"KP_{i + 1}" for i in range(dataset["lesions"]["n_sections"])]
+    elif dataset["source"] == "h5ad" and dataset["columns"]["sample"] is None:
         return {slug(name): None}
-    elif is_url(dataset["path"]):
+    elif dataset["path"] is None or is_url(dataset["path"]):
         if dataset["samples"] is None:
             raise InputError(
                 f"config: datasets.{name}.samples is missing; list the samples to use, because those of a file "
@@ -113,7 +142,8 @@ def samples_of(name: str, dataset: dict) -> dict[str, list[str] | None]:
             )
         present = dataset["samples"]
     else:
-        present = _samples_in_file(dataset["path"], dataset["columns"]["sample"])
+        reader = READERS[dataset["source"]]
+        present = reader.adapter.samples(reader.locate(dataset["path"]), dataset)
     wanted = present if dataset["samples"] is None else dataset["samples"]
     for sample in wanted:
         if sample not in present:
@@ -194,7 +224,7 @@ def _fill(value: object, node: dict) -> object:
 
 def _resolve(name: str, dataset: dict, methods: list[str]) -> None:
     if dataset["kind"] is None:
-        dataset["kind"] = "simulated" if dataset["source"] == "simulated" else "real"
+        dataset["kind"] = "real" if dataset["source"] in READERS else "simulated"
     if dataset["label"] is None:
         dataset["label"] = name
     if dataset["methods"] is None:
@@ -282,29 +312,26 @@ def _switch_faults(switches: dict[str, str]) -> list[str]:
 def _dataset_faults(name: str, dataset: dict, given: dict) -> list[str]:
     """Faults in how the keys of one data set go together; `given` is the entry before defaults were filled in."""
     where = f"config: datasets.{name}"
-    source, path, control = dataset["source"], dataset["path"], dataset["control_domain"]
+    source, control = dataset["source"], dataset["control_domain"]
     faults = []
     if name in RESERVED:
         faults.append(f"{where} has the name of a target or rule; give it another name.")
-    for reader, keys in _ONLY_FOR.items():
-        for key in keys:
-            if source != reader and given.get(key) is not None:
-                faults.append(
-                    f"{where}.{key} is set, but is not read when source is {source}; remove it, or set source "
-                    f"to {reader}."
-                )
-    if source == "simulated" and dataset["kind"] not in (None, "simulated"):
+    for key, sources in _ONLY_FOR.items():
+        if source not in sources and given.get(key) is not None:
+            faults.append(
+                f"{where}.{key} is set, but is not read when source is {source}; remove it, or set source to "
+                f"{sources[0]}{' or another that reads it' * (len(sources) > 1)}."
+            )
+    if source not in READERS and dataset["kind"] not in (None, "simulated"):
         faults.append(
-            f"{where}.kind is {dataset['kind']}, but source is simulated; say simulated or leave it out."
+            f"{where}.kind is {dataset['kind']}, but source is {source}; say simulated or leave it out."
         )
-    if source == "h5ad" and path is None:
-        faults.append(f"{where}.path is missing; name the h5ad file or its http(s) address.")
-    elif source == "h5ad" and "://" in path and not is_url(path):
+    if source in READERS:
+        faults += _path_faults(where, dataset)
+    if dataset["labels"] is not None and not Path(dataset["labels"]).is_file():
         faults.append(
-            f"{where}.path is {path!r}; allowed are files and http:// or https:// addresses."
+            f"{where}.labels: there is no file {dataset['labels']!r}; paths count from {Path.cwd()}."
         )
-    elif source == "h5ad" and not is_url(path) and not Path(path).is_file():
-        faults.append(f"{where}.path: there is no file {path!r}; paths count from {Path.cwd()}.")
     if source == "h5ad" and dataset["samples"] and dataset["columns"]["sample"] is None:
         faults.append(
             f"{where}.samples is set, but columns.sample is not; name the column they are in."
@@ -324,19 +351,29 @@ def _dataset_faults(name: str, dataset: dict, given: dict) -> list[str]:
     return faults
 
 
-def _samples_in_file(path: str, column: str) -> list[str]:
-    with open_h5ad(path) as file:
-        where = f"file {path}"
-        codes, categories = read_labels(
-            pick(file["obs"], column, where, "obs column", "columns.sample")
-        )
-    used = set(codes.tolist())
-    samples = [category for code, category in enumerate(categories) if code in used]
-    if not samples:
-        raise InputError(
-            f"{where}: no cell has a value in obs column {column!r} (key columns.sample)."
-        )
-    return samples
+def _path_faults(where: str, dataset: dict) -> list[str]:
+    """Faults in where the files of a data set come from."""
+    source, path = dataset["source"], dataset["path"]
+    single = len([role for role, needed in READERS[source].files.items() if needed]) == 1
+    if path is None and dataset["files"] is None:
+        return [
+            f"{where}.path is missing; name the {'file or its http(s) address' if single else 'folder'} (source "
+            f"{source} reads {READERS[source].description}), or a data set of resources/datasets.tsv under files."
+        ]
+    if path is None:
+        return []
+    if dataset["files"] is not None:
+        return [f"{where}.files is set, and so is path; keep the one that names the data."]
+    if "://" in path and not is_url(path):
+        return [f"{where}.path is {path!r}; allowed are files and http:// or https:// addresses."]
+    if is_url(path) and not single:
+        return [
+            f"{where}.path is an address, but source {source} reads several files; fetch them into a folder and "
+            "name the folder."
+        ]
+    if not is_url(path) and not Path(path).exists():
+        return [f"{where}.path: there is no file {path!r}; paths count from {Path.cwd()}."]
+    return []
 
 
 # --- the schema in words ----------------------------------------------------------------------------------------

@@ -97,6 +97,16 @@ def check_slide(slide: AnnData, name: str) -> None:
     Raises:
         InputError: the first breach, with the column, cell or gene and the way to mend it.
     """
+    check_tables(slide, name)
+    _check_counts(slide, f"slide {name}")
+
+
+def check_tables(slide: AnnData, name: str) -> None:
+    """The part of `check_slide` that looks at all but X, for slides whose counts are still in a file.
+
+    Raises:
+        InputError: the first breach.
+    """
     where = f"slide {name}"
     if slide.n_obs == 0 or slide.n_vars == 0:
         empty = "cells" if slide.n_obs == 0 else "genes"
@@ -111,7 +121,6 @@ def check_slide(slide: AnnData, name: str) -> None:
     for label in LABELS:
         _check_label(slide.obs, label, where)
     _check_coordinates(slide, where)
-    _check_counts(slide, where)
     if not isinstance(slide.uns.get("provenance"), dict):
         raise InputError(
             f"{where}: uns['provenance'] is missing; write there a dict that says where the slide comes from."
@@ -191,11 +200,12 @@ def _check_counts(slide: AnnData, where: str) -> None:
         cell = slide.obs_names[np.searchsorted(counts.indptr, position, side="right") - 1]
         gene = slide.var_names[counts.indices[position]]
         raise InputError(
-            f"{where}: cell {cell!r}, gene {gene!r} {_count_fault(float(counts.data[position]))}."
+            f"{where}: cell {cell!r}, gene {gene!r} {count_fault(float(counts.data[position]))}."
         )
 
 
-def _count_fault(value: float) -> str:
+def count_fault(value: float) -> str:
+    """What is wrong with a value that is no count, and how to mend it: the end of a sentence."""
     if np.isnan(value):
         return "has no count (NaN); put 0 where nothing was seen, or drop the cell"
     if np.isinf(value):

@@ -9,6 +9,7 @@ import json
 import time
 import traceback
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 
 import anndata
@@ -39,6 +40,13 @@ DIAGNOSTIC_COLUMNS = [
     *("name", "value"),
 ]
 
+# Source of a simulated data set -> module, function, and the section of the data set that holds its arguments.
+SIMULATORS = {
+    "simulated": ("simulate", "simulate_tissue", "simulation"),
+    "simulated_field": ("simulate_field", "simulate_field", "field"),
+    "simulated_lesions": ("simulate_lesions", "simulate_lesions", "lesions"),
+}
+
 
 def prepare(
     dataset: dict,
@@ -58,10 +66,10 @@ def prepare(
     from tissue_counterfactuals.sources.expected import compare_shapes
     from tissue_counterfactuals.sources.prepare import prepare_slide
 
-    if dataset["source"] == "simulated":
-        from tissue_counterfactuals.simulate import simulate_tissue
-
-        slide = simulate_tissue(**dataset["simulation"])
+    if dataset["source"] in SIMULATORS:
+        module, simulate, knobs = SIMULATORS[dataset["source"]]
+        module = import_module(f"tissue_counterfactuals.{module}")
+        slide = getattr(module, simulate)(**dataset[knobs])
         if samples is not None:
             slide = slide[slide.obs["sample"].isin(samples)].copy()
     else:
@@ -129,20 +137,35 @@ def load_task(
     question = Fold(rows["cell_type"].iloc[0], rows["control"].iloc[0], tuple(rows["target"]))
     cells = read_slide(slide, check=False)
     cellina = dict(settings["cellina"])
+    stored, graph_settings = sparse.load_npz(graph), _graph_as_run(cells, settings)
+    if graph_settings != settings["graph"]:
+        stored = slide_graph(cells, **graph_settings)
     split = split_cells(cells, question, seed, cellina.pop("validation_fraction"))
     return Task(
         slide=cells,
-        graph=sparse.csr_array(sparse.load_npz(graph)),
+        graph=sparse.csr_array(stored),
         fold=question,
         split=split,
         switches=settings["switches"],
         seed=seed,
-        graph_settings=settings["graph"],
+        graph_settings=graph_settings,
         settings=cellina,
         device=settings["device"],
         report=report,
         **settings.get("counterfactual", {}),
     )
+
+
+def _graph_as_run(slide: anndata.AnnData, settings: dict) -> dict:
+    """Settings of the graph; as run, a unit that the authors took the coordinates for changes the bandwidth.
+
+    A bandwidth of 100 um, divided by the pixel size that they assumed, is so many units of the file, whatever these are.
+    """
+    assumed = slide.uns["provenance"].get("unit_um_as_run")
+    if assumed is None or settings["switches"].get("brain_unit") != "pixels":
+        return settings["graph"]
+    factor = float(slide.uns["provenance"]["unit_um"]) / float(assumed)
+    return settings["graph"] | {"bandwidth_um": settings["graph"]["bandwidth_um"] * factor}
 
 
 def fit(method: str, task: Task, folder: Path, checkpoint: Path) -> None:

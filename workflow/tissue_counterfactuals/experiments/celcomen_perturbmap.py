@@ -1,0 +1,297 @@
+"""Experiment 4 of the Celcomen paper (Fig. 4): do predicted knock-outs agree with lesions that have lost the gene?
+
+Forces are fitted to wild-type lesions, the gene is knocked out in their spots, and the predicted change of every other
+gene is correlated with the change observed between knock-out and wild-type lesions. Beside it stand controls that know
+nothing of the knock-out; a correlation says something only where it leaves them behind.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from tissue_counterfactuals.experiments import preparation
+from tissue_counterfactuals.experiments.force_statistics import empirical_p, rank_test
+from tissue_counterfactuals.experiments.perturbmap_lesions import log_cpm, remove_reporters
+from tissue_counterfactuals.experiments.perturbmap_question import (
+    Model,
+    Question,
+    ask,
+    correlate,
+    fit,
+)
+from tissue_counterfactuals.slide import read_slide
+from tissue_counterfactuals.tables import write_tsv
+
+# What a control takes away, in the order of display. `minus_baseline` has no model at all.
+CONTROLS = {
+    "minus_baseline": "minus the lesion's mean expression, no model",
+    "permuted": "predicted values given to other genes",
+    "random_gene": "another gene knocked out",
+    "spots_without_gene": "the gene knocked out where there is none of it",
+    "shuffled_forces": "forces given to other genes",
+    "shuffled_data": "forces fitted to shuffled expression",
+}
+OBSERVED = "observed"
+_ROW = ("knockout", "section", "lesion", "label", "predictor", "control", "draw")
+_CORRELATION = ("rho", "p_value", "partial_rho")
+# First words of the seeds, so that no two draws share a stream.
+_STREAMS = {name: number for number, name in enumerate(CONTROLS, start=50)}
+
+
+def run(
+    slide: Path,
+    entry: dict,
+    protocol: str,
+    seeds: list[int],
+    settings: dict,
+    switches: dict[str, str],
+    outputs: dict[str, Path],
+) -> None:
+    """Ask all questions of a slide and write what came out.
+
+    Args:
+        entry: name, kind and label of the data set.
+        settings: section celcomen.perturbmap of the configuration.
+        switches: of the steps inference, generation and celcomen_perturbmap.
+        outputs: `correlations` (a row per lesion, predictor, control and draw), `genes` (predicted and observed change
+            of each gene, first seed), `spots` (where they lie and which lesion they belong to), `summary` (see
+            `summarize`), `diagnostics` (of the fits) as TSV; `manifest` as JSON.
+    """
+    cells = remove_reporters(read_slide(slide, check=False))
+    expression = log_cpm(cells)
+    preparation.write_manifest(
+        outputs["manifest"], entry, cells, protocol, seeds, settings | {"switches": switches}
+    )
+    manifest = json.loads(Path(outputs["manifest"]).read_text())
+    tables = {"correlations": [], "genes": [], "spots": [], "diagnostics": []}
+    for knockout in settings["knockouts"]:
+        question = ask(cells, expression, knockout, switches, settings, entry["name"])
+        spots = spot_table(cells, question)
+        tables["spots"].append(preparation.keyed(spots, manifest, seeds[0]))
+        for seed in seeds:
+            forces = fit(question, seed)
+            rows = pd.DataFrame(answer(question, forces.inter, forces.intra, seed))
+            tables["correlations"].append(preparation.keyed(rows, manifest, seed))
+            notes = pd.DataFrame(forces.diagnostics.items(), columns=["name", "value"])
+            notes.insert(0, "knockout", knockout)
+            tables["diagnostics"].append(preparation.keyed(notes, manifest, seed))
+            if seed == seeds[0]:
+                genes = gene_table(question, forces.inter, forces.intra, seed)
+                tables["genes"].append(preparation.keyed(genes, manifest, seed))
+    tables = {name: pd.concat(parts, ignore_index=True) for name, parts in tables.items()}
+    for name, table in tables.items():
+        write_tsv(table, outputs[name])
+    write_tsv(summarize(tables["correlations"]), outputs["summary"])
+
+
+def answer(question: Question, inter: np.ndarray, intra: np.ndarray, seed: int) -> list[dict]:
+    """Correlations of the prediction and of every control, a row each; see `run`."""
+    rows = []
+    for predictor in question.predictors:
+        model = Model(question, inter, intra, predictor)
+        for place in range(len(question.tissues)):
+            eligible = question.expressing(place)
+            spots = question.chosen_spots(eligible, seed)
+            if len(spots) == 0:
+                rows.append(_row(question, place, predictor, OBSERVED, 0))
+                rows[-1] |= {"reason": f"no spot has a count of {question.knockout}"}
+                continue
+            predicted = model.predict(place, spots)
+            collapsed, own = model.collapsed(place, spots)
+            rows.append(_row(question, place, predictor, OBSERVED, 0, predicted))
+            rows[-1] |= {
+                "n_knocked_out": len(spots),
+                "n_collapsed": collapsed,
+                "n_knocked_out_collapsed": own,
+            }
+            rng = np.random.default_rng([seed, _STREAMS["permuted"], place])
+            for draw in range(question.settings["draws"]):
+                mixed = np.append(rng.permutation(predicted[:-1]), predicted[-1])
+                rows.append(_row(question, place, predictor, "permuted", draw, mixed))
+            baseline = -question.scaled[place].mean(axis=0)
+            rows.append(_row(question, place, predictor, "minus_baseline", 0, baseline))
+        for control, draw, place, predicted, gene in _controls(question, model, seed):
+            rows.append(_row(question, place, predictor, control, draw, predicted, gene))
+    return rows
+
+
+def _controls(
+    question: Question, model: Model, seed: int
+) -> Iterator[tuple[str, int, int, np.ndarray, int]]:
+    """Predictions that know nothing of the knock-out: control, draw, lesion, (g,) and the gene that was taken."""
+    places = [p for p in range(len(question.tissues)) if len(question.expressing(p))]
+    n_genes, draws = len(question.genes), question.settings["draws"]
+    last = n_genes - 1
+
+    # The same gene in all lesions of a draw, as the true one is.
+    rng = np.random.default_rng([seed, _STREAMS["random_gene"]])
+    for draw in range(draws):
+        gene = int(rng.integers(last))
+        for place in places:
+            spots = question.chosen_spots(question.expressing(place, gene), seed)
+            if len(spots):
+                yield "random_gene", draw, place, model.predict(place, spots, gene), gene
+
+    rng = np.random.default_rng([seed, _STREAMS["spots_without_gene"]])
+    for draw in range(draws):
+        for place in places:
+            eligible = question.expressing(place)
+            empty = np.setdiff1d(np.arange(len(question.scaled[place])), eligible)
+            if len(empty):
+                size = min(len(question.chosen_spots(eligible, seed)), len(empty))
+                spots = rng.choice(empty, size, replace=False)
+                yield "spots_without_gene", draw, place, model.predict(place, spots), last
+
+    rng = np.random.default_rng([seed, _STREAMS["shuffled_forces"]])
+    for draw in range(draws):
+        order = rng.permutation(n_genes)
+        mixed = [matrix[np.ix_(order, order)] for matrix in (model.inter, model.intra)]
+        yield from _with_forces(question, *mixed, model.predictor, "shuffled_forces", draw, seed)
+    for draw in range(question.settings["shuffled_fits"]):
+        mixed = fit(question, seed, shuffle=draw)
+        yield from _with_forces(
+            question, mixed.inter, mixed.intra, model.predictor, "shuffled_data", draw, seed
+        )
+
+
+def _with_forces(question, inter, intra, predictor, control, draw, seed):
+    other = Model(question, inter, intra, predictor)
+    for place in range(len(question.tissues)):
+        spots = question.chosen_spots(question.expressing(place), seed)
+        if len(spots):
+            yield control, draw, place, other.predict(place, spots), len(question.genes) - 1
+
+
+def _row(
+    question: Question,
+    place: int,
+    predictor: str,
+    control: str,
+    draw: int,
+    predicted: np.ndarray | None = None,
+    gene: int | None = None,
+) -> dict:
+    lesion = question.tissues[place].lesion
+    values = (
+        *(question.knockout, lesion.section, lesion.number, lesion.label),
+        *(predictor, control, draw),
+    )
+    row = dict(zip(_ROW, values, strict=True))
+    if predicted is None:
+        return row | dict.fromkeys(_CORRELATION, np.nan)
+    last = len(question.genes) - 1
+    left_out = [last] if gene in (None, last) else [gene, last]
+    baseline = question.scaled[place].mean(axis=0)
+    row |= correlate(predicted, question.observed[place], baseline, left_out)
+    return row | {
+        "knocked_out_gene": question.genes[last if gene is None else gene],
+        "n_genes": len(predicted) - len(left_out),
+        "n_spots": len(lesion.spots),
+        "reason": "" if np.isfinite(row["rho"]) else "the prediction changes no gene",
+    }
+
+
+def summarize(correlations: pd.DataFrame) -> pd.DataFrame:
+    """Does the median correlation over lesions leave each control behind?
+
+    Returns:
+        A row per seed, knock-out, predictor and control: `median`, `lowest` and `highest` observed rho over the
+        lesions; `null_median`, `null_low` and `null_high` (2.5 and 97.5 %) of the control's own medians, draw by draw,
+        and `n_draws`; `p_value`, the share of them at or above the observed one (it is counted in), and the same for
+        the partial correlation given mean expression. Draws without a rho count as 0, because nothing was predicted;
+        `n_undefined` says how many there are. `rank_test_p` is the test as published: lesions against one draw.
+    """
+    rows = []
+    key = ["dataset", "kind", "protocol", "seed", "knockout", "predictor"]
+    for names, group in correlations.groupby(key, sort=False):
+        found = group[group["control"] == OBSERVED]
+        for control in CONTROLS:
+            null = group[group["control"] == control]
+            row = dict(zip(key, names, strict=True)) | {
+                "control": control,
+                "n_lesions": int(found["rho"].notna().sum()),
+                "n_sections": found.loc[found["rho"].notna(), "section"].nunique(),
+                "median": found["rho"].median(),
+                "lowest": found["rho"].min(),
+                "highest": found["rho"].max(),
+                "partial_median": found["partial_rho"].median(),
+                "n_draws": null["draw"].nunique(),
+                "n_undefined": int(null["rho"].isna().sum()),
+            }
+            rows.append(row | _against(found, null))
+    return pd.DataFrame(rows)
+
+
+def _against(found: pd.DataFrame, null: pd.DataFrame) -> dict:
+    values = {}
+    for column, prefix in (("rho", ""), ("partial_rho", "partial_")):
+        medians = null.fillna({column: 0.0}).groupby("draw")[column].median().to_numpy()
+        several = len(medians) > 1
+        low, middle, high = (
+            np.quantile(medians, [0.025, 0.5, 0.975]) if len(medians) else [np.nan] * 3
+        )
+        values |= {
+            f"{prefix}null_median": middle,
+            f"{prefix}null_low": low if several else np.nan,
+            f"{prefix}null_high": high if several else np.nan,
+            f"{prefix}p_value": empirical_p(found[column].median(), medians) if several else np.nan,
+        }
+    first = null[null["draw"] == 0]
+    values["rank_test_p"] = rank_test(found["rho"].to_numpy(), first["rho"].to_numpy())
+    return values
+
+
+def gene_table(question: Question, inter: np.ndarray, intra: np.ndarray, seed: int) -> pd.DataFrame:
+    """Predicted and observed change of each gene but the lost one, for each lesion and predictor.
+
+    `predicted_scaled` runs from 0 to 1 over the genes of a lesion, as the paper draws it.
+    """
+    parts = []
+    for predictor in question.predictors:
+        model = Model(question, inter, intra, predictor)
+        for place, tissue in enumerate(question.tissues):
+            spots = question.chosen_spots(question.expressing(place), seed)
+            if len(spots) == 0:
+                continue
+            predicted = model.predict(place, spots)[:-1]
+            span = np.ptp(predicted)
+            parts.append(
+                pd.DataFrame(
+                    {
+                        "knockout": question.knockout,
+                        "section": tissue.lesion.section,
+                        "lesion": tissue.lesion.number,
+                        "predictor": predictor,
+                        "gene": question.genes[:-1],
+                        "predicted": predicted,
+                        "predicted_scaled": (predicted - predicted.min()) / (span or 1.0),
+                        "observed": question.observed[place][:-1],
+                        "mean_expression": question.scaled[place].mean(axis=0)[:-1],
+                    }
+                )
+            )
+    return pd.concat(parts, ignore_index=True)
+
+
+def spot_table(slide: AnnData, question: Question) -> pd.DataFrame:
+    """All spots of the question's sections: place, label, and the number of the lesion they belong to (0: none)."""
+    lesion = np.zeros(slide.n_obs, int)
+    for tissue in question.tissues:
+        lesion[tissue.lesion.spots] = tissue.lesion.number
+    sections = {tissue.lesion.section for tissue in question.tissues}
+    table = pd.DataFrame(
+        {
+            "knockout": question.knockout,
+            "section": slide.obs["sample"].astype(str).to_numpy(),
+            "spot": slide.obs_names,
+            "label": slide.obs["domain"].astype(str).to_numpy(),
+            "lesion": lesion,
+            "x_um": slide.obsm["spatial"][:, 0],
+            "y_um": slide.obsm["spatial"][:, 1],
+        }
+    )
+    return table[table["section"].isin(sections)].reset_index(drop=True)

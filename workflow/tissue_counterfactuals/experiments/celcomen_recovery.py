@@ -1,0 +1,256 @@
+"""Are forces within and between cells told apart where the truth of both is known and different?
+
+The published simulation gives both kinds of forces one matrix, so it cannot say. Here they are drawn independently, the
+tissue comes from the Gaussian field (`simulate_field.py`), and five estimators see the same cells. Recovery is the
+correlation of an estimate with its own truth over the pairs of genes, cross-talk that with the truth of the other kind.
+Chains 1-2, 2-3 without a force 1-3 (Fig. 1C-D of the paper) ask who reports the force that is not there.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy import sparse
+
+from tissue_counterfactuals import protocols
+from tissue_counterfactuals.experiments.force_statistics import correlation, entries
+from tissue_counterfactuals.models.celcomen import fit_interactions
+from tissue_counterfactuals.models.celcomen_field import GaussianField
+from tissue_counterfactuals.models.celcomen_gaussian import NORM_WEIGHT, partial_correlations
+from tissue_counterfactuals.models.celcomen_statistics import interaction_weights, scale_cells
+from tissue_counterfactuals.neighbors import knn_graph
+from tissue_counterfactuals.simulate_field import (
+    N_NEIGHBORS,
+    draw_counts,
+    draw_forces,
+    scale_forces,
+)
+from tissue_counterfactuals.slide import log_normalize
+from tissue_counterfactuals.tables import write_tsv
+
+FORCES = ("inter", "intra")
+# Kind of data -> what the estimators are given.
+DATA = {
+    "field": "the field itself, of mean 0",
+    "log_counts": "log(1 + counts) of counts with noise",
+    "normalized": "log(1 + counts per 10,000) of the same counts",
+}
+# Method -> the protocol that its table rows bear.
+METHODS = {
+    "as_run": "as_run",
+    "mean_field": "corrected",
+    "gaussian": "corrected",
+    "coexpression": "none",
+    "spatial_coexpression": "none",
+}
+CHAIN_GENES = 6
+_PLACES_STREAM, _FIELD_STREAM, _COUNTS_STREAM, _MEANS_STREAM = 31, 32, 33, 34
+
+RECOVERY_COLUMNS = [
+    *("kind", "protocol", "method", "data", "forces", "n_genes", "n_cells", "seed", "tissue"),
+    *("recovery", "cross_talk", "constant", "at_bound", "covered"),
+]
+CHAIN_COLUMNS = [
+    *("kind", "protocol", "method", "data", "forces", "n_genes", "n_cells", "seed", "tissue"),
+    *("force_12", "force_23", "force_13", "real_found", "spurious", "above_unconnected", "covered"),
+]
+
+
+def run(
+    settings: dict, switches: dict[str, str], seeds: list[int], recovery: Path, chains: Path
+) -> None:
+    """Both tables of the experiment.
+
+    Args:
+        settings: section celcomen.recovery of the configuration.
+        switches: values of the inference switches for the corrected estimators, but for log_partition, which says which
+            of them it is.
+        seeds: each gives `tissues` tissues for each number of genes and cells.
+        recovery, chains: TSV files to write.
+    """
+    rows, links = [], []
+    for seed in seeds:
+        for tissue in range(settings["tissues"]):
+            for n_genes in settings["n_genes"]:
+                for n_cells in settings["n_cells"]:
+                    print(f"seed {seed}, tissue {tissue}: {n_genes} genes, {n_cells} cells")
+                    rows += _recover(settings, switches, n_genes, n_cells, seed, tissue)
+            for forces in FORCES:
+                links += _chain(settings, switches, forces, seed, tissue)
+    write_tsv(pd.DataFrame(links)[CHAIN_COLUMNS], chains)
+    write_tsv(pd.DataFrame(rows)[RECOVERY_COLUMNS], recovery)
+
+
+def chain_forces(forces: str, strength: float) -> tuple[np.ndarray, np.ndarray]:
+    """Inter and intra forces (6, 6): genes 1-2 and 2-3 push each other up in one kind; three genes have no force."""
+    chain = np.zeros((CHAIN_GENES, CHAIN_GENES))
+    for one, other in ((0, 1), (1, 2)):
+        chain[one, other] = chain[other, one] = 1.0
+    none = np.zeros_like(chain)
+    inter, intra = (chain, none) if forces == "inter" else (none, chain)
+    return scale_forces(inter, intra, strength, strength)
+
+
+def simulate_expression(
+    inter: np.ndarray, intra: np.ndarray, n_cells: int, settings: dict, seed: list[int]
+) -> tuple[dict[str, np.ndarray | sparse.csr_matrix], sparse.csr_array]:
+    """One tissue as each kind of data (see DATA), each (n, g), and its directed graph of the six nearest cells."""
+    place = np.random.default_rng([_PLACES_STREAM, *seed]).random((n_cells, 2))
+    graph = knn_graph(place, N_NEIGHBORS)
+    field = GaussianField(interaction_weights(graph, "symmetric"), inter, intra)
+    s = field.sample([_FIELD_STREAM, *seed])
+    means = np.random.default_rng([_MEANS_STREAM, *seed]).normal(0, 1, len(inter))
+    counts = draw_counts(
+        means + settings["log_rate_sd"] * s,
+        [_COUNTS_STREAM, *seed],
+        settings["counts_per_gene"] * len(inter),
+        *(settings[knob] for knob in ("depth_noise", "noise", "dropout")),
+    )
+    return {
+        "field": s,
+        "log_counts": counts.log1p(),
+        "normalized": log_normalize(counts),
+    }, graph
+
+
+def estimate(
+    method: str,
+    expression: np.ndarray | sparse.csr_matrix,
+    graph: sparse.csr_array,
+    settings: dict,
+    switches: dict[str, str],
+) -> dict:
+    """What a method says of one tissue; `settings` and `switches` as in `run`.
+
+    Returns:
+        `inter` and `intra` (g, g); for the Gaussian field in units free of the genes' scales (`partial_correlations`);
+        `at_bound`, share of the pairs at a bound of their range, (inter, intra); and `error`, standard errors in the
+        same units, for the Gaussian field only.
+    """
+    if method == "gaussian":
+        fit = fit_interactions(
+            [(expression, graph)], switches=switches | {"log_partition": "gaussian"}
+        )
+        inter, intra = partial_correlations(fit)
+        # The same factor for forces and errors: that of the diagonal is known far better than a force.
+        scale = NORM_WEIGHT - 2 * np.diag(fit.intra)
+        unit = 2 / np.sqrt(np.outer(scale, scale))
+        error = {"inter": fit.inter_error * unit, "intra": fit.intra_error * unit}
+        return {"inter": inter, "intra": intra, "at_bound": (0.0, 0.0), "error": error}
+    if method in ("as_run", "mean_field"):
+        if method == "as_run":
+            values = protocols.of_step(protocols.resolve("as_run"), "inference")
+        else:
+            values = switches | {"log_partition": "vmf"}
+        fit = fit_interactions(
+            [(scale_cells(expression, values["scale"]), graph)],
+            protocol=METHODS[method],
+            switches=values,
+            epochs=settings["epochs"],
+            learning_rate=settings["learning_rate"],
+        )
+        bound = tuple(fit.diagnostics[f"{forces}_at_bound"] for forces in FORCES)
+        return {"inter": fit.inter, "intra": fit.intra, "at_bound": bound}
+    cells = expression.toarray() if sparse.issparse(expression) else expression
+    standard = (cells - cells.mean(axis=0)) / cells.std(axis=0)
+    if method == "coexpression":
+        both = standard.T @ standard / len(standard)
+    else:
+        weights = interaction_weights(graph, "symmetric")
+        both = standard.T @ (weights @ standard) / len(standard)
+        both = (both + both.T) / 2
+    return {"inter": both, "intra": both, "at_bound": (0.0, 0.0)}
+
+
+def agreement(found: np.ndarray, own: np.ndarray, other: np.ndarray) -> tuple[float, float, bool]:
+    """Recovery, cross-talk, and whether the estimate is constant, over the pairs of different genes.
+
+    Recovery is Pearson with the own truth. Cross-talk is Pearson with what of the other truth the own one does not have
+    (semipartial), so that what the two share by chance does not count. A constant estimate scores 0 in both.
+    """
+    found, own, other = entries(found), entries(own), entries(other)
+    if np.ptp(found) == 0:
+        return 0.0, 0.0, True
+    by = own - own.mean()
+    foreign = other - by * (by @ other / (by @ by)) if by.any() else other
+    return correlation(found, own), correlation(found, foreign), False
+
+
+def _recover(
+    settings: dict, switches: dict, n_genes: int, n_cells: int, seed: int, tissue: int
+) -> list[dict]:
+    names = {"kind": "simulated", "n_genes": n_genes, "n_cells": n_cells, "seed": seed, "tissue": tissue}  # fmt: skip
+    inter, intra, _ = draw_forces(
+        n_genes,
+        1000 * seed + tissue,
+        settings["inter_strength"],
+        settings["intra_strength"],
+        settings["n_partners"],
+    )
+    # In the units that estimates are in: as the field's own partial correlations.
+    truths = {"inter": 2 * inter, "intra": 2 * intra}
+    data, graph = simulate_expression(
+        inter, intra, n_cells, settings, [seed, tissue, n_genes, n_cells]
+    )
+    rows = []
+    for kind, expression in data.items():
+        for method, found in _each_method(expression, graph, settings, switches):
+            for place, (forces, other) in enumerate((FORCES, FORCES[::-1])):
+                recovery, cross_talk, constant = agreement(
+                    found[forces], truths[forces], truths[other]
+                )
+                rows.append(
+                    names
+                    | {"method": method, "protocol": METHODS[method], "data": kind}
+                    | {"forces": forces, "recovery": recovery, "cross_talk": cross_talk}
+                    | {"constant": constant, "at_bound": found["at_bound"][place]}
+                    | {"covered": _covered(found, forces, truths[forces])}
+                )
+    return rows
+
+
+def _chain(settings: dict, switches: dict, forces: str, seed: int, tissue: int) -> list[dict]:
+    n_cells = settings["chain_cells"]
+    names = {"kind": "simulated", "n_genes": CHAIN_GENES, "n_cells": n_cells, "seed": seed, "tissue": tissue}  # fmt: skip
+    inter, intra = chain_forces(forces, settings["chain_strength"])
+    data, graph = simulate_expression(
+        inter, intra, n_cells, settings, [seed, tissue, CHAIN_GENES, n_cells, FORCES.index(forces)]
+    )
+    unconnected = np.ones((CHAIN_GENES, CHAIN_GENES), dtype=bool)
+    unconnected[:3, :3] = False
+    rows = []
+    for kind, expression in data.items():
+        for method, found in _each_method(expression, graph, settings, switches):
+            matrix = found[forces]
+            links = {"force_12": matrix[0, 1], "force_23": matrix[1, 2], "force_13": matrix[0, 2]}
+            real = np.abs([links["force_12"], links["force_23"]])
+            others = np.abs(entries(matrix)[entries(unconnected)]).max()
+            seen = bool(real.min() > others)
+            rows.append(
+                names
+                | {"method": method, "protocol": METHODS[method], "data": kind, "forces": forces}
+                | links
+                # Of a chain that an estimator does not see, the third link says nothing.
+                | {
+                    "real_found": seen,
+                    "spurious": links["force_13"] / real.mean() if seen else np.nan,
+                }
+                | {"above_unconnected": bool(abs(links["force_13"]) > others)}
+                | {"covered": _covered(found, forces, np.zeros_like(matrix), (0, 2))}
+            )
+    return rows
+
+
+def _each_method(expression, graph, settings, switches):
+    for method in METHODS:
+        yield method, estimate(method, expression, graph, settings, switches)
+
+
+def _covered(
+    found: dict, forces: str, truth: np.ndarray, pair: tuple[int, int] | None = None
+) -> float:
+    """Share of the pairs of genes, or whether the one pair, whose 95 % interval holds the truth; NaN without errors."""
+    if "error" not in found:
+        return np.nan
+    inside = np.abs(found[forces] - truth) <= 1.959964 * found["error"][forces]
+    return float(inside[pair] if pair else entries(inside).mean())

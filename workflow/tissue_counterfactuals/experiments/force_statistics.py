@@ -1,0 +1,194 @@
+"""How much two matrices of forces agree, what else explains it, and which genes act between cells."""
+
+from collections.abc import Iterable
+
+import numpy as np
+import pandas as pd
+from scipy.stats import mannwhitneyu, rankdata
+
+from tissue_counterfactuals.gene_sets import LOCALIZATIONS
+
+# Pairs of classes that Figure 3b compares.
+PAIRS = (("secreted", "cytoplasmic"), ("secreted", "membrane"), ("membrane", "cytoplasmic"))
+
+
+def entries(matrix: np.ndarray, which: str = "upper_triangle") -> np.ndarray:
+    """The entries of a symmetric matrix that are compared: each pair of genes once, or (`all`) everything."""
+    if which == "all":
+        return matrix.ravel()
+    return matrix[np.triu_indices(len(matrix), k=1)]
+
+
+def correlation(a: np.ndarray, b: np.ndarray) -> float:
+    """Pearson correlation; NaN where one side is constant."""
+    a, b = a - a.mean(), b - b.mean()
+    size = np.sqrt((a @ a) * (b @ b))
+    return float(a @ b / size) if size > 0 else np.nan
+
+
+def spearman(a: np.ndarray, b: np.ndarray) -> float:
+    """Spearman correlation of two vectors, ties sharing their mean rank; NaN where one side is constant."""
+    return correlation(rankdata(a), rankdata(b))
+
+
+def partial_spearman(a: np.ndarray, b: np.ndarray, given: Iterable[np.ndarray]) -> float:
+    """Spearman correlation of a and b after the ranks of other vectors are regressed out of both ranks."""
+    ranks = [rankdata(v) for v in (a, b, *given)]
+    ranks = np.column_stack([r - r.mean() for r in ranks])
+    sides, others = ranks[:, :2], ranks[:, 2:]
+    rest = sides - others @ np.linalg.lstsq(others, sides, rcond=None)[0]
+    # What is left of a side that the others explain fully is rounding, not signal.
+    explained = np.linalg.norm(rest, axis=0) <= 1e-9 * np.linalg.norm(sides, axis=0)
+    return np.nan if explained.any() else correlation(rest[:, 0], rest[:, 1])
+
+
+def mean_expression_forces(mean: np.ndarray) -> np.ndarray:
+    """The matrix -m m' (g, g) that knows mean expression and nothing else."""
+    return -np.outer(mean, mean)
+
+
+def random_agreement(
+    a: np.ndarray, b: np.ndarray, kind: str, which: str, n: int, seed: int
+) -> np.ndarray:
+    """Spearman correlations (n,) of two force matrices after one was made random.
+
+    Args:
+        a, b: symmetric (g, g).
+        kind: `permuted` gives the genes of b new names, rows and columns together, so that all structure of both stays
+            and only the match of genes goes; `resampled` draws the compared entries of both with replacement, as in
+            the authors' code.
+        which: as in `entries`.
+    """
+    rng = np.random.default_rng(seed)
+    x, y = entries(a, which), entries(b, which)
+    if kind == "resampled":
+        return np.array([spearman(rng.choice(x, x.size), rng.choice(y, y.size)) for _ in range(n)])
+    # Renaming genes moves entries and changes none, so ranks are needed only once.
+    x = rankdata(x)
+    ranked = np.zeros(b.shape)
+    if which == "all":
+        ranked[:] = rankdata(y).reshape(b.shape)
+    else:
+        upper = np.triu_indices(len(b), k=1)
+        ranked[upper] = rankdata(y)
+        ranked += ranked.T
+    orders = [rng.permutation(len(b)) for _ in range(n)]
+    return np.array([correlation(x, entries(ranked[np.ix_(o, o)], which)) for o in orders])
+
+
+def empirical_p(observed: float, null: np.ndarray) -> float:
+    """Share of the null at or above the observed value, the observed one counted in; NaN stays NaN."""
+    if np.isnan(observed) or np.isnan(null).any():
+        return np.nan
+    return (1 + np.sum(null >= observed)) / (1 + len(null))
+
+
+def rank_test(x: np.ndarray, y: np.ndarray) -> float:
+    """Two-sided Mann-Whitney p value; NaN where it is undefined."""
+    x, y = x[~np.isnan(x)], y[~np.isnan(y)]
+    if min(len(x), len(y)) == 0:
+        return np.nan
+    # Ties do not matter to how small p can be, and the approximation for many values goes below that.
+    method = "exact" if max(len(x), len(y)) <= 8 else "asymptotic"
+    return float(mannwhitneyu(x, y, alternative="two-sided", method=method).pvalue)
+
+
+# --- localisation -----------------------------------------------------------------------------------------------
+
+
+def entry_differences(inter: np.ndarray, intra: np.ndarray) -> np.ndarray:
+    """Inter minus intra of every entry, (g, g), z-scored over all entries, as in the authors' code."""
+    difference = inter - intra
+    return (difference - difference.mean()) / (difference.std() or 1.0)
+
+
+def gene_differences(inter: np.ndarray, intra: np.ndarray, signed: bool = False) -> np.ndarray:
+    """How much more a gene acts between cells than within them, (g,), z-scored over genes.
+
+    For each gene the mean over its partners (itself left out) of the strength |force|, or of the force itself if
+    `signed`; each kind of force is brought to unit spread over all pairs first, so that the one with the larger
+    numbers does not decide.
+    """
+    n = len(inter)
+    sides = []
+    for matrix in (inter, intra):
+        values = matrix if signed else np.abs(matrix)
+        spread = entries(values).std() or 1.0
+        sides.append((values.sum(axis=1) - np.diag(values)) / (spread * max(n - 1, 1)))
+    difference = sides[0] - sides[1]
+    return (difference - difference.mean()) / (difference.std() or 1.0)
+
+
+def localization_of_entries(values: np.ndarray, classes: pd.DataFrame) -> pd.DataFrame:
+    """Fig. 3b as run: Mann-Whitney between all entries of the rows of two classes, as if they were independent.
+
+    Args:
+        values: (g, g) from `entry_differences`.
+        classes: bool (g, 3), columns LOCALIZATIONS.
+    """
+    means = {c: values[classes[c].to_numpy()].ravel() for c in LOCALIZATIONS}
+    rows = []
+    for first, second in PAIRS:
+        a, b = means[first], means[second]
+        rows.append(
+            {
+                "first": first,
+                "second": second,
+                "n_first": len(a),
+                "n_second": len(b),
+                "difference": a.mean() - b.mean() if len(a) and len(b) else np.nan,
+                "p_value": rank_test(a, b),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def localization_of_genes(
+    values: np.ndarray,
+    classes: pd.DataFrame,
+    mean_expression: np.ndarray,
+    n_bins: int,
+    n_permutations: int,
+    seed: int,
+) -> pd.DataFrame:
+    """Difference of the class means of a value per gene, tested by exchanging labels among genes of like expression.
+
+    Genes that are in both classes of a pair are left out of that pair. Two-sided p values.
+
+    Args:
+        values: (g,).
+        classes: bool (g, 3), columns LOCALIZATIONS.
+        mean_expression: (g,), what the bins are made of (quantiles, among the genes of the pair).
+    """
+    rng = np.random.default_rng(seed)
+    rows = []
+    for first, second in PAIRS:
+        a, b = classes[first].to_numpy(), classes[second].to_numpy()
+        chosen = np.flatnonzero(a ^ b)
+        is_first = a[chosen]
+        n_first = int(is_first.sum())
+        row = {"first": first, "second": second, "n_first": n_first}
+        row |= {"n_second": len(chosen) - n_first, "difference": np.nan, "p_value": np.nan}
+        if 0 < n_first < len(chosen):
+            x = values[chosen]
+            bins = (rankdata(mean_expression[chosen], "ordinal") - 1) * n_bins // len(chosen)
+            row["difference"] = x[is_first].mean() - x[~is_first].mean()
+            null = _exchanged(x, is_first, bins, n_permutations, rng)
+            # Rounding must not part what is equal.
+            beyond = np.abs(null) >= abs(row["difference"]) - 1e-12
+            row["p_value"] = (1 + beyond.sum()) / (1 + n_permutations)
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _exchanged(x, is_first, bins, n, rng) -> np.ndarray:
+    """Differences of the two means (n,) after labels were exchanged within bins."""
+    sums = np.zeros(n)
+    for bin_ in np.unique(bins):
+        members = np.flatnonzero(bins == bin_)
+        n_first = int(is_first[members].sum())
+        # The first places of a random order are a random draw without replacement.
+        order = rng.random((n, len(members))).argsort(axis=1)[:, :n_first]
+        sums += x[members][order].sum(axis=1)
+    n_first = is_first.sum()
+    return sums / n_first - (x.sum() - sums) / (len(x) - n_first)

@@ -1,0 +1,134 @@
+"""What experiments on one slide of Celcomen share: log expression, forces on disk, and where results come from."""
+
+import json
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import scanpy as sc
+from anndata import AnnData
+
+from tissue_counterfactuals import provenance
+from tissue_counterfactuals.errors import InputError
+from tissue_counterfactuals.files import atomic_path
+from tissue_counterfactuals.models.celcomen_gaussian import partial_correlations
+from tissue_counterfactuals.models.celcomen_interactions import Interactions
+from tissue_counterfactuals.slide import log_normalize
+
+# First columns of every table of an experiment.
+KEY = ("dataset", "kind", "protocol", "seed")
+
+
+def log_slide(slide: AnnData, target_sum: float) -> AnnData:
+    """A copy whose X is log(1 + counts scaled to `target_sum` per cell), CSR float32; natural logarithm."""
+    return AnnData(
+        log_normalize(slide.X, target_sum),
+        obs=slide.obs,
+        var=slide.var,
+        obsm={"spatial": slide.obsm["spatial"]},
+        uns={"provenance": slide.uns["provenance"]},
+    )
+
+
+def seen_genes(slide: AnnData, min_cells: int) -> AnnData:
+    """The genes with a value above 0 in at least `min_cells` cells of every sample.
+
+    The gaussian optimum needs them: of a gene that is the same in all cells nothing is known.
+
+    Raises:
+        InputError: fewer than two genes are left.
+    """
+    seen = np.ones(slide.n_vars, bool)
+    for members in slide.obs.groupby("sample", observed=True).indices.values():
+        seen &= np.asarray((slide.X[members] > 0).sum(axis=0)).ravel() >= min_cells
+    if seen.sum() < 2:
+        raise InputError(
+            f"slide: only {seen.sum()} of its {slide.n_vars} genes are seen in {min_cells} cells of every sample; "
+            "lower min_cells_per_gene, or take more cells."
+        )
+    return slide[:, seen].copy()
+
+
+def variable_genes(slide: AnnData, n_top_genes: int) -> AnnData:
+    """The most variable genes of a log slide (Scanpy, flavour seurat), all samples pooled, in the slide's order.
+
+    Raises:
+        InputError: fewer than two genes vary.
+    """
+    if n_top_genes >= slide.n_vars:
+        return slide
+    with warnings.catch_warnings():
+        # Genes without counts give logarithms of 0, which Scanpy itself replaces.
+        warnings.simplefilter("ignore")
+        table = sc.pp.highly_variable_genes(
+            slide, flavor="seurat", n_top_genes=n_top_genes, inplace=False
+        )
+    chosen = table["highly_variable"].to_numpy()
+    if chosen.sum() < 2:
+        raise InputError(
+            f"slide: only {chosen.sum()} of its {slide.n_vars} genes vary; raise n_top_genes or give another slide."
+        )
+    return slide[:, chosen].copy()
+
+
+def write_forces(path: str | Path, **arrays: np.ndarray) -> None:
+    """Write named arrays to an npz file; the same arrays give the same bytes."""
+    with atomic_path(path) as temporary:
+        np.savez_compressed(temporary, **arrays)
+
+
+def read_forces(path: str | Path) -> dict[str, np.ndarray]:
+    """The arrays of `write_forces`."""
+    with np.load(path) as file:
+        return {name: file[name] for name in file.files}
+
+
+def comparable_forces(
+    inter: np.ndarray, intra: np.ndarray, switches: dict[str, str]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Inter and intra forces in the units of the switch `force_units`; forces of the mean field stay as they are."""
+    if switches["log_partition"] != "gaussian" or switches["force_units"] == "raw":
+        return inter, intra
+    return partial_correlations(Interactions(inter, intra, []))
+
+
+def write_manifest(
+    path: str | Path, entry: dict, slide: AnnData, protocol: str, seeds: list[int], settings: dict
+) -> None:
+    """What stands under every figure of an experiment.
+
+    Args:
+        entry: name, kind and label of the data set.
+        slide: as analysed, after filters; `uns["provenance"]` is that of the file.
+        settings: everything the experiment took from the configuration, switches included.
+    """
+    record = {
+        "dataset": entry["name"],
+        "label": entry["label"],
+        "kind": entry["kind"],
+        "protocol": protocol,
+        "n_cells": slide.n_obs,
+        "n_genes": slide.n_vars,
+        "samples": sorted(slide.obs["sample"].astype(str).unique()),
+        "slide": {k: str(v) for k, v in slide.uns["provenance"].items()},
+        "seeds": seeds,
+        "settings": settings,
+        "commit": provenance.commit(),
+        "config_hash": provenance.config_hash(settings),
+    }
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(record, indent=1))
+
+
+def key_columns(manifest: dict, seed: int) -> dict:
+    """Values of KEY for the rows of one seed."""
+    values = (manifest["dataset"], manifest["kind"], manifest["protocol"], seed)
+    return dict(zip(KEY, values, strict=True))
+
+
+def keyed(table: pd.DataFrame, manifest: dict, seed: int) -> pd.DataFrame:
+    """A table with the columns of KEY in front."""
+    for place, (name, value) in enumerate(key_columns(manifest, seed).items()):
+        table.insert(place, name, value)
+    return table
