@@ -54,7 +54,7 @@ def settings(folder: Path, **changes) -> dict:
         "folder": str(folder / "downloads"),
         "lock": str(folder / "lock.tsv"),
         "attempts": 3,
-        "timeout_s": 10,
+        "timeout_s": 2,
         "backoff_s": 0.01,
     }
     simulated = {"source": "simulated", "experiments": ["celcomen_spleen"]}

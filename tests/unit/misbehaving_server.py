@@ -25,8 +25,8 @@ class MisbehavingServer(ThreadingHTTPServer):
         disguised html  a web page that calls itself data
         break           half of what is asked for, then the connection is cut
         silent break    the same, but no length was announced: nothing tells that something is missing
-        stall           half of what is asked for, then nothing
-        trickle         one byte at a time
+        stall           half of the file, then nothing, and nothing to those who ask for the rest
+        trickle         the same, but one byte at a time instead of nothing
         no ranges       the whole file, whatever is asked for
         other stretch   a stretch that was not asked for
         no validator    the file without ETag and date
@@ -159,10 +159,14 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("ETag", etag(body))
         self.send_header("Connection", "close")
         self.end_headers()
-        half = fault in ("break", "silent break", "stall", "trickle")
-        self._write(body[first : first + (end - first) // 2 if half else end])
+        until = end
+        if fault in ("break", "silent break"):
+            until = first + (end - first) // 2
+        elif fault in ("stall", "trickle"):
+            until = max(first, end // 2)
+        self._write(body[first:until])
         if fault == "trickle":
-            for byte in body[first + (end - first) // 2 : end]:
+            for byte in body[until:end]:
                 if self.server.closing.wait(0.05):
                     return
                 self.wfile.write(bytes([byte]))

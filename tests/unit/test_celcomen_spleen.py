@@ -286,13 +286,14 @@ def test_description_of_clusters():
     sets = {"SECOND": [f"g{i}" for i in range(8, 20)], "FEW": ["g1"]}
     settings = {"n_clusters": 3, "min_size": 5, "max_size": 500}
     members, terms = force_clusters.describe_clusters(
-        {"intra": matrix, "inter": matrix}, genes, settings, sets
+        {"intra": matrix, "inter": matrix}, genes, names.astype(float), settings, sets
     )
     assert len(members) == 60
     best = terms[(terms["force"] == "inter") & (terms["status"] == "ok")].iloc[0]
     assert best["term"] == "SECOND"
     assert (best["n_genes"], best["n_overlap"]) == (12, 12)
     assert best["mean_force"] == pytest.approx(0.5)
+    assert best["mean_expression"] == pytest.approx(np.arange(8, 20).mean())
     assert best["p_value"] == pytest.approx(stats.hypergeom.sf(11, 30, 12, 12))
     others = terms[(terms["force"] == "inter") & (terms["status"] != "ok")]
     assert set(others["status"]) == {"not applicable: no gene of the cluster is in a gene set"}
@@ -412,6 +413,7 @@ def test_heatmap_names_clusters_and_terms():
     members, terms = force_clusters.describe_clusters(
         {"intra": matrix, "inter": -matrix},
         genes,
+        np.ones(30),
         {"n_clusters": 3, "min_size": 5, "max_size": 500},
         {"GOBP_SECOND_SET": [f"g{i}" for i in range(8, 20)]},
     )

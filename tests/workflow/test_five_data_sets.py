@@ -56,6 +56,14 @@ SIZES = {
             "draws": 5,
             "shuffled_fits": 1,
             "max_genes": 20,
+            "null_test": {
+                "seeds": 1,
+                "depths": [2000],
+                "n_genes": 60,
+                "n_modelled_genes": 15,
+                "n_sections": 1,
+                "draws": 3,
+            },
         },
     },
 }

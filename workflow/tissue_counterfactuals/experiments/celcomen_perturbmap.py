@@ -6,7 +6,7 @@ nothing of the knock-out; a correlation says something only where it leaves them
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -88,8 +88,14 @@ def run(
     write_tsv(summarize(tables["correlations"]), outputs["summary"])
 
 
-def answer(question: Question, inter: np.ndarray, intra: np.ndarray, seed: int) -> list[dict]:
-    """Correlations of the prediction and of every control, a row each; see `run`."""
+def answer(
+    question: Question,
+    inter: np.ndarray,
+    intra: np.ndarray,
+    seed: int,
+    controls: Collection[str] = tuple(CONTROLS),
+) -> list[dict]:
+    """Correlations of the prediction and of controls, a row each; see `run`."""
     rows = []
     for predictor in question.predictors:
         model = Model(question, inter, intra, predictor)
@@ -109,61 +115,79 @@ def answer(question: Question, inter: np.ndarray, intra: np.ndarray, seed: int) 
                 "n_knocked_out_collapsed": own,
             }
             rng = np.random.default_rng([seed, _STREAMS["permuted"], place])
-            for draw in range(question.settings["draws"]):
+            for draw in range(question.settings["draws"] if "permuted" in controls else 0):
                 mixed = np.append(rng.permutation(predicted[:-1]), predicted[-1])
                 rows.append(_row(question, place, predictor, "permuted", draw, mixed))
-            baseline = -question.scaled[place].mean(axis=0)
-            rows.append(_row(question, place, predictor, "minus_baseline", 0, baseline))
-        for control, draw, place, predicted, gene in _controls(question, model, seed):
-            rows.append(_row(question, place, predictor, control, draw, predicted, gene))
+            if "minus_baseline" in controls:
+                baseline = -question.scaled[place].mean(axis=0)
+                rows.append(_row(question, place, predictor, "minus_baseline", 0, baseline))
+        for control in _WITH_MODEL:
+            if control in controls:
+                for draw, place, predicted, gene in _WITH_MODEL[control](question, model, seed):
+                    rows.append(_row(question, place, predictor, control, draw, predicted, gene))
     return rows
 
 
-def _controls(
-    question: Question, model: Model, seed: int
-) -> Iterator[tuple[str, int, int, np.ndarray, int]]:
-    """Predictions that know nothing of the knock-out: control, draw, lesion, (g,) and the gene that was taken."""
-    places = [p for p in range(len(question.tissues)) if len(question.expressing(p))]
-    n_genes, draws = len(question.genes), question.settings["draws"]
-    last = n_genes - 1
+# --- controls: each yields draw, lesion, prediction (g,) and the gene that was taken --------------------------------
 
-    # The same gene in all lesions of a draw, as the true one is.
+Drawn = Iterator[tuple[int, int, np.ndarray, int]]
+
+
+def _random_gene(question: Question, model: Model, seed: int) -> Drawn:
+    """The same gene in all lesions of a draw, as the true one is."""
     rng = np.random.default_rng([seed, _STREAMS["random_gene"]])
-    for draw in range(draws):
-        gene = int(rng.integers(last))
-        for place in places:
+    for draw in range(question.settings["draws"]):
+        gene = int(rng.integers(len(question.genes) - 1))
+        for place in range(len(question.tissues)):
             spots = question.chosen_spots(question.expressing(place, gene), seed)
             if len(spots):
-                yield "random_gene", draw, place, model.predict(place, spots, gene), gene
+                yield draw, place, model.predict(place, spots, gene), gene
 
+
+def _spots_without_gene(question: Question, model: Model, seed: int) -> Drawn:
+    """As many spots as are knocked out, but such as have nothing to lose."""
     rng = np.random.default_rng([seed, _STREAMS["spots_without_gene"]])
-    for draw in range(draws):
-        for place in places:
+    for draw in range(question.settings["draws"]):
+        for place in range(len(question.tissues)):
             eligible = question.expressing(place)
             empty = np.setdiff1d(np.arange(len(question.scaled[place])), eligible)
-            if len(empty):
-                size = min(len(question.chosen_spots(eligible, seed)), len(empty))
+            size = min(len(question.chosen_spots(eligible, seed)), len(empty))
+            if size:
                 spots = rng.choice(empty, size, replace=False)
-                yield "spots_without_gene", draw, place, model.predict(place, spots), last
+                yield draw, place, model.predict(place, spots), len(question.genes) - 1
 
+
+def _shuffled_forces(question: Question, model: Model, seed: int) -> Drawn:
     rng = np.random.default_rng([seed, _STREAMS["shuffled_forces"]])
-    for draw in range(draws):
-        order = rng.permutation(n_genes)
+    for draw in range(question.settings["draws"]):
+        order = rng.permutation(len(question.genes))
         mixed = [matrix[np.ix_(order, order)] for matrix in (model.inter, model.intra)]
-        yield from _with_forces(question, *mixed, model.predictor, "shuffled_forces", draw, seed)
+        yield from _with_forces(question, Model(question, *mixed, model.predictor), draw, seed)
+
+
+def _shuffled_data(question: Question, model: Model, seed: int) -> Drawn:
     for draw in range(question.settings["shuffled_fits"]):
         mixed = fit(question, seed, shuffle=draw)
-        yield from _with_forces(
-            question, mixed.inter, mixed.intra, model.predictor, "shuffled_data", draw, seed
-        )
+        other = Model(question, mixed.inter, mixed.intra, model.predictor)
+        yield from _with_forces(question, other, draw, seed)
 
 
-def _with_forces(question, inter, intra, predictor, control, draw, seed):
-    other = Model(question, inter, intra, predictor)
+def _with_forces(question: Question, model: Model, draw: int, seed: int) -> Drawn:
     for place in range(len(question.tissues)):
         spots = question.chosen_spots(question.expressing(place), seed)
         if len(spots):
-            yield control, draw, place, other.predict(place, spots), len(question.genes) - 1
+            yield draw, place, model.predict(place, spots), len(question.genes) - 1
+
+
+_WITH_MODEL = {
+    "random_gene": _random_gene,
+    "spots_without_gene": _spots_without_gene,
+    "shuffled_forces": _shuffled_forces,
+    "shuffled_data": _shuffled_data,
+}
+
+
+# --- tables -------------------------------------------------------------------------------------------------------
 
 
 def _row(

@@ -381,4 +381,5 @@ def run(
         seeds=np.array(seeds),
         inter=inter,
         intra=intra,
+        mean_expression=np.asarray(log.X.mean(axis=0), dtype=np.float64).ravel(),
     )

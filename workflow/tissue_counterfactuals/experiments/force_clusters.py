@@ -61,17 +61,22 @@ def _leaves(tree: np.ndarray) -> np.ndarray:
 
 
 def describe_clusters(
-    forces: dict[str, np.ndarray], genes: pd.Index, settings: dict, sets: dict[str, list[str]]
+    forces: dict[str, np.ndarray],
+    genes: pd.Index,
+    mean_expression: np.ndarray,
+    settings: dict,
+    sets: dict[str, list[str]],
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Clusters of each kind of force, and their gene sets.
 
     Args:
         forces: intra and inter, each symmetric (g, g).
+        mean_expression: (g,); clusters that are bins of it say nothing else.
         settings: n_clusters; min_size, max_size of a gene set.
     Returns:
         A row for each force and gene: force, gene, position (on the heatmap), cluster.
         A row for each force, cluster and term: force, cluster, n_genes, mean_force (over the pairs within, NaN for one
-        gene) and the columns of `gene_sets.over_representation`.
+        gene), mean_expression (of its genes) and the columns of `gene_sets.over_representation`.
     """
     members, terms = [], []
     for force in FORCES:
@@ -91,6 +96,7 @@ def describe_clusters(
             found = gene_sets.over_representation(
                 genes[chosen], genes, sets, settings["min_size"], settings["max_size"]
             ).head(N_TERMS)
+            found.insert(0, "mean_expression", mean_expression[chosen].mean())
             found.insert(0, "mean_force", total / n_pairs if n_pairs else np.nan)
             found.insert(0, "n_genes", n_genes)
             found.insert(0, "cluster", cluster)
@@ -111,7 +117,7 @@ def run(
     """Clusters of the fitted forces of the first seed, what they are enriched for (TSV), and what is drawn (npz).
 
     Args:
-        forces: file of an experiment, with genes, inter and intra.
+        forces: file of an experiment, with genes, mean_expression, inter and intra.
         settings: n_clusters, gene_sets, min_size, max_size.
         switches: of the steps inference and comparison.
     """
@@ -119,7 +125,9 @@ def run(
     inter, intra = preparation.comparable_forces(fitted["inter"][0], fitted["intra"][0], switches)
     by_force = {"inter": inter, "intra": intra}
     sets = gene_sets.collect(settings["gene_sets"])
-    tables = describe_clusters(by_force, pd.Index(fitted["genes"]), settings, sets)
+    tables = describe_clusters(
+        by_force, pd.Index(fitted["genes"]), fitted["mean_expression"], settings, sets
+    )
     for table, path in zip(tables, (members, enrichment), strict=True):
         write_tsv(preparation.keyed(table, record, record["seeds"][0]), path, sort=False)
     preparation.write_forces(

@@ -94,6 +94,7 @@ def find_lesions(
     choice: str,
     name: str,
     boxes_um: list[list[float]] = (),
+    boxed_section: str | None = None,
     trim_um: float = 210.0,
     min_spots: int = 10,
     pitch_um: float = 100.0,
@@ -101,8 +102,10 @@ def find_lesions(
     """Wild-type lesions of some sections, without the spots near a knock-out.
 
     Args:
-        choice: `boxes`: what the boxes hold; `components`: what hangs together, spot by spot, under one label.
-        boxes_um: (x from, x to, y from, y to), borders excluded, as run; only for the first of the sections.
+        choice: `components`: what hangs together, spot by spot, under one label; `boxes`: what the boxes hold, in the
+            section they were drawn in (components in the others).
+        boxes_um: (x from, x to, y from, y to), borders excluded, as run.
+        boxed_section: the section of the boxes.
         trim_um: a spot up to this far from any spot of a knock-out lesion belongs to no lesion; two steps of the
             lattice are 200, the next distance is 265.
         min_spots: lesions with fewer spots are left out; in a box they are refused.
@@ -128,7 +131,7 @@ def find_lesions(
         if perturbed.any() and len(spots):
             distance, _ = cKDTree(place[perturbed]).query(place[spots])
             spots = spots[distance > trim_um]
-        if choice == "boxes":
+        if choice == "boxes" and section == boxed_section:
             x, y = place[spots].T
             for left, right, lower, upper in boxes_um:
                 inside = spots[(left < x) & (x < right) & (lower < y) & (y < upper)]

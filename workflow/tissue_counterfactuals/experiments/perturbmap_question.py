@@ -110,6 +110,7 @@ def ask(
         switches["lesion_outlines"],
         name,
         settings["boxes_um"],
+        settings["section"],
         settings["trim_um"],
         settings["min_spots"],
     )

@@ -1,0 +1,206 @@
+"""The Perturb-map experiment where the answer is known to be nothing, and which defect makes it look like something.
+
+Lesions are simulated in which no gene but the lost one changes (`knockout_effect` 0). Whatever correlation a protocol
+then reports is an artefact. Between `as_run` and `corrected` the switches are turned one at a time: each alone, starting
+as run, and one after the other.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from tissue_counterfactuals import protocols
+from tissue_counterfactuals.experiments.celcomen_perturbmap import answer, summarize
+from tissue_counterfactuals.experiments.perturbmap_lesions import log_cpm, remove_reporters
+from tissue_counterfactuals.experiments.perturbmap_question import (
+    Model,
+    Question,
+    ask,
+    correlate,
+    fit,
+)
+from tissue_counterfactuals.simulate_lesions import simulate_lesions
+from tissue_counterfactuals.tables import write_tsv
+
+KNOCKOUT = "Tgfbr2"
+STEPS = ("inference", "generation", "celcomen_perturbmap")
+_CONTROLS = ("minus_baseline", "permuted", "random_gene")
+# In the order in which they are turned one after the other: first what is compared, then how it is generated, then
+# what is taken, then the estimator, whose switches belong together.
+TURNS = (
+    ("experimental_scale",),
+    ("wild_type",),
+    ("angles",),
+    ("last_gene",),
+    ("chart",),
+    ("generation_log_partition",),
+    ("knocked_out_gene",),
+    ("knockout_effect",),
+    ("knockout_spots",),
+    ("lesion_outlines",),
+    ("lesion_sections",),
+    tuple(s.name for s in protocols.SWITCHES.values() if s.step == "inference"),
+)
+
+
+def null_test(settings: dict, corrected: dict[str, str], outputs: dict[str, Path]) -> None:
+    """Run both protocols, and all between them, on lesions without an effect.
+
+    Args:
+        settings: section celcomen.perturbmap of the configuration.
+        corrected: the switches of STEPS under `corrected`, with what the configuration overrides.
+        outputs: `correlations` as in `celcomen_perturbmap.run`, `dataset` being null_DEPTH and `seed` that of the
+            simulation; `summary`, see `over_simulations`; `switches`, a row per depth, seed and turn.
+    """
+    as_run = {
+        name: value
+        for step in STEPS
+        for name, value in protocols.of_step(protocols.resolve("as_run"), step).items()
+    }
+    null = settings["null_test"]
+    settings = settings | {"max_genes": null["n_modelled_genes"], "draws": null["draws"]}
+    rows, turns = [], []
+    for depth in null["depths"]:
+        for seed in range(null["seeds"]):
+            bench = _Bench(settings, depth, seed)
+            for protocol, switches in (("as_run", as_run), ("corrected", corrected)):
+                key = {
+                    "dataset": f"null_{depth:g}",
+                    "kind": "simulated",
+                    "protocol": protocol,
+                    "seed": seed,
+                }
+                question = bench.question(switches)
+                forces = bench.forces(question)
+                found = answer(question, forces.inter, forces.intra, seed, _CONTROLS)
+                rows += [key | row for row in found]
+            for row in bench.turns(as_run, corrected):
+                turns.append({"depth": depth, "seed": seed} | row)
+            print(f"null test: depth {depth:g}, simulation {seed} done")
+    correlations = pd.DataFrame(rows)
+    write_tsv(correlations, outputs["correlations"])
+    write_tsv(over_simulations(correlations), outputs["summary"])
+    write_tsv(pd.DataFrame(turns), outputs["switches"], sort=False)
+
+
+class _Bench:
+    """One simulation without an effect; questions and forces that several settings share are made once."""
+
+    def __init__(self, settings: dict, depth: float, seed: int):
+        self.settings, self.seed = settings, seed
+        null = settings["null_test"]
+        slide = simulate_lesions(
+            n_genes=null["n_genes"],
+            seed=seed,
+            n_sections=null["n_sections"],
+            knockout_effect=0.0,
+            library_size=depth,
+            normal_tissue=0.0,
+        )
+        self.slide = remove_reporters(slide)
+        self.expression = log_cpm(self.slide)
+        self._questions, self._forces = {}, {}
+
+    def question(self, switches: dict[str, str]) -> Question:
+        own = tuple(protocols.of_step(switches, "celcomen_perturbmap").items())
+        if own not in self._questions:
+            self._questions[own] = ask(
+                self.slide, self.expression, KNOCKOUT, switches, self.settings, "null test"
+            )
+        made = self._questions[own]
+        return Question(
+            made.knockout, made.genes, made.tissues, made.observed, switches, self.settings
+        )
+
+    def forces(self, question: Question):
+        lesions = tuple(t.lesion.spots.tobytes() for t in question.tissues)
+        key = (lesions, *protocols.of_step(question.switches, "inference").items())
+        if key not in self._forces:
+            self._forces[key] = fit(question, self.seed)
+        return self._forces[key]
+
+    def turns(self, as_run: dict[str, str], corrected: dict[str, str]):
+        """Rows of the table of switches: as run, each switch turned alone, and all turned in sequence."""
+        yield {"path": "alone", "turn": 0, "switch": "as_run"} | self._median(as_run)
+        for turn, names in enumerate(TURNS, start=1):
+            own = as_run | {name: corrected[name] for name in names}
+            yield {"path": "alone", "turn": turn, "switch": _title(names)} | self._median(own)
+        switches = dict(as_run)
+        yield {"path": "sequence", "turn": 0, "switch": "as_run"} | self._median(switches)
+        for turn, names in enumerate(TURNS, start=1):
+            switches |= {name: corrected[name] for name in names}
+            found = self._median(switches)
+            yield {"path": "sequence", "turn": turn, "switch": _title(names)} | found
+        question = self.question(switches)
+        if question.predictors[0] == "field":
+            found = self._median(switches, "field")
+            yield {"path": "sequence", "turn": len(TURNS) + 1, "switch": "field"} | found
+
+    def _median(self, switches: dict[str, str], predictor: str = "generation") -> dict[str, float]:
+        """Median correlation over the lesions, and the share of the knocked-out spots that collapsed."""
+        question = self.question(switches)
+        forces = self.forces(question)
+        model = Model(question, forces.inter, forces.intra, predictor)
+        found, collapsed, total = [], 0, 0
+        for place in range(len(question.tissues)):
+            spots = question.chosen_spots(question.expressing(place), self.seed)
+            if len(spots) == 0:
+                continue
+            baseline = question.scaled[place].mean(axis=0)
+            left_out = [len(question.genes) - 1]
+            predicted = model.predict(place, spots)
+            found.append(correlate(predicted, question.observed[place], baseline, left_out))
+            collapsed += model.collapsed(place, spots)[1]
+            total += len(spots)
+        table = pd.DataFrame(found)
+        return {
+            "predictor": predictor,
+            "rho": table["rho"].median(),
+            "partial_rho": table["partial_rho"].median(),
+            "collapsed_share": collapsed / total,
+            "n_lesions": int(table["rho"].notna().sum()),
+        }
+
+
+def _title(names: tuple[str, ...]) -> str:
+    return names[0] if len(names) == 1 else "inference"
+
+
+def over_simulations(correlations: pd.DataFrame) -> pd.DataFrame:
+    """What a protocol reports where nothing happened.
+
+    Returns:
+        A row per data set (depth), protocol and predictor: over the simulations the median, lowest and highest of the
+        median rho over lesions, and `n_positive` of `n_simulations` above 0; the same for the trivial prediction minus
+        mean expression; `n_significant_published`, simulations with p < 0.05 by the published test (lesions against one
+        permutation each, Mann-Whitney), and `n_significant`, by random genes: what a test should give in 5 of 100.
+    """
+    medians = summarize(correlations)
+    rows = []
+    for names, group in medians.groupby(["dataset", "kind", "protocol", "predictor"], sort=False):
+        by_control = {control: rows_of for control, rows_of in group.groupby("control")}
+        observed = by_control["permuted"]["median"].to_numpy()
+        trivial = by_control["minus_baseline"]["null_median"].to_numpy()
+        random_genes = by_control["random_gene"]["p_value"]
+        rows.append(
+            dict(zip(["dataset", "kind", "protocol", "predictor"], names, strict=True))
+            | {
+                "n_simulations": len(observed),
+                "n_lesions": int(by_control["permuted"]["n_lesions"].median()),
+                "median": np.median(observed),
+                "lowest": observed.min(),
+                "highest": observed.max(),
+                "n_positive": int((observed > 0).sum()),
+                "lowest_lesion": by_control["permuted"]["lowest"].min(),
+                "highest_lesion": by_control["permuted"]["highest"].max(),
+                "minus_baseline_median": np.median(trivial),
+                "partial_median": by_control["permuted"]["partial_median"].median(),
+                "n_significant_published": int(
+                    (by_control["permuted"]["rank_test_p"] < 0.05).sum()
+                ),
+                "n_significant": int((random_genes <= 0.05).sum()),
+                "n_draws": int(by_control["random_gene"]["n_draws"].median()),
+            }
+        )
+    return pd.DataFrame(rows)
