@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 REPORT := results/report.html
 
-.PHONY: demo test check format clean
+.PHONY: demo test peers check format clean
 
 demo: $(VENV)/installed
 	$(BIN)/snakemake --cores $(CORES) demo
@@ -13,7 +13,19 @@ demo: $(VENV)/installed
 	@$(BIN)/python workflow/scripts/show_results.py results $(REPORT)
 
 test: $(VENV)/installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(CORES) --dist loadfile
+
+# Environments of published packages that tests compare with; without them those tests say that they are skipped.
+peers: $(VENV)/celcomen/installed $(VENV)/spatialdata/installed
+
+# What celcomen's data reader needs is left out: it is not used.
+$(VENV)/celcomen/installed: ALONE := celcomen==0.0.1
+
+$(VENV)/%/installed: tests/peers/%-requirements.txt | $(VENV)/installed
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/pip install --quiet --disable-pip-version-check -r $<
+	$(if $(ALONE),$(@D)/bin/pip install --quiet --disable-pip-version-check --no-deps $(ALONE))
+	touch $@
 
 check: $(VENV)/installed
 	$(BIN)/ruff format --check .

@@ -27,6 +27,7 @@ include: "workflow/rules/celcomen_recovery.smk"
 include: "workflow/rules/celcomen_simulation.smk"
 include: "workflow/rules/celcomen_spleen.smk"
 include: "workflow/rules/celcomen_glioblastoma.smk"
+include: "workflow/rules/celcomen_perturbmap.smk"
 
 
 report: "workflow/report/workflow.rst"

@@ -55,6 +55,15 @@ def test_the_estimators_behind_the_protocols(slides):
     assert corrected.inter_error.shape == (N_GENES, N_GENES)
 
 
+def test_a_ridge_makes_the_optimum_of_few_cells_finite():
+    slides = [(random_cells(8, 10), random_graph(8))]
+    with pytest.raises(InputError):
+        fit_interactions(slides)
+    fit = fit_interactions(slides, ridge=0.2, errors=False)
+    assert np.isfinite(fit.inter).all()
+    assert fit.inter_error is None
+
+
 def test_forces_are_symmetric_matrices_and_repeat_exactly(slides, estimator):
     fit = fit_interactions(slides, **estimator)
     for forces in (fit.inter, fit.intra):
@@ -189,6 +198,14 @@ def test_forces_that_are_the_start_or_the_mean_are_found_out():
     assert found["intra_mean_correlation"] == pytest.approx(1)
     assert abs(found["intra_start_correlation"]) < 0.9
     assert diagnosed(*start, start=None)["inter_start_correlation"] is None
+
+
+def test_the_mean_of_a_fit_is_that_of_all_its_cells(slides):
+    fit = fit_interactions(slides, "as_run", 10, 5e-4)
+    mean = np.concatenate([cells for cells, _ in slides]).mean(axis=0)
+    expected = diagnose(fit.inter, fit.intra, mean, None, fit.history, None)
+    for name in ("inter_mean_correlation", "intra_mean_correlation"):
+        assert fit.diagnostics[name] == pytest.approx(expected[name])
 
 
 def test_drift_is_the_mean_change_over_the_last_tenth():

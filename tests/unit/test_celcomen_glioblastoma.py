@@ -94,6 +94,14 @@ def test_empty_crop_is_refused(slide):
         tumour.prepare(slide, SETTINGS | {"crop_um": [6500, 7000, 8000, 8500]}, AS_RUN)
 
 
+def test_several_samples_are_refused():
+    two = simulate_field(n_cells=100, n_genes=5, n_samples=2)
+    with pytest.raises(
+        InputError, match=r"of 2 samples \(sample_0, sample_1, ...\).*name it under"
+    ):
+        tumour.prepare(two, SETTINGS, AS_RUN)
+
+
 # --- localisation -----------------------------------------------------------------------------------------------
 
 
@@ -409,6 +417,16 @@ def test_figures_are_drawn(results, protocol, tmp_path):
     for number in (3, 7):
         assert (tmp_path / f"{number}.png").stat().st_size > 20_000
     assert json.loads(files["manifest"].read_text())["kind"] == "simulated"
+
+
+def test_a_slide_too_large_to_generate_is_refused(slide, results, tmp_path, monkeypatch):
+    monkeypatch.setattr(knockout, "_MOST_ENTRIES", 1000)
+    write_slide(slide, tmp_path / "slide.h5ad")
+    files = results["corrected"]
+    with pytest.raises(InputError, match=r"600 cells x 40 genes are too many to generate; set"):
+        knockout.run(
+            *(tmp_path / "slide.h5ad", files["forces"], files["manifest"], SETTINGS, CORRECTED, {})
+        )
 
 
 def test_effect_as_run_counts_drift_as_effect(tissue, graph):

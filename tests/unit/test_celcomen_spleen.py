@@ -104,6 +104,8 @@ def test_as_run_agreement_does_not_need_space(as_run):
     assert observed.min() > 0.5
     np.testing.assert_allclose(shuffled, observed, atol=0.05)
     assert value(agreement, "mean_expression_only", "inter").min() > 0.5
+    # So many forces end at a bound that the matrices agree by their diagonals of ones alone.
+    assert value(agreement, "observed", "inter", "constant").all()
 
 
 def test_all_controls_are_in_the_table(corrected, as_run):
@@ -175,7 +177,7 @@ def test_force_units(units):
 def test_summary_knows_the_floor_of_the_test():
     rows = [
         {"dataset": "d", "kind": "real", "protocol": "as_run", "seed": 0, "force": "inter"}
-        | {"variant": v, "spearman": s, "p_value": 0.01}
+        | {"variant": v, "spearman": s, "p_value": 0.01, "constant": v == "observed"}
         for v, values in (("observed", (0.5, 0.6, 0.7, 0.8)), ("random", (0.0, 0.1, -0.1, 0.05)))
         for s in values
     ]
@@ -185,6 +187,7 @@ def test_summary_knows_the_floor_of_the_test():
     assert summary.loc["observed", "smallest_possible_p"] == pytest.approx(2 / 70)
     assert summary.loc["observed", "mean"] == pytest.approx(0.65)
     assert np.isnan(summary.loc["random", "mann_whitney_p"])
+    assert summary["n_constant"].to_dict() == {"observed": 4, "random": 0}
 
 
 def test_one_sample_is_refused(slide):

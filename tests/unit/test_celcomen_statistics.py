@@ -61,10 +61,19 @@ def test_order_of_cells_does_not_matter_and_order_of_genes_carries_over(cells, w
     np.testing.assert_allclose(turned.intra, whole.intra[np.ix_(genes, genes)])
 
 
-def test_single_precision_counts_are_summed_in_double(weights):
+@pytest.mark.parametrize("form", [np.asarray, sparse.csr_array])
+def test_single_precision_counts_are_summed_in_double(weights, form):
     counts = np.full((N_CELLS, 2), 4099, dtype=np.float32)  # whose squares float32 cannot hold
-    found = statistics(sparse.csr_array(counts), weights)
+    found = statistics(form(counts), weights)
     assert (found.intra == N_CELLS * 4099.0**2).all()
+
+
+def test_stored_zeros_are_no_edges(cells):
+    graph = random_graph(N_CELLS)
+    zeros = graph.copy()
+    zeros.data[:] = 0
+    with pytest.raises(InputError, match="the graph has no edge"):
+        statistics(cells, zeros)
 
 
 def test_centred_moments_are_those_of_centred_cells(cells, weights):

@@ -57,7 +57,7 @@ SIZES = {
             "shuffled_fits": 1,
             "max_genes": 20,
             "null_test": {
-                "seeds": 1,
+                "seeds": 2,
                 "depths": [2000],
                 "n_genes": 60,
                 "n_modelled_genes": 15,

@@ -31,6 +31,12 @@ RESERVED = (
     *("celcomen_spleen", "celcomen_clusters", "figure_celcomen_6", "figure_celcomen_8"),
     *("celcomen_glioblastoma", "celcomen_localization", "celcomen_knockout"),
     *("figure_celcomen_3", "figure_celcomen_7"),
+    *(
+        "celcomen_perturbmap",
+        "celcomen_perturbmap_null",
+        "figure_celcomen_4",
+        "figure_celcomen_4_null",
+    ),
 )
 
 # Name of the one slide of a data set that is fitted over all its samples.

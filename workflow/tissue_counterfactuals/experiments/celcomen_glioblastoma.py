@@ -33,7 +33,7 @@ def prepare(slide: AnnData, settings: dict, switches: dict[str, str]) -> AnnData
         settings: min_counts_per_cell, target_sum, crop_um ([x_low, x_high, y_low, y_high] or None); min_cells_per_gene,
             read for the gaussian log Z only.
     Raises:
-        InputError: no cell has the counts, or none is in the crop.
+        InputError: no cell has the counts, none is in the crop, or there are several samples.
     """
     counts = np.asarray(slide.X.sum(axis=1)).ravel()
     kept = counts >= settings["min_counts_per_cell"]
@@ -53,6 +53,12 @@ def prepare(slide: AnnData, settings: dict, switches: dict[str, str]) -> AnnData
                 "celcomen.glioblastoma.crop_um, or set it to null."
             )
         kept &= inside
+    samples = slide.obs["sample"][kept].astype(str).unique()
+    if len(samples) > 1:
+        raise InputError(
+            f"slide: the cells are of {len(samples)} samples ({', '.join(sorted(samples)[:3])}, ...), and a knock-out is "
+            "looked at in one; name it under samples of the data set."
+        )
     # A cell is normalised by its own counts alone, so the order of crop and normalisation does not matter.
     log = preparation.log_slide(slide[kept].copy(), settings["target_sum"])
     if switches["log_partition"] == "gaussian":
@@ -73,7 +79,7 @@ def fit(
     """Forces of the crop.
 
     Args:
-        slide: from `prepare`; samples have no contacts, so that one graph serves all.
+        slide: from `prepare`.
         settings: epochs, learning_rate; ridge.
     """
     cells = sparse.csr_array(scale_cells(sparse.csr_array(slide.X), switches["scale"]))

@@ -33,6 +33,8 @@ N_SIGNATURE = 25
 FIRST_EPOCH_AS_RUN = 5
 NO_FIELD = "not applicable: only the gaussian log Z has an exact counterfactual"
 _SPACING_RADII = 4
+# Cells x genes that generation can hold, several times over: 1.6 GB each time.
+_MOST_ENTRIES = 200_000_000
 
 
 def knocked_out_cells(
@@ -221,6 +223,11 @@ def run(
     """
     fitted, record = preparation.read_forces(forces), json.loads(Path(manifest).read_text())
     tissue = tumour.prepare(read_slide(slide, check=False), settings, switches)
+    if tissue.n_obs * tissue.n_vars > _MOST_ENTRIES:
+        raise InputError(
+            f"slide: {tissue.n_obs:,} cells x {tissue.n_vars} genes are too many to generate; set "
+            "celcomen.glioblastoma.crop_um to a part of the slide."
+        )
     graph = tumour.contacts(tissue, settings)
     sets = gene_sets.collect(settings["enrichment"]["gene_sets"])
     tables = {name: [] for name in outputs}

@@ -35,6 +35,8 @@ CONTROLS = {
     "shuffled_forces": "forces given to other genes",
     "shuffled_data": "forces fitted to shuffled expression",
 }
+# Controls of the second predictor, which needs a generation for every draw.
+OF_SECOND_PREDICTOR = ("minus_baseline", "permuted", "random_gene")
 OBSERVED = "observed"
 _ROW = ("knockout", "section", "lesion", "label", "predictor", "control", "draw")
 _CORRELATION = ("rho", "p_value", "partial_rho")
@@ -98,6 +100,8 @@ def answer(
     """Correlations of the prediction and of controls, a row each; see `run`."""
     rows = []
     for predictor in question.predictors:
+        if predictor != question.predictors[0]:
+            controls = [control for control in controls if control in OF_SECOND_PREDICTOR]
         model = Model(question, inter, intra, predictor)
         for place in range(len(question.tissues)):
             eligible = question.expressing(place)

@@ -199,7 +199,8 @@ def compare_samples(
             `partial_spearman`, what is left of it once -m m' of both sides is taken out; `with_mean`, Spearman
             correlation of the sample's forces with its own -m m'; and, against forces whose genes were permuted, under
             both protocols: `p_value` (one-sided, empirical), `random_low` and `random_high` (2.5 and 97.5 %). The one
-            `random` control of each hold-out is made as the switch `random_forces` says.
+            `random` control of each hold-out is made as the switch `random_forces` says. `constant`: in one of
+            the matrices all pairs of different genes have the same force, so that agreement is that of the diagonals.
         Curves (columns CURVES): Spearman correlation after each epoch, -1 the start, with one random control each; one
             row per hold-out and force, at epoch 0, where the estimator has no epochs.
     """
@@ -276,6 +277,7 @@ def _co_expression(samples: list[Sample], held_out: int, force: str) -> list[np.
 
 def _agreement(a, b, means, null, which) -> dict[str, float]:
     first, second, *given = (force_statistics.entries(m, which) for m in (a, b, *means))
+    pairs = [force_statistics.entries(m) for m in (a, b)]
     observed = force_statistics.spearman(first, second)
     low, high = np.quantile(null, [0.025, 0.975])
     return {
@@ -287,6 +289,7 @@ def _agreement(a, b, means, null, which) -> dict[str, float]:
         "random_high": high,
         "n_random": len(null),
         "n_entries": len(first),
+        "constant": any(np.ptp(p) == 0 for p in pairs),
     }
 
 
@@ -294,7 +297,7 @@ def summarize(agreement: pd.DataFrame) -> pd.DataFrame:
     """Means over hold-outs, and the published test: Mann-Whitney of the observed agreements against the random ones.
 
     Returns:
-        A row for each seed, force and variant: n hold-outs, mean, standard error, `mann_whitney_p` (observed and other
+        A row for each seed, force and variant: n hold-outs, mean, standard error, how many hold-outs have constant forces, `mann_whitney_p` (observed and other
         fits only) and `smallest_possible_p`, what this test gives at best with that many hold-outs.
     """
     keys = [*preparation.KEY, "force"]
@@ -313,6 +316,7 @@ def summarize(agreement: pd.DataFrame) -> pd.DataFrame:
                     "mean": values.mean(),
                     "standard_error": values.std(ddof=1) / np.sqrt(n),
                     "largest_empirical_p": own["p_value"].max(),
+                    "n_constant": int(own["constant"].eq(True).sum()),
                     "mann_whitney_p": force_statistics.rank_test(values, random)
                     if tested
                     else np.nan,

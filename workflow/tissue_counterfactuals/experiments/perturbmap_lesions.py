@@ -236,6 +236,21 @@ def tissues(
     ]
 
 
+def observed_differences(
+    slide: AnnData,
+    expression: sparse.csr_matrix,
+    lesions: list[Lesion],
+    genes: np.ndarray,
+    knockout: str,
+    switches: dict[str, str],
+) -> list[np.ndarray]:
+    """`observed_difference` of every lesion."""
+    return [
+        observed_difference(slide, expression, lesion, lesions, genes, knockout, switches)
+        for lesion in lesions
+    ]
+
+
 def observed_difference(
     slide: AnnData,
     expression: sparse.csr_matrix,

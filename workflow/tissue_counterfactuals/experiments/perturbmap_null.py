@@ -5,6 +5,7 @@ then reports is an artefact. Between `as_run` and `corrected` the switches are t
 as run, and one after the other.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,11 @@ import pandas as pd
 
 from tissue_counterfactuals import protocols
 from tissue_counterfactuals.experiments.celcomen_perturbmap import answer, summarize
-from tissue_counterfactuals.experiments.perturbmap_lesions import log_cpm, remove_reporters
+from tissue_counterfactuals.experiments.perturbmap_lesions import (
+    log_cpm,
+    observed_differences,
+    remove_reporters,
+)
 from tissue_counterfactuals.experiments.perturbmap_question import (
     Model,
     Question,
@@ -44,20 +49,17 @@ TURNS = (
 )
 
 
-def null_test(settings: dict, corrected: dict[str, str], outputs: dict[str, Path]) -> None:
+def null_test(settings: dict, overrides: dict[str, str], outputs: dict[str, Path]) -> None:
     """Run both protocols, and all between them, on lesions without an effect.
 
     Args:
         settings: section celcomen.perturbmap of the configuration.
-        corrected: the switches of STEPS under `corrected`, with what the configuration overrides.
+        overrides: switches that the configuration sets for `corrected`.
         outputs: `correlations` as in `celcomen_perturbmap.run`, `dataset` being null_DEPTH and `seed` that of the
             simulation; `summary`, see `over_simulations`; `switches`, a row per depth, seed and turn.
     """
-    as_run = {
-        name: value
-        for step in STEPS
-        for name, value in protocols.of_step(protocols.resolve("as_run"), step).items()
-    }
+    as_run = _switches("as_run", {})
+    corrected = _switches("corrected", overrides)
     null = settings["null_test"]
     settings = settings | {"max_genes": null["n_modelled_genes"], "draws": null["draws"]}
     rows, turns = [], []
@@ -84,6 +86,11 @@ def null_test(settings: dict, corrected: dict[str, str], outputs: dict[str, Path
     write_tsv(pd.DataFrame(turns), outputs["switches"], sort=False)
 
 
+def _switches(protocol: str, overrides: dict[str, str]) -> dict[str, str]:
+    values = protocols.resolve(protocol, overrides)
+    return {name: v for step in STEPS for name, v in protocols.of_step(values, step).items()}
+
+
 class _Bench:
     """One simulation without an effect; questions and forces that several settings share are made once."""
 
@@ -103,15 +110,22 @@ class _Bench:
         self._questions, self._forces = {}, {}
 
     def question(self, switches: dict[str, str]) -> Question:
-        own = tuple(protocols.of_step(switches, "celcomen_perturbmap").items())
-        if own not in self._questions:
-            self._questions[own] = ask(
+        """Lesions and genes follow from two switches; what was observed is cheap and made each time."""
+        key = (switches["lesion_outlines"], switches["lesion_sections"])
+        if key not in self._questions:
+            self._questions[key] = ask(
                 self.slide, self.expression, KNOCKOUT, switches, self.settings, "null test"
             )
-        made = self._questions[own]
-        return Question(
-            made.knockout, made.genes, made.tissues, made.observed, switches, self.settings
+        made = self._questions[key]
+        observed = observed_differences(
+            self.slide,
+            self.expression,
+            [tissue.lesion for tissue in made.tissues],
+            self.slide.var_names.get_indexer(made.genes),
+            KNOCKOUT,
+            switches,
         )
+        return replace(made, observed=observed, switches=switches)
 
     def forces(self, question: Question):
         lesions = tuple(t.lesion.spots.tobytes() for t in question.tissues)
@@ -174,15 +188,20 @@ def over_simulations(correlations: pd.DataFrame) -> pd.DataFrame:
         A row per data set (depth), protocol and predictor: over the simulations the median, lowest and highest of the
         median rho over lesions, and `n_positive` of `n_simulations` above 0; the same for the trivial prediction minus
         mean expression; `n_significant_published`, simulations with p < 0.05 by the published test (lesions against one
-        permutation each, Mann-Whitney), and `n_significant`, by random genes: what a test should give in 5 of 100.
+        permutation each, Mann-Whitney), and `n_significant`, by random genes: what a test should give in 5 of 100;
+        `collapsed_share` of the knocked-out spots whose expression was gone after the generation.
     """
     medians = summarize(correlations)
     rows = []
     for names, group in medians.groupby(["dataset", "kind", "protocol", "predictor"], sort=False):
-        by_control = {control: rows_of for control, rows_of in group.groupby("control")}
+        by_control = dict(iter(group.groupby("control")))
         observed = by_control["permuted"]["median"].to_numpy()
         trivial = by_control["minus_baseline"]["null_median"].to_numpy()
         random_genes = by_control["random_gene"]["p_value"]
+        own = (correlations[["dataset", "protocol", "predictor"]] == [names[0], *names[2:]]).all(
+            axis=1
+        )
+        spots = correlations.loc[own, ["n_knocked_out_collapsed", "n_knocked_out"]].sum()
         rows.append(
             dict(zip(["dataset", "kind", "protocol", "predictor"], names, strict=True))
             | {
@@ -201,6 +220,7 @@ def over_simulations(correlations: pd.DataFrame) -> pd.DataFrame:
                 ),
                 "n_significant": int((random_genes <= 0.05).sum()),
                 "n_draws": int(by_control["random_gene"]["n_draws"].median()),
+                "collapsed_share": spots["n_knocked_out_collapsed"] / spots["n_knocked_out"],
             }
         )
     return pd.DataFrame(rows)

@@ -17,7 +17,7 @@ from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.experiments import perturbmap_lesions as lesions
 from tissue_counterfactuals.experiments.force_statistics import partial_spearman
 from tissue_counterfactuals.models import celcomen_meanfield as meanfield
-from tissue_counterfactuals.models.celcomen_counterfactual import counterfactual
+from tissue_counterfactuals.models.celcomen_counterfactual import Counterfactual, counterfactual
 from tissue_counterfactuals.models.celcomen_gaussian import (
     diagonalise,
     fit_gaussian,
@@ -119,10 +119,7 @@ def ask(
         knockout,
         slide.var_names[genes],
         lesions.tissues(slide, expression, found, genes),
-        [
-            lesions.observed_difference(slide, expression, lesion, found, genes, knockout, switches)
-            for lesion in found
-        ],
+        lesions.observed_differences(slide, expression, found, genes, knockout, switches),
         switches,
         settings,
     )
@@ -165,6 +162,7 @@ class Model:
         self.inter, self.intra = inter, intra
         self._fields: dict[int, LesionField] = {}
         self._twins: dict[int, Generation] = {}
+        self._last: tuple[tuple, Counterfactual] | None = None
 
     def predict(self, place: int, spots: np.ndarray, gene: int | None = None) -> np.ndarray:
         """Change of every gene (g,) where a gene is knocked out.
@@ -210,7 +208,14 @@ class Model:
     def _modes(self) -> tuple[np.ndarray, np.ndarray]:
         return diagonalise(*precision_of(self.inter, self.intra))
 
-    def _generated(self, place: int, spots: np.ndarray, gene: int):
+    def _generated(self, place: int, spots: np.ndarray, gene: int) -> Counterfactual:
+        """What `_generate` gives; the last answer is kept, because it is asked for more than once."""
+        key = (place, spots.tobytes(), gene)
+        if self._last is None or self._last[0] != key:
+            self._last = (key, self._generate(place, spots, gene))
+        return self._last[1]
+
+    def _generate(self, place: int, spots: np.ndarray, gene: int) -> Counterfactual:
         """Generation with and without the knock-out; in angles the gene is put last, as run."""
         tissue, settings = self.question.tissues[place], self.question.settings
         switches = self.question.switches
@@ -225,20 +230,27 @@ class Model:
             "learning_rate": settings["generation_learning_rate"] if angles else None,
             "switches": switches,
         }
-        if place not in self._twins:
-            self._twins[place] = generate(
-                self.question.scaled[place], tissue.graph, self.inter, self.intra,
-                return_history=True, **shared,
-            )  # fmt: skip
-        # The twin depends on the order of genes in angles; where it is not subtracted any one will do.
-        own_twin = moved and switches["knockout_effect"] == "against_twin"
-        forces = [matrix[np.ix_(order, order)] for matrix in (self.inter, self.intra)]
+        forces = self.inter, self.intra
+        if switches["knockout_effect"] == "against_start":
+            twin = Generation(self.question.scaled[place], [])  # nothing subtracts it
+        elif moved:
+            twin = None  # in angles it depends on the order of genes
+        else:
+            if place not in self._twins:
+                self._twins[place] = generate(
+                    self.question.scaled[place],
+                    tissue.graph,
+                    *forces,
+                    return_history=True,
+                    **shared,
+                )
+            twin = self._twins[place]
         found = counterfactual(
             tissue.log_expression[:, order],
             tissue.graph,
-            *forces,
+            *(matrix[np.ix_(order, order)] for matrix in forces),
             [KnockOut(spots, [int(np.flatnonzero(order == gene)[0])])],
-            twin=None if own_twin else self._twins[place],
+            twin=twin,
             **shared,
         )
         if moved:

@@ -86,6 +86,9 @@ def _localization(axes: Axes, classes: pd.DataFrame, tests: pd.DataFrame) -> Non
             for _, row in tests[tests["statistic"] == statistic].iterrows()
         ]
         axes.text(column, high + 0.02 * (high - low), "\n".join(lines), ha="center", va="bottom", size=6)  # fmt: skip
+    if (classes["mean"] == 0).all():
+        text = "inter - intra is the same for all genes"
+        axes.text(0.5, 0.3, text, ha="center", color=style.FAILED_COLOR, transform=axes.transAxes)
     labels = ["\n".join(textwrap.wrap(STATISTICS[s], 18)) for s in statistics]
     axes.set_xticks(range(len(statistics)), labels, size=6.5)
     axes.set_ylabel("inter against intra forces (z score)")
@@ -162,10 +165,8 @@ def _trajectories(
             if name in exact.index:
                 found = exact.loc[name, "effect"]
                 axes.text(0.98, 0.04, f"exact: {found:.2g}", ha="right", size=6.5, transform=axes.transAxes)  # fmt: skip
-        axes.set_title(
-            f"{label}, {own['n_cells'].iloc[0]:,} cell{'s' * (own['n_cells'].iloc[0] != 1)}",
-            size=7.5,
-        )
+        n = int(own["n_cells"].iloc[0])
+        axes.set_title(f"{label}, {n:,} {'cell' if n == 1 else 'cells'}", size=7.5)
         axes.set_xlabel("epoch")
         axes.ticklabel_format(axis="y", scilimits=(-3, 3))
     panels[0].set_ylabel("mean scaled expression" if as_run else "change of the score")

@@ -65,6 +65,8 @@ def compose(
     agreement, curves, summary = (t[t["seed"] == t["seed"].min()] for t in (agreement, curves, summary))  # fmt: skip
     everyone = sorted(agreement["hold_out"].unique())
     hold_outs = everyone[:MOST_ROWS]
+    if len(hold_outs) < len(everyone):
+        title += f" · left: the first {MOST_ROWS} of {len(everyone)} hold-outs"
     by_epoch = curves["epoch"].nunique() > 1
     shown = [v for v in VARIANTS if (agreement["variant"] == v).any()]
     height = 1.6 + max(1.55 * len(hold_outs), 4.4)
@@ -95,7 +97,7 @@ def compose(
         bars = right.subplots(2, 1, sharex=True)
         for axes, (force, label) in zip(bars, FORCES.items(), strict=True):
             _bars(axes, summary[summary["force"] == force], shown)
-            axes.set_title(f"{label}: mean of {len(everyone)} hold-outs", pad=22)
+            axes.set_title(f"{label}: mean of {len(everyone)} hold-outs", pad=31)
         # Room for the numbers beside the bars.
         largest = max(summary["mean"].abs().max(), 0.02)
         low = -1.5 * largest if summary["mean"].min() < -0.2 * largest else -0.06 * largest
@@ -145,14 +147,16 @@ def _bars(axes: Axes, summary: pd.DataFrame, shown: list[str]) -> None:
         text = f" {row['mean']:.3f}"
         if np.isfinite(row["largest_empirical_p"]):
             text += f"  p ≤ {row['largest_empirical_p']:.2g}"
+        if row["n_constant"]:
+            text += "\n all pairs of genes alike"
         end = max(mean, 0) + (error if np.isfinite(error) else 0)
         axes.text(end, place, text, va="center", size=6.5)
     axes.axvline(0, color="black", linewidth=0.6)
     axes.set_yticks(range(len(names)), [VARIANTS[v][0] for v in reversed(names)], size=6.5)
     observed = summary.loc["observed"]
     note = (
-        f"Mann-Whitney, observed vs random: p = {observed['mann_whitney_p']:.2g} (smallest possible with "
-        f"{observed['n_hold_outs']:.0f} hold-outs: {observed['smallest_possible_p']:.2g})\n"
+        f"Mann-Whitney, observed vs random: p = {observed['mann_whitney_p']:.2g}\n"
+        f"(smallest possible with {observed['n_hold_outs']:.0f} hold-outs: {observed['smallest_possible_p']:.2g})\n"
         "p ≤: largest of the hold-outs, against permuted genes"
     )
     axes.text(0, 1.02, note, transform=axes.transAxes, va="bottom", size=6, color=style.MUTED_COLOR)

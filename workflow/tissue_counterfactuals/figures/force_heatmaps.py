@@ -109,8 +109,9 @@ def _terms(axes: Axes, terms: pd.DataFrame) -> None:
     for cluster, own in terms.groupby("cluster", sort=True):
         first = own.iloc[0]
         mean = "" if np.isnan(first["mean_force"]) else f", mean force {first['mean_force']:.2g}"
+        noun = "gene" if first["n_genes"] == 1 else "genes"
         mean += f", mean expression {first['mean_expression']:.2g}"
-        rows.append((f"cluster {cluster}: {first['n_genes']:.0f} genes{mean}", None, None))
+        rows.append((f"cluster {cluster}: {first['n_genes']:.0f} {noun}{mean}", None, None))
         if first["status"] != "ok":
             rows.append((first["status"], None, None))
             continue

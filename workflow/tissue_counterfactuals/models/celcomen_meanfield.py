@@ -24,6 +24,7 @@ from tissue_counterfactuals.models.celcomen_interactions import Interactions, di
 from tissue_counterfactuals.models.celcomen_statistics import SlideStatistics
 
 BOUNDS = {"signed": (-1.0, 1.0), "unit_box": (0.0, 1.0), "free": None}
+# Field strength beyond which the series of `log_sphere` takes more than 14,000 terms.
 _SERIES_UP_TO = 1e6
 Forces = tuple[np.ndarray, np.ndarray]
 

@@ -40,7 +40,9 @@ SWITCHES = (
         as_run="6",
         values=("graph", "6"),
         step="inference",
-        why="log Z takes six neighbours for each cell, also where the graph has 4.3 on average.",
+        why="log Z takes six neighbours for each cell, also where the graph has 4.3 on average or its weights sum to one; "
+        "`graph` takes the mean sum of a cell's interaction weights, which is what the energy sums over. Read by the "
+        "mean-field log Z only.",
     ),
     Switch(
         "pair_sum",
@@ -48,7 +50,8 @@ SWITCHES = (
         as_run="ordered",
         values=("unordered", "ordered"),
         step="inference",
-        why="The mean-field log Z counts each pair of neighbours once, the code's energy counts it twice.",
+        why="The mean-field log Z counts each pair of neighbours once, the code's energy counts it twice. Read by the "
+        "mean-field log Z only: the gaussian one and its energy both take ordered pairs.",
     ),
     Switch(
         "temperature",
@@ -65,7 +68,8 @@ SWITCHES = (
         values=("signed", "unit_box", "free"),
         step="inference",
         why="Forces are clipped to 0 .. 1 with ones on the diagonal after each step, so that no gene can repress "
-        "another; `signed` clips to -1 .. 1, `free` keeps them symmetric only.",
+        "another; `signed` clips to -1 .. 1, `free` keeps them symmetric only, as the published package 0.0.1 does (the "
+        "notebooks of the paper clip). Read by the mean-field log Z only.",
     ),
     Switch(
         "first_forces",
@@ -296,5 +300,26 @@ NOTES = (
         "the lost gene stands once, last",
         "the lost gene stands once, last (the authors: twice where it is highly variable)",
         "A second copy would stay as it is while the other is knocked out.",
+    ),
+    (
+        "genes_of_the_gaussian_field",
+        "celcomen_spleen, celcomen_glioblastoma",
+        "genes seen in a few cells of every sample",
+        "all genes",
+        "Of a gene that does not vary the gaussian optimum knows nothing; the mean field takes it along.",
+    ),
+    (
+        "forces_of_the_clusters",
+        "celcomen_spleen, celcomen_glioblastoma",
+        "Ward's method, five clusters, hypergeometric test against the model's genes",
+        "ours as well: the authors published no code for Figs. 7 and 8",
+        "Linkage, number of clusters, test, gene sets and, for the spleen, the model shown are unknown.",
+    ),
+    (
+        "knockout_signature",
+        "celcomen_glioblastoma",
+        "found in cells outside the rings, scored from epoch 0, tested as a gene set",
+        "found and scored in the same cells, scored from epoch 5, tested as a gene set (the authors: never passed on)",
+        "A signature that the knocked-out cell itself defined is lost with it; the first epochs show the knock-out alone.",
     ),
 )
