@@ -233,7 +233,9 @@ def large_worker(cells: int, genes: int) -> dict:
     found["weights"], weights = timed(lambda: interaction_weights(graph, "gcn"))
     found["sums"], moments = timed(lambda: statistics(expression, weights))
     fit_mean_field([moments], switches, 1, 1e-3)
-    found["epochs"], _ = timed(lambda: fit_mean_field([moments], switches, EPOCHS, 1e-3))
+    found["epochs"] = min(
+        timed(lambda: fit_mean_field([moments], switches, EPOCHS, 1e-3))[0] for _ in range(3)
+    )
     found["gigabytes"] = gigabytes()
     weights = interaction_weights(graph, "symmetric")
     found["gaussian_sums"], observed = timed(lambda: field_statistics([(expression, weights)]))

@@ -42,7 +42,9 @@ def correlations(protocol):
                     values["random_gene"] = np.linspace(-0.3, 0.3, 20)
                 for control, numbers in values.items():
                     for draw, value in enumerate(numbers):
-                        rows.append(key | {"control": control, "draw": draw, "rho": value, "p_value": 0.01, "partial_rho": value})  # fmt: skip
+                        numbers_of = {"rho": value, "p_value": 0.01, "partial_rho": value}
+                        collapsed = int(protocol == "as_run" and lesion == 1)
+                        rows.append(key | numbers_of | {"control": control, "draw": draw, "n_knocked_out_collapsed": collapsed})  # fmt: skip
     return pd.DataFrame(rows)
 
 
@@ -83,6 +85,12 @@ def test_figure_4_says_what_it_shows(protocol):
     assert "wild type (KP)" in text
     assert f"ρ {RHO[protocol]['A'] + 0.01:.2f}" in text
     assert "commit abc" in text
+    if protocol == "as_run":
+        assert "KP_1 · 1 †" in text
+        assert "KP_1 · 2 †" not in text
+        assert "(2 of 6 predictions)" in text
+    else:
+        assert "No knocked-out spot lost all its expression." in text
 
 
 def null_tables():
@@ -114,6 +122,16 @@ def test_the_figure_of_the_null_answers_its_question():
     assert "[simulated]" in text
     assert "3/3 > 0" in text
     assert "+ experimental scale" in text
+
+
+def test_a_verdict_fits_its_line():
+    rows = pd.DataFrame({"knockout": "A", "control": list(CONTROLS), "median": 0.2, "null_median": 0.3, "null_high": 0.4})  # fmt: skip
+    verdict = figure_celcomen_4_null.verdict
+    assert verdict(rows, ["A"]) == ["A ρ 0.20 does not survive: as good are 6 of 6 controls"]
+    assert "no agreement" in verdict(rows.assign(median=-0.2), ["A"])[0]
+    # Where nothing was drawn or predicted, 0 stands against the observed median.
+    silent = rows.assign(null_median=np.nan, null_high=np.nan)
+    assert verdict(silent, ["A"]) == ["A ρ 0.20 survives all controls"]
 
 
 def test_one_protocol_is_enough():

@@ -3,19 +3,6 @@ TUMOUR = "celcomen_glioblastoma.{protocol}"
 TUMOUR_TABLES = f"results/tables/{{dataset}}/{TUMOUR}"
 
 
-def glioblastoma_files(name):
-    """Results of the experiment on one data set."""
-    return expand(
-        "results/figures/{dataset}/figure_celcomen_{number}.{protocol}.png",
-        dataset=name,
-        number=["3", "7"],
-        protocol=config["protocols"],
-    )
-
-
-EXPERIMENTS["celcomen_glioblastoma"] = glioblastoma_files
-
-
 rule celcomen_glioblastoma:
     input:
         slide="results/slides/{dataset}/pooled.h5ad",

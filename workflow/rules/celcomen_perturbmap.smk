@@ -5,19 +5,6 @@ LESION_MANIFEST = f"results/celcomen/{{dataset}}/{LESIONS}.json"
 NULL_TEST = "results/celcomen/perturbmap_null"
 
 
-def perturbmap_files(name):
-    """Results of the experiment on one data set."""
-    files = expand(
-        "results/figures/{dataset}/figure_celcomen_4.{protocol}.png",
-        dataset=name,
-        protocol=config["protocols"],
-    )
-    return [*files, f"results/figures/{name}/figure_celcomen_4_null.png"]
-
-
-EXPERIMENTS["celcomen_perturbmap"] = perturbmap_files
-
-
 rule celcomen_perturbmap:
     input:
         slide="results/slides/{dataset}/pooled.h5ad",

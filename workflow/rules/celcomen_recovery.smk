@@ -52,6 +52,3 @@ rule figure_celcomen_recovery:
         seeds=config["seeds"],
     script:
         "../scripts/figure_celcomen_recovery.py"
-
-
-WITHOUT_SLIDES["celcomen_recovery"] = lambda: ["results/figures/celcomen/recovery.png"]

@@ -2,17 +2,6 @@
 SIMULATION = "results/celcomen/simulation"
 
 
-def celcomen_simulation_files():
-    """What the experiment ends with, for each protocol."""
-    return expand(
-        "results/figures/celcomen/figure_celcomen_2.{protocol}.png",
-        protocol=config["protocols"],
-    )
-
-
-WITHOUT_SLIDES["celcomen_simulation"] = celcomen_simulation_files
-
-
 rule celcomen_simulation:
     output:
         correlations=f"{SIMULATION}/correlations.{{protocol}}.tsv",

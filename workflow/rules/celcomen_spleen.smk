@@ -2,42 +2,6 @@
 SPLEEN = "celcomen_spleen.{protocol}"
 
 
-def spleen_files(name):
-    """Results of the experiment on one data set."""
-    return expand(
-        "results/figures/{dataset}/figure_celcomen_{number}.{protocol}.png",
-        dataset=name,
-        number=["6", "8"],
-        protocol=config["protocols"],
-    )
-
-
-EXPERIMENTS["celcomen_spleen"] = spleen_files
-
-
-def dataset_names(wildcards):
-    """Params function: what figures call a data set."""
-    entry = dataset_of(wildcards)
-    return {
-        "name": wildcards.dataset,
-        "kind": entry["kind"],
-        "label": entry["label"],
-    }
-
-
-def without(section, *keys):
-    """A part of the settings of an experiment, so that a change of the others does not run the step again."""
-    settings = config["celcomen"][section]
-    return {key: value for key, value in settings.items() if key not in keys}
-
-
-def spleen_switches(wildcards):
-    """Params function: the switches of the fits, and which entries of two matrices are compared."""
-    chosen = celcomen_switches("inference", "comparison", "celcomen_spleen")(wildcards)
-    name = "compared_entries"
-    return chosen | {name: SWITCHES[wildcards.protocol][name]}
-
-
 rule celcomen_spleen:
     input:
         slide="results/slides/{dataset}/pooled.h5ad",

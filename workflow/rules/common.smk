@@ -186,41 +186,6 @@ def cellina_files_of(name):
     return [*table_1_of(name), *figures_of(name)]
 
 
-# Experiment -> function from the name of a data set to the files it ends with. The experiments of the Celcomen paper
-# stand in rule files of their own, which add themselves here; those that need no slide stand in the second table.
-EXPERIMENTS = {"cellina": cellina_files_of}
-WITHOUT_SLIDES = {}
-
-
-def everything_of(name):
-    """All that a data set's own target asks for."""
-    chosen = config["datasets"][name]["experiments"]
-    return [file for experiment in chosen for file in EXPERIMENTS[experiment](name)]
-
-
-def celcomen_files():
-    """All results of the experiments on Celcomen: those without slides, and those on each data set."""
-    files = [
-        f
-        for name in config["celcomen"]["without_slides"]
-        for f in WITHOUT_SLIDES[name]()
-    ]
-    for name, entry in config["datasets"].items():
-        for experiment in entry["experiments"]:
-            if experiment != "cellina":
-                files += EXPERIMENTS[experiment](name)
-    return files
-
-
-def celcomen_switches(*steps):
-    """Params function: the values of the switches of some steps under a job's protocol."""
-    return lambda wildcards: {
-        name: value
-        for step in steps
-        for name, value in protocols.of_step(SWITCHES[wildcards.protocol], step).items()
-    }
-
-
 def datasets_for(experiment):
     """Names of the data sets that an experiment is run on."""
     return [

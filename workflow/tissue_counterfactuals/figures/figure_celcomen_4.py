@@ -33,7 +33,7 @@ PREDICTORS = {
 }
 _WIDTH_IN, _MOST_PER_ROW = 11.5, 6
 _NEEDED = {
-    "correlations": ("protocol", "knockout", "section", "lesion", "predictor", "control", "draw", "rho", "p_value"),
+    "correlations": ("protocol", "knockout", "section", "lesion", "predictor", "control", "draw", "rho", "p_value", "n_knocked_out_collapsed"),
     "genes": ("knockout", "lesion", "predictor", "predicted_scaled", "observed"),
     "spots": ("knockout", "section", "label", "lesion", "x_um", "y_um"),
 }  # fmt: skip
@@ -83,7 +83,10 @@ def compose(
         )
         figure.suptitle(title, x=0.012, ha="left", weight="bold", size=10, parse_math=False)
         bottom = _legend(
-            figure, spots, style.footer(figure, provenance.footer(manifest, manifest["protocol"]))
+            figure,
+            own,
+            spots,
+            style.footer(figure, provenance.footer(manifest, manifest["protocol"])),
         )
         figure.set_layout_engine("constrained", rect=(0, bottom, 1, 1 - bottom), h_pad=0.04, w_pad=0.04)  # fmt: skip
         parts = figure.subfigures(len(heights), 1, height_ratios=heights)
@@ -167,7 +170,8 @@ def _fifths(part, rows, genes, lesions, shape, knockout, letter) -> None:
     for axis, lesion in zip(axes.flat, lesions, strict=False):
         own = genes[genes["lesion"] == lesion]
         found = observed.loc[lesion]
-        axis.set_title(f"{found['section']} · {lesion}", size=7.5, weight="normal")
+        mark = " †" if found["n_knocked_out_collapsed"] > 0 else ""
+        axis.set_title(f"{found['section']} · {lesion}{mark}", size=7.5, weight="normal")
         if own.empty:
             axis.annotate("no spot has the gene", (0.5, 0.5), xycoords="axes fraction", ha="center", color=style.FAILED_COLOR, size=6.5)  # fmt: skip
             continue
@@ -207,7 +211,15 @@ def _correlations(axis, rows, knockout, letter) -> None:
     axis.set_title(f"{letter}  {knockout}: lesions", weight="normal")
 
 
-def _legend(figure, spots, bottom) -> float:
+def _legend(figure, rows, spots, bottom) -> float:
+    observed = rows[rows["control"] == OBSERVED]
+    n_collapsed = int((observed["n_knocked_out_collapsed"] > 0).sum())
+    note = (
+        f"†: a knocked-out spot lost all its expression in the generation ({n_collapsed} of {len(observed)} "
+        "predictions); what is read there is minus the spot itself."
+        if n_collapsed
+        else "No knocked-out spot lost all its expression."
+    )
     colors = _label_colors(spots["label"].drop_duplicates())
     names = {}
     for label, color in colors.items():
@@ -220,4 +232,4 @@ def _legend(figure, spots, bottom) -> float:
     ]
     for label, color in (("observed", PINK), ("permuted prediction (one draw)", "white")):
         handles.append(Line2D([], [], linestyle="", marker="o", markerfacecolor=color, markeredgecolor="black", markeredgewidth=0.6, label=label))  # fmt: skip
-    return style.legend_below(figure, bottom, handles=handles, ncols=7)
+    return style.legend_below(figure, bottom, handles=handles, ncols=7, title=note)

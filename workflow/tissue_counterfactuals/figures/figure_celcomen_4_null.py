@@ -32,6 +32,8 @@ _LABELS = {
 }
 _PROTOCOL_COLORS = {"as_run": "#D55E00", "corrected": "#0072B2"}
 _WIDTH_IN = 11.5
+# Controls that fit into a line of the title.
+_MOST_NAMES = 3
 _CORRELATIONS = ("protocol", "seed", "knockout", "predictor", "control", "draw", "lesion", "rho")
 _SUMMARY = ("protocol", "knockout", "predictor", "control", "median", "null_high", "p_value", "n_draws")  # fmt: skip
 _SWITCHES = ("depth", "seed", "path", "turn", "switch", "rho", "partial_rho", "collapsed_share")
@@ -118,7 +120,13 @@ def verdict(summary: pd.DataFrame, knockouts: list[str]) -> list[str]:
         reached = rows[rows["median"] <= limit.fillna(0.0)]
         names = ", ".join(_LABELS[c].replace("\n", " ") for c in CONTROLS if c in set(reached["control"]))  # fmt: skip
         median = rows["median"].iloc[0]
-        if names:
+        if median <= 0:
+            sentences.append(f"{knockout} ρ {median:.2f}: no agreement that could survive")
+        elif len(reached) > _MOST_NAMES:
+            sentences.append(
+                f"{knockout} ρ {median:.2f} does not survive: as good are {len(reached)} of {len(rows)} controls"
+            )
+        elif names:
             sentences.append(f"{knockout} ρ {median:.2f} does not survive: as good is {names}")
         else:
             sentences.append(f"{knockout} ρ {median:.2f} survives all controls")
@@ -151,7 +159,9 @@ def _observed(axis, rows, summary, knockout, protocol) -> None:
             continue
         _distribution(axis, place, medians.to_numpy(), "#9A9A9A")
         undefined = null["rho"].isna().all()
-        note = "predicts nothing" if undefined else f"p {by_control.loc[control, 'p_value']:.2g}"
+        p_value = by_control.loc[control, "p_value"]
+        note = f"{medians.iloc[0]:.2f}" if np.isnan(p_value) else f"p {p_value:.2g}"
+        note = "predicts nothing" if undefined else note
         _note(axis, place, medians.max(), note)
     axis.set_xticks(range(len(CONTROLS) + 1), [f"observed\n{len(found)} lesions", *(_LABELS[c] for c in CONTROLS)], size=6.5)  # fmt: skip
     axis.set_xlim(-0.5, len(CONTROLS) + 0.5)
