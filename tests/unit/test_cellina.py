@@ -8,6 +8,7 @@ from slides import small_slide
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.graph import neighborhood_features, slide_graph
 from tissue_counterfactuals.holdout import Fold, cells_of, split_cells
+from tissue_counterfactuals.models import training
 from tissue_counterfactuals.models.cellina import Cellina, HiddenLayers
 from tissue_counterfactuals.models.training import batches_of, resolve_batch_size
 from tissue_counterfactuals.slide import log_normalize
@@ -76,8 +77,9 @@ class Killed(BaseException):
 
 @pytest.mark.parametrize("options", [{}, {"lambda_classifier": 0.0, "lambda_adversary": 0.0}])
 def test_a_killed_training_goes_on_at_the_epoch_border_with_the_same_result(
-    slide, tmp_path, options
+    slide, tmp_path, monkeypatch, options
 ):
+    monkeypatch.setattr(training, "CHECKPOINT_EVERY_S", 0.0)
     whole = fitted(slide, epochs=5, **options)[0]
     checkpoint = tmp_path / "model.pt"
 

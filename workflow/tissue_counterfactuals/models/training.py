@@ -20,6 +20,9 @@ from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.files import atomic_path
 from tissue_counterfactuals.models.likelihood import CountBatch, CountMatrix
 
+# What a kill can cost at most, beside the epoch it falls into; on small slides writing takes as long as training.
+CHECKPOINT_EVERY_S = 5.0
+
 
 @dataclass(frozen=True)
 class TrainingSettings:
@@ -131,7 +134,8 @@ def train(
     Args:
         network: a `CellinaNetwork`.
         data: all cells; train_cells and validation_cells index into it.
-        checkpoint: file written after every epoch; if it is there and belongs to this training, go on from it.
+        checkpoint: file written after the first epoch, and then after every one that ends `CHECKPOINT_EVERY_S` seconds
+            or more after the last; if it is there and belongs to this training, go on from it.
         report: receives one line per epoch.
 
     Returns:
@@ -154,6 +158,7 @@ def train(
         state.restore(checkpoint, fingerprint, data.device, report)
     batch_size = resolve_batch_size(settings.batch_size, len(train_cells), settings.epochs)
 
+    saved = -float("inf")
     while state.epoch < settings.epochs and state.bad_epochs < settings.patience:
         epoch, started = state.epoch, time.perf_counter()
         torch.manual_seed(int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0]))
@@ -183,8 +188,9 @@ def train(
             "seconds": time.perf_counter() - started,
         }
         state.finish_epoch(row)
-        if checkpoint is not None:
+        if checkpoint is not None and time.perf_counter() - saved >= CHECKPOINT_EVERY_S:
             state.save(checkpoint, fingerprint)
+            saved = time.perf_counter()
         report(
             f"epoch {epoch + 1}/{settings.epochs}: train {row['train_loss']:.2f}, validation "
             f"{row['validation_loss']:.2f}, KL of s {row['kl_s']:.3f}, {row['seconds']:.1f} s"
