@@ -12,9 +12,11 @@ from unit.perturbmap_files import PIXELS_PER_UM, write_perturbmap
 PREFIX = "GSM5808054_KP_1_"
 
 
-def write(folder: Path, seed: int = 0, n_sections: int = 2, doubled_symbols: int = 0) -> Tissue:
+def write(
+    folder: Path, seed: int = 0, n_sections: int = 2, doubled_symbols: int = 0, n_genes: int = 30
+) -> Tissue:
     """Write the sections into `folder`; the places are those of the rounded pixels."""
-    slide = simulate_lesions(n_genes=30, n_sections=n_sections, seed=seed)
+    slide = simulate_lesions(n_genes=n_genes, n_sections=n_sections, seed=seed)
     write_perturbmap(slide, folder, doubled_symbols=doubled_symbols)
     return Tissue(
         cells=list(slide.obs_names),

@@ -316,9 +316,26 @@ def test_prerank_finds_a_planted_set_and_says_when_it_cannot():
     assert flat["status"].str.contains("all genes have the same value").all()
 
 
+def test_a_real_crop_of_another_shape_is_told_with_both_numbers(slide, capsys):
+    graph = tumour.contacts(slide, SETTINGS)
+    entry = {"kind": "real", "source": "xenium", "files": "glioblastoma_xenium"}
+    table = tumour.compare_crop(entry, slide, graph).set_index("quantity")
+    assert (table["step"] == "crop").all()
+    assert table["found"].to_dict() == {
+        "cells": slide.n_obs,
+        "genes": slide.n_vars,
+        "edges": graph.nnz,
+    }
+    assert table["expected"].to_dict() == {"cells": 1781, "genes": 480, "edges": 7724}
+    assert set(table["verdict"]) == {"differs"}
+    assert "7,724 were published" in capsys.readouterr().out
+    simulated = tumour.compare_crop(entry | {"kind": "simulated"}, slide, graph)
+    assert set(simulated["verdict"]) == {"not compared"}
+
+
 # --- the whole step ---------------------------------------------------------------------------------------------
 
-FIT = ("diagnostics", "forces", "manifest")
+FIT = ("diagnostics", "forces", "manifest", "shapes")
 KNOCKOUT = ("cells", "signature", "trajectories", "placebo", "changes", "enrichment", "diagnostics")
 
 
@@ -331,6 +348,7 @@ def results(slide, tmp_path_factory):
         switches = protocols.resolve(protocol)
         fit = {n: folder / f"{protocol}.fit_{n}" for n in FIT} | {"forces": folder / f"{protocol}.npz"}  # fmt: skip
         entry = {"name": "toy", "kind": "simulated", "label": "Toy"}
+        entry |= {"source": "simulated_field", "files": None}
         tumour.run(folder / "slide.h5ad", entry, protocol, [0, 1], SETTINGS, switches, fit)
         files = {n: folder / f"{protocol}.{n}.tsv" for n in ("classes", "tests")}
         tumour.localization(

@@ -58,8 +58,8 @@ SIZES = {
             "max_genes": 20,
             "null_test": {
                 "seeds": 2,
-                "depths": [2000],
-                "n_genes": 60,
+                "depths": [8000],
+                "n_genes": 3000,
                 "n_modelled_genes": 15,
                 "n_sections": 1,
                 "draws": 3,
@@ -88,7 +88,7 @@ def write_all(folder):
         "brain": merfish_brain.write(folder / "brain", n_cells=500, n_genes=30),
         "spleen": fetal_spleen.write(folder / "spleen"),
         "glioblastoma": xenium.write(folder / "outs", labels=False, tissue=tumour),
-        "perturbmap": visium_perturbmap.write(folder / "perturbmap"),
+        "perturbmap": visium_perturbmap.write(folder / "perturbmap", n_genes=3000),
     }
     bodies = {
         "242.h5ad": (folder / "crc/242.h5ad").read_bytes(),

@@ -8,6 +8,7 @@ rule celcomen_glioblastoma:
         slide="results/slides/{dataset}/pooled.h5ad",
     output:
         diagnostics=f"{TUMOUR_TABLES}.diagnostics.tsv",
+        shapes=f"{TUMOUR_TABLES}.shapes.tsv",
         forces=f"results/celcomen/{{dataset}}/{TUMOUR}.npz",
         manifest=f"results/celcomen/{{dataset}}/{TUMOUR}.json",
     log:
@@ -20,7 +21,7 @@ rule celcomen_glioblastoma:
     resources:
         mem_mb=memory_of_task,
     params:
-        dataset=dataset_names,
+        dataset=lambda w: dataset_names(w) | part_of_dataset("source", "files")(w),
         seeds=config["seeds"],
         settings=without(
             "glioblastoma", "localization", "knockout", "enrichment", "clusters"

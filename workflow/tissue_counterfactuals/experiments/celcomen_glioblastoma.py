@@ -23,6 +23,7 @@ from tissue_counterfactuals.models.celcomen_statistics import (
     statistics,
 )
 from tissue_counterfactuals.slide import read_slide
+from tissue_counterfactuals.sources import expected
 from tissue_counterfactuals.tables import write_tsv
 
 
@@ -106,10 +107,10 @@ def run(
     switches: dict[str, str],
     outputs: dict[str, Path],
 ) -> None:
-    """Fit the forces of a slide and write forces (npz), diagnostics (TSV) and manifest (JSON).
+    """Fit the forces of a slide and write forces (npz), diagnostics (TSV), shapes (TSV) and manifest (JSON).
 
     Args:
-        entry: name, kind and label of the data set.
+        entry: name, kind, label, source and files of the data set.
         settings: section celcomen.glioblastoma of the configuration.
         switches: of the steps inference and comparison.
     """
@@ -123,6 +124,7 @@ def run(
         seeds,
         settings | {"switches": switches, "n_contacts": int(graph.nnz)},
     )
+    write_tsv(compare_crop(entry, cells, graph), outputs["shapes"])
     manifest = json.loads(Path(outputs["manifest"]).read_text())
     fits = [fit(cells, graph, settings, switches, seed) for seed in seeds]
     notes = [
@@ -141,6 +143,19 @@ def run(
         intra=np.stack([f.intra for f in fits]),
         mean_expression=np.asarray(cells.X.mean(axis=0), dtype=np.float64).ravel(),
         localization=np.array([] if labels is None else labels, dtype=str),
+    )
+
+
+def compare_crop(entry: dict, cells: AnnData, graph: sparse.csr_array) -> pd.DataFrame:
+    """Cells, genes and directed contacts of the crop beside the published ones; those that differ are printed.
+
+    Args:
+        entry: kind, source and files of the data set.
+    """
+    found = {"cells": cells.n_obs, "genes": cells.n_vars, "edges": graph.nnz}
+    everywhere = {"sample": "", "step": "crop", "cell_type": "", "domain": ""}
+    return expected.compare_numbers(
+        entry, [everywhere | {"quantity": name, "found": int(n)} for name, n in found.items()]
     )
 
 

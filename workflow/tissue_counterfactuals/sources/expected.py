@@ -47,8 +47,6 @@ def compare_shapes(dataset: dict, read: AnnData | StoredSlide, prepared: AnnData
         dataset, [*_stored(frame), *_counted(frame, "labelled"), *_counted(prepared, "prepared")]
     )
     differing = table[table["verdict"] == "differs"]
-    for row in differing.itertuples():
-        print(f"deviation: {_sentence(row)}")
     if len(differing):
         rows = differing[[*_KEY, "found", "expected"]].to_dict("records")
         prepared.uns["provenance"]["deviations"] = json.dumps(rows)
@@ -56,7 +54,7 @@ def compare_shapes(dataset: dict, read: AnnData | StoredSlide, prepared: AnnData
 
 
 def compare_numbers(dataset: dict, found: list[dict]) -> pd.DataFrame:
-    """Numbers that were found, each with the published one where there is one.
+    """Numbers that were found, each with the published one where there is one; those that differ are printed.
 
     Args:
         found: rows with sample, step, quantity, cell_type, domain ("" for all) and `found`; numbers of a cell type or
@@ -78,9 +76,11 @@ def compare_numbers(dataset: dict, found: list[dict]) -> pd.DataFrame:
     table["verdict"] = np.where(
         known, verdict, "not published" if dataset["kind"] == "real" else "not compared"
     )
-    return table.astype({"found": "Int64", "expected": "Int64"})[COLUMNS].fillna(
-        {"published_in": ""}
-    )
+    table = table.astype({"found": "Int64", "expected": "Int64"})[COLUMNS]
+    table = table.fillna({"published_in": ""})
+    for row in table[table["verdict"] == "differs"].itertuples():
+        print(f"deviation: {_sentence(row)}")
+    return table
 
 
 def _row(sample: str, step: str, quantity: str, found: int, cell_type="", domain="") -> dict:
