@@ -53,7 +53,10 @@ def diagnose(
     found = {}
     for place, (name, forces) in enumerate((("inter", inter), ("intra", intra))):
         pairs = forces[upper]
-        found[f"{name}_at_bound"] = 0.0 if bounds is None else float(np.isin(pairs, bounds).mean())
+        found[f"{name}_at_bound"] = 0.0
+        if bounds is not None:
+            low, high = bounds
+            found[f"{name}_at_bound"] = float(((pairs == low) | (pairs == high)).mean())
         found[f"{name}_constant"] = bool(np.ptp(pairs) == 0)
         found[f"{name}_start_correlation"] = (
             None if start is None else _correlation(pairs, start[place][upper])

@@ -88,7 +88,8 @@ def fit_mean_field(
             )
         history.append({"epoch": epoch, "loss": float(loss), "largest_step": largest_step})
         if on_epoch:
-            on_epoch(epoch, inter.copy(), intra.copy())
+            on_epoch(epoch, _mirrored(inter), _mirrored(intra))
+    inter, intra = _mirrored(inter), _mirrored(intra)
     cells = np.array([slide.n_cells for slide in slides])
     mean = np.average([slide.mean for slide in slides], axis=0, weights=cells)
     found = diagnose(inter, intra, mean, start, history, BOUNDS[force_range])
@@ -105,7 +106,7 @@ def step(
     """The loss of some slides at symmetric forces, and the forces after one step down its gradient, projected."""
     inter, intra = (np.array(forces, dtype=np.float64) for forces in (inter, intra))
     loss, _ = MeanFieldLoss(slides, switches).descend(inter, intra, learning_rate)
-    return loss, (inter, intra)
+    return loss, (_mirrored(inter), _mirrored(intra))
 
 
 def loss_and_gradient(
@@ -148,15 +149,22 @@ class MeanFieldLoss:
         self, inter: np.ndarray, intra: np.ndarray
     ) -> tuple[float, np.ndarray, np.ndarray]:
         """The loss and its derivatives by all entries of `inter` and `intra`."""
-        loss, pulls = self._loss_and_pulls(inter, intra)
+        found = _of_all(inter, self._inter, self._means), _of_all(intra, self._intra, self._means)
+        loss, pulls = self._loss_and_pulls(*found)
         by_inter = (self._q[:, None] / 2 * pulls).T @ self._means - self._inter
         return loss, by_inter, pulls.T @ self._means - self._intra
 
     def descend(
         self, inter: np.ndarray, intra: np.ndarray, learning_rate: float
     ) -> tuple[float, float]:
-        """Take one step in place from symmetric forces; the loss before it, and the largest step of a force."""
-        loss, pulls = self._loss_and_pulls(inter, intra)
+        """Take one step in place from symmetric forces; the loss before it, and the largest step of a force.
+
+        Read and written are the upper triangles alone: see `_mirrored`.
+        """
+        loss, pulls = self._loss_and_pulls(
+            _of_upper(inter, self._symmetric_inter, self._means),
+            _of_upper(intra, self._intra, self._means),
+        )
         low, high = BOUNDS[self._range] or (-np.inf, np.inf)
         unit_diagonal = self._range == "unit_box"
         largest = [
@@ -170,10 +178,12 @@ class MeanFieldLoss:
         ]  # fmt: skip
         return loss, max(largest)
 
-    def _loss_and_pulls(self, inter, intra) -> tuple[float, np.ndarray]:
-        """The loss, and for each slide the vector that times m' is the derivative of log Z by `intra`."""
-        energy, inter_means = _energy_and_products(inter, self._inter, self._means)
-        own_energy, intra_means = _energy_and_products(intra, self._intra, self._means)
+    def _loss_and_pulls(self, of_inter, of_intra) -> tuple[float, np.ndarray]:
+        """The loss, and for each slide the vector that times m' is the derivative of log Z by `intra`.
+
+        Given are, of either matrix, its energy and its products with the means.
+        """
+        (energy, inter_means), (own_energy, intra_means) = of_inter, of_intra
         loss = -energy - own_energy
         pulls = np.empty_like(self._means)
         for k, q in enumerate(self._q):
@@ -308,46 +318,62 @@ def _number_of_genes(slides: list[SlideStatistics]) -> int:
     return numbers[0]
 
 
-# One pass over each matrix, without temporary ones: an epoch takes as long as reading the matrices does.
+def _of_all(forces, moments, means) -> tuple[float, np.ndarray]:
+    """<forces, moments>, and forces @ mean for each row of `means`."""
+    return float(np.vdot(forces, moments)), means @ forces.T
+
+
+def _mirrored(forces: np.ndarray) -> np.ndarray:
+    """A symmetric matrix from its upper triangle."""
+    upper = np.triu(forces, 1)
+    return upper + upper.T + np.diag(np.diag(forces))
+
+
+# One pass over half of each matrix, without temporary ones: an epoch takes as long as reading the moments does.
 
 
 @njit(cache=True, fastmath={"reassoc"})
-def _energy_and_products(forces, moments, means):
-    """<forces, moments>, and forces @ mean for each row of `means`."""
-    energy = 0.0
-    products = np.zeros(means.shape)
-    for i in range(len(forces)):
-        for j in range(len(forces)):
-            energy += forces[i, j] * moments[i, j]
+def _of_upper(forces, moments, means):
+    """What `_of_all` gives, from the upper triangles of two symmetric matrices."""
+    n_genes = len(forces)
+    energy, products = 0.0, np.zeros(means.shape)
+    for i in range(n_genes):
+        row, moment = forces[i, i + 1 :], moments[i, i + 1 :]
+        energy += 0.5 * forces[i, i] * moments[i, i]
+        for j in range(len(row)):
+            energy += row[j] * moment[j]
         for k in range(len(means)):
-            total = 0.0
-            for j in range(len(forces)):
-                total += forces[i, j] * means[k, j]
-            products[k, i] = total
-    return energy, products
+            own, mean, product = means[k, i], means[k, i + 1 :], products[k, i + 1 :]
+            total = forces[i, i] * own
+            for j in range(len(row)):
+                total += row[j] * mean[j]
+            for j in range(len(row)):
+                product[j] += row[j] * own
+            products[k, i] += total
+    return 2 * energy, products
 
 
 @njit(cache=True)
 def _move(forces, rate, pulls, means, moments, low, high, unit_diagonal):
     """forces + rate (moments - pulls' means), made symmetric and clipped, in place; the largest step.
 
-    Both sides of the diagonal get the same numbers, being summed in the same order.
+    Upper triangles only.
     """
     n_genes = len(forces)
-    change, largest = np.empty(n_genes), np.zeros(n_genes)
+    changes, largest = np.empty(n_genes), np.zeros(n_genes)
     for i in range(n_genes):
-        change[:] = moments[i]
+        row, change, most = forces[i, i:], changes[i:], largest[i:]
+        change[:] = moments[i, i:]
         for k in range(len(pulls)):
-            for j in range(n_genes):
-                change[j] -= 0.5 * (pulls[k, i] * means[k, j] + pulls[k, j] * means[k, i])
+            pull, mean = pulls[k, i:], means[k, i:]
+            for j in range(len(row)):
+                change[j] -= 0.5 * (pull[0] * mean[j] + pull[j] * mean[0])
         # Comparisons instead of min and max, which would keep the compiler from taking several genes at once.
-        for j in range(n_genes):
-            before = forces[i, j]
-            after = before + rate * change[j]
+        for j in range(1 if unit_diagonal else 0, len(row)):
+            after = row[j] + rate * change[j]
             after = low if after < low else after
             after = high if after > high else after
-            after = 1.0 if unit_diagonal and i == j else after
-            step = abs(after - before)
-            largest[j] = step if step > largest[j] else largest[j]
-            forces[i, j] = after
+            step = abs(after - row[j])
+            most[j] = step if step > most[j] else most[j]
+            row[j] = after
     return largest.max()
