@@ -1,6 +1,7 @@
 """The methods that are not learned, against their definitions."""
 
 import inspect
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,10 +9,12 @@ import pytest
 from slides import small_slide
 from tissue_counterfactuals import protocols
 from tissue_counterfactuals.errors import InputError
-from tissue_counterfactuals.graph import slide_graph
+from tissue_counterfactuals.graph import neighborhood_features, slide_graph
 from tissue_counterfactuals.holdout import Fold, split_cells
 from tissue_counterfactuals.methods import METHODS, Task, applicable
+from tissue_counterfactuals.models.cellina import Cellina
 from tissue_counterfactuals.simulate import simulate_tissue
+from tissue_counterfactuals.slide import log_normalize
 
 
 def make_task(slide, fold, protocol="corrected", **options):
@@ -142,3 +145,22 @@ def test_a_donor_rule_that_finds_too_few_gives_its_reason_and_spares_the_others(
     variants = predict(task, "truth", "domain_1")
     assert "donor rule 'published' finds" in variants["published"]
     assert variants["matched"].values.shape == (len(task.focal), 60)
+
+
+def test_donors_stand_on_the_scale_that_the_protocol_says(task, tmp_path):
+    settings = {"epochs": 2, "n_hidden": 8, "n_latent": 3, "batch_size": 128}
+    learner = replace(task, settings=settings)
+    adapter = METHODS["cellina_ablated"].adapter
+    adapter.fit(learner, tmp_path)
+    model = Cellina.load(tmp_path / "model.pt", device="cpu")
+    new = task.perturbation("published", "right").graph(task.slide.n_obs)
+    counts = task.slide.X
+    predictions = {}
+    for value, donors in (("log1p", log_normalize(counts)), ("raw_counts", counts)):
+        asked = replace(learner, switches=task.switches | {"donor_features": value})
+        predictions[value] = adapter.predict(asked, tmp_path, "right")["published"].values
+        features = neighborhood_features(new, donors)
+        assert np.array_equal(predictions[value], model.predict(task.slide, task.focal, features))
+    assert not np.allclose(predictions["log1p"], predictions["raw_counts"])
+    assert protocols.resolve("corrected")["donor_features"] == "log1p"
+    assert protocols.resolve("as_run")["donor_features"] == "raw_counts"
