@@ -33,6 +33,7 @@ from scipy import sparse
 
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.graph import gaussian_graph
+from tissue_counterfactuals.knobs import check_knobs
 from tissue_counterfactuals.mechanism import (
     LIGAND_GENES_PER_SIGNAL,
     Mechanism,
@@ -51,7 +52,6 @@ _CELLS_PER_BLOCK = 1000
 # First words of the seeds, so that no two draws share a stream (1 is the mechanism's).
 _CELLS_STREAM, _COUNTS_STREAM = 2, 3
 
-# Knob: kind of number, lowest, highest.
 _KNOBS = {
     "n_cells": (Integral, 1, 10**9),
     "n_genes": (Integral, 1, 10**6),
@@ -254,14 +254,7 @@ def _receive(weights: sparse.csr_array, secretion: np.ndarray) -> np.ndarray:
 
 
 def _check_knobs(knobs: dict) -> None:
-    for name, value in knobs.items():
-        kind, lowest, highest = _KNOBS[name]
-        numeric = isinstance(value, kind) and not isinstance(value, bool)
-        if not (numeric and lowest <= value <= highest):
-            whole = "whole " * (kind is Integral)
-            raise InputError(
-                f"simulation.{name} is {value!r}: give a {whole}number from {lowest} to {highest}."
-            )
+    check_knobs(knobs, _KNOBS, "simulation")
     n_ligand_genes = LIGAND_GENES_PER_SIGNAL * knobs["n_signals"]
     if knobs["n_genes"] < 2 * n_ligand_genes:
         raise InputError(

@@ -23,6 +23,7 @@ from anndata import AnnData
 from scipy import sparse
 
 from tissue_counterfactuals.errors import InputError
+from tissue_counterfactuals.knobs import check_knobs
 from tissue_counterfactuals.models.celcomen_field import GaussianField
 from tissue_counterfactuals.models.celcomen_gaussian import diagonalise, precision_of
 from tissue_counterfactuals.models.celcomen_statistics import interaction_weights
@@ -38,7 +39,6 @@ _CELLS_PER_BLOCK = 1000
 # First words of the seeds, so that no two draws share a stream.
 _FORCES_STREAM, _CELLS_STREAM, _FIELD_STREAM, _COUNTS_STREAM = 21, 22, 23, 24
 
-# Knob: kind of number, lowest, highest.
 _KNOBS = {
     "n_cells": (Integral, 10, 10**8),
     "n_genes": (Integral, 2, 10**5),
@@ -236,14 +236,7 @@ def _sparse_symmetric(rng: np.random.Generator, n_genes: int, n_partners: float)
 
 
 def _check_knobs(knobs: dict) -> None:
-    for name, value in knobs.items():
-        kind, lowest, highest = _KNOBS[name]
-        numeric = isinstance(value, kind) and not isinstance(value, bool)
-        if not (numeric and lowest <= value <= highest):
-            whole = "whole " * (kind is Integral)
-            raise InputError(
-                f"field.{name} is {value!r}: give a {whole}number from {lowest} to {highest}."
-            )
+    check_knobs(knobs, _KNOBS, "field")
     fewest = (N_NEIGHBORS + 1) * knobs["n_samples"]
     if knobs["n_cells"] < fewest:
         raise InputError(

@@ -27,6 +27,7 @@ from scipy import sparse
 from scipy.spatial import cKDTree
 
 from tissue_counterfactuals.errors import InputError
+from tissue_counterfactuals.knobs import check_knobs
 from tissue_counterfactuals.slide import make_slide
 
 PITCH_UM = 100.0
@@ -97,7 +98,6 @@ _SPOTS_PER_BLOCK = 256
 # First words of the seeds, so that no two draws share a stream.
 _GENES_STREAM, _SPOTS_STREAM = 11, 12
 
-# Knob: kind of number, lowest, highest.
 _KNOBS = {
     "n_genes": (Integral, 20, 10**5),
     "seed": (Integral, 0, 2**63 - 1),
@@ -147,7 +147,7 @@ def simulate_lesions(
         InputError: a knob out of its range.
     """
     knobs = dict(locals())
-    _check_knobs(knobs)
+    check_knobs(knobs, _KNOBS, "lesions")
     genes = _draw_genes(np.random.default_rng([_GENES_STREAM, seed]), n_genes)
     counts, tables = [], []
     for number, name in enumerate(list(_SECTIONS)[:n_sections]):
@@ -206,17 +206,6 @@ def array_spots() -> pd.DataFrame:
         },
         index=pd.Index(barcodes, name="barcode"),
     )
-
-
-def _check_knobs(knobs: dict) -> None:
-    for name, value in knobs.items():
-        kind, lowest, highest = _KNOBS[name]
-        numeric = isinstance(value, kind) and not isinstance(value, bool)
-        if not (numeric and lowest <= value <= highest):
-            whole = "whole " * (kind is Integral)
-            raise InputError(
-                f"lesions.{name} is {value!r}: give a {whole}number from {lowest} to {highest}."
-            )
 
 
 def _draw_genes(rng: np.random.Generator, n_genes: int) -> dict[str, np.ndarray]:

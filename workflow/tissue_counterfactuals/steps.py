@@ -25,6 +25,7 @@ from tissue_counterfactuals.graph import slide_graph
 from tissue_counterfactuals.holdout import Fold, list_folds, split_cells
 from tissue_counterfactuals.methods import METHODS, Prediction, Task
 from tissue_counterfactuals.metrics import Reference
+from tissue_counterfactuals.predictions import read_predictions, write_predictions
 from tissue_counterfactuals.slide import read_slide, write_slide
 from tissue_counterfactuals.tables import (
     COLUMNS,
@@ -201,35 +202,23 @@ def predict(folders: dict[str, Path | None], task: Task, output: Path) -> None:
     Args:
         folders: method -> what `fit` left; None for controls.
     """
-    blocks, labels, failures, diagnostics, target_cells = [], [], [], [], []
-    for method, folder in folders.items():
-        for target in task.fold.targets:
-            for variant, prediction in _variants(method, task, folder, target).items():
-                key = {"method": method, "target": target, "variant": variant}
-                if isinstance(prediction, str):
-                    failures.append(key | {"reason": prediction})
-                    continue
-                names = task.slide.obs_names[prediction.cells]
-                blocks.append(prediction.values)
-                labels.append(pd.DataFrame(key | {"cell": names}))
-                diagnostics += [
-                    key | {"name": k, "value": v} for k, v in prediction.diagnostics.items()
-                ]
-                if prediction.target_cells is not None:
-                    reserved = task.slide.obs_names[prediction.target_cells].tolist()
-                    target_cells.append(key | {"cells": reserved})
-    columns = ["method", "target", "variant", "cell"]
-    obs = pd.concat(labels, ignore_index=True) if labels else pd.DataFrame(columns=columns)
-    obs.index = obs.index.astype(str)
-    values = np.concatenate(blocks) if blocks else np.zeros((0, task.slide.n_vars), np.float32)
-    table = anndata.AnnData(values, obs=obs.astype("category"), var=task.slide.var[[]])
-    table.uns = {
-        "failures": json.dumps(failures),
-        "diagnostics": json.dumps(diagnostics),
-        "target_cells": json.dumps(target_cells),
-    }
-    with atomic_path(output) as temporary:
-        table.write_h5ad(temporary)
+    with write_predictions(output, task.slide.var_names) as writer:
+        notes = writer.notes = {"failures": [], "diagnostics": [], "target_cells": []}
+        for method, folder in folders.items():
+            for target in task.fold.targets:
+                for variant, prediction in _variants(method, task, folder, target).items():
+                    key = {"method": method, "target": target, "variant": variant}
+                    if isinstance(prediction, str):
+                        notes["failures"].append(key | {"reason": prediction})
+                        continue
+                    names = task.slide.obs_names
+                    writer.add(key, names[prediction.cells], prediction.values)
+                    notes["diagnostics"] += [
+                        key | {"name": k, "value": v} for k, v in prediction.diagnostics.items()
+                    ]
+                    if prediction.target_cells is not None:
+                        reserved = names[prediction.target_cells].tolist()
+                        notes["target_cells"].append(key | {"cells": reserved})
 
 
 def _variants(method, task, folder, target) -> dict[str, Prediction | str]:
@@ -271,28 +260,23 @@ def score(
     """
     names = names | {"cell_type": task.fold.cell_type}
     scorer = _Scorer(task, n_deg)
-    table = anndata.read_h5ad(predictions)
-    failures = json.loads(table.uns["failures"])
-    rows = [names | {"status": "failed"} | failure for failure in failures]
-    notes = [names | note for note in json.loads(table.uns["diagnostics"])]
-    reserved = {
-        (r["method"], r["target"]): task.slide.obs_names.get_indexer(r["cells"])
-        for r in json.loads(table.uns["target_cells"])
-    }
-    keys = table.obs[["method", "target", "variant"]].astype(str)
-    for (method, target), own in keys.groupby(["method", "target"], sort=False):
-        cells = reserved.get((method, target), task.target_cells(target))
-        values = {
-            variant: table[rows_of.index].X
-            for variant, rows_of in own.groupby("variant", sort=False)
+    with read_predictions(predictions) as made:
+        rows = [names | {"status": "failed"} | failure for failure in made.notes["failures"]]
+        notes = [names | note for note in made.notes["diagnostics"]]
+        reserved = {
+            (r["method"], r["target"]): task.slide.obs_names.get_indexer(r["cells"])
+            for r in made.notes["target_cells"]
         }
-        twin = values.get(TWIN)
-        for variant, predicted in values.items():
-            common = names | {"method": method, "target": target, "variant": variant}
-            common |= {"n_control": len(task.focal), "n_target": len(cells)}
-            common |= {"n_predicted": len(predicted), "status": "ok"}
-            scores = scorer.score(cells, predicted, None if variant == TWIN else twin)
-            rows += [common | {"metric": m, "value": v} for m, v in scores.items()]
+        for method, target, variants in made.questions():
+            cells = reserved.get((method, target), task.target_cells(target))
+            twin = made.values(method, target, TWIN) if TWIN in variants else None
+            for variant in variants:
+                predicted = twin if variant == TWIN else made.values(method, target, variant)
+                common = names | {"method": method, "target": target, "variant": variant}
+                common |= {"n_control": len(task.focal), "n_target": len(cells)}
+                common |= {"n_predicted": len(predicted), "status": "ok"}
+                scores = scorer.score(cells, predicted, None if variant == TWIN else twin)
+                rows += [common | {"metric": m, "value": v} for m, v in scores.items()]
     # The scores come last: where they are, the job was not cut off.
     write_tsv(pd.DataFrame(notes).reindex(columns=DIAGNOSTIC_COLUMNS), diagnostics)
     write_tsv(pd.DataFrame(rows).reindex(columns=COLUMNS), output)

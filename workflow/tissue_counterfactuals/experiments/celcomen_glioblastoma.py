@@ -14,14 +14,9 @@ from scipy import sparse
 from tissue_counterfactuals import gene_sets, neighbors
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.experiments import force_statistics, preparation
-from tissue_counterfactuals.models import celcomen_meanfield as meanfield
-from tissue_counterfactuals.models.celcomen_gaussian import fit_gaussian
+from tissue_counterfactuals.models.celcomen import fit_interactions
 from tissue_counterfactuals.models.celcomen_interactions import Interactions
-from tissue_counterfactuals.models.celcomen_statistics import (
-    interaction_weights,
-    scale_cells,
-    statistics,
-)
+from tissue_counterfactuals.models.celcomen_statistics import scale_cells
 from tissue_counterfactuals.slide import read_slide
 from tissue_counterfactuals.sources import expected
 from tissue_counterfactuals.tables import write_tsv
@@ -84,17 +79,14 @@ def fit(
         settings: epochs, learning_rate; ridge.
     """
     cells = sparse.csr_array(scale_cells(sparse.csr_array(slide.X), switches["scale"]))
-    weights = interaction_weights(graph, switches["interaction_weights"])
-    if switches["log_partition"] == "gaussian":
-        return fit_gaussian(
-            [(cells, weights)], switches["centre"], ridge=settings["ridge"], errors=False
-        )
-    return meanfield.fit_mean_field(
-        [statistics(cells, weights)],
-        switches,
-        settings["epochs"],
-        settings["learning_rate"],
-        seed,
+    return fit_interactions(
+        [(cells, graph)],
+        epochs=settings["epochs"],
+        learning_rate=settings["learning_rate"],
+        seed=seed,
+        switches=switches,
+        ridge=settings["ridge"],
+        errors=False,
     )
 
 
@@ -116,7 +108,7 @@ def run(
     """
     cells = prepare(read_slide(slide, check=False), settings, switches)
     graph = contacts(cells, settings)
-    preparation.write_manifest(
+    manifest = preparation.write_manifest(
         outputs["manifest"],
         entry,
         cells,
@@ -125,7 +117,6 @@ def run(
         settings | {"switches": switches, "n_contacts": int(graph.nnz)},
     )
     write_tsv(compare_crop(entry, cells, graph), outputs["shapes"])
-    manifest = json.loads(Path(outputs["manifest"]).read_text())
     fits = [fit(cells, graph, settings, switches, seed) for seed in seeds]
     notes = [
         preparation.keyed(

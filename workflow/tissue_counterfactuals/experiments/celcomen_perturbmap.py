@@ -5,7 +5,6 @@ gene is correlated with the change observed between knock-out and wild-type lesi
 nothing of the knock-out; a correlation says something only where it leaves them behind.
 """
 
-import json
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
@@ -65,10 +64,9 @@ def run(
     """
     cells = remove_reporters(read_slide(slide, check=False))
     expression = log_cpm(cells)
-    preparation.write_manifest(
+    manifest = preparation.write_manifest(
         outputs["manifest"], entry, cells, protocol, seeds, settings | {"switches": switches}
     )
-    manifest = json.loads(Path(outputs["manifest"]).read_text())
     tables = {"correlations": [], "genes": [], "spots": [], "diagnostics": []}
     for knockout in settings["knockouts"]:
         question = ask(cells, expression, knockout, switches, settings, entry["name"])

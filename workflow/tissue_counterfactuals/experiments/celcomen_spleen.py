@@ -5,7 +5,6 @@ agrees without any force: mean expression alone, forces fitted to cells that cha
 the other way of centring.
 """
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -358,10 +357,9 @@ def run(
     cells = read_slide(slide, check=False)
     log = prepare(cells, settings, switches)
     samples = make_samples(log, settings, switches)
-    preparation.write_manifest(
+    manifest = preparation.write_manifest(
         outputs["manifest"], entry, log, protocol, seeds, settings | {"switches": switches}
     )
-    manifest = json.loads(Path(outputs["manifest"]).read_text())
     agreements, curves, diagnostics, forces = [], [], [], []
     for seed in seeds:
         agreement, curve = compare_samples(samples, settings, switches, seed)

@@ -16,11 +16,10 @@ from scipy.stats import spearmanr
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.experiments import perturbmap_lesions as lesions
 from tissue_counterfactuals.experiments.force_statistics import partial_spearman
-from tissue_counterfactuals.models import celcomen_meanfield as meanfield
+from tissue_counterfactuals.models.celcomen import fit_interactions
 from tissue_counterfactuals.models.celcomen_counterfactual import Counterfactual, counterfactual
 from tissue_counterfactuals.models.celcomen_gaussian import (
     diagonalise,
-    fit_gaussian,
     precision_of,
 )
 from tissue_counterfactuals.models.celcomen_generation import Generation, generate
@@ -29,7 +28,6 @@ from tissue_counterfactuals.models.celcomen_spectrum import symmetric_part
 from tissue_counterfactuals.models.celcomen_statistics import (
     interaction_weights,
     scale_cells,
-    statistics,
 )
 from tissue_counterfactuals.perturb_celcomen import KnockOut
 
@@ -144,13 +142,15 @@ def fit(question: Question, seed: int, shuffle: int | None = None) -> Interactio
     for tissue in question.tissues:
         cells = tissue.log_expression
         cells = cells if rng is None else rng.permuted(cells, axis=0)
-        weights = interaction_weights(tissue.graph, switches["interaction_weights"])
-        slides.append((scale_cells(cells, switches["scale"]), weights))
-    if switches["log_partition"] == "gaussian":
-        return fit_gaussian(slides, switches["centre"], ridge=settings["ridge"], errors=False)
-    moments = [statistics(cells, weights) for cells, weights in slides]
-    return meanfield.fit_mean_field(
-        moments, switches, settings["epochs"], settings["learning_rate"], seed
+        slides.append((scale_cells(cells, switches["scale"]), tissue.graph))
+    return fit_interactions(
+        slides,
+        epochs=settings["epochs"],
+        learning_rate=settings["learning_rate"],
+        seed=seed,
+        switches=switches,
+        ridge=settings["ridge"],
+        errors=False,
     )
 
 

@@ -95,8 +95,8 @@ def comparable_forces(
 
 def write_manifest(
     path: str | Path, entry: dict, slide: AnnData, protocol: str, seeds: list[int], settings: dict
-) -> None:
-    """What stands under every figure of an experiment.
+) -> dict:
+    """Write, and return, what stands under every figure of an experiment.
 
     Args:
         entry: name, kind and label of the data set.
@@ -119,16 +119,12 @@ def write_manifest(
     }
     with atomic_path(path) as temporary:
         temporary.write_text(json.dumps(record, indent=1))
-
-
-def key_columns(manifest: dict, seed: int) -> dict:
-    """Values of KEY for the rows of one seed."""
-    values = (manifest["dataset"], manifest["kind"], manifest["protocol"], seed)
-    return dict(zip(KEY, values, strict=True))
+    return record
 
 
 def keyed(table: pd.DataFrame, manifest: dict, seed: int) -> pd.DataFrame:
     """A table with the columns of KEY in front."""
-    for place, (name, value) in enumerate(key_columns(manifest, seed).items()):
+    values = (manifest["dataset"], manifest["kind"], manifest["protocol"], seed)
+    for place, (name, value) in enumerate(zip(KEY, values, strict=True)):
         table.insert(place, name, value)
     return table

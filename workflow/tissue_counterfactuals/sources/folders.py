@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tissue_counterfactuals.errors import InputError
+from tissue_counterfactuals.sources import files_by_sample
 
 # Folders that every run of an instrument calls the same, so that they cannot name a sample.
 _NAMELESS = ("outs", "spatial", "extracted", "flatFiles", "cell_feature_matrix")
@@ -54,6 +55,11 @@ def locate_roles(
 def sample_names(by_sample: dict[str, dict[str, Path]], role: str) -> dict[str, str]:
     """Key of each sample -> its name; a bundle that stands alone is called as the folder that it lies in."""
     return {key: key or _folder_name(own[role]) for key, own in by_sample.items()}
+
+
+def bundle_samples(files: dict[str, Path], dataset: dict) -> list[str]:
+    """Function `samples` of the adapters whose samples are folders, each with a file of the role `matrix`."""
+    return list(sample_names(files_by_sample(files), "matrix").values())
 
 
 def _folder_name(path: Path) -> str:

@@ -5,8 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tissue_counterfactuals.errors import InputError
-from tissue_counterfactuals.sources import files_by_sample
-from tissue_counterfactuals.sources.folders import sample_names
+from tissue_counterfactuals.sources.folders import bundle_samples
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -41,9 +40,7 @@ def locate(folder: Path) -> dict[str, Path]:
     return files
 
 
-def samples(files: dict[str, Path], dataset: dict) -> list[str]:
-    """Names of the sections."""
-    return list(sample_names(files_by_sample(files), "matrix").values())
+samples = bundle_samples
 
 
 def read(files: dict[str, Path], dataset: dict, samples: list[str] | None) -> "AnnData":

@@ -3,8 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tissue_counterfactuals.sources import files_by_sample
-from tissue_counterfactuals.sources.folders import locate_bundles, locate_roles, sample_names
+from tissue_counterfactuals.sources.folders import bundle_samples, locate_bundles, locate_roles
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -22,9 +21,7 @@ def locate(folder: Path) -> dict[str, Path]:
     return locate_bundles(folder, lambda own: locate_roles(own, _PATTERNS, "matrix"))
 
 
-def samples(files: dict[str, Path], dataset: dict) -> list[str]:
-    """Names of the bundles: those of their folders."""
-    return list(sample_names(files_by_sample(files), "matrix").values())
+samples = bundle_samples
 
 
 def read(files: dict[str, Path], dataset: dict, samples: list[str] | None) -> "AnnData":
