@@ -10,7 +10,7 @@ import time
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from tissue_counterfactuals.populations import N_NEIGHBORS, distances, local_energy
+from tissue_counterfactuals.metrics.populations import N_NEIGHBORS, distances, local_energy
 
 
 def ours(x, y):

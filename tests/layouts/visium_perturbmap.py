@@ -6,7 +6,7 @@ import numpy as np
 
 from layouts import edit
 from layouts.tissue import Tissue
-from tissue_counterfactuals.simulate_lesions import simulate_lesions
+from tissue_counterfactuals.simulate.lesions import simulate_lesions
 from unit.perturbmap_files import PIXELS_PER_UM, write_perturbmap
 
 PREFIX = "GSM5808054_KP_1_"

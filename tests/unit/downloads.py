@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 
 from tissue_counterfactuals.config import load_config
-from tissue_counterfactuals.resources import COLUMNS
+from tissue_counterfactuals.sources.downloads.table import COLUMNS
 
 
 def hdf5(n_bytes: int = 300_000, seed: int = 0) -> bytes:

@@ -10,7 +10,7 @@ import pandas as pd
 from anndata import AnnData
 from scipy import sparse
 
-from tissue_counterfactuals.simulate_lesions import NORMAL, array_spots
+from tissue_counterfactuals.simulate.lesions import NORMAL, array_spots
 
 # 49.0 pixels of the full-resolution image are the 100 micrometres between two spots.
 PIXELS_PER_UM = 0.49

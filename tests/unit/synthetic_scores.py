@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from tissue_counterfactuals.tables import COLUMNS, KEY
+from tissue_counterfactuals.results.tables import COLUMNS, KEY
 
 CELL_TYPES = ("B cell", "Endothelial", "Epithelial", "Fibroblast", "T cell")
 SLIDES = ("slide_0", "slide_1")

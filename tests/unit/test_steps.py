@@ -7,12 +7,13 @@ import pandas as pd
 import pytest
 
 from slides import small_slide
-from tissue_counterfactuals import drawing, protocols, steps
+from tissue_counterfactuals import protocols, steps
 from tissue_counterfactuals.config import load_config
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.methods import METHODS, Prediction
 from tissue_counterfactuals.methods import cellina as cellina_adapter
 from tissue_counterfactuals.methods import no_change as no_change_adapter
+from tissue_counterfactuals.results import drawing
 from tissue_counterfactuals.slide import write_slide
 
 NAMES = {"dataset": "d", "kind": "real", "slide": "s", "protocol": "corrected", "seed": 0}

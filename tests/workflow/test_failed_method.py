@@ -1,7 +1,7 @@
 """A method that fails is a result: shown with its reason, and no obstacle to the others."""
 
 from runs import tiny
-from tissue_counterfactuals.tables import read_scores
+from tissue_counterfactuals.results.tables import read_scores
 
 
 def test_a_training_that_diverges_is_shown_as_failed(finished, tmp_path):

@@ -5,7 +5,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from runs import Run, tiny
-from tissue_counterfactuals.tables import read_scores
+from tissue_counterfactuals.results.tables import read_scores
 from user_slides import ENTRY, UM_PER_PIXEL, write_users_slide
 
 

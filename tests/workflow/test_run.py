@@ -11,7 +11,7 @@ from PIL import Image
 
 from runs import tiny
 from tissue_counterfactuals.metrics import METRICS
-from tissue_counterfactuals.tables import TWIN, read_scores
+from tissue_counterfactuals.results.tables import TWIN, read_scores
 
 TABLES = "results/tables/tiny"
 PICTURES = [

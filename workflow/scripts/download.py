@@ -1,8 +1,8 @@
 from tissue_counterfactuals.jobs import job
 
 with job(snakemake.log[0]):
-    from tissue_counterfactuals.resources import requested_files
-    from tissue_counterfactuals.sources.download import obtain
+    from tissue_counterfactuals.sources.downloads.obtain import obtain
+    from tissue_counterfactuals.sources.downloads.table import requested_files
 
     key = f"{snakemake.wildcards.collection}/{snakemake.wildcards.file}"
     file = requested_files(snakemake.config)[key]

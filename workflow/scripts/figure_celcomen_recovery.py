@@ -1,7 +1,7 @@
 from tissue_counterfactuals.jobs import job
 
 with job(snakemake.log[0]):
-    from tissue_counterfactuals.figures.figure_celcomen_recovery import draw
+    from tissue_counterfactuals.results.figures.figure_celcomen_recovery import draw
 
     draw(
         snakemake.input.recovery,

@@ -1,7 +1,7 @@
 from tissue_counterfactuals.jobs import job
 
 with job(snakemake.log[0]):
-    from tissue_counterfactuals.drawing import cell_types
+    from tissue_counterfactuals.results.drawing import cell_types
 
     cell_types(
         snakemake.input.scores,

@@ -1,7 +1,7 @@
 from tissue_counterfactuals.jobs import job
 
 with job(snakemake.log[0]):
-    from tissue_counterfactuals.drawing import curves
+    from tissue_counterfactuals.results.drawing import curves
 
     curves(
         snakemake.input.models,

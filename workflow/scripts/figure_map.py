@@ -1,7 +1,7 @@
 from tissue_counterfactuals.jobs import job
 
 with job(snakemake.log[0]):
-    from tissue_counterfactuals.drawing import slide_map
+    from tissue_counterfactuals.results.drawing import slide_map
 
     slide_map(
         snakemake.input.slide,

@@ -1,7 +1,7 @@
 from tissue_counterfactuals.jobs import job
 
 with job(snakemake.log[0]):
-    from tissue_counterfactuals.sources.download import check_unchanged
+    from tissue_counterfactuals.sources.downloads.obtain import check_unchanged
     from tissue_counterfactuals.steps import prepare
 
     check_unchanged(snakemake.input, snakemake.config["downloads"])

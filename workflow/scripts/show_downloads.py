@@ -12,8 +12,8 @@ import yaml
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from tissue_counterfactuals.config import load_config
-from tissue_counterfactuals.downloads.planned import show
 from tissue_counterfactuals.errors import InputError
+from tissue_counterfactuals.sources.downloads.planned import show
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("config", help="the configuration, as given to --configfile")

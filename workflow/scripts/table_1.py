@@ -1,7 +1,7 @@
 from tissue_counterfactuals.jobs import job
 
 with job(snakemake.log[0]):
-    from tissue_counterfactuals.drawing import table_1
+    from tissue_counterfactuals.results.drawing import table_1
 
     table_1(
         snakemake.input.scores,

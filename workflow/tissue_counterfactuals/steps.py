@@ -17,17 +17,17 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from tissue_counterfactuals import protocols, provenance
+from tissue_counterfactuals import protocols
 from tissue_counterfactuals.config import slug
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.files import atomic_folder, atomic_path
 from tissue_counterfactuals.graph import slide_graph
-from tissue_counterfactuals.holdout import Fold, list_folds, split_cells
 from tissue_counterfactuals.methods import METHODS, Prediction, Task
 from tissue_counterfactuals.metrics import Reference
-from tissue_counterfactuals.predictions import read_predictions, write_predictions
-from tissue_counterfactuals.slide import read_slide, write_slide
-from tissue_counterfactuals.tables import (
+from tissue_counterfactuals.question.folds import Fold, list_folds, split_cells
+from tissue_counterfactuals.question.predictions import read_predictions, write_predictions
+from tissue_counterfactuals.results import provenance
+from tissue_counterfactuals.results.tables import (
     COLUMNS,
     TWIN,
     gains,
@@ -35,6 +35,7 @@ from tissue_counterfactuals.tables import (
     summarize,
     write_tsv,
 )
+from tissue_counterfactuals.slide import read_slide, write_slide
 
 DIAGNOSTIC_COLUMNS = [
     *("dataset", "kind", "slide", "cell_type", "target", "method", "variant", "protocol", "seed"),
@@ -43,9 +44,9 @@ DIAGNOSTIC_COLUMNS = [
 
 # Source of a simulated data set -> module, function, and the section of the data set that holds its arguments.
 SIMULATORS = {
-    "simulated": ("simulate", "simulate_tissue", "simulation"),
-    "simulated_field": ("simulate_field", "simulate_field", "field"),
-    "simulated_lesions": ("simulate_lesions", "simulate_lesions", "lesions"),
+    "simulated": ("simulate.tissue", "simulate_tissue", "simulation"),
+    "simulated_field": ("simulate.field", "simulate_field", "field"),
+    "simulated_lesions": ("simulate.lesions", "simulate_lesions", "lesions"),
 }
 
 

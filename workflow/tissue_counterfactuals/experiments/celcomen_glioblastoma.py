@@ -17,9 +17,9 @@ from tissue_counterfactuals.experiments import force_statistics, preparation
 from tissue_counterfactuals.models.celcomen import fit_interactions
 from tissue_counterfactuals.models.celcomen_interactions import Interactions
 from tissue_counterfactuals.models.celcomen_statistics import scale_cells
+from tissue_counterfactuals.results.tables import write_tsv
 from tissue_counterfactuals.slide import read_slide
 from tissue_counterfactuals.sources import expected
-from tissue_counterfactuals.tables import write_tsv
 
 
 def prepare(slide: AnnData, settings: dict, switches: dict[str, str]) -> AnnData:

@@ -20,10 +20,10 @@ from tissue_counterfactuals.experiments import celcomen_glioblastoma as tumour
 from tissue_counterfactuals.experiments import preparation
 from tissue_counterfactuals.models.celcomen_counterfactual import Counterfactual, counterfactual
 from tissue_counterfactuals.models.celcomen_field import GaussianField
+from tissue_counterfactuals.models.celcomen_interventions import KnockOut
 from tissue_counterfactuals.models.celcomen_statistics import interaction_weights, scale_cells
-from tissue_counterfactuals.perturb_celcomen import KnockOut
+from tissue_counterfactuals.results.tables import write_tsv
 from tissue_counterfactuals.slide import read_slide
-from tissue_counterfactuals.tables import write_tsv
 
 # Groups of cells around a knock-out, from the inside out; rings are one radius wide.
 GROUPS = ("knocked_out", "neighbours_0", "neighbours_1", "rest")

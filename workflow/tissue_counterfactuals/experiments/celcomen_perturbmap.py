@@ -22,8 +22,8 @@ from tissue_counterfactuals.experiments.perturbmap_question import (
     correlate,
     fit,
 )
+from tissue_counterfactuals.results.tables import write_tsv
 from tissue_counterfactuals.slide import read_slide
-from tissue_counterfactuals.tables import write_tsv
 
 # What a control takes away, in the order of display. `minus_baseline` has no model at all.
 CONTROLS = {

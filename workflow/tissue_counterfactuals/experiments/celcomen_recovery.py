@@ -19,14 +19,14 @@ from tissue_counterfactuals.models.celcomen_field import GaussianField
 from tissue_counterfactuals.models.celcomen_gaussian import NORM_WEIGHT, partial_correlations
 from tissue_counterfactuals.models.celcomen_statistics import interaction_weights, scale_cells
 from tissue_counterfactuals.neighbors import knn_graph
-from tissue_counterfactuals.simulate_field import (
+from tissue_counterfactuals.results.tables import write_tsv
+from tissue_counterfactuals.simulate.field import (
     N_NEIGHBORS,
     draw_counts,
     draw_forces,
     scale_forces,
 )
 from tissue_counterfactuals.slide import log_normalize
-from tissue_counterfactuals.tables import write_tsv
 
 FORCES = ("inter", "intra")
 # Kind of data -> what the estimators are given.

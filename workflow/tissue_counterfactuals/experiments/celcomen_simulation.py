@@ -19,7 +19,6 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from tissue_counterfactuals import provenance
 from tissue_counterfactuals.experiments.force_statistics import correlation, entries
 from tissue_counterfactuals.experiments.simulated_tissues import (
     Simulated,
@@ -27,7 +26,8 @@ from tissue_counterfactuals.experiments.simulated_tissues import (
     sample_tissues,
 )
 from tissue_counterfactuals.files import atomic_path
-from tissue_counterfactuals.tables import write_tsv
+from tissue_counterfactuals.results import provenance
+from tissue_counterfactuals.results.tables import write_tsv
 
 KNOBS = ("n_genes", "n_cells", "noise", "dropout")
 # The panel of the paper, then those that vary one knob each.

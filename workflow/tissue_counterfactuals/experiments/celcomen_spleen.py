@@ -27,8 +27,8 @@ from tissue_counterfactuals.models.celcomen_statistics import (
     scale_cells,
     statistics,
 )
+from tissue_counterfactuals.results.tables import write_tsv
 from tissue_counterfactuals.slide import read_slide
-from tissue_counterfactuals.tables import write_tsv
 
 FORCES = ("inter", "intra")
 CURVES = ("hold_out", "variant", "force", "epoch", "observed", "control")

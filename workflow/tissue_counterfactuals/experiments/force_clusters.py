@@ -17,7 +17,7 @@ from scipy.spatial.distance import pdist
 from tissue_counterfactuals import gene_sets
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.experiments import preparation
-from tissue_counterfactuals.tables import write_tsv
+from tissue_counterfactuals.results.tables import write_tsv
 
 FORCES = ("intra", "inter")
 # Terms of a cluster that a table keeps, smallest p first.

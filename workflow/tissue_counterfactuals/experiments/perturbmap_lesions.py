@@ -18,7 +18,7 @@ from scipy.spatial import cKDTree
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.models.celcomen_statistics import scale_cells
 from tissue_counterfactuals.neighbors import knn_graph
-from tissue_counterfactuals.simulate_lesions import REPORTERS
+from tissue_counterfactuals.simulate.lesions import REPORTERS
 from tissue_counterfactuals.slide import log_normalize
 
 WILD_TYPE = "KP"

@@ -25,8 +25,8 @@ from tissue_counterfactuals.experiments.perturbmap_question import (
     correlate,
     fit,
 )
-from tissue_counterfactuals.simulate_lesions import simulate_lesions
-from tissue_counterfactuals.tables import write_tsv
+from tissue_counterfactuals.results.tables import write_tsv
+from tissue_counterfactuals.simulate.lesions import simulate_lesions
 
 KNOCKOUT = "Tgfbr2"
 STEPS = ("inference", "generation", "celcomen_perturbmap")

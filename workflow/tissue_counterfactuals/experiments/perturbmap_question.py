@@ -24,12 +24,12 @@ from tissue_counterfactuals.models.celcomen_gaussian import (
 )
 from tissue_counterfactuals.models.celcomen_generation import Generation, generate
 from tissue_counterfactuals.models.celcomen_interactions import Interactions
+from tissue_counterfactuals.models.celcomen_interventions import KnockOut
 from tissue_counterfactuals.models.celcomen_spectrum import symmetric_part
 from tissue_counterfactuals.models.celcomen_statistics import (
     interaction_weights,
     scale_cells,
 )
-from tissue_counterfactuals.perturb_celcomen import KnockOut
 
 # First word of the seeds of shuffled expression, so that it shares no stream with another draw.
 _SHUFFLE_STREAM = 41

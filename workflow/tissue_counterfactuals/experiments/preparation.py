@@ -9,11 +9,11 @@ import pandas as pd
 import scanpy as sc
 from anndata import AnnData
 
-from tissue_counterfactuals import provenance
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.files import atomic_path
 from tissue_counterfactuals.models.celcomen_gaussian import partial_correlations
 from tissue_counterfactuals.models.celcomen_interactions import Interactions
+from tissue_counterfactuals.results import provenance
 from tissue_counterfactuals.slide import log_normalize
 
 # First columns of every table of an experiment.

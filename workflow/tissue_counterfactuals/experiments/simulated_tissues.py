@@ -26,7 +26,7 @@ from tissue_counterfactuals.models.celcomen_generation import (
 )
 from tissue_counterfactuals.models.celcomen_meanfield import BOUNDS, first_forces
 from tissue_counterfactuals.models.celcomen_statistics import interaction_weights
-from tissue_counterfactuals.simulate_field import draw_forces, scale_forces
+from tissue_counterfactuals.simulate.field import draw_forces, scale_forces
 
 N_NEIGHBORS = 6
 # In sampled tissues a gene's mean is so many of its standard deviations above 0, where dropout takes it.

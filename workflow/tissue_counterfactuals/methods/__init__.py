@@ -22,8 +22,8 @@ from scipy import sparse
 
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.graph import slide_graph
-from tissue_counterfactuals.holdout import Fold, Split, cells_of
-from tissue_counterfactuals.perturb import EdgePerturbation, edge_perturbation
+from tissue_counterfactuals.question.donors import EdgePerturbation, edge_perturbation
+from tissue_counterfactuals.question.folds import Fold, Split, cells_of
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from scipy import sparse
 
 from tissue_counterfactuals import protocols
 from tissue_counterfactuals.models.celcomen_generation import EPOCHS, Generation, generate
+from tissue_counterfactuals.models.celcomen_interventions import Intervention, intervene
 from tissue_counterfactuals.models.celcomen_statistics import scale_cells
-from tissue_counterfactuals.perturb_celcomen import Intervention, intervene
 
 
 @dataclass(frozen=True)

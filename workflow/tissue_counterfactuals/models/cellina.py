@@ -24,7 +24,6 @@ from torch.nn import functional as F
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.files import atomic_path
 from tissue_counterfactuals.graph import neighborhood_features
-from tissue_counterfactuals.holdout import Split
 from tissue_counterfactuals.models.kernels import dropout_factors
 from tissue_counterfactuals.models.likelihood import linear_nb_loss
 from tissue_counterfactuals.models.training import (
@@ -34,6 +33,7 @@ from tissue_counterfactuals.models.training import (
     resolve_device,
     train,
 )
+from tissue_counterfactuals.question.folds import Split
 from tissue_counterfactuals.slide import log_normalize
 
 

@@ -16,7 +16,7 @@ from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.slide import check_slide, make_slide, new_provenance, record_filter
 from tissue_counterfactuals.sources import files_by_sample
 from tissue_counterfactuals.sources.checks import check_ids, unique_symbols
-from tissue_counterfactuals.sources.download import sha256_of
+from tissue_counterfactuals.sources.downloads.obtain import sha256_of
 from tissue_counterfactuals.sources.folders import sample_names
 from tissue_counterfactuals.sources.stored import note
 from tissue_counterfactuals.sources.text_tables import column_names, read_table

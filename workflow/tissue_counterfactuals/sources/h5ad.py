@@ -138,7 +138,7 @@ def check_sha256(path: str | Path, expected: str | None) -> str:
     Raises:
         InputError: another one is configured.
     """
-    from tissue_counterfactuals.sources.download import sha256_of
+    from tissue_counterfactuals.sources.downloads.obtain import sha256_of
 
     checksum = sha256_of(path)
     if expected not in (None, checksum):

@@ -1,0 +1,442 @@
+"""The configuration: defaults, every kind of fault with its sentence, and the names of slides."""
+
+import inspect
+import re
+
+import anndata
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from tissue_counterfactuals import config
+from tissue_counterfactuals.errors import InputError
+from tissue_counterfactuals.methods import METHODS
+from tissue_counterfactuals.protocols import PROTOCOLS
+from tissue_counterfactuals.question.donors import DONOR_RULES
+from tissue_counterfactuals.simulate import simulate_tissue
+
+SIMULATED = {"source": "simulated", "control_domain": "domain_0", "target_domains": ["domain_1"]}
+
+
+def load(dataset=None, **top):
+    return config.load_config({"datasets": {"demo_tissue": SIMULATED | (dataset or {})}} | top)
+
+
+def faults(dataset=None, **top):
+    with pytest.raises(InputError) as error:
+        load(dataset, **top)
+    return str(error.value).splitlines()
+
+
+@pytest.fixture
+def slide_file(tmp_path):
+    """An h5ad of six cells in samples b, a, c (b first among the categories) and x/1, x_1."""
+    obs = pd.DataFrame(
+        {
+            "section": pd.Categorical(list("bbaacc"), categories=["b", "a", "c", "unused"]),
+            "text": list("bbaacc"),
+            "number": [2, 2, 10, 10, 7, 7],
+            "clash": pd.Categorical(["x/1", "x 1"] * 3),
+        },
+        index=[f"cell_{i}" for i in range(6)],
+    )
+    path = tmp_path / "slide.h5ad"
+    anndata.AnnData(np.zeros((6, 2), np.float32), obs=obs).write_h5ad(path)
+    return path
+
+
+def own_slide(path, **more):
+    return {
+        "path": str(path),
+        "control_domain": "normal",
+        "target_domains": ["tumour"],
+    } | more
+
+
+# --- defaults ---------------------------------------------------------------------------------------------------
+
+
+def all_keys(node, path=""):
+    for key, child in node.get("properties", {}).items():
+        yield f"{path}{key}", child
+        yield from all_keys(child, f"{path}{key}.")
+
+
+def test_every_key_is_described_and_has_a_default():
+    keys = [*all_keys(config.schema()), *all_keys(config.schema()["$defs"]["dataset"], "NAME.")]
+    assert len(keys) > 60
+    for path, node in keys:
+        assert node.get("description", "").endswith("."), path
+        assert "default" in node, path
+
+
+def test_no_block_takes_unknown_keys():
+    keys = [*all_keys(config.schema()), *all_keys(config.schema()["$defs"]["dataset"], "NAME.")]
+    blocks = [(path, node) for path, node in keys if "properties" in node]
+    blocks += [("", config.schema()), ("NAME", config.schema()["$defs"]["dataset"])]
+    for path, node in blocks:
+        assert node["additionalProperties"] is False, path
+
+
+def test_defaults_are_valid_and_complete():
+    loaded = load()
+    assert list(loaded) == list(config.schema()["properties"])
+    dataset = loaded["datasets"]["demo_tissue"]
+    assert set(dataset) == set(config.schema()["$defs"]["dataset"]["properties"])
+    assert dataset["kind"] == "simulated"
+    assert dataset["label"] == "demo_tissue"
+    assert dataset["methods"] == loaded["methods"] == list(METHODS)
+    assert dataset["graph"] == {"bandwidth_um": 100, "max_neighbors": 200, "cutoff": 0.1}
+    assert loaded["counterfactual"]["donor_rules"] == list(DONOR_RULES)
+    assert loaded["protocols"] == ["corrected"]
+    assert loaded["cellina"]["learning_rate"] == 0.001
+
+
+def test_defaults_are_not_shared_between_loads():
+    load()["datasets"]["demo_tissue"]["methods"].clear()
+    load()["seeds"].append(7)
+    assert load()["datasets"]["demo_tissue"]["methods"] == list(METHODS)
+    assert load()["seeds"] == [0]
+
+
+def test_a_block_left_empty_has_its_defaults():
+    loaded = load({"graph": None, "columns": None}, cellina=None, switches=None)
+    assert loaded["cellina"]["epochs"] == 100
+    assert loaded["switches"] == {}
+    assert loaded["datasets"]["demo_tissue"]["columns"]["sample"] is None
+
+
+def test_what_is_given_is_kept_and_not_changed():
+    raw = {"datasets": {"a": SIMULATED | {"graph": {"cutoff": 0.2}}}, "cellina": {"epochs": 3}}
+    before = yaml.safe_dump(raw)
+    loaded = config.load_config(raw)
+    assert yaml.safe_dump(raw) == before
+    assert loaded["datasets"]["a"]["graph"] == {
+        "bandwidth_um": 100,
+        "max_neighbors": 200,
+        "cutoff": 0.2,
+    }
+    assert (loaded["cellina"]["epochs"], loaded["cellina"]["n_hidden"]) == (3, 128)
+
+
+def test_names_agree_with_the_package():
+    properties = config.schema()["properties"]
+    assert config.schema()["$defs"]["method"]["enum"] == list(METHODS)
+    assert properties["protocols"]["items"]["enum"] == list(PROTOCOLS)
+    assert properties["counterfactual"]["properties"]["donor_rules"]["items"]["enum"] == list(
+        DONOR_RULES
+    )
+
+
+def test_simulation_keys_are_the_arguments_of_the_simulation():
+    block = config.schema()["$defs"]["dataset"]["properties"]["simulation"]["properties"]
+    arguments = inspect.signature(simulate_tissue).parameters
+    # How many threads a job has is no property of the tissue.
+    defaults = {name: a.default for name, a in arguments.items() if name != "n_threads"}
+    assert {name: node["default"] for name, node in block.items()} == defaults
+
+
+def test_the_demo_configuration_is_valid(root):
+    raw = yaml.safe_load((root / "config/config.yaml").read_text())
+    assert config.load_config(raw)["datasets"]
+
+
+def test_the_table_of_keys_is_in_step_with_the_schema(root):
+    assert config.describe().strip() in (root / "config/README.md").read_text()
+
+
+def test_the_table_names_every_key():
+    table = config.describe()
+    for key in ("`seeds`", "`cellina.batch_size`", "`datasets.NAME.columns.cell_type`"):
+        assert f"| {key} |" in table
+    assert "| a number of at least 0 and below 1 | `0.1` |" in table
+
+
+# --- faults -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("dataset", "top", "sentence"),
+    [
+        (
+            {"colums": {}},
+            {},
+            "config: unknown key datasets.demo_tissue.colums; did you mean columns?",
+        ),
+        (
+            {"graph": {"bandwith_um": 50}},
+            {},
+            "config: unknown key datasets.demo_tissue.graph.bandwith_um; did you mean bandwidth_um?",
+        ),
+        (
+            {"bandwidth_um": 50},
+            {},
+            "config: unknown key datasets.demo_tissue.bandwidth_um; did you mean graph.bandwidth_um?",
+        ),
+        ({}, {"epochs": 5}, "config: unknown key epochs; did you mean cellina.epochs?"),
+        ({}, {"metrics": {"zzz": 5}}, "config: unknown key metrics.zzz; allowed are n_deg."),
+        (
+            {"unit_um": 0},
+            {},
+            "config: datasets.demo_tissue.unit_um is 0; allowed is a number above 0 or null.",
+        ),
+        (
+            {},
+            {"cellina": {"dropout": 1.0}},
+            "config: cellina.dropout is 1.0; allowed is a number of at least 0 and below 1.",
+        ),
+        (
+            {},
+            {"cellina": {"weight_decay": float("nan")}},
+            "config: cellina.weight_decay is NaN; allowed is a number of at least 0.",
+        ),
+        (
+            {},
+            {"cellina": {"learning_rate": "1e-3"}},
+            "config: cellina.learning_rate is \"1e-3\"; allowed is a number above 0; YAML took it for text, "
+            "write 0.001.",
+        ),
+        (
+            {},
+            {"cellina": {"batch_size": "autp"}},
+            'config: cellina.batch_size is "autp"; allowed is auto or a whole number of at least 2; did you mean '
+            "auto?",
+        ),
+        ({}, {"threads": 1.5}, "config: threads is 1.5; allowed is a whole number of at least 1."),
+        ({}, {"threads": True}, "config: threads is true; allowed is a whole number of at least 1."),
+        ({}, {"device": "gpu"}, 'config: device is "gpu"; allowed is auto or cpu or cuda; did you mean cpu?'),
+        ({}, {"seeds": []}, "config: seeds is empty; give a list of a whole number of at least 0."),
+        ({}, {"seeds": [1, 1]}, "config: seeds is [1, 1]; give each value once."),
+        ({}, {"seeds": 3}, "config: seeds is 3; allowed is a list of a whole number of at least 0."),
+        (
+            {},
+            {"protocols": ["corected"]},
+            'config: protocols[0] is "corected"; allowed is corrected or as_run; did you mean corrected?',
+        ),
+        (
+            {"columns": "cell_type"},
+            {},
+            'config: datasets.demo_tissue.columns is "cell_type"; allowed is a block of keys.',
+        ),
+        (
+            {"source": "h5ad", "path": "https://example.org/a.h5ad", "sha256": "ABC"},
+            {},
+            'config: datasets.demo_tissue.sha256 is "ABC"; allowed is text of the form ^[0-9a-f]{64}$ or null.',
+        ),
+        (
+            {"target_domains": ["domain_0", "domain_1"]},
+            {},
+            "config: datasets.demo_tissue.target_domains holds the control domain 'domain_0'; take it out.",
+        ),
+        (
+            {"target_domains": []},
+            {},
+            "config: datasets.demo_tissue.target_domains is missing; name the domains that cells are put into.",
+        ),
+        (
+            {"control_domain": None},
+            {},
+            "config: datasets.demo_tissue.control_domain is missing; name the domain that cells are taken from.",
+        ),
+        (
+            {"path": "some.h5ad"},
+            {},
+            "config: datasets.demo_tissue.path is set, but is not read when source is simulated; remove it, or "
+            "set source to h5ad or another that reads it.",
+        ),
+        (
+            {"kind": "real"},
+            {},
+            "config: datasets.demo_tissue.kind is real, but source is simulated; say simulated or leave it out.",
+        ),
+        (
+            {"source": "h5ad"},
+            {},
+            "config: datasets.demo_tissue.path is missing; name the file or its http(s) address (source h5ad reads any "
+            "AnnData file with raw counts), or a data set of resources/datasets.tsv under files.",
+        ),
+        (
+            {"source": "h5ad", "path": "ftp://example.org/a.h5ad"},
+            {},
+            "config: datasets.demo_tissue.path is 'ftp://example.org/a.h5ad'; allowed are files and http:// or "
+            "https:// addresses.",
+        ),
+    ],
+)  # fmt: skip
+def test_a_fault_is_told_in_one_sentence(dataset, top, sentence):
+    assert faults(dataset, **top) == [sentence]
+
+
+def test_a_missing_file_is_told_with_its_key(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    dataset = {"source": "h5ad", "path": "data/none.h5ad"}
+    assert faults(dataset) == [
+        f"config: datasets.demo_tissue.path: there is no file 'data/none.h5ad'; paths count from {tmp_path}."
+    ]
+
+
+def test_a_simulation_block_for_a_file_is_refused(slide_file):
+    dataset = {"source": "h5ad", "path": str(slide_file), "simulation": {"n_cells": 5000}}
+    (sentence,) = faults(dataset)
+    assert "datasets.demo_tissue.simulation is set, but is not read when source is h5ad" in sentence
+
+
+def test_samples_without_a_column_are_refused(slide_file):
+    dataset = {"source": "h5ad", "path": str(slide_file), "samples": ["a"]}
+    assert faults(dataset) == [
+        "config: datasets.demo_tissue.samples is set, but columns.sample is not; name the column they are in."
+    ]
+
+
+def test_all_faults_are_told_at_once():
+    found = faults({"colums": 1, "unit_um": -1}, seeds=[], switches={"lfc": "log7"}, zzz=1)
+    assert len(found) == 5
+    assert all(sentence.startswith("config: ") for sentence in found)
+
+
+@pytest.mark.parametrize("name", ["demo", "table1", "figures", "report", "all", "fit"])
+def test_names_of_targets_are_refused(name):
+    with pytest.raises(InputError, match=f"^config: datasets.{name} has the name of a target"):
+        config.load_config({"datasets": {name: SIMULATED}})
+
+
+def test_every_rule_and_target_is_reserved(root):
+    files = [root / "Snakefile", *(root / "workflow/rules").glob("*.smk")]
+    rules = set().union(
+        *(re.findall(r"^(?:rule|checkpoint) (\w+):", f.read_text(), re.M) for f in files)
+    )
+    assert len(rules) > 10
+    assert rules <= set(config.RESERVED)
+
+
+def test_names_that_no_path_can_hold_are_refused():
+    with pytest.raises(InputError, match=r"^config: datasets\.a/b cannot name a data set; use"):
+        config.load_config({"datasets": {"a/b": SIMULATED}})
+
+
+def test_keys_that_yaml_took_for_numbers_are_refused():
+    with pytest.raises(InputError, match=r"the key datasets\[120\] is not text; put it in quot"):
+        config.load_config({"datasets": {120: SIMULATED}})
+
+
+@pytest.mark.parametrize("raw", [{}, {"datasets": {}}, {"datasets": None}])
+def test_a_configuration_without_data_is_refused(raw):
+    with pytest.raises(
+        InputError, match="^config: datasets is empty; name at least one data set.$"
+    ):
+        config.load_config(raw)
+
+
+def test_what_is_no_mapping_is_refused():
+    with pytest.raises(InputError, match="give a file with keys at the top level"):
+        config.load_config(["datasets"])
+    with pytest.raises(InputError, match="datasets is 3; allowed is a block of keys"):
+        config.load_config({"datasets": 3})
+    with pytest.raises(InputError, match='datasets.a is "x"; allowed is a block of keys'):
+        config.load_config({"datasets": {"a": "x"}})
+
+
+def test_switches_are_checked_by_name_and_value():
+    assert load(switches={"batch_size": 2048})["switches"] == {"batch_size": "2048"}
+    (sentence,) = faults(switches={"lfcs": "x"})
+    assert "switches.lfcs is no switch" in sentence
+    (sentence,) = faults(switches={"lfc": "x"})
+    assert "switches.lfc is 'x'; allowed are" in sentence
+
+
+# --- slides -----------------------------------------------------------------------------------------------------
+
+
+def entry(name, dataset):
+    return config.load_config({"datasets": {name: dataset}})["datasets"][name]
+
+
+def test_slides_of_simulated_tissue():
+    dataset = entry("a", SIMULATED | {"simulation": {"n_slides": 3}})
+    assert config.slides_of("a", dataset) == ["slide_0", "slide_1", "slide_2"]
+    dataset = entry("a", SIMULATED | {"samples": ["slide_1"]})
+    assert config.samples_of("a", dataset) == {"slide_1": ["slide_1"]}
+    with pytest.raises(
+        InputError, match="names 'slide_9', which no cell has; the samples are slide_0"
+    ):
+        config.slides_of("a", entry("a", SIMULATED | {"samples": ["slide_9"]}))
+
+
+def test_slides_of_a_pooled_data_set(slide_file):
+    dataset = entry("a", SIMULATED | {"fit": "pooled"})
+    assert config.samples_of("a", dataset) == {"pooled": None}
+    dataset = own_slide(slide_file, fit="pooled", columns={"sample": "section"}, samples=["c", "a"])
+    assert config.samples_of("a", entry("a", dataset)) == {"pooled": ["c", "a"]}
+
+
+@pytest.mark.parametrize(
+    ("column", "names"),
+    [("section", ["b", "a", "c"]), ("text", ["b", "a", "c"]), ("number", ["10", "2", "7"])],
+)
+def test_slides_of_a_file_are_its_samples(slide_file, column, names):
+    dataset = entry("mine", own_slide(slide_file, columns={"sample": column}))
+    found = config.slides_of("mine", dataset)
+    # Text is written as a categorical by anndata, in sorted order.
+    assert found == (sorted(names) if column == "text" else names)
+
+
+def test_slides_of_a_file_in_the_old_categorical_encoding(slide_file):
+    with h5py.File(slide_file, "r+") as file:
+        obs = file["obs"]
+        codes, categories = obs["section/codes"][:], obs["section/categories"][:]
+        del obs["section"]
+        obs["__categories/section"] = categories
+        obs["section"] = codes
+        obs["section"].attrs["categories"] = obs["__categories/section"].ref
+    dataset = entry("mine", own_slide(slide_file, columns={"sample": "section"}))
+    assert config.slides_of("mine", dataset) == ["b", "a", "c"]
+
+
+def test_configured_samples_may_be_numbers(slide_file):
+    dataset = own_slide(slide_file, columns={"sample": "number"}, samples=[7, 10])
+    assert config.samples_of("mine", entry("mine", dataset)) == {"7": ["7"], "10": ["10"]}
+
+
+def test_a_file_without_sample_column_is_one_slide(slide_file):
+    assert config.samples_of("mine", entry("mine", own_slide(slide_file))) == {"mine": None}
+
+
+def test_samples_that_share_a_path_are_refused(slide_file):
+    dataset = entry("mine", own_slide(slide_file, columns={"sample": "clash"}))
+    with pytest.raises(InputError, match="samples 'x 1' and 'x/1' would both be called 'x_1'"):
+        config.slides_of("mine", dataset)
+
+
+def test_a_sample_column_that_is_not_there_is_refused(slide_file):
+    dataset = entry("mine", own_slide(slide_file, columns={"sample": "sections"}))
+    with pytest.raises(
+        InputError, match="no obs column 'sections' .*did you mean 'section', of cla"
+    ):
+        config.slides_of("mine", dataset)
+
+
+def test_samples_of_an_address_must_be_listed():
+    dataset = own_slide("https://example.org/slide.h5ad", columns={"sample": "section"})
+    with pytest.raises(InputError, match=r"datasets\.mine\.samples is missing; list the samples"):
+        config.slides_of("mine", entry("mine", dataset))
+    listed = entry("mine", dataset | {"samples": ["s 1", "s2"]})
+    assert config.samples_of("mine", listed) == {"s_1": ["s 1"], "s2": ["s2"]}
+
+
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [
+        ("C57BL6J-2.036", "C57BL6J-2.036"),
+        ("niche0_Astrocyte+Endothelial", "niche0_Astrocyte_Endothelial"),
+        ("a/b\\c d", "a_b_c_d"),
+        ("../x", "__x"),
+        ("..", "_"),
+        ("", "_"),
+        ("é", "_"),
+    ],
+)
+def test_slug(text, path):
+    assert config.slug(text) == path
+    assert config.slug(path) == path

@@ -1,0 +1,432 @@
+"""Experiment 2: agreement of forces between samples, its controls, and clusters of forces."""
+
+import json
+import lzma
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from drawings import PROVENANCE, texts
+from tissue_counterfactuals import gene_sets, protocols
+from tissue_counterfactuals.errors import InputError
+from tissue_counterfactuals.experiments import (
+    celcomen_spleen,
+    force_clusters,
+    force_statistics,
+    preparation,
+)
+from tissue_counterfactuals.models.celcomen_gaussian import partial_correlations
+from tissue_counterfactuals.models.celcomen_interactions import Interactions
+from tissue_counterfactuals.results.figures import (
+    figure_celcomen_6,
+    figure_celcomen_8,
+    force_heatmaps,
+)
+from tissue_counterfactuals.simulate.field import simulate_field
+from tissue_counterfactuals.slide import write_slide
+
+SETTINGS = {
+    "target_sum": 1e4,
+    "n_top_genes": 16,
+    "n_neighbors": 6,
+    "epochs": 10,
+    "learning_rate": 0.05,
+    "ridge": 0.0,
+    "min_cells_per_gene": 20,
+    "n_permutations": 199,
+}
+CLUSTERS = {"n_clusters": 3, "gene_sets": ["hallmark"], "min_size": 5, "max_size": 500}
+
+
+@pytest.fixture(scope="module")
+def slide():
+    return simulate_field(
+        n_cells=3600, n_genes=16, n_samples=3, n_partners=10, inter_strength=0.9, depth=20000,
+        noise=0.0, depth_noise=0.0, seed=3,
+    )  # fmt: skip
+
+
+def fitted(slide, protocol, **overrides):
+    switches = protocols.resolve(protocol) | overrides
+    log = celcomen_spleen.prepare(slide, SETTINGS, switches)
+    samples = celcomen_spleen.make_samples(log, SETTINGS, switches)
+    return samples, switches
+
+
+@pytest.fixture(scope="module")
+def corrected(slide):
+    # Sixteen genes on the unit sphere are not free of each other, so the cells keep their size here.
+    return celcomen_spleen.compare_samples(*_arguments(slide, "corrected", scale="none"))[0]
+
+
+@pytest.fixture(scope="module")
+def as_run(slide):
+    return celcomen_spleen.compare_samples(*_arguments(slide, "as_run"))
+
+
+def _arguments(slide, protocol, **overrides):
+    samples, switches = fitted(slide, protocol, **overrides)
+    return samples, SETTINGS, switches, 0
+
+
+def value(agreement, variant, force, column="spearman"):
+    own = agreement[(agreement["variant"] == variant) & (agreement["force"] == force)]
+    return own[column].to_numpy()
+
+
+# --- agreement --------------------------------------------------------------------------------------------------
+
+
+def test_shared_forces_are_found_in_each_sample(corrected):
+    for force in ("inter", "intra"):
+        assert value(corrected, "observed", force).min() > 0.35
+        assert value(corrected, "observed", force, "p_value").max() == pytest.approx(1 / 200)
+        assert value(corrected, "observed", force, "partial_spearman").min() > 0.35
+
+
+def test_shuffled_space_leaves_nothing_between_cells(corrected):
+    """And all within them: the cells are the same."""
+    inter, low, high = (
+        value(corrected, "shuffled_space", "inter", c)
+        for c in ("spearman", "random_low", "random_high")
+    )
+    assert np.abs(inter).max() < 2 * max(high.max(), -low.min())
+    assert inter.mean() < value(corrected, "observed", "inter").mean() / 3
+    np.testing.assert_allclose(
+        value(corrected, "shuffled_space", "intra"),
+        value(corrected, "observed", "intra"),
+        atol=0.15,
+    )
+
+
+def test_as_run_agreement_does_not_need_space(as_run):
+    """The control that the published figure lacks: as run, shuffled tissue agrees as well."""
+    agreement, _ = as_run
+    observed, shuffled = (value(agreement, v, "inter") for v in ("observed", "shuffled_space"))
+    assert observed.min() > 0.5
+    np.testing.assert_allclose(shuffled, observed, atol=0.05)
+    assert value(agreement, "mean_expression_only", "inter").min() > 0.5
+    # So many forces end at a bound that the matrices agree by their diagonals of ones alone.
+    assert value(agreement, "observed", "inter", "constant").all()
+
+
+def test_all_controls_are_in_the_table(corrected, as_run):
+    shared = {"observed", "random", "mean_expression_only", "co_expression"}
+    shared |= {"shuffled_space", "other_centring"}
+    assert set(corrected["variant"]) == shared
+    assert set(as_run[0]["variant"]) == shared | {"fixed_slides"}
+    assert set(shared) - {"observed"} <= set(celcomen_spleen.CONTROLS)
+
+
+def test_curves_begin_at_the_start_and_end_at_the_result(as_run):
+    agreement, curves = as_run
+    own = curves[(curves["variant"] == "observed") & (curves["force"] == "inter")]
+    assert sorted(own["epoch"].unique()) == list(range(-1, SETTINGS["epochs"]))
+    last = own[own["epoch"] == SETTINGS["epochs"] - 1]["observed"].to_numpy()
+    np.testing.assert_array_equal(last, value(agreement, "observed", "inter"))
+    # Both models draw matrices of their own, so they agree on nothing but the diagonal of ones.
+    first = own[own["epoch"] == -1]["observed"].abs().to_numpy()
+    assert (first < 0.35).all()
+
+
+@pytest.mark.parametrize(("held_out_slide", "leaks"), [("fixed", False), ("shuffled", True)])
+def test_held_out_slide(slide, held_out_slide, leaks):
+    """`shuffled` lets the model of a sample see the others; `fixed` does not."""
+    # Without bounds, so that every step shows.
+    samples, switches = fitted(slide, "as_run", held_out_slide=held_out_slide, force_range="free")
+    settings = SETTINGS | {"learning_rate": 1e-6}
+    other = celcomen_spleen.shuffle_space(samples[1], 0)
+    changed = [samples[0], celcomen_spleen.replace(other, moments=other.moments.centred()), samples[2]]  # fmt: skip
+    one, two = (
+        celcomen_spleen.fit_hold_out(s, 0, settings, switches, 0) for s in (samples, changed)
+    )
+    assert np.array_equal(one.inter[0], two.inter[0]) is not leaks
+    assert not np.array_equal(one.inter[1], two.inter[1])
+
+
+@pytest.mark.parametrize("pooled", ["pooled", "shuffled"])
+def test_mean_field_can_stand_in_for_the_gaussian_field(slide, pooled):
+    samples, switches = fitted(slide, "corrected", log_partition="vmf", slide_steps=pooled)
+    fits = celcomen_spleen.fit_hold_out(samples, 1, SETTINGS, switches, 0)
+    assert np.isfinite(fits.inter[0]).all()
+    # Zeros start both, so one step down the loss of the same slides would be the same.
+    assert not np.array_equal(fits.inter[0], fits.inter[1])
+
+
+@pytest.mark.parametrize(("which", "n_entries"), [("upper_triangle", 120), ("all", 256)])
+def test_compared_entries(slide, which, n_entries):
+    samples, switches = fitted(slide, "corrected", compared_entries=which)
+    settings = SETTINGS | {"n_permutations": 3}
+    agreement, _ = celcomen_spleen.compare_samples(samples[:2], settings, switches, 0)
+    assert set(agreement["n_entries"].dropna()) == {n_entries}
+
+
+@pytest.mark.parametrize("units", ["partial_correlation", "raw"])
+def test_force_units(units):
+    rng = np.random.default_rng(0)
+    inter, intra = (m + m.T for m in rng.normal(0, 0.02, (2, 4, 4)))
+    switches = {"log_partition": "gaussian", "force_units": units}
+    found = preparation.comparable_forces(inter, intra, switches)
+    expected = (inter, intra) if units == "raw" else partial_correlations(Interactions(inter, intra, []))  # fmt: skip
+    np.testing.assert_array_equal(found, expected)
+    if units == "partial_correlation":
+        precision = np.eye(4) - 2 * intra
+        assert found[1][0, 1] == pytest.approx(
+            -precision[0, 1] / np.sqrt(precision[0, 0] * precision[1, 1])
+        )
+
+
+def test_summary_knows_the_floor_of_the_test():
+    rows = [
+        {"dataset": "d", "kind": "real", "protocol": "as_run", "seed": 0, "force": "inter"}
+        | {"variant": v, "spearman": s, "p_value": 0.01, "constant": v == "observed"}
+        for v, values in (("observed", (0.5, 0.6, 0.7, 0.8)), ("random", (0.0, 0.1, -0.1, 0.05)))
+        for s in values
+    ]
+    summary = celcomen_spleen.summarize(pd.DataFrame(rows)).set_index("variant")
+    # The published p value of four hold-outs against four controls.
+    assert summary.loc["observed", "mann_whitney_p"] == pytest.approx(2 / 70)
+    assert summary.loc["observed", "smallest_possible_p"] == pytest.approx(2 / 70)
+    assert summary.loc["observed", "mean"] == pytest.approx(0.65)
+    assert np.isnan(summary.loc["random", "mann_whitney_p"])
+    assert summary["n_constant"].to_dict() == {"observed": 4, "random": 0}
+
+
+def test_one_sample_is_refused(slide):
+    one = slide[(slide.obs["sample"] == "sample_0").to_numpy()].copy()
+    with pytest.raises(InputError, match=r"it has one sample \('sample_0'\).*at least two"):
+        fitted(one, "corrected")
+
+
+def test_genes_that_a_sample_does_not_show_are_left_out(slide):
+    dark = slide.copy()
+    dark.X[np.flatnonzero(slide.obs["sample"] == "sample_1"), 5] = 0
+    assert fitted(dark, "corrected")[0][0].moments.n_genes == 15
+    assert fitted(dark, "as_run")[0][0].moments.n_genes == 16
+    dark.X = dark.X * 0
+    with pytest.raises(InputError, match=r"only 0 of its 16 genes.*min_cells_per_gene"):
+        fitted(dark, "corrected")
+
+
+# --- statistics -------------------------------------------------------------------------------------------------
+
+
+def test_partial_spearman_is_the_textbook_formula():
+    rng = np.random.default_rng(1)
+    c = rng.normal(size=300)
+    a, b = c + rng.normal(size=300), c + rng.normal(size=300)
+    r = {k: stats.spearmanr(*p)[0] for k, p in {"ab": (a, b), "ac": (a, c), "bc": (b, c)}.items()}
+    expected = (r["ab"] - r["ac"] * r["bc"]) / np.sqrt((1 - r["ac"] ** 2) * (1 - r["bc"] ** 2))
+    assert force_statistics.partial_spearman(a, b, [c]) == pytest.approx(expected, abs=1e-12)
+    assert np.isnan(force_statistics.partial_spearman(c, b, [np.exp(c)]))
+    assert force_statistics.spearman(a, b) == pytest.approx(r["ab"])
+    assert np.isnan(force_statistics.spearman(a, np.ones(300)))
+
+
+@pytest.mark.parametrize("which", ["upper_triangle", "all"])
+def test_permuted_forces_are_the_same_forces_under_other_names(which):
+    rng = np.random.default_rng(2)
+    a, b = (m + m.T for m in rng.normal(size=(2, 12, 12)))
+    null = force_statistics.random_agreement(a, b, "permuted", which, 5, 7)
+    orders = np.random.default_rng(7)
+    for found in null:
+        order = orders.permutation(12)
+        moved = b[np.ix_(order, order)]
+        x, y = (force_statistics.entries(m, which) for m in (a, moved))
+        assert found == pytest.approx(stats.spearmanr(x, y)[0])
+
+
+def test_resampled_forces_are_drawn_with_replacement():
+    """As run even a matrix against itself agrees with nothing; permutation keeps the multiset of values."""
+    a = np.arange(36.0).reshape(6, 6)
+    a += a.T
+    resampled = force_statistics.random_agreement(a, a, "resampled", "all", 200, 0)
+    rng = np.random.default_rng(0)
+    first = stats.spearmanr(rng.choice(a.ravel(), 36), rng.choice(a.ravel(), 36))[0]
+    assert resampled[0] == pytest.approx(first)
+    assert abs(resampled.mean()) < 0.05
+
+
+def test_empirical_p_counts_the_observed_one():
+    assert force_statistics.empirical_p(3.0, np.array([0.0, 1.0, 2.0])) == 0.25
+    assert force_statistics.empirical_p(1.0, np.array([0.0, 1.0, 2.0])) == 0.75
+    assert np.isnan(force_statistics.empirical_p(np.nan, np.zeros(3)))
+
+
+# --- clusters and gene sets -------------------------------------------------------------------------------------
+
+
+def blocks():
+    matrix = np.full((30, 30), 0.01)
+    for start, stop in ((0, 8), (8, 20), (20, 30)):
+        matrix[start:stop, start:stop] = 0.5
+    order = np.random.default_rng(0).permutation(30)
+    return matrix[np.ix_(order, order)], order
+
+
+def test_planted_blocks_are_the_clusters():
+    matrix, names = blocks()
+    order, labels = force_clusters.cluster_genes(matrix, 3)
+    assert sorted(order) == list(range(30))
+    planted = np.digitize(names, [8, 20])
+    assert len(set(zip(planted.tolist(), labels.tolist(), strict=True))) == 3
+    # Numbers rise along the heatmap.
+    assert (np.diff(labels[order]) >= 0).all()
+    assert labels[order][0] == 1
+
+
+def test_constant_forces_are_one_cluster():
+    _, labels = force_clusters.cluster_genes(np.ones((6, 6)), 3)
+    assert set(labels) == {1}
+
+
+def test_more_clusters_than_genes_are_refused():
+    with pytest.raises(InputError, match=r"3 genes cannot make 5 clusters"):
+        force_clusters.cluster_genes(np.eye(3), 5)
+
+
+def test_description_of_clusters():
+    matrix, names = blocks()
+    genes = pd.Index([f"g{i}" for i in names])
+    sets = {"SECOND": [f"g{i}" for i in range(8, 20)], "FEW": ["g1"]}
+    settings = {"n_clusters": 3, "min_size": 5, "max_size": 500}
+    members, terms = force_clusters.describe_clusters(
+        {"intra": matrix, "inter": matrix}, genes, names.astype(float), settings, sets
+    )
+    assert len(members) == 60
+    best = terms[(terms["force"] == "inter") & (terms["status"] == "ok")].iloc[0]
+    assert best["term"] == "SECOND"
+    assert (best["n_genes"], best["n_overlap"]) == (12, 12)
+    assert best["mean_force"] == pytest.approx(0.5)
+    assert best["mean_expression"] == pytest.approx(np.arange(8, 20).mean())
+    assert best["p_value"] == pytest.approx(stats.hypergeom.sf(11, 30, 12, 12))
+    others = terms[(terms["force"] == "inter") & (terms["status"] != "ok")]
+    assert set(others["status"]) == {"not applicable: no gene of the cluster is in a gene set"}
+
+
+def test_over_representation_is_hypergeometric():
+    genes = [f"g{i}" for i in range(100)]
+    sets = {"A": genes[:20], "B": genes[15:45] + ["not in the model"], "C": genes[90:]}
+    found = gene_sets.over_representation(genes[10:30], genes, sets).set_index("term")
+    assert found.loc["A", "p_value"] == pytest.approx(stats.hypergeom.sf(9, 100, 20, 20))
+    assert found.loc["B", "p_value"] == pytest.approx(stats.hypergeom.sf(14, 100, 30, 20))
+    assert found.loc["B", "n_term"] == 30
+    p_values = [found.loc["A", "p_value"], found.loc["B", "p_value"], 1.0]
+    expected = stats.false_discovery_control(p_values)
+    np.testing.assert_allclose(found.loc[["A", "B"], "q_value"], expected[:2])
+
+
+def test_no_gene_set_is_said_and_not_left_empty():
+    found = gene_sets.over_representation(["a"], ["a", "b"], {"X": ["c", "d"]})
+    assert found["status"].tolist() == ["not applicable: no gene set holds 5 to 500 of the 2 genes"]
+
+
+def test_bundled_sets_and_files(tmp_path):
+    sets = gene_sets.collect(["hallmark", "go_bp"])
+    assert "STAT1" in sets["HALLMARK_INTERFERON_GAMMA_RESPONSE"]
+    assert len(sets) == 50 + 5233
+    packed = tmp_path / "sets.gmt.xz"
+    packed.write_bytes(lzma.compress(b"X\tabout\ta\tb\ta\n"))
+    assert gene_sets.collect([str(packed)]) == {"X": ["a", "b"]}
+    plain = tmp_path / "sets.gmt"
+    plain.write_text("X\tabout\ta\nY\tabout\n")
+    with pytest.raises(InputError, match=r"sets.gmt, line 2: it has 2 tab-separated fields"):
+        gene_sets.read_gmt(plain)
+    with pytest.raises(InputError, match=r"there is no such file; name a GMT file or one of hallm"):
+        gene_sets.collect(["hallmarks"])
+
+
+# --- the whole step ---------------------------------------------------------------------------------------------
+
+OUTPUTS = ("agreement", "curves", "summary", "diagnostics", "forces", "manifest")
+
+
+@pytest.fixture(scope="module")
+def results(slide, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("spleen")
+    write_slide(slide, folder / "slide.h5ad")
+    made = {}
+    for protocol in protocols.PROTOCOLS:
+        for repeat in ("", "again"):
+            files = {n: folder / f"{protocol}{repeat}.{n}" for n in OUTPUTS}
+            files["forces"] = folder / f"{protocol}{repeat}.npz"
+            celcomen_spleen.run(
+                folder / "slide.h5ad",
+                {"name": "toy", "kind": "simulated", "label": "Toy"},
+                protocol,
+                [0],
+                SETTINGS | {"n_permutations": 9, "epochs": 2},
+                protocols.resolve(protocol),
+                files,
+            )
+            made[protocol, repeat] = files
+    return made
+
+
+@pytest.mark.parametrize("protocol", protocols.PROTOCOLS)
+def test_same_seed_same_bytes(results, protocol):
+    for name in OUTPUTS:
+        first, second = (results[protocol, repeat][name].read_bytes() for repeat in ("", "again"))
+        assert first == second, name
+
+
+@pytest.mark.parametrize("protocol", protocols.PROTOCOLS)
+def test_tables_and_figures(results, protocol, tmp_path):
+    files = results[protocol, ""]
+    agreement = pd.read_csv(files["agreement"], sep="\t")
+    assert set(agreement["kind"]) == {"simulated"}
+    assert set(agreement["protocol"]) == {protocol}
+    assert set(agreement["n_cells"]) == {1200}
+    record = json.loads(files["manifest"].read_text())
+    assert record["samples"] == ["sample_0", "sample_1", "sample_2"]
+    figure_celcomen_6.draw_files(files, tmp_path / "6.png")
+    clustered = {n: tmp_path / n for n in ("members", "enrichment", "matrices.npz")}
+    force_clusters.run(
+        files["forces"],
+        files["manifest"],
+        CLUSTERS,
+        protocols.resolve(protocol),
+        *clustered.values(),
+    )
+    drawn = dict(zip(("members", "enrichment", "matrices"), clustered.values(), strict=True))
+    figure_celcomen_8.draw_files(drawn | {"manifest": files["manifest"]}, tmp_path / "8.png")
+    assert (tmp_path / "6.png").stat().st_size > 20_000
+    assert (tmp_path / "8.png").stat().st_size > 20_000
+    terms = pd.read_csv(clustered["enrichment"], sep="\t")
+    assert terms["status"].str.startswith("not applicable: no gene set holds").all()
+
+
+def test_figure_6_says_what_it_shows(results):
+    files = results["as_run", ""]
+    tables = [pd.read_csv(files[n], sep="\t") for n in ("agreement", "curves", "summary")]
+    figure = figure_celcomen_6.compose(*tables, "Agreement [simulated]", PROVENANCE)
+    said = " ".join(texts(figure))
+    for text in (
+        "[simulated]",
+        "hold-out sample_1",
+        "cells shuffled in space",
+        "smallest possible",
+    ):
+        assert text in said
+    with pytest.raises(InputError, match="column 'spearman' is missing"):
+        figure_celcomen_6.compose(tables[0].drop(columns="spearman"), *tables[1:], "t", "p")
+
+
+def test_heatmap_names_clusters_and_terms():
+    matrix, names = blocks()
+    genes = pd.Index([f"g{i}" for i in names])
+    members, terms = force_clusters.describe_clusters(
+        {"intra": matrix, "inter": -matrix},
+        genes,
+        np.ones(30),
+        {"n_clusters": 3, "min_size": 5, "max_size": 500},
+        {"GOBP_SECOND_SET": [f"g{i}" for i in range(8, 20)]},
+    )
+    figure = force_heatmaps.compose(
+        {"intra": matrix, "inter": -matrix}, members, terms, "Clusters", PROVENANCE
+    )
+    said = " ".join(texts(figure))
+    assert "GOBP second set" in said
+    assert "12 genes, mean force -0.5" in said

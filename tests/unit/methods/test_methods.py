@@ -1,0 +1,166 @@
+"""The methods that are not learned, against their definitions."""
+
+import inspect
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from slides import small_slide
+from tissue_counterfactuals import protocols
+from tissue_counterfactuals.errors import InputError
+from tissue_counterfactuals.graph import neighborhood_features, slide_graph
+from tissue_counterfactuals.methods import METHODS, Task, applicable
+from tissue_counterfactuals.models.cellina import Cellina
+from tissue_counterfactuals.question.folds import Fold, split_cells
+from tissue_counterfactuals.simulate import simulate_tissue
+from tissue_counterfactuals.slide import log_normalize
+
+
+def make_task(slide, fold, protocol="corrected", **options):
+    graph_settings = {"max_neighbors": 30}
+    return Task(
+        slide=slide,
+        graph=slide_graph(slide, **graph_settings),
+        fold=fold,
+        split=split_cells(slide, fold),
+        switches=protocols.resolve(protocol),
+        graph_settings=graph_settings,
+        device="cpu",
+        **options,
+    )
+
+
+@pytest.fixture(scope="module")
+def task():
+    return make_task(small_slide(n_cells=800), Fold("A", "left", ("right",)))
+
+
+def predict(task, name, target="right"):
+    return METHODS[name].adapter.predict(task, None, target)
+
+
+def cp10k(counts):
+    return counts / counts.sum(axis=1, keepdims=True) * 1e4
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_adapter_has_the_same_functions(name):
+    method = METHODS[name]
+    assert list(inspect.signature(method.adapter.predict).parameters) == [
+        "task",
+        "folder",
+        "target",
+    ]
+    assert hasattr(method.adapter, "fit") is method.learned
+
+
+def test_methods_that_need_the_truth_are_for_simulated_tissue():
+    names = list(METHODS)
+    assert [m.name for m in applicable(names, simulated=True)] == names
+    real = [m.name for m in applicable(names, simulated=False)]
+    assert set(names) - set(real) == {"truth", "truth_in_place"}
+
+
+def test_no_change_gives_the_observed_control_cells(task):
+    prediction = predict(task, "no_change")["-"]
+    obs = task.slide.obs.iloc[prediction.cells]
+    assert ((obs["cell_type"] == "A") & (obs["domain"] == "left")).all()
+    assert np.array_equal(prediction.values, task.slide.X[prediction.cells].toarray())
+
+
+def test_mean_shift_is_the_published_formula(task):
+    counts, train = task.slide.X.toarray().astype(float), task.split.train
+    right = (task.slide.obs["domain"] == "right").to_numpy()
+    mean_target, mean_rest = counts[train & right].mean(0), counts[train & ~right].mean(0)
+    delta = np.log2((mean_target + 1e-8) / (mean_rest + 1e-8))
+    expected = np.clip((counts[task.focal] + 1) * 2**delta - 1, 0, None)
+    assert np.allclose(cp10k(predict(task, "mean_shift")["-"].values), cp10k(expected), rtol=1e-4)
+
+
+def test_mean_shift_by_type_leaves_composition_out(task):
+    slide, train = task.slide, task.split.train
+    normalized = cp10k(slide.X.toarray().astype(float))
+    deltas = []
+    for other in ("B", "C"):
+        means = [
+            normalized[train & ((slide.obs["cell_type"] == other) & (slide.obs["domain"] == d)).to_numpy()].mean(0)
+            for d in ("right", "left")
+        ]  # fmt: skip
+        deltas.append(np.log2((means[0] + 1) / (means[1] + 1)))
+    expected = np.clip((normalized[task.focal] + 1) * 2 ** np.mean(deltas, axis=0) - 1, 0, None)
+    values = predict(task, "mean_shift_by_type")["-"].values
+    assert np.allclose(cp10k(values), cp10k(expected), rtol=1e-4)
+
+
+def test_mean_shift_by_type_without_other_types_says_so():
+    lonely = make_task(small_slide(types=("A",)), Fold("A", "left", ("right",)))
+    with pytest.raises(InputError, match="no other type has 10 training cells"):
+        predict(lonely, "mean_shift_by_type")
+
+
+def test_the_mean_shifts_never_see_the_held_out_cells(task):
+    other = task.slide.copy()
+    counts = other.X.toarray()
+    counts[task.split.held_out] = counts[task.split.held_out][:, ::-1] * 5
+    other.X = type(task.slide.X)(counts)
+    changed = make_task(other, task.fold)
+    for name in ("mean_shift", "mean_shift_by_type"):
+        assert np.array_equal(*(predict(t, name)["-"].values for t in (task, changed)))
+
+
+def test_target_mean_is_the_answer_at_the_focal_libraries(task):
+    prediction = predict(task, "target_mean")["-"]
+    answer = cp10k(task.slide.X[task.target_cells("right")].toarray()).mean(axis=0)
+    assert np.allclose(cp10k(prediction.values), answer / answer.sum() * 1e4, rtol=1e-4)
+    library = np.asarray(task.slide.X[task.focal].sum(axis=1)).ravel()
+    assert np.allclose(prediction.values.sum(axis=1), library, rtol=1e-5)
+
+
+def test_the_ceiling_splits_the_target_cells_in_two(task):
+    prediction = predict(task, "ceiling")["-"]
+    halves = np.concatenate([prediction.cells, prediction.target_cells])
+    assert np.array_equal(np.sort(halves), task.target_cells("right"))
+    assert abs(len(prediction.cells) - len(prediction.target_cells)) <= 1
+
+
+def test_truth_needs_no_model_and_differs_by_donor_rule():
+    slide = simulate_tissue(n_cells=1500, n_genes=60, n_slides=1, seed=1)
+    rules = ("published", "any_type", "matched")
+    fold = Fold("type_0", "domain_0", ("domain_1",))
+    task = make_task(slide, fold, donor_rules=rules, n_donors=20)
+    variants = predict(task, "truth", "domain_1")
+    assert set(variants) == {*rules, "no_intervention"}
+    values = [variants[v].values for v in ("published", "matched", "no_intervention")]
+    assert not np.allclose(values[0], values[1])
+    assert not np.allclose(values[0], values[2])
+    in_place = predict(task, "truth_in_place", "domain_1")["-"]
+    assert np.array_equal(in_place.cells, task.target_cells("domain_1"))
+
+
+def test_a_donor_rule_that_finds_too_few_gives_its_reason_and_spares_the_others():
+    slide = simulate_tissue(n_cells=1500, n_genes=60, n_slides=1, seed=1)
+    fold = Fold("type_0", "domain_0", ("domain_1",))
+    task = make_task(slide, fold, donor_rules=("published", "matched"), n_donors=450)
+    variants = predict(task, "truth", "domain_1")
+    assert "donor rule 'published' finds" in variants["published"]
+    assert variants["matched"].values.shape == (len(task.focal), 60)
+
+
+def test_donors_stand_on_the_scale_that_the_protocol_says(task, tmp_path):
+    settings = {"epochs": 2, "n_hidden": 8, "n_latent": 3, "batch_size": 128}
+    learner = replace(task, settings=settings)
+    adapter = METHODS["cellina_ablated"].adapter
+    adapter.fit(learner, tmp_path)
+    model = Cellina.load(tmp_path / "model.pt", device="cpu")
+    new = task.perturbation("published", "right").graph(task.slide.n_obs)
+    counts = task.slide.X
+    predictions = {}
+    for value, donors in (("log1p", log_normalize(counts)), ("raw_counts", counts)):
+        asked = replace(learner, switches=task.switches | {"donor_features": value})
+        predictions[value] = adapter.predict(asked, tmp_path, "right")["published"].values
+        features = neighborhood_features(new, donors)
+        assert np.array_equal(predictions[value], model.predict(task.slide, task.focal, features))
+    assert not np.allclose(predictions["log1p"], predictions["raw_counts"])
+    assert protocols.resolve("corrected")["donor_features"] == "log1p"
+    assert protocols.resolve("as_run")["donor_features"] == "raw_counts"

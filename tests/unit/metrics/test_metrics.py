@@ -1,0 +1,445 @@
+"""Every metric against a brute-force computation of its own, under both protocols and every switch."""
+
+import numpy as np
+import pytest
+from scipy import sparse, stats
+from sklearn.cluster import KMeans
+from sklearn.decomposition import PCA
+
+from tissue_counterfactuals import metrics, protocols
+from tissue_counterfactuals.errors import InputError
+from tissue_counterfactuals.metrics import METRICS, Reference, populations, score, unbiased_scores
+
+N_GENES = 70
+TWIN_METRICS = {name for name, metric in METRICS.items() if "twin" in metric.needs}
+PUBLISHED = {
+    "pearson", "spearman", "precision", "signed_precision", "signed_precision_intersection", "sign_agreement",
+    "rmse_lfc", "rmse_counts", "e_distance", "e_distance_std", "e_distance_global", "mixing_index",
+}  # fmt: skip
+
+
+def tissue(n_control=60, n_target=75, n_train=320, seed=0):
+    """Control, target, predicted (fractional), train and twin counts; a third of the genes respond, some are absent."""
+    rng = np.random.default_rng(seed)
+    base = rng.lognormal(0, 1.2, N_GENES)
+    base[:4] = 0.02
+    effect = np.where(np.arange(N_GENES) % 3 == 0, rng.normal(0, 1, N_GENES), 0)
+
+    def draw(n, share):
+        rate = base * np.exp(share * effect) * rng.gamma(4, 0.25, (n, 1))
+        return rng.negative_binomial(5, 5 / (5 + rate)).astype(np.float32)
+
+    control, target = draw(n_control, 0), draw(n_target, 1)
+    train = np.concatenate([draw(n_train // 2, 0), draw(n_train // 2, 0.5)])
+    library = control.sum(axis=1, keepdims=True)
+    smooth = rng.gamma(20, 0.05, (n_control, N_GENES)) * base
+
+    def predict(share):
+        rate = smooth * np.exp(share * effect)
+        return (rate / rate.sum(axis=1, keepdims=True) * library).astype(np.float32)
+
+    return control, target, predict(0.8), train, predict(0.05)
+
+
+def cp10k(x):
+    x = np.asarray(x, dtype=np.float64)
+    return np.array([row / (row.sum() + 1e-8) * 1e4 for row in x])
+
+
+def fold_change(a, b, how):
+    a, b = cp10k(a).mean(axis=0), cp10k(b).mean(axis=0)
+    if how == "log2_epsilon":
+        return np.log2(a + 1e-6) - np.log2(b + 1e-6)
+    return np.log(a + 1) - np.log(b + 1)
+
+
+def largest(change, n):
+    return sorted(range(len(change)), key=lambda g: (-abs(change[g]), g))[:n]
+
+
+def local_energy(x, y, k=10):
+    k = min(k, len(x) - 1, len(y) - 1)
+
+    def nearest(a, b, same):
+        means = []
+        for i, row in enumerate(a):
+            away = [
+                np.linalg.norm(row - other) for j, other in enumerate(b) if not (same and i == j)
+            ]
+            means.append(np.mean(sorted(away)[:k]))
+        return np.mean(means)
+
+    return nearest(x, y, False) + nearest(y, x, False) - nearest(x, x, True) - nearest(y, y, True)
+
+
+def global_energy(x, y):
+    def mean(a, b):
+        return np.mean([[np.linalg.norm(row - other) for other in b] for row in a])
+
+    return 2 * mean(x, y) - mean(x, x) - mean(y, y)
+
+
+def brute_force(control, target, predicted, train, n_deg, lfc, pca_fit, rmse_counts):
+    """All published metrics for groups of at most 200 cells, where nothing is subsampled."""
+    truth, guess = fold_change(target, control, lfc), fold_change(predicted, control, lfc)
+    top, guessed = largest(truth, n_deg), largest(guess, n_deg)
+    both = set(top) & set(guessed)
+    agree = [g for g in both if np.sign(truth[g]) == np.sign(guess[g])]
+    out = {
+        "pearson": stats.pearsonr(truth[top], guess[top])[0],
+        "spearman": stats.spearmanr(truth[top], guess[top])[0],
+        "precision": len(both) / n_deg,
+        "signed_precision": len(agree) / n_deg,
+        "signed_precision_intersection": len(agree) / len(both) if both else 0,
+        "sign_agreement": np.mean(np.sign(truth[top]) == np.sign(guess[top])),
+        "rmse_lfc": np.sqrt(((truth[top] - guess[top]) ** 2).mean()),
+    }
+    reduce = np.sum if rmse_counts == "sum" else np.mean
+    profiles = [reduce(np.log1p(cp10k(x[:, top])), axis=0) for x in (predicted, target)]
+    out["rmse_counts"] = np.sqrt(((profiles[0] - profiles[1]) ** 2).mean())
+    fitted = cp10k(train) if pca_fit == "counts" else np.log1p(cp10k(train))
+    center = fitted.mean(axis=0)
+    axes = np.linalg.svd(fitted - center, full_matrices=False)[2][:50]
+    x, y = np.log1p(cp10k(predicted)), np.log1p(cp10k(target))
+    out["e_distance"] = local_energy((x - center) @ axes.T, (y - center) @ axes.T)
+    out["e_distance_std"] = 0
+    out["e_distance_global"] = global_energy(x, y)
+    pooled = np.concatenate([cp10k(predicted), cp10k(target)])
+    pooled = PCA(50, svd_solver="full").fit_transform(pooled)
+    label = KMeans(2, random_state=0).fit_predict(pooled)
+    own, other = label[: len(predicted)], label[len(predicted) :]
+    scale = len(predicted) / len(target)
+    out["mixing_index"] = sum(
+        min((own == c).sum(), (other == c).sum() * scale) / len(predicted) for c in (0, 1)
+    )
+    return out
+
+
+def assert_scores(scores, expected):
+    assert scores.keys() == expected.keys()
+    for name, value in expected.items():
+        assert isinstance(scores[name], float)
+        assert scores[name] == pytest.approx(value, rel=1e-6, abs=1e-6), name
+
+
+@pytest.mark.parametrize("protocol", ["corrected", "as_run"])
+@pytest.mark.parametrize("form", [np.asarray, sparse.csr_array, sparse.csc_matrix])
+def test_all_metrics_equal_brute_force(protocol, form):
+    control, target, predicted, train, _ = tissue()
+    scores = score(
+        form(control), form(target), predicted, train=form(train), n_deg=20, protocol=protocol
+    )
+    switches = {name: values[protocol] for name, values in metrics.SWITCHES.items()}
+    assert_scores(scores, brute_force(control, target, predicted, train, 20, **switches))
+
+
+@pytest.mark.parametrize("name", ["lfc", "pca_fit", "rmse_counts"])
+def test_one_switch_alone(name):
+    control, target, predicted, train, _ = tissue(seed=5)
+    switches = {other: values["corrected"] for other, values in metrics.SWITCHES.items()}
+    before = score(control, target, predicted, train=train, n_deg=15)
+    switches[name] = metrics.SWITCHES[name]["as_run"]
+    after = score(control, target, predicted, train=train, n_deg=15, **{name: switches[name]})
+    assert_scores(after, brute_force(control, target, predicted, train, 15, **switches))
+    changed = {metric for metric in after if after[metric] != pytest.approx(before[metric])}
+    assert changed
+    if name == "pca_fit":
+        assert changed == {"e_distance"}
+    if name == "rmse_counts":
+        assert changed == {"rmse_counts"}
+
+
+def test_protocols_are_complete_sets_of_switches():
+    assert metrics.SWITCHES == {
+        "lfc": {"corrected": "natural_pseudocount_1", "as_run": "log2_epsilon"},
+        "pca_fit": {"corrected": "log", "as_run": "counts"},
+        "rmse_counts": {"corrected": "mean", "as_run": "sum"},
+    }
+    assert set(metrics.SWITCHES) <= set(protocols.SWITCHES)
+
+
+def test_subsampled_energy_distance():
+    """Above 200 cells: mean and spread over ten seeded subsamples."""
+    control, target, predicted, train, _ = tissue(n_control=230, n_target=260, n_train=400)
+    scores = score(control, target, predicted, train=train, seed=3)
+    fitted = np.log1p(cp10k(train))
+    axes = np.linalg.svd(fitted - fitted.mean(axis=0), full_matrices=False)[2][:50]
+    local, everywhere = [], []
+    for repeat in range(10):
+        own = populations.subsample(predicted, [3, 3, repeat])
+        other = populations.subsample(target, [3, 2, repeat])
+        assert len(np.unique(own)) == len(np.unique(other)) == 200
+        x, y = np.log1p(cp10k(predicted[own])), np.log1p(cp10k(target[other]))
+        local.append(local_energy(x @ axes.T, y @ axes.T) if repeat < 3 else np.nan)
+        everywhere.append(global_energy(x, y) if repeat < 3 else np.nan)
+    reference = Reference(control, target, train, seed=3)
+    ours = reference._energy_distances(predicted)
+    np.testing.assert_allclose(ours[0][:3], local[:3], rtol=1e-6)
+    np.testing.assert_allclose(ours[1][:3], everywhere[:3], rtol=1e-6)
+    assert scores["e_distance"] == ours[0].mean()
+    assert scores["e_distance_std"] == np.std(ours[0], ddof=1) > 0
+    assert scores["e_distance_global"] == ours[1].mean()
+
+
+def test_same_seed_same_bytes_other_seed_other_draws():
+    groups = tissue(n_control=230, n_target=260)[:4]
+    first, again, other = (score(*groups, seed=seed) for seed in (0, 0, 1))
+    assert first == again
+    changed = {name for name in first if first[name] != other[name]}
+    assert {"e_distance", "e_distance_std", "e_distance_global"} <= changed
+    assert changed <= {"e_distance", "e_distance_std", "e_distance_global", "mixing_index"}
+
+
+def test_unbiased_forms_equal_brute_force():
+    control, target, predicted, _, twin = tissue()
+    for lfc in ("natural_pseudocount_1", "log2_epsilon"):
+        scores = unbiased_scores(control, target, predicted, twin=twin, n_deg=20, seed=4, lfc=lfc)
+        halves = np.array_split(np.random.default_rng([4, 1]).permutation(len(control)), 2)
+        split = []
+        for a, b in (halves, halves[::-1]):
+            truth = fold_change(target, control[a], lfc)
+            guess = fold_change(predicted[b], control[b], lfc)
+            top = largest(truth, 20)
+            split.append(stats.pearsonr(truth[top], guess[top])[0])
+        truth = fold_change(target, control, lfc)
+        guess, own = fold_change(predicted, control, lfc), fold_change(predicted, twin, lfc)
+        present = [
+            g
+            for g in range(N_GENES)
+            if min((control[:, g] > 0).mean(), (target[:, g] > 0).mean()) >= 0.05
+        ]
+        assert 20 < len(present) < N_GENES
+        expressed = [present[i] for i in largest(truth[present], 20)]
+        top, chosen = largest(truth, 20), largest(own, 20)
+        right = [g for g in set(top) & set(chosen) if np.sign(truth[g]) == np.sign(own[g])]
+        expected = {
+            "pearson_split": np.mean(split),
+            "pearson_expressed": stats.pearsonr(truth[expressed], guess[expressed])[0],
+            "rmse_lfc_expressed": np.sqrt(((truth - guess)[expressed] ** 2).mean()),
+            "pearson_twin": stats.pearsonr(truth[top], own[top])[0],
+            "rmse_lfc_twin": np.sqrt(((truth - own)[top] ** 2).mean()),
+            "signed_precision_twin": len(right) / 20,
+        }
+        assert_scores(scores, expected)
+    without_twin = unbiased_scores(control, target, predicted, n_deg=20, seed=4)
+    assert without_twin.keys() == expected.keys() - TWIN_METRICS
+
+
+def test_split_control_is_free_of_the_shared_control():
+    """No true change, a prediction that is the type's mean: published Pearson praises it, the split form does not."""
+    rng = np.random.default_rng(0)
+    published, split = [], []
+    for _ in range(30):
+        control, target = (rng.poisson(3.0, (30, N_GENES)) for _ in range(2))
+        predicted = np.full((30, N_GENES), 3.0)
+        published.append(score(control, target, predicted)["pearson"])
+        split.append(unbiased_scores(control, target, predicted)["pearson_split"])
+    assert np.mean(published) > 0.4
+    assert abs(np.mean(split)) < 0.1
+
+
+def test_split_control_of_a_prediction_that_changes_nothing():
+    control, target, *_ = tissue()
+    assert np.isnan(unbiased_scores(control, target, control)["pearson_split"])
+
+
+def test_registry_names_every_score():
+    control, target, predicted, train, twin = tissue()
+    published = score(control, target, predicted, train=train)
+    unbiased = unbiased_scores(control, target, predicted, twin=twin)
+    assert published.keys() == PUBLISHED
+    assert published.keys() | unbiased.keys() == METRICS.keys()
+    assert {"pearson_twin", "rmse_lfc_twin", "signed_precision_twin"} == TWIN_METRICS
+    for name, metric in METRICS.items():
+        assert metric.name == name
+        assert metric.direction in ("higher", "lower")
+        assert metric.best == (1 if metric.direction == "higher" else 0)
+        assert metric.label
+        assert metric.description
+
+
+@pytest.mark.parametrize("protocol", ["corrected", "as_run"])
+def test_a_perfect_prediction_is_best(protocol):
+    control, target, _, train, _ = tissue()
+    reference = Reference(control, target, train, n_deg=20, protocol=protocol)
+    perfect = reference.score(target)
+    for name in PUBLISHED - {"e_distance", "e_distance_global"}:
+        assert perfect[name] == pytest.approx(METRICS[name].best, abs=1e-9), name
+    assert perfect["e_distance"] < 0
+    assert perfect["e_distance_global"] == pytest.approx(0, abs=1e-9)
+    unbiased = reference.unbiased_scores(target, twin=control)
+    for name in unbiased.keys() - {"pearson_split"}:
+        assert unbiased[name] == pytest.approx(METRICS[name].best, abs=1e-9), name
+    assert unbiased["pearson_split"] > 0.85
+
+
+def test_a_better_prediction_scores_better():
+    control, target, predicted, train, twin = tissue(n_control=150, n_target=150)
+    reference = Reference(control, target, train, n_deg=20)
+    good, none = reference.score(predicted), reference.score(twin)
+    for name in PUBLISHED - {"e_distance_std", "signed_precision_intersection", "mixing_index"}:
+        sign = 1 if METRICS[name].direction == "higher" else -1
+        assert sign * good[name] > sign * none[name], name
+
+
+def test_no_change_has_no_correlation_and_no_sign():
+    control, target, _, train, _ = tissue()
+    # Dense and sparse sums differ in their last bits; an unchanged gene must stay unchanged.
+    scores = score(sparse.csr_array(control), target, control, train=train, protocol="as_run")
+    assert np.isnan(scores["pearson"])
+    assert np.isnan(scores["spearman"])
+    assert scores["signed_precision"] == 0
+    assert scores["sign_agreement"] == 0
+
+
+def test_planted_faults_lower_the_right_scores():
+    control, target, _, train, _ = tissue(n_control=75, n_target=75)
+    reference = Reference(control, target, train, n_deg=20)
+    perfect = reference.score(target)
+    change = np.log1p(cp10k(target).mean(axis=0)) - np.log1p(cp10k(control).mean(axis=0))
+    strongest = int(np.abs(change).argmax())
+
+    swapped = target.copy()
+    swapped[:, [strongest, 1]] = swapped[:, [1, strongest]]
+    scores = reference.score(swapped)
+    assert scores["pearson"] < perfect["pearson"]
+    assert scores["precision"] < 1
+    assert scores["rmse_lfc"] > 0
+
+    shuffled = np.random.default_rng(0).permuted(target, axis=0)
+    scores = reference.score(shuffled)
+    assert scores["e_distance"] > perfect["e_distance"] + 0.1
+
+    same = np.broadcast_to(target.mean(axis=0), target.shape)
+    scores = reference.score(same)
+    assert scores["pearson"] > 0.9
+    assert scores["e_distance"] > perfect["e_distance"] + 1
+    assert scores["e_distance_global"] > 1
+
+    doubled = reference.score(np.concatenate([target, target]))
+    assert doubled["rmse_counts"] == pytest.approx(0, abs=1e-9)
+    as_run = score(
+        control, target, np.concatenate([target, target]), train=train, protocol="as_run"
+    )
+    assert as_run["rmse_counts"] > 100
+
+
+def test_library_size_does_not_matter():
+    control, target, predicted, train, _ = tissue()
+    deeper = predicted * np.linspace(0.5, 8, len(predicted))[:, None]
+    scores = [score(control, target, x, train=train, n_deg=20) for x in (predicted, deeper)]
+    for name, value in scores[0].items():
+        assert scores[1][name] == pytest.approx(value, rel=1e-5, abs=1e-5), name
+
+
+def test_without_training_cells_control_and_target_span_the_components():
+    control, target, predicted, _, _ = tissue()
+    pooled = np.concatenate([control, target])
+    alone, together = score(control, target, predicted), score(control, target, predicted, pooled)
+    assert alone == pytest.approx(together, rel=1e-9)
+
+
+@pytest.mark.parametrize("protocol", ["corrected", "as_run"])
+def test_smallest_groups_give_numbers(protocol):
+    control, target, predicted, train, twin = (x[:2] for x in tissue())
+    reference = Reference(control, target, train, protocol=protocol)
+    scores = reference.score(predicted) | reference.unbiased_scores(predicted, twin)
+    assert scores.keys() == METRICS.keys()
+    assert np.isfinite(list(scores.values())).all()
+
+
+def test_small_groups_take_fewer_neighbours():
+    control, target, predicted, train, _ = tissue(n_control=7, n_target=5)
+    switches = {name: values["corrected"] for name, values in metrics.SWITCHES.items()}
+    scores = score(control, target, predicted, train=train, n_deg=20)
+    x, y = np.log1p(cp10k(predicted)), np.log1p(cp10k(target))
+    fitted = np.log1p(cp10k(train))
+    axes = np.linalg.svd(fitted - fitted.mean(axis=0), full_matrices=False)[2][:50]
+    assert switches["pca_fit"] == "log"
+    assert scores["e_distance"] == pytest.approx(local_energy(x @ axes.T, y @ axes.T), rel=1e-6)
+
+
+def test_degenerate_cells_give_no_exception():
+    same = np.ones((20, 12))
+    scores = score(same, same, same) | unbiased_scores(same, same, same, twin=same)
+    assert np.isnan([scores["pearson"], scores["spearman"], scores["pearson_split"]]).all()
+    assert scores["e_distance"] == scores["e_distance_global"] == 0
+    assert scores["mixing_index"] == 1
+    rare = np.zeros((20, 12))
+    rare[0, 0] = 1
+    scores = score(same, rare, rare)
+    assert scores["precision"] == 1
+    assert np.isnan(unbiased_scores(same, rare, rare, min_detected=0.9)["pearson_expressed"])
+
+
+def test_fewer_genes_than_differential_genes_asked_for():
+    control, target, predicted, train, _ = (x[:, :8] for x in tissue())
+    scores = score(control, target, predicted, train=train, n_deg=50)
+    assert scores["precision"] == 1
+    assert np.isfinite(list(scores.values())).all()
+
+
+def spoiled(counts, value):
+    counts = counts.copy()
+    counts[3, 2] = value
+    return counts
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"control": lambda x: x[:1]}, "group 'control': 1 cell and a comparison needs at least 2"),
+        ({"target": lambda x: x[:0]}, "group 'target': 0 cells"),
+        ({"predicted": lambda x: x[:1]}, "group 'predicted': 1 cell"),
+        ({"train": lambda x: x[:1]}, "group 'train': 1 cell"),
+        ({"predicted": lambda x: x[:, :9]}, r"group 'predicted': shape is \(60, 9\) and \(cells, 70\)"),
+        ({"target": lambda x: spoiled(x, np.nan)}, "group 'target': counts are negative or not finite"),
+        ({"control": lambda x: sparse.csr_array(spoiled(x, -1))}, "group 'control': counts are negative"),
+        ({"train": lambda x: spoiled(x, np.inf)}, "group 'train': counts are negative or not finite"),
+        ({"protocol": lambda _: "as-run"}, "protocol is 'as-run'; allowed are corrected, as_run"),
+        ({"n_deg": lambda _: 0}, "n_deg is 0"),
+        ({"lfc": lambda _: "log10"}, "switch lfc is 'log10'; allowed are natural_pseudocount_1, log2"),
+        ({"lcf": lambda _: "log2_epsilon"}, "lcf is no switch; the switches are lfc, pca_fit"),
+    ],
+)  # fmt: skip
+def test_bad_input(change, message):
+    control, target, predicted, train, _ = tissue()
+    given = {"control": control, "target": target, "predicted": predicted, "train": train}
+    given |= {name: function(given.get(name)) for name, function in change.items()}
+    with pytest.raises(InputError, match=message):
+        score(**given)
+
+
+def test_a_prediction_without_numbers_is_the_methods_fault():
+    control, target, predicted, train, _ = tissue()
+    reference = Reference(control, target, train)
+    with pytest.raises(ValueError, match="group 'predicted': counts are negative") as caught:
+        reference.score(spoiled(predicted, np.nan))
+    assert not isinstance(caught.value, InputError)
+    with pytest.raises(ValueError, match="group 'twin'"):
+        reference.unbiased_scores(predicted, twin=spoiled(predicted, -1))
+
+
+def test_one_reference_scores_many_predictions_alike():
+    control, target, predicted, train, twin = tissue()
+    reference = Reference(control, target, train)
+    for x in (predicted, twin, predicted):
+        assert reference.score(x) == score(control, target, x, train=train)
+
+
+def test_principal_axes_are_exact_and_signed():
+    train = tissue(n_train=600)[3]
+    for log in (True, False):
+        data = cp10k(train)
+        data = np.log1p(data) if log else data
+        axes = populations.principal_axes(populations.Moments.of(sparse.csr_array(train), log))
+        expected = np.linalg.svd(data - data.mean(axis=0), full_matrices=False)[2][:50].T
+        np.testing.assert_allclose(np.abs((axes * expected).sum(axis=0)), 1, rtol=1e-6)
+        assert (axes[np.abs(axes).argmax(axis=0), np.arange(50)] > 0).all()
+
+
+def test_blocks_do_not_change_the_result(monkeypatch):
+    control, target, predicted, train, _ = tissue()
+    whole = score(control, target, predicted, train=train)
+    monkeypatch.setattr(populations, "_VALUES_PER_BLOCK", 13 * N_GENES)
+    assert score(sparse.csr_array(control), target, predicted, train=train) == pytest.approx(whole)

@@ -1,0 +1,87 @@
+"""Donor rules: who may stand around a focal cell after the edge perturbation."""
+
+import numpy as np
+import pytest
+
+from slides import small_slide
+from tissue_counterfactuals.errors import InputError
+from tissue_counterfactuals.graph import neighborhood_features, slide_graph
+from tissue_counterfactuals.question.donors import DONOR_RULES, edge_perturbation
+from tissue_counterfactuals.question.folds import Fold, cells_of, split_cells
+from tissue_counterfactuals.slide import log_normalize
+
+
+@pytest.fixture(scope="module")
+def scene():
+    slide = small_slide(n_cells=800)
+    fold = Fold("A", "left", ("right",))
+    return slide, slide_graph(slide, max_neighbors=30), split_cells(slide, fold)
+
+
+def moved(scene, rule, **options):
+    slide, graph, split = scene
+    focal = cells_of(slide, "A", "left")
+    return edge_perturbation(slide, graph, split, "A", "right", focal, rule, **options)
+
+
+def test_published_donors_are_the_other_neighbours_of_held_out_cells(scene):
+    slide, graph, _ = scene
+    neighbors = np.unique(graph[cells_of(slide, "A", "right")].indices)
+    obs = slide.obs.iloc[neighbors]
+    everywhere = neighbors[(obs["cell_type"] != "A").to_numpy()]
+    here = everywhere[(slide.obs["domain"].iloc[everywhere] == "right").to_numpy()]
+    as_run = moved(scene, "published", restrict_to_domain=False).donors
+    corrected = moved(scene, "published", restrict_to_domain=True).donors
+    assert set(np.unique(as_run)) == set(everywhere)
+    assert set(np.unique(corrected)) == set(here)
+    assert len(here) < len(everywhere)
+
+
+def test_any_type_takes_training_cells_of_the_target_domain(scene):
+    slide, _, split = scene
+    donors = np.unique(moved(scene, "any_type").donors)
+    expected = np.flatnonzero((slide.obs["domain"] == "right").to_numpy() & ~split.held_out)
+    assert set(donors) == set(expected)
+
+
+def test_matched_donors_follow_the_composition_around_the_held_out_cells(scene):
+    slide, graph, _ = scene
+    donors = moved(scene, "matched", n_donors=100).donors
+    types = slide.obs["cell_type"].to_numpy()
+    around = graph[cells_of(slide, "A", "right")]
+    share = {t: float(around[:, types == t].sum() / around.sum()) for t in "ABC"}
+    found = {t: float((types[donors] == t).mean()) for t in "ABC"}
+    assert found == pytest.approx(share, abs=0.02)
+    assert found["A"] > 0.2
+
+
+@pytest.mark.parametrize("rule", DONOR_RULES)
+def test_held_out_cells_are_never_donors_and_seeds_decide(scene, rule):
+    _, _, split = scene
+    first, same, other = (moved(scene, rule, seed=s).donors for s in (0, 0, 1))
+    assert not split.held_out[first].any()
+    assert np.array_equal(first, same)
+    assert not np.array_equal(first, other)
+
+
+@pytest.mark.parametrize("rule", ["published", "any_type"])
+def test_donors_of_a_cell_are_different_cells(scene, rule):
+    donors = moved(scene, rule).donors
+    assert donors.shape == (len(cells_of(scene[0], "A", "left")), 50)
+    assert all(len(set(row)) == 50 for row in donors)
+
+
+def test_new_features_are_the_plain_mean_of_the_donors(scene):
+    slide = scene[0]
+    perturbation = moved(scene, "published")
+    expression = log_normalize(slide.X)
+    features = neighborhood_features(perturbation.graph(slide.n_obs), expression)
+    expected = np.stack([expression.toarray()[row].mean(axis=0) for row in perturbation.donors])
+    assert np.allclose(features, expected, atol=1e-6)
+
+
+def test_too_few_donors_and_unknown_rules_are_refused(scene):
+    with pytest.raises(InputError, match=r"donor rule 'published' finds \d+ donors, and 5000"):
+        moved(scene, "published", n_donors=5000)
+    with pytest.raises(InputError, match="donor_rules holds 'nearest'"):
+        moved(scene, "nearest")

@@ -1,0 +1,147 @@
+"""Figure 4 of Celcomen and the figure of its null: what they say, from tables made by hand."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tissue_counterfactuals.errors import InputError
+from tissue_counterfactuals.experiments.celcomen_perturbmap import CONTROLS, summarize
+from tissue_counterfactuals.results.figures import figure_celcomen_4, figure_celcomen_4_null
+
+RHO = {"as_run": {"A": 0.35, "B": 0.3}, "corrected": {"A": 0.1, "B": 0.6}}
+
+
+def manifest(protocol):
+    return {
+        "label": "Lesions",
+        "kind": "stand-in",
+        "n_cells": 40,
+        "protocol": protocol,
+        "seeds": [0],
+        "commit": "abc",
+        "config_hash": "123",
+        "settings": {"knockouts": ["A", "B"]},
+    }
+
+
+def correlations(protocol):
+    """Controls stand at 0, but minus the mean expression beats what is observed as run, and random genes A corrected."""
+    rng = np.random.default_rng(0)
+    rows = []
+    predictors = ["generation"] if protocol == "as_run" else ["field", "generation"]
+    for knockout, rho in RHO[protocol].items():
+        for predictor in predictors:
+            for lesion in (1, 2, 3):
+                key = {
+                    "dataset": "d", "kind": "stand-in", "protocol": protocol, "seed": 0, "knockout": knockout,
+                    "section": "KP_1", "lesion": lesion, "label": "KP_1-1", "predictor": predictor,
+                }  # fmt: skip
+                values = {"observed": [rho + 0.01 * lesion]} | {c: rng.normal(0, 0.02, 20) for c in CONTROLS}  # fmt: skip
+                values["minus_baseline"] = [0.45 if protocol == "as_run" else 0.0]
+                if protocol == "corrected" and knockout == "A":
+                    values["random_gene"] = np.linspace(-0.3, 0.3, 20)
+                for control, numbers in values.items():
+                    for draw, value in enumerate(numbers):
+                        numbers_of = {"rho": value, "p_value": 0.01, "partial_rho": value}
+                        collapsed = int(protocol == "as_run" and lesion == 1)
+                        rows.append(key | numbers_of | {"control": control, "draw": draw, "n_knocked_out_collapsed": collapsed})  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def genes(protocol):
+    rng = np.random.default_rng(0)
+    parts = []
+    for knockout in "AB":
+        for lesion in (1, 2, 3):
+            values = rng.random((50, 2))
+            parts.append(pd.DataFrame(values, columns=["predicted_scaled", "observed"]))
+            parts[-1][["knockout", "lesion"]] = knockout, lesion
+            parts[-1]["predictor"] = "generation" if protocol == "as_run" else "field"
+    return pd.concat(parts)
+
+
+def spots():
+    labels = ["KP_1-1", "Tgfbr2_1", "Zap70_1", "periphery", "normal"] * 8
+    table = pd.DataFrame({"label": labels, "section": "KP_1", "lesion": [1, 0, 0, 0, 0] * 8})
+    table["x_um"], table["y_um"] = np.arange(40) % 8 * 100.0, np.arange(40) // 8 * 86.6
+    return pd.concat([table.assign(knockout=k) for k in "AB"])
+
+
+def words(figure):
+    def of(part):
+        found = [t.get_text() for t in part.findobj(lambda a: hasattr(a, "get_text"))]
+        return " ".join(found)
+
+    return of(figure)
+
+
+@pytest.mark.parametrize("protocol", ["as_run", "corrected"])
+def test_figure_4_says_what_it_shows(protocol):
+    figure = figure_celcomen_4.compose(correlations(protocol), genes(protocol), spots(), manifest(protocol))  # fmt: skip
+    text = words(figure)
+    assert f"Lesions [stand-in] · protocol: {protocol}" in text
+    assert ("exact counterfactual" in text) == (protocol == "corrected")
+    assert "lost Zap70" in text
+    assert "wild type (KP)" in text
+    assert f"ρ {RHO[protocol]['A'] + 0.01:.2f}" in text
+    assert "commit abc" in text
+    if protocol == "as_run":
+        assert "KP_1 · 1 †" in text
+        assert "KP_1 · 2 †" not in text
+        assert "(2 of 6 predictions)" in text
+    else:
+        assert "No knocked-out spot lost all its expression." in text
+
+
+def null_tables():
+    rows, turns = [], []
+    for seed in range(3):
+        for protocol in ("as_run", "corrected"):
+            own = correlations(protocol)
+            own = own[
+                (own["knockout"] == "A") & own["control"].isin(["observed", "minus_baseline"])
+            ]
+            rows.append(own.assign(dataset="null_8000", seed=seed))
+        for path in ("alone", "sequence"):
+            for turn, switch in enumerate(["as_run", "experimental_scale", "field"]):
+                turns.append({"depth": 8000, "seed": seed, "path": path, "turn": turn, "switch": switch, "rho": 0.1, "partial_rho": 0.0, "collapsed_share": 0.5})  # fmt: skip
+    return pd.concat(rows), pd.DataFrame(turns)
+
+
+def test_the_figure_of_the_null_answers_its_question():
+    joined = pd.concat([correlations("as_run"), correlations("corrected")])
+    null, turns = null_tables()
+    figure = figure_celcomen_4_null.compose(
+        joined, summarize(joined), [manifest("as_run"), manifest("corrected")], null, turns
+    )
+    text = words(figure)
+    assert "as_run: A ρ 0.37 does not survive: as good is minus mean expression" in text
+    assert "corrected: A ρ 0.12 does not survive: as good is random gene" in text
+    assert "corrected: B ρ 0.62 survives all controls" in text
+    assert "published range over lesions, 0.28 to 0.47" in text
+    assert "[simulated]" in text
+    assert "3/3 > 0" in text
+    assert "+ experimental scale" in text
+
+
+def test_a_verdict_fits_its_line():
+    rows = pd.DataFrame({"knockout": "A", "control": list(CONTROLS), "median": 0.2, "null_median": 0.3, "null_high": 0.4})  # fmt: skip
+    verdict = figure_celcomen_4_null.verdict
+    assert verdict(rows, ["A"]) == ["A ρ 0.20 does not survive: as good are 6 of 6 controls"]
+    assert "no agreement" in verdict(rows.assign(median=-0.2), ["A"])[0]
+    # Where nothing was drawn or predicted, 0 stands against the observed median.
+    silent = rows.assign(null_median=np.nan, null_high=np.nan)
+    assert verdict(silent, ["A"]) == ["A ρ 0.20 survives all controls"]
+
+
+def test_one_protocol_is_enough():
+    own = correlations("corrected")
+    null, turns = null_tables()
+    figure = figure_celcomen_4_null.compose(own, summarize(own), [manifest("corrected")], null, turns)  # fmt: skip
+    assert "survives all controls" in words(figure)
+
+
+def test_a_table_of_another_make_is_refused(tmp_path):
+    correlations("as_run").drop(columns="rho").to_csv(tmp_path / "c.tsv", sep="\t")
+    with pytest.raises(InputError, match=r"c\.tsv: column 'rho' is missing; run the experiment"):
+        figure_celcomen_4.read_table(tmp_path / "c.tsv", ("protocol", "rho"))

@@ -1,0 +1,157 @@
+"""Tests of the slide map."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from drawings import PROVENANCE, panel, png_size, texts
+from tissue_counterfactuals.errors import InputError
+from tissue_counterfactuals.results.figures import figure_cellina_2, style
+
+
+def slide_cells(n=1200, n_samples=2, seed=0):
+    """Samples of 1000 x 600 micrometres whose coordinates coincide; left half normal, right half tumour."""
+    rng = np.random.default_rng(seed)
+    xy = rng.uniform(0, 1, (n, 2)) * [1000, 600]
+    return pd.DataFrame(
+        {
+            "x_um": xy[:, 0],
+            "y_um": xy[:, 1],
+            "cell_type": pd.Categorical(rng.choice(["B cell", "Fibroblast", "T cell"], n)),
+            "domain": pd.Categorical(np.where(xy[:, 0] < 500, "normal", "tumour")),
+            "sample": pd.Categorical([f"sample_{i % n_samples}" for i in range(n)]),
+        }
+    )
+
+
+def map_arguments(cells):
+    held_out = ((cells["cell_type"] == "T cell") & (cells["domain"] == "tumour")).to_numpy()
+    control = ((cells["cell_type"] == "T cell") & (cells["domain"] == "normal")).to_numpy()
+    focal = int(np.flatnonzero(control)[0])
+    xy = cells[["x_um", "y_um"]].to_numpy()
+    near = np.linalg.norm(xy - xy[focal], axis=1) < 100
+    near &= (cells["sample"] == cells["sample"].iloc[focal]).to_numpy() & ~held_out
+    near[focal] = False
+    donors = np.flatnonzero((cells["domain"] == "tumour") & ~held_out)[:50]
+    return held_out, focal, np.flatnonzero(near), donors
+
+
+@pytest.fixture(scope="module")
+def slide_map():
+    cells = slide_cells()
+    arguments = map_arguments(cells)
+    return cells, arguments, figure_cellina_2.compose(cells, *arguments, "demo [simulated]", PROVENANCE)  # fmt: skip
+
+
+@pytest.mark.parametrize("n_samples", [1, 2, 3, 4, 7])
+def test_samples_stand_side_by_side_without_overlap(n_samples):
+    cells = slide_cells(n_samples=n_samples)
+    layout = figure_cellina_2.arrange(cells)
+    boxes = list(layout.boxes.values())
+    assert len(boxes) == n_samples
+    for i, (x, y, width, height) in enumerate(boxes):
+        assert x >= 0
+        assert y >= 0
+        assert x + width <= layout.width * (1 + 1e-9)
+        assert y + height <= layout.height * (1 + 1e-9)
+        for u, v, other_width, other_height in boxes[i + 1 :]:
+            assert x + width < u or u + other_width < x or y + height < v or v + other_height < y
+    # Within a sample nothing moves against anything else.
+    xy = cells[["x_um", "y_um"]].to_numpy()
+    for _, rows in cells.groupby("sample", observed=True).indices.items():
+        shift = layout.xy[rows] - xy[rows]
+        assert np.ptp(shift, axis=0) == pytest.approx([0, 0], abs=1e-9)
+
+
+def test_map_draws_every_cell_in_the_colour_of_its_type(slide_map):
+    cells, _, figure = slide_map
+    colors = style.category_colors(cells["cell_type"])
+    drawn = dict.fromkeys(colors.values(), 0)
+    for line in panel(figure, "Cell types").lines:
+        if line.get_rasterized():
+            drawn[line.get_color()] += len(line.get_xdata())
+    sizes = cells["cell_type"].value_counts()
+    assert drawn == {colors[name]: sizes[name] for name in colors}
+
+
+def test_map_marks_held_out_and_control_cells(slide_map):
+    cells, (held_out, *_), figure = slide_map
+    layout = figure_cellina_2.arrange(cells)
+    found = np.concatenate(
+        [
+            line.get_xydata()
+            for line in panel(figure, "Held-out cells").lines
+            if line.get_color() == figure_cellina_2.HELD_OUT_COLOR
+        ]
+    )
+    expected = layout.xy[held_out]
+    assert np.allclose(np.sort(found, axis=0), np.sort(expected, axis=0))
+    n_control = ((cells["cell_type"] == "T cell") & (cells["domain"] == "normal")).sum()
+    assert f"held out: T cell in tumour ({held_out.sum():,})" in texts(figure)
+    assert f"control: T cell in normal ({n_control:,})" in texts(figure)
+
+
+def test_map_joins_the_focal_cell_to_old_and_new_neighbours(slide_map):
+    cells, (_, focal, old, new), figure = slide_map
+    layout = figure_cellina_2.arrange(cells)
+    for title, members in (("New neighbours", new), ("Old neighbours", old)):
+        (edges,) = [c for c in panel(figure, title).collections if hasattr(c, "get_segments") and len(c.get_segments())]  # fmt: skip
+        segments = np.array(edges.get_segments())
+        assert np.allclose(segments[:, 0], layout.xy[focal])
+        assert np.allclose(segments[:, 1], layout.xy[members])
+    assert {f"old neighbours ({len(old)})", f"donors ({len(new)})"} <= set(texts(figure))
+
+
+def test_map_shows_the_composition_of_both_neighbourhoods(slide_map):
+    cells, (_, _, old, new), figure = slide_map
+    axes = panel(figure, "Who the neighbours are")
+    for y, members in ((0, new), (1, old)):
+        shares = cells["cell_type"].iloc[members].value_counts(normalize=True)
+        for name, share in shares.items():
+            (bar,) = [b for b in axes.patches if b.get_gid() == name and round(b.get_y() + b.get_height() / 2) == y]  # fmt: skip
+            assert bar.get_width() == pytest.approx(share)
+
+
+def test_map_has_scale_bars_samples_and_provenance(slide_map):
+    _, _, figure = slide_map
+    written = texts(figure)
+    assert written.count("sample_1") == 4
+    assert "200 µm" in written
+    assert {"demo [simulated]", PROVENANCE} <= set(written)
+    for axes in figure.axes[:4]:
+        assert axes.get_aspect() == 1
+
+
+@pytest.mark.parametrize(
+    ("width", "length"), [(1000, 200), (4000, 1000), (790, 100), (80, 20), (20_000, 5000)]
+)
+def test_scale_bar_is_round_and_at_most_a_quarter(width, length):
+    assert figure_cellina_2.scale_bar_length(width) == pytest.approx(length)
+
+
+def test_map_of_an_isolated_cell_is_drawn(tmp_path):
+    cells = slide_cells(n_samples=1)
+    held_out, focal, _, donors = map_arguments(cells)
+    nobody = np.array([], dtype=np.int64)
+    figure_cellina_2.draw(cells, held_out, focal, nobody, donors, "t [real]", PROVENANCE, tmp_path / "m.png")  # fmt: skip
+    width, height = png_size(tmp_path / "m.png")
+    assert width == 1950
+    assert height > 700
+
+
+def test_map_of_many_cells_has_the_same_bytes_twice(tmp_path):
+    cells = slide_cells(n=60_000, n_samples=3)
+    for name in "ab":
+        figure_cellina_2.draw(cells, *map_arguments(cells), "t [real]", PROVENANCE, tmp_path / f"{name}.png")  # fmt: skip
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
+def test_map_refuses_what_does_not_fit_together():
+    cells = slide_cells()
+    held_out, focal, old, new = map_arguments(cells)
+    with pytest.raises(InputError, match="column 'domain' is missing"):
+        figure_cellina_2.compose(cells.drop(columns="domain"), held_out, focal, old, new, "", "")
+    with pytest.raises(InputError, match="held_out has 10 values for 1200 cells"):
+        figure_cellina_2.compose(cells, held_out[:10], focal, old, new, "", "")
+    with pytest.raises(InputError, match="new_neighbors holds the index 1200"):
+        figure_cellina_2.compose(cells, held_out, focal, old, np.array([1200]), "", "")

@@ -1,0 +1,254 @@
+"""Tests of the bar figure, the learning curves and the common style: what figures say, not how they look."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.colors import to_hex
+from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
+
+from drawings import PROVENANCE, panel, png_size, texts
+from synthetic_scores import CELL_TYPES, SEEDS, SLIDES, synthetic_scores
+from tissue_counterfactuals.errors import InputError
+from tissue_counterfactuals.methods import METHODS
+from tissue_counterfactuals.metrics import METRICS
+from tissue_counterfactuals.results.figures import figure_cellina_a2, learning_curves, style
+
+CHOICE = ("demo", "tumour", "corrected")
+
+
+@pytest.fixture(scope="module")
+def scores():
+    return synthetic_scores()
+
+
+@pytest.fixture(scope="module")
+def bars(scores):
+    return figure_cellina_a2.compose(scores, *CHOICE, PROVENANCE)
+
+
+def bar_patches(axes, gid):
+    return [p for p in axes.patches if isinstance(p, Rectangle) and p.get_gid() == gid]
+
+
+@pytest.mark.parametrize("metric", figure_cellina_a2.METRICS)
+def test_bar_heights_are_the_means_over_slides_and_seeds(scores, bars, metric):
+    axes = panel(bars, style.metric_label(metric))
+    for method, variant in (("cellina", "published"), ("cellina", "no_intervention"), ("mean_shift", "-")):  # fmt: skip
+        drawn = bar_patches(axes, f"{method}:{variant}")
+        chosen = scores.query("method == @method and variant == @variant and metric == @metric")
+        means = chosen.groupby("cell_type")["value"].mean()
+        assert [b.get_height() for b in drawn] == pytest.approx([means[t] for t in CELL_TYPES])
+
+
+def test_whiskers_are_standard_errors(scores, bars):
+    axes = panel(bars, "Pearson")
+    n = len(SLIDES) * len(SEEDS)
+    chosen = scores.query("method == 'cellina' and variant == 'published' and metric == 'pearson'")
+    values = chosen.groupby("cell_type")["value"]
+    expected = {round(m, 9): s / math.sqrt(n) for m, s in zip(values.mean(), values.std(), strict=True)}  # fmt: skip
+    found = 0
+    for container in axes.containers:
+        if not hasattr(container, "has_yerr"):
+            continue
+        (segments,) = container.lines[2]
+        (_, low), (_, high) = segments.get_segments()[0]
+        middle = round((low + high) / 2, 9)
+        if middle in expected:
+            found += 1
+            assert (high - low) / 2 == pytest.approx(expected[middle])
+    assert found == len(CELL_TYPES)
+
+
+def test_twins_are_hatched_beside_their_counterfactual(bars):
+    axes = panel(bars, "Pearson")
+    own = bar_patches(axes, "cellina:published")
+    twins = bar_patches(axes, "cellina:no_intervention")
+    assert len(twins) == len(CELL_TYPES)
+    for bar, twin in zip(own, twins, strict=True):
+        assert twin.get_hatch()
+        assert not bar.get_hatch()
+        assert to_hex(twin.get_edgecolor()) == to_hex(bar.get_facecolor())
+        assert 0 < twin.get_x() - bar.get_x() < 2 * bar.get_width()
+
+
+def test_controls_are_grey_and_models_are_not(bars):
+    def is_grey(bar):
+        red, green, blue, _ = bar.get_facecolor()
+        return red == green == blue
+
+    axes = panel(bars, "E-distance")
+    for gid in ("no_change:-", "mean_shift:-", "mean_shift_by_type:-", "target_mean:-"):
+        assert is_grey(bar_patches(axes, gid)[0])
+    assert not is_grey(bar_patches(axes, "cellina:published")[0])
+
+
+def test_failed_and_undefined_are_words_where_a_bar_would_stand(bars):
+    for title in ("Pearson", "RMSE LFC"):
+        words = [t.get_text() for t in panel(bars, title).texts]
+        # scGen failed for every type; the ablated model in part of one type, twin included.
+        assert words.count("failed") == len(CELL_TYPES)
+        assert words.count("†") == 2
+        assert words.count("undefined") == (len(CELL_TYPES) if title == "Pearson" else 0)
+    assert "scGen (failed)" in texts(bars)
+
+
+def test_ceiling_and_truth_are_drawn_for_every_type(scores, bars):
+    axes = panel(bars, "Spearman")
+    for i, cell_type in enumerate(CELL_TYPES):
+        chosen = scores.query("cell_type == @cell_type and metric == 'spearman'")
+        (line,) = [c for c in axes.collections if c.get_gid() == f"ceiling:{cell_type}"]
+        segment = line.get_segments()[0]
+        assert segment[0, 1] == pytest.approx(chosen.query("method == 'ceiling'")["value"].mean())
+        assert segment[0, 0] < i < segment[1, 0]
+        (mark,) = [c for c in axes.lines if c.get_gid() == f"truth:{cell_type}"]
+        truth = chosen.query("method == 'truth' and variant == 'published'")["value"].mean()
+        assert mark.get_ydata()[0] == pytest.approx(truth)
+
+
+def test_figure_names_types_methods_directions_kind_and_provenance(bars):
+    written = texts(bars)
+    for metric in figure_cellina_a2.METRICS:
+        arrow = "↑" if METRICS[metric].direction == "higher" else "↓"
+        assert any(t.startswith(style.metric_label(metric)[:5]) and t.endswith(arrow) for t in written)  # fmt: skip
+    for label in ("Cellina", "Cellina, no intervention (twin)", "Mean shift by type", "Ceiling (split half)", "Target mean (sees the answer)"):  # fmt: skip
+        assert label in written
+    assert any("[simulated]" in t and "corrected" in t for t in written)
+    assert PROVENANCE in written
+    for axes in bars.axes:
+        assert [t.get_text() for t in axes.get_xticklabels()] == list(CELL_TYPES)
+
+
+def test_real_data_have_no_truth_and_say_so(scores, tmp_path):
+    real = scores[~scores["method"].str.startswith("truth")].assign(kind="real")
+    figure = figure_cellina_a2.compose(real, *CHOICE, PROVENANCE)
+    assert not any("Truth" in t for t in texts(figure))
+    assert any("demo [real]" in t for t in texts(figure))
+
+
+def test_decades_get_a_log_scale_that_is_announced():
+    wide = synthetic_scores(protocol="as_run")
+    sums = (wide["metric"] == "rmse_counts") & (wide["cell_type"] == "B cell")
+    wide.loc[sums, "value"] *= 1e4
+    figure = figure_cellina_a2.compose(wide, "demo", "tumour", "as_run", PROVENANCE)
+    axes = panel(figure, "RMSE counts")
+    assert axes.get_yscale() == "log"
+    assert axes.get_ylabel() == "log scale"
+    assert panel(figure, "Pearson").get_yscale() == "linear"
+
+
+def test_first_rule_that_was_run_stands_in_for_the_published_one(scores):
+    figure = figure_cellina_a2.compose(
+        scores[scores["variant"] != "published"], *CHOICE, PROVENANCE
+    )
+    assert "Cellina (donors of any type)" in texts(figure)
+
+
+def test_absent_experiment_is_refused(scores):
+    with pytest.raises(InputError, match="no rows for dataset 'demo'"):
+        figure_cellina_a2.compose(scores, "demo", "tumour", "as_run", PROVENANCE)
+
+
+def test_figure_has_the_same_bytes_twice(scores, tmp_path):
+    few = scores[scores["cell_type"].isin(CELL_TYPES[:2])]
+    for name in ("a.png", "b.png", "a.svg", "b.svg"):
+        figure_cellina_a2.draw(few, *CHOICE, PROVENANCE, tmp_path / name)
+    for suffix in ("png", "svg"):
+        first, second = (tmp_path / f"{n}.{suffix}" for n in "ab")
+        assert first.read_bytes() == second.read_bytes()
+    assert png_size(tmp_path / "a.png") == (1800, 1440)
+    svg = (tmp_path / "a.svg").read_text()
+    assert "Endothelial" in svg
+    assert "dc:date" not in svg
+
+
+def history(n_epochs=40, absent=np.nan):
+    frames = []
+    epoch = np.arange(n_epochs)
+    for method in ("cellina", "cellina_ablated"):
+        for slide in SLIDES:
+            for cell_type in CELL_TYPES[:3]:
+                validation = 200 + 50 * np.exp(-epoch / 5) + 0.01 * (epoch - 30) ** 2
+                heads = 1.5 * np.exp(-epoch / 9) if method == "cellina" else absent
+                keys = {"method": method, "protocol": "corrected", "slide": slide}
+                columns = {
+                    "epoch": epoch,
+                    "train_loss": validation - 3,
+                    "validation_loss": validation,
+                    "kl_z": 10 - 4 * np.exp(-epoch / 9),
+                    "kl_s": 3 - 3 * np.exp(-epoch / 9),
+                    "classifier_loss": heads,
+                    "adversary_loss": heads,
+                    "best": epoch == validation.argmin(),
+                }
+                frames.append(pd.DataFrame(keys | {"cell_type": cell_type, "seed": 0} | columns))
+    return pd.concat(frames, ignore_index=True)
+
+
+def test_learning_curves_have_a_line_per_fit_and_mark_the_epoch_kept():
+    curves = history()
+    figure = learning_curves.compose(curves, "Learning curves, demo [simulated]", PROVENANCE)
+    assert len(figure.axes) == 2 * len(learning_curves.COLUMNS)
+    # Methods in the order of display: the ablated model first.
+    loss, kl_s = figure.axes[5], figure.axes[6]
+    n_fits = len(SLIDES) * 3
+    lines = [line for line in loss.lines if len(line.get_xdata()) > 1]
+    assert len(lines) == 2 * n_fits
+    assert {line.get_linestyle() for line in lines} == {"-", "--"}
+    dots = [line for line in loss.lines if line.get_marker() == "o"]
+    assert len(dots) == n_fits
+    best = curves.query("best").iloc[0]
+    assert dots[0].get_xydata()[0] == pytest.approx([best["epoch"], best["validation_loss"]])
+    assert len([line for line in kl_s.lines if line.get_linestyle() == "-"]) == n_fits
+
+
+@pytest.mark.parametrize("absent", [np.nan, 0.0])
+def test_learning_curves_say_which_term_a_model_does_not_have(absent):
+    figure = learning_curves.compose(history(absent=absent), "t [simulated]", PROVENANCE)
+    missing = [a for a in figure.axes if any(t.get_text() == "not part of this model" for t in a.texts)]  # fmt: skip
+    assert missing == figure.axes[3:5]
+    written = texts(figure)
+    assert {"Cellina (ablated)\ncorrected", "Cellina\ncorrected", PROVENANCE} <= set(written)
+    assert {*CELL_TYPES[:3], "training", "validation", "epoch kept"} <= set(written)
+
+
+def test_learning_curves_without_any_history_say_that_all_failed(tmp_path):
+    empty = pd.DataFrame(columns=["slide", "cell_type", "method", "protocol", "seed", "epoch"])
+    figure = learning_curves.compose(empty, "t [simulated]", PROVENANCE)
+    assert any("all failed" in text for text in texts(figure))
+    learning_curves.draw(history(), "t [simulated]", PROVENANCE, tmp_path / "curves.png")
+    assert png_size(tmp_path / "curves.png")[0] == 1875
+
+
+def test_learning_curves_refuse_a_history_without_a_column():
+    with pytest.raises(InputError, match="column 'kl_s' is missing"):
+        learning_curves.compose(history().drop(columns="kl_s"), "", "")
+
+
+def test_every_method_has_a_row_and_models_have_colours_of_their_own():
+    assert set(METHODS) <= set(style.METHODS)
+    for method in METHODS.values():
+        assert (style.METHODS[method.name].group == "model") == method.learned
+    colors = [m.color for m in style.METHODS.values() if m.group == "model"]
+    assert len(set(colors)) == len(colors)
+
+
+def test_unknown_methods_are_shown_under_their_own_names_in_different_colours():
+    styles = [style.method_style(m, ["zeta", "eta", "cellina"]) for m in ("zeta", "eta")]
+    assert [s.label for s in styles] == ["zeta", "eta"]
+    assert styles[0].color != styles[1].color
+    assert style.method_order(["zeta", "ceiling", "cellina", "no_change"]) == [
+        *("no_change", "cellina", "zeta", "ceiling"),
+    ]
+
+
+def test_legend_handles_do_not_reach_into_the_footer(bars):
+    bars.canvas.draw()
+    (footer,) = [t for t in bars.texts if t.get_gid() == "provenance"]
+    legend = bars.legends[0].get_window_extent()
+    assert footer.get_window_extent().y1 <= legend.y0
+    lowest = min(axes.get_tightbbox().y0 for axes in bars.axes)
+    assert legend.y1 <= lowest
+    assert any(isinstance(handle, Line2D) for handle in bars.legends[0].legend_handles)

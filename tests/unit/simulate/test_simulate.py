@@ -1,0 +1,462 @@
+"""The simulated tissue: the truth is exact, the knobs do what they say, the default can tell methods apart."""
+
+import numpy as np
+import pytest
+from anndata import AnnData
+from scipy import sparse, stats
+from scipy.spatial import KDTree
+
+from tissue_counterfactuals.errors import InputError
+from tissue_counterfactuals.graph import slide_graph
+from tissue_counterfactuals.simulate.tissue import (
+    SimulatedTissue,
+    simulate_tissue,
+    true_counterfactual,
+    true_expression,
+)
+from tissue_counterfactuals.slide import check_slide, normalize_counts, read_slide, write_slide
+
+SMALL = {"n_cells": 1500, "n_genes": 60, "seed": 3}
+
+
+@pytest.fixture(scope="module")
+def tissue() -> SimulatedTissue:
+    return simulate_tissue(**SMALL)
+
+
+@pytest.fixture(scope="module")
+def default_tissue() -> SimulatedTissue:
+    return simulate_tissue()
+
+
+def cells_where(slide: AnnData, **labels: str) -> np.ndarray:
+    """Indices of the cells that carry all the labels."""
+    match = np.ones(slide.n_obs, dtype=bool)
+    for column, value in labels.items():
+        match &= (slide.obs[column] == value).to_numpy()
+    return np.flatnonzero(match)
+
+
+def direct_truth(slide: AnnData, cell: int, donors: list[int]) -> np.ndarray:
+    """The mechanism as its text states it, for one cell, in plain sums over what is stored."""
+    stored = slide.uns["simulation"]
+    types, domains = list(stored["types"]), list(stored["domains"])
+    t = types.index(slide.obs["cell_type"].iloc[cell])
+    d = domains.index(slide.obs["domain"].iloc[cell])
+    sent = slide.obsm["simulation_secretion"]
+    n_signals = sent.shape[1]
+    received = [np.mean([sent[v, k] for v in donors]) for k in range(n_signals)]
+    log_rate = []
+    for g in range(slide.n_vars):
+        value = slide.varm["simulation_base"][g, t] + slide.varm["simulation_direct"][g, d]
+        for k in range(n_signals):
+            occupancy = received[k] / (received[k] + stored["half_saturation"][k])
+            drive = stored["receptors"][t, k] * (occupancy - stored["resting"][k])
+            value += drive * slide.varm["simulation_programmes"][g, k]
+            value += slide.varm["simulation_ligands"][g, k] * np.log(sent[cell, k])
+        log_rate.append(value)
+    rate = np.exp(log_rate)
+    return slide.X[[cell]].sum() * rate / rate.sum()
+
+
+# Contract
+
+
+def test_slide_keeps_the_contract_and_survives_the_disk(tissue, tmp_path):
+    check_slide(tissue, "simulated")
+    write_slide(tissue, tmp_path / "slide.h5ad")
+    read = read_slide(tmp_path / "slide.h5ad")
+    focal = np.array([0, 7, 900])
+    donors = np.array([[1, 2], [3, 4], [901, 902]])
+    expected = tissue.true_counterfactual(focal, donors)
+    np.testing.assert_array_equal(true_counterfactual(read, focal, donors), expected)
+    np.testing.assert_array_equal(true_expression(read), tissue.true_expression())
+
+
+def test_size_names_and_slides_are_as_asked(tissue):
+    assert tissue.shape == (1500, 60)
+    assert list(tissue.obs["sample"].value_counts()) == [750, 750]
+    assert set(tissue.obs["cell_type"]) == {f"type_{i}" for i in range(5)}
+    assert set(tissue.obs["domain"]) == {"domain_0", "domain_1", "domain_2"}
+    assert tissue.uns["provenance"]["source"] == "simulated"
+    assert tissue.uns["provenance"]["simulation"]["seed"] == 3
+    left, right = (
+        tissue.obsm["spatial"][tissue.obs["sample"] == s, 0] for s in ("slide_0", "slide_1")
+    )
+    assert right.min() - left.max() > 900
+
+
+def test_domains_are_contiguous(default_tissue):
+    for sample in ("slide_0", "slide_1"):
+        for domain in ("domain_0", "domain_1", "domain_2"):
+            members = cells_where(default_tissue, sample=sample, domain=domain)
+            tree = KDTree(default_tissue.obsm["spatial"][members])
+            touching = tree.sparse_distance_matrix(tree, 60.0)
+            n_parts, part = sparse.csgraph.connected_components(touching)
+            assert np.bincount(part).max() >= len(members) - 2, f"{n_parts} parts"
+            assert np.ptp(default_tissue.obsm["spatial"][members, 0]) > 300
+
+
+# Truth
+
+
+def test_truth_follows_the_stated_mechanism(tissue):
+    rng = np.random.default_rng(0)
+    focal = rng.choice(tissue.n_obs, 6, replace=False)
+    donors = rng.integers(tissue.n_obs, size=(6, 9))
+    truth = tissue.true_counterfactual(focal, donors)
+    for row, cell in enumerate(focal):
+        np.testing.assert_allclose(truth[row], direct_truth(tissue, cell, donors[row]), rtol=1e-5)
+
+
+def test_counts_are_unbiased_draws_around_the_truth(default_tissue):
+    # Every cell is one draw: over all cells, and over each group of them, the errors must cancel.
+    error = default_tissue.X.toarray() - default_tissue.true_expression()
+    groups = [np.arange(default_tissue.n_obs)]
+    groups += [
+        cells_where(default_tissue, cell_type=f"type_{i}", domain="domain_1") for i in range(5)
+    ]
+    for cells in groups:
+        bias = error[cells].mean(axis=0) / (error[cells].std(axis=0) / np.sqrt(len(cells)))
+        assert np.abs(bias).max() < 4.5
+        assert bias.std() == pytest.approx(1, abs=0.15)
+
+
+def test_counts_scatter_as_a_negative_binomial():
+    # With equal libraries the mean of every count is known: library x share.
+    slide = simulate_tissue(n_cells=3000, n_genes=40, seed=1, library_noise=0.0, library_size=400.0)
+    share = slide.true_expression().astype(np.float64)
+    mean = 400 * share / share.sum(axis=1, keepdims=True)
+    overdispersion = slide.var["simulation_overdispersion"].to_numpy()
+    variance = mean + overdispersion * mean**2
+    observed = slide.X.toarray()
+    squared_error = (observed - mean) ** 2
+    assert np.median((squared_error / variance).mean(axis=0)) == pytest.approx(1, abs=0.03)
+    # Poisson noise would miss the variance that is there.
+    assert np.median((squared_error / mean).mean(axis=0)) > 1.5
+    zero = stats.nbinom.pmf(0, 1 / overdispersion, 1 / (1 + overdispersion * mean))
+    np.testing.assert_allclose((observed == 0).mean(axis=0), zero.mean(axis=0), atol=0.04)
+
+
+def test_real_neighbours_as_donors_give_the_truth_in_place(tissue):
+    cells = np.arange(0, tissue.n_obs, 50)
+    weights = slide_graph(tissue)[cells]
+    # Scaling a row changes nothing: rows are normalised.
+    scaled = sparse.csr_array(weights.multiply(np.linspace(0.5, 3, len(cells))[:, None]))
+    in_place = tissue.true_expression(cells)
+    np.testing.assert_allclose(tissue.true_counterfactual(cells, weights), in_place, rtol=1e-5)
+    np.testing.assert_allclose(tissue.true_counterfactual(cells, scaled), in_place, rtol=1e-5)
+
+
+def test_received_signal_is_the_kernel_weighted_mean_of_the_neighbours(tissue):
+    place = tissue.obsm["spatial"]
+    same_slide = (tissue.obs["sample"] == "slide_0").to_numpy()
+    for cell in (0, 100, 700):
+        squared = ((place - place[cell]) ** 2).sum(axis=1)
+        squared[~same_slide] = np.inf
+        squared[cell] = np.inf
+        nearest = np.argsort(squared)[:200]
+        weight = np.exp(-squared[nearest] / (2 * 100.0**2))
+        weight[weight <= 0.1] = 0
+        expected = weight @ tissue.obsm["simulation_secretion"][nearest] / weight.sum()
+        np.testing.assert_allclose(tissue.obsm["simulation_received"][cell], expected, rtol=1e-5)
+
+
+def test_truth_stays_exact_when_cells_and_genes_are_dropped(tissue, tmp_path):
+    cells = np.flatnonzero(np.arange(tissue.n_obs) % 3 > 0)
+    genes = np.flatnonzero(np.arange(tissue.n_vars) % 4 != 1)
+    part = tissue[cells][:, genes].copy()
+    library = part.X.sum(axis=1)
+
+    def renormalised(full):
+        kept = full[:, genes].astype(np.float64)
+        return kept / kept.sum(axis=1, keepdims=True)
+
+    expected = np.asarray(library) * renormalised(tissue.true_expression(cells))
+    np.testing.assert_allclose(true_expression(part), expected, rtol=1e-5)
+    focal, donors = np.array([4, 9]), np.array([[1, 2, 3], [50, 51, 51]])
+    full = tissue.true_counterfactual(cells[focal], cells[donors])
+    expected = np.asarray(library)[focal] * renormalised(full)
+    np.testing.assert_allclose(true_counterfactual(part, focal, donors), expected, rtol=1e-5)
+
+
+def test_donors_as_indices_equal_donors_as_weights(tissue):
+    focal, donors = np.array([3, 4]), np.array([[10, 11, 11], [12, 13, 14]])
+    weights = np.zeros((2, tissue.n_obs))
+    weights[0, [10, 11]] = 2, 4
+    weights[1, [12, 13, 14]] = 5
+    np.testing.assert_allclose(
+        tissue.true_counterfactual(focal, donors),
+        tissue.true_counterfactual(focal, sparse.csr_matrix(weights)),
+        rtol=1e-6,
+    )
+
+
+def test_without_donors_a_cell_receives_nothing(tissue):
+    alone = tissue.true_counterfactual(np.array([5]), sparse.csr_array((1, tissue.n_obs)))
+    no_column = tissue.true_counterfactual(np.array([5]), np.empty((1, 0), dtype=int))
+    np.testing.assert_array_equal(alone, no_column)
+    assert np.isfinite(alone).all()
+    assert not np.allclose(alone, tissue.true_expression(np.array([5])))
+
+
+# Seeds
+
+
+def test_same_seed_same_bytes_whatever_the_threads(tissue):
+    again = simulate_tissue(**SMALL, n_threads=1)
+    threaded = simulate_tissue(**SMALL, n_threads=3)
+    for other in (again, threaded):
+        assert (tissue.X != other.X).nnz == 0
+        assert tissue.X.data.tobytes() == other.X.data.tobytes()
+        assert tissue.obs.equals(other.obs)
+        for key in tissue.obsm:
+            np.testing.assert_array_equal(tissue.obsm[key], other.obsm[key])
+
+
+def test_other_seed_gives_another_tissue_and_slides_differ(tissue):
+    other = simulate_tissue(**(SMALL | {"seed": 4}))
+    assert not np.array_equal(tissue.varm["simulation_base"], other.varm["simulation_base"])
+    assert not np.array_equal(tissue.obsm["spatial"], other.obsm["spatial"])
+    sent = tissue.obsm["simulation_secretion"]
+    assert not np.array_equal(sent[:750], sent[750:])
+
+
+def test_mechanism_does_not_depend_on_the_number_of_cells(tissue):
+    larger = simulate_tissue(**(SMALL | {"n_cells": 1800, "n_slides": 3}))
+    np.testing.assert_array_equal(
+        tissue.varm["simulation_programmes"], larger.varm["simulation_programmes"]
+    )
+    np.testing.assert_array_equal(
+        tissue.uns["simulation"]["receptors"], larger.uns["simulation"]["receptors"]
+    )
+
+
+# Knobs
+
+
+def test_without_effect_donors_do_not_matter():
+    slide = simulate_tissue(**SMALL, effect_size=0.0)
+    focal = np.arange(20)
+    donors = np.random.default_rng(0).integers(slide.n_obs, size=(20, 5))
+    np.testing.assert_allclose(
+        slide.true_counterfactual(focal, donors), slide.true_expression(focal), rtol=1e-6
+    )
+
+
+def test_effect_size_is_the_change_between_mean_neighbourhoods():
+    slide = simulate_tissue(**SMALL, effect_size=0.9)
+    stored, programmes = slide.uns["simulation"], slide.varm["simulation_programmes"]
+    received = np.einsum("dt,tdl->dl", stored["composition"], stored["levels"])
+    occupancy = received / (received + stored["half_saturation"])
+    responding = np.abs(programmes).sum(axis=1) > 0
+    for receptors in stored["receptors"]:
+        response = (occupancy * receptors) @ programmes[responding].T
+        pairs = [response[a] - response[b] for a, b in ((0, 1), (0, 2), (1, 2))]
+        assert np.sqrt(np.mean(np.square(pairs))) == pytest.approx(0.9)
+
+
+@pytest.mark.parametrize("fraction", [0.0, 0.1, 0.5])
+def test_responding_fraction_is_the_share_of_genes_that_respond(fraction):
+    slide = simulate_tissue(**SMALL, responding_fraction=fraction)
+    responding = np.abs(slide.varm["simulation_programmes"]).sum(axis=1) > 0
+    assert responding.sum() == round(fraction * 60)
+    # In relative terms, genes that do not respond all change alike, by the share that the others leave them.
+    focal = np.array([0])
+    moved = slide.true_counterfactual(focal, cells_where(slide, domain="domain_2")[None, :30])
+    ratio = (moved / slide.true_expression(focal))[0, ~responding]
+    np.testing.assert_allclose(ratio, ratio[0], rtol=1e-4)
+
+
+def test_domain_effect_changes_cells_and_no_neighbour_carries_it():
+    plain, confounded = (simulate_tissue(**SMALL, domain_effect=e) for e in (0.0, 0.7))
+    np.testing.assert_array_equal(
+        plain.obsm["simulation_received"], confounded.obsm["simulation_received"]
+    )
+    share = [t / t.sum(axis=1, keepdims=True) for t in (plain.true_expression(), confounded.true_expression())]  # fmt: skip
+    change = np.log(share[1] / share[0])
+    change -= change.mean(axis=1, keepdims=True)
+    # The change is one profile per domain, the same in all cells of it, whatever stands around them ...
+    for domain in ("domain_0", "domain_1", "domain_2"):
+        here = change[cells_where(plain, domain=domain)]
+        assert np.abs(here - here[0]).max() < 1e-3
+        assert here[0].std() == pytest.approx(0.7, rel=0.3)
+    first = [cells_where(plain, domain=d)[0] for d in ("domain_0", "domain_1", "domain_2")]
+    assert np.abs(np.corrcoef(change[first])[np.triu_indices(3, 1)]).max() < 0.5
+    # ... so donors from elsewhere do not bring it.
+    focal = cells_where(plain, domain="domain_0")[:10]
+    donors = np.tile(cells_where(plain, domain="domain_1")[:30], (10, 1))
+    moved = [s.true_counterfactual(focal, donors) for s in (plain, confounded)]
+    moved_change = np.log(moved[1] / moved[0])
+    moved_change -= moved_change.mean(axis=1, keepdims=True)
+    np.testing.assert_allclose(moved_change, change[focal], atol=2e-3)
+
+
+def test_library_and_overdispersion_knobs():
+    slide = simulate_tissue(**SMALL, library_size=150.0, library_noise=0.6, overdispersion=0.0)
+    library = np.asarray(slide.X.sum(axis=1)).ravel()
+    assert np.median(library) == pytest.approx(150, rel=0.1)
+    assert np.log(library).std() == pytest.approx(0.6, rel=0.15)
+    assert not slide.var["simulation_overdispersion"].any()
+    # Given its library a cell's Poisson counts are multinomial: the scatter around the truth has variance ~ mean.
+    truth = slide.true_expression()
+    ratio = ((slide.X.toarray() - truth) ** 2).sum(axis=0) / truth.sum(axis=0)
+    assert np.median(ratio) == pytest.approx(1, abs=0.1)
+
+
+def test_secretion_shows_in_the_ligand_genes(default_tissue):
+    log_sent = np.log(default_tissue.obsm["simulation_secretion"])
+    expression = np.log1p(normalize_counts(default_tissue.X).toarray())
+    for signal in range(log_sent.shape[1]):
+        genes = default_tissue.varm["simulation_ligands"][:, signal] == 1
+        assert genes.sum() == 2
+        seen = expression[:, genes].mean(axis=1)
+        assert stats.spearmanr(seen, log_sent[:, signal]).statistic > 0.5
+
+
+# What the default is for
+
+
+def log_fold_change(group: np.ndarray, control: np.ndarray) -> np.ndarray:
+    """Natural log, pseudocount 1, of means of counts per 10,000: group against control."""
+    cp10k = [x / x.sum(axis=1, keepdims=True) * 1e4 for x in (group, control)]
+    return np.log1p(cp10k[0].mean(axis=0)) - np.log1p(cp10k[1].mean(axis=0))
+
+
+def score(target, predicted, control) -> float:
+    observed = log_fold_change(target, control)
+    top = np.argsort(-np.abs(observed))[:50]
+    return np.corrcoef(observed[top], log_fold_change(predicted, control)[top])[0, 1]
+
+
+@pytest.fixture(scope="module")
+def default_scores(default_tissue) -> dict[str, list[float]]:
+    """Pearson over the 50 most changed genes, domain_0 -> domain_1, for each type on each slide."""
+    rng = np.random.default_rng(0)
+    slide, counts = default_tissue, default_tissue.X.toarray()
+    scores = {
+        name: [] for name in ("ceiling", "in_place", "truth", "twin", "shift", "shift_by_type")
+    }
+    types = slide.obs["cell_type"].cat.categories
+    for sample in ("slide_0", "slide_1"):
+        in_target = cells_where(slide, sample=sample, domain="domain_1")
+        groups = {
+            t: [
+                cells_where(slide, sample=sample, domain=d, cell_type=t)
+                for d in ("domain_0", "domain_1")
+            ]
+            for t in types
+        }
+        changes = {t: log_fold_change(counts[two], counts[one]) for t, (one, two) in groups.items()}
+        for cell_type, (control, target) in groups.items():
+            assert min(len(control), len(target)) >= 100
+            seen = (counts[target], counts[control])
+            # Several halvings, so that the verdict does not hang on one of them.
+            for _ in range(5):
+                halves = rng.permutation(target)
+                first, second = halves[::2], halves[1::2]
+                scores["ceiling"].append(score(counts[first], counts[second], seen[1]))
+            donors = rng.choice(in_target, (len(control), 50))
+            others_here = np.setdiff1d(in_target, target)
+            others_elsewhere = np.setdiff1d(cells_where(slide, sample=sample), in_target)
+            factor = (counts[others_here].mean(axis=0) + 1e-8) / (counts[others_elsewhere].mean(axis=0) + 1e-8)  # fmt: skip
+            by_type = np.mean([c for t, c in changes.items() if t != cell_type], axis=0)
+            predicted = {
+                "in_place": slide.true_expression(target),
+                "truth": slide.true_counterfactual(control, donors),
+                "twin": slide.true_expression(control),
+                "shift": np.clip((seen[1] + 1) * factor - 1, 0, None),
+                "shift_by_type": np.clip((seen[1] + 1) * np.exp(by_type) - 1, 0, None),
+            }
+            for name, values in predicted.items():
+                scores[name].append(score(seen[0], values, seen[1]))
+    return scores
+
+
+def test_default_ceiling_is_high_for_every_type_on_every_slide(default_scores):
+    assert len(default_scores["ceiling"]) == 2 * 5 * 5
+    assert min(default_scores["ceiling"]) >= 0.9
+
+
+def test_default_truth_is_near_the_ceiling_and_trivial_methods_are_not(default_scores):
+    mean = {name: np.mean(values) for name, values in default_scores.items()}
+    assert mean["in_place"] > 0.98
+    assert mean["truth"] > 0.93
+    assert min(default_scores["truth"]) > 0.85
+    assert mean["shift"] < mean["truth"] - 0.25
+    assert mean["shift_by_type"] < mean["truth"] - 0.1
+    assert mean["twin"] < 0.4
+
+
+def test_types_respond_partly_alike(default_tissue):
+    stored, programmes = default_tissue.uns["simulation"], default_tissue.varm["simulation_programmes"]  # fmt: skip
+    received = np.einsum("dt,tdl->dl", stored["composition"], stored["levels"])
+    occupancy = received / (received + stored["half_saturation"])
+    response = (stored["receptors"] * (occupancy[1] - occupancy[0])) @ programmes.T
+    alike = np.corrcoef(response)[np.triu_indices(5, 1)]
+    assert 0.2 < alike.mean() < 0.8
+
+
+def test_neighbourhoods_vary_within_a_domain(default_tissue):
+    # Without variation among control cells a model could not learn a held-out type's response from them.
+    received = default_tissue.obsm["simulation_received"]
+    domain = default_tissue.obs["domain"].to_numpy()
+    means = np.array([received[domain == d].mean(axis=0) for d in np.unique(domain)])
+    within = np.mean([received[domain == d].std(axis=0) for d in np.unique(domain)], axis=0)
+    assert (within > 0.2 * np.ptp(means, axis=0)).all()
+
+
+def test_about_one_count_in_six_is_filled_at_2000_genes():
+    slide = simulate_tissue(n_cells=1000, n_genes=2000, n_slides=1)
+    assert 0.12 < slide.X.nnz / np.prod(slide.shape) < 0.20
+
+
+# Refusals
+
+
+@pytest.mark.parametrize(
+    ("knob", "message"),
+    [
+        ({"n_cells": 0}, r"simulation\.n_cells is 0: give a whole number from 1"),
+        ({"n_cells": 2.5}, r"simulation\.n_cells is 2\.5: give a whole number"),
+        ({"n_cells": 40}, r"simulation\.n_cells is 40: 2 slides of 3 domains and 5 types need at least 300"),
+        ({"n_genes": 20}, r"simulation\.n_genes is 20: 6 signals .* at least 24 genes"),
+        ({"n_domains": 1}, r"simulation\.n_domains is 1"),
+        ({"n_types": True}, r"simulation\.n_types is True: give a whole number"),
+        ({"seed": -1}, r"simulation\.seed is -1"),
+        ({"effect_size": -0.1}, r"simulation\.effect_size is -0\.1: give a number from 0 to 5"),
+        ({"responding_fraction": 1.2}, r"simulation\.responding_fraction is 1\.2: give a number from 0 to 1"),
+        ({"library_size": float("nan")}, r"simulation\.library_size is nan"),
+        ({"overdispersion": "high"}, r"simulation\.overdispersion is 'high': give a number"),
+        ({"density_per_um2": 0}, r"simulation\.density_per_um2 is 0"),
+    ],
+)  # fmt: skip
+def test_bad_knobs_are_refused(knob, message):
+    with pytest.raises(InputError, match=message):
+        simulate_tissue(**knob)
+
+
+def test_bad_questions_are_refused(tissue):
+    focal = np.array([0, 1])
+    for donors, message in [
+        (np.array([[1], [1500]]), "donors: there is no cell 1500, the slide has 1500 cells"),
+        (np.array([[1], [-1]]), "donors: there is no cell -1"),
+        (np.array([[1.0], [2.0]]), "donors: type float64"),
+        (np.array([1, 2]), r"donors: the indices have shape \(2,\), and \(2, d\) is needed"),
+        (sparse.csr_array((2, 7)), r"donors: the weights have shape \(2, 7\), and \(2, 1500\)"),
+        (-sparse.eye_array(2, 1500, format="csr"), "donors: a weight is -1.0"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            tissue.true_counterfactual(focal, donors)
+    with pytest.raises(InputError, match="focal: there is no cell 9999"):
+        tissue.true_counterfactual(np.array([9999]), np.array([[1]]))
+
+
+def test_a_slide_without_mechanism_or_with_other_labels_is_refused(tissue):
+    plain = AnnData(tissue.X, obs=tissue.obs.copy())
+    with pytest.raises(InputError, match=r"no uns\['simulation'\], so the truth is unknown"):
+        true_expression(plain)
+    renamed = tissue[:5].copy()
+    renamed.obs["cell_type"] = ["type_0", "tumour", "type_0", "type_1", "type_1"]
+    with pytest.raises(InputError, match="has cell_type 'tumour', which the simulation does not"):
+        true_expression(renamed)

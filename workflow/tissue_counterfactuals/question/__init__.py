@@ -1,0 +1,1 @@
+"""The question that a method is asked: who is held out, who trains, which cells are put where."""

@@ -1,0 +1,1 @@
+"""From tidy scores to tables, figures and their provenance."""

@@ -1,0 +1,202 @@
+"""Figure 3 of Celcomen: where genes act, and what the knock-out of a gene does to its cell and around it."""
+
+import json
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from tissue_counterfactuals.results import provenance
+from tissue_counterfactuals.results.figures import style
+
+CLASSES = {"cytoplasmic": "#029E73", "membrane": "#D55E00", "secreted": "#CC78BC"}
+GROUPS = {
+    "knocked_out": ("knocked out", "#C2185B"),
+    "neighbours_0": ("neighbours, first ring", "#FF47A6"),
+    "neighbours_1": ("neighbours, second ring", "#F593C2"),
+    "rest": ("rest", "#E3D3DB"),
+}
+STATISTICS = {
+    "entries": "all entries, as run (inter - intra)",
+    "genes": "gene means, |inter| - |intra|",
+    "genes_signed": "gene means, inter - intra",
+}
+N_TERMS = 14
+
+
+def draw_files(files: dict[str, Path], path: str | Path) -> None:
+    """Draw from the tables of the experiment to a PNG or SVG.
+
+    Args:
+        files: classes, tests, cells, trajectories, placebo, enrichment, diagnostics (TSV) and manifest (JSON).
+    """
+    record = json.loads(Path(files["manifest"]).read_text())
+    names = ("classes", "tests", "cells", "trajectories", "placebo", "enrichment", "diagnostics")
+    tables = {name: pd.read_csv(files[name], sep="\t", dtype={"term": str}) for name in names}
+    title = (
+        f"Localisation and knock-out (Celcomen Fig. 3) · {record['label']} [{record['kind']}] · protocol: "
+        f"{record['protocol']} · seed {record['seeds'][0]}"
+    )
+    style.save(compose(tables, title, provenance.footer(record, record["protocol"])), path)
+
+
+def compose(tables: dict[str, pd.DataFrame], title: str, provenance_text: str) -> Figure:
+    """The figure; panels are lettered as published (a is a drawing of the method).
+
+    Args:
+        tables: by name, see `draw_files`; the first seed is drawn.
+        title: must say what kind of data it is.
+    """
+    tables = {name: t[t["seed"] == t["seed"].min()] for name, t in tables.items()}
+    as_run = (tables["classes"].query("chosen")["statistic"] == "entries").all()
+    with style.context():
+        figure = style.new_figure(12, 11)
+        figure.suptitle(title, x=0.012, ha="left", weight="bold", size=10, parse_math=False)
+        bottom = style.footer(figure, provenance_text)
+        figure.set_layout_engine("constrained", rect=(0, bottom, 1, 1 - bottom))
+        top, middle, low = figure.subfigures(3, 1, height_ratios=(1.15, 0.85, 1.35))
+        grid = top.subplots(1, 3, width_ratios=(1.45, 1.2, 1))
+        _localization(grid[0], tables["classes"], tables["tests"])
+        _map(grid[1], tables["cells"])
+        _placebo(grid[2], tables["placebo"])
+        _trajectories(middle, tables["trajectories"], tables["diagnostics"], as_run)
+        _enrichment(low.subplots(1, 1), tables["enrichment"], low)
+    return figure
+
+
+def _localization(axes: Axes, classes: pd.DataFrame, tests: pd.DataFrame) -> None:
+    statistics = [s for s in STATISTICS if (classes["statistic"] == s).any()]
+    for column, statistic in enumerate(statistics):
+        own = classes[classes["statistic"] == statistic].set_index("class")
+        for offset, (name, color) in enumerate(CLASSES.items()):
+            row, x = own.loc[name], column + 0.26 * (offset - 1)
+            axes.bar(x, row["mean"], width=0.24, color=color, alpha=1 if row["chosen"] else 0.45,
+                     label=f"{name} ({row['n_genes']:.0f})" if column == 0 else None)  # fmt: skip
+            if np.isfinite(row["low"]):
+                axes.plot([x, x], [row["low"], row["high"]], color="black", linewidth=0.9)
+    axes.axhline(0, color="black", linewidth=0.5)
+    low, high = axes.get_ylim()
+    axes.set_ylim(low, high + 0.62 * (high - low))
+    for column, statistic in enumerate(statistics):
+        lines = [
+            f"{_brief(row['first'])} vs {_brief(row['second'])}: p = {row['p_value']:.2g}"
+            for _, row in tests[tests["statistic"] == statistic].iterrows()
+        ]
+        axes.text(column, high + 0.02 * (high - low), "\n".join(lines), ha="center", va="bottom", size=6)  # fmt: skip
+    if (classes["mean"] == 0).all():
+        text = "inter - intra is the same for all genes"
+        axes.text(0.5, 0.3, text, ha="center", color=style.FAILED_COLOR, transform=axes.transAxes)
+    labels = ["\n".join(textwrap.wrap(STATISTICS[s], 18)) for s in statistics]
+    axes.set_xticks(range(len(statistics)), labels, size=6.5)
+    axes.set_ylabel("inter against intra forces (z score)")
+    axes.set_title("b  where genes act (full colour: this protocol's)")
+    axes.legend(loc="upper left", fontsize=6.5, ncols=3, columnspacing=0.8, handlelength=1)
+
+
+def _brief(name: str) -> str:
+    return {"secreted": "secr.", "membrane": "memb.", "cytoplasmic": "cyto."}[name]
+
+
+def _map(axes: Axes, cells: pd.DataFrame) -> None:
+    size = float(np.clip(9000 / len(cells), 0.3, 9))
+    for name, (label, color) in reversed(GROUPS.items()):
+        own = cells[cells["group"] == name]
+        larger = 2.2 if name == "knocked_out" else 1
+        axes.scatter(own["x_um"], own["y_um"], s=size * larger, color=color, linewidths=0, rasterized=True, label=f"{label} ({len(own):,})")  # fmt: skip
+    axes.set_aspect("equal")
+    axes.set_title(f"c  knock-out of {cells['gene'].iloc[0]}", parse_math=False)
+    axes.set_xlabel("x (µm)")
+    axes.set_ylabel("y (µm)")
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2, fontsize=6, markerscale=2)
+
+
+def _placebo(axes: Axes, placebo: pd.DataFrame) -> None:
+    axes.set_title("signature after other knock-outs")
+    if (placebo["status"] != "ok").all():
+        text = "\n".join(textwrap.wrap(placebo["status"].iloc[0], 32))
+        axes.text(0.5, 0.5, text, ha="center", va="center", color=style.MUTED_COLOR, size=7, transform=axes.transAxes)  # fmt: skip
+        axes.set_axis_off()
+        return
+    rng = np.random.default_rng(0)
+    for place, (name, (_, color)) in enumerate(GROUPS.items()):
+        own = placebo[placebo["group"] == name]
+        others = own.loc[own["role"] == "placebo", "effect"]
+        axes.plot(place + rng.uniform(-0.12, 0.12, len(others)), others, "o", color="#999999", markersize=3)  # fmt: skip
+        axes.plot(place, own.loc[own["role"] == "gene", "effect"], "D", color=color, markeredgecolor="black", markeredgewidth=0.5)  # fmt: skip
+    axes.axhline(0, color="black", linewidth=0.5)
+    axes.set_xticks(range(len(GROUPS)), ["knocked\nout", "first\nring", "second\nring", "rest"], size=6.5)  # fmt: skip
+    gene = placebo.loc[placebo["role"] == "gene", "gene"].iloc[0]
+    axes.set_ylabel("change of the score (exact counterfactual)")
+    n_others = placebo.loc[placebo["role"] == "placebo", "gene"].nunique()
+    text = f"◆ {gene}   ● {n_others} genes of like expression"
+    axes.text(0.98, 0.02, text, ha="right", size=6, transform=axes.transAxes, parse_math=False)
+
+
+def _trajectories(
+    part, trajectories: pd.DataFrame, diagnostics: pd.DataFrame, as_run: bool
+) -> None:
+    generated = trajectories[trajectories["method"] == "generation"]
+    exact = trajectories[trajectories["method"] == "exact"].set_index("group")
+    values = diagnostics.query("run == 'knocked_out'").set_index("name")["value"]
+    n_cells = generated.groupby("epoch")["n_cells"].sum().iloc[0]
+    part.suptitle(
+        f"d  signature score over generation {'(solid: knock-out, dashed: twin without)' if as_run else '(knock-out minus twin, 95 % interval over knocked-out cells)'}"
+        f" · cells collapsed to zero: {values['collapsed_cells']:.0f} of {n_cells:.0f} · negative entries: "
+        f"{100 * values['negative_fraction']:.0f} %",
+        x=0.012, ha="left", size=8, weight="bold",
+    )  # fmt: skip
+    panels = part.subplots(1, len(GROUPS), sharey=as_run)
+    for axes, (name, (label, color)) in zip(panels, GROUPS.items(), strict=True):
+        own = generated[generated["group"] == name].sort_values("epoch")
+        if own["n_cells"].iloc[0] == 0:
+            axes.text(0.5, 0.5, "no cell", ha="center", transform=axes.transAxes)
+        dark = "#8C6D7C" if name == "rest" else color
+        if as_run:
+            axes.plot(own["epoch"], own["knocked_out"], "o-", color=dark, markersize=3)
+            axes.plot(own["epoch"], own["twin"], "--", color="black", linewidth=0.9)
+            axes.axvline(5, color=style.MUTED_COLOR, linewidth=0.6, linestyle=":")
+        else:
+            axes.fill_between(own["epoch"], own["low"], own["high"], color=dark, alpha=0.25, linewidth=0)  # fmt: skip
+            axes.plot(own["epoch"], own["effect"], "o-", color=dark, markersize=3)
+            axes.axhline(0, color="black", linewidth=0.5)
+            if name in exact.index:
+                found = exact.loc[name, "effect"]
+                axes.text(0.98, 0.04, f"exact: {found:.2g}", ha="right", size=6.5, transform=axes.transAxes)  # fmt: skip
+        n = int(own["n_cells"].iloc[0])
+        axes.set_title(f"{label}, {n:,} {'cell' if n == 1 else 'cells'}", size=7.5)
+        axes.set_xlabel("epoch")
+        axes.ticklabel_format(axis="y", scilimits=(-3, 3))
+    panels[0].set_ylabel("mean scaled expression" if as_run else "change of the score")
+
+
+def _enrichment(axes: Axes, enrichment: pd.DataFrame, part) -> None:
+    axes.set_title("e  gene sets along the change against the rest (GSEA, pre-ranked)")
+    ok = enrichment[enrichment["status"] == "ok"]
+    if ok.empty:
+        axes.text(0.5, 0.5, enrichment["status"].iloc[0], ha="center", color=style.MUTED_COLOR, transform=axes.transAxes, parse_math=False)  # fmt: skip
+        axes.set_axis_off()
+        return
+    columns = list(dict.fromkeys(zip(ok["method"], ok["group"], strict=True)))
+    best = ok.groupby("term")["p_value"].min().to_frame("p")
+    best["size"] = ok.groupby("term")["normalized_enrichment"].apply(lambda v: -v.abs().max())
+    terms = best.sort_values(["p", "size"], kind="stable").index[:N_TERMS][::-1]
+    shown = ok[ok["term"].isin(terms)]
+    limit = shown["normalized_enrichment"].abs().max()
+    at = {column: place for place, column in enumerate(columns)}
+    x = [at[key] for key in zip(shown["method"], shown["group"], strict=True)]
+    y = [terms.get_loc(term) for term in shown["term"]]
+    size = 12 + 45 * np.minimum(-np.log10(np.maximum(shown["q_value"], 1e-3)), 3)
+    edge = np.where(shown["q_value"] < 0.05, "black", "none")
+    drawn = axes.scatter(x, y, s=size, c=shown["normalized_enrichment"], cmap="RdBu_r", vmin=-limit, vmax=limit, edgecolors=edge, linewidths=0.8)  # fmt: skip
+    labels = [f"{GROUPS[group][0]}\n({method})" for method, group in columns]
+    axes.set_xticks(range(len(columns)), labels, size=6.5)
+    axes.set_yticks(range(len(terms)), [textwrap.shorten(t.replace("_", " "), 62, placeholder=" …") for t in terms], size=6.3)  # fmt: skip
+    axes.set_xlim(-0.6, len(columns) - 0.4)
+    axes.set_ylim(-0.7, len(terms) - 0.3)
+    axes.grid(color="#EDEDED", linewidth=0.5)
+    axes.set_axisbelow(True)
+    bar = part.colorbar(drawn, ax=axes, pad=0.01)
+    bar.set_label("normalised enrichment\n(size: -log10 q, ring: q < 0.05)", size=6.5)

@@ -1,0 +1,235 @@
+"""Figure 4 of the Celcomen paper: predicted knock-outs beside lesions that have lost the gene.
+
+a: spots by label, lesions numbered. Then for each lost gene: per lesion, predicted change by fifths of the observed change
+(c, e), and the correlations with their p values, beside permuted predictions (d, f).
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from tissue_counterfactuals.errors import InputError
+from tissue_counterfactuals.experiments.celcomen_perturbmap import OBSERVED
+from tissue_counterfactuals.experiments.perturbmap_lesions import WILD_TYPE
+from tissue_counterfactuals.results import provenance
+from tissue_counterfactuals.results.figures import style
+
+NAME = "Fig. 4 of Celcomen"
+# The colours of the paper.
+PINK = "#ff47a6"
+FIFTHS = LinearSegmentedColormap.from_list("fifths", ["white", PINK])(np.linspace(0, 1, 5))
+_OUTSIDE = {"normal": "#E4E4E4", "periphery": "#BDBDBD"}
+_WILD_TYPE_COLOR = "#56B4E9"
+_LOST_COLORS = {"Tgfbr2": "#D55E00", "Jak2": "#332288", "Ifngr2": "#117733"}
+_OTHER_LOST_COLORS = ("#AA4499", "#999933", "#661100")
+PREDICTORS = {
+    "field": "exact counterfactual of the Gaussian field",
+    "generation": "generation (SCE)",
+}
+_WIDTH_IN, _MOST_PER_ROW = 11.5, 6
+_NEEDED = {
+    "correlations": ("protocol", "knockout", "section", "lesion", "predictor", "control", "draw", "rho", "p_value", "n_knocked_out_collapsed"),
+    "genes": ("knockout", "lesion", "predictor", "predicted_scaled", "observed"),
+    "spots": ("knockout", "section", "label", "lesion", "x_um", "y_um"),
+}  # fmt: skip
+
+
+def draw_files(inputs: dict[str, Path], path: Path) -> None:
+    """Read what `celcomen_perturbmap.run` wrote (`correlations`, `genes`, `spots`, `manifest`) and draw it."""
+    tables = {name: read_table(inputs[name], columns) for name, columns in _NEEDED.items()}
+    manifest = json.loads(Path(inputs["manifest"]).read_text())
+    style.save(compose(**tables, manifest=manifest), path)
+
+
+def read_table(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
+    """A table of the experiment.
+
+    Raises:
+        InputError: a column is missing.
+    """
+    table = pd.read_csv(path, sep="\t", dtype={"section": str, "label": str})
+    for column in columns:
+        if column not in table:
+            raise InputError(
+                f"table {path}: column {column!r} is missing; run the experiment again."
+            )
+    return table
+
+
+def compose(
+    correlations: pd.DataFrame, genes: pd.DataFrame, spots: pd.DataFrame, manifest: dict
+) -> Figure:
+    """The figure for one data set and protocol; the first predictor and seed where there are several."""
+    predictor = next(p for p in PREDICTORS if (correlations["predictor"] == p).any())
+    seed = manifest["seeds"][0]
+    own = correlations[(correlations["predictor"] == predictor) & (correlations["seed"] == seed)]
+    genes = genes[genes["predictor"] == predictor]
+    knockouts = list(dict.fromkeys(manifest["settings"]["knockouts"]))
+    lesions = {k: sorted(own.loc[own["knockout"] == k, "lesion"].unique()) for k in knockouts}
+    per_row = min(_MOST_PER_ROW, max(map(len, lesions.values())))
+    rows_of = {k: -(-len(lesions[k]) // per_row) for k in knockouts}
+    heights = [2.6, *(1.75 * rows_of[k] + 0.25 for k in knockouts)]
+    with style.context():
+        figure = style.new_figure(_WIDTH_IN, sum(heights) + 1.1)
+        title = (
+            f"{NAME}: predicted and observed knock-outs · {manifest['label']} [{manifest['kind']}] · protocol: "
+            f"{manifest['protocol']}\npredictor: {PREDICTORS[predictor]}; lesion is the unit, spots of one section "
+            "share their knock-out lesions"
+        )
+        figure.suptitle(title, x=0.012, ha="left", weight="bold", size=10, parse_math=False)
+        bottom = _legend(
+            figure,
+            own,
+            spots,
+            style.footer(figure, provenance.footer(manifest, manifest["protocol"])),
+        )
+        figure.set_layout_engine("constrained", rect=(0, bottom, 1, 1 - bottom), h_pad=0.04, w_pad=0.04)  # fmt: skip
+        parts = figure.subfigures(len(heights), 1, height_ratios=heights)
+        _maps(parts[0], spots, knockouts)
+        letters = iter("cdefghijkl")
+        for part, knockout in zip(parts[1:], knockouts, strict=True):
+            rows = own[own["knockout"] == knockout]
+            values = genes[genes["knockout"] == knockout]
+            boxes, scatter = part.subfigures(1, 2, width_ratios=(_MOST_PER_ROW, 1.9))
+            _fifths(
+                boxes,
+                rows,
+                values,
+                lesions[knockout],
+                (rows_of[knockout], per_row),
+                knockout,
+                next(letters),
+            )
+            _correlations(scatter.subplots(), rows, knockout, next(letters))
+    return figure
+
+
+def _label_colors(labels: pd.Series) -> dict[str, str]:
+    """One colour for each lost gene, one for all wild-type lesions, greys outside lesions."""
+    lost = labels.str.extract(r"^(.+?)_[0-9]+(?:-[0-9]+)?$")[0]
+    by_gene = _LOST_COLORS | {WILD_TYPE: _WILD_TYPE_COLOR}
+    for place, gene in enumerate(sorted(set(lost.dropna()) - set(by_gene))):
+        by_gene[gene] = _OTHER_LOST_COLORS[place % len(_OTHER_LOST_COLORS)]
+    return {
+        label: _OUTSIDE.get(label, "#E4E4E4") if pd.isna(gene) else by_gene[gene]
+        for label, gene in zip(labels, lost, strict=True)
+    }
+
+
+def _maps(part, spots, knockouts) -> None:
+    """Panel a: each section once; numbers are those of the first gene whose lesions lie in it."""
+    sections = sorted(spots["section"].unique())
+    axes = part.subplots(1, len(sections), squeeze=False)[0]
+    colors = _label_colors(spots["label"].drop_duplicates())
+    for axis, section in zip(axes, sections, strict=True):
+        own = spots[spots["section"] == section]
+        first = next(k for k in knockouts if (own["knockout"] == k).any())
+        own = own[own["knockout"] == first]
+        axis.scatter(
+            own["x_um"],
+            own["y_um"],
+            s=_spot_area(len(sections)),
+            c=own["label"].map(colors),
+            linewidths=0,
+        )
+        for number, of_lesion in own[own["lesion"] > 0].groupby("lesion"):
+            place = of_lesion[["x_um", "y_um"]].mean()
+            axis.annotate(
+                str(number), place, ha="center", va="center", size=8, weight="bold",
+                bbox={"boxstyle": "circle,pad=0.15", "fc": "white", "ec": "black", "lw": 0.5},
+            )  # fmt: skip
+        axis.set_aspect("equal")
+        axis.invert_yaxis()
+        axis.set_xticks([])
+        axis.set_yticks([])
+        axis.set_title(section, loc="left")
+        for spine in axis.spines.values():
+            spine.set_visible(False)
+        left, lower = own["x_um"].min(), own["y_um"].max()
+        axis.plot([left, left + 1000], [lower + 250] * 2, color="black", linewidth=1.5)
+        axis.annotate("1 mm", (left + 500, lower + 300), ha="center", va="top", size=6.5)
+    part.suptitle("a  spots by label; numbered: wild-type lesions as modelled", x=0.012, ha="left", size=9)  # fmt: skip
+
+
+def _spot_area(n_sections: int) -> float:
+    return 8.0 if n_sections == 1 else 5.0
+
+
+def _fifths(part, rows, genes, lesions, shape, knockout, letter) -> None:
+    """Panels c and e: predicted change, 0 to 1, by fifths of the observed one; genes of one lesion each."""
+    part.suptitle(f"{letter}  {knockout}: predicted change by fifths of the observed one, lesion by lesion", x=0.016, ha="left", size=9)  # fmt: skip
+    axes = part.subplots(*shape, sharex=True, sharey=True, squeeze=False)
+    observed = rows[rows["control"] == OBSERVED].set_index("lesion")
+    for axis in axes.flat[len(lesions) :]:
+        axis.set_visible(False)
+    for axis, lesion in zip(axes.flat, lesions, strict=False):
+        own = genes[genes["lesion"] == lesion]
+        found = observed.loc[lesion]
+        mark = " †" if found["n_knocked_out_collapsed"] > 0 else ""
+        axis.set_title(f"{found['section']} · {lesion}{mark}", size=7.5, weight="normal")
+        if own.empty:
+            axis.annotate("no spot has the gene", (0.5, 0.5), xycoords="axes fraction", ha="center", color=style.FAILED_COLOR, size=6.5)  # fmt: skip
+            continue
+        # By rank, so that each fifth has as many genes.
+        fifth = (own["observed"].rank(method="first") - 1) * 5 // len(own)
+        drawn = axis.boxplot(
+            [own.loc[fifth == f, "predicted_scaled"] for f in range(5)],
+            widths=0.75, patch_artist=True, showfliers=False,
+            medianprops={"color": "black", "linewidth": 0.9},
+            boxprops={"linewidth": 0.5}, whiskerprops={"linewidth": 0.5}, capprops={"linewidth": 0.5},
+        )  # fmt: skip
+        for box, color in zip(drawn["boxes"], FIFTHS, strict=True):
+            box.set_facecolor(color)
+        axis.set_ylim(-0.02, 1.22)
+        axis.set_yticks([0, 0.5, 1])
+        axis.annotate(
+            f"ρ {found['rho']:.2f}, p {found['p_value']:.0e}", (0.5, 0.985), xycoords="axes fraction",
+            ha="center", va="top", size=6.5,
+        )  # fmt: skip
+        axis.set_xticks(range(1, 6), ["20", "40", "60", "80", "100"])
+    for axis in axes[:, 0]:
+        axis.set_ylabel("predicted")
+    part.supxlabel("fifth of the observed change, %", size=7)
+
+
+def _correlations(axis, rows, knockout, letter) -> None:
+    """Panels d and f: rho and -log10 p of each lesion, and of one permuted prediction each."""
+    shown = rows[rows["control"].isin([OBSERVED, "permuted"]) & (rows["draw"] == 0)]
+    for control, color in (("permuted", "white"), (OBSERVED, PINK)):
+        own = shown[shown["control"] == control]
+        # A p value of 0 is one below the smallest number.
+        height = -np.log10(own["p_value"].clip(lower=1e-300))
+        axis.scatter(own["rho"], height, s=26, color=color, edgecolor="black", linewidth=0.6, gid=control)  # fmt: skip
+    axis.axvline(0, color="#999999", linewidth=0.6)
+    axis.set_xlabel("Spearman ρ")
+    axis.set_ylabel("−log10 p")
+    axis.set_title(f"{letter}  {knockout}: lesions", weight="normal")
+
+
+def _legend(figure, rows, spots, bottom) -> float:
+    observed = rows[rows["control"] == OBSERVED]
+    n_collapsed = int((observed["n_knocked_out_collapsed"] > 0).sum())
+    note = (
+        f"†: a knocked-out spot lost all its expression in the generation ({n_collapsed} of {len(observed)} "
+        "predictions); what is read there is minus the spot itself."
+        if n_collapsed
+        else "No knocked-out spot lost all its expression."
+    )
+    colors = _label_colors(spots["label"].drop_duplicates())
+    names = {}
+    for label, color in colors.items():
+        gene = label.rsplit("_", 1)[0]
+        name = label if label in _OUTSIDE else ("wild type (KP)" if gene == WILD_TYPE else f"lost {gene}")  # fmt: skip
+        names[name] = color
+    handles = [
+        Line2D([], [], linestyle="", marker="o", color=color, label=name)
+        for name, color in sorted(names.items())
+    ]
+    for label, color in (("observed", PINK), ("permuted prediction (one draw)", "white")):
+        handles.append(Line2D([], [], linestyle="", marker="o", markerfacecolor=color, markeredgecolor="black", markeredgewidth=0.6, label=label))  # fmt: skip
+    return style.legend_below(figure, bottom, handles=handles, ncols=7, title=note)

@@ -1,0 +1,269 @@
+"""Figures A2 to A4 of Cellina: six metrics per held-out type, a bar per method, between controls and ceiling."""
+
+import textwrap
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.patheffects import withStroke
+
+from tissue_counterfactuals.results.figures import style
+from tissue_counterfactuals.results.tables import TWIN, choose, spread_failures
+
+METRICS = ("pearson", "spearman", "signed_precision", "e_distance", "rmse_counts", "rmse_lfc")
+NAME = "Figs A2–A4 of Cellina"
+# Bounds that are points rather than bars: they are what a bar is measured against.
+MARKERS = {"truth": "D", "truth_in_place": "*"}
+CEILING = "ceiling"
+GROUP_WIDTH = 0.86
+# Sums over populations (rmse_counts as run) span decades.
+LOG_SCALE_RATIO = 100.0
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One bar of every group: a method and variant with its look."""
+
+    method: str
+    variant: str
+    label: str
+    color: str
+
+    @property
+    def is_twin(self) -> bool:
+        return self.variant == TWIN
+
+
+def draw(
+    scores: pd.DataFrame,
+    dataset: str,
+    target: str,
+    protocol: str,
+    provenance_text: str,
+    path: str | Path,
+) -> None:
+    """Draw the figure for one data set, target and protocol to a PNG or SVG.
+
+    Raises:
+        InputError: the score table holds nothing for them.
+    """
+    style.save(compose(scores, dataset, target, protocol, provenance_text), path)
+
+
+def compose(
+    scores: pd.DataFrame, dataset: str, target: str, protocol: str, provenance_text: str
+) -> Figure:
+    """The figure: bars are means over slides and seeds, whiskers standard errors of these means.
+
+    A learned method shows its counterfactual under the published donor rule (or the first rule that was run) and,
+    hatched, its twin. The ceiling is a line over each type, the truth, where known, a marker; a failed method has
+    the word in its place.
+    """
+    chosen = spread_failures(choose(scores, dataset, target, protocol))
+    with style.context():
+        figure = style.new_figure(12, 9.6)
+        figure.suptitle(
+            style.experiment_title(NAME, dataset, chosen["kind"].iloc[0], target, protocol),
+            x=0.012,
+            ha="left",
+            weight="bold",
+            size=10,
+            parse_math=False,
+        )
+        bars, markers = _bars(chosen), _markers(chosen)
+        bottom = _legend(figure, chosen, bars, markers, style.footer(figure, provenance_text))
+        figure.set_layout_engine(
+            "constrained", rect=(0, bottom, 1, 1 - bottom), h_pad=0.05, w_pad=0.08, hspace=0.03
+        )
+        types = sorted(chosen["cell_type"].unique())
+        for axes, metric in zip(figure.subplots(3, 2).flat, METRICS, strict=True):
+            _panel(axes, chosen, metric, types, bars, markers)
+    return figure
+
+
+def _bars(chosen: pd.DataFrame) -> list[Bar]:
+    bars = []
+    for method in style.method_order(chosen["method"]):
+        if method in MARKERS or method == CEILING:
+            continue
+        look = style.method_style(method, chosen["method"])
+        variants = style.variant_order(chosen.loc[chosen["method"] == method, "variant"])
+        first = variants[0]
+        label = look.label
+        if first in style.VARIANTS and first not in ("published", TWIN):
+            label = f"{label} ({style.VARIANTS[first]})"
+        if method == "target_mean":
+            label = f"{label} (sees the answer)"
+        if (chosen.loc[chosen["method"] == method, "status"] == "failed").all():
+            label = f"{label} (failed)"
+        bars.append(Bar(method, first, label, look.color))
+        if TWIN in variants and first != TWIN:
+            bars.append(Bar(method, TWIN, f"{look.label}, no intervention (twin)", look.color))
+    return bars
+
+
+def _markers(chosen: pd.DataFrame) -> list[Bar]:
+    markers = []
+    for method in MARKERS:
+        variants = style.variant_order(chosen.loc[chosen["method"] == method, "variant"])
+        if variants:
+            look = style.method_style(method)
+            detail = style.VARIANTS.get(variants[0])
+            label = f"{look.label} ({detail})" if detail else look.label
+            markers.append(Bar(method, variants[0], label, look.color))
+    return markers
+
+
+def _mean_and_error(values: pd.Series) -> tuple[float, float]:
+    """Mean and standard error of the mean; NaN where there is nothing to average."""
+    values = values.dropna()
+    if values.empty:
+        return np.nan, np.nan
+    return values.mean(), values.std() / np.sqrt(len(values))
+
+
+def _panel(axes, chosen, metric, types, bars, markers) -> None:
+    axes.set_title(style.metric_label(metric))
+    n_slots = len(bars) + len(markers)
+    slot = GROUP_WIDTH / n_slots
+    rows = dict(iter(chosen.groupby(["method", "variant", "cell_type"])))
+    heights, words, in_part = [], [], []
+    for i, cell_type in enumerate(types):
+        for j, bar in enumerate([*bars, *markers]):
+            own = rows.get((bar.method, bar.variant, cell_type))
+            if own is None:
+                continue
+            x = i - GROUP_WIDTH / 2 + (j + 0.5) * slot
+            values = own.loc[own["metric"] == metric, "value"]
+            mean, error = _mean_and_error(values)
+            n_failed = int((own["status"] == "failed").sum())
+            if np.isnan(mean):
+                words.append((x, "failed" if n_failed else "undefined"))
+                continue
+            if j < len(bars):
+                _bar(axes, x, mean, error, slot, bar)
+                heights.append(mean)
+            else:
+                axes.plot(
+                    x,
+                    mean,
+                    MARKERS[bar.method],
+                    color=bar.color,
+                    markersize=8 if bar.method == "truth_in_place" else 4.5,
+                    markeredgecolor="white",
+                    markeredgewidth=0.4,
+                    zorder=5,
+                    clip_on=False,
+                    gid=f"{bar.method}:{cell_type}",
+                )
+            if n_failed:
+                in_part.append((x, mean + np.nan_to_num(error)))
+        ceiling = rows.get((CEILING, "-", cell_type))
+        if ceiling is not None:
+            mean, _ = _mean_and_error(ceiling.loc[ceiling["metric"] == metric, "value"])
+            axes.hlines(
+                mean,
+                i - GROUP_WIDTH / 2,
+                i + GROUP_WIDTH / 2,
+                color="black",
+                linewidth=1.4,
+                zorder=4,
+                gid=f"{CEILING}:{cell_type}",
+            )
+    _scale(axes, heights, chosen["protocol"].iloc[0], metric)
+    for x, word in words:
+        _word(axes, x, word)
+    for x, y in in_part:
+        axes.annotate(
+            "†", (x, y), (0, 1), textcoords="offset points", ha="center", color=style.FAILED_COLOR
+        )
+    for i in range(1, len(types), 2):
+        axes.axvspan(i - 0.5, i + 0.5, color="#F6F6F6", zorder=-1, linewidth=0)
+    axes.axhline(0, color="black", linewidth=0.6)
+    axes.set_xlim(-0.5, len(types) - 0.5)
+    characters = max(10, 80 // len(types))
+    axes.set_xticks(range(len(types)), ["\n".join(textwrap.wrap(t, characters)) for t in types])
+    axes.tick_params(axis="x", length=0)
+    axes.grid(axis="y", color="#E6E6E6", linewidth=0.5)
+    axes.set_axisbelow(True)
+
+
+def _bar(axes, x, mean, error, width, bar) -> None:
+    """Solid in the method's colour; a twin is white with hatching in that colour."""
+    axes.bar(
+        x,
+        mean,
+        width * 0.92,
+        facecolor="white" if bar.is_twin else bar.color,
+        edgecolor=bar.color if bar.is_twin else "white",
+        hatch="//////" if bar.is_twin else None,
+        linewidth=0.7 if bar.is_twin else 0.3,
+        gid=f"{bar.method}:{bar.variant}",
+    )
+    if not np.isnan(error):
+        axes.errorbar(x, mean, error, color="#222222", elinewidth=0.8, capsize=1.6, capthick=0.8)
+
+
+def _scale(axes, heights, protocol, metric) -> None:
+    """A log scale where bars of a positive metric span more than two decades, and the axis says so."""
+    # Less than this is an exact prediction but for rounding, such as the target mean's own error: it sets no scale.
+    positive = [h for h in heights if h > 1e-6 * max(heights)]
+    if positive and min(heights) >= 0 and max(positive) / min(positive) > LOG_SCALE_RATIO:
+        axes.set_yscale("log")
+        axes.set_ylabel("log scale")
+        axes.set_ylim(bottom=min(positive) / 2)
+    elif heights:
+        axes.margins(y=0.08)
+
+
+def _word(axes, x, word) -> None:
+    """A word where a bar would stand."""
+    failed = word == "failed"
+    on_log = axes.get_yscale() == "log"
+    axes.annotate(
+        word,
+        (x, 0),
+        (0, 3),
+        xycoords=axes.get_xaxis_transform() if on_log else "data",
+        textcoords="offset points",
+        rotation=90,
+        ha="center",
+        va="bottom",
+        size=6.5,
+        weight="bold" if failed else "normal",
+        color=style.FAILED_COLOR if failed else style.MUTED_COLOR,
+        zorder=6,
+        path_effects=[withStroke(linewidth=1.5, foreground="white")],
+    )
+
+
+def _legend(figure, chosen, bars, markers, bottom) -> float:
+    handles = [
+        Patch(
+            facecolor="white" if bar.is_twin else bar.color,
+            edgecolor=bar.color,
+            hatch="//////" if bar.is_twin else None,
+            label=bar.label,
+        )
+        for bar in bars
+    ]
+    handles += [
+        Line2D([], [], linestyle="", marker=MARKERS[m.method], color=m.color, label=m.label)
+        for m in markers
+    ]
+    if (chosen["method"] == CEILING).any():
+        label = style.method_style(CEILING).label
+        handles.append(Line2D([], [], color="black", linewidth=1.4, label=label))
+    notes = [
+        f"Bars: mean over {chosen['slide'].nunique()} slide(s) × {chosen['seed'].nunique()} seed(s); whiskers: "
+        "standard error of that mean; arrows point to the better end."
+    ]
+    if (chosen["status"] == "failed").any():
+        notes.append("†: some runs failed; failed: all did (reasons in the score table).")
+    if (chosen["value"].isna() & (chosen["status"] == "ok")).any():
+        notes.append("Undefined: a correlation with a prediction that changes no gene.")
+    return style.legend_below(figure, bottom, handles=handles, ncols=5, title="\n".join(notes))

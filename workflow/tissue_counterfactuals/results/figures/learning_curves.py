@@ -1,0 +1,156 @@
+"""Learning curves of every fit: a row per method and protocol, a column per term of the loss, a line per fold."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from tissue_counterfactuals.errors import InputError
+from tissue_counterfactuals.protocols import PROTOCOLS
+from tissue_counterfactuals.results.figures import style
+
+COLUMNS = {
+    "train_loss": "Loss (train, validation)",
+    "kl_s": "KL of s (spatial latent)",
+    "kl_z": "KL of z (intrinsic latent)",
+    "classifier_loss": "Cell-type classifier",
+    "adversary_loss": "Domain adversary",
+}
+FIT = ["slide", "cell_type", "seed"]
+NEEDED = ("method", "protocol", *FIT, "epoch", "validation_loss", *COLUMNS, "best")
+
+
+def draw(history: pd.DataFrame, title: str, provenance_text: str, path: str | Path) -> None:
+    """Draw the learning curves to a PNG or SVG; see `compose`."""
+    style.save(compose(history, title, provenance_text), path)
+
+
+def compose(history: pd.DataFrame, title: str, provenance_text: str) -> Figure:
+    """The figure.
+
+    Args:
+        history: one row per epoch of each fit, with method, protocol, cell_type, slide, seed, epoch, train_loss,
+            validation_loss, kl_z, kl_s, classifier_loss, adversary_loss (NaN or 0 where a method has no such term) and
+            best (bool), the epoch whose weights were kept.
+        title: what was trained; must say what kind of data it is.
+
+    With no rows at all the figure says so: every fit failed before its first epoch.
+
+    Raises:
+        InputError: a column is missing.
+    """
+    for column in NEEDED:
+        if column not in history and not history.empty:
+            raise InputError(f"training history: column {column!r} is missing; fit again.")
+    pairs = [
+        (method, protocol)
+        for method in style.method_order(history["method"])
+        for protocol in PROTOCOLS
+        if ((history["method"] == method) & (history["protocol"] == protocol)).any()
+    ]
+    if not pairs:
+        return _nothing(title, provenance_text)
+    by_pair = dict(iter(history.groupby(["method", "protocol"])))
+    colors = style.category_colors(history["cell_type"])
+    with style.context():
+        figure = style.new_figure(12.5, 1.2 + 2.1 * len(pairs))
+        figure.suptitle(title, x=0.012, ha="left", weight="bold", size=10, parse_math=False)
+        bottom = _legend(figure, colors, style.footer(figure, provenance_text))
+        figure.set_layout_engine("constrained", rect=(0, bottom, 1, 1 - bottom))
+        grid = figure.subplots(len(pairs), len(COLUMNS), squeeze=False, sharex="row")
+        for row, (method, protocol) in enumerate(pairs):
+            for axes, column in zip(grid[row], COLUMNS, strict=True):
+                _panel(axes, by_pair[method, protocol], column, colors)
+                if row == 0:
+                    axes.set_title(COLUMNS[column], size=8.5)
+                if row == len(pairs) - 1:
+                    axes.set_xlabel("epoch")
+            grid[row, 0].set_ylabel(
+                f"{style.method_style(method).label}\n{protocol}", weight="bold", parse_math=False
+            )
+    return figure
+
+
+def _nothing(title: str, provenance_text: str) -> Figure:
+    with style.context():
+        figure = style.new_figure(12.5, 1.6)
+        figure.suptitle(title, x=0.012, ha="left", weight="bold", size=10, parse_math=False)
+        style.footer(figure, provenance_text)
+        figure.text(
+            0.5, 0.5, "no fit finished an epoch: all failed", ha="center", color=style.FAILED_COLOR
+        )
+    return figure
+
+
+def _panel(axes, history, column, colors) -> None:
+    curves = {column: "-", "validation_loss": "--"} if column == "train_loss" else {column: "-"}
+    # A cross-entropy is never exactly 0: such a column means that the model has no such head.
+    if history[list(curves)].fillna(0).eq(0).all(axis=None):
+        axes.text(
+            0.5,
+            0.5,
+            "not part of this model",
+            transform=axes.transAxes,
+            ha="center",
+            va="center",
+            color=style.MUTED_COLOR,
+            size=7.5,
+        )
+        axes.set_yticks([])
+        return
+    for (_, cell_type, _), fit in history.groupby(FIT):
+        fit = fit.sort_values("epoch")
+        for name, line in curves.items():
+            axes.plot(
+                fit["epoch"],
+                fit[name],
+                line,
+                color=colors[cell_type],
+                linewidth=0.9,
+                alpha=0.8,
+            )
+        best = fit[fit["best"].astype(bool)]
+        # On the validation curve where there is one: that is what chose the epoch.
+        axes.plot(
+            best["epoch"],
+            best[list(curves)[-1]],
+            "o",
+            color=colors[cell_type],
+            markeredgecolor="black",
+            markeredgewidth=0.5,
+            markersize=4,
+            zorder=4,
+        )
+    if column == "train_loss":
+        _cut_outliers(axes, history, list(curves))
+    elif column.startswith("kl_"):
+        # Whether a latent is used is a matter of its distance from 0.
+        axes.set_ylim(bottom=min(0, history[column].min()))
+    axes.grid(color="#EDEDED", linewidth=0.5)
+
+
+def _cut_outliers(axes, history, names) -> None:
+    """The first epochs, before anything is learnt, must not squeeze the rest of the curve into a line."""
+    later = history.loc[history["epoch"] >= history["epoch"].max() * 0.05, names].to_numpy(float)
+    later = later[np.isfinite(later)]
+    if len(later) == 0 or np.ptp(later) == 0:
+        return
+    low, high = later.min(), later.max()
+    margin = 0.06 * (high - low)
+    axes.set_ylim(low - margin, high + margin)
+
+
+def _legend(figure, colors, bottom) -> float:
+    handles = [Line2D([], [], color=color, label=name) for name, color in colors.items()]
+    grey = {"color": style.MUTED_COLOR}
+    handles += [
+        Line2D([], [], linestyle="-", label="training", **grey),
+        Line2D([], [], linestyle="--", label="validation", **grey),
+        Line2D(
+            [], [], linestyle="", marker="o", markeredgecolor="black", label="epoch kept", **grey
+        ),
+    ]
+    title = "One line per fit; colour: the cell type that was held out from it."
+    return style.legend_below(figure, bottom, handles=handles, ncols=8, title=title)

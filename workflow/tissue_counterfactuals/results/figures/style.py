@@ -1,0 +1,208 @@
+"""How everything drawn looks: names for display, colours, fonts, the provenance footer, files with fixed bytes."""
+
+import textwrap
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from tissue_counterfactuals.files import atomic_path
+from tissue_counterfactuals.metrics import METRICS
+from tissue_counterfactuals.question.donors import DONOR_RULES
+from tissue_counterfactuals.results.tables import TWIN
+
+DPI = 150
+RC = {
+    "font.family": "DejaVu Sans",
+    "font.size": 8,
+    "axes.titlesize": 9,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.labelsize": 8,
+    "axes.linewidth": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 7,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "legend.fontsize": 7.5,
+    "legend.frameon": False,
+    "hatch.linewidth": 0.7,
+    "svg.hashsalt": "tissue-counterfactuals",
+    "svg.fonttype": "none",
+}
+FAILED_COLOR = "#B2182B"
+MUTED_COLOR = "#6B6B6B"
+
+
+@dataclass(frozen=True)
+class MethodStyle:
+    """A method on paper: its name, its colour and the group it is shown in (see `GROUPS`)."""
+
+    label: str
+    color: str
+    group: str = "model"
+
+
+GROUPS = {
+    "control": "Controls",
+    "model": "Models",
+    "bound": "Bounds (these see the answer)",
+}
+# In order of display. Colours of models: Okabe and Ito, told apart by colour-blind readers; controls are grey.
+METHODS = {
+    "no_change": MethodStyle("No change", "#D9D9D9", "control"),
+    "mean_shift": MethodStyle("Mean shift", "#B0B0B0", "control"),
+    "mean_shift_by_type": MethodStyle("Mean shift by type", "#868686", "control"),
+    "cpa": MethodStyle("CPA", "#F0E442"),
+    "scgen": MethodStyle("scGen", "#CC79A7"),
+    "mintflow": MethodStyle("MintFlow", "#8C564B"),
+    "spatialprop": MethodStyle("SpatialProp", "#7570B3"),
+    "concert": MethodStyle("CONCERT", "#66A61E"),
+    "cellina_ablated": MethodStyle("Cellina (ablated)", "#56B4E9"),
+    "cellina": MethodStyle("Cellina", "#0072B2"),
+    "cellina_gat": MethodStyle("Cellina-GAT", "#009E73"),
+    "target_mean": MethodStyle("Target mean", "#4D4D4D", "bound"),
+    "truth": MethodStyle("Truth", "#D55E00", "bound"),
+    "truth_in_place": MethodStyle("Truth in place", "#D55E00", "bound"),
+    "ceiling": MethodStyle("Ceiling (split half)", "#000000", "bound"),
+}
+VARIANTS = {
+    "published": "donors as published",
+    "any_type": "donors of any type",
+    "matched": "donors matched to target",
+    TWIN: "no intervention (twin)",
+}
+# Names of metrics where the registry's own are too long for a column.
+SHORT_LABELS = {
+    "rmse_lfc": "RMSE LFC",
+    "rmse_counts": "RMSE counts",
+    "pearson_split": "Pearson, split control",
+    "pearson_twin": "Pearson, against twin",
+}
+# Cell types and domains get colours of their own; first those that stay apart for colour-blind readers.
+CATEGORY_COLORS = (
+    *("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#F0E442", "#332288"),
+    *("#882255", "#999933", "#44AA99", "#AA4499", "#661100", "#88CCEE", "#117733", "#DDCC77"),
+)
+DOMAIN_COLORS = (
+    *("#77AADD", "#EE8866", "#BBCC33", "#FFAABB", "#EEDD88", "#99DDFF", "#44BB99", "#AAAA00"),
+    *("#DDDDDD", "#CC99CC"),
+)
+_SPARE_COLORS = ("#A6761D", "#E7298A", "#1B9E77", "#666600", "#5E3C99")
+
+
+def method_style(method: str, methods: Iterable[str] = ()) -> MethodStyle:
+    """Style of a method; one that has no row in `METHODS` is shown under its own name, in a colour of its own.
+
+    `methods` are all methods of the picture, so that two unknown ones get different colours.
+    """
+    if method in METHODS:
+        return METHODS[method]
+    unknown = sorted({*methods, method} - set(METHODS))
+    return MethodStyle(method, _SPARE_COLORS[unknown.index(method) % len(_SPARE_COLORS)])
+
+
+def method_order(methods: Iterable[str]) -> list[str]:
+    """Methods grouped as in `GROUPS` and ordered as in `METHODS`, those without a row last in their group."""
+    known = list(METHODS)
+    return sorted(
+        set(methods),
+        key=lambda m: (
+            list(GROUPS).index(method_style(m).group),
+            known.index(m) if m in METHODS else len(known),
+            m,
+        ),
+    )
+
+
+def variant_order(variants: Iterable[str]) -> list[str]:
+    """Donor rules in the order of `DONOR_RULES`, then the twin, then anything else."""
+    known = [*DONOR_RULES, TWIN]
+    return sorted(set(variants), key=lambda v: (known.index(v) if v in known else len(known), v))
+
+
+def metric_label(metric: str) -> str:
+    """Name of a metric with an arrow towards its better end."""
+    arrow = "↑" if METRICS[metric].direction == "higher" else "↓"
+    return f"{SHORT_LABELS.get(metric, METRICS[metric].label)} {arrow}"
+
+
+def category_colors(
+    categories: Iterable[str], palette: tuple[str, ...] = CATEGORY_COLORS
+) -> dict[str, str]:
+    """One colour per category in sorted order; beyond the palette's length colours repeat."""
+    return {name: palette[i % len(palette)] for i, name in enumerate(sorted(set(categories)))}
+
+
+def experiment_title(what: str, dataset: str, kind: str, target: str, protocol: str) -> str:
+    """The title that everything about one experiment bears; it always says what kind of data this is."""
+    return f"{what} · {dataset} [{kind}] · target domain: {target} · protocol: {protocol}"
+
+
+def context() -> AbstractContextManager:
+    """The project's matplotlib settings, for the time of one drawing."""
+    return matplotlib.rc_context(RC)
+
+
+def new_figure(width_in: float, height_in: float) -> Figure:
+    """An empty figure outside pyplot, so that no state outlives it."""
+    return Figure(figsize=(width_in, height_in), dpi=DPI, facecolor="white")
+
+
+def wrap(text: str, width_in: float, size: float) -> list[str]:
+    """Break text of a font size in points into lines that fit a width in inches; line breaks in it are kept."""
+    # DejaVu Sans is on average a little under 0.55 em wide.
+    characters = int(width_in * 72 / (size * 0.55))
+    return [
+        line
+        for paragraph in text.splitlines()
+        for line in textwrap.wrap(paragraph, characters) or [""]
+    ]
+
+
+def footer(figure: Figure, provenance_text: str) -> float:
+    """Write the provenance along the lower edge; return the fraction of the height to leave free for it."""
+    size = 5.5
+    width_in, height_in = figure.get_size_inches()
+    lines = wrap(provenance_text, width_in - 0.12, size)
+    margin_in = 0.06
+    figure.text(
+        margin_in / width_in,
+        margin_in / height_in,
+        "\n".join(lines),
+        size=size,
+        color=MUTED_COLOR,
+        ha="left",
+        va="bottom",
+        linespacing=1.25,
+        parse_math=False,
+    ).set_gid("provenance")
+    return (2 * margin_in + len(lines) * size * 1.5 / 72) / height_in
+
+
+def legend_below(figure: Figure, bottom: float, **legend) -> float:
+    """Put a legend on the free fraction `bottom` of the height; return the fraction to leave free for both."""
+    drawn = figure.legend(
+        loc="lower left",
+        bbox_to_anchor=(0.004, bottom),
+        alignment="left",
+        borderaxespad=0.2,
+        title_fontsize=RC["legend.fontsize"],
+        **legend,
+    )
+    box = drawn.get_window_extent(FigureCanvasAgg(figure).get_renderer())
+    return bottom + box.height / figure.bbox.height + 0.01
+
+
+def save(figure: Figure, path: str | Path) -> None:
+    """Write a PNG or SVG; the same figure gives the same bytes, with no date or version inside."""
+    path = Path(path)
+    metadata = {"Date": None, "Creator": None} if path.suffix == ".svg" else {"Software": None}
+    with context(), atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=DPI, metadata=metadata)

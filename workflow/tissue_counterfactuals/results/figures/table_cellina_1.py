@@ -1,0 +1,305 @@
+"""Table 1 of Cellina: every method on four metrics, with the gain over its own twin, as rows, Markdown and a picture."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from tissue_counterfactuals.results.figures import style
+from tissue_counterfactuals.results.tables import (
+    EXPERIMENT,
+    TWIN,
+    choose,
+    gains,
+    spread_failures,
+    summarize,
+)
+
+METRICS = ("pearson", "signed_precision", "e_distance", "rmse_lfc")
+GAIN_METRICS = ("pearson", "rmse_lfc")
+# Forms of Pearson without the published definition's bias (see metrics.py), shown where they were scored.
+UNBIASED = ("pearson_split", "pearson_twin")
+# Under the corrected protocol changes of expression are small numbers.
+DIGITS = {"rmse_lfc": 3}
+MAX_REASON = 300
+NAME = "Table 1 of Cellina"
+GAIN_COLORS = {1: "#00609C", -1: "#B2182B"}
+
+
+def build(scores: pd.DataFrame, dataset: str, target: str, protocol: str) -> pd.DataFrame:
+    """The table as numbers: one row per method and variant, in the order of display.
+
+    Returns:
+        dataset, kind, target, protocol, group, method, variant; for each metric `<metric>_mean`, `<metric>_std`
+        (pooled over slides and held-out types after averaging over seeds), `<metric>_n` folds and
+        `<metric>_undefined` scores without value; for Pearson and RMSE `<metric>_gain`, `_gain_std`, `_gain_n`, `_gain_improved` over the own twin (positive = better; empty
+        for methods without twin); n_folds (most of any metric), n_seeds, n_failed, reason.
+
+    Raises:
+        InputError: the score table holds nothing for this data set, target and protocol.
+    """
+    chosen = spread_failures(choose(scores, dataset, target, protocol))
+    summary = summarize(chosen).set_index(["method", "variant", "metric"])
+    gain = gains(chosen[chosen["metric"].isin((*GAIN_METRICS, ""))])
+    gain = gain[gain["reference"] == TWIN].set_index(["method", "variant", "metric"])
+    present = chosen[["method", "variant"]].drop_duplicates()
+    rows = []
+    for method in style.method_order(present["method"]):
+        for variant in style.variant_order(present.loc[present["method"] == method, "variant"]):
+            own = summary.loc[(method, variant)]
+            row = {
+                **chosen.iloc[0][EXPERIMENT],
+                "group": style.method_style(method).group,
+                "method": method,
+                "variant": variant,
+            }
+            for metric in (*METRICS, *UNBIASED):
+                of_metric = own.loc[metric] if metric in own.index else {}
+                row[f"{metric}_mean"] = of_metric.get("mean", np.nan)
+                row[f"{metric}_std"] = of_metric.get("std_pooled", np.nan)
+                row[f"{metric}_n"] = of_metric.get("n_folds", 0)
+                row[f"{metric}_undefined"] = of_metric.get("n_undefined", 0)
+            for metric in GAIN_METRICS:
+                key = (method, variant, metric)
+                of_gain = gain.loc[key] if key in gain.index else {}
+                row[f"{metric}_gain"] = of_gain.get("mean", np.nan)
+                row[f"{metric}_gain_std"] = of_gain.get("std", np.nan)
+                row[f"{metric}_gain_n"] = of_gain.get("n", 0)
+                row[f"{metric}_gain_improved"] = of_gain.get("n_improved", 0)
+            row["n_folds"] = own["n_folds"].max()
+            row["n_seeds"] = own["n_seeds"].max()
+            row["n_failed"] = own["n_failed"].max()
+            row["reason"] = own["reason"].iloc[0]
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def title(table: pd.DataFrame) -> str:
+    """Title of the table, with the kind of its data."""
+    return style.experiment_title(NAME, *table.iloc[0][EXPERIMENT])
+
+
+def unbiased(table: pd.DataFrame) -> list[str]:
+    """The unbiased metrics that were scored."""
+    return [m for m in UNBIASED if table[[f"{m}_n", f"{m}_undefined"]].to_numpy().any()]
+
+
+def header(table: pd.DataFrame) -> list[str]:
+    """Column heads of the printed table."""
+    gain_heads = [f"Gain over twin: {style.metric_label(m)[:-2]}" for m in GAIN_METRICS]
+    metric_heads = [style.metric_label(m) for m in METRICS]
+    unbiased_heads = [style.metric_label(m) for m in unbiased(table)]
+    return ["Method", "Variant", *metric_heads, *gain_heads, *unbiased_heads, "Folds"]
+
+
+def cells(table: pd.DataFrame, index: int) -> list[str]:
+    """The printed cells of one row, in the order of `header`.
+
+    A method that failed everywhere says so in each cell; one that failed in places bears a dagger.
+    """
+    row = table.loc[index]
+    name, variant = style.method_style(row["method"]).label, _variant_label(row["variant"])
+    if row["n_failed"] and not row["n_folds"]:
+        return [f"{name} †", variant, *["failed"] * (len(header(table)) - 3), "0"]
+    texts = [name + (" †" if row["n_failed"] else ""), variant]
+    texts += [_metric_cell(row, metric) for metric in METRICS]
+    for metric in GAIN_METRICS:
+        n = row[f"{metric}_gain_n"]
+        gain, std = row[f"{metric}_gain"], row[f"{metric}_gain_std"]
+        text = _mean_and_std(gain, std, metric, sign="+")
+        texts.append(f"{text} ({row[f'{metric}_gain_improved']}/{n})" if n else "")
+    texts += [_metric_cell(row, metric) for metric in unbiased(table)]
+    return [*texts, str(row["n_folds"])]
+
+
+def _metric_cell(row: pd.Series, metric: str) -> str:
+    n = row[f"{metric}_n"]
+    if n == 0:
+        return "undefined" if row[f"{metric}_undefined"] else ""
+    text = _mean_and_std(row[f"{metric}_mean"], row[f"{metric}_std"], metric)
+    return text if n == row["n_folds"] else f"{text} [{n}]"
+
+
+def _mean_and_std(mean: float, std: float, metric: str, sign: str = "") -> str:
+    digits = DIGITS.get(metric, 2)
+    # Adding zero turns what would print as -0.00 into 0.00.
+    text = f"{round(mean, digits) + 0.0:{sign}.{digits}f}"
+    spread = "" if np.isnan(std) else f" ± {std:.{digits}f}"
+    return f"{text}{spread}".replace("-", "−")
+
+
+def notes(table: pd.DataFrame) -> list[str]:
+    """What a reader must know, and every failure with its reason."""
+    lines = [
+        f"Mean ± standard deviation over folds (slide × held-out type; {table['n_folds'].max()} at most), after "
+        f"averaging over {table['n_seeds'].max()} seed(s). Bold: best of controls and counterfactuals.",
+        "Gain: paired difference to the twin, the same fitted model with the cells' own neighbours; positive = better; "
+        "in brackets the folds that improve. A score means little, a gain over the twin does.",
+    ]
+    bounds = set(table["method"])
+    if "ceiling" in bounds:
+        lines.append("Ceiling: one random half of the target cells against the other half.")
+    if bounds & {"truth", "truth_in_place"}:
+        lines.append(
+            "Truth: the mechanism that made the data, given the same donors; in place: given the target cells' real "
+            "neighbourhoods."
+        )
+    if unbiased(table):
+        lines.append(
+            "Split control: observed and predicted change against different halves of the control cells. Against twin: "
+            "predicted change against the model's own prediction without intervention."
+        )
+    if table[[f"{m}_undefined" for m in (*METRICS, *unbiased(table))]].to_numpy().any():
+        lines.append(
+            "Undefined: a correlation with a prediction that changes no gene; [n]: defined in n folds only."
+        )
+    failed = table[table["n_failed"] > 0]
+    for (method, n_failed, reason), rows in failed.groupby(
+        ["method", "n_failed", "reason"], sort=False
+    ):
+        variants = ", ".join(filter(None, (_variant_label(v) for v in rows["variant"])))
+        # A fit that failed takes all variants with it; then they need no naming.
+        whole = len(rows) == (table["method"] == method).sum()
+        name = style.method_style(method).label + ("" if whole else f" ({variants})")
+        runs = "1 run" if n_failed == 1 else f"{n_failed} runs"
+        lines.append(f"† {name}: {runs} (fold × seed) failed: {_shortened(reason)}")
+    return lines
+
+
+def _shortened(reason: str) -> str:
+    return reason if len(reason) <= MAX_REASON else f"{reason[:MAX_REASON]} … (all: score table)"
+
+
+def _variant_label(variant: str) -> str:
+    return style.VARIANTS.get(variant, "" if variant == "-" else variant)
+
+
+def best_cells(table: pd.DataFrame) -> set[tuple[int, str]]:
+    """(row, metric) of the best mean among what could be used in earnest: controls and counterfactuals."""
+    fair = table[(table["group"] != "bound") & (table["variant"] != TWIN)]
+    best = set()
+    for metric in METRICS:
+        means = fair[f"{metric}_mean"].dropna()
+        if len(means):
+            higher = style.METRICS[metric].direction == "higher"
+            best.add((means.idxmax() if higher else means.idxmin(), metric))
+    return best
+
+
+def to_markdown(table: pd.DataFrame, provenance_text: str = "") -> str:
+    """The table as Markdown that is legible as plain text too: aligned columns, groups, notes, provenance."""
+    best = best_cells(table)
+    lines = [header(table)]
+    for group, rows in table.groupby("group", sort=False):
+        lines.append([f"*{style.GROUPS[group]}*", *[""] * (len(lines[0]) - 1)])
+        for index in rows.index:
+            texts = cells(table, index)
+            for column, metric in enumerate(METRICS, start=2):
+                if (index, metric) in best:
+                    texts[column] = f"**{texts[column]}**"
+            lines.append(texts)
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+    text_columns = 2
+    printed = [
+        "| " + " | ".join(t.ljust(w) for t, w in zip(line, widths, strict=True)) + " |"
+        for line in lines
+    ]
+    rule = [
+        "-" * w if column < text_columns else "-" * (w - 1) + ":" for column, w in enumerate(widths)
+    ]
+    printed.insert(1, "| " + " | ".join(rule) + " |")
+    body = [f"### {title(table)}", "", *printed, "", *(f"- {line}" for line in notes(table))]
+    if provenance_text:
+        body += ["", f"<sub>{provenance_text}</sub>"]
+    return "\n".join(body) + "\n"
+
+
+def compose(table: pd.DataFrame, provenance_text: str) -> Figure:
+    """The table as a figure."""
+    with style.context():
+        return _compose(table, provenance_text)
+
+
+def draw(table: pd.DataFrame, provenance_text: str, path: str | Path) -> None:
+    """Draw the table of `build` to a PNG or SVG."""
+    style.save(compose(table, provenance_text), path)
+
+
+def _compose(table: pd.DataFrame, provenance_text: str) -> Figure:
+    heads = header(table)
+    # Columns in inches: method and variant, numbers about their middle, number of folds to the right.
+    columns = [0.36, 1.95]
+    edge = 3.65
+    for width in [1.15] * len(METRICS) + [1.5] * len(GAIN_METRICS) + [1.2] * len(unbiased(table)):
+        columns.append(edge + width / 2)
+        edge += width
+    right = edge + 0.3
+    columns.append(right)
+    aligned = ["left", "left", *["center"] * (len(columns) - 3), "right"]
+    row_in, left, width_in = 0.2, 0.2, right + 0.2
+    groups = list(table.groupby("group", sort=False))
+    note_lines = [line for note in notes(table) for line in style.wrap(note, right - left, 6.5)]
+    n_lines = len(table) + len(groups) + 3
+    footer_in = 0.25 + 0.12 * len(style.wrap(provenance_text, width_in, 5.5))
+    height_in = row_in * n_lines + 0.143 * len(note_lines) + 0.25 + footer_in
+    figure = style.new_figure(width_in, height_in)
+    style.footer(figure, provenance_text)
+    # Axes in inches, y downwards, so that rows keep their height however many there are.
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set(xlim=(0, width_in), ylim=(height_in, 0))
+    axes.axis("off")
+
+    def rule(y: float, width: float) -> None:
+        axes.plot([left, right], [y, y], color="black", linewidth=width)
+
+    y = 0.22
+    axes.text(left, y, title(table), weight="bold", size=9.5, va="center", parse_math=False)
+    y += 0.22
+    rule(y, 1.0)
+    y += 0.22
+    for x, text, ha in zip(columns, heads, aligned, strict=True):
+        text = text.replace(": ", "\n").replace(", ", "\n")
+        axes.text(x, y, text, ha=ha, va="center", weight="bold", size=7.5, linespacing=1.2)
+    y += 0.22
+    rule(y, 0.6)
+    best = best_cells(table)
+    for group, rows in groups:
+        y += row_in / 2 + 0.02
+        axes.text(left, y, style.GROUPS[group], style="italic", va="center", size=7.5)
+        y += row_in / 2
+        for index in rows.index:
+            _draw_row(axes, table, index, y + row_in / 2, columns, aligned, best)
+            y += row_in
+        y += 0.03
+        rule(y, 0.3 if group != groups[-1][0] else 1.0)
+    y += 0.1
+    axes.text(left, y, "\n".join(note_lines), va="top", size=6.5, linespacing=1.3, parse_math=False)
+    return figure
+
+
+def _draw_row(axes, table, index, y, columns, aligned, best) -> None:
+    row = table.loc[index]
+    is_twin = row["variant"] == TWIN
+    color = style.method_style(row["method"], table["method"]).color
+    axes.add_patch(
+        Rectangle(
+            (columns[0] - 0.15, y - 0.05),
+            0.1,
+            0.1,
+            facecolor="white" if is_twin else color,
+            edgecolor=color,
+            hatch="////" if is_twin else None,
+            linewidth=0.6,
+        )
+    )
+    kinds = ["", "", *METRICS, *(f"{m}_gain" for m in GAIN_METRICS), *unbiased(table), ""]
+    for x, text, ha, kind in zip(columns, cells(table, index), aligned, kinds, strict=True):
+        text_color = style.MUTED_COLOR if is_twin or text == "undefined" else "black"
+        if text == "failed":
+            text_color = style.FAILED_COLOR
+        elif kind.endswith("_gain") and text:
+            text_color = GAIN_COLORS[1 if row[kind] > 0 else -1]
+        weight = "bold" if (index, kind) in best else "normal"
+        axes.text(x, y, text, ha=ha, va="center", size=7.5, color=text_color, weight=weight)

@@ -1,0 +1,245 @@
+"""Slides whose counts come from the Gaussian field, so that the forces within and between cells are known.
+
+How a cell comes to its counts (i: cell, a: gene):
+
+1. Forces. Within cells (intra) and between cells (inter), each a sparse symmetric matrix with signs, drawn
+   independently of each other: about `n_partners` partners a gene and kind, of sizes from 0.5 to 1 before scaling.
+   Each gene is secreted, membrane or cytoplasmic; forces between cells with a secreted gene are `secreted_factor` times
+   as strong. Between cells a gene also acts on itself. The scaling sets how near to criticality each kind is.
+2. Field. s ~ exp(sum_i s_i' g' s_i + sum_ij J_ij s_i' g s_j - 1/2 sum_i |s_i|^2), J the normalised graph of the six
+   nearest cells (either way), drawn exactly (`models/celcomen_field.py`).
+3. Counts. x_ia ~ negative binomial with mean depth_i share_a exp(log_rate_sd s_ia) and variance m + noise m^2; each count
+   is then lost with probability `dropout`.
+
+The truth travels in the slide: varm["simulation_inter"], varm["simulation_intra"], var["localization"] and the knobs in
+uns["simulation"]; `true_forces` reads them for the genes that are left.
+"""
+
+from numbers import Integral, Real
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from scipy import sparse
+
+from tissue_counterfactuals.errors import InputError
+from tissue_counterfactuals.models.celcomen_field import GaussianField
+from tissue_counterfactuals.models.celcomen_gaussian import diagonalise, precision_of
+from tissue_counterfactuals.models.celcomen_statistics import interaction_weights
+from tissue_counterfactuals.neighbors import knn_graph
+from tissue_counterfactuals.simulate.knobs import check_knobs
+from tissue_counterfactuals.slide import make_slide, new_provenance
+
+LOCALIZATIONS = ("secreted", "membrane", "cytoplasmic")
+_SHARES = (0.25, 0.25, 0.5)
+N_NEIGHBORS = 6
+_GAP_BETWEEN_SAMPLES_UM = 1000.0
+_BASE_SPREAD = 1.0
+_CELLS_PER_BLOCK = 1000
+# First words of the seeds, so that no two draws share a stream.
+_FORCES_STREAM, _CELLS_STREAM, _FIELD_STREAM, _COUNTS_STREAM = 21, 22, 23, 24
+
+_KNOBS = {
+    "n_cells": (Integral, 10, 10**8),
+    "n_genes": (Integral, 2, 10**5),
+    "n_samples": (Integral, 1, 1000),
+    "seed": (Integral, 0, 2**63 - 1),
+    "inter_strength": (Real, 0, 0.95),
+    "intra_strength": (Real, 0, 0.95),
+    "n_partners": (Real, 0, 10**5),
+    "secreted_factor": (Real, 1, 100),
+    "log_rate_sd": (Real, 0, 3),
+    "depth": (Real, 1, 10**6),
+    "depth_noise": (Real, 0, 3),
+    "noise": (Real, 0, 100),
+    "dropout": (Real, 0, 0.99),
+    "density_per_um2": (Real, 1e-5, 0.1),
+}
+
+
+def simulate_field(
+    n_cells: int = 4000,
+    n_genes: int = 60,
+    n_samples: int = 1,
+    seed: int = 0,
+    inter_strength: float = 0.7,
+    intra_strength: float = 0.5,
+    n_partners: float = 3.0,
+    secreted_factor: float = 3.0,
+    log_rate_sd: float = 0.7,
+    depth: float = 500.0,
+    depth_noise: float = 0.3,
+    noise: float = 0.1,
+    dropout: float = 0.0,
+    density_per_um2: float = 0.006,
+) -> AnnData:
+    """Simulate samples that share their forces; the text of this module says how.
+
+    Args:
+        n_cells: cells in all, shared out evenly among the samples.
+        n_genes: genes.
+        n_samples: samples, sample_0, sample_1, ..., placed side by side 1 mm apart.
+        seed: the forces follow from it alone, the cells of a sample from it and the sample's number.
+        inter_strength, intra_strength: how near to criticality, where the tissue would move as one, each kind of forces
+            is: 0 none, 1 critical.
+        n_partners: mean number of genes that a gene has forces with, of each kind.
+        secreted_factor: how much stronger forces between cells are with a secreted gene.
+        log_rate_sd: log rate per unit of the field, whose standard deviation in a gene is about 1.
+        depth: median counts of a cell at mean log rate.
+        depth_noise: standard deviation of the log depth between cells.
+        noise: overdispersion a in the variance m + a m^2; 0 gives Poisson counts.
+        dropout: share of the counts that are lost, entry by entry.
+        density_per_um2: cells per square micrometre; with 0.006 a radius of 15 micrometres holds 4.2 neighbours.
+
+    Returns:
+        A slide of one cell type and one domain.
+
+    Raises:
+        InputError: a knob out of its range, or samples of too few cells for six neighbours.
+    """
+    knobs = dict(locals())
+    _check_knobs(knobs)
+    inter, intra, localization = draw_forces(
+        n_genes, seed, inter_strength, intra_strength, n_partners, secreted_factor
+    )
+    base = np.random.default_rng([_FORCES_STREAM, seed, 1]).normal(0, _BASE_SPREAD, n_genes)
+    counts, places, left_um = [], [], 0.0
+    sizes = [len(part) for part in np.array_split(np.arange(n_cells), n_samples)]
+    for number, size in enumerate(sizes):
+        side_um = np.sqrt(size / density_per_um2)
+        place = np.random.default_rng([_CELLS_STREAM, seed, number]).uniform(0, side_um, (size, 2))
+        weights = interaction_weights(knn_graph(place, N_NEIGHBORS), "symmetric")
+        field = GaussianField(weights, inter, intra).sample([_FIELD_STREAM, seed, number])
+        counts.append(
+            draw_counts(
+                *(base + log_rate_sd * field, [_COUNTS_STREAM, seed, number]),
+                *(depth, depth_noise, noise, dropout),
+            )
+        )
+        place[:, 0] += left_um
+        left_um += side_um + _GAP_BETWEEN_SAMPLES_UM
+        places.append(place)
+    sample = np.repeat([f"sample_{number}" for number in range(n_samples)], sizes)
+    within = np.concatenate([np.arange(size) for size in sizes])
+    labels = pd.DataFrame(
+        {"cell_type": "cell", "domain": "tissue", "sample": sample},
+        index=[f"{name}_cell_{i}" for name, i in zip(sample, within, strict=True)],
+    )
+    genes = pd.Index([f"gene_{gene:0{len(str(n_genes - 1))}d}" for gene in range(n_genes)])
+    slide = make_slide(
+        sparse.vstack(counts, format="csr"),
+        labels,
+        genes,
+        np.concatenate(places),
+        new_provenance("simulated field"),
+    )
+    slide.var["localization"] = pd.Categorical(localization, LOCALIZATIONS)
+    slide.varm["simulation_inter"], slide.varm["simulation_intra"] = inter, intra
+    slide.uns["simulation"] = knobs | {"genes": genes.to_numpy(dtype=str)}
+    return slide
+
+
+def true_forces(slide: AnnData) -> tuple[np.ndarray, np.ndarray]:
+    """Inter and intra forces (g, g) float64 among the genes that the slide still has, in its order.
+
+    Raises:
+        InputError: the slide is not from `simulate_field`.
+    """
+    if "simulation_inter" not in slide.varm:
+        raise InputError(
+            "slide: the true forces are not known, varm['simulation_inter'] is missing; give a slide of source "
+            "simulated_field."
+        )
+    columns = pd.Index(slide.uns["simulation"]["genes"].astype(str)).get_indexer(slide.var_names)
+    return tuple(
+        np.asarray(slide.varm[f"simulation_{kind}"])[:, columns] for kind in ("inter", "intra")
+    )
+
+
+def draw_forces(
+    n_genes: int,
+    seed: int,
+    inter_strength: float = 0.7,
+    intra_strength: float = 0.5,
+    n_partners: float = 3.0,
+    secreted_factor: float = 1.0,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Inter and intra forces (g, g), drawn independently, and the genes' localization (g,); see the module's text.
+
+    The forces are those of the field whose weight of the norm is 1, on any graph with eigenvalues from -1 to 1.
+    """
+    rng = np.random.default_rng([_FORCES_STREAM, seed, 0])
+    localization = rng.choice(LOCALIZATIONS, n_genes, p=_SHARES)
+    intra = _sparse_symmetric(rng, n_genes, n_partners)
+    inter = _sparse_symmetric(rng, n_genes, n_partners)
+    inter += np.diag(rng.uniform(0, 1, n_genes))
+    secreted = localization == "secreted"
+    inter[secreted[:, None] | secreted[None, :]] *= secreted_factor
+    return *scale_forces(inter, intra, inter_strength, intra_strength), localization
+
+
+def scale_forces(
+    inter: np.ndarray, intra: np.ndarray, inter_strength: float, intra_strength: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Multiples of both matrices at given distances from criticality: 0 none, 1 critical.
+
+    Forces within cells first: 2 g' then has the largest eigenvalue `intra_strength`. Then those between cells: on an
+    eigenvalue 1 or -1 of the graph the softest combination of genes keeps 1 - `inter_strength` of its stiffness.
+    """
+    largest = np.abs(np.linalg.eigvalsh(intra)).max()
+    intra = intra * (intra_strength / (2 * largest) if largest else 0)
+    _, strength = diagonalise(*precision_of(inter, intra))
+    largest = np.abs(strength).max()
+    return inter * (inter_strength / (2 * largest) if largest else 0), intra
+
+
+def draw_counts(
+    log_rate: np.ndarray,
+    seed: list[int],
+    depth: float,
+    depth_noise: float,
+    noise: float,
+    dropout: float,
+) -> sparse.csr_matrix:
+    """Counts (n, g) float32 of cells with given log rates (n, g); see the module's text for the arguments.
+
+    A gene's share is that of its mean log rate, so that `depth` is the counts of a cell at mean log rates.
+    """
+    share = log_rate.mean(axis=0)
+    offset = np.log(np.exp(share - share.max()).sum()) + share.max()
+    blocks = []
+    for number, start in enumerate(range(0, len(log_rate), _CELLS_PER_BLOCK)):
+        rng = np.random.default_rng([*seed, number])
+        part = log_rate[start : start + _CELLS_PER_BLOCK]
+        cell_depth = depth * np.exp(depth_noise * rng.standard_normal((len(part), 1)))
+        mean = cell_depth * np.exp(part - offset)
+        if noise:
+            # Negative binomial = Poisson whose mean varies as a gamma of mean 1.
+            mean = mean * rng.standard_gamma(1 / noise, mean.shape) * noise
+        counts = rng.poisson(mean)
+        if dropout:
+            counts[rng.random(counts.shape) < dropout] = 0
+        blocks.append(sparse.csr_matrix(counts, dtype=np.float32))
+    return sparse.vstack(blocks, format="csr")
+
+
+def _sparse_symmetric(rng: np.random.Generator, n_genes: int, n_partners: float) -> np.ndarray:
+    """Signed sizes from 0.5 to 1 for a share of the pairs, 0 on the diagonal; at least one pair."""
+    rows, columns = np.triu_indices(n_genes, 1)
+    n_pairs = min(max(round(n_partners * n_genes / 2), 1 if n_partners else 0), len(rows))
+    chosen = rng.choice(len(rows), n_pairs, replace=False)
+    forces = np.zeros((n_genes, n_genes))
+    forces[rows[chosen], columns[chosen]] = rng.choice([-1, 1], n_pairs) * rng.uniform(
+        0.5, 1, n_pairs
+    )
+    return forces + forces.T
+
+
+def _check_knobs(knobs: dict) -> None:
+    check_knobs(knobs, _KNOBS, "field")
+    fewest = (N_NEIGHBORS + 1) * knobs["n_samples"]
+    if knobs["n_cells"] < fewest:
+        raise InputError(
+            f"field.n_cells is {knobs['n_cells']}: {knobs['n_samples']} samples with {N_NEIGHBORS} neighbours for each "
+            f"cell need at least {fewest}; give more cells or fewer samples."
+        )

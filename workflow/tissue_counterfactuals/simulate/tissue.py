@@ -1,0 +1,412 @@
+"""A tissue with a known causal mechanism, so that the true counterfactual of every cell exists.
+
+How a cell comes to its counts (u: cell, t: its type, d: its domain, l: signal, g: gene):
+
+1. Place. Cells lie uniformly in a square. Domains are bands side by side with wavy borders. A cell's type follows
+   the composition of its domain, which drifts smoothly from patch to patch.
+2. Secretion. s_ul = level[t, d, l] * smooth patches * noise of the cell. Every signal has two sender types; the
+   level of the first depends on the domain.
+3. Reception. r_ul = sum_v W_uv s_vl / sum_v W_uv over the neighbours v in the Gaussian graph of `graph.py` (its
+   defaults: 100 micrometres, 200 neighbours, cutoff 0.1), and occupancy o_ul = r_ul / (r_ul + half_saturation[l]).
+4. Response. log rate_ug = base[t, g] + sum_l ligands[g, l] log s_ul
+                         + sum_l receptors[t, l] (o_ul - resting[l]) programmes[g, l] + direct[g, d].
+   Programmes are shared by all types, receptors are not; `direct` is 0 unless `domain_effect` is set.
+5. Counts. x_ug ~ negative binomial with mean library_u * softmax_g(log rate_u), variance m + overdispersion_g m^2.
+
+A counterfactual replaces r_u by what other donors give; type, own secretion, domain and library stay the cell's own.
+Ligand genes tell a neighbour's secretion from its expression, so a model that sees only the expression around a cell
+has all it needs while `domain_effect` is 0. A cell's own ligand genes (two per signal that its type sends) are the
+one thing that differs between domains and no neighbour carries.
+
+What the truth needs travels in the slide and survives the loss of cells or genes: uns["simulation"], var and varm
+columns and obsm arrays whose names begin with "simulation".
+"""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from numbers import Integral, Real
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from scipy import sparse
+
+from tissue_counterfactuals.errors import InputError
+from tissue_counterfactuals.graph import gaussian_graph
+from tissue_counterfactuals.simulate.knobs import check_knobs
+from tissue_counterfactuals.simulate.mechanism import (
+    LIGAND_GENES_PER_SIGNAL,
+    Mechanism,
+    draw_mechanism,
+    store_mechanism,
+    stored_mechanism,
+)
+
+# Standard deviation of the patches' covariance: about the kernel's, so that what cells receive still differs from
+# place to place within a domain, and yet a domain holds many patches.
+_PATCH_LENGTH_UM = 120.0
+_WAVES_PER_PATCHWORK = 32
+_GAP_BETWEEN_SLIDES_UM = 1000.0
+# Cells whose counts are drawn together by one generator; part of the result, so not a knob.
+_CELLS_PER_BLOCK = 1000
+# First words of the seeds, so that no two draws share a stream (1 is the mechanism's).
+_CELLS_STREAM, _COUNTS_STREAM = 2, 3
+
+_KNOBS = {
+    "n_cells": (Integral, 1, 10**9),
+    "n_genes": (Integral, 1, 10**6),
+    "seed": (Integral, 0, 2**63 - 1),
+    "n_slides": (Integral, 1, 1000),
+    "n_domains": (Integral, 2, 100),
+    "n_types": (Integral, 2, 1000),
+    "n_signals": (Integral, 1, 1000),
+    "effect_size": (Real, 0, 5),
+    "responding_fraction": (Real, 0, 1),
+    "domain_effect": (Real, 0, 5),
+    "secretion_noise": (Real, 0, 3),
+    "patchiness": (Real, 0, 3),
+    "library_size": (Real, 1, 10**6),
+    "library_noise": (Real, 0, 3),
+    "overdispersion": (Real, 0, 100),
+    "density_per_um2": (Real, 1e-5, 0.1),
+}
+
+
+class SimulatedTissue(AnnData):
+    """A slide (see `slide.py`) whose truth is known. A part of it, or what is read from disk, is a plain AnnData:
+    the functions `true_counterfactual` and `true_expression` take either."""
+
+    def true_counterfactual(self, focal: np.ndarray, donors) -> np.ndarray:
+        """See the function `true_counterfactual`."""
+        return true_counterfactual(self, focal, donors)
+
+    def true_expression(self, cells: np.ndarray | None = None) -> np.ndarray:
+        """See the function `true_expression`."""
+        return true_expression(self, cells)
+
+
+def simulate_tissue(
+    n_cells: int = 10_000,
+    n_genes: int = 300,
+    seed: int = 0,
+    n_slides: int = 2,
+    n_domains: int = 3,
+    n_types: int = 5,
+    n_signals: int = 6,
+    effect_size: float = 1.2,
+    responding_fraction: float = 0.4,
+    domain_effect: float = 0.0,
+    secretion_noise: float = 0.5,
+    patchiness: float = 0.4,
+    library_size: float = 500.0,
+    library_noise: float = 0.4,
+    overdispersion: float = 0.2,
+    density_per_um2: float = 0.0025,
+    n_threads: int | None = None,
+) -> SimulatedTissue:
+    """Simulate slides that share one mechanism; the text of this module says which.
+
+    The defaults are deep and large enough that one half of the cells of a type in a domain predicts the other half
+    (Pearson >= 0.9 over the 50 most changed genes between domain_0 and domain_1), for every type on every slide.
+
+    Args:
+        n_cells: cells in all, shared out evenly among the slides.
+        n_genes: genes; two per signal are ligand genes.
+        seed: the mechanism follows from it alone, the cells of each slide from it and the slide's number.
+        n_slides: slides, `sample` slide_0, slide_1, ..., placed side by side 1 mm apart.
+        n_domains: bands domain_0, domain_1, ... of equal width from left to right; only successive ones touch.
+        n_types: cell types type_0, type_1, ...; each has at least about 1 / (2 n_types) of the cells of every domain.
+        n_signals: signals that cells send and receive.
+        effect_size: root mean square, over responding genes and pairs of domains, of the change in log rate that the
+            mean neighbourhood of one domain makes against that of another; the same for every type. 0: no signal acts.
+        responding_fraction: share of the genes that respond to at least one signal (ligand genes do not respond, so
+            the share is limited by them).
+        domain_effect: standard deviation, over the genes, of a direct effect of the domain on the log rate, equal in
+            all types: a confounder that no neighbour carries.
+        secretion_noise: standard deviation of the log secretion between cells of a type in a place.
+        patchiness: standard deviation of the smooth drift (over about 120 micrometres) of log composition and log
+            secretion.
+        library_size: median counts of a cell.
+        library_noise: standard deviation of the log library size between cells.
+        overdispersion: median over the genes of the a in variance = m + a m^2; 0 gives Poisson counts.
+        density_per_um2: cells per square micrometre.
+        n_threads: default is $OMP_NUM_THREADS or all cores; the result does not depend on it.
+
+    Returns:
+        A slide of n_cells x n_genes, slide by slide; cells without neighbours receive no signal.
+
+    Raises:
+        InputError: a knob out of its range.
+    """
+    knobs = {name: value for name, value in locals().items() if name != "n_threads"}
+    _check_knobs(knobs)
+    if n_threads is None:
+        n_threads = int(os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0)))
+
+    mechanism = draw_mechanism(
+        seed, n_genes, n_domains, n_types, n_signals, effect_size, responding_fraction, domain_effect, overdispersion,
+    )  # fmt: skip
+    sizes = [len(part) for part in np.array_split(np.arange(n_cells), n_slides)]
+    slides, blocks, left_um = [], [], 0.0
+    for number, size in enumerate(sizes):
+        rng = np.random.default_rng([_CELLS_STREAM, seed, number])
+        side_um = np.sqrt(size / density_per_um2)
+        cells = _place_cells(mechanism, rng, size, side_um, secretion_noise, patchiness)
+        cells["received"] = _receive(
+            gaussian_graph(cells["place"], n_threads=n_threads), cells["secretion"]
+        )
+        cells["library"] = library_size * np.exp(library_noise * rng.standard_normal(size))
+        blocks += _draw_counts(mechanism, cells, [_COUNTS_STREAM, seed, number], n_threads)
+        cells["place"][:, 0] += left_um
+        left_um += side_um + _GAP_BETWEEN_SLIDES_UM
+        slides.append(cells)
+    counts = _stack_blocks(blocks, n_genes)
+    cells = {key: np.concatenate([slide[key] for slide in slides]) for key in slides[0]}
+    return _as_slide(mechanism, counts, cells, np.repeat(np.arange(n_slides), sizes), knobs)
+
+
+def true_counterfactual(slide: AnnData, focal: np.ndarray, donors) -> np.ndarray:
+    """Expected counts of focal cells, had they stood among the given donors.
+
+    Exact: the mean over endless redraws of the counts, at the focal cells' own library (the sum of their counts over
+    the genes of `slide`). Cells and genes may have been dropped since the simulation.
+
+    Args:
+        slide: simulated, n cells.
+        focal: (m,) indices of cells.
+        donors: (m, d) indices of cells, each of the same weight, a cell given twice counting twice; or a sparse (m, n)
+            matrix of weights >= 0, whose rows are divided by their sums. A row without donors receives no signal.
+
+    Returns:
+        (m, n_genes) float32.
+
+    Raises:
+        InputError: the slide is not simulated, or an index or a weight is out of range.
+    """
+    focal = _checked_indices(slide, focal, "focal")
+    if sparse.issparse(donors):
+        weights = sparse.csr_array(donors)
+        if weights.shape != (len(focal), slide.n_obs):
+            raise InputError(
+                f"donors: the weights have shape {weights.shape}, and ({len(focal)}, {slide.n_obs}) is needed: one row "
+                "per focal cell, one column per cell of the slide."
+            )
+        if not (weights.data >= 0).all():
+            raise InputError(
+                f"donors: a weight is {weights.data[np.argmin(weights.data >= 0)]}: give weights from 0 up."
+            )
+    else:
+        donors = _checked_indices(slide, donors, "donors")
+        if donors.ndim != 2 or len(donors) != len(focal):
+            raise InputError(
+                f"donors: the indices have shape {donors.shape}, and ({len(focal)}, d) is needed: one row per focal cell."
+            )
+        m, d = donors.shape
+        weights = sparse.csr_array(
+            (np.ones(m * d), donors.ravel(), np.arange(m + 1) * d),
+            shape=(m, slide.n_obs),
+        )
+    mechanism = stored_mechanism(slide)
+    return _expected_counts(
+        slide, mechanism, focal, _receive(weights, slide.obsm["simulation_secretion"])
+    )
+
+
+def true_expression(slide: AnnData, cells: np.ndarray | None = None) -> np.ndarray:
+    """Expected counts of cells where they are, among all the neighbours that they had when they were simulated.
+
+    Args:
+        slide: simulated; cells and genes may have been dropped since.
+        cells: (m,) indices; None is all.
+
+    Returns:
+        (m, n_genes) float32, at the cells' own library as in `true_counterfactual`.
+
+    Raises:
+        InputError: the slide is not simulated, or an index is out of range.
+    """
+    cells = np.arange(slide.n_obs) if cells is None else _checked_indices(slide, cells, "cells")
+    mechanism = stored_mechanism(slide)
+    return _expected_counts(slide, mechanism, cells, slide.obsm["simulation_received"][cells])
+
+
+def _expected_counts(
+    slide: AnnData, mechanism: Mechanism, cells: np.ndarray, received: np.ndarray
+) -> np.ndarray:
+    types = _codes(slide.obs["cell_type"], mechanism.types)[cells]
+    domains = _codes(slide.obs["domain"], mechanism.domains)[cells]
+    secretion = np.asarray(slide.obsm["simulation_secretion"])[cells]
+    library = np.asarray(slide.X[cells].sum(axis=1, dtype=np.float64)).reshape(-1, 1)
+    expected = np.empty((len(cells), slide.n_vars), dtype=np.float32)
+    for start in range(0, len(cells), _CELLS_PER_BLOCK):
+        part = slice(start, start + _CELLS_PER_BLOCK)
+        share = mechanism.proportions(types[part], domains[part], secretion[part], received[part])
+        expected[part] = library[part] * share
+    return expected
+
+
+def _receive(weights: sparse.csr_array, secretion: np.ndarray) -> np.ndarray:
+    """Degree-normalised weighted mean of the secretion of each row's cells, (m, L) float64; 0 without any."""
+    weights = weights.astype(np.float64)
+    degree = weights.sum(axis=1)
+    total = weights @ secretion
+    return np.divide(total, degree[:, None], out=np.zeros_like(total), where=degree[:, None] > 0)
+
+
+def _check_knobs(knobs: dict) -> None:
+    check_knobs(knobs, _KNOBS, "simulation")
+    n_ligand_genes = LIGAND_GENES_PER_SIGNAL * knobs["n_signals"]
+    if knobs["n_genes"] < 2 * n_ligand_genes:
+        raise InputError(
+            f"simulation.n_genes is {knobs['n_genes']}: {knobs['n_signals']} signals (simulation.n_signals) have "
+            f"{n_ligand_genes} ligand genes, so give at least {2 * n_ligand_genes} genes or fewer signals."
+        )
+    per_group = knobs["n_slides"] * knobs["n_domains"] * knobs["n_types"]
+    if knobs["n_cells"] < 10 * per_group:
+        raise InputError(
+            f"simulation.n_cells is {knobs['n_cells']}: {knobs['n_slides']} slides of {knobs['n_domains']} domains and "
+            f"{knobs['n_types']} types need at least {10 * per_group} cells; give more cells or fewer of these."
+        )
+
+
+def _place_cells(
+    mechanism: Mechanism,
+    rng: np.random.Generator,
+    n_cells: int,
+    side_um: float,
+    secretion_noise: float,
+    patchiness: float,
+) -> dict[str, np.ndarray]:
+    """Position, domain, type and secretion of the cells of one slide."""
+    n_domains, n_types = mechanism.composition.shape
+    n_signals = mechanism.levels.shape[2]
+    place = rng.uniform(0, side_um, (n_cells, 2))
+    domains = np.zeros(n_cells, dtype=np.int64)
+    for border in range(1, n_domains):
+        # Borders keep within 0.3 bands of their straight course, so they never cross.
+        phases, cycles = rng.uniform(0, 2 * np.pi, 3), np.array([1, 2, 3])
+        wave = np.sin(2 * np.pi * place[:, 1, None] / side_um * cycles + phases).mean(axis=1)
+        domains += place[:, 0] > side_um / n_domains * (border + 0.3 * wave)
+
+    log_share = np.log(mechanism.composition)[domains]
+    for cell_type in range(n_types):
+        log_share[:, cell_type] += patchiness * _patchwork(rng, place)
+    # The largest of (log share + Gumbel noise) is a draw by the shares.
+    types = (log_share + rng.gumbel(size=log_share.shape)).argmax(axis=1)
+
+    secretion = mechanism.levels[types, domains]
+    for signal in range(n_signals):
+        log_noise = patchiness * _patchwork(rng, place)
+        log_noise += secretion_noise * rng.standard_normal(n_cells)
+        # Noise of mean 1.
+        secretion[:, signal] *= np.exp(log_noise - (patchiness**2 + secretion_noise**2) / 2)
+    return {"place": place, "domain": domains, "type": types, "secretion": secretion}
+
+
+def _patchwork(rng: np.random.Generator, place: np.ndarray) -> np.ndarray:
+    """A smooth random field of variance 1 at the places: random waves, whose sum has a Gaussian covariance."""
+    waves = rng.standard_normal((_WAVES_PER_PATCHWORK, 2)) / _PATCH_LENGTH_UM
+    phases = rng.uniform(0, 2 * np.pi, _WAVES_PER_PATCHWORK)
+    field = np.zeros(len(place))
+    for wave, phase in zip(waves, phases, strict=True):
+        field += np.cos(place[:, 0] * wave[0] + place[:, 1] * wave[1] + phase)
+    return field * np.sqrt(2 / _WAVES_PER_PATCHWORK)
+
+
+def _draw_counts(mechanism: Mechanism, cells: dict, seed: list[int], n_threads: int) -> list:
+    """Counts of the cells as CSR parts (counts float32, genes int32, number per cell), block by block in threads."""
+    shape = 1 / np.maximum(mechanism.overdispersion, np.finfo(float).tiny)
+
+    def draw(number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        rng = np.random.default_rng([*seed, number])
+        part = slice(number * _CELLS_PER_BLOCK, (number + 1) * _CELLS_PER_BLOCK)
+        mean = mechanism.proportions(
+            *(cells[key][part] for key in ("type", "domain", "secretion", "received"))
+        )
+        mean *= cells["library"][part, None]
+        if mechanism.overdispersion.any():
+            # Negative binomial = Poisson whose mean varies as a gamma of mean 1.
+            mean *= rng.standard_gamma(shape, mean.shape)
+            mean *= mechanism.overdispersion
+        counts = rng.poisson(mean)
+        filled = np.flatnonzero(counts)
+        genes = (filled % counts.shape[1]).astype(np.int32)
+        return counts.ravel()[filled].astype(np.float32), genes, np.count_nonzero(counts, axis=1)
+
+    n_blocks = -(-len(cells["type"]) // _CELLS_PER_BLOCK)
+    with ThreadPoolExecutor(n_threads) as pool:
+        return list(pool.map(draw, range(n_blocks)))
+
+
+def _stack_blocks(blocks: list, n_genes: int) -> sparse.csr_matrix:
+    """Join the parts, freeing each as it is copied; the list is emptied."""
+    per_cell = np.concatenate([number for _, _, number in blocks])
+    indptr = np.concatenate([[0], np.cumsum(per_cell)])
+    index_type = np.int32 if indptr[-1] < 2**31 else np.int64
+    data = np.empty(indptr[-1], np.float32)
+    indices = np.empty(indptr[-1], index_type)
+    filled = 0
+    blocks.reverse()
+    while blocks:
+        counts, genes, _ = blocks.pop()
+        data[filled : filled + len(counts)] = counts
+        indices[filled : filled + len(counts)] = genes
+        filled += len(counts)
+    return sparse.csr_matrix(
+        (data, indices, indptr.astype(index_type)), shape=(len(per_cell), n_genes)
+    )
+
+
+def _as_slide(
+    mechanism: Mechanism, counts: sparse.csr_matrix, cells: dict, slide_of: np.ndarray, knobs: dict
+) -> SimulatedTissue:
+    within = np.concatenate([np.arange(size) for size in np.bincount(slide_of)])
+    n_genes = counts.shape[1]
+    slides = [f"slide_{number}" for number in range(slide_of.max() + 1)]
+    obs = pd.DataFrame(
+        {
+            "cell_type": pd.Categorical.from_codes(cells["type"], mechanism.types),
+            "domain": pd.Categorical.from_codes(cells["domain"], mechanism.domains),
+            "sample": pd.Categorical.from_codes(slide_of, slides),
+        },
+        index=pd.Index([f"slide_{s}_cell_{i}" for s, i in zip(slide_of, within, strict=True)]),
+    )
+    var = pd.DataFrame(index=[f"gene_{gene:0{len(str(n_genes - 1))}d}" for gene in range(n_genes)])
+    slide = SimulatedTissue(
+        counts,
+        obs=obs,
+        var=var,
+        obsm={
+            "spatial": cells["place"],
+            "simulation_secretion": cells["secretion"],
+            "simulation_received": cells["received"],
+        },
+        uns={"provenance": {"source": "simulated", "simulation": knobs}},
+    )
+    store_mechanism(mechanism, slide)
+    return slide
+
+
+def _codes(labels: pd.Series, names: np.ndarray) -> np.ndarray:
+    codes = pd.Index(names.astype(str)).get_indexer(labels.astype(str))
+    if (codes < 0).any():
+        cell = labels.index[(codes < 0).argmax()]
+        raise InputError(
+            f"cell {cell!r} of the simulated slide has {labels.name} {labels[cell]!r}, which the simulation does not "
+            f"know ({', '.join(names)}): keep the labels as they were simulated."
+        )
+    return codes
+
+
+def _checked_indices(slide: AnnData, indices: np.ndarray, what: str) -> np.ndarray:
+    indices = np.asarray(indices)
+    if not np.issubdtype(indices.dtype, np.integer):
+        raise InputError(
+            f"{what}: type {indices.dtype}, and whole numbers (indices of cells) are needed."
+        )
+    outside = (indices < 0) | (indices >= slide.n_obs)
+    if outside.any():
+        raise InputError(
+            f"{what}: there is no cell {indices[outside][0]}, the slide has {slide.n_obs} cells counted from 0."
+        )
+    return indices
