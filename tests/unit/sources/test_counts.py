@@ -112,7 +112,7 @@ def test_files_below_each_other(tmp_path, blocks):
     b = in_file(tmp_path / "b.h5ad", second[:, order], np.ones(31, dtype=bool), "csr")
     b.genes = pd.Index([f"g{i}" for i in order])
     genes = pd.Index([f"g{i}" for i in range(23) if i not in (4, 9)])
-    counts = StackedCounts([a, b], genes)
+    counts = StackedCounts([a, b], genes, "files")
     both = np.vstack([first[np.arange(70) % 3 > 0], second])
     own = np.delete(both, [4, 9], axis=1)
     rng = np.random.default_rng(5)

@@ -4,7 +4,6 @@ A `Counts` is a matrix (cells x genes) of which only sums are taken and parts ar
 matrices, so what is done with one runs at the speed of its products; peak memory is one block and the result.
 """
 
-from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,43 +25,8 @@ _GAP = 1 << 16
 Block = tuple[slice, slice, sp.csr_matrix | sp.csc_matrix]
 
 
-class Counts(ABC):
-    """Counts of `cells` (n,) x `genes` (g,)."""
-
-    def __init__(self, cells: pd.Index, genes: pd.Index):
-        self.cells, self.genes = cells, genes
-        self.shape = (len(cells), len(genes))
-
-    @abstractmethod
-    def count_entries(self) -> int:
-        """How many stored values all cells and genes have at most; no values are read for it."""
-
-    @abstractmethod
-    def survey(self, genes: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Totals of the cells (n,) over some genes, (g,) bool, or all; and the `gene_moments` of all cells.
-
-        Raises:
-            InputError: a value is no count; this pass looks at every one, also of other genes.
-        """
-
-    @abstractmethod
-    def gene_moments(
-        self, cells: np.ndarray, clip: np.ndarray | None = None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Sums and sums of squares over some cells, each (g,) float64.
-
-        Args:
-            cells: (n,) bool.
-            clip: (g,) highest value of each gene, to which higher ones are lowered first; None for no limit.
-        """
-
-    @abstractmethod
-    def take(self, cells: np.ndarray, genes: np.ndarray) -> sp.csr_matrix:
-        """The counts of some cells (n,) bool and genes (g,) bool, CSR float32."""
-
-
-class BlockCounts(Counts):
-    """Counts that are gone through block by block, stored with the rows of other cells in between.
+class Counts:
+    """Counts of `cells` (n,) x `genes` (g,), stored with the rows of other cells in between.
 
     Attributes:
         rows: (stored rows,) bool, which of them are cells of this matrix; their order is that of `cells`.
@@ -70,13 +34,19 @@ class BlockCounts(Counts):
     """
 
     def __init__(self, cells: pd.Index, genes: pd.Index, rows: np.ndarray, where: str):
-        super().__init__(cells, genes)
-        self.rows, self.where = rows, where
+        self.cells, self.genes, self.rows, self.where = cells, genes, rows, where
+        self.shape = (len(cells), len(genes))
 
     def count_entries(self) -> int:
+        """How many stored values all cells and genes have at most; no values are read for it."""
         return self._count_entries(self.rows, np.ones(self.shape[1], dtype=bool))
 
     def survey(self, genes: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Totals of the cells (n,) over some genes, (g,) bool, or all; and the `gene_moments` of all cells.
+
+        Raises:
+            InputError: a value is no count; this pass looks at every one, also of other genes.
+        """
         everything, weights = np.ones(self.shape[1], dtype=bool), self.rows.astype(np.float64)
         chosen = (everything if genes is None else genes).astype(np.float64)
         totals, sums, squares = np.zeros(len(self.rows)), *np.zeros((2, self.shape[1]))
@@ -92,6 +62,12 @@ class BlockCounts(Counts):
     def gene_moments(
         self, cells: np.ndarray, clip: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
+        """Sums and sums of squares over some cells, each (g,) float64.
+
+        Args:
+            cells: (n,) bool.
+            clip: (g,) highest value of each gene, to which higher ones are lowered first; None for no limit.
+        """
         weights = self._stored(cells).astype(np.float64)
         sums, squares = np.zeros((2, self.shape[1]))
         for rows, columns, block in self._blocks(weights > 0, np.ones(self.shape[1], dtype=bool)):
@@ -104,6 +80,7 @@ class BlockCounts(Counts):
         return sums, squares
 
     def take(self, cells: np.ndarray, genes: np.ndarray) -> sp.csr_matrix:
+        """The counts of some cells (n,) bool and genes (g,) bool, CSR float32."""
         wanted = self._stored(cells)
         bound = self._count_entries(wanted, genes)
         # Room for all entries that there can be: what stays empty is never touched and costs no memory.
@@ -120,13 +97,13 @@ class BlockCounts(Counts):
         shape = (int(cells.sum()), int(genes.sum()))
         return form((data[:end], indices[:end], indptr), shape=shape).tocsr()
 
-    @abstractmethod
     def _blocks(self, rows: np.ndarray, columns: np.ndarray) -> Iterator[Block]:
         """Blocks that together hold all entries of the wanted stored rows and columns (masks), and maybe others."""
+        raise NotImplementedError
 
-    @abstractmethod
     def _count_entries(self, rows: np.ndarray, columns: np.ndarray) -> int:
         """No fewer than there are in the wanted rows and columns."""
+        raise NotImplementedError
 
     def _stored(self, cells: np.ndarray) -> np.ndarray:
         stored = np.zeros(len(self.rows), dtype=bool)
@@ -151,7 +128,7 @@ class BlockCounts(Counts):
         )
 
 
-class MemoryCounts(BlockCounts):
+class MemoryCounts(Counts):
     """Counts that are in memory already, as CSR."""
 
     def __init__(self, counts: sp.csr_matrix, cells: pd.Index, genes: pd.Index, where: str):
@@ -173,7 +150,7 @@ class MemoryCounts(BlockCounts):
         return int(np.diff(self.counts.indptr)[rows].sum())
 
 
-class FileCounts(BlockCounts):
+class FileCounts(Counts):
     """Counts in an h5ad file, in any of its three forms (CSR, CSC, dense).
 
     Args:
@@ -260,8 +237,9 @@ class StackedCounts(Counts):
         parts: each with all of `genes`, in any order and maybe among others.
     """
 
-    def __init__(self, parts: list[Counts], genes: pd.Index):
-        super().__init__(parts[0].cells.append([part.cells for part in parts[1:]]), genes)
+    def __init__(self, parts: list[Counts], genes: pd.Index, where: str):
+        cells = parts[0].cells.append([part.cells for part in parts[1:]])
+        super().__init__(cells, genes, np.ones(len(cells), dtype=bool), where)
         self.parts = parts
         self.places = [part.genes.get_indexer(genes) for part in parts]
         self.borders = np.cumsum([0, *(part.shape[0] for part in parts)])

@@ -129,7 +129,7 @@ def stack(slides: list[StoredSlide], provenance: dict, where: str) -> StoredSlid
         obs=_clean(pd.concat(tables)), var=pd.DataFrame(index=genes), uns={"provenance": provenance}
     )
     frame.obsm["spatial"] = np.concatenate([slide.frame.obsm["spatial"] for slide in slides])
-    return StoredSlide(frame, StackedCounts([slide.counts for slide in slides], genes))
+    return StoredSlide(frame, StackedCounts([slide.counts for slide in slides], genes, where))
 
 
 def read_index(table: h5py.Group) -> pd.Index:
