@@ -389,7 +389,7 @@ def test_a_shared_copy_is_read_once(file, tmp_path, monkeypatch):
     (shared / "a.h5ad").write_bytes(BODY)
     pinned = replace(file, md5=MD5, sha256=SHA256)
     get(pinned, tmp_path, cache=str(shared))
-    from tissue_counterfactuals.sources import download
+    from tissue_counterfactuals.sources.downloads import obtain as download
 
     monkeypatch.setattr(download, "digest_of", lambda *_: pytest.fail("the file was read again"))
     get(pinned, tmp_path, cache=str(shared))
