@@ -6,7 +6,11 @@ from tissue_counterfactuals.config import POOLED, load_config, samples_of, slug
 from tissue_counterfactuals.sources.downloads.planned import show
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.methods import METHODS, applicable
-from tissue_counterfactuals.sources.downloads.table import expected_of, requested_files, table_files
+from tissue_counterfactuals.sources.downloads.table import (
+    expected_of,
+    requested_files,
+    table_files,
+)
 from tissue_counterfactuals.sources import READERS, files_of_samples
 
 try:
