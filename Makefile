@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 REPORT := results/report.html
 
-.PHONY: demo test peers check format clean
+.PHONY: demo test peers check format docs clean
 
 demo: $(VENV)/installed
 	$(BIN)/snakemake --cores $(CORES) demo
@@ -37,6 +37,10 @@ format: $(VENV)/installed
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 	$(BIN)/snakefmt Snakefile workflow/rules
+
+# The tables in config/README.md, from the classes that say what each key means.
+docs: $(VENV)/installed
+	PYTHONPATH=workflow $(BIN)/python -m tissue_counterfactuals.config config/README.md
 
 $(VENV)/installed: requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \

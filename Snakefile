@@ -34,16 +34,6 @@ include: "workflow/rules/celcomen_perturbmap.smk"
 report: "workflow/report/workflow.rst"
 
 
-# Every data set is a target of its own: `snakemake <name of the data set>`.
-for name in config["datasets"]:
-
-    rule:
-        name:
-            name
-        input:
-            everything_of(name),
-
-
 rule all:
     default_target: True
     input:
@@ -82,3 +72,17 @@ rule report:
     input:
         [everything_of(name) for name in config["datasets"]],
         celcomen_files(),
+
+
+# Every data set is a target of its own: `snakemake <name of the data set>`. It comes last, to know which names are taken.
+for name in config["datasets"]:
+    if workflow.is_rule(name):
+        raise WorkflowError(
+            f"config: datasets.{name} has the name of a rule or target; give it another name."
+        )
+
+    rule:
+        name:
+            name
+        input:
+            everything_of(name),

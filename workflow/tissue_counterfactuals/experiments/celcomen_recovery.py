@@ -20,12 +20,8 @@ from tissue_counterfactuals.models.celcomen_gaussian import NORM_WEIGHT, partial
 from tissue_counterfactuals.models.celcomen_statistics import interaction_weights, scale_cells
 from tissue_counterfactuals.neighbors import knn_graph
 from tissue_counterfactuals.results.tables import write_tsv
-from tissue_counterfactuals.simulate.field import (
-    N_NEIGHBORS,
-    draw_counts,
-    draw_forces,
-    scale_forces,
-)
+from tissue_counterfactuals.simulate.field import draw_counts, draw_forces, scale_forces
+from tissue_counterfactuals.simulate.settings import N_NEIGHBORS
 from tissue_counterfactuals.slide import log_normalize
 
 FORCES = ("inter", "intra")

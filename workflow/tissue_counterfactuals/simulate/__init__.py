@@ -1,9 +1,12 @@
 """Simulated tissues whose truth is known: cells that answer their neighbours, drawn force fields, lesions."""
 
-from tissue_counterfactuals.simulate.tissue import (
-    simulate_tissue,
-    true_counterfactual,
-    true_expression,
-)
-
 __all__ = ["simulate_tissue", "true_counterfactual", "true_expression"]
+
+
+def __getattr__(name: str) -> object:
+    """The functions above, imported when first used: planning a run reads settings here, and needs no numba for it."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from tissue_counterfactuals.simulate import tissue
+
+    return getattr(tissue, name)

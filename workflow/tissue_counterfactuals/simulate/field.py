@@ -15,8 +15,6 @@ The truth travels in the slide: varm["simulation_inter"], varm["simulation_intra
 uns["simulation"]; `true_forces` reads them for the genes that are left.
 """
 
-from numbers import Integral, Real
-
 import numpy as np
 import pandas as pd
 from anndata import AnnData
@@ -27,99 +25,55 @@ from tissue_counterfactuals.models.celcomen_field import GaussianField
 from tissue_counterfactuals.models.celcomen_gaussian import diagonalise, precision_of
 from tissue_counterfactuals.models.celcomen_statistics import interaction_weights
 from tissue_counterfactuals.neighbors import knn_graph
-from tissue_counterfactuals.simulate.knobs import check_knobs
+from tissue_counterfactuals.simulate.settings import N_NEIGHBORS, FieldSettings
 from tissue_counterfactuals.slide import make_slide, new_provenance
 
 LOCALIZATIONS = ("secreted", "membrane", "cytoplasmic")
 _SHARES = (0.25, 0.25, 0.5)
-N_NEIGHBORS = 6
 _GAP_BETWEEN_SAMPLES_UM = 1000.0
 _BASE_SPREAD = 1.0
 _CELLS_PER_BLOCK = 1000
 # First words of the seeds, so that no two draws share a stream.
 _FORCES_STREAM, _CELLS_STREAM, _FIELD_STREAM, _COUNTS_STREAM = 21, 22, 23, 24
 
-_KNOBS = {
-    "n_cells": (Integral, 10, 10**8),
-    "n_genes": (Integral, 2, 10**5),
-    "n_samples": (Integral, 1, 1000),
-    "seed": (Integral, 0, 2**63 - 1),
-    "inter_strength": (Real, 0, 0.95),
-    "intra_strength": (Real, 0, 0.95),
-    "n_partners": (Real, 0, 10**5),
-    "secreted_factor": (Real, 1, 100),
-    "log_rate_sd": (Real, 0, 3),
-    "depth": (Real, 1, 10**6),
-    "depth_noise": (Real, 0, 3),
-    "noise": (Real, 0, 100),
-    "dropout": (Real, 0, 0.99),
-    "density_per_um2": (Real, 1e-5, 0.1),
-}
 
-
-def simulate_field(
-    n_cells: int = 4000,
-    n_genes: int = 60,
-    n_samples: int = 1,
-    seed: int = 0,
-    inter_strength: float = 0.7,
-    intra_strength: float = 0.5,
-    n_partners: float = 3.0,
-    secreted_factor: float = 3.0,
-    log_rate_sd: float = 0.7,
-    depth: float = 500.0,
-    depth_noise: float = 0.3,
-    noise: float = 0.1,
-    dropout: float = 0.0,
-    density_per_um2: float = 0.006,
-) -> AnnData:
+def simulate_field(**knobs: float) -> AnnData:
     """Simulate samples that share their forces; the text of this module says how.
 
     Args:
-        n_cells: cells in all, shared out evenly among the samples.
-        n_genes: genes.
-        n_samples: samples, sample_0, sample_1, ..., placed side by side 1 mm apart.
-        seed: the forces follow from it alone, the cells of a sample from it and the sample's number.
-        inter_strength, intra_strength: how near to criticality, where the tissue would move as one, each kind of forces
-            is: 0 none, 1 critical.
-        n_partners: mean number of genes that a gene has forces with, of each kind.
-        secreted_factor: how much stronger forces between cells are with a secreted gene.
-        log_rate_sd: log rate per unit of the field, whose standard deviation in a gene is about 1.
-        depth: median counts of a cell at mean log rate.
-        depth_noise: standard deviation of the log depth between cells.
-        noise: overdispersion a in the variance m + a m^2; 0 gives Poisson counts.
-        dropout: share of the counts that are lost, entry by entry.
-        density_per_um2: cells per square micrometre; with 0.006 a radius of 15 micrometres holds 4.2 neighbours.
+        knobs: the keys of `FieldSettings`, which says what they mean. The forces follow from the seed alone, the cells of
+            a sample from it and the sample's number.
 
     Returns:
-        A slide of one cell type and one domain.
+        A slide of one cell type and one domain, its samples side by side 1 mm apart.
 
     Raises:
-        InputError: a knob out of its range, or samples of too few cells for six neighbours.
+        InputError: unknown knobs or knobs out of their range, or samples of too few cells for six neighbours.
     """
-    knobs = dict(locals())
-    _check_knobs(knobs)
+    told = FieldSettings.read(knobs, "field")
+    seed, n_genes = told.seed, told.n_genes
     inter, intra, localization = draw_forces(
-        n_genes, seed, inter_strength, intra_strength, n_partners, secreted_factor
+        *(n_genes, seed, told.inter_strength, told.intra_strength),
+        *(told.n_partners, told.secreted_factor),
     )
     base = np.random.default_rng([_FORCES_STREAM, seed, 1]).normal(0, _BASE_SPREAD, n_genes)
     counts, places, left_um = [], [], 0.0
-    sizes = [len(part) for part in np.array_split(np.arange(n_cells), n_samples)]
+    sizes = [len(part) for part in np.array_split(np.arange(told.n_cells), told.n_samples)]
     for number, size in enumerate(sizes):
-        side_um = np.sqrt(size / density_per_um2)
+        side_um = np.sqrt(size / told.density_per_um2)
         place = np.random.default_rng([_CELLS_STREAM, seed, number]).uniform(0, side_um, (size, 2))
         weights = interaction_weights(knn_graph(place, N_NEIGHBORS), "symmetric")
         field = GaussianField(weights, inter, intra).sample([_FIELD_STREAM, seed, number])
         counts.append(
             draw_counts(
-                *(base + log_rate_sd * field, [_COUNTS_STREAM, seed, number]),
-                *(depth, depth_noise, noise, dropout),
+                *(base + told.log_rate_sd * field, [_COUNTS_STREAM, seed, number]),
+                *(told.depth, told.depth_noise, told.noise, told.dropout),
             )
         )
         place[:, 0] += left_um
         left_um += side_um + _GAP_BETWEEN_SAMPLES_UM
         places.append(place)
-    sample = np.repeat([f"sample_{number}" for number in range(n_samples)], sizes)
+    sample = np.repeat([f"sample_{number}" for number in range(told.n_samples)], sizes)
     within = np.concatenate([np.arange(size) for size in sizes])
     labels = pd.DataFrame(
         {"cell_type": "cell", "domain": "tissue", "sample": sample},
@@ -135,7 +89,7 @@ def simulate_field(
     )
     slide.var["localization"] = pd.Categorical(localization, LOCALIZATIONS)
     slide.varm["simulation_inter"], slide.varm["simulation_intra"] = inter, intra
-    slide.uns["simulation"] = knobs | {"genes": genes.to_numpy(dtype=str)}
+    slide.uns["simulation"] = told.model_dump() | {"genes": genes.to_numpy(dtype=str)}
     return slide
 
 
@@ -233,13 +187,3 @@ def _sparse_symmetric(rng: np.random.Generator, n_genes: int, n_partners: float)
         0.5, 1, n_pairs
     )
     return forces + forces.T
-
-
-def _check_knobs(knobs: dict) -> None:
-    check_knobs(knobs, _KNOBS, "field")
-    fewest = (N_NEIGHBORS + 1) * knobs["n_samples"]
-    if knobs["n_cells"] < fewest:
-        raise InputError(
-            f"field.n_cells is {knobs['n_cells']}: {knobs['n_samples']} samples with {N_NEIGHBORS} neighbours for each "
-            f"cell need at least {fewest}; give more cells or fewer samples."
-        )

@@ -18,16 +18,13 @@ The truth stays with the slide: var columns simulation_own_K and simulation_rece
 simulation_activity_K for each knocked-out gene K, and the knobs in uns["simulation"].
 """
 
-from numbers import Integral, Real
-
 import numpy as np
 import pandas as pd
 from anndata import AnnData
 from scipy import sparse
 from scipy.spatial import cKDTree
 
-from tissue_counterfactuals.errors import InputError
-from tissue_counterfactuals.simulate.knobs import check_knobs
+from tissue_counterfactuals.simulate.settings import LesionSettings
 from tissue_counterfactuals.slide import make_slide
 
 PITCH_UM = 100.0
@@ -98,61 +95,28 @@ _SPOTS_PER_BLOCK = 256
 # First words of the seeds, so that no two draws share a stream.
 _GENES_STREAM, _SPOTS_STREAM = 11, 12
 
-_KNOBS = {
-    "n_genes": (Integral, 20, 10**5),
-    "seed": (Integral, 0, 2**63 - 1),
-    "n_sections": (Integral, 1, len(_SECTIONS)),
-    "knockout_effect": (Real, 0, 5),
-    "spread": (Real, 0, 5),
-    "lesion_effect": (Real, 0, 3),
-    "library_size": (Real, 100, 10**6),
-    "target_counts": (Real, 0.01, 100),
-    "overdispersion": (Real, 0, 100),
-    "normal_tissue": (Real, 0, 1),
-}
 
-
-def simulate_lesions(
-    n_genes: int = 10_000,
-    seed: int = 0,
-    n_sections: int = 4,
-    knockout_effect: float = 1.0,
-    spread: float = 0.5,
-    lesion_effect: float = 0.1,
-    library_size: float = 8005.0,
-    target_counts: float = 2.0,
-    overdispersion: float = 0.1,
-    normal_tissue: float = 1.0,
-) -> AnnData:
+def simulate_lesions(**knobs: float) -> AnnData:
     """Simulate sections KP_1, KP_2, ...; the text of this module says how.
 
     Args:
-        n_genes: genes, among them those of KNOCKOUTS; the four of REPORTERS come on top.
-        seed: genes follow from it alone, the spots of a section from it and the section's number.
-        n_sections: how many of the four published sections to make, from the first.
-        knockout_effect: root mean square, over the responding genes, of the change in log rate that a spot's own loss
-            of the gene makes; 0 means that no gene but the lost one changes.
-        spread: the same for the loss in all its neighbours, relative to the own one.
-        lesion_effect: standard deviation of a change in log rate that every lesion has of its own.
-        library_size: median counts of a spot of KP_1; the others keep their published proportions to it.
-        target_counts: mean counts of a gene to be lost, in a spot of KP_1 that has it.
-        overdispersion: the a in variance = m + a m^2; 0 gives Poisson counts.
-        normal_tissue: share of the published number of normal spots; no experiment models them.
+        knobs: the keys of `LesionSettings`, which says what they mean. Genes follow from the seed alone, the spots of a
+            section from it and the section's number. The genes include those of KNOCKOUTS; REPORTERS come on top.
 
     Returns:
         A slide: `sample` is the section, `domain` the label of the spot (`periphery` and `normal` outside lesions),
         `cell_type` one of tumour, periphery and normal; further obs columns array_row and array_col.
 
     Raises:
-        InputError: a knob out of its range.
+        InputError: unknown knobs, or knobs out of their range.
     """
-    knobs = dict(locals())
-    check_knobs(knobs, _KNOBS, "lesions")
-    genes = _draw_genes(np.random.default_rng([_GENES_STREAM, seed]), n_genes)
+    told = LesionSettings.read(knobs, "lesions")
+    knobs, seed = told.model_dump(), told.seed
+    genes = _draw_genes(np.random.default_rng([_GENES_STREAM, seed]), told.n_genes)
     counts, tables = [], []
-    for number, name in enumerate(list(_SECTIONS)[:n_sections]):
+    for number, name in enumerate(list(_SECTIONS)[: told.n_sections]):
         rng = np.random.default_rng([_SPOTS_STREAM, seed, number])
-        spots = _place_spots(name, normal_tissue)
+        spots = _place_spots(name, told.normal_tissue)
         depth = _SECTIONS[name][0] / _REFERENCE_COUNTS
         counts.append(_draw_counts(rng, genes, spots, depth, knobs))
         tables.append(spots)
@@ -169,24 +133,6 @@ def simulate_lesions(
         for part in ("own", "received"):
             slide.var[f"simulation_{part}_{knockout}"] = genes[part][place]
     return slide
-
-
-def true_knockout_effect(slide: AnnData, knockout: str) -> np.ndarray:
-    """Change in log rate, (genes,), inside a lesion that has lost the gene altogether, by its mechanism.
-
-    Raises:
-        InputError: the slide is not from `simulate_lesions`, or the gene is none of KNOCKOUTS.
-    """
-    if "simulation" not in slide.uns or f"simulation_own_{knockout}" not in slide.var:
-        raise InputError(
-            f"slide: the true effect of a knock-out of {knockout!r} is not known; give a slide of simulated lesions "
-            f"and one of {', '.join(KNOCKOUTS)}."
-        )
-    knobs = slide.uns["simulation"]
-    own = slide.var[f"simulation_own_{knockout}"].to_numpy()
-    received = slide.var[f"simulation_received_{knockout}"].to_numpy()
-    lost = float(knobs["knockout_effect"]) * (1 - _RESIDUAL)
-    return -lost * (own + float(knobs["spread"]) * received)
 
 
 def array_spots() -> pd.DataFrame:

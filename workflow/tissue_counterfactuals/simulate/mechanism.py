@@ -6,8 +6,8 @@ import numpy as np
 from anndata import AnnData
 
 from tissue_counterfactuals.errors import InputError
+from tissue_counterfactuals.simulate.settings import LIGAND_GENES_PER_SIGNAL, TissueSettings
 
-LIGAND_GENES_PER_SIGNAL = 2
 _SILENT_LEVEL = 0.05
 _SECOND_SENDER_LEVEL = 0.5
 # First word of the seed; simulate.py uses others, so that no two draws share a stream.
@@ -90,45 +90,41 @@ def stored_mechanism(slide: AnnData) -> Mechanism:
     )
 
 
-def draw_mechanism(
-    seed: int,
-    n_genes: int,
-    n_domains: int,
-    n_types: int,
-    n_signals: int,
-    effect_size: float,
-    responding_fraction: float,
-    domain_effect: float,
-    overdispersion: float,
-) -> Mechanism:
-    """Draw all that cells share; the arguments are knobs of `simulate_tissue`."""
-    rng = np.random.default_rng([_STREAM, seed])
-    composition, levels = _draw_senders(rng, n_domains, n_types, n_signals)
+def draw_mechanism(told: TissueSettings) -> Mechanism:
+    """Draw all that cells share."""
+    rng = np.random.default_rng([_STREAM, told.seed])
+    composition, levels = _draw_senders(rng, told.n_domains, told.n_types, told.n_signals)
     received = np.einsum("dt,tdl->dl", composition, levels)
     half_saturation = received.mean(axis=0)
     occupancy = received / (received + half_saturation)
 
-    order = rng.permutation(n_genes)
-    n_ligand_genes = LIGAND_GENES_PER_SIGNAL * n_signals
+    order = rng.permutation(told.n_genes)
+    n_ligand_genes = LIGAND_GENES_PER_SIGNAL * told.n_signals
     ligand_genes, other_genes = order[:n_ligand_genes], order[n_ligand_genes:]
-    ligands = np.zeros((n_genes, n_signals))
-    ligands[ligand_genes, np.arange(n_ligand_genes) % n_signals] = 1
+    ligands = np.zeros((told.n_genes, told.n_signals))
+    ligands[ligand_genes, np.arange(n_ligand_genes) % told.n_signals] = 1
 
-    responding = other_genes[: round(responding_fraction * n_genes)]
-    programmes = np.zeros((n_genes, n_signals))
-    programmes[responding] = _draw_programmes(rng, len(responding), n_signals)
+    responding = other_genes[: round(told.responding_fraction * told.n_genes)]
+    programmes = np.zeros((told.n_genes, told.n_signals))
+    programmes[responding] = _draw_programmes(rng, len(responding), told.n_signals)
     receptors = _draw_receptors(
-        rng, n_types, occupancy, programmes[responding], effect_size if len(responding) else 0
+        rng,
+        told.n_types,
+        occupancy,
+        programmes[responding],
+        told.effect_size if len(responding) else 0,
     )
 
-    base = rng.normal(0, 1.2, (n_genes, 1)) + rng.normal(0, 0.3, (n_genes, n_types))
+    base = rng.normal(0, 1.2, (told.n_genes, 1)) + rng.normal(0, 0.3, (told.n_genes, told.n_types))
     markers = other_genes[rng.random(len(other_genes)) < 0.5]
-    base[markers, rng.integers(n_types, size=len(markers))] += rng.normal(1.5, 0.5, len(markers))
+    base[markers, rng.integers(told.n_types, size=len(markers))] += rng.normal(
+        1.5, 0.5, len(markers)
+    )
     # Ligand genes follow the secretion alone, whatever the type, and are abundant where it is high.
     base[ligand_genes] = 1.5
     return Mechanism(
-        types=np.array([f"type_{i}" for i in range(n_types)]),
-        domains=np.array([f"domain_{i}" for i in range(n_domains)]),
+        types=np.array([f"type_{i}" for i in range(told.n_types)]),
+        domains=np.array([f"domain_{i}" for i in range(told.n_domains)]),
         composition=composition,
         levels=levels,
         half_saturation=half_saturation,
@@ -137,8 +133,8 @@ def draw_mechanism(
         base=base,
         ligands=ligands,
         programmes=programmes,
-        direct=domain_effect * rng.normal(size=(n_genes, n_domains)),
-        overdispersion=overdispersion * rng.lognormal(0, 0.5, n_genes),
+        direct=told.domain_effect * rng.normal(size=(told.n_genes, told.n_domains)),
+        overdispersion=told.overdispersion * rng.lognormal(0, 0.5, told.n_genes),
     )
 
 

@@ -24,7 +24,6 @@ columns and obsm arrays whose names begin with "simulation".
 
 import os
 from concurrent.futures import ThreadPoolExecutor
-from numbers import Integral, Real
 
 import numpy as np
 import pandas as pd
@@ -33,14 +32,13 @@ from scipy import sparse
 
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.graph import gaussian_graph
-from tissue_counterfactuals.simulate.knobs import check_knobs
 from tissue_counterfactuals.simulate.mechanism import (
-    LIGAND_GENES_PER_SIGNAL,
     Mechanism,
     draw_mechanism,
     store_mechanism,
     stored_mechanism,
 )
+from tissue_counterfactuals.simulate.settings import TissueSettings
 
 # Standard deviation of the patches' covariance: about the kernel's, so that what cells receive still differs from
 # place to place within a domain, and yet a domain holds many patches.
@@ -51,25 +49,6 @@ _GAP_BETWEEN_SLIDES_UM = 1000.0
 _CELLS_PER_BLOCK = 1000
 # First words of the seeds, so that no two draws share a stream (1 is the mechanism's).
 _CELLS_STREAM, _COUNTS_STREAM = 2, 3
-
-_KNOBS = {
-    "n_cells": (Integral, 1, 10**9),
-    "n_genes": (Integral, 1, 10**6),
-    "seed": (Integral, 0, 2**63 - 1),
-    "n_slides": (Integral, 1, 1000),
-    "n_domains": (Integral, 2, 100),
-    "n_types": (Integral, 2, 1000),
-    "n_signals": (Integral, 1, 1000),
-    "effect_size": (Real, 0, 5),
-    "responding_fraction": (Real, 0, 1),
-    "domain_effect": (Real, 0, 5),
-    "secretion_noise": (Real, 0, 3),
-    "patchiness": (Real, 0, 3),
-    "library_size": (Real, 1, 10**6),
-    "library_noise": (Real, 0, 3),
-    "overdispersion": (Real, 0, 100),
-    "density_per_um2": (Real, 1e-5, 0.1),
-}
 
 
 class SimulatedTissue(AnnData):
@@ -89,20 +68,8 @@ def simulate_tissue(
     n_cells: int = 10_000,
     n_genes: int = 300,
     seed: int = 0,
-    n_slides: int = 2,
-    n_domains: int = 3,
-    n_types: int = 5,
-    n_signals: int = 6,
-    effect_size: float = 1.2,
-    responding_fraction: float = 0.4,
-    domain_effect: float = 0.0,
-    secretion_noise: float = 0.5,
-    patchiness: float = 0.4,
-    library_size: float = 500.0,
-    library_noise: float = 0.4,
-    overdispersion: float = 0.2,
-    density_per_um2: float = 0.0025,
     n_threads: int | None = None,
+    **knobs: float,
 ) -> SimulatedTissue:
     """Simulate slides that share one mechanism; the text of this module says which.
 
@@ -110,59 +77,41 @@ def simulate_tissue(
     (Pearson >= 0.9 over the 50 most changed genes between domain_0 and domain_1), for every type on every slide.
 
     Args:
-        n_cells: cells in all, shared out evenly among the slides.
-        n_genes: genes; two per signal are ligand genes.
-        seed: the mechanism follows from it alone, the cells of each slide from it and the slide's number.
-        n_slides: slides, `sample` slide_0, slide_1, ..., placed side by side 1 mm apart.
-        n_domains: bands domain_0, domain_1, ... of equal width from left to right; only successive ones touch.
-        n_types: cell types type_0, type_1, ...; each has at least about 1 / (2 n_types) of the cells of every domain.
-        n_signals: signals that cells send and receive.
-        effect_size: root mean square, over responding genes and pairs of domains, of the change in log rate that the
-            mean neighbourhood of one domain makes against that of another; the same for every type. 0: no signal acts.
-        responding_fraction: share of the genes that respond to at least one signal (ligand genes do not respond, so
-            the share is limited by them).
-        domain_effect: standard deviation, over the genes, of a direct effect of the domain on the log rate, equal in
-            all types: a confounder that no neighbour carries.
-        secretion_noise: standard deviation of the log secretion between cells of a type in a place.
-        patchiness: standard deviation of the smooth drift (over about 120 micrometres) of log composition and log
-            secretion.
-        library_size: median counts of a cell.
-        library_noise: standard deviation of the log library size between cells.
-        overdispersion: median over the genes of the a in variance = m + a m^2; 0 gives Poisson counts.
-        density_per_um2: cells per square micrometre.
+        n_cells, n_genes, seed, knobs: the keys of `TissueSettings`, which says what they mean.
         n_threads: default is $OMP_NUM_THREADS or all cores; the result does not depend on it.
 
     Returns:
-        A slide of n_cells x n_genes, slide by slide; cells without neighbours receive no signal.
+        A slide of n_cells x n_genes, slide by slide, placed side by side 1 mm apart; cells without neighbours receive no
+        signal.
 
     Raises:
-        InputError: a knob out of its range.
+        InputError: unknown knobs, or knobs out of their range.
     """
-    knobs = {name: value for name, value in locals().items() if name != "n_threads"}
-    _check_knobs(knobs)
+    given = {"n_cells": n_cells, "n_genes": n_genes, "seed": seed} | knobs
+    told = TissueSettings.read(given, "simulation")
     if n_threads is None:
         n_threads = int(os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0)))
 
-    mechanism = draw_mechanism(
-        seed, n_genes, n_domains, n_types, n_signals, effect_size, responding_fraction, domain_effect, overdispersion,
-    )  # fmt: skip
-    sizes = [len(part) for part in np.array_split(np.arange(n_cells), n_slides)]
+    mechanism = draw_mechanism(told)
+    sizes = [len(part) for part in np.array_split(np.arange(told.n_cells), told.n_slides)]
     slides, blocks, left_um = [], [], 0.0
     for number, size in enumerate(sizes):
-        rng = np.random.default_rng([_CELLS_STREAM, seed, number])
-        side_um = np.sqrt(size / density_per_um2)
-        cells = _place_cells(mechanism, rng, size, side_um, secretion_noise, patchiness)
+        rng = np.random.default_rng([_CELLS_STREAM, told.seed, number])
+        side_um = np.sqrt(size / told.density_per_um2)
+        cells = _place_cells(mechanism, rng, size, side_um, told.secretion_noise, told.patchiness)
         cells["received"] = _receive(
             gaussian_graph(cells["place"], n_threads=n_threads), cells["secretion"]
         )
-        cells["library"] = library_size * np.exp(library_noise * rng.standard_normal(size))
-        blocks += _draw_counts(mechanism, cells, [_COUNTS_STREAM, seed, number], n_threads)
+        noise = np.exp(told.library_noise * rng.standard_normal(size))
+        cells["library"] = told.library_size * noise
+        blocks += _draw_counts(mechanism, cells, [_COUNTS_STREAM, told.seed, number], n_threads)
         cells["place"][:, 0] += left_um
         left_um += side_um + _GAP_BETWEEN_SLIDES_UM
         slides.append(cells)
-    counts = _stack_blocks(blocks, n_genes)
+    counts = _stack_blocks(blocks, told.n_genes)
     cells = {key: np.concatenate([slide[key] for slide in slides]) for key in slides[0]}
-    return _as_slide(mechanism, counts, cells, np.repeat(np.arange(n_slides), sizes), knobs)
+    slide_of = np.repeat(np.arange(told.n_slides), sizes)
+    return _as_slide(mechanism, counts, cells, slide_of, told.model_dump())
 
 
 def true_counterfactual(slide: AnnData, focal: np.ndarray, donors) -> np.ndarray:
@@ -251,22 +200,6 @@ def _receive(weights: sparse.csr_array, secretion: np.ndarray) -> np.ndarray:
     degree = weights.sum(axis=1)
     total = weights @ secretion
     return np.divide(total, degree[:, None], out=np.zeros_like(total), where=degree[:, None] > 0)
-
-
-def _check_knobs(knobs: dict) -> None:
-    check_knobs(knobs, _KNOBS, "simulation")
-    n_ligand_genes = LIGAND_GENES_PER_SIGNAL * knobs["n_signals"]
-    if knobs["n_genes"] < 2 * n_ligand_genes:
-        raise InputError(
-            f"simulation.n_genes is {knobs['n_genes']}: {knobs['n_signals']} signals (simulation.n_signals) have "
-            f"{n_ligand_genes} ligand genes, so give at least {2 * n_ligand_genes} genes or fewer signals."
-        )
-    per_group = knobs["n_slides"] * knobs["n_domains"] * knobs["n_types"]
-    if knobs["n_cells"] < 10 * per_group:
-        raise InputError(
-            f"simulation.n_cells is {knobs['n_cells']}: {knobs['n_slides']} slides of {knobs['n_domains']} domains and "
-            f"{knobs['n_types']} types need at least {10 * per_group} cells; give more cells or fewer of these."
-        )
 
 
 def _place_cells(

@@ -1,0 +1,231 @@
+"""One data set of the configuration, and the slides that it consists of."""
+
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from tissue_counterfactuals.errors import InputError
+from tissue_counterfactuals.methods import METHODS
+from tissue_counterfactuals.question.settings import GraphSettings, HoldoutSettings
+from tissue_counterfactuals.settings import Distinct, Settings, Some, Text
+from tissue_counterfactuals.simulate.settings import FieldSettings, LesionSettings, TissueSettings
+from tissue_counterfactuals.sources import READERS
+from tissue_counterfactuals.sources.settings import ColumnsSettings, PreprocessSettings
+
+# Name of the one slide of a data set that is fitted over all its samples.
+POOLED = "pooled"
+
+SIMULATED = ("simulated", "simulated_field", "simulated_lesions")
+
+# Layouts as instruments and tools write them, of whatever tissue: what a cell is must be said beside them.
+_BUNDLES = ("xenium", "visium", "spatialdata", "cosmx_flat", "merscope")
+
+# Key of a data set -> the only sources that read it: set for another, it would do nothing.
+_ONLY_FOR = {
+    "simulation": ("simulated",),
+    "field": ("simulated_field",),
+    "lesions": ("simulated_lesions",),
+    "path": tuple(READERS),
+    "files": tuple(READERS),
+    "sha256": tuple(name for name, reader in READERS.items() if list(reader.files) == ["h5ad"]),
+    "layer": ("h5ad", "spatialdata"),
+    "spatial": ("h5ad", "spatialdata"),
+    "columns": ("h5ad", *_BUNDLES),
+    "unit_um": ("h5ad", *_BUNDLES),
+    "labels": _BUNDLES,
+}
+
+
+class Dataset(Settings):
+    """One data set."""
+
+    source: Literal[*READERS, *SIMULATED] = "h5ad"
+    """Where the slides come from: `h5ad` reads any AnnData file, `simulated` makes a tissue with a known mechanism,
+    `simulated_field` one with known forces between genes, `simulated_lesions` tumour sections with knock-outs, the
+    others read one raw layout each."""
+    experiments: Some[
+        Literal["cellina", "celcomen_spleen", "celcomen_glioblastoma", "celcomen_perturbmap"]
+    ] = ["cellina"]
+    """What is run on the data set: `cellina` is the benchmark of counterfactuals, the others are the experiments of the
+    Celcomen paper."""
+    kind: Literal["simulated", "real", "stand-in"] | None = None
+    """What tables and figures call the data; `null` means `simulated` for a simulated source and `real` otherwise. Say
+    `stand-in` where the data only resemble those of a published result."""
+    label: Text | None = None
+    """Title in figures and tables; `null` means the name of the entry."""
+    path: Text | None = None
+    """Your own copy: the file or folder, relative to the folder in which the workflow runs, or the http(s) address of a
+    single file."""
+    files: Text | None = None
+    """Instead of `path`: name of a data set in resources/datasets.tsv, whose files are then downloaded."""
+    sha256: str | None = Field(None, pattern="^[0-9a-f]{64}$")
+    """Checksum that the file must have; `null` means that it is not checked."""
+    layer: Text | None = None
+    """Where the raw counts are; `null` is X, `raw` is raw.X, any other text names a layer."""
+    labels: Text | None = None
+    """For bundles of instruments (`xenium`, `visium`, `cosmx_flat`, `merscope`, `spatialdata`): a CSV or TSV with the ids
+    of the cells and the columns named under `columns`; cells without a row are dropped and counted. Where there are
+    several samples, ids begin with the sample (`left_AAAC-1`), unless `columns.sample` names the column that says it."""
+    columns: ColumnsSettings = ColumnsSettings()
+    spatial: Text = "spatial"
+    """Array of obsm with the coordinates (x, y)."""
+    unit_um: float | None = Field(None, gt=0, le=1_000_000)
+    """Micrometres per unit of the coordinates, for example 0.12028 for CosMx pixels; it is taken at its word. `null` is
+    what the layout says (1 for `h5ad`), and cells that then lie impossibly far apart or close together are refused."""
+    fit: Literal["per_sample", "pooled"] = "per_sample"
+    """`per_sample` trains a model for each sample, as published; `pooled` trains one over all samples, each with a graph
+    of its own."""
+    samples: Some[str | int] | None = None
+    """Values of the sample column to use; `null` means all of them. Needed for an address fitted per sample."""
+    simulation: TissueSettings = TissueSettings()
+    lesions: LesionSettings = LesionSettings()
+    field: FieldSettings = FieldSettings()
+    control_domain: Text | None = None
+    """Domain whose cells are asked what they would be elsewhere. Must be given for `cellina`."""
+    target_domains: Distinct[Text] = []
+    """Domains into whose neighbourhoods the cells are put; the held-out type is removed from all of them. Must be given
+    for `cellina`."""
+    holdout: HoldoutSettings = HoldoutSettings()
+    preprocess: PreprocessSettings = PreprocessSettings()
+    graph: GraphSettings = GraphSettings()
+    methods: Some[Literal[*METHODS]] | None = None
+    """Methods for this data set; `null` means those of the top level."""
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        faults = [*self._unread_keys(), *self._file_faults(), *self._domain_faults()]
+        if faults:
+            raise ValueError(*faults)
+        return self
+
+    def _unread_keys(self) -> Iterator[str]:
+        for key, sources in _ONLY_FOR.items():
+            value = getattr(self, key) if key in self.model_fields_set else None
+            is_set = bool(value.model_fields_set) if isinstance(value, Settings) else value is not None  # fmt: skip
+            if self.source not in sources and is_set:
+                yield (
+                    f".{key} is set, but is not read when source is {self.source}; remove it, or set source to "
+                    f"{sources[0]}{' or another that reads it' * (len(sources) > 1)}."
+                )
+        if self.source in SIMULATED and self.kind not in (None, "simulated"):
+            yield f".kind is {self.kind}, but source is {self.source}; say simulated or leave it out."
+
+    def _file_faults(self) -> Iterator[str]:
+        """Faults in where the files of the data set come from."""
+        if self.source in READERS:
+            yield from self._path_faults()
+        if self.labels is not None and not Path(self.labels).is_file():
+            yield f".labels: there is no file {self.labels!r}; paths count from {Path.cwd()}."
+        if self.source == "h5ad" and self.samples and self.columns.sample is None:
+            yield ".samples is set, but columns.sample is not; name the column they are in."
+
+    def _path_faults(self) -> Iterator[str]:
+        reader, path = READERS[self.source], self.path
+        single = sum(reader.files.values()) == 1
+        if path is None and self.files is None:
+            yield (
+                f".path is missing; name the {'file or its http(s) address' if single else 'folder'} (source "
+                f"{self.source} reads {reader.description}), or a data set of resources/datasets.tsv under files."
+            )
+        elif path is None:
+            return
+        elif self.files is not None:
+            yield ".files is set, and so is path; keep the one that names the data."
+        elif "://" in path and not is_url(path):
+            yield f".path is {path!r}; allowed are files and http:// or https:// addresses."
+        elif is_url(path) and not single:
+            yield (
+                f".path is an address, but source {self.source} reads several files; fetch them into a folder and "
+                "name the folder."
+            )
+        elif not is_url(path) and not Path(path).exists():
+            yield f".path: there is no file {path!r}; paths count from {Path.cwd()}."
+
+    def _domain_faults(self) -> Iterator[str]:
+        if "cellina" not in self.experiments:
+            return
+        if self.control_domain is None:
+            yield ".control_domain is missing; name the domain that cells are taken from."
+        if not self.target_domains:
+            yield ".target_domains is missing; name the domains that cells are put into."
+        if self.control_domain in self.target_domains:
+            yield f".target_domains holds the control domain {self.control_domain!r}; take it out."
+
+
+def slides_of(name: str, dataset: dict) -> list[str]:
+    """Names of the slides of a data set, in the form that paths are made of (see `samples_of`)."""
+    return list(samples_of(name, dataset))
+
+
+def samples_of(name: str, dataset: dict) -> dict[str, list[str] | None]:
+    """The slides of a data set: path form of the name -> values of the sample column to keep, None for all.
+
+    A pooled data set is one slide, and so is one that only Celcomen is run on. Otherwise there is one for each sample: those configured, those simulated, or
+    those of the file's sample column (read with h5py, without loading the slide); without a sample column, one.
+
+    Args:
+        name: the data set's key under `datasets`.
+        dataset: its entry in a configuration from `load_config`.
+    Raises:
+        InputError: the samples cannot be known beforehand, are not there, or share a path form.
+    """
+    if dataset["fit"] == POOLED or "cellina" not in dataset["experiments"]:
+        return {POOLED: dataset["samples"]}
+    if dataset["source"] == "simulated":
+        present = [f"slide_{i}" for i in range(dataset["simulation"]["n_slides"])]
+    elif dataset["source"] == "simulated_field":
+        present = [f"sample_{i}" for i in range(dataset["field"]["n_samples"])]
+    elif dataset["source"] == "simulated_lesions":
+        present = [f"KP_{i + 1}" for i in range(dataset["lesions"]["n_sections"])]
+    elif dataset["source"] == "h5ad" and dataset["columns"]["sample"] is None:
+        return {slug(name): None}
+    elif dataset["path"] is None or is_url(dataset["path"]):
+        if dataset["samples"] is None:
+            raise InputError(
+                f"config: datasets.{name}.samples is missing; list the samples to use, because those of a file "
+                "that is still to be downloaded are not known (or set fit to pooled)."
+            )
+        present = dataset["samples"]
+    else:
+        reader = READERS[dataset["source"]]
+        present = reader.adapter.samples(reader.locate(dataset["path"]), dataset)
+    wanted = present if dataset["samples"] is None else dataset["samples"]
+    for sample in wanted:
+        if sample not in present:
+            raise InputError(
+                f"config: datasets.{name}.samples names {sample!r}, which no cell has; the samples are "
+                f"{', '.join(present)}."
+            )
+    paths = slugs(wanted, f"config: datasets.{name}: the samples")
+    return {path: [label] for path, label in paths.items()}
+
+
+def slug(text: str) -> str:
+    """The form of a name that paths are made of: letters, digits, `_`, `.` and `-`; anything else becomes `_`."""
+    cleaned = re.sub(r"[^A-Za-z0-9_.-]+", "_", str(text))
+    return re.sub(r"^\.+", "_", cleaned) or "_"
+
+
+def slugs(labels: Iterable[str], what: str) -> dict[str, str]:
+    """Path form -> label for several names; `what` begins the message ("slide x: the cell types").
+
+    Raises:
+        InputError: two labels have the same path form.
+    """
+    mapping: dict[str, str] = {}
+    for label in labels:
+        other = mapping.setdefault(slug(label), label)
+        if other != label:
+            raise InputError(
+                f"{what} {other!r} and {label!r} would both be called {slug(label)!r} in file names; rename one "
+                "of them."
+            )
+    return mapping
+
+
+def is_url(path: str) -> bool:
+    """Whether a path is an address to download from."""
+    return path.startswith(("http://", "https://"))

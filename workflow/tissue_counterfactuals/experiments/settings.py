@@ -1,0 +1,300 @@
+"""What the experiments on Celcomen can be told: the sections below `celcomen` in the configuration."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, Field, model_validator
+
+from tissue_counterfactuals.settings import (
+    Distinct,
+    Draws,
+    Epochs,
+    LearningRate,
+    Settings,
+    Some,
+    Text,
+    show,
+)
+from tissue_counterfactuals.simulate.settings import LogSpread, Overdispersion, Strength
+
+ModelledGenes = Annotated[int, Field(ge=3, le=5000)]
+LatticeCells = Annotated[int, Field(ge=16, le=1_000_000)]
+Simulations = Annotated[int, Field(ge=2, le=10_000)]
+Ridge = Annotated[float, Field(ge=0, le=1000)]
+Depth = Annotated[float, Field(gt=0, le=100_000_000)]
+SetSize = Annotated[int, Field(ge=1, le=1_000_000)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+# Contacts between cells; a graph of larger discs than this holds no neighbours but whole regions.
+Radius = Annotated[float, Field(gt=0, le=1000)]
+
+
+def _not_reversed(box: list[float]) -> list[float]:
+    x_low, x_high, y_low, y_high = box
+    if not (x_low < x_high and y_low < y_high):
+        raise ValueError(
+            f" is {show(box)}; give [x_low, x_high, y_low, y_high] in micrometres, low before high."
+        )
+    return box
+
+
+Box = Annotated[
+    list[Annotated[float, Field(ge=-1e9, le=1e9)]],
+    Field(min_length=4, max_length=4),
+    AfterValidator(_not_reversed),
+]
+
+
+class GeneSetSettings(Settings):
+    """Which gene sets are tested."""
+
+    gene_sets: Some[Text]
+    min_size: SetSize
+    max_size: SetSize
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.min_size > self.max_size:
+            raise ValueError(
+                f".min_size is {self.min_size}, above max_size {self.max_size}, so that no gene set would be tested; "
+                "lower it or raise max_size."
+            )
+        return self
+
+
+class ClusterSettings(GeneSetSettings):
+    """Clusters of the fitted forces; the paper gives no settings, so these are ours."""
+
+    n_clusters: int = Field(5, ge=1, le=5000)
+    """Clusters that the tree of genes is cut into."""
+    gene_sets: Some[Text] = ["go_bp"]
+    """Gene sets to test: `hallmark` and `go_bp` come with the workflow, anything else is the path of a GMT file."""
+    min_size: SetSize = 5
+    """Genes of the model that a gene set must hold to be tested."""
+    max_size: SetSize = 500
+    """Genes of the model that a gene set may hold at most."""
+
+
+class EnrichmentSettings(GeneSetSettings):
+    """Gene set enrichment along the changes after the knock-out (Fig. 3e)."""
+
+    gene_sets: Some[Text] = ["hallmark", "go_bp"]
+    """Gene sets to test: `hallmark` and `go_bp` come with the workflow, anything else is the path of a GMT file."""
+    min_size: SetSize = 15
+    """Genes of the model that a gene set must hold to be tested."""
+    max_size: SetSize = 500
+    """Genes of the model that a gene set may hold at most."""
+    n_permutations: Draws = 1000
+    """Random permutations of genes."""
+
+
+class GridSettings(Settings):
+    """How recovery changes with each of four things, under `corrected`."""
+
+    n_simulations: Simulations = 20
+    """Simulations at each value."""
+    usual_n_genes: ModelledGenes = 10
+    """Genes where another thing is varied."""
+    usual_n_cells: LatticeCells = 1600
+    """Cells where another thing is varied."""
+    n_genes: Some[ModelledGenes] = [4, 10, 20, 40]
+    """Numbers of genes to compare."""
+    n_cells: Some[LatticeCells] = [100, 400, 1600, 6400, 25_600]
+    """Numbers of cells to compare."""
+    noise: Some[Annotated[float, Field(ge=0, le=1000)]] = [0, 0.5, 1, 2]
+    """Standard deviations of measurement noise to compare, over that of the gene."""
+    dropout: Some[Share] = [0, 0.1, 0.3, 0.5]
+    """Shares of the entries that read 0 to compare."""
+
+
+class SimulationSettings(Settings):
+    """Figure 2c: whether the forces of a simulated tissue are found again."""
+
+    n_simulations: Simulations = 100
+    """Simulations with the paper's numbers of genes and cells; their seeds count from 0."""
+    n_genes: ModelledGenes = 4
+    """Genes in these simulations."""
+    n_cells: LatticeCells = 100
+    """Cells in these simulations, on a lattice like a honeycomb."""
+    epochs: Epochs = 2000
+    """Steps of generation, and of inference by the mean field; read by `as_run`."""
+    learning_rate: LearningRate = 0.1
+    """Learning rate of both."""
+    grid: GridSettings = GridSettings()
+
+
+class RecoverySettings(Settings):
+    """Recovery of independent forces: tissues drawn from the Gaussian field, all estimators on each."""
+
+    tissues: int = Field(3, ge=1, le=1000)
+    """Tissues for each seed, number of genes and number of cells."""
+    n_genes: Some[ModelledGenes] = [10, 30, 100]
+    """Numbers of genes."""
+    n_cells: Some[Annotated[int, Field(ge=10, le=10_000_000)]] = [1000, 10_000, 100_000]
+    """Numbers of cells."""
+    inter_strength: Strength = 0.8
+    """Strength of the true forces between cells; 0 is none, 1 critical."""
+    intra_strength: Strength = 0.6
+    """Strength of the true forces within cells."""
+    n_partners: float = Field(3.0, ge=0, le=5000)
+    """Mean number of genes that a gene has forces with, of each kind."""
+    chain_cells: int = Field(10_000, ge=10, le=10_000_000)
+    """Cells of the tissues with a chain of three genes."""
+    chain_strength: float = Field(0.8, gt=0, le=0.95)
+    """Strength of the two forces of a chain."""
+    log_rate_sd: LogSpread = 0.7
+    """Log rate of the counts per unit of the field."""
+    counts_per_gene: float = Field(10.0, gt=0, le=1_000_000)
+    """Mean counts of a gene in a cell."""
+    depth_noise: LogSpread = 0.3
+    """Standard deviation of the log depth between cells."""
+    noise: Overdispersion = 0.1
+    """Overdispersion of the counts."""
+    dropout: float = Field(0.0, ge=0, le=0.99)
+    """Share of the counts that are lost."""
+    epochs: Epochs = 200
+    """Epochs of the mean-field fits."""
+    learning_rate: LearningRate = 0.05
+    """Learning rate of the mean-field fits."""
+
+
+class SpleenSettings(Settings):
+    """Agreement between samples (fetal spleen, Figs. 6 and 8)."""
+
+    target_sum: Depth = 10_000
+    """Counts that each cell or spot is scaled to before the logarithm."""
+    n_top_genes: int = Field(300, ge=2, le=100_000)
+    """Most variable genes to keep (Scanpy, flavour seurat, all samples pooled)."""
+    n_neighbors: int = Field(6, ge=1, le=500)
+    """Nearest neighbours of each spot."""
+    epochs: Epochs = 50
+    """Epochs of the mean field; the gaussian optimum needs none."""
+    learning_rate: LearningRate = 0.05
+    """Learning rate of the mean field."""
+    ridge: Ridge = 0.1
+    """Pseudo-cells per cell, in which genes vary independently, that the gaussian optimum is drawn towards; 0 is none."""
+    min_cells_per_gene: int = Field(20, ge=2, le=10_000_000)
+    """Cells of every sample that a gene must be seen in to enter the gaussian fit, which knows nothing of a gene that
+    does not vary."""
+    n_permutations: Draws = 1000
+    """Random permutations of genes behind each empirical p value."""
+    clusters: ClusterSettings = ClusterSettings()
+
+
+class LocalizationSettings(Settings):
+    """Test of Fig. 3b on genes."""
+
+    n_bins: int = Field(10, ge=1, le=5000)
+    """Bins of mean expression within which classes of genes are exchanged."""
+    n_permutations: Draws = 10_000
+    """Random exchanges behind each p value."""
+
+
+class KnockoutSettings(Settings):
+    """The knock-out of Fig. 3c-e."""
+
+    gene: Text = "IFITM3"
+    """Gene to knock out."""
+    n_cells: int = Field(50, ge=1, le=1_000_000)
+    """Cells to knock the gene out of, far from each other; as run it is one."""
+    n_placebo: int = Field(10, ge=0, le=5000)
+    """Further genes of like expression that are knocked out of the same cells, one at a time, to see what any gene would
+    do (gaussian log Z only)."""
+    epochs: Epochs = 50
+    """Epochs of generation."""
+    learning_rate: LearningRate | None = None
+    """Learning rate of generation; `null` is 0.001 in angles, as run, and the largest safe one on the sphere."""
+
+
+class GlioblastomaSettings(Settings):
+    """Forces in a tumour, localisation and knock-out (Xenium glioblastoma, Figs. 3 and 7)."""
+
+    min_counts_per_cell: int = Field(100, ge=0, le=1_000_000_000)
+    """Cells with fewer counts are dropped."""
+    target_sum: Depth = 1_000_000
+    """Counts that each cell is scaled to before the logarithm."""
+    crop_um: Box | None = None
+    """Part of the slide to use, [x_low, x_high, y_low, y_high] in micrometres; `null` is all of it."""
+    radius_um: Radius = 15
+    """Cells nearer to each other than this are neighbours, micrometres."""
+    epochs: Epochs = 200
+    """Epochs of the mean field; the gaussian optimum needs none."""
+    learning_rate: LearningRate = 0.05
+    """Learning rate of the mean field."""
+    ridge: Ridge = 0.1
+    """Pseudo-cells per cell, in which genes vary independently, that the gaussian optimum is drawn towards; 0 is none."""
+    min_cells_per_gene: int = Field(20, ge=2, le=10_000_000)
+    """Cells of every sample that a gene must be seen in to enter the gaussian fit, which knows nothing of a gene that
+    does not vary."""
+    localization: LocalizationSettings = LocalizationSettings()
+    knockout: KnockoutSettings = KnockoutSettings()
+    enrichment: EnrichmentSettings = EnrichmentSettings()
+    clusters: ClusterSettings = ClusterSettings()
+
+
+class NullTestSettings(Settings):
+    """The whole experiment on simulated lesions in which no gene but the lost one changes."""
+
+    seeds: Simulations = 12
+    """Simulations at each depth, seeds counted from 0."""
+    depths: Some[Annotated[float, Field(ge=100, le=1_000_000)]] = [8000, 20_000]
+    """Median counts of a spot."""
+    n_genes: int = Field(20_000, ge=20, le=100_000)
+    """Genes of the simulated transcriptome."""
+    n_modelled_genes: int = Field(200, ge=10, le=5000)
+    """Genes that are modelled, as `max_genes`."""
+    n_sections: int = Field(2, ge=1, le=4)
+    """Sections; `as_run` uses the first."""
+    draws: Draws = 39
+    """Random genes knocked out in each simulation, for an empirical p value."""
+
+
+class PerturbmapSettings(Settings):
+    """Figure 4: whether a predicted knock-out agrees with lesions that have lost the gene."""
+
+    knockouts: Some[Text] = ["Tgfbr2", "Jak2"]
+    """Lost genes, as the labels of lesions name them (Tgfbr2 for Tgfbr2_1)."""
+    section: Text = "KP_1"
+    """The one section of `as_run`."""
+    boxes_um: Some[Box] = [
+        [4285.71, 5918.37, 3061.22, 3877.55],
+        [5510.20, 6122.45, 5102.04, 6122.45],
+        [3265.31, 4285.71, 3061.22, 3877.55],
+        [1632.65, 2142.86, 2857.14, 3163.27],
+        [1020.41, 2857.14, 3183.67, 5102.04],
+    ]
+    """Lesions of `as_run`: from x, to x, from y, to y, micrometres. The default is the authors' (pixels of KP_1 /
+    0.49)."""
+    trim_um: float = Field(210, ge=0, le=100_000)
+    """Spots up to this far from a lesion with a knock-out belong to no wild-type lesion; two steps of the lattice are
+    200."""
+    min_spots: int = Field(10, ge=7, le=1_000_000)
+    """Spots that a lesion needs after that; never fewer than 7, since each has six neighbours."""
+    max_genes: int | None = Field(None, ge=10, le=100_000)
+    """Modelled genes besides the lost one, taken evenly from the highly variable ones; `null` takes all of them."""
+    epochs: Epochs = 100
+    """Epochs of the inference; read by the mean field."""
+    learning_rate: LearningRate = 1.0
+    """Its learning rate."""
+    ridge: Ridge = 1.0
+    """Pseudo-cells per cell with genes that do not vary together; read by the gaussian field, which needs it where genes
+    are many."""
+    generation_epochs: int = Field(20, ge=2, le=1_000_000)
+    """Epochs of the generation."""
+    generation_learning_rate: LearningRate = 0.001
+    """Its learning rate in angles; on the sphere it is the largest safe one."""
+    draws: Draws = 200
+    """Draws of each control: random genes, spots and forces, permuted predictions."""
+    shuffled_fits: int = Field(20, ge=0, le=100_000)
+    """Fits to data whose genes were shuffled over the spots, each by itself."""
+    null_test: NullTestSettings = NullTestSettings()
+
+
+class CelcomenSettings(Settings):
+    """Settings of the experiments on Celcomen."""
+
+    without_slides: Distinct[Literal["celcomen_simulation", "celcomen_recovery"]] = []
+    """Experiments to run that make their own data."""
+    simulation: SimulationSettings = SimulationSettings()
+    spleen: SpleenSettings = SpleenSettings()
+    glioblastoma: GlioblastomaSettings = GlioblastomaSettings()
+    recovery: RecoverySettings = RecoverySettings()
+    perturbmap: PerturbmapSettings = PerturbmapSettings()
