@@ -20,6 +20,7 @@ from anndata import AnnData
 from tissue_counterfactuals import __version__
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.files import atomic_path
+from tissue_counterfactuals.sources.labels import clean_label, is_missing, refuse_ids
 
 LABELS = ("cell_type", "domain", "sample")
 
@@ -83,6 +84,12 @@ def record_filter(
         }
     )
     provenance["filters"] = json.dumps(filters)
+
+
+def record_notes(provenance: dict, notes: list[str]) -> None:
+    """Append sentences about what was found or decided to a provenance, under `notes`, as JSON text."""
+    if notes:
+        provenance["notes"] = json.dumps([*json.loads(provenance.get("notes", "[]")), *notes])
 
 
 def list_filters(slide: AnnData) -> pd.DataFrame:
@@ -155,6 +162,13 @@ def _check_label(obs: pd.DataFrame, label: str, where: str) -> None:
             f"{where}: obs column {label!r} is of type {column.dtype}; make it categorical "
             f"(obs[{label!r}].astype('category'))."
         )
+    refuse_ids(len(column.cat.categories), len(obs), f"obs column {label!r}", where)
+    for name in column.cat.categories:
+        if is_missing(name) or clean_label(name) != name:
+            raise InputError(
+                f"{where}: obs column {label!r} holds the label {name!r}, which is empty, says that there is none, or "
+                "has a line break, tab or space at an end; rename it or drop its cells."
+            )
 
 
 def _check_coordinates(slide: AnnData, where: str) -> None:

@@ -18,7 +18,7 @@ import pandas as pd
 from scipy import sparse
 
 from tissue_counterfactuals import protocols
-from tissue_counterfactuals.config import slug
+from tissue_counterfactuals.config import slugs
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.files import atomic_folder, atomic_path
 from tissue_counterfactuals.graph import slide_graph
@@ -77,6 +77,8 @@ def prepare(
     else:
         slide = READERS[dataset["source"]].open(files, dataset, samples)
     prepared = prepare_slide(slide, **dataset["preprocess"])
+    for sentence in json.loads(prepared.uns["provenance"].get("notes", "[]")):
+        print(f"note: {sentence}")
     table = compare_shapes(dataset, slide, prepared)
     # The slide comes last: where it is, the job was not cut off.
     write_tsv(table, shapes, sort=False)
@@ -110,12 +112,8 @@ def write_folds(slide: Path, name: str, dataset: dict, output: Path) -> None:
         dataset["target_domains"],
         **dataset["holdout"],
     )
-    folds.insert(0, "fold", [slug(label) for label in folds["cell_type"]])
-    if folds.groupby("fold")["cell_type"].nunique().max() > 1:
-        raise InputError(
-            f"slide {name}: two held-out cell types differ only in characters that file names cannot hold "
-            f"({', '.join(folds['cell_type'].unique())}): rename one of them."
-        )
+    paths = slugs(folds["cell_type"], f"slide {name}: the held-out cell types")
+    folds.insert(0, "fold", folds["cell_type"].map({label: path for path, label in paths.items()}))
     write_tsv(folds, output)
 
 

@@ -404,6 +404,43 @@ def test_samples_that_share_a_path_are_refused(slide_file):
         config.slides_of("mine", dataset)
 
 
+def test_a_sample_that_is_called_like_the_slide_of_all_samples_keeps_its_own_cells(tmp_path):
+    path = tmp_path / "a.h5ad"
+    obs = pd.DataFrame(
+        {"section": ["pooled", "Pooled", "sample_pooled", "other"]}, index=list("abcd")
+    )
+    anndata.AnnData(np.zeros((4, 2), np.float32), obs=obs).write_h5ad(path)
+    dataset = entry("mine", own_slide(path, columns={"sample": "section"}))
+    found = config.samples_of("mine", dataset)
+    assert sorted(found.values()) == [["Pooled"], ["other"], ["pooled"], ["sample_pooled"]]
+    assert not any(name.lower() == config.POOLED for name in found)
+
+
+def test_a_sample_column_that_names_cells_is_refused_before_any_job(tmp_path):
+    path = tmp_path / "a.h5ad"
+    obs = pd.DataFrame({"barcode": [f"cell_{i}" for i in range(60)]})
+    obs.index = obs["barcode"].to_numpy()
+    anndata.AnnData(np.zeros((60, 2), np.float32), obs=obs).write_h5ad(path)
+    dataset = entry("mine", own_slide(path, columns={"sample": "barcode"}))
+    with pytest.raises(InputError, match=r"columns\.sample\) has 60 different values in 60 cells"):
+        config.slides_of("mine", dataset)
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"target_domains": ["core/edge", "core edge"]}, r"target_domains: 'core/edge' and 'core edge' would both be"),
+        ({"holdout": {"cell_types": ["T+", "T-", "T "]}}, r"holdout\.cell_types: 'T\+' and 'T ' would both be called"),
+        ({"target_domains": ["x" * 260]}, r"target_domains: 'x{40}'\.\.\. has 260 characters, and file names"),
+    ],
+)  # fmt: skip
+def test_labels_that_names_of_files_cannot_hold_are_refused_before_any_job(
+    slide_file, more, message
+):
+    with pytest.raises(InputError, match=message):
+        entry("mine", own_slide(slide_file) | more)
+
+
 def test_a_sample_column_that_is_not_there_is_refused(slide_file):
     dataset = entry("mine", own_slide(slide_file, columns={"sample": "sections"}))
     with pytest.raises(

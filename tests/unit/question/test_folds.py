@@ -41,6 +41,16 @@ def test_split_covers_every_cell_once_and_follows_the_seed():
 
 
 @pytest.mark.parametrize(
+    "fold", [Fold("A\r", "left", ("right",)), Fold("A", "left", ("right", "x"))]
+)
+def test_a_fold_that_holds_nothing_out_is_refused(fold):
+    with pytest.raises(
+        InputError, match=r"^fold 'A.*no cell of this type in the target domain '(right|x)'"
+    ):
+        split_cells(small_slide(), fold)
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (("gone", ["right"]), "slide s: control_domain names 'gone', which no cell has; the domains are left, right"),

@@ -20,6 +20,9 @@ POOLED = "pooled"
 
 SIMULATED = ("simulated", "simulated_field", "simulated_lesions")
 
+# Longest label that names of files are made of; with what stands around it, 255 bytes are allowed.
+MAX_LABEL = 150
+
 # Layouts as instruments and tools write them, of whatever tissue: what a cell is must be said beside them.
 _BUNDLES = ("xenium", "visium", "spatialdata", "cosmx_flat", "merscope")
 
@@ -151,6 +154,15 @@ class Dataset(Settings):
             yield ".control_domain is missing; name the domain that cells are taken from."
         if not self.target_domains:
             yield ".target_domains is missing; name the domains that cells are put into."
+        held_out = self.holdout.cell_types
+        for key, labels in (
+            ("target_domains", self.target_domains),
+            ("holdout.cell_types", [] if held_out == "auto" else held_out),
+        ):
+            try:
+                slugs(labels, f".{key}:")
+            except InputError as error:
+                yield str(error)
         if self.control_domain in self.target_domains:
             yield f".target_domains holds the control domain {self.control_domain!r}; take it out."
 
@@ -200,7 +212,16 @@ def samples_of(name: str, dataset: dict) -> dict[str, list[str] | None]:
                 f"{', '.join(present)}."
             )
     paths = slugs(wanted, f"config: datasets.{name}: the samples")
-    return {path: [label] for path, label in paths.items()}
+    # A sample that is called like the slide of all of them gets a name that no other has.
+    return {_not_pooled(path, paths): [label] for path, label in paths.items()}
+
+
+def _not_pooled(path: str, taken: Iterable[str]) -> str:
+    # Capitals do not tell files apart everywhere.
+    own = path
+    while own.lower() == POOLED or own != path and own in taken:
+        own = f"sample_{own}"
+    return own
 
 
 def slug(text: str) -> str:
@@ -213,10 +234,15 @@ def slugs(labels: Iterable[str], what: str) -> dict[str, str]:
     """Path form -> label for several names; `what` begins the message ("slide x: the cell types").
 
     Raises:
-        InputError: two labels have the same path form.
+        InputError: two labels have the same path form, or one is too long for the name of a file.
     """
     mapping: dict[str, str] = {}
     for label in labels:
+        if len(label) > MAX_LABEL:
+            raise InputError(
+                f"{what} {label[:40]!r}... has {len(label)} characters, and file names are made of it; give it a name "
+                f"of at most {MAX_LABEL}."
+            )
         other = mapping.setdefault(slug(label), label)
         if other != label:
             raise InputError(

@@ -97,10 +97,19 @@ def split_cells(
     """Split the cells: the held-out type in every target domain, then a random share of the rest for validation.
 
     As run in the authors' code (test = type in the target domains, validation = 10 % of the others).
+
+    Raises:
+        InputError: nothing would be held out in one of the targets.
     """
     cell_type = slide.obs["cell_type"].astype(str).to_numpy()
     domain = slide.obs["domain"].astype(str).to_numpy()
     held_out = (cell_type == fold.cell_type) & np.isin(domain, fold.targets)
+    for target in fold.targets:
+        if not held_out[domain == target].any():
+            raise InputError(
+                f"fold {fold.cell_type!r}: the slide has no cell of this type in the target domain {target!r}, so "
+                "that nothing would be held out there; run the folds again, or correct the labels of the slide."
+            )
     rest = np.flatnonzero(~held_out)
     chosen = np.random.default_rng(seed).choice(
         rest, int(len(rest) * validation_fraction), replace=False

@@ -13,11 +13,19 @@ from anndata import AnnData
 from scipy.spatial import cKDTree
 
 from tissue_counterfactuals.errors import InputError
-from tissue_counterfactuals.slide import check_slide, make_slide, new_provenance, record_filter
+from tissue_counterfactuals.slide import (
+    check_slide,
+    make_slide,
+    new_provenance,
+    record_filter,
+    record_notes,
+)
 from tissue_counterfactuals.sources import files_by_sample
 from tissue_counterfactuals.sources.checks import check_ids, unique_symbols
+from tissue_counterfactuals.sources.columns import write_texts
 from tissue_counterfactuals.sources.downloads.obtain import sha256_of
 from tissue_counterfactuals.sources.folders import sample_names
+from tissue_counterfactuals.sources.labels import tidy_labels
 from tissue_counterfactuals.sources.stored import note
 from tissue_counterfactuals.sources.text_tables import column_names, read_table
 
@@ -165,7 +173,7 @@ def make_bundle_slide(
     listed = json.dumps({key: digests[path] for key, path in paths.items()}, sort_keys=True)
     provenance["sha256"] = hashlib.sha256(listed.encode()).hexdigest()
     note(provenance, "files", listed)
-    note(provenance, "notes", notes)
+    record_notes(provenance, notes)
     slide = _stack(list(samples.values()), provenance)
     check_slide(slide, ", ".join(samples))
     return slide
@@ -313,9 +321,9 @@ def _label_cells(
         table = table.reindex(prefix + sample.cells.index)
     for label, column in wanted.items():
         if column in table:
-            sample.cells[label] = table[column].to_numpy()
+            sample.cells[label] = tidy_column(table[column], column, sample.notes).to_numpy()
         elif column in sample.cells:
-            sample.cells[label] = sample.cells[column]
+            sample.cells[label] = tidy_column(sample.cells[column], column, sample.notes)
         elif column != label:
             raise InputError(
                 f"{where}: there is no column {column!r} (key columns.{label}) in the file of labels or the bundle "
@@ -349,10 +357,17 @@ def _read_label_file(
     columns = dict.fromkeys([id_column, *texts, *filter(None, [sample_column])])
     table = read_table(path, texts=tuple(columns))
     if sample_column:
-        table = table[table[sample_column] == name]
+        table = table[tidy_column(table[sample_column], sample_column, []) == name]
     table = table.set_index(id_column)
     refuse_doubles(table.index, path)
-    return table.mask(table.isin(["", "NA", "nan", "NaN"]))
+    return table
+
+
+def tidy_column(column: pd.Series, what: str, notes: list[str]) -> pd.Series:
+    """Labels as text, cleaned by the rule of all layouts (`tidy_labels`); missing ones NaN."""
+    codes, values = pd.factorize(column)
+    codes, labels = tidy_labels(codes, write_texts(np.asarray(values)), what, notes)
+    return pd.Series(np.array([*labels, np.nan], dtype=object)[codes], index=column.index)
 
 
 def _stack(samples: list[Sample], provenance: dict) -> AnnData:

@@ -7,9 +7,7 @@ import h5py
 import numpy as np
 
 from tissue_counterfactuals.errors import InputError
-
-# How tools write a missing label into a column that holds plain text.
-_MISSING_TEXT = ("", "nan", "NaN", "<NA>")
+from tissue_counterfactuals.sources.labels import tidy_labels
 
 
 def open_h5ad(path: str | Path) -> h5py.File:
@@ -53,16 +51,24 @@ def pick(
     )
 
 
-def read_labels(column: h5py.Group | h5py.Dataset) -> tuple[np.ndarray, list[str]]:
+def read_labels(
+    column: h5py.Group | h5py.Dataset, what: str = "label", notes: list[str] | None = None
+) -> tuple[np.ndarray, list[str]]:
     """Codes and categories of a column of obs, whatever its encoding.
 
     Understands categoricals (also those of anndata < 0.8), text, numbers, and arrays with a mask. Whole numbers
     become text without a decimal point.
 
+    Args:
+        what, notes: as in `tidy_labels`, which every label goes through.
     Returns:
         codes (n,) int32, -1 where the label is missing; categories as text, in the file's order (categoricals) or
         sorted (others).
     """
+    return tidy_labels(*_stored_labels(column), what, notes)
+
+
+def _stored_labels(column: h5py.Group | h5py.Dataset) -> tuple[np.ndarray, list[str]]:
     if isinstance(column, h5py.Group) and "codes" in column:
         return column["codes"][:].astype(np.int32), read_texts(column["categories"])
     if isinstance(column, h5py.Group):
@@ -77,13 +83,17 @@ def read_texts(values: h5py.Dataset) -> list[str]:
     """A stored array (n,) as text; whole numbers without a decimal point."""
     if h5py.check_string_dtype(values.dtype):
         return list(values.asstr()[:])
-    numbers = values[:]
-    if np.issubdtype(numbers.dtype, np.floating):
-        return [str(int(x)) if float(x).is_integer() else str(x) for x in numbers]
-    return [str(x) for x in numbers]
+    return write_texts(values[:])
+
+
+def write_texts(values: np.ndarray) -> list[str]:
+    """Values (n,) as text: bytes decoded, whole numbers without a decimal point."""
+    if np.issubdtype(values.dtype, np.floating):
+        return [str(int(x)) if float(x).is_integer() else str(x) for x in values]
+    return [x.decode() if isinstance(x, bytes) else str(x) for x in values]
 
 
 def _encode(texts: list[str]) -> tuple[np.ndarray, list[str]]:
-    categories = sorted(set(texts).difference(_MISSING_TEXT))
+    categories = sorted(set(texts))
     codes = {text: code for code, text in enumerate(categories)}
-    return np.array([codes.get(text, -1) for text in texts], dtype=np.int32), categories
+    return np.array([codes[text] for text in texts], dtype=np.int32), categories

@@ -114,7 +114,7 @@ def _open(name: str, path: Path, sha256: str | None) -> StoredSlide:
         pixels = np.column_stack([read_numbers(obs, column, where) for column in _POSITION])
         columns, unknown = {}, {}
         for label, column in (("domain", "typ"), ("cell_type", "ist")):
-            stored_labels = read_column(obs, column, where, "source")
+            stored_labels = read_column(obs, column, where, "source", provenance)
             columns[label], unknown[column] = map_labels(stored_labels, column, LABELS, where)
         if "X" not in file:
             raise InputError(f"{where}: it has no X; use the file as it was published.")

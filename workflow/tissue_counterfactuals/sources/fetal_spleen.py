@@ -67,7 +67,7 @@ def read(files: dict[str, Path], dataset: dict, samples: list[str] | None) -> An
         provenance["sha256"] = check_sha256(path, dataset["sha256"])
         ids = read_index(file["obs"])
         check_ids(ids, where)
-        sample = read_column(file["obs"], SAMPLE, where, "source")
+        sample = read_column(file["obs"], SAMPLE, where, "source", provenance)
         genes = unique_symbols(read_index(file["var"]), provenance, where)
         pixels = read_coordinates(file, "spatial", len(ids), where, "source")
         base = _log_base(file)

@@ -12,6 +12,7 @@ import pandas as pd
 
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.sources.columns import open_h5ad, pick, read_labels
+from tissue_counterfactuals.sources.labels import refuse_ids
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -40,6 +41,7 @@ def samples(files: dict[str, Path], dataset: dict) -> list[str]:
         raise InputError(
             f"{where}: no cell has a value in obs column {column!r} (key columns.sample)."
         )
+    refuse_ids(len(found), len(codes), f"obs column {column!r} (key columns.sample)", where)
     return found
 
 
@@ -104,11 +106,11 @@ def _store(path, layer, columns, spatial, unit_um, samples, source, sha256) -> S
     where = f"file {path}"
     with open_h5ad(path) as file:
         checksum = check_sha256(path, sha256)
-        labels = _read_labels(file, columns, where, Path(path).stem)
+        provenance = new_provenance(source or str(path), checksum)
+        labels = _read_labels(file, columns, where, Path(path).stem, provenance)
         key, var = _find_counts(file, layer, where)
         genes = read_index(var)
         coordinates = read_coordinates(file, spatial, len(labels), where)
-        provenance = new_provenance(source or str(path), checksum)
         if isinstance(file.get("uns/provenance"), h5py.Group):
             upstream = read_elem(file["uns/provenance"])
             note(
@@ -150,7 +152,7 @@ def check_sha256(path: str | Path, expected: str | None) -> str:
 
 
 def _read_labels(
-    file: h5py.File, columns: dict[str, str | None], where: str, name: str
+    file: h5py.File, columns: dict[str, str | None], where: str, name: str, provenance: dict
 ) -> pd.DataFrame:
     """Cell ids (index) and labels, categorical, of all cells."""
     from tissue_counterfactuals.sources.stored import read_column, read_index
@@ -160,7 +162,8 @@ def _read_labels(
         if column is None:
             labels[label] = pd.Categorical([name] * len(labels))
         else:
-            labels[label] = read_column(file["obs"], column, where, f"columns.{label}")
+            key = f"columns.{label}"
+            labels[label] = read_column(file["obs"], column, where, key, provenance)
     return labels
 
 

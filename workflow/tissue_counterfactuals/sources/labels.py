@@ -1,12 +1,76 @@
-"""Labels of a data set to the labels of its benchmark, by a table in resources/."""
+"""What a label is, for every layout: how it is cleaned, when it is missing, when it is none; and benchmark labels.
 
+Planning a run reads labels, so that nothing slow to import may stand at the top.
+"""
+
+from __future__ import annotations
+
+import re
 from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.sources import RESOURCES
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# How tools write a missing label as text, in small letters: pandas, R, Excel, JSON, databases.
+MISSING = ("", "nan", "na", "n/a", "#n/a", "<na>", "nat", "none", "null")
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+
+
+def is_missing(text: object) -> bool:
+    """Whether a label says that there is none."""
+    return not isinstance(text, str) or clean_label(text).lower() in MISSING
+
+
+def clean_label(text: str) -> str:
+    """A label on one line: line breaks, tabs and other control characters become a space, and none stands at an end."""
+    return _CONTROL.sub(" ", text).strip()
+
+
+def tidy_labels(
+    codes: np.ndarray, categories: list[str], what: str = "label", notes: list[str] | None = None
+) -> tuple[np.ndarray, list[str]]:
+    """Labels cleaned, those that say that there is none taken for missing, those that are equal then merged.
+
+    Args:
+        codes: (n,), -1 where the label is missing; categories in any order, each maybe more than once.
+        what: what sentences call the labels.
+        notes: where a sentence goes about every label that was changed or taken for missing.
+    Returns:
+        codes (n,) int32 and categories, in the order in which they stood.
+    """
+    place, kept = np.full(len(categories) + 1, -1, dtype=np.int32), {}
+    sizes = np.bincount(codes[codes >= 0], minlength=len(categories))
+    for i, stored in enumerate(categories):
+        label, sentence = clean_label(stored), ""
+        if is_missing(label):
+            sentence = f"{sizes[i]} cells have the {what} {stored!r}, which was taken for missing"
+        else:
+            place[i] = kept.setdefault(label, len(kept))
+            if label != stored:
+                sentence = f"the {what} {stored!r} was read as {label!r} ({sizes[i]} cells)"
+        if sentence and sizes[i] and notes is not None:
+            notes.append(sentence)
+    return place[codes], list(kept)
+
+
+def refuse_ids(labels: int, cells: int, what: str, where: str) -> None:
+    """Raise where there are nearly as many labels as cells: then they are ids, and nothing can be grouped by them.
+
+    Raises:
+        InputError: more than 20 labels, with fewer than 3 cells each on average.
+    """
+    if labels > 20 and 3 * labels > cells:
+        raise InputError(
+            f"{where}: {what} has {labels:,} different values in {cells:,} cells, so that it names single cells and no "
+            "groups of cells; name another column."
+        )
 
 
 def map_labels(
@@ -25,6 +89,8 @@ def map_labels(
     Raises:
         InputError: no cell has a label that the table knows.
     """
+    import pandas as pd
+
     rules = pd.read_csv(RESOURCES / table, sep="\t", dtype=str, keep_default_na=False)
     rules = rules[rules["column"] == name]
     new = list(dict.fromkeys(rules["label"]))

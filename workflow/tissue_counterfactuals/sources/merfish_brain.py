@@ -85,7 +85,8 @@ def stored(files: dict[str, Path], dataset: dict, samples: list[str] | None) -> 
         ids = read_index(obs)
         check_ids(ids, where)
         columns = {
-            label: read_column(obs, column, where, "source") for label, column in COLUMNS.items()
+            label: read_column(obs, column, where, "source", provenance)
+            for label, column in COLUMNS.items()
         }
         section = columns["sample"]
         for name in samples or ():

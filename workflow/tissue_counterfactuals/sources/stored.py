@@ -10,7 +10,7 @@ import pandas as pd
 from anndata import AnnData
 
 from tissue_counterfactuals.errors import InputError
-from tissue_counterfactuals.slide import check_slide, make_slide, record_filter
+from tissue_counterfactuals.slide import check_slide, make_slide, record_filter, record_notes
 from tissue_counterfactuals.sources.columns import pick, read_labels, read_texts
 from tissue_counterfactuals.sources.counts import Counts, FileCounts, MemoryCounts, StackedCounts
 
@@ -139,14 +139,18 @@ def read_index(table: h5py.Group) -> pd.Index:
     return pd.Index(read_texts(stored["values"] if isinstance(stored, h5py.Group) else stored))
 
 
-def read_column(table: h5py.Group, name: str, where: str, key: str) -> pd.Categorical:
-    """A column of obs or var as categorical text, whatever its encoding; `key` is the configuration key to mend."""
-    what = f"{table.name.rsplit('/', 1)[-1]} column"
-    codes, categories = read_labels(pick(table, name, where, what, key))
-    # Two stored categories may read the same as text (1 and "1"); pandas wants each once.
-    unique = list(dict.fromkeys(categories))
-    merged = np.array([unique.index(c) for c in categories] + [-1], dtype=np.int32)
-    return pd.Categorical.from_codes(merged[codes], unique)
+def read_column(
+    table: h5py.Group, name: str, where: str, key: str, provenance: dict | None = None
+) -> pd.Categorical:
+    """A column of obs or var as categorical text, whatever its encoding; `key` is the configuration key to mend.
+
+    What was changed or taken for missing goes into the notes of `provenance`.
+    """
+    what, notes = f"{table.name.rsplit('/', 1)[-1]} column", []
+    codes, categories = read_labels(pick(table, name, where, what, key), name, notes)
+    if provenance is not None:
+        record_notes(provenance, notes)
+    return pd.Categorical.from_codes(codes, categories)
 
 
 def read_coordinates(

@@ -82,10 +82,11 @@ def _read_section(files: dict[str, Path], dataset: dict) -> "Sample":
     sample.notes += [line + by_position * ("another order" in line) for line in notes]
     sample.keep_cells(found, "spots that are annotated")
     table = table[found]
-    absent = table.isna() | table.isin(["", "NA"])
-    sample.cells["domain"] = table["phenotypes"].mask(absent["phenotypes"], NORMAL)
+    # Most spots have no phenotype, and that is what normal tissue is.
+    sample.cells["domain"] = bundles.tidy_column(table["phenotypes"], "", []).fillna(NORMAL)
     if optional:
-        sample.cells["cell_type"] = table["kmeans"].mask(absent["kmeans"], "unclassified")
+        kind = bundles.tidy_column(table["kmeans"], "kmeans", sample.notes)
+        sample.cells["cell_type"] = kind.fillna("unclassified")
     return sample
 
 
