@@ -85,11 +85,11 @@ def compose(correlations: pd.DataFrame, tests: pd.DataFrame, provenance_text: st
     sizes = paper[["n_genes", "n_cells"]].iloc[0]
     with style.context():
         figure = style.new_figure(_WIDTH_IN, 9.6)
-        figure.suptitle(
+        style.suptitle(
+            figure,
             f"Figure 2c of Celcomen: known forces found again? · [simulated] · protocol: {protocol}\n"
             f"{n} simulations of {sizes['n_genes']} genes in {sizes['n_cells']} cells",
-            x=0.012, ha="left", weight="bold", size=10,
-        )  # fmt: skip
+        )
         bottom = _legend(figure, style.footer(figure, provenance_text), not grid.empty)
         figure.set_layout_engine("constrained", rect=(0, bottom, 1, 1 - bottom), h_pad=0.06)
         top, middle, low = figure.subfigures(3, 1, height_ratios=(1, 1, 1))

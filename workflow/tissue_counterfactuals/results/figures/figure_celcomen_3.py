@@ -54,7 +54,7 @@ def compose(tables: dict[str, pd.DataFrame], title: str, provenance_text: str) -
     as_run = (tables["classes"].query("chosen")["statistic"] == "entries").all()
     with style.context():
         figure = style.new_figure(12, 11)
-        figure.suptitle(title, x=0.012, ha="left", weight="bold", size=10, parse_math=False)
+        style.suptitle(figure, title)
         bottom = style.footer(figure, provenance_text)
         figure.set_layout_engine("constrained", rect=(0, bottom, 1, 1 - bottom))
         top, middle, low = figure.subfigures(3, 1, height_ratios=(1.15, 0.85, 1.35))
@@ -107,7 +107,7 @@ def _map(axes: Axes, cells: pd.DataFrame) -> None:
         larger = 2.2 if name == "knocked_out" else 1
         axes.scatter(own["x_um"], own["y_um"], s=size * larger, color=color, linewidths=0, rasterized=True, label=f"{label} ({len(own):,})")  # fmt: skip
     axes.set_aspect("equal")
-    axes.set_title(f"c  knock-out of {cells['gene'].iloc[0]}", parse_math=False)
+    axes.set_title(f"c  knock-out of {cells['gene'].iloc[0]}")
     axes.set_xlabel("x (µm)")
     axes.set_ylabel("y (µm)")
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2, fontsize=6, markerscale=2)
@@ -132,7 +132,7 @@ def _placebo(axes: Axes, placebo: pd.DataFrame) -> None:
     axes.set_ylabel("change of the score (exact counterfactual)")
     n_others = placebo.loc[placebo["role"] == "placebo", "gene"].nunique()
     text = f"◆ {gene}   ● {n_others} genes of like expression"
-    axes.text(0.98, 0.02, text, ha="right", size=6, transform=axes.transAxes, parse_math=False)
+    axes.text(0.98, 0.02, text, ha="right", size=6, transform=axes.transAxes)
 
 
 def _trajectories(
@@ -176,7 +176,7 @@ def _enrichment(axes: Axes, enrichment: pd.DataFrame, part) -> None:
     axes.set_title("e  gene sets along the change against the rest (GSEA, pre-ranked)")
     ok = enrichment[enrichment["status"] == "ok"]
     if ok.empty:
-        axes.text(0.5, 0.5, enrichment["status"].iloc[0], ha="center", color=style.MUTED_COLOR, transform=axes.transAxes, parse_math=False)  # fmt: skip
+        axes.text(0.5, 0.5, enrichment["status"].iloc[0], ha="center", color=style.MUTED_COLOR, transform=axes.transAxes)  # fmt: skip
         axes.set_axis_off()
         return
     columns = list(dict.fromkeys(zip(ok["method"], ok["group"], strict=True)))

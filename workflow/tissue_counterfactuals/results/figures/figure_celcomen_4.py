@@ -81,7 +81,7 @@ def compose(
             f"{manifest['protocol']}\npredictor: {PREDICTORS[predictor]}; lesion is the unit, spots of one section "
             "share their knock-out lesions"
         )
-        figure.suptitle(title, x=0.012, ha="left", weight="bold", size=10, parse_math=False)
+        style.suptitle(figure, title)
         bottom = _legend(
             figure,
             own,
@@ -147,7 +147,7 @@ def _maps(part, spots, knockouts) -> None:
         axis.invert_yaxis()
         axis.set_xticks([])
         axis.set_yticks([])
-        axis.set_title(section, loc="left")
+        axis.set_title(style.short(section), loc="left")
         for spine in axis.spines.values():
             spine.set_visible(False)
         left, lower = own["x_um"].min(), own["y_um"].max()
@@ -171,7 +171,7 @@ def _fifths(part, rows, genes, lesions, shape, knockout, letter) -> None:
         own = genes[genes["lesion"] == lesion]
         found = observed.loc[lesion]
         mark = " †" if found["n_knocked_out_collapsed"] > 0 else ""
-        axis.set_title(f"{found['section']} · {lesion}{mark}", size=7.5, weight="normal")
+        axis.set_title(f"{style.short(found['section'], 24)} · {lesion}{mark}", size=7.5, weight="normal")
         if own.empty:
             axis.annotate("no spot has the gene", (0.5, 0.5), xycoords="axes fraction", ha="center", color=style.FAILED_COLOR, size=6.5)  # fmt: skip
             continue
@@ -225,7 +225,7 @@ def _legend(figure, rows, spots, bottom) -> float:
     for label, color in colors.items():
         gene = label.rsplit("_", 1)[0]
         name = label if label in _OUTSIDE else ("wild type (KP)" if gene == WILD_TYPE else f"lost {gene}")  # fmt: skip
-        names[name] = color
+        names[style.short(name)] = color
     handles = [
         Line2D([], [], linestyle="", marker="o", color=color, label=name)
         for name, color in sorted(names.items())

@@ -77,11 +77,11 @@ def compose(
     heights = [*(2.35 for _ in knockouts), 2.1, 2.9]
     with style.context():
         figure = style.new_figure(_WIDTH_IN, sum(heights) + 1.3)
-        figure.suptitle(
+        style.suptitle(
+            figure,
             f"Does the correlation of Fig. 4 survive its own null? · {manifest['label']} [{manifest['kind']}]\n"
             + "\n".join(verdicts),
-            x=0.012, ha="left", weight="bold", size=10, parse_math=False,
-        )  # fmt: skip
+        )
         text = "\n".join(provenance.footer(m, m["protocol"]) for m in manifests)
         bottom = _legend(figure, style.footer(figure, text))
         figure.set_layout_engine("constrained", rect=(0, bottom, 1, 1 - bottom), h_pad=0.05)

@@ -63,6 +63,7 @@ def compose(
         if column not in agreement:
             raise InputError(f"agreement table: column {column!r} is missing; run again.")
     agreement, curves, summary = (t[t["seed"] == t["seed"].min()] for t in (agreement, curves, summary))  # fmt: skip
+    agreement, curves = (style.with_short_labels(t, "hold_out") for t in (agreement, curves))
     everyone = sorted(agreement["hold_out"].unique())
     hold_outs = everyone[:MOST_ROWS]
     if len(hold_outs) < len(everyone):
@@ -72,7 +73,7 @@ def compose(
     height = 1.6 + max(1.55 * len(hold_outs), 4.4)
     with style.context():
         figure = style.new_figure(11.5, height)
-        figure.suptitle(title, x=0.012, ha="left", weight="bold", size=10, parse_math=False)
+        style.suptitle(figure, title)
         bottom = style.footer(figure, provenance_text)
         handles = [Patch(color=VARIANTS[v][1], label=VARIANTS[v][0]) for v in shown]
         handles.append(Line2D([], [], color="black", label="random forces, each epoch") if by_epoch
@@ -92,7 +93,7 @@ def compose(
                 if row == len(hold_outs) - 1:
                     axes.set_xlabel("epochs" if by_epoch else "Spearman correlation")
             grid[row, 0].set_ylabel(
-                f"hold-out {hold_out}" + "\nSpearman" * by_epoch, parse_math=False
+                f"hold-out {hold_out}" + "\nSpearman" * by_epoch
             )
         bars = right.subplots(2, 1, sharex=True)
         for axes, (force, label) in zip(bars, FORCES.items(), strict=True):

@@ -78,11 +78,11 @@ def compose(recovery: pd.DataFrame, chains: pd.DataFrame, provenance_text: str) 
     rows = [(data, forces) for data in DATA for forces in FORCES]
     with style.context():
         figure = style.new_figure(3.4 + 2.3 * (len(sizes) + 1), 2.0 + 1.5 * len(rows))
-        figure.suptitle(
+        style.suptitle(
+            figure,
             f"Forces between and within cells, independent and known · [simulated] · n = {tissues} "
             f"tissue{'s' * (tissues > 1)} a point",
-            x=0.012, ha="left", weight="bold", size=10,
-        )  # fmt: skip
+        )
         bottom = _legend(figure, style.footer(figure, provenance_text))
         figure.set_layout_engine("constrained", rect=(0, bottom, 1, 1 - bottom))
         grid = figure.subplots(len(rows), len(sizes) + 2, squeeze=False, sharey="col", sharex="col")
@@ -117,7 +117,7 @@ def _curves(axes, part) -> None:
             found.index, found["mean"], found["std"].fillna(0),
             color=color, marker=marker, markersize=3.5, linewidth=1, elinewidth=0.7,
         )  # fmt: skip
-    axes.set_xscale("log")
+    style.log_scale(axes, "x")
     cells = part["n_cells"]
     axes.set_xlim(cells.min() / 1.6, cells.max() * 1.6)
     axes.set_xticks(sorted(cells.unique()), [f"{n:,}" for n in sorted(cells.unique())], rotation=30, ha="right")  # fmt: skip

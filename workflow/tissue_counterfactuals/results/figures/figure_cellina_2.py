@@ -88,6 +88,7 @@ def compose(
     """
     _check(cells, held_out, focal, old_neighbors, new_neighbors)
     held_out = np.asarray(held_out, bool)
+    cells = style.with_short_labels(cells, "cell_type", "domain", "sample")
     layout = arrange(cells)
     types = style.category_colors(cells["cell_type"])
     domains = style.category_colors(cells["domain"], style.DOMAIN_COLORS)
@@ -186,12 +187,14 @@ def _grid(layout, legends, title, provenance_text) -> tuple[Figure, list[Axes]]:
         )
         for i in (0, 3)
     ]
-    gap, heading, top, bottom = 0.25, 0.42, 0.3, 0.3
+    gap, heading, bottom = 0.25, 0.42, 0.3
     width = 3 * PANEL_WIDTH_IN + 4 * gap
+    lines = style.wrap(title, width - 2 * gap, 11)
+    top = 0.13 + 0.17 * len(lines)
     height = top + bottom + 2 * (heading + map_in) + sum(rows_in)
     figure = style.new_figure(width, height)
     figure.text(
-        gap / width, 1 - 0.2 / height, title, weight="bold", size=10, va="center", parse_math=False
+        gap / width, 1 - 0.1 / height, "\n".join(lines), weight="bold", size=10, va="top"
     )
     style.footer(figure, provenance_text)
     panels = []
@@ -239,7 +242,8 @@ def _roles(cells, held_out, control) -> list[Line2D]:
             ", ".join(sorted(cells[column][mask].astype(str).unique()))
             for column in ("cell_type", "domain")
         ]
-        return _dot(f"{role}: {' in '.join(names)} ({mask.sum():,})", color)
+        label = style.short(f"{role}: {' in '.join(names)}", 60)
+        return _dot(f"{label} ({mask.sum():,})", color)
 
     return [
         entry("held out", held_out, HELD_OUT_COLOR),
@@ -298,7 +302,6 @@ def _name_samples(axes, layout) -> None:
             va="bottom",
             size=6.5,
             color=style.MUTED_COLOR,
-            parse_math=False,
         )
 
 

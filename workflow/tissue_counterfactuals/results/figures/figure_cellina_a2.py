@@ -64,15 +64,12 @@ def compose(
     the word in its place.
     """
     chosen = spread_failures(choose(scores, dataset, target, protocol))
+    chosen = style.with_short_labels(chosen, "cell_type")
     with style.context():
         figure = style.new_figure(12, 9.6)
-        figure.suptitle(
+        style.suptitle(
+            figure,
             style.experiment_title(NAME, dataset, chosen["kind"].iloc[0], target, protocol),
-            x=0.012,
-            ha="left",
-            weight="bold",
-            size=10,
-            parse_math=False,
         )
         bars, markers = _bars(chosen), _markers(chosen)
         bottom = _legend(figure, chosen, bars, markers, style.footer(figure, provenance_text))
@@ -213,7 +210,7 @@ def _scale(axes, heights, protocol, metric) -> None:
     # Less than this is an exact prediction but for rounding, such as the target mean's own error: it sets no scale.
     positive = [h for h in heights if h > 1e-6 * max(heights)]
     if positive and min(heights) >= 0 and max(positive) / min(positive) > LOG_SCALE_RATIO:
-        axes.set_yscale("log")
+        style.log_scale(axes, "y")
         axes.set_ylabel("log scale")
         axes.set_ylim(bottom=min(positive) / 2)
     elif heights:

@@ -52,7 +52,7 @@ def compose(
     """
     with style.context():
         figure = style.new_figure(11.5, 9.6)
-        figure.suptitle(title, x=0.012, ha="left", weight="bold", size=10, parse_math=False)
+        style.suptitle(figure, title)
         bottom = style.footer(figure, provenance_text)
         figure.set_layout_engine("constrained", rect=(0, bottom, 1, 1 - bottom))
         grid = figure.subplots(2, 2, width_ratios=(1, 1.15))
@@ -123,14 +123,14 @@ def _terms(axes: Axes, terms: pd.DataFrame) -> None:
         y = height - 1 - place
         if p_value is None:
             heading = text.startswith("cluster ")
-            axes.text(0, y, _short(text, 100), va="center", size=7 if heading else 6.5, parse_math=False,
+            axes.text(0, y, _short(text, 100), va="center", size=7 if heading else 6.5,
                       weight="bold" if heading else "normal",
                       color="black" if heading else style.MUTED_COLOR)  # fmt: skip
             continue
         strength = -np.log10(max(p_value, 1e-300))
         significant = q_value < SIGNIFICANT
         axes.barh(y, strength, height=0.75, color="#7FB3D5" if significant else "#DDDDDD")
-        axes.text(0.015 * largest, y, f"{_short(_words(text), 62)}  (q = {q_value:.2g})", va="center", size=6.3, parse_math=False)  # fmt: skip
+        axes.text(0.015 * largest, y, f"{_short(_words(text), 62)}  (q = {q_value:.2g})", va="center", size=6.3)  # fmt: skip
     axes.set_ylim(-0.8, height - 0.2)
     axes.set_xlim(0, largest * 1.02)
     axes.set_yticks([])

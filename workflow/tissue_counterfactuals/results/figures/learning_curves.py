@@ -52,11 +52,12 @@ def compose(history: pd.DataFrame, title: str, provenance_text: str) -> Figure:
     ]
     if not pairs:
         return _nothing(title, provenance_text)
+    history = style.with_short_labels(history, "cell_type")
     by_pair = dict(iter(history.groupby(["method", "protocol"])))
     colors = style.category_colors(history["cell_type"])
     with style.context():
         figure = style.new_figure(12.5, 1.2 + 2.1 * len(pairs))
-        figure.suptitle(title, x=0.012, ha="left", weight="bold", size=10, parse_math=False)
+        style.suptitle(figure, title)
         bottom = _legend(figure, colors, style.footer(figure, provenance_text))
         figure.set_layout_engine("constrained", rect=(0, bottom, 1, 1 - bottom))
         grid = figure.subplots(len(pairs), len(COLUMNS), squeeze=False, sharex="row")
@@ -68,7 +69,7 @@ def compose(history: pd.DataFrame, title: str, provenance_text: str) -> Figure:
                 if row == len(pairs) - 1:
                     axes.set_xlabel("epoch")
             grid[row, 0].set_ylabel(
-                f"{style.method_style(method).label}\n{protocol}", weight="bold", parse_math=False
+                f"{style.method_style(method).label}\n{protocol}", weight="bold"
             )
     return figure
 
@@ -76,7 +77,7 @@ def compose(history: pd.DataFrame, title: str, provenance_text: str) -> Figure:
 def _nothing(title: str, provenance_text: str) -> Figure:
     with style.context():
         figure = style.new_figure(12.5, 1.6)
-        figure.suptitle(title, x=0.012, ha="left", weight="bold", size=10, parse_math=False)
+        style.suptitle(figure, title)
         style.footer(figure, provenance_text)
         figure.text(
             0.5, 0.5, "no fit finished an epoch: all failed", ha="center", color=style.FAILED_COLOR

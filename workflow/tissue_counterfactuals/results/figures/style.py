@@ -1,14 +1,19 @@
 """How everything drawn looks: names for display, colours, fonts, the provenance footer, files with fixed bytes."""
 
 import textwrap
+import warnings
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib
+import pandas as pd
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.font_manager import findfont, fontManager, get_font
+from matplotlib.text import Text
+from matplotlib.ticker import FuncFormatter
 
 from tissue_counterfactuals.files import atomic_path
 from tissue_counterfactuals.metrics import METRICS
@@ -16,8 +21,19 @@ from tissue_counterfactuals.question.donors import DONOR_RULES
 from tissue_counterfactuals.results.tables import TWIN
 
 DPI = 150
+# Fonts for what DejaVu Sans lacks, Chinese, Japanese and Korean first; those that are installed are used.
+_FURTHER_FONTS = (
+    *("Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans CJK KR", "Noto Sans SC", "Noto Sans JP"),
+    *("Source Han Sans SC", "WenQuanYi Zen Hei", "WenQuanYi Micro Hei", "Droid Sans Fallback"),
+    *("Arial Unicode MS", "Microsoft YaHei", "Malgun Gothic", "PingFang SC", "Hiragino Sans"),
+    "Unifont",
+)
+_INSTALLED = {font.name for font in fontManager.ttflist}
+FONTS = ["DejaVu Sans", *(name for name in _FURTHER_FONTS if name in _INSTALLED)]
 RC = {
-    "font.family": "DejaVu Sans",
+    "font.family": FONTS,
+    # No text is a formula: labels come from data, and a dollar sign in one is a dollar sign.
+    "text.parse_math": False,
     "font.size": 8,
     "axes.titlesize": 9,
     "axes.titleweight": "bold",
@@ -38,6 +54,8 @@ RC = {
 }
 FAILED_COLOR = "#B2182B"
 MUTED_COLOR = "#6B6B6B"
+# Letters of a label that a figure has room for.
+MOST_LETTERS = 48
 
 
 @dataclass(frozen=True)
@@ -157,13 +175,52 @@ def new_figure(width_in: float, height_in: float) -> Figure:
 
 def wrap(text: str, width_in: float, size: float) -> list[str]:
     """Break text of a font size in points into lines that fit a width in inches; line breaks in it are kept."""
-    # DejaVu Sans is on average a little under 0.55 em wide.
-    characters = int(width_in * 72 / (size * 0.55))
+    # Letters of DejaVu Sans are on average a little under 0.55 em wide; a line of x takes 0.62.
+    characters = int(width_in * 72 / (size * 0.62))
     return [
         line
         for paragraph in text.splitlines()
         for line in textwrap.wrap(paragraph, characters) or [""]
     ]
+
+
+def suptitle(figure: Figure, text: str) -> None:
+    """Write the title of a figure, broken into lines that fit its width."""
+    width_in, _ = figure.get_size_inches()
+    # Bold letters are wider.
+    lines = wrap(text, 0.97 * width_in, 11)
+    figure.suptitle("\n".join(lines), x=0.012, ha="left", weight="bold", size=10)
+
+
+def short(label: str, most: int = MOST_LETTERS) -> str:
+    """A label of at most `most` letters: what is too much is cut from its middle."""
+    head = 2 * (most - 1) // 3
+    return label if len(label) <= most else f"{label[:head]}…{label[head + 1 - most :]}"
+
+
+def with_short_labels(table: pd.DataFrame, *columns: str) -> pd.DataFrame:
+    """The table with each label of these columns cut by `short`; those that become the same are numbered."""
+    table = table.copy()
+    for column in columns:
+        names = {str(name): "" for name in table[column].unique()}
+        if all(len(name) <= MOST_LETTERS for name in names):
+            continue
+        taken = set()
+        for name in sorted(names):
+            label, number = short(name), 1
+            while label in taken:
+                number += 1
+                label = f"{short(name, MOST_LETTERS - 4)} ({number})"
+            taken.add(label)
+            names[name] = label
+        table[column] = table[column].astype(str).map(names)
+    return table
+
+
+def log_scale(axes, which: str) -> None:
+    """A logarithmic axis (`x` or `y`) whose decades are written as plain numbers."""
+    getattr(axes, f"set_{which}scale")("log")
+    getattr(axes, f"{which}axis").set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
 def footer(figure: Figure, provenance_text: str) -> float:
@@ -181,28 +238,56 @@ def footer(figure: Figure, provenance_text: str) -> float:
         ha="left",
         va="bottom",
         linespacing=1.25,
-        parse_math=False,
     ).set_gid("provenance")
     return (2 * margin_in + len(lines) * size * 1.5 / 72) / height_in
 
 
-def legend_below(figure: Figure, bottom: float, **legend) -> float:
-    """Put a legend on the free fraction `bottom` of the height; return the fraction to leave free for both."""
-    drawn = figure.legend(
-        loc="lower left",
-        bbox_to_anchor=(0.004, bottom),
-        alignment="left",
-        borderaxespad=0.2,
-        title_fontsize=RC["legend.fontsize"],
-        **legend,
-    )
-    box = drawn.get_window_extent(FigureCanvasAgg(figure).get_renderer())
+def legend_below(figure: Figure, bottom: float, ncols: int, **legend) -> float:
+    """Put a legend on the free fraction `bottom` of the height; return the fraction to leave free for both.
+
+    It has fewer columns than `ncols` where so many are wider than the figure.
+    """
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    for columns in range(ncols, 0, -1):
+        drawn = figure.legend(
+            loc="lower left",
+            bbox_to_anchor=(0.004, bottom),
+            alignment="left",
+            borderaxespad=0.2,
+            title_fontsize=RC["legend.fontsize"],
+            ncols=columns,
+            **legend,
+        )
+        box = drawn.get_window_extent(renderer)
+        if columns == 1 or box.x1 <= figure.bbox.width:
+            break
+        drawn.remove()
     return bottom + box.height / figure.bbox.height + 0.01
 
 
+def undrawable(figure: Figure) -> str:
+    """The characters on a figure that no font at hand has; they are drawn as boxes."""
+    written = {c for text in figure.findobj(Text) for c in text.get_text() if not c.isspace()}
+    for name in FONTS:
+        written -= {chr(code) for code in get_font(findfont(name)).get_charmap()}
+    return "".join(sorted(written))
+
+
 def save(figure: Figure, path: str | Path) -> None:
-    """Write a PNG or SVG; the same figure gives the same bytes, with no date or version inside."""
+    """Write a PNG or SVG; the same figure gives the same bytes, with no date or version inside.
+
+    Characters that no installed font has are named in the log and noted on the figure.
+    """
     path = Path(path)
     metadata = {"Date": None, "Creator": None} if path.suffix == ".svg" else {"Software": None}
-    with context(), atomic_path(path) as temporary:
+    with context(), atomic_path(path) as temporary, warnings.catch_warnings():
+        missing = undrawable(figure)
+        if missing:
+            warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+            print(
+                f"{path.name}: no installed font has {missing!r}; they are drawn as boxes. A font such as Noto Sans CJK "
+                "has them: install it and draw again."
+            )
+            note = f"boxes: {len(missing)} character(s) that no font of this machine has"
+            figure.text(0.995, 0.999, note, ha="right", va="top", size=6, color=FAILED_COLOR)
         figure.savefig(temporary, dpi=DPI, metadata=metadata)

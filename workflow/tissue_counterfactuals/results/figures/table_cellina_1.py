@@ -255,7 +255,7 @@ def _compose(table: pd.DataFrame, provenance_text: str) -> Figure:
         axes.plot([left, right], [y, y], color="black", linewidth=width)
 
     y = 0.22
-    axes.text(left, y, title(table), weight="bold", size=9.5, va="center", parse_math=False)
+    axes.text(left, y, style.short(title(table), 160), weight="bold", size=9.5, va="center")
     y += 0.22
     rule(y, 1.0)
     y += 0.22
@@ -275,7 +275,7 @@ def _compose(table: pd.DataFrame, provenance_text: str) -> Figure:
         y += 0.03
         rule(y, 0.3 if group != groups[-1][0] else 1.0)
     y += 0.1
-    axes.text(left, y, "\n".join(note_lines), va="top", size=6.5, linespacing=1.3, parse_math=False)
+    axes.text(left, y, "\n".join(note_lines), va="top", size=6.5, linespacing=1.3)
     return figure
 
 
