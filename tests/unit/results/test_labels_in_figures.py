@@ -7,12 +7,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.text import Text
-
-from drawings import PROVENANCE, png_size, texts
-from synthetic_scores import synthetic_scores
 from test_figure_celcomen_4 import correlations, genes, manifest, spots
 from test_figure_cellina_2 import map_arguments, slide_cells
 from test_figures import history
+
+from drawings import PROVENANCE, png_size, texts
+from synthetic_scores import synthetic_scores
 from tissue_counterfactuals.experiments import celcomen_spleen
 from tissue_counterfactuals.results.figures import (
     figure_celcomen_4,
@@ -27,12 +27,12 @@ from tissue_counterfactuals.results.figures import (
 
 LONG = "x" * 250
 # As a formula the first is broken, the second is whole, the third is nothing.
-LABELS = (r"CD4$+_{\frac", r"$\alpha$ cell", "T$ and B$", LONG + "1", LONG + "2")
+LABELS = (r"CD4$+_{\frac$", r"$\alpha$ cell", "T$ and B$", LONG + "1", LONG + "2")
 
 
 def renamed(table, column, labels=LABELS):
     values = sorted(table[column].astype(str).unique())
-    names = {value: label for value, label in zip(values, labels, strict=False)}
+    names = dict(zip(values, labels, strict=False))
     return table.assign(**{column: table[column].astype(str).map(lambda v: names.get(v, v))})
 
 
@@ -79,8 +79,8 @@ def agreement():
 def lesions():
     record = manifest("corrected") | {"label": f"{LONG} $"}
     tables = correlations("corrected"), genes("corrected"), spots()
-    named = [renamed(t, "section", [r"KP$_1"]) if "section" in t else t for t in tables]
-    named[2] = renamed(named[2], "label", [f"{LONG}_1", "CD$4_1", "periphery", r"$\frac_1"])
+    named = [renamed(t, "section", [r"KP$_{\frac$1"]) if "section" in t else t for t in tables]
+    named[2] = renamed(named[2], "label", [f"{LONG}_1", "CD$4_1", "periphery", r"$\frac$_1"])
     return figure_celcomen_4.compose(*named, record)
 
 

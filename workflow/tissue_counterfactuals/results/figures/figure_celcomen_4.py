@@ -171,7 +171,9 @@ def _fifths(part, rows, genes, lesions, shape, knockout, letter) -> None:
         own = genes[genes["lesion"] == lesion]
         found = observed.loc[lesion]
         mark = " †" if found["n_knocked_out_collapsed"] > 0 else ""
-        axis.set_title(f"{style.short(found['section'], 24)} · {lesion}{mark}", size=7.5, weight="normal")
+        axis.set_title(
+            f"{style.short(found['section'], 24)} · {lesion}{mark}", size=7.5, weight="normal"
+        )
         if own.empty:
             axis.annotate("no spot has the gene", (0.5, 0.5), xycoords="axes fraction", ha="center", color=style.FAILED_COLOR, size=6.5)  # fmt: skip
             continue

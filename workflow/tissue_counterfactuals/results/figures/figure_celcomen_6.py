@@ -92,9 +92,7 @@ def compose(
                     axes.set_title(label)
                 if row == len(hold_outs) - 1:
                     axes.set_xlabel("epochs" if by_epoch else "Spearman correlation")
-            grid[row, 0].set_ylabel(
-                f"hold-out {hold_out}" + "\nSpearman" * by_epoch
-            )
+            grid[row, 0].set_ylabel(f"hold-out {hold_out}" + "\nSpearman" * by_epoch)
         bars = right.subplots(2, 1, sharex=True)
         for axes, (force, label) in zip(bars, FORCES.items(), strict=True):
             _bars(axes, summary[summary["force"] == force], shown)

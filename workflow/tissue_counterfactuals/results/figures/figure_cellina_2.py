@@ -193,9 +193,7 @@ def _grid(layout, legends, title, provenance_text) -> tuple[Figure, list[Axes]]:
     top = 0.13 + 0.17 * len(lines)
     height = top + bottom + 2 * (heading + map_in) + sum(rows_in)
     figure = style.new_figure(width, height)
-    figure.text(
-        gap / width, 1 - 0.1 / height, "\n".join(lines), weight="bold", size=10, va="top"
-    )
+    figure.text(gap / width, 1 - 0.1 / height, "\n".join(lines), weight="bold", size=10, va="top")
     style.footer(figure, provenance_text)
     panels = []
     for i, (name, handles, n_columns) in enumerate(zip(PANELS, legends, columns, strict=True)):
