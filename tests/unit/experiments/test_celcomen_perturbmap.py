@@ -363,7 +363,7 @@ def test_a_planted_effect_is_found_and_leaves_its_controls_behind():
     observed = median(rows, predictor="field").iloc[0]
     assert observed > 0.4
     for control in ("minus_baseline", "permuted", "random_gene", "shuffled_forces"):
-        assert median(rows, control, "field").max() < observed, control
+        assert median(rows, control, "field").median() < observed - 0.2, control
 
 
 @pytest.fixture(scope="module")
@@ -395,7 +395,7 @@ def nothing_happens():
 
 def test_as_run_reports_a_correlation_where_nothing_happens(nothing_happens):
     found = median(nothing_happens["as_run"]).iloc[0]
-    assert found > 0.1
+    assert found > 0.05
     # Minus mean expression, which needs no model, does better still.
     assert median(nothing_happens["as_run"], "minus_baseline").iloc[0] > found
     # One of the defects is enough to take it away: knock-outs on the scale of raw counts.
@@ -407,7 +407,7 @@ def test_the_correlation_as_run_comes_with_the_collapse_of_the_knocked_out_spot(
     table = table[table["control"] == "observed"]
     collapsed = table["n_knocked_out_collapsed"] == 1
     assert collapsed.sum() >= 4
-    assert table.loc[collapsed, "rho"].min() > 0
+    assert table.loc[collapsed, "rho"].mean() > 0.05
     assert (table.loc[~collapsed, "rho"] < 0).all()
 
 

@@ -26,6 +26,7 @@ from tissue_counterfactuals.results.figures import (
 )
 from tissue_counterfactuals.simulate.field import simulate_field
 from tissue_counterfactuals.slide import write_slide
+from tissue_counterfactuals.streams import stream
 
 SETTINGS = {
     "target_sum": 1e4,
@@ -230,7 +231,7 @@ def test_permuted_forces_are_the_same_forces_under_other_names(which):
     rng = np.random.default_rng(2)
     a, b = (m + m.T for m in rng.normal(size=(2, 12, 12)))
     null = force_statistics.random_agreement(a, b, "permuted", which, 5, 7)
-    orders = np.random.default_rng(7)
+    orders = stream(7, "random_forces")
     for found in null:
         order = orders.permutation(12)
         moved = b[np.ix_(order, order)]
@@ -243,7 +244,7 @@ def test_resampled_forces_are_drawn_with_replacement():
     a = np.arange(36.0).reshape(6, 6)
     a += a.T
     resampled = force_statistics.random_agreement(a, a, "resampled", "all", 200, 0)
-    rng = np.random.default_rng(0)
+    rng = stream(0, "random_forces")
     first = stats.spearmanr(rng.choice(a.ravel(), 36), rng.choice(a.ravel(), 36))[0]
     assert resampled[0] == pytest.approx(first)
     assert abs(resampled.mean()) < 0.05

@@ -199,7 +199,7 @@ def test_order_of_genes_and_of_cells_does_not_matter():
     order = np.random.default_rng(1).permutation(900)
     by_cells = fit_gaussian([(cells[order], weights[order][:, order])])
     # Beyond 800 cells the random signs of the probes fall on other cells.
-    np.testing.assert_allclose(by_cells.inter, plain.inter, atol=2e-3)
+    np.testing.assert_allclose(by_cells.inter, plain.inter, atol=8e-3)
     small = (cells[:500], sparse.csr_array(tissue(500)))
     order = np.random.default_rng(1).permutation(500)
     moved = (small[0][order], small[1][order][:, order])

@@ -1,5 +1,7 @@
 """The simulated tissue: the truth is exact, the knobs do what they say, the default can tell methods apart."""
 
+from collections import defaultdict
+
 import numpy as np
 import pytest
 from anndata import AnnData
@@ -330,13 +332,20 @@ def score(target, predicted, control) -> float:
 
 
 @pytest.fixture(scope="module")
-def default_scores(default_tissue) -> dict[str, list[float]]:
-    """Pearson over the 50 most changed genes, domain_0 -> domain_1, for each type on each slide."""
+def default_scores() -> dict[str, list[float]]:
+    """Pearson over the 50 most changed genes, domain_0 -> domain_1, for each type on each slide of four seeds."""
+    names = ("ceiling", "in_place", "truth", "twin", "shift", "shift_by_type")
+    scores = {name: [] for name in names}
+    for seed in range(4):
+        for name, values in scores_of(simulate_tissue(seed=seed)).items():
+            scores[name] += values
+    return scores
+
+
+def scores_of(slide: SimulatedTissue) -> dict[str, list[float]]:
     rng = np.random.default_rng(0)
-    slide, counts = default_tissue, default_tissue.X.toarray()
-    scores = {
-        name: [] for name in ("ceiling", "in_place", "truth", "twin", "shift", "shift_by_type")
-    }
+    counts = slide.X.toarray()
+    scores = defaultdict(list)
     types = slide.obs["cell_type"].cat.categories
     for sample in ("slide_0", "slide_1"):
         in_target = cells_where(slide, sample=sample, domain="domain_1")
@@ -373,16 +382,18 @@ def default_scores(default_tissue) -> dict[str, list[float]]:
     return scores
 
 
-def test_default_ceiling_is_high_for_every_type_on_every_slide(default_scores):
-    assert len(default_scores["ceiling"]) == 2 * 5 * 5
-    assert min(default_scores["ceiling"]) >= 0.9
+def test_by_default_one_half_of_the_cells_predicts_the_other(default_scores):
+    assert len(default_scores["ceiling"]) == 4 * 2 * 5 * 5
+    assert np.mean(default_scores["ceiling"]) > 0.95
+    # Some seeds draw two domains that hardly differ for some types.
+    assert np.mean(np.array(default_scores["ceiling"]) > 0.9) > 0.85
 
 
 def test_default_truth_is_near_the_ceiling_and_trivial_methods_are_not(default_scores):
     mean = {name: np.mean(values) for name, values in default_scores.items()}
     assert mean["in_place"] > 0.98
+    assert min(default_scores["in_place"]) > 0.95
     assert mean["truth"] > 0.93
-    assert min(default_scores["truth"]) > 0.85
     assert mean["shift"] < mean["truth"] - 0.25
     assert mean["shift_by_type"] < mean["truth"] - 0.1
     assert mean["twin"] < 0.4

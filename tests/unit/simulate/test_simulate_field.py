@@ -78,14 +78,15 @@ def test_secreted_genes_have_stronger_forces_between_cells_only():
 
 def test_depth_noise_and_dropout_do_what_they_say():
     log_rate = np.tile(np.log([1.0, 3.0]), (4000, 1))
-    counts = draw_counts(log_rate, [0], depth=40, depth_noise=0, noise=0, dropout=0).toarray()
+    rng = np.random.default_rng(0)
+    counts = draw_counts(log_rate, rng, depth=40, depth_noise=0, noise=0, dropout=0).toarray()
     np.testing.assert_allclose(counts.mean(axis=0), [10, 30], rtol=0.03)
     np.testing.assert_allclose(counts.var(axis=0), [10, 30], rtol=0.1)
-    noisy = draw_counts(log_rate, [0], depth=40, depth_noise=0, noise=0.5, dropout=0).toarray()
+    noisy = draw_counts(log_rate, rng, depth=40, depth_noise=0, noise=0.5, dropout=0).toarray()
     np.testing.assert_allclose(noisy.var(axis=0), [10 + 50, 30 + 450], rtol=0.15)
-    lost = draw_counts(log_rate, [0], depth=40, depth_noise=0, noise=0, dropout=0.25).toarray()
+    lost = draw_counts(log_rate, rng, depth=40, depth_noise=0, noise=0, dropout=0.25).toarray()
     assert (lost == 0).mean() == pytest.approx(0.25, abs=0.02)
-    uneven = draw_counts(log_rate, [0], depth=400, depth_noise=0.5, noise=0, dropout=0)
+    uneven = draw_counts(log_rate, rng, depth=400, depth_noise=0.5, noise=0, dropout=0)
     assert np.log(uneven.sum(axis=1)).std() == pytest.approx(0.5, abs=0.03)
 
 

@@ -24,6 +24,7 @@ from tissue_counterfactuals.models.celcomen_interventions import KnockOut
 from tissue_counterfactuals.models.celcomen_statistics import interaction_weights, scale_cells
 from tissue_counterfactuals.results.tables import write_tsv
 from tissue_counterfactuals.slide import read_slide
+from tissue_counterfactuals.streams import stream
 
 # Groups of cells around a knock-out, from the inside out; rings are one radius wide.
 GROUPS = ("knocked_out", "neighbours_0", "neighbours_1", "rest")
@@ -77,7 +78,7 @@ def knocked_out_cells(
     coords = slide.obsm["spatial"]
     tree = KDTree(coords)
     free, chosen = np.ones(slide.n_obs, bool), []
-    for cell in np.random.default_rng(seed).permutation(candidates):
+    for cell in stream(seed, "knockout_cells").permutation(candidates):
         if free[cell]:
             chosen.append(cell)
             free[tree.query_ball_point(coords[cell], _SPACING_RADII * settings["radius_um"])] = (

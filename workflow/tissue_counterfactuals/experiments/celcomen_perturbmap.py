@@ -24,6 +24,7 @@ from tissue_counterfactuals.experiments.perturbmap_question import (
 )
 from tissue_counterfactuals.results.tables import write_tsv
 from tissue_counterfactuals.slide import read_slide
+from tissue_counterfactuals.streams import stream
 
 # What a control takes away, in the order of display. `minus_baseline` has no model at all.
 CONTROLS = {
@@ -39,8 +40,6 @@ OF_SECOND_PREDICTOR = ("minus_baseline", "permuted", "random_gene")
 OBSERVED = "observed"
 _ROW = ("knockout", "section", "lesion", "label", "predictor", "control", "draw")
 _CORRELATION = ("rho", "p_value", "partial_rho")
-# First words of the seeds, so that no two draws share a stream.
-_STREAMS = {name: number for number, name in enumerate(CONTROLS, start=50)}
 
 
 def run(
@@ -116,7 +115,7 @@ def answer(
                 "n_collapsed": collapsed,
                 "n_knocked_out_collapsed": own,
             }
-            rng = np.random.default_rng([seed, _STREAMS["permuted"], place])
+            rng = stream(seed, "permuted_genes", place)
             for draw in range(question.settings["draws"] if "permuted" in controls else 0):
                 mixed = np.append(rng.permutation(predicted[:-1]), predicted[-1])
                 rows.append(_row(question, place, predictor, "permuted", draw, mixed))
@@ -137,7 +136,7 @@ Drawn = Iterator[tuple[int, int, np.ndarray, int]]
 
 def _random_gene(question: Question, model: Model, seed: int) -> Drawn:
     """The same gene in all lesions of a draw, as the true one is."""
-    rng = np.random.default_rng([seed, _STREAMS["random_gene"]])
+    rng = stream(seed, "random_gene")
     for draw in range(question.settings["draws"]):
         gene = int(rng.integers(len(question.genes) - 1))
         for place in range(len(question.tissues)):
@@ -148,7 +147,7 @@ def _random_gene(question: Question, model: Model, seed: int) -> Drawn:
 
 def _spots_without_gene(question: Question, model: Model, seed: int) -> Drawn:
     """As many spots as are knocked out, but such as have nothing to lose."""
-    rng = np.random.default_rng([seed, _STREAMS["spots_without_gene"]])
+    rng = stream(seed, "spots_without_gene")
     for draw in range(question.settings["draws"]):
         for place in range(len(question.tissues)):
             eligible = question.expressing(place)
@@ -160,7 +159,7 @@ def _spots_without_gene(question: Question, model: Model, seed: int) -> Drawn:
 
 
 def _shuffled_forces(question: Question, model: Model, seed: int) -> Drawn:
-    rng = np.random.default_rng([seed, _STREAMS["shuffled_forces"]])
+    rng = stream(seed, "shuffled_forces")
     for draw in range(question.settings["draws"]):
         order = rng.permutation(len(question.genes))
         mixed = [matrix[np.ix_(order, order)] for matrix in (model.inter, model.intra)]

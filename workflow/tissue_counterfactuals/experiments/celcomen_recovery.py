@@ -23,6 +23,7 @@ from tissue_counterfactuals.results.tables import write_tsv
 from tissue_counterfactuals.simulate.field import draw_counts, draw_forces, scale_forces
 from tissue_counterfactuals.simulate.settings import N_NEIGHBORS
 from tissue_counterfactuals.slide import log_normalize
+from tissue_counterfactuals.streams import stream, stream_seed
 
 FORCES = ("inter", "intra")
 # Kind of data -> what the estimators are given.
@@ -40,7 +41,6 @@ METHODS = {
     "spatial_coexpression": "none",
 }
 CHAIN_GENES = 6
-_PLACES_STREAM, _FIELD_STREAM, _COUNTS_STREAM, _MEANS_STREAM = 31, 32, 33, 34
 
 RECOVERY_COLUMNS = [
     *("kind", "protocol", "method", "data", "forces", "n_genes", "n_cells", "seed", "tissue"),
@@ -91,14 +91,14 @@ def simulate_expression(
     inter: np.ndarray, intra: np.ndarray, n_cells: int, settings: dict, seed: list[int]
 ) -> tuple[dict[str, np.ndarray | sparse.csr_matrix], sparse.csr_array]:
     """One tissue as each kind of data (see DATA), each (n, g), and its directed graph of the six nearest cells."""
-    place = np.random.default_rng([_PLACES_STREAM, *seed]).random((n_cells, 2))
+    place = stream(seed[0], "recovery_places", *seed[1:]).random((n_cells, 2))
     graph = knn_graph(place, N_NEIGHBORS)
     field = GaussianField(interaction_weights(graph, "symmetric"), inter, intra)
-    s = field.sample([_FIELD_STREAM, *seed])
-    means = np.random.default_rng([_MEANS_STREAM, *seed]).normal(0, 1, len(inter))
+    s = field.sample(stream(seed[0], "recovery_field", *seed[1:]))
+    means = stream(seed[0], "recovery_means", *seed[1:]).normal(0, 1, len(inter))
     counts = draw_counts(
         means + settings["log_rate_sd"] * s,
-        [_COUNTS_STREAM, *seed],
+        stream(seed[0], "recovery_counts", *seed[1:]),
         settings["counts_per_gene"] * len(inter),
         *(settings[knob] for knob in ("depth_noise", "noise", "dropout")),
     )
@@ -178,7 +178,7 @@ def _recover(
     names = {"kind": "simulated", "n_genes": n_genes, "n_cells": n_cells, "seed": seed, "tissue": tissue}  # fmt: skip
     inter, intra, _ = draw_forces(
         n_genes,
-        1000 * seed + tissue,
+        stream_seed(seed, "recovery_forces", tissue),
         settings["inter_strength"],
         settings["intra_strength"],
         settings["n_partners"],

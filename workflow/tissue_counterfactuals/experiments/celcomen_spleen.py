@@ -29,6 +29,7 @@ from tissue_counterfactuals.models.celcomen_statistics import (
 )
 from tissue_counterfactuals.results.tables import write_tsv
 from tissue_counterfactuals.slide import read_slide
+from tissue_counterfactuals.streams import stream, stream_seed
 
 FORCES = ("inter", "intra")
 CURVES = ("hold_out", "variant", "force", "epoch", "observed", "control")
@@ -98,7 +99,9 @@ def make_samples(slide: AnnData, settings: dict, switches: dict[str, str]) -> li
 
 def shuffle_space(sample: Sample, seed: int) -> Sample:
     """The same cells at exchanged places: whatever neighbours still share is no matter of space."""
-    cells = sample.expression[np.random.default_rng(seed).permutation(sample.expression.shape[0])]
+    cells = sample.expression[
+        stream(seed, "shuffled_space", sample.name).permutation(sample.expression.shape[0])
+    ]
     return replace(sample, expression=cells, moments=statistics(cells, sample.weights))
 
 
@@ -179,7 +182,7 @@ def _variants(
         variants["other_centring"] = (centred, switches)
         if switches["held_out_slide"] == "shuffled":
             variants["fixed_slides"] = (samples, switches | {"held_out_slide": "fixed"})
-    shuffled = [shuffle_space(s, seed * len(samples) + i) for i, s in enumerate(samples)]
+    shuffled = [shuffle_space(s, seed) for s in samples]
     variants["shuffled_space"] = (shuffled, switches)
     return variants
 
@@ -214,7 +217,12 @@ def compare_samples(
                 for force in FORCES:
                     a, b = getattr(fits, force)
                     null = force_statistics.random_agreement(
-                        a, b, kind, which, 1, _draw_seed(seed, epoch, held_out)
+                        a,
+                        b,
+                        kind,
+                        which,
+                        1,
+                        stream_seed(seed, "spleen_random_forces", epoch, held_out),
                     )
                     value = _spearman(a, b, which)
                     curves.append(key | {"force": force, "epoch": epoch, "observed": value, "control": null[0]})  # fmt: skip
@@ -239,10 +247,6 @@ def compare_samples(
                     }
                     rows += [key | {"variant": v, "force": force, "spearman": value} for v, value in simple.items()]  # fmt: skip
     return pd.DataFrame(rows), pd.DataFrame(curves, columns=list(CURVES))
-
-
-def _draw_seed(seed: int, epoch: int, held_out: int) -> int:
-    return (seed * 1_000_003 + epoch + 1) * 1_009 + held_out
 
 
 def _spearman(a: np.ndarray, b: np.ndarray, which: str) -> float:

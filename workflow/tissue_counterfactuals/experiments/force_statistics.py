@@ -7,6 +7,7 @@ import pandas as pd
 from scipy.stats import mannwhitneyu, rankdata
 
 from tissue_counterfactuals.gene_sets import LOCALIZATIONS
+from tissue_counterfactuals.streams import stream
 
 # Pairs of classes that Figure 3b compares.
 PAIRS = (("secreted", "cytoplasmic"), ("secreted", "membrane"), ("membrane", "cytoplasmic"))
@@ -59,7 +60,7 @@ def random_agreement(
             the authors' code.
         which: as in `entries`.
     """
-    rng = np.random.default_rng(seed)
+    rng = stream(seed, "random_forces")
     x, y = entries(a, which), entries(b, which)
     if kind == "resampled":
         return np.array([spearman(rng.choice(x, x.size), rng.choice(y, y.size)) for _ in range(n)])
@@ -160,7 +161,7 @@ def localization_of_genes(
         classes: bool (g, 3), columns LOCALIZATIONS.
         mean_expression: (g,), what the bins are made of (quantiles, among the genes of the pair).
     """
-    rng = np.random.default_rng(seed)
+    rng = stream(seed, "localization_labels")
     rows = []
     for first, second in PAIRS:
         a, b = classes[first].to_numpy(), classes[second].to_numpy()

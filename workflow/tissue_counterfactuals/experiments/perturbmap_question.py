@@ -30,9 +30,7 @@ from tissue_counterfactuals.models.celcomen_statistics import (
     interaction_weights,
     scale_cells,
 )
-
-# First word of the seeds of shuffled expression, so that it shares no stream with another draw.
-_SHUFFLE_STREAM = 41
+from tissue_counterfactuals.streams import stream
 
 
 @dataclass(frozen=True)
@@ -137,7 +135,7 @@ def fit(question: Question, seed: int, shuffle: int | None = None) -> Interactio
             of this number.
     """
     switches, settings = question.switches, question.settings
-    rng = None if shuffle is None else np.random.default_rng([seed, _SHUFFLE_STREAM, shuffle])
+    rng = None if shuffle is None else stream(seed, "shuffled_expression", shuffle)
     slides = []
     for tissue in question.tissues:
         cells = tissue.log_expression

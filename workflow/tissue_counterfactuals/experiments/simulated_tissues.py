@@ -27,11 +27,11 @@ from tissue_counterfactuals.models.celcomen_generation import (
 from tissue_counterfactuals.models.celcomen_meanfield import BOUNDS, first_forces
 from tissue_counterfactuals.models.celcomen_statistics import interaction_weights
 from tissue_counterfactuals.simulate.field import draw_forces, scale_forces
+from tissue_counterfactuals.streams import stream
 
 N_NEIGHBORS = 6
 # In sampled tissues a gene's mean is so many of its standard deviations above 0, where dropout takes it.
 LEVEL = 2.0
-_FIELD_STREAM, _NOISE_STREAM = 61, 62
 Forces = dict[str, np.ndarray]
 
 
@@ -188,9 +188,9 @@ def sample_tissues(
         inter, intra, _ = draw_forces(n_genes, seed)
         if switches["true_forces"] == "shared":
             inter, intra = scale_forces(intra, intra, 0.7, 0.5)
-        tissue = GaussianField(weights, inter, intra).sample([_FIELD_STREAM, seed])
+        tissue = GaussianField(weights, inter, intra).sample(stream(seed, "sampled_tissues"))
         tissue = LEVEL + tissue / tissue.std(axis=0)
-        rng = np.random.default_rng([_NOISE_STREAM, seed])
+        rng = stream(seed, "sampled_tissues_noise")
         without = rng.standard_normal(tissue.shape)
         tissue += noise * rng.standard_normal(tissue.shape)
         tissue *= rng.random(tissue.shape) >= dropout

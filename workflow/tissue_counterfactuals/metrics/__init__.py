@@ -35,6 +35,7 @@ from tissue_counterfactuals.metrics.populations import (
     principal_axes,
     subsample,
 )
+from tissue_counterfactuals.streams import stream, stream_seed
 
 # What `corrected` and `as_run` mean for metrics: name of the switch -> its value under either protocol.
 SWITCHES = {
@@ -191,7 +192,7 @@ class Reference:
         """
         predicted = _checked(predicted, "predicted", self.n_genes, fault=ValueError)
         mean = mean_expression(predicted)
-        shuffled = np.random.default_rng([self.seed, 1]).permutation(self.control.shape[0])
+        shuffled = stream(self.seed, "control_halves").permutation(self.control.shape[0])
         halves = [np.sort(half) for half in np.array_split(shuffled, 2)]
         correlations = []
         for first, second in (halves, halves[::-1]):
@@ -269,7 +270,9 @@ class Reference:
         """For each repeat: a subsample of target cells on components and on genes, and its distances on both."""
         samples = []
         for repeat in range(N_REPEATS):
-            genes = log_expression_of(self.target, subsample(self.target, [self.seed, 2, repeat]))
+            genes = log_expression_of(
+                self.target, subsample(self.target, stream(self.seed, "target_subsample", repeat))
+            )
             axes = genes @ self._components
             samples.append((axes, genes, distances(axes, axes), distances(genes, genes)))
         return samples
@@ -278,7 +281,9 @@ class Reference:
         """Local and global energy distance of every repeat, two arrays (N_REPEATS,)."""
         local, everywhere = [], []
         for repeat, (axes, genes, target_axes, target_genes) in enumerate(self._target_samples):
-            own_genes = log_expression_of(predicted, subsample(predicted, [self.seed, 3, repeat]))
+            own_genes = log_expression_of(
+                predicted, subsample(predicted, stream(self.seed, "predicted_subsample", repeat))
+            )
             own_axes = own_genes @ self._components
             local.append(
                 local_energy(distances(own_axes, own_axes), target_axes, distances(own_axes, axes))
@@ -303,7 +308,11 @@ class Reference:
         pooled = np.concatenate(
             [b @ axes for group in groups for b in expression_blocks(group, log=False)]
         )
-        label = KMeans(2, random_state=self.seed, n_init=1).fit(pooled).labels_
+        label = (
+            KMeans(2, random_state=stream_seed(self.seed, "mixing_index"), n_init=1)
+            .fit(pooled)
+            .labels_
+        )
         n_predicted, n_target = (group.shape[0] for group in groups)
         share = np.bincount(label[:n_predicted], minlength=2) / n_predicted
         target_share = np.bincount(label[n_predicted:], minlength=2) / n_target

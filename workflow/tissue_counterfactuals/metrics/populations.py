@@ -52,10 +52,10 @@ def log_expression_of(counts: Counts, rows: np.ndarray) -> np.ndarray:
     return np.concatenate(list(expression_blocks(counts[rows], log=True)))
 
 
-def subsample(counts: Counts, seed: int | list[int]) -> np.ndarray:
+def subsample(counts: Counts, rng: np.random.Generator) -> np.ndarray:
     """Indices, ascending, of up to N_SUBSAMPLE cells drawn without replacement."""
     n = counts.shape[0]
-    chosen = np.random.default_rng(seed).choice(n, min(n, N_SUBSAMPLE), replace=False)
+    chosen = rng.choice(n, min(n, N_SUBSAMPLE), replace=False)
     return np.sort(chosen)
 
 

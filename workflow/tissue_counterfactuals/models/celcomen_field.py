@@ -13,6 +13,7 @@ from scipy import sparse
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.models.celcomen_gaussian import diagonalise, precision_of
 from tissue_counterfactuals.models.celcomen_spectrum import apply_function, bounds, symmetric_part
+from tissue_counterfactuals.streams import stream
 
 # Up to so many free entries (cells x genes) the conditional is taken from a dense factor, its variance exactly.
 _DENSE_UP_TO = 3000
@@ -70,9 +71,10 @@ class GaussianField:
         """Cells, genes."""
         return self.graph.shape[0], len(self.precision)
 
-    def sample(self, seed: int = 0) -> np.ndarray:
+    def sample(self, seed: int | np.random.Generator = 0) -> np.ndarray:
         """One draw (n, g) of mean 0: exact up to rounding, for any number of cells."""
-        return self._draw(np.random.default_rng(seed))
+        rng = stream(seed, "field_sample") if isinstance(seed, int) else seed
+        return self._draw(rng)
 
     def conditional(
         self,
@@ -191,7 +193,7 @@ class GaussianField:
         )
 
     def _sampled_variance(self, clamp, n_draws, seed, tolerance) -> np.ndarray:
-        rng = np.random.default_rng(seed)
+        rng = stream(seed, "field_variance")
         own = np.diag(self.precision)
         total = np.zeros(self.shape)
         for _ in range(n_draws):

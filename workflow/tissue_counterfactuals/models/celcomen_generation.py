@@ -25,6 +25,7 @@ from tissue_counterfactuals.models import celcomen_chart as chart
 from tissue_counterfactuals.models.celcomen_meanfield import log_sphere
 from tissue_counterfactuals.models.celcomen_spectrum import bounds, symmetric_part
 from tissue_counterfactuals.models.celcomen_statistics import interaction_weights
+from tissue_counterfactuals.streams import stream
 
 # Epochs, learning rate and snapshots of the authors' run on glioblastoma.
 EPOCHS = 50
@@ -178,7 +179,7 @@ def generate(
         cells = descend_in_angles(angles[None], field, epochs, rate, values, held, record)
     else:
         if start is None:
-            noise = np.random.default_rng([seed, 60]).standard_normal((n, g))
+            noise = stream(seed, "generation_start").standard_normal((n, g))
             start = (noise / np.linalg.norm(noise, axis=1, keepdims=True)).astype(dtype)
         cells = climb_on_sphere(start[None], field, epochs, learning_rate, held, record)
     return Generation(cells[0], history) if return_history else cells[0]

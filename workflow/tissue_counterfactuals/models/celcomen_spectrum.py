@@ -13,6 +13,7 @@ from scipy.fft import dct
 from scipy.linalg import eigh_tridiagonal
 
 from tissue_counterfactuals.errors import InputError
+from tissue_counterfactuals.streams import stream
 
 # Up to here all eigenvalues are taken: faster than probing, and exact.
 _EXACT_UP_TO = 800
@@ -157,7 +158,7 @@ def bounds(symmetric: sparse.csr_array) -> tuple[float, float]:
 def _probe(symmetric, seed, n_probes, n_steps):
     """Nodes and weights of all probes' Gauss rules, and an interval around the spectrum."""
     n_cells = symmetric.shape[0]
-    signs = np.random.default_rng(seed).choice([-1.0, 1.0], size=(n_cells, n_probes))
+    signs = stream(seed, "spectrum_probes").choice([-1.0, 1.0], size=(n_cells, n_probes))
     diagonal, off = _lanczos(symmetric, signs, n_steps)
     nodes, weights, lowest, highest = [], [], np.inf, -np.inf
     for alpha, beta in zip(diagonal, off, strict=True):

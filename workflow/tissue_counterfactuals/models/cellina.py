@@ -35,6 +35,7 @@ from tissue_counterfactuals.models.training import (
 )
 from tissue_counterfactuals.question.folds import Split
 from tissue_counterfactuals.slide import log_normalize
+from tissue_counterfactuals.streams import stream_seed
 
 
 class Dropout(nn.Module):
@@ -244,7 +245,7 @@ class Cellina:
         features = neighborhood_features(graph[cells], log_normalize(slide.X))
         data = CellData(slide.X[cells], features, **codes, device=self.device)
         with torch.random.fork_rng():
-            torch.manual_seed(seed)
+            torch.manual_seed(stream_seed(seed, "initial_weights"))
             self.network = CellinaNetwork(slide.n_vars, *self._sizes(), **self.shape).to(
                 self.device
             )
@@ -278,7 +279,7 @@ class Cellina:
         """
         outputs = []
         with torch.inference_mode(), torch.random.fork_rng():
-            torch.manual_seed(seed)
+            torch.manual_seed(stream_seed(seed, "predicted_latents"))
             for batch in self._batches(slide, cells, features):
                 q_z, q_s = self.network.encode(batch)
                 z, s = (q.sample() if latent == "sample" else q.mean for q in (q_z, q_s))

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.files import atomic_path
 from tissue_counterfactuals.models.likelihood import CountBatch, CountMatrix
+from tissue_counterfactuals.streams import stream, stream_seed
 
 # What a kill can cost at most, beside the epoch it falls into; on small slides writing takes as long as training.
 CHECKPOINT_EVERY_S = 5.0
@@ -161,8 +162,8 @@ def train(
     saved = -float("inf")
     while state.epoch < settings.epochs and state.bad_epochs < settings.patience:
         epoch, started = state.epoch, time.perf_counter()
-        torch.manual_seed(int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0]))
-        order = np.random.default_rng([seed, epoch]).permutation(train_cells)
+        torch.manual_seed(stream_seed(seed, "training_noise", epoch))
+        order = stream(seed, "training_order", epoch).permutation(train_cells)
         network.train()
         measuring = supervised and epoch == 0
         totals = torch.zeros(6, device=data.device)
@@ -250,7 +251,7 @@ def _validate(network, data, cells, settings, seed, epoch) -> dict[str, float]:
     weight would not do: while the weight is still small in training the KL terms rise, and would stop it at once.
     """
     network.eval()
-    torch.manual_seed(seed)
+    torch.manual_seed(stream_seed(seed, "validation_noise"))
     totals = torch.zeros(3, device=data.device)
     for piece in batches_of(cells, 2048):
         batch = data.batch(piece)

@@ -21,6 +21,7 @@ from scipy import sparse
 
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.question.folds import Split, cells_of
+from tissue_counterfactuals.streams import stream
 
 DONOR_RULES = ("published", "any_type", "matched")
 
@@ -73,7 +74,7 @@ def edge_perturbation(
     Raises:
         InputError: an unknown rule, or fewer donors than `n_donors`.
     """
-    rng = np.random.default_rng([seed, 50])
+    rng = stream(seed, "donors")
     held_out_here = cells_of(slide, cell_type, target)
     if rule == "matched":
         donors = _matched_donors(

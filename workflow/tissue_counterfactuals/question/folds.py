@@ -7,6 +7,7 @@ import pandas as pd
 from anndata import AnnData
 
 from tissue_counterfactuals.errors import InputError
+from tissue_counterfactuals.streams import stream
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,7 @@ def split_cells(
                 "that nothing would be held out there; run the folds again, or correct the labels of the slide."
             )
     rest = np.flatnonzero(~held_out)
-    chosen = np.random.default_rng(seed).choice(
+    chosen = stream(seed, "validation_cells").choice(
         rest, int(len(rest) * validation_fraction), replace=False
     )
     validation = np.zeros(slide.n_obs, dtype=bool)

@@ -27,14 +27,13 @@ from tissue_counterfactuals.models.celcomen_statistics import interaction_weight
 from tissue_counterfactuals.neighbors import knn_graph
 from tissue_counterfactuals.simulate.settings import N_NEIGHBORS, FieldSettings
 from tissue_counterfactuals.slide import make_slide, new_provenance
+from tissue_counterfactuals.streams import stream
 
 LOCALIZATIONS = ("secreted", "membrane", "cytoplasmic")
 _SHARES = (0.25, 0.25, 0.5)
 _GAP_BETWEEN_SAMPLES_UM = 1000.0
 _BASE_SPREAD = 1.0
 _CELLS_PER_BLOCK = 1000
-# First words of the seeds, so that no two draws share a stream.
-_FORCES_STREAM, _CELLS_STREAM, _FIELD_STREAM, _COUNTS_STREAM = 21, 22, 23, 24
 
 
 def simulate_field(**knobs: float) -> AnnData:
@@ -56,17 +55,19 @@ def simulate_field(**knobs: float) -> AnnData:
         *(n_genes, seed, told.inter_strength, told.intra_strength),
         *(told.n_partners, told.secreted_factor),
     )
-    base = np.random.default_rng([_FORCES_STREAM, seed, 1]).normal(0, _BASE_SPREAD, n_genes)
+    base = stream(seed, "field_base").normal(0, _BASE_SPREAD, n_genes)
     counts, places, left_um = [], [], 0.0
     sizes = [len(part) for part in np.array_split(np.arange(told.n_cells), told.n_samples)]
     for number, size in enumerate(sizes):
         side_um = np.sqrt(size / told.density_per_um2)
-        place = np.random.default_rng([_CELLS_STREAM, seed, number]).uniform(0, side_um, (size, 2))
+        place = stream(seed, "field_places", number).uniform(0, side_um, (size, 2))
         weights = interaction_weights(knn_graph(place, N_NEIGHBORS), "symmetric")
-        field = GaussianField(weights, inter, intra).sample([_FIELD_STREAM, seed, number])
+        field = GaussianField(weights, inter, intra).sample(
+            stream(seed, "field_expression", number)
+        )
         counts.append(
             draw_counts(
-                *(base + told.log_rate_sd * field, [_COUNTS_STREAM, seed, number]),
+                *(base + told.log_rate_sd * field, stream(seed, "field_counts", number)),
                 *(told.depth, told.depth_noise, told.noise, told.dropout),
             )
         )
@@ -122,7 +123,7 @@ def draw_forces(
 
     The forces are those of the field whose weight of the norm is 1, on any graph with eigenvalues from -1 to 1.
     """
-    rng = np.random.default_rng([_FORCES_STREAM, seed, 0])
+    rng = stream(seed, "field_forces")
     localization = rng.choice(LOCALIZATIONS, n_genes, p=_SHARES)
     intra = _sparse_symmetric(rng, n_genes, n_partners)
     inter = _sparse_symmetric(rng, n_genes, n_partners)
@@ -149,7 +150,7 @@ def scale_forces(
 
 def draw_counts(
     log_rate: np.ndarray,
-    seed: list[int],
+    rng: np.random.Generator,
     depth: float,
     depth_noise: float,
     noise: float,
@@ -162,8 +163,7 @@ def draw_counts(
     share = log_rate.mean(axis=0)
     offset = np.log(np.exp(share - share.max()).sum()) + share.max()
     blocks = []
-    for number, start in enumerate(range(0, len(log_rate), _CELLS_PER_BLOCK)):
-        rng = np.random.default_rng([*seed, number])
+    for start in range(0, len(log_rate), _CELLS_PER_BLOCK):
         part = log_rate[start : start + _CELLS_PER_BLOCK]
         cell_depth = depth * np.exp(depth_noise * rng.standard_normal((len(part), 1)))
         mean = cell_depth * np.exp(part - offset)

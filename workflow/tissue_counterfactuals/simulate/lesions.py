@@ -26,6 +26,7 @@ from scipy.spatial import cKDTree
 
 from tissue_counterfactuals.simulate.settings import LesionSettings
 from tissue_counterfactuals.slide import make_slide
+from tissue_counterfactuals.streams import stream
 
 PITCH_UM = 100.0
 NORMAL, PERIPHERY = "normal", "periphery"
@@ -92,8 +93,6 @@ _TISSUE_SPREAD, _LIBRARY_NOISE = 0.5, 0.3
 _REPORTER_COUNTS = 5.0
 # Spots whose counts are drawn together; part of the result, so not a knob.
 _SPOTS_PER_BLOCK = 256
-# First words of the seeds, so that no two draws share a stream.
-_GENES_STREAM, _SPOTS_STREAM = 11, 12
 
 
 def simulate_lesions(**knobs: float) -> AnnData:
@@ -112,10 +111,10 @@ def simulate_lesions(**knobs: float) -> AnnData:
     """
     told = LesionSettings.read(knobs, "lesions")
     knobs, seed = told.model_dump(), told.seed
-    genes = _draw_genes(np.random.default_rng([_GENES_STREAM, seed]), told.n_genes)
+    genes = _draw_genes(stream(seed, "lesion_genes"), told.n_genes)
     counts, tables = [], []
     for number, name in enumerate(list(_SECTIONS)[: told.n_sections]):
-        rng = np.random.default_rng([_SPOTS_STREAM, seed, number])
+        rng = stream(seed, "lesion_spots", number)
         spots = _place_spots(name, told.normal_tissue)
         depth = _SECTIONS[name][0] / _REFERENCE_COUNTS
         counts.append(_draw_counts(rng, genes, spots, depth, knobs))

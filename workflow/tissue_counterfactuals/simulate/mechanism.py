@@ -7,11 +7,10 @@ from anndata import AnnData
 
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.simulate.settings import LIGAND_GENES_PER_SIGNAL, TissueSettings
+from tissue_counterfactuals.streams import stream
 
 _SILENT_LEVEL = 0.05
 _SECOND_SENDER_LEVEL = 0.5
-# First word of the seed; simulate.py uses others, so that no two draws share a stream.
-_STREAM = 1
 
 
 @dataclass(frozen=True)
@@ -92,7 +91,7 @@ def stored_mechanism(slide: AnnData) -> Mechanism:
 
 def draw_mechanism(told: TissueSettings) -> Mechanism:
     """Draw all that cells share."""
-    rng = np.random.default_rng([_STREAM, told.seed])
+    rng = stream(told.seed, "mechanism")
     composition, levels = _draw_senders(rng, told.n_domains, told.n_types, told.n_signals)
     received = np.einsum("dt,tdl->dl", composition, levels)
     half_saturation = received.mean(axis=0)

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from tissue_counterfactuals.results import provenance
 from tissue_counterfactuals.results.figures import style
+from tissue_counterfactuals.streams import stream
 
 CLASSES = {"cytoplasmic": "#029E73", "membrane": "#D55E00", "secreted": "#CC78BC"}
 GROUPS = {
@@ -120,7 +121,7 @@ def _placebo(axes: Axes, placebo: pd.DataFrame) -> None:
         axes.text(0.5, 0.5, text, ha="center", va="center", color=style.MUTED_COLOR, size=7, transform=axes.transAxes)  # fmt: skip
         axes.set_axis_off()
         return
-    rng = np.random.default_rng(0)
+    rng = stream(0, "placebo_jitter")
     for place, (name, (_, color)) in enumerate(GROUPS.items()):
         own = placebo[placebo["group"] == name]
         others = own.loc[own["role"] == "placebo", "effect"]

@@ -18,6 +18,7 @@ from tissue_counterfactuals.experiments.celcomen_perturbmap import CONTROLS, OBS
 from tissue_counterfactuals.results import provenance
 from tissue_counterfactuals.results.figures import style
 from tissue_counterfactuals.results.figures.figure_celcomen_4 import PINK, PREDICTORS, read_table
+from tissue_counterfactuals.streams import stream
 
 # Range over lesions that the paper reports (Celcomen, ICLR 2025, section 4.3).
 PUBLISHED = (0.28, 0.47)
@@ -175,7 +176,7 @@ def _distribution(axis, place, values, color) -> None:
         body = axis.violinplot(values, [place], widths=0.7, showextrema=False)["bodies"][0]
         body.set_facecolor(color)
         body.set_alpha(0.35)
-    rng = np.random.default_rng(0)
+    rng = stream(0, "null_jitter")
     axis.scatter(place + rng.uniform(-0.1, 0.1, len(values)), values, s=5, color=color, linewidths=0, zorder=3)  # fmt: skip
     axis.hlines(np.median(values), place - 0.25, place + 0.25, color="black", linewidth=1.1, zorder=4)  # fmt: skip
 

@@ -13,6 +13,7 @@ from matplotlib.lines import Line2D
 
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.results.figures import style
+from tissue_counterfactuals.streams import stream
 
 NAME = "Fig. 2 of Cellina"
 COLUMNS = ("x_um", "y_um", "cell_type", "domain", "sample")
@@ -274,7 +275,7 @@ def _map(
     # Cells just touch at this density, and never get smaller than a pixel.
     diameter = PANEL_WIDTH_IN * 72 * np.sqrt(0.6 * layout.height / layout.width / n_cells)
     diameter = enlarged * float(np.clip(diameter, 72 / style.DPI, 4))
-    share = np.random.default_rng(0).integers(0, N_SHARES, n_cells)
+    share = stream(0, "drawing_order").integers(0, N_SHARES, n_cells)
     for i in range(N_SHARES):
         for members, color in groups:
             axes.plot(
