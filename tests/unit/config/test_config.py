@@ -213,7 +213,7 @@ def test_the_table_names_every_key():
         (
             {},
             {"cellina": {"batch_size": "autp"}},
-            'config: cellina.batch_size is "autp"; allowed is auto or a whole number of at least 2 and up to 10000000; did you mean '
+            'config: cellina.batch_size is "autp"; allowed is enough_steps or auto or a whole number of at least 2 and up to 10000000; did you mean '
             "auto?",
         ),
         ({}, {"threads": 1.5}, "config: threads is 1.5; allowed is a whole number of at least 1 and up to 1024."),
@@ -334,7 +334,7 @@ def test_what_is_no_mapping_is_refused():
 
 
 def test_switches_are_checked_by_name_and_value():
-    assert load(switches={"batch_size": 2048})["switches"] == {"batch_size": "2048"}
+    assert load(switches={"temperature": 1})["switches"] == {"temperature": "1"}
     (sentence,) = faults(switches={"lfcs": "x"})
     assert "switches.lfcs is no switch" in sentence
     (sentence,) = faults(switches={"lfc": "x"})

@@ -4,6 +4,7 @@ import inspect
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from slides import small_slide
@@ -145,6 +146,35 @@ def test_a_donor_rule_that_finds_too_few_gives_its_reason_and_spares_the_others(
     variants = predict(task, "truth", "domain_1")
     assert "donor rule 'published' finds" in variants["published"]
     assert variants["matched"].values.shape == (len(task.focal), 60)
+
+
+def test_as_run_trains_as_published_whatever_the_settings_say(task, tmp_path):
+    """Table A1: a run of the authors is no run of theirs with a demonstration's epochs or width."""
+    settings = {
+        "epochs": 1,
+        "n_hidden": 8,
+        "n_latent": 3,
+        "batch_size": 128,
+        "validation_fraction": 0.2,
+    }
+    models = {}
+    for protocol in protocols.PROTOCOLS:
+        folder = tmp_path / protocol
+        folder.mkdir()
+        asked = replace(task, settings=settings, switches=protocols.resolve(protocol))
+        METHODS["cellina_ablated"].adapter.fit(asked, folder)
+        models[protocol] = Cellina.load(folder / "model.pt", device="cpu")
+    ours, theirs = models["corrected"], models["as_run"]
+    assert (ours.settings.epochs, ours.settings.batch_size, ours.shape["n_hidden"]) == (1, 128, 8)
+    assert (theirs.settings.epochs, theirs.settings.batch_size) == (100, 2048)
+    assert (theirs.settings.patience, theirs.settings.learning_rate) == (10, 1e-3)
+    assert (theirs.settings.kl_warmup_epochs, theirs.settings.weight_decay) == (400, 1e-6)
+    assert theirs.shape == {"n_hidden": 128, "n_layers": 2, "n_latent": 64, "dropout": 0.1}
+    # What makes a method, and what the protocol's other switches say, stays.
+    assert theirs.settings.lambda_adversary == theirs.settings.lambda_classifier == 0
+    assert (theirs.settings.restore, theirs.settings.monitor) == ("last", "current_beta")
+    history = pd.read_csv(tmp_path / "as_run" / "history.tsv", sep="\t")
+    assert len(history) > 10
 
 
 def test_donors_stand_on_the_scale_that_the_protocol_says(task, tmp_path):

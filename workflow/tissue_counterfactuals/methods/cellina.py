@@ -7,6 +7,8 @@ import numpy as np
 from tissue_counterfactuals.graph import neighborhood_features
 from tissue_counterfactuals.methods import Prediction
 from tissue_counterfactuals.models.cellina import Cellina
+from tissue_counterfactuals.models.settings import CellinaSettings
+from tissue_counterfactuals.models.training import PUBLISHED_BATCH
 from tissue_counterfactuals.slide import log_normalize, normalize_counts
 
 # Below these the spatial latent is called unused: the counterfactual is then the twin, whatever the scores say.
@@ -16,11 +18,12 @@ MIN_EFFECT = 0.01
 
 def fit(task, folder: Path, **overrides) -> None:
     """Train; leaves model.pt and history.tsv."""
-    settings = dict(task.settings) | overrides
+    settings = dict(task.settings)
+    if task.switches["hyperparameters"] == "published":
+        settings = CellinaSettings(batch_size=PUBLISHED_BATCH).model_dump()
+    settings |= overrides
     settings.pop("validation_fraction", None)
     settings["restore"], settings["monitor"] = task.switches["restore"], task.switches["monitor"]
-    if task.switches["batch_size"] != "configured":
-        settings["batch_size"] = int(task.switches["batch_size"])
     model = Cellina(device=task.device, **settings)
     model.fit(
         task.slide,
