@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from tissue_counterfactuals.errors import InputError
+from tissue_counterfactuals.files import atomic_path
 from tissue_counterfactuals.jobs import job
 
 THREAD_VARIABLES = (
@@ -81,3 +82,26 @@ def test_any_other_error_is_a_fault_of_the_program_and_is_logged_with_its_traceb
     log = (tmp_path / "log").read_text()
     assert log.startswith("Traceback (most recent call last):")
     assert log.endswith("ZeroDivisionError: division by zero\n")
+
+
+def test_a_damaged_input_ends_the_job_before_it_begins(tmp_path, capfd):
+    with atomic_path(tmp_path / "folds.tsv") as temporary:
+        temporary.write_text("fold\nA\nB\n")
+    (tmp_path / "folds.tsv").write_text("fold\nA\n")
+    with pytest.raises(SystemExit), job(tmp_path / "log", 1, [tmp_path / "folds.tsv"]):
+        raise AssertionError("never begun")
+    screen = capfd.readouterr().err
+    assert screen.startswith(f"error: file {tmp_path / 'folds.tsv'}: it is not what was written")
+    assert screen.count("\n") == 1
+
+
+def test_a_fault_of_the_disk_is_one_sentence(tmp_path, capfd):
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(SystemExit), job(tmp_path / "log"):
+        (tmp_path / "folder").write_text("a folder is no file")
+    assert capfd.readouterr().err == (
+        f"error: file {tmp_path / 'folder'}: Is a directory; see that there is room and the right to read and write, "
+        "then run the same command again.\n"
+    )
+    # Where it came from stands in the log.
+    assert "Traceback" in (tmp_path / "log").read_text()

@@ -104,9 +104,10 @@ class Run:
         return (self.folder / path).read_bytes()
 
     def files(self, under: str) -> list[str]:
-        """All files below a folder of results, as paths from there, sorted."""
+        """All files below a folder of results, as paths from there, sorted; without the records of checksums."""
         top = self.folder / under
-        return sorted(str(p.relative_to(top)) for p in top.rglob("*") if p.is_file())
+        files = (p for p in top.rglob("*") if p.is_file() and p.suffix != ".sha256")
+        return sorted(str(p.relative_to(top)) for p in files if p.name != ".sha256")
 
 
 def clean_environment() -> dict[str, str]:

@@ -5,6 +5,7 @@ from tissue_counterfactuals import protocols
 from tissue_counterfactuals.config import POOLED, load_config, samples_of, slug
 from tissue_counterfactuals.sources.downloads.planned import show
 from tissue_counterfactuals.errors import InputError
+from tissue_counterfactuals.files import verify
 from tissue_counterfactuals.methods import METHODS, applicable
 from tissue_counterfactuals.sources.downloads.table import (
     expected_of,
@@ -138,6 +139,10 @@ def per_fold(pattern):
             table = checkpoints.write_folds.get(
                 dataset=wildcards.dataset, slide=slide
             ).output[0]
+            try:
+                verify([table])
+            except InputError as error:
+                raise WorkflowError(str(error))
             with open(table) as stream:
                 folds = dict.fromkeys(line.split("\t")[0] for line in list(stream)[1:])
             found += expand(

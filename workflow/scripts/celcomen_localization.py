@@ -1,6 +1,6 @@
 from tissue_counterfactuals.jobs import job
 
-with job(snakemake.log[0]):
+with job(snakemake.log[0], inputs=snakemake.input):
     from tissue_counterfactuals.experiments.celcomen_glioblastoma import localization
 
     localization(

@@ -1,6 +1,6 @@
 from tissue_counterfactuals.jobs import job
 
-with job(snakemake.log[0], snakemake.params.threads):
+with job(snakemake.log[0], snakemake.params.threads, snakemake.input):
     from tissue_counterfactuals.experiments.celcomen_perturbmap import run
 
     run(

@@ -2,7 +2,7 @@ from pathlib import Path
 
 from tissue_counterfactuals.jobs import job
 
-with job(snakemake.log[0], snakemake.params.threads):
+with job(snakemake.log[0], snakemake.params.threads, snakemake.input):
     from tissue_counterfactuals.steps import load_task, predict
 
     task = load_task(

@@ -1,9 +1,18 @@
-"""Write beside, check, rename: a half-written file is never taken for a whole one."""
+"""Write beside, check, rename: a half-written file is never taken for a whole one, and a damaged one is found.
 
+Whatever is written here is followed by a record of its SHA-256 in the form of `sha256sum`: `.NAME.sha256` beside a
+file, `.sha256` in a folder. `verify` compares before the file is used.
+"""
+
+import contextlib
+import hashlib
+import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from tissue_counterfactuals.errors import InputError
 
 
 @contextmanager
@@ -11,7 +20,8 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path in the folder of `path`; on success it is renamed to `path`, on error it is removed.
 
     The temporary name keeps the suffix, because writers such as matplotlib choose the format by it; and it is the same
-    each time, so that what a killed job left behind goes when the job runs again.
+    each time, so that what a killed job left behind goes when the job runs again. What has been renamed is on the disk:
+    it survives a loss of power.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -19,7 +29,13 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     temporary.unlink(missing_ok=True)
     try:
         yield temporary
+        record = f"{_digest(temporary)}  {path.name}\n"
+        _flush(temporary)
+        # At no moment does a record stand beside a file that it does not belong to.
+        _record_of(path).unlink(missing_ok=True)
         temporary.replace(path)
+        _record_of(path).write_text(record)
+        _flush(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -33,7 +49,76 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     temporary.mkdir(parents=True)
     try:
         yield temporary
+        files = sorted(file for file in temporary.rglob("*") if file.is_file())
+        lines = [f"{_digest(file)}  {file.relative_to(temporary)}\n" for file in files]
+        (temporary / ".sha256").write_text("".join(lines))
+        for file in (*files, temporary):
+            _flush(file)
         shutil.rmtree(path, ignore_errors=True)
         temporary.rename(path)
+        _flush(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def remove(path: str | Path) -> None:
+    """Delete what `atomic_path` wrote, with its record; nothing there is no error."""
+    Path(path).unlink(missing_ok=True)
+    _record_of(Path(path)).unlink(missing_ok=True)
+
+
+def verify(paths: Iterable[str | Path]) -> None:
+    """Check that files and folders are what they were when they were written; those without a record pass.
+
+    A damaged one is moved aside (NAME.damaged), so that the next run makes it again.
+
+    Raises:
+        InputError: names the first damaged one.
+    """
+    for path in map(Path, paths):
+        fault = _damage(path)
+        if fault is None:
+            continue
+        aside = path.with_name(f"{path.name}.damaged")
+        if aside.is_dir():
+            shutil.rmtree(aside)
+        path.replace(aside)
+        _record_of(path).unlink(missing_ok=True)
+        raise InputError(
+            f"file {fault}: it is not what was written there (its SHA-256 differs), so it was damaged or edited; it is "
+            f"now called {aside.name}, and the same command makes it again."
+        )
+
+
+def _damage(path: Path) -> Path | None:
+    """The first file at or below `path` that differs from its record."""
+    record = path / ".sha256" if path.is_dir() else _record_of(path)
+    lines = []
+    with contextlib.suppress(OSError):
+        lines = record.read_text().splitlines()
+    for line in lines:
+        digest, _, name = line.partition("  ")
+        file = record.parent / name
+        if not file.is_file() or _digest(file) != digest:
+            return file
+    return None
+
+
+def _record_of(path: Path) -> Path:
+    return path.with_name(f".{path.name}.sha256")
+
+
+def _digest(path: Path) -> str:
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _flush(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        # Some network file systems cannot do it for folders.
+        with contextlib.suppress(OSError):
+            os.fsync(handle)
+    finally:
+        os.close(handle)

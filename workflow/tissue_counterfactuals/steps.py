@@ -20,7 +20,7 @@ from scipy import sparse
 from tissue_counterfactuals import protocols
 from tissue_counterfactuals.config import slugs
 from tissue_counterfactuals.errors import InputError
-from tissue_counterfactuals.files import atomic_folder, atomic_path
+from tissue_counterfactuals.files import atomic_folder, atomic_path, remove
 from tissue_counterfactuals.graph import slide_graph
 from tissue_counterfactuals.methods import METHODS, Prediction, Task
 from tissue_counterfactuals.metrics import Reference
@@ -189,7 +189,7 @@ def fit(method: str, task: Task, folder: Path, checkpoint: Path) -> None:
             status |= {"status": "failed", "reason": f"fit: {type(error).__name__}: {error}"}
         status["seconds"] = round(time.perf_counter() - started, 1)
         (draft / "status.json").write_text(json.dumps(status, indent=1))
-    checkpoint.unlink(missing_ok=True)
+    remove(checkpoint)
 
 
 def predict(folders: dict[str, Path | None], task: Task, output: Path) -> None:

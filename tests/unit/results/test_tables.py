@@ -297,7 +297,7 @@ def test_several_files_become_one_table(tmp_path):
     scores = synthetic_scores()
     for slide, part in scores.groupby("slide"):
         write_tsv(part, tmp_path / f"{slide}.tsv")
-    together = read_scores(sorted(tmp_path.iterdir(), reverse=True))
+    together = read_scores(sorted(tmp_path.glob("[!.]*"), reverse=True))
     write_tsv(scores, tmp_path / "all.tsv")
     pd.testing.assert_frame_equal(together, read_scores([tmp_path / "all.tsv"]))
     assert set(together.query("status == 'failed'")["reason"]) == {FAILURE}
