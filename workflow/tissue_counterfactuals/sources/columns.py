@@ -1,36 +1,37 @@
 """Labels straight from the obs table of an h5ad file, with h5py alone: planning a run must not load a slide."""
 
 import difflib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import h5py
 import numpy as np
 
 from tissue_counterfactuals.errors import InputError
+from tissue_counterfactuals.sources.hdf5 import (
+    Malformed,
+    attribute,
+    open_hdf5,
+    read_codes,
+    read_flat,
+)
 from tissue_counterfactuals.sources.labels import tidy_labels
 
 
-def open_h5ad(path: str | Path) -> h5py.File:
-    """Open an h5ad file for reading.
+@contextmanager
+def open_h5ad(path: str | Path) -> Iterator[h5py.File]:
+    """Open an h5ad file for reading; whatever goes wrong until the block ends is told by its cause (see `open_hdf5`).
 
     Raises:
-        InputError: no such file, not HDF5 (or cut short), or no AnnData inside.
+        InputError: as `open_hdf5`, or no AnnData inside.
     """
-    if not Path(path).is_file():
-        raise InputError(f"file {path}: there is no such file; check the path.")
-    try:
-        file = h5py.File(path, "r")
-    except OSError as error:
-        raise InputError(
-            f"file {path}: it cannot be opened as h5ad, it is cut short or of another format; fetch it again "
-            "or save it as h5ad."
-        ) from error
-    if not all(isinstance(file.get(part), h5py.Group) for part in ("obs", "var")):
-        file.close()
-        raise InputError(
-            f"file {path}: it holds no AnnData tables obs and var; save it with anndata 0.7 or newer."
-        )
-    return file
+    with open_hdf5(path) as file:
+        if not all(isinstance(file.get(part), h5py.Group) for part in ("obs", "var")):
+            raise InputError(
+                f"file {path}: it holds no AnnData tables obs and var; save it with anndata 0.7 or newer."
+            )
+        yield file
 
 
 def pick(
@@ -42,7 +43,7 @@ def pick(
     """
     if parent is not None and name in parent:
         return parent[name]
-    hidden = () if parent is None else (parent.attrs.get("_index"), "__categories")
+    hidden = () if parent is None else (attribute(parent, "_index"), "__categories")
     names = sorted(child for child in parent or () if child not in hidden)
     near = difflib.get_close_matches(name, names, n=1)
     raise InputError(
@@ -70,20 +71,26 @@ def read_labels(
 
 def _stored_labels(column: h5py.Group | h5py.Dataset) -> tuple[np.ndarray, list[str]]:
     if isinstance(column, h5py.Group) and "codes" in column:
-        return column["codes"][:].astype(np.int32), read_texts(column["categories"])
+        categories = read_texts(column["categories"])
+        return read_codes(column["codes"], len(categories)), categories
     if isinstance(column, h5py.Group):
-        codes, categories = _encode(read_texts(column["values"]))
-        return np.where(column["mask"][:], np.int32(-1), codes), categories
-    if "categories" in column.attrs:
-        return column[:].astype(np.int32), read_texts(column.file[column.attrs["categories"]])
+        codes, categories = _encode(read_texts(column))
+        return np.where(read_flat(column["mask"]).astype(bool), np.int32(-1), codes), categories
+    # Before anndata 0.8 the categories of all columns stood together, and not every writer points to them.
+    name = column.name.rsplit("/", 1)[-1]
+    stored = column.attrs.get("categories", f"{column.parent.name}/__categories/{name}")
+    if not isinstance(stored, str) or stored in column.file:
+        categories = read_texts(column.file[stored])
+        return read_codes(column, len(categories)), categories
     return _encode(read_texts(column))
 
 
-def read_texts(values: h5py.Dataset) -> list[str]:
-    """A stored array (n,) as text; whole numbers without a decimal point."""
-    if h5py.check_string_dtype(values.dtype):
-        return list(values.asstr()[:])
-    return write_texts(values[:])
+def read_texts(values: h5py.Group | h5py.Dataset) -> list[str]:
+    """A stored array (n,), maybe beside a mask, as text; whole numbers without a decimal point."""
+    stored = read_flat(values["values"] if isinstance(values, h5py.Group) else values)
+    if stored.dtype.kind not in "OSTUbiuf":
+        raise Malformed(f"{values.name} holds {stored.dtype}, where text or numbers are needed")
+    return write_texts(stored)
 
 
 def write_texts(values: np.ndarray) -> list[str]:

@@ -15,6 +15,12 @@ import scipy.sparse as sp
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.slide import count_fault
 from tissue_counterfactuals.sources.columns import open_h5ad
+from tissue_counterfactuals.sources.hdf5 import (
+    Malformed,
+    attribute,
+    check_indices,
+    check_indptr,
+)
 
 # Stored entries read at once (64 MB with their indices), and the longest stretch of unwanted entries that is rather
 # read along than skipped.
@@ -172,37 +178,28 @@ class FileCounts(Counts):
         self.path, self.key = path, key
         with open_h5ad(path) as file:
             matrix = file[key]
-            if isinstance(matrix, h5py.Dataset):
-                kind, stored = "dense", matrix.shape
-            else:
-                attributes = matrix.attrs
-                kind = str(attributes.get("encoding-type", attributes.get("h5sparse_format", "")))[
-                    :3
-                ]
-                stored = attributes.get("shape", attributes.get("h5sparse_shape", ()))
+            self.kind, stored = _form(matrix, len(rows), len(genes))
             expected = (len(rows), len(genes))
-            if kind not in ("dense", "csr", "csc") or tuple(stored) != expected:
+            if self.kind not in ("dense", "csr", "csc") or stored != expected:
                 raise InputError(
-                    f"{where}: the counts are stored as {kind or 'an unknown format'} of shape "
-                    f"{tuple(map(int, stored))}, but must be CSR, CSC or dense with {expected[0]} cells x "
-                    f"{expected[1]} genes; save the file again."
+                    f"{where}: the counts {key} are stored as {self.kind} of shape {stored}, but must be CSR, CSC or "
+                    f"dense numbers with {expected[0]} cells x {expected[1]} genes; save the file again."
                 )
-            self.kind = kind
-            if kind == "dense":
+            if self.kind == "dense":
                 self.indptr = np.arange(len(rows) + 1, dtype=np.int64) * len(genes)
             else:
-                self.indptr = matrix["indptr"][:].astype(np.int64)
+                n_entries = [matrix[part].shape for part in ("data", "indices")]
+                if n_entries[0] != n_entries[1] or len(n_entries[0]) != 1:
+                    raise Malformed(f"{key} has values {n_entries[0]} and indices {n_entries[1]}")
+                n = expected[self.kind == "csc"]
+                what = f"{key}/indptr"
+                self.indptr = check_indptr(matrix["indptr"][:], n, n_entries[0][0], what)
 
     def _blocks(self, rows: np.ndarray, columns: np.ndarray) -> Iterator[Block]:
         with open_h5ad(self.path) as file:
             matrix = file[self.key]
             for start, stop in _runs(self.indptr, columns if self.kind == "csc" else rows):
-                try:
-                    block = self._read(matrix, start, stop)
-                except OSError as error:
-                    raise InputError(
-                        f"{self.where}: the counts cannot be read to their end, the file is damaged; fetch it again."
-                    ) from error
+                block = self._read(matrix, start, stop)
                 if self.kind == "csc":
                     yield slice(0, len(rows)), slice(start, stop), block
                 else:
@@ -213,9 +210,10 @@ class FileCounts(Counts):
             return sp.csr_matrix(matrix[start:stop].astype(np.float32))
         entries = slice(self.indptr[start], self.indptr[stop])
         data = matrix["data"][entries]
+        across = len(self.rows) if self.kind == "csc" else self.shape[1]
         parts = (
             data.astype(np.float32, copy=False),
-            matrix["indices"][entries].astype(np.int32, copy=False),
+            check_indices(matrix["indices"][entries], across, f"{self.key}/indices"),
             (self.indptr[start : stop + 1] - self.indptr[start]).astype(np.int32),
         )
         if self.kind == "csc":
@@ -284,6 +282,21 @@ class StackedCounts(Counts):
             order = np.argsort(np.argsort(places[genes]))
             loaded.append(part.take(cells[own], wanted)[:, order])
         return sp.vstack(loaded, format="csr")
+
+
+def _form(matrix: h5py.Group | h5py.Dataset, n: int, g: int) -> tuple[str, tuple[int, ...]]:
+    """How a matrix is stored (dense, csr, csc or what it says of itself) and its shape, for n cells and g genes."""
+    values = matrix if isinstance(matrix, h5py.Dataset) else matrix.get("data")
+    if values is None or values.shape is None or values.dtype.kind not in "biuf":
+        return f"{getattr(values, 'dtype', 'nothing')}", ()
+    if values is matrix:
+        return "dense", matrix.shape
+    kind = attribute(matrix, "encoding-type", attribute(matrix, "h5sparse_format", "unknown"))[:3]
+    shape = matrix.attrs.get("shape", matrix.attrs.get("h5sparse_shape"))
+    if kind not in ("csr", "csc") and "indptr" in matrix and n != g:
+        # Some writers do not say it, but there is only one way in which the places can be meant.
+        kind = {n + 1: "csr", g + 1: "csc"}.get(matrix["indptr"].size, kind)
+    return kind, (n, g) if shape is None else tuple(int(size) for size in np.ravel(shape))
 
 
 def _runs(indptr: np.ndarray, wanted: np.ndarray) -> Iterator[tuple[int, int]]:

@@ -97,8 +97,6 @@ def read_h5ad_source(
 
 
 def _store(path, layer, columns, spatial, unit_um, samples, source, sha256) -> StoredSlide:
-    from anndata.io import read_elem
-
     from tissue_counterfactuals.slide import new_provenance
     from tissue_counterfactuals.sources.stored import note, read_coordinates, read_index, store
 
@@ -112,12 +110,7 @@ def _store(path, layer, columns, spatial, unit_um, samples, source, sha256) -> S
         genes = read_index(var)
         coordinates = read_coordinates(file, spatial, len(labels), where)
         if isinstance(file.get("uns/provenance"), h5py.Group):
-            upstream = read_elem(file["uns/provenance"])
-            note(
-                provenance,
-                "upstream",
-                json.dumps(upstream, default=lambda value: value.tolist()),
-            )
+            note(provenance, "upstream", _upstream(file["uns/provenance"]))
         keep = _choose_cells(labels, columns, samples, len(genes), provenance, where)
         slide = store(
             path,
@@ -130,8 +123,22 @@ def _store(path, layer, columns, spatial, unit_um, samples, source, sha256) -> S
             where,
         )
         if layer != "raw" and f"uns/{_TRUTH}" in file:
-            _copy_truth(file, slide.frame, np.flatnonzero(keep))
+            try:
+                _copy_truth(file, slide.frame, np.flatnonzero(keep))
+            except Exception as error:
+                # Another program's, under the same name: nothing here needs it.
+                note(provenance, _TRUTH, f"not readable ({type(error).__name__})")
     return slide
+
+
+def _upstream(group: h5py.Group) -> str:
+    """A provenance that stood in the file, as JSON; it may be somebody else's, of any content."""
+    from anndata.io import read_elem
+
+    try:
+        return json.dumps(read_elem(group), default=str)
+    except Exception as error:
+        return json.dumps(f"not readable ({type(error).__name__})")
 
 
 def check_sha256(path: str | Path, expected: str | None) -> str:
@@ -203,12 +210,17 @@ def _find_counts(file: h5py.File, layer: str | None, where: str) -> tuple[str, h
     """Where the matrix of counts is, and the gene table that belongs to it."""
     if layer == "raw":
         raw = pick(file, "raw", where, "part", "layer")
-        return "raw/X", raw["var"]
+        pick(raw, "X", where, "matrix in raw", "layer")
+        return "raw/X", pick(raw, "var", where, "table in raw", "layer")
     if layer is not None:
         pick(file.get("layers"), layer, where, "layer", "layer")
         return f"layers/{layer}", file["var"]
-    if "X" not in file:
-        raise InputError(f"{where}: it has no X; key layer must say where the raw counts are.")
+    # A file without counts of its own has no X, or one that is there and empty.
+    if "X" not in file or getattr(file["X"], "shape", ()) is None:
+        raise InputError(
+            f"{where}: it has no X; key layer must say where the raw counts are (layers: "
+            f"{', '.join(sorted(file.get('layers', ()))) or 'none'}; raw: {'there' if 'raw' in file else 'not there'})."
+        )
     return "X", file["var"]
 
 

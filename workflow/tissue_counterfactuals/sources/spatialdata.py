@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tissue_counterfactuals.errors import InputError
+from tissue_counterfactuals.sources.hdf5 import Malformed, check_indices, check_indptr
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,10 +25,18 @@ def locate(folder: Path) -> dict[str, Path]:
 def samples(files: dict[str, Path], dataset: dict) -> list[str]:
     """The regions that the table annotates, or the store where it annotates none."""
     path = Path(files["zarr"])
-    region = _open_table(_table_folder(path)).attrs.get("region")
+    folder = _table_folder(path)
+    region = _open_table(folder).attrs.get("region")
     if region is None:
         return [path.stem]
-    return [region] if isinstance(region, str) else [str(name) for name in region]
+    regions = [region] if isinstance(region, str) else [str(name) for name in region]
+    for name in regions:
+        # An element is looked for by this name: it must not lead out of the store.
+        if Path(name).name != name or name == "..":
+            raise InputError(
+                f"file {folder}: its region {name!r} is no name of an element but a path; rename it in the store."
+            )
+    return regions
 
 
 def read(files: dict[str, Path], dataset: dict, samples: list[str] | None) -> "AnnData":
@@ -201,6 +210,12 @@ def _counts(
             f"raw counts are (layers: {', '.join(sorted(table.get('layers', {}))) or 'none'})."
         )
     stored = place[name]
+    try:
+        _refuse_bad_indices(stored)
+    except (Malformed, KeyError) as error:
+        raise InputError(
+            f"file {folder}: the matrix {name} is damaged: {error}; fetch or write the store again."
+        ) from error
     if stored.attrs.get("encoding-type") != "csr_matrix":
         matrix = _element(place, name, folder)
         return sp.csr_matrix(sp.csr_matrix(matrix)[own], dtype=np.float32)
@@ -220,6 +235,26 @@ def _counts(
         raise
     except Exception as error:
         raise _not_whole(folder, name) from error
+
+
+def _refuse_bad_indices(stored: "zarr.Group | zarr.Array") -> None:
+    """Look at the indices of a sparse matrix before native code does.
+
+    Raises:
+        Malformed: they are not those of a matrix of its shape.
+        KeyError: a part is missing.
+    """
+    kind = stored.attrs.get("encoding-type")
+    if kind not in ("csr_matrix", "csc_matrix"):
+        return
+    n_rows, n_columns = (int(size) for size in stored.attrs["shape"])
+    along, across = (n_rows, n_columns) if kind == "csr_matrix" else (n_columns, n_rows)
+    n_entries = stored["indices"].size
+    if stored["data"].shape != (n_entries,) or stored["indices"].shape != (n_entries,):
+        raise Malformed("its values and indices have not the same length")
+    check_indptr(stored["indptr"][:], along, n_entries, "indptr")
+    for start in range(0, n_entries, _BLOCK):
+        check_indices(stored["indices"][start : start + _BLOCK], across, "indices")
 
 
 def _refuse_gaps(element: "zarr.Group | zarr.Array", folder: Path) -> None:

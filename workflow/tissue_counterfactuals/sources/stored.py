@@ -13,6 +13,7 @@ from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.slide import check_slide, make_slide, record_filter, record_notes
 from tissue_counterfactuals.sources.columns import pick, read_labels, read_texts
 from tissue_counterfactuals.sources.counts import Counts, FileCounts, MemoryCounts, StackedCounts
+from tissue_counterfactuals.sources.hdf5 import attribute, read_flat
 
 # Entries that are few enough to be held at once (1 GB with their indices).
 _FEW = 1 << 27
@@ -134,9 +135,7 @@ def stack(slides: list[StoredSlide], provenance: dict, where: str) -> StoredSlid
 
 def read_index(table: h5py.Group) -> pd.Index:
     """The index of obs or var, as text."""
-    stored = table[table.attrs.get("_index", "_index")]
-    # Newer files keep text beside a mask of what is missing; ids are never missing.
-    return pd.Index(read_texts(stored["values"] if isinstance(stored, h5py.Group) else stored))
+    return pd.Index(read_texts(table[attribute(table, "_index", "_index")]))
 
 
 def read_column(
@@ -158,11 +157,15 @@ def read_coordinates(
 ) -> np.ndarray:
     """An array of obsm (cells, 2) as float64, in the file's unit."""
     stored = pick(file.get("obsm"), name, where, "array of coordinates in obsm", key)
-    if not isinstance(stored, h5py.Dataset) or stored.shape != (n_cells, 2):
-        shape = getattr(stored, "shape", "a table")
+    if isinstance(stored, h5py.Group):
+        # A data frame: its columns in their order, without the index.
+        names = [str(axis) for axis in stored.attrs.get("column-order", ())]
+        axes = [read_flat(stored[axis]) for axis in names]
+        stored = np.stack(axes, axis=1) if axes else np.empty((n_cells, 0))
+    if stored.shape != (n_cells, 2) or stored.dtype.kind not in "iuf":
         raise InputError(
-            f"{where}: the coordinates obsm[{name!r}] have the shape {shape}, but must be an array of {n_cells} "
-            "cells x 2 axes (x, y)."
+            f"{where}: the coordinates obsm[{name!r}] have the shape {stored.shape} and are of type {stored.dtype}, but "
+            f"must be numbers of {n_cells} cells x 2 axes (x, y)."
         )
     return stored[:].astype(np.float64)
 
@@ -174,7 +177,7 @@ def read_numbers(obs: h5py.Group, name: str, where: str) -> np.ndarray:
         raise InputError(
             f"{where}: the obs column {name!r} holds no numbers; use the file as it was published."
         )
-    return stored[:].astype(np.float64)
+    return read_flat(stored).astype(np.float64)
 
 
 def keep_given(

@@ -11,6 +11,13 @@ import scipy.sparse as sp
 
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.sources.columns import read_texts
+from tissue_counterfactuals.sources.hdf5 import (
+    Malformed,
+    check_indices,
+    check_indptr,
+    open_hdf5,
+    read_flat,
+)
 from tissue_counterfactuals.sources.text_tables import read_table, refuse_web_page
 
 # Stored entries read at once (64 MB with their indices).
@@ -49,43 +56,38 @@ def read_10x(path: Path) -> TenxMatrix:
 
 
 def _read_h5(path: Path) -> TenxMatrix:
-    if not h5py.is_hdf5(path):
+    if path.is_file() and not h5py.is_hdf5(path):
         refuse_web_page(path)
-    try:
-        with h5py.File(path, "r") as file:
-            group = file["matrix"]
-            n_features, n_barcodes = (int(size) for size in group["shape"][:])
-            stored = _read_arrays(group, n_features)
-            return TenxMatrix(
-                sp.csr_matrix(stored, shape=(n_barcodes, n_features)),
-                pd.Index(read_texts(group["barcodes"])),
-                np.array(read_texts(group["features/name"]), dtype=object),
-                np.array(read_texts(group["features/feature_type"]), dtype=object),
+    with open_hdf5(path, "HDF5 matrix of 10x") as file:
+        if not isinstance(file.get("matrix"), h5py.Group):
+            raise InputError(
+                f"file {path}: it is no feature matrix of 10x (it has no group matrix); use the file that ends in "
+                "feature_matrix.h5 or feature_bc_matrix.h5."
             )
-    except KeyError as error:
-        raise InputError(
-            f"file {path}: it is no feature matrix of 10x ({str(error).strip(chr(34))}); use the file that ends in "
-            "feature_matrix.h5 or feature_bc_matrix.h5."
-        ) from error
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"file {path}: it is cut short or damaged and cannot be read as HDF5; fetch it again."
-        ) from error
+        group = file["matrix"]
+        n_features, n_barcodes = (int(size) for size in read_flat(group["shape"]))
+        stored = _read_arrays(group, n_features, n_barcodes)
+        return TenxMatrix(
+            sp.csr_matrix(stored, shape=(n_barcodes, n_features)),
+            pd.Index(read_texts(group["barcodes"])),
+            np.array(read_texts(group["features/name"]), dtype=object),
+            np.array(read_texts(group["features/feature_type"]), dtype=object),
+        )
 
 
-def _read_arrays(group: h5py.Group, n_features: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    indptr = group["indptr"][:].astype(np.int64)
-    n_entries = int(indptr[-1])
+def _read_arrays(
+    group: h5py.Group, n_features: int, n_barcodes: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    n_entries = group["data"].size
     if group["data"].shape != (n_entries,) or group["indices"].shape != (n_entries,):
-        raise ValueError("lengths differ")
+        raise Malformed("matrix/data and matrix/indices have not the same length")
+    indptr = check_indptr(group["indptr"][:], n_barcodes, n_entries, "matrix/indptr")
     data = np.empty(n_entries, dtype=np.float32)
     indices = np.empty(n_entries, dtype=np.int32)
     for start in range(0, n_entries, _BLOCK):
         block = slice(start, start + _BLOCK)
         data[block] = group["data"][block]
-        indices[block] = group["indices"][block]
-    if n_entries and (indices.min() < 0 or indices.max() >= n_features):
-        raise ValueError("feature out of range")
+        indices[block] = check_indices(group["indices"][block], n_features, "matrix/indices")
     return data, indices, indptr
 
 
