@@ -1,0 +1,107 @@
+"""What the scoring step compares with what: the right cells, the right twin, the right training cells."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from slides import small_slide
+from tasks import Question
+from tissue_counterfactuals.metrics import METRICS, Reference
+from tissue_counterfactuals.question.folds import cells_of, split_cells
+
+N_DEG = 8
+METHODS = ("no_change", "mean_shift", "ceiling", "cellina_ablated")
+
+
+@pytest.fixture(scope="module")
+def slide():
+    # More genes than principal components, or any rotation of all genes would do.
+    return small_slide(n_cells=500, n_genes=60)
+
+
+@pytest.fixture(scope="module")
+def scored(slide, tmp_path_factory):
+    """Predictions, and their scores by method, variant and metric."""
+    question = Question(tmp_path_factory.mktemp("q"), slide, cellina={"epochs": 4})
+    made = question.predict(*METHODS)
+    return question, made, question.score(N_DEG)
+
+
+def values(table, method, variant):
+    rows = table[(table["method"] == method) & (table["variant"] == variant)]
+    return rows.set_index("metric")["value"].replace("", "nan").astype(float)
+
+
+def reference(slide, question, target=None, train=None):
+    target = cells_of(slide, "A", "right") if target is None else target
+    train = split_cells(slide, question.fold).train if train is None else train
+    control = slide.X[cells_of(slide, "A", "left")]
+    return Reference(control, slide.X[target], train=slide.X[train], n_deg=N_DEG)
+
+
+def agree(found, expected):
+    expected = pd.Series(expected)
+    return np.allclose(found[expected.index], expected, rtol=1e-4, atol=1e-5, equal_nan=True)
+
+
+def test_components_are_fitted_on_the_training_cells_alone(slide, scored):
+    question, made, table = scored
+    predicted = made["mean_shift", "right", "-"]
+    found = values(table, "mean_shift", "-")
+    assert agree(found, reference(slide, question).score(predicted))
+    split = split_cells(slide, question.fold)
+    for others in (np.ones(slide.n_obs, bool), split.train | split.held_out, ~split.held_out):
+        assert not agree(found, reference(slide, question, train=others).score(predicted))
+
+
+def test_the_ceiling_is_scored_against_the_half_that_it_has_not_seen(slide, scored):
+    question, made, table = scored
+    prediction = made["ceiling", "right", "-"]
+    target = cells_of(slide, "A", "right")
+    rows = table[table["method"] == "ceiling"]
+    n_own, n_other = len(prediction), len(target) - len(prediction)
+    assert set(rows["n_predicted"].astype(int)) == {n_own}
+    assert set(rows["n_target"].astype(int)) == {n_other}
+    assert set(table.loc[table["method"] != "ceiling", "n_target"].astype(int)) == {len(target)}
+    own = {tuple(cell) for cell in prediction}
+    others = [cell for cell in target if tuple(slide.X[[cell]].toarray()[0]) not in own]
+    assert len(others) == n_other
+    found = values(table, "ceiling", "-")
+    assert agree(found, reference(slide, question, np.array(others)).score(prediction))
+    assert not agree(found, reference(slide, question).score(prediction))
+
+
+def test_a_counterfactual_is_scored_against_its_own_twin(slide, scored):
+    question, made, table = scored
+    against = reference(slide, question)
+    for method in METHODS:
+        for variant in set(table.loc[table["method"] == method, "variant"]):
+            found = values(table, method, variant)
+            if (method, variant) == ("cellina_ablated", "published"):
+                twin = made[method, "right", "no_intervention"]
+                expected = against.unbiased_scores(made[method, "right", variant], twin)
+                assert agree(found, expected)
+                assert expected.keys() >= {"pearson_twin", "rmse_lfc_twin", "signed_precision_twin"}
+            else:
+                # Nobody else has a twin, and the twin itself least of all.
+                assert not {name for name in found.index if "twin" in METRICS[name].needs}
+
+
+def test_control_cells_are_the_held_out_type_in_the_control_domain(slide, scored):
+    _, made, table = scored
+    focal = cells_of(slide, "A", "left")
+    assert set(table["n_control"].astype(int)) == {len(focal)}
+    assert np.array_equal(made["no_change", "right", "-"], slide.X[focal].toarray())
+    own = values(table, "no_change", "-")
+    assert own["rmse_lfc"] == pytest.approx(
+        np.sqrt(np.mean(np.sort(_observed(slide) ** 2)[-N_DEG:])), rel=1e-4
+    )
+
+
+def _observed(slide):
+    """Observed log-fold change (genes,) of the paper: natural logarithm, pseudocount 1, mean CP10K."""
+    means = []
+    for domain in ("right", "left"):
+        counts = slide.X[cells_of(slide, "A", domain)].toarray().astype(float)
+        means.append((counts / counts.sum(axis=1, keepdims=True) * 1e4).mean(axis=0))
+    return np.log(means[0] + 1) - np.log(means[1] + 1)

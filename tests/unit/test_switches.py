@@ -1,0 +1,172 @@
+"""Every switch of Cellina's protocols, through the steps and adapters: each value computes what it says, and its own.
+
+A switch is a row of protocols/cellina.py. A new one fails here until it has a case.
+"""
+
+import itertools
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from slides import small_slide
+from tasks import CELLINA, FOLD, Question
+from tissue_counterfactuals import metrics
+from tissue_counterfactuals.graph import neighborhood_features, slide_graph
+from tissue_counterfactuals.models.cellina import Cellina
+from tissue_counterfactuals.protocols import cellina as switches_of_cellina
+from tissue_counterfactuals.question.donors import edge_perturbation
+from tissue_counterfactuals.question.folds import cells_of, split_cells
+from tissue_counterfactuals.slide import log_normalize
+
+MAX_NEIGHBORS = 20
+
+
+@pytest.fixture(scope="module")
+def slide():
+    made = small_slide(n_cells=500)
+    # As the reader of the mouse brain leaves it: found to be micrometres, taken for halves of them by the authors.
+    made.uns["provenance"] |= {"unit_um": 1.0, "unit_um_as_run": 0.5}
+    return made
+
+
+def history_of(model) -> np.ndarray:
+    return model.history.drop(columns="seconds").to_numpy(dtype=float)
+
+
+def masked_graph(slide, bandwidth_um=20.0):
+    held_out = split_cells(slide, FOLD).held_out
+    return slide_graph(slide, held_out, bandwidth_um, MAX_NEIGHBORS)
+
+
+def directly(slide, graph, **settings):
+    """A model fitted without the adapter."""
+    options = {k: v for k, v in CELLINA.items() if k != "validation_fraction"}
+    model = Cellina(device="cpu", **(options | settings))
+    return model.fit(slide, graph, split_cells(slide, FOLD))
+
+
+# --- one case for each switch: what the workflow made, and what the value must give ---------------------------------
+
+
+def training(slide, folder, name, value, settings, setting):
+    """What a model learnt, from its file of history and from its predictions."""
+    question = Question(
+        folder, slide, switches={name: value}, cellina=settings, graph={"bandwidth_um": 20.0}
+    )
+    folder = question.fit("cellina")
+    history = pd.read_csv(folder / "history.tsv", sep="\t").drop(columns="seconds")
+    twin = question.predict("cellina")["cellina", "right", "no_intervention"]
+    graph = masked_graph(slide)
+    expected = directly(slide, graph, **(settings | setting))
+    focal = cells_of(slide, "A", "left")
+    own = neighborhood_features(graph[focal], log_normalize(slide.X))
+    return (
+        np.concatenate([history.to_numpy(float).ravel(), twin.ravel()]),
+        np.concatenate(
+            [history_of(expected).ravel(), expected.predict(slide, focal, own).ravel()]
+        ),
+    )
+
+
+def batch_size(slide, folder, value):
+    size = {"configured": 64, "2048": 2048}[value]
+    return training(slide, folder, "batch_size", value, {}, {"batch_size": size})
+
+
+def restore(slide, folder, value):
+    # So fast that it gets worse after the best epoch.
+    fast = {"learning_rate": 0.1, "epochs": 6}
+    return training(slide, folder, "restore", value, fast, {"restore": value})
+
+
+def monitor(slide, folder, value):
+    settings = {"kl_warmup_epochs": 5}
+    return training(slide, folder, "monitor", value, settings, {"monitor": value})
+
+
+def counterfactual(slide, folder, switch, features=None, donors=None, latent="mean"):
+    """Predictions under new neighbours of a model that was fitted under the default switches."""
+    question = Question(folder, slide, graph={"bandwidth_um": 20.0})
+    question.fit("cellina")
+    question.switches = switch
+    observed = question.predict("cellina")["cellina", "right", "published"]
+    model = Cellina.load(folder / "cellina/model.pt", device="cpu")
+    focal = cells_of(slide, "A", "left")
+    graph = slide_graph(slide, None, 20.0, MAX_NEIGHBORS)
+    perturbation = edge_perturbation(
+        slide, graph, split_cells(slide, FOLD), "A", "right", focal,
+        n_donors=10, restrict_to_domain=True if donors is None else donors,
+    )  # fmt: skip
+    expression = log_normalize(slide.X) if features is None else features
+    new = np.stack([expression.toarray()[row].mean(axis=0) for row in perturbation.donors])
+    return observed, model.predict(slide, focal, new.astype(np.float32), latent=latent)
+
+
+def donor_features(slide, folder, value):
+    features = {"log1p": log_normalize(slide.X), "raw_counts": slide.X}[value]
+    return counterfactual(slide, folder, {"donor_features": value}, features=features)
+
+
+def donor_domain(slide, folder, value):
+    restricted = {"target_only": True, "any": False}[value]
+    return counterfactual(slide, folder, {"donor_domain": value}, donors=restricted)
+
+
+def latent(slide, folder, value):
+    return counterfactual(slide, folder, {"latent": value}, latent=value)
+
+
+def brain_unit(slide, folder, value):
+    """Training and twin on the graph whose bandwidth follows the unit that the authors assumed."""
+    question = Question(
+        folder, slide, switches={"brain_unit": value}, graph={"bandwidth_um": 20.0}
+    )
+    observed = question.predict("cellina")["cellina", "right", "no_intervention"]
+    graph = masked_graph(slide, {"by_extent": 20.0, "pixels": 40.0}[value])
+    model, focal = directly(slide, graph), cells_of(slide, "A", "left")
+    own = neighborhood_features(graph[focal], log_normalize(slide.X))
+    return observed, model.predict(slide, focal, own)
+
+
+def scores(slide, folder, switch):
+    """All scores of a prediction, in the order of their names."""
+    # More genes than principal components, or any rotation of all genes would do.
+    slide = small_slide(n_cells=400, n_genes=60)
+    question = Question(folder, slide, switches=switch, graph={"bandwidth_um": 20.0})
+    predicted = question.predict("mean_shift")["mean_shift", "right", "-"]
+    table = question.score().set_index("metric")["value"]
+    groups = (slide.X[cells_of(slide, "A", domain)] for domain in ("left", "right"))
+    reference = metrics.Reference(
+        *groups, train=slide.X[split_cells(slide, FOLD).train], n_deg=10, **switch
+    )
+    expected = pd.Series(reference.score(predicted) | reference.unbiased_scores(predicted))
+    return table[expected.index].to_numpy(float), expected.to_numpy()
+
+
+CASES = {
+    "donor_features": donor_features,
+    "donor_domain": donor_domain,
+    "latent": latent,
+    "brain_unit": brain_unit,
+    "batch_size": batch_size,
+    "restore": restore,
+    "monitor": monitor,
+    "lfc": lambda slide, folder, value: scores(slide, folder, {"lfc": value}),
+    "pca_fit": lambda slide, folder, value: scores(slide, folder, {"pca_fit": value}),
+    "rmse_counts": lambda slide, folder, value: scores(slide, folder, {"rmse_counts": value}),
+}
+
+
+@pytest.mark.parametrize("switch", switches_of_cellina.SWITCHES, ids=lambda switch: switch.name)
+def test_a_switch_computes_what_its_value_says_and_each_value_something_else(
+    switch, slide, tmp_path
+):
+    assert switch.name in CASES, f"the switch {switch.name} has no case in this file"
+    outcomes = {}
+    for value in switch.values:
+        observed, expected = CASES[switch.name](slide, tmp_path / value, value)
+        np.testing.assert_allclose(observed, expected, rtol=1e-4, atol=1e-5)
+        outcomes[value] = observed
+    for one, other in itertools.combinations(outcomes.values(), 2):
+        assert one.shape != other.shape or not np.allclose(one, other, rtol=1e-2, atol=1e-3)
