@@ -63,9 +63,7 @@ def training(slide, folder, name, value, settings, setting):
     own = neighborhood_features(graph[focal], log_normalize(slide.X))
     return (
         np.concatenate([history.to_numpy(float).ravel(), twin.ravel()]),
-        np.concatenate(
-            [history_of(expected).ravel(), expected.predict(slide, focal, own).ravel()]
-        ),
+        np.concatenate([history_of(expected).ravel(), expected.predict(slide, focal, own).ravel()]),
     )
 
 
@@ -119,9 +117,7 @@ def latent(slide, folder, value):
 
 def brain_unit(slide, folder, value):
     """Training and twin on the graph whose bandwidth follows the unit that the authors assumed."""
-    question = Question(
-        folder, slide, switches={"brain_unit": value}, graph={"bandwidth_um": 20.0}
-    )
+    question = Question(folder, slide, switches={"brain_unit": value}, graph={"bandwidth_um": 20.0})
     observed = question.predict("cellina")["cellina", "right", "no_intervention"]
     graph = masked_graph(slide, {"by_extent": 20.0, "pixels": 40.0}[value])
     model, focal = directly(slide, graph), cells_of(slide, "A", "left")

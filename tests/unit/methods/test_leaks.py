@@ -28,9 +28,9 @@ def both(request, tmp_path_factory):
     slide = small_slide(n_cells=500)
     rules = ("published", "any_type", "matched")
     return [
-        Question(tmp_path_factory.mktemp("q"), s, protocol=request.param, donor_rules=rules).predict(
-            *METHODS_OF_A_REAL_SLIDE
-        )
+        Question(
+            tmp_path_factory.mktemp("q"), s, protocol=request.param, donor_rules=rules
+        ).predict(*METHODS_OF_A_REAL_SLIDE)
         for s in (slide, poisoned(slide))
     ]
 
