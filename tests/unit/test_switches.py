@@ -79,7 +79,7 @@ def restore(slide, folder, value):
 
 
 def monitor(slide, folder, value):
-    settings = {"kl_warmup_epochs": 5}
+    settings = {"kl_warmup_epochs": 1}
     return training(slide, folder, "monitor", value, settings, {"monitor": value})
 
 
@@ -165,4 +165,4 @@ def test_a_switch_computes_what_its_value_says_and_each_value_something_else(
         np.testing.assert_allclose(observed, expected, rtol=1e-4, atol=1e-5)
         outcomes[value] = observed
     for one, other in itertools.combinations(outcomes.values(), 2):
-        assert one.shape != other.shape or not np.allclose(one, other, rtol=1e-2, atol=1e-3)
+        assert one.shape != other.shape or not np.allclose(one, other, rtol=1e-3, atol=1e-4)
