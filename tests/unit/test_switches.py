@@ -67,9 +67,11 @@ def training(slide, folder, name, value, settings, setting):
     )
 
 
-def batch_size(slide, folder, value):
-    size = {"configured": 64, "2048": 2048}[value]
-    return training(slide, folder, "batch_size", value, {}, {"batch_size": size})
+def hyperparameters(slide, folder, value):
+    """As published: Table A1 and the authors' defaults, whatever the configuration asks for."""
+    published = {"batch_size": 2048, "epochs": 100, "n_hidden": 128, "n_latent": 64}
+    setting = {"configured": {}, "published": published}[value]
+    return training(slide, folder, "hyperparameters", value, {}, setting)
 
 
 def restore(slide, folder, value):
@@ -145,7 +147,7 @@ CASES = {
     "donor_domain": donor_domain,
     "latent": latent,
     "brain_unit": brain_unit,
-    "batch_size": batch_size,
+    "hyperparameters": hyperparameters,
     "restore": restore,
     "monitor": monitor,
     "lfc": lambda slide, folder, value: scores(slide, folder, {"lfc": value}),
