@@ -1,8 +1,9 @@
 """Predictions of Cellina as they were: what nobody meant to change has not changed.
 
 Expected counts of the first focal cell, genes 0 to 7, made by this file at the commit that brought them: 6 epochs on
-300 cells x 8 genes, `as_run` without the published hyperparameters, whose 100 epochs would magnify rounding. Another thread count or machine changes them by 1e-6. A change of arithmetic, of a default or of
-a draw moves them: whoever means to does `python tests/unit/methods/test_frozen_predictions.py` and says why.
+300 cells x 8 genes; `as_run` without the published hyperparameters, whose 100 epochs would magnify rounding. Another
+number of threads or machine changes them by 1e-6. A change of arithmetic, of a default or of a draw moves them: whoever
+means to runs `PYTHONPATH=workflow:tests/unit python tests/unit/methods/test_frozen_predictions.py` and says why.
 """
 
 import tempfile
@@ -15,88 +16,18 @@ from tasks import Question
 from tissue_counterfactuals.protocols.cellina import SWITCHES
 
 SETTINGS = {"epochs": 6, "learning_rate": 0.01, "kl_warmup_epochs": 6}
+# fmt: off
 FROZEN = {
-    ("cellina", "corrected", "published"): [
-        3.153452,
-        3.191843,
-        3.401340,
-        1.199308,
-        4.053108,
-        2.113010,
-        2.348861,
-        1.539078,
-    ],
-    ("cellina", "corrected", "no_intervention"): [
-        3.155011,
-        3.191610,
-        3.402626,
-        1.200532,
-        4.050361,
-        2.112382,
-        2.347619,
-        1.539860,
-    ],
-    ("cellina", "as_run", "published"): [
-        3.266768,
-        3.621586,
-        3.374514,
-        1.343919,
-        3.649095,
-        1.998823,
-        2.229264,
-        1.516029,
-    ],
-    ("cellina", "as_run", "no_intervention"): [
-        3.269719,
-        3.626871,
-        3.374025,
-        1.341316,
-        3.646664,
-        1.997052,
-        2.227620,
-        1.516734,
-    ],
-    ("cellina_ablated", "corrected", "published"): [
-        3.150628,
-        3.397646,
-        3.496683,
-        1.177157,
-        3.902417,
-        2.021034,
-        2.360187,
-        1.494249,
-    ],
-    ("cellina_ablated", "corrected", "no_intervention"): [
-        3.149376,
-        3.393399,
-        3.491996,
-        1.183798,
-        3.904049,
-        2.026289,
-        2.356154,
-        1.494939,
-    ],
-    ("cellina_ablated", "as_run", "published"): [
-        3.407455,
-        3.696215,
-        3.354263,
-        1.250576,
-        3.554976,
-        2.039426,
-        2.142649,
-        1.554438,
-    ],
-    ("cellina_ablated", "as_run", "no_intervention"): [
-        3.419422,
-        3.698378,
-        3.356606,
-        1.246745,
-        3.544718,
-        2.036916,
-        2.137249,
-        1.559966,
-    ],
+    ("cellina", "corrected", "published"): [3.153452, 3.191843, 3.401340, 1.199308, 4.053108, 2.113010, 2.348861, 1.539078],
+    ("cellina", "corrected", "no_intervention"): [3.155011, 3.191610, 3.402626, 1.200532, 4.050361, 2.112382, 2.347619, 1.539860],
+    ("cellina", "as_run", "published"): [3.266768, 3.621586, 3.374514, 1.343919, 3.649095, 1.998823, 2.229264, 1.516029],
+    ("cellina", "as_run", "no_intervention"): [3.269719, 3.626871, 3.374025, 1.341316, 3.646664, 1.997052, 2.227620, 1.516734],
+    ("cellina_ablated", "corrected", "published"): [3.150628, 3.397646, 3.496683, 1.177157, 3.902417, 2.021034, 2.360187, 1.494249],
+    ("cellina_ablated", "corrected", "no_intervention"): [3.149376, 3.393399, 3.491996, 1.183798, 3.904049, 2.026289, 2.356154, 1.494939],
+    ("cellina_ablated", "as_run", "published"): [3.407455, 3.696215, 3.354263, 1.250576, 3.554976, 2.039426, 2.142649, 1.554438],
+    ("cellina_ablated", "as_run", "no_intervention"): [3.419422, 3.698378, 3.356606, 1.246745, 3.544718, 2.036916, 2.137249, 1.559966],
 }
+# fmt: on
 
 
 def predictions(folder, method, protocol):
