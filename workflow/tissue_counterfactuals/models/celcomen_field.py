@@ -59,8 +59,8 @@ class GaussianField:
                 )
         self.precision, self.inter = precision_of(inter, intra)
         found = diagonalise(self.precision, self.inter)
-        lowest, highest = bounds(self.graph)
-        if found is None or (1 - 2 * np.outer([lowest, highest], found[1])).min() <= 0:
+        self._ends = bounds(self.graph)
+        if found is None or (1 - 2 * np.outer(self._ends, found[1])).min() <= 0:
             raise InputError(
                 "field: with these forces the tissue has no finite variance on this graph; scale the forces down."
             )
@@ -152,7 +152,10 @@ class GaussianField:
         """Rows are combinations' coefficients; each column through (I - 2 d_a J)^power, back to genes."""
         strength = self._strength
         mixed = apply_function(
-            self.graph, lambda j: (1 - 2 * np.multiply.outer(j, strength)) ** power, block
+            self.graph,
+            lambda j: (1 - 2 * np.multiply.outer(j, strength)) ** power,
+            block,
+            self._ends,
         )
         return mixed @ self._combinations.T
 

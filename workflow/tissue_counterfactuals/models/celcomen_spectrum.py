@@ -1,8 +1,9 @@
 """The spectrum of an interaction matrix J, and functions of J, at a cost that grows with its entries alone.
 
 The Gaussian field (`celcomen_gaussian.py`) meets the graph only through averages (1/n) sum_k f(j_k) over the
-eigenvalues j_k of the symmetric J, f smooth. A few dozen Gauss nodes give them: exact eigenvalues for small graphs,
-Lanczos from random signs for large ones (Golub and Meurant's quadrature), the traces of J^0 .. J^4 held exactly.
+eigenvalues j_k of the symmetric J, f smooth. J falls apart into the connected parts of the graph. Parts of up to 800
+cells (pairs, islands, small slides) give all their eigenvalues; the larger ones together give a Gauss rule from random
+signs (Golub and Meurant's quadrature) with the traces of J^0 .. J^4 held exactly, and bounds that are proven.
 """
 
 from dataclasses import dataclass
@@ -11,25 +12,35 @@ import numpy as np
 from scipy import sparse
 from scipy.fft import dct
 from scipy.linalg import eigh_tridiagonal
+from scipy.sparse.csgraph import connected_components
 
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.streams import stream
 
-# Up to here all eigenvalues are taken: faster than probing, and exact.
+# Connected parts of up to so many cells are diagonalised: faster than probing, and exact.
 _EXACT_UP_TO = 800
+# Matrices that are diagonalised at a time hold about this many numbers: 32 MB.
+_BATCH_ENTRIES = 2**22
 # Nodes kept after merging: Gauss nodes converge like rho^-2m, and 64 reach rounding unless a force is all but critical.
 _NODES = 64
+# More nodes than twice this are first summed up in as many bins, in which the third moment alone is lost (1e-11).
+_BINS = 2**12
 _EXACT_MOMENTS = 5
-# Weight of an end of the spectrum, in cells: enough to keep a fit inside, too little to count.
+# Weight of an end that is a bound and no eigenvalue, in cells: enough to keep a fit inside, too little to count.
 _END_WEIGHT = 0.01
 _COLUMNS = 32
+# Lanczos runs for the bounds, and the probability that the bounds do not hold.
+_BOUND_PROBES, _BOUND_STEPS, _BOUND_FAILURE = 4, 64, 1e-12
+_COLLATZ_STEPS = 50
+_MOST_TERMS = 2**15
 
 
 @dataclass(frozen=True)
 class Spectrum:
     """Nodes (m,) float64 ascending and weights (m,) float64 > 0 of sum 1: the eigenvalues of J, each of weight 1/n.
 
-    The first and last node enclose all eigenvalues.
+    The first and last node enclose all eigenvalues: they are the outermost ones themselves, or bounds of next to no
+    weight.
     """
 
     nodes: np.ndarray
@@ -67,7 +78,7 @@ def spectrum(
 
     Args:
         symmetric: (n, n), from `symmetric_part`.
-        seed: of the random signs; not used up to 800 cells, where all eigenvalues are computed.
+        seed: of the random signs; read only where a connected part has more than 800 cells.
         n_probes: vectors of random signs; by default as many as give 200,000 signs in all, from 2 to 16: the error of
             an average falls with the root of that number.
         n_steps: Lanczos steps from each of them, one product with J a step.
@@ -75,42 +86,53 @@ def spectrum(
     n_cells = symmetric.shape[0]
     if symmetric.nnz == 0:
         return Spectrum(np.zeros(1), np.ones(1), n_cells)
-    if n_cells <= _EXACT_UP_TO:
-        nodes = np.linalg.eigvalsh(symmetric.toarray())
-        return Spectrum(nodes, np.full(n_cells, 1 / n_cells), n_cells)
-    if n_probes is None:
-        n_probes = min(max(200_000 // n_cells, 2), 16)
-    nodes, weights, _, _ = _probe(symmetric, seed, n_probes, n_steps)
-    weights = _with_exact_moments(nodes, weights, _moments(symmetric))
-    return _enclosed(*_compressed(nodes, weights), *bounds(symmetric), n_cells)
+    nodes, rest = _split(symmetric)
+    weights = np.ones(len(nodes))
+    if rest is None:
+        ends = nodes.min(), nodes.max()
+    else:
+        ends = _enclosing(nodes, rest)
+        if n_probes is None:
+            n_probes = min(max(200_000 // rest.shape[0], 2), 16)
+        signs = stream(seed, "spectrum_probes").choice([-1.0, 1.0], size=(rest.shape[0], n_probes))
+        probed, shares = _gauss_rules(rest, signs, n_steps)
+        shares = _with_exact_moments(probed, shares, _moments(rest))
+        nodes = np.concatenate([nodes, probed])
+        weights = np.concatenate([weights, shares / shares.sum() * rest.shape[0]])
+    return _tidied(nodes, weights, *ends, n_cells, exact=rest is None)
 
 
 def pooled(spectra: list[Spectrum]) -> Spectrum:
     """The spectrum of several slides side by side: all cells of all slides have the same weight."""
     if len(spectra) == 1:
         return spectra[0]
-    total = sum(part.n_cells for part in spectra)
     nodes = np.concatenate([part.nodes for part in spectra])
-    weights = np.concatenate([part.weights * part.n_cells / total for part in spectra])
-    order = np.argsort(nodes, kind="stable")
-    if len(nodes) <= _EXACT_UP_TO:
-        return Spectrum(nodes[order], weights[order], total)
-    return _enclosed(*_compressed(nodes, weights), nodes.min(), nodes.max(), total)
+    weights = np.concatenate([part.weights * part.n_cells for part in spectra])
+    return _tidied(nodes, weights, nodes.min(), nodes.max(), sum(part.n_cells for part in spectra))
 
 
-def apply_function(symmetric: sparse.csr_array, function, block: np.ndarray) -> np.ndarray:
+def apply_function(
+    symmetric: sparse.csr_array,
+    function,
+    block: np.ndarray,
+    ends: tuple[float, float] | None = None,
+) -> np.ndarray:
     """f_a(J) z_a for the columns z_a of a block, by a Chebyshev series that is cut at rounding.
 
     Args:
         symmetric: (n, n) from `symmetric_part`.
         function: maps points (p,) to values (p, g), one smooth function per column; it must be finite on the whole
-            interval that encloses the spectrum (`bounds`).
+            interval that encloses the spectrum.
         block: (n, g) float64.
+        ends: that interval, `bounds(symmetric)`, where it is known already.
 
     Returns:
         (n, g) float64.
+
+    Raises:
+        InputError: a function so steep at the ends that no series of 32,768 terms reaches rounding.
     """
-    lowest, highest = bounds(symmetric)
+    lowest, highest = ends or bounds(symmetric)
     centre, half = (highest + lowest) / 2, max((highest - lowest) / 2, 1e-12)
     coefficients = _chebyshev_coefficients(lambda x: function(centre + half * x))
     size = np.abs(coefficients)
@@ -128,47 +150,109 @@ def apply_function(symmetric: sparse.csr_array, function, block: np.ndarray) -> 
 
 
 def bounds(symmetric: sparse.csr_array) -> tuple[float, float]:
-    """An interval that holds all eigenvalues.
+    """An interval that holds all eigenvalues, and little else.
 
-    Exact for small graphs. Else the outermost Ritz values of Lanczos plus their residuals, cut to -r .. r with
-    r = max_i (|J| x)_i / x_i for positive x (Collatz and Wielandt): no eigenvalue is larger, and it is sharp where x is
-    the leading eigenvector, which a few products with |J| bring x near.
+    Connected parts of up to 800 cells give their outermost eigenvalues. For the larger parts, of n cells together:
+
+    1. |j| <= r = max_i (|J| x)_i / x_i for every eigenvalue j and any positive x (Collatz and Wielandt): an eigenvector y
+       has |j| |y| <= |J| |y| entry by entry, and with c the least number with |y| <= c x that is touched at i,
+       |j| c x_i = |j| |y_i| <= c (|J| x)_i <= c r x_i. Products with |J| bring x to where this is sharp.
+    2. So A = r I - J and r I + J have no negative eigenvalue. Let a be the largest of A, u its eigenvector, t the largest
+       Ritz value after k Lanczos steps from a start z of norm 1, and e in 0 .. 1. Then t > (1 - e) a unless
+
+           |u'z| cosh((2k - 1) artanh sqrt(e)) <= 1.
+
+       For t is at least the Rayleigh quotient of p(A) z for any p of degree k - 1, and with m = (1 - e) a it exceeds m if
+       sum_i c_i^2 p(a_i)^2 (a_i - m) > 0, c the coefficients of z on the eigenvectors. Take the Chebyshev polynomial of the
+       fourth kind on 0 .. m, p = sin((k - 1/2) f) / sin(f / 2) at m (1 + cos f) / 2: p^2 (m - x) <= m there, and at a
+       it is p^2 (a - m) = m sinh^2((2k - 1) artanh sqrt(e)); the sum of the squares of c is 1.
+    3. For z uniform on the sphere |u'z| <= s has a probability of at most s sqrt(2n / pi) (its density is largest at 0,
+       and there below sqrt(n / 2 pi)). All of q independent starts are as bad with at most the q-th power.
+       e is chosen to make that 5e-13 for each end; the interval ends at r - t / (1 - e), and likewise above, cut to -r .. r.
+
+    Kuczynski and Wozniakowski (1992) prove 2 and 3 with the slightly weaker 1.648 sqrt(n) exp(-(2k - 1) sqrt(e)). Rounding
+    is allowed for by 1e-12 of the radius. The starts have a fixed seed, so that bounds are a function of J alone.
     """
     if symmetric.nnz == 0:
         return 0.0, 0.0
-    if symmetric.shape[0] <= _EXACT_UP_TO:
-        values = np.linalg.eigvalsh(symmetric.toarray())
-        return float(values[0]), float(values[-1])
-    size = abs(symmetric)
-    connected = size.sum(axis=1) > 0
-    x = np.ones(symmetric.shape[0])
-    radius = np.inf
-    for _ in range(50):
+    return _enclosing(*_split(symmetric))
+
+
+# --- connected parts --------------------------------------------------------------------------------------------
+
+
+def _split(symmetric: sparse.csr_array) -> tuple[np.ndarray, sparse.csr_array | None]:
+    """All eigenvalues of the connected parts of up to `_EXACT_UP_TO` cells, and the matrix of the others, if any."""
+    n_parts, part = connected_components(symmetric, directed=False)
+    sizes = np.bincount(part)
+    if n_parts == 1 and sizes[0] > _EXACT_UP_TO:
+        return np.zeros(0), symmetric
+    # Parts by their size, the cells of each side by side: equal parts are then one stack of blocks.
+    rank = np.empty(n_parts, dtype=np.int64)
+    rank[np.argsort(sizes, kind="stable")] = np.arange(n_parts)
+    order = np.argsort(rank[part], kind="stable")
+    ordered = sparse.csr_array(symmetric[order][:, order])
+    values, start = [], 0
+    for size, count in zip(*np.unique(sizes, return_counts=True), strict=True):
+        if size > _EXACT_UP_TO:
+            break
+        stop = start + size * count
+        if size == 1:
+            values.append(np.zeros(count))
+            start = stop
+        step = size * max(_BATCH_ENTRIES // size**2, 1)
+        for first in range(start, stop, step):
+            rows = ordered[first : min(first + step, stop)].tocoo()
+            blocks = np.zeros((rows.shape[0] // size, size, size))
+            blocks[rows.row // size, rows.row % size, (rows.col - first) % size] = rows.data
+            values.append(np.linalg.eigvalsh(blocks).ravel())
+        start = stop
+    rest = ordered[start:, start:] if start < len(order) else None
+    return np.concatenate(values) if values else np.zeros(0), rest
+
+
+def _enclosing(values: np.ndarray, rest: sparse.csr_array | None) -> tuple[float, float]:
+    """The ends of known eigenvalues and of the bounds of the rest; see `bounds`."""
+    # The trace is 0, so that no spectrum lies on one side of 0.
+    lowest, highest = values.min(initial=0.0), values.max(initial=0.0)
+    if rest is None:
+        return _widened(lowest, highest)
+    size, x, radius = abs(rest), np.ones(rest.shape[0]), np.inf
+    for _ in range(_COLLATZ_STEPS):
         image = size @ x
-        radius = min(radius, float((image[connected] / x[connected]).max()))
+        radius = min(radius, float((image / x).max()))
         # The mean of x and its image: plain powers would swing between the halves of a bipartite graph.
         x = (x + image / radius) / 2
-    *_, lowest, highest = _probe(symmetric, seed=0, n_probes=1, n_steps=48)
-    return max(-radius, lowest), min(radius, highest)
+    radius *= 1 + 1e-12
+    starts = stream(0, "spectrum_bounds").standard_normal((rest.shape[0], _BOUND_PROBES))
+    ritz = [
+        eigh_tridiagonal(alpha, beta[:-1], eigvals_only=True)[[0, -1]]
+        for alpha, beta in zip(*_lanczos(rest, starts, _BOUND_STEPS), strict=True)
+    ]
+    bad = (_BOUND_FAILURE / 2) ** (1 / _BOUND_PROBES) / np.sqrt(2 * rest.shape[0] / np.pi)
+    missed = np.tanh(np.arccosh(1 / bad) / (2 * _BOUND_STEPS - 1)) ** 2
+    low, high = np.min(ritz), np.max(ritz)
+    lowest = min(lowest, max(radius - (radius - low) / (1 - missed), -radius))
+    highest = max(highest, min((radius + high) / (1 - missed) - radius, radius))
+    return _widened(lowest, highest)
+
+
+def _widened(lowest: float, highest: float) -> tuple[float, float]:
+    slack = 1e-12 * max(-lowest, highest)
+    return float(lowest - slack), float(highest + slack)
 
 
 # --- Lanczos ----------------------------------------------------------------------------------------------------
 
 
-def _probe(symmetric, seed, n_probes, n_steps):
-    """Nodes and weights of all probes' Gauss rules, and an interval around the spectrum."""
-    n_cells = symmetric.shape[0]
-    signs = stream(seed, "spectrum_probes").choice([-1.0, 1.0], size=(n_cells, n_probes))
-    diagonal, off = _lanczos(symmetric, signs, n_steps)
-    nodes, weights, lowest, highest = [], [], np.inf, -np.inf
-    for alpha, beta in zip(diagonal, off, strict=True):
+def _gauss_rules(symmetric, starts, n_steps):
+    """Nodes and weights of the Gauss rules of all starts, side by side; the weights sum to 1."""
+    nodes, weights = [], []
+    for alpha, beta in zip(*_lanczos(symmetric, starts, n_steps), strict=True):
         values, vectors = eigh_tridiagonal(alpha, beta[:-1])
         nodes.append(values)
         weights.append(vectors[0] ** 2)
-        residual = np.abs(beta[-1] * vectors[-1])
-        lowest = min(lowest, values[0] - residual[0])
-        highest = max(highest, values[-1] + residual[-1])
-    return np.concatenate(nodes), np.concatenate(weights) / n_probes, lowest, highest
+    return np.concatenate(nodes), np.concatenate(weights) / starts.shape[1]
 
 
 def _lanczos(symmetric, starts, n_steps):
@@ -213,10 +297,44 @@ def _with_exact_moments(nodes, weights, moments):
     return weights * np.maximum(1 + powers @ factor, 0)
 
 
-def _compressed(nodes, weights):
-    """Gauss rule of `_NODES` nodes for a discrete measure: Lanczos on its nodes, fully reorthogonalised."""
+def _tidied(nodes, weights, lowest, highest, n_cells, exact=True) -> Spectrum:
+    """Ascending nodes, few of them, with weights of sum 1 (given in cells) and the ends of the spectrum among them."""
     keep = weights > 0
     nodes, weights = nodes[keep], weights[keep] / weights[keep].sum()
+    if len(nodes) > 2 * _BINS:
+        nodes, weights = _binned(nodes, weights, lowest, highest)
+    if not exact or len(nodes) > _EXACT_UP_TO:
+        nodes, weights = _compressed(nodes, weights)
+    order = np.argsort(nodes, kind="stable")
+    nodes, weights = np.clip(nodes[order], lowest, highest), weights[order]
+    # An end that is an eigenvalue has its weight; a bound gets next to none: what it is worth stands in other nodes.
+    for end in (lowest, highest):
+        if np.abs(nodes - end).min() > 1e-9 * max(-lowest, highest):
+            place = 0 if end == lowest else len(nodes)
+            weights = np.insert(weights, place, _END_WEIGHT / n_cells)
+            nodes = np.insert(nodes, place, end)
+    weights = weights / weights.sum()
+    return Spectrum(nodes, weights, n_cells)
+
+
+def _binned(nodes, weights, lowest, highest):
+    """Two nodes of equal weight for all that fall in a bin, with their mean and variance."""
+    width = (highest - lowest) / _BINS
+    place = np.minimum(((nodes - lowest) / width).astype(np.int64), _BINS - 1)
+    mass = np.bincount(place, weights, _BINS)
+    used = mass > 0
+    # Counted from the bin's edge, so that equal nodes have no variance but rounding's.
+    inside = nodes - (lowest + width * place)
+    mean, square = (
+        np.bincount(place, weights * inside**power, _BINS)[used] / mass[used] for power in (1, 2)
+    )
+    spread = np.sqrt(np.maximum(square - mean**2, 0))
+    mean += lowest + width * np.flatnonzero(used)
+    return np.concatenate([mean - spread, mean + spread]), np.tile(mass[used] / 2, 2)
+
+
+def _compressed(nodes, weights):
+    """Gauss rule of `_NODES` nodes for a discrete measure: Lanczos on its nodes, fully reorthogonalised."""
     basis = np.zeros((_NODES + 1, len(nodes)))
     basis[0] = np.sqrt(weights)
     diagonal, off = np.zeros((2, _NODES))
@@ -235,17 +353,6 @@ def _compressed(nodes, weights):
     return values, vectors[0] ** 2
 
 
-def _enclosed(nodes, weights, lowest, highest, n_cells) -> Spectrum:
-    """Add the ends of the spectrum, with next to no weight: what they are worth stands in the other nodes already."""
-    inside = (nodes > lowest) & (nodes < highest) & (weights > 0)
-    bulk = weights[inside] / weights[inside].sum() * (1 - 2 * _END_WEIGHT / n_cells)
-    return Spectrum(
-        np.concatenate([[lowest], nodes[inside], [highest]]),
-        np.concatenate([[_END_WEIGHT / n_cells], bulk, [_END_WEIGHT / n_cells]]),
-        n_cells,
-    )
-
-
 # --- Chebyshev --------------------------------------------------------------------------------------------------
 
 
@@ -257,9 +364,14 @@ def _chebyshev_coefficients(function) -> np.ndarray:
         coefficients = dct(function(points), axis=0) / n
         coefficients[0] /= 2
         tail = np.abs(coefficients[-n // 8 :]).max(axis=0)
-        if (tail <= 1e-13 * np.abs(coefficients).max(axis=0)).all() or n >= 4096:
+        if (tail <= 1e-13 * np.abs(coefficients).max(axis=0)).all():
             return coefficients
         n *= 2
+        if n > _MOST_TERMS:
+            raise InputError(
+                "field: the forces are at the border of the model, where no series in the graph converges; scale them "
+                "down."
+            )
 
 
 def _clenshaw(symmetric, coefficients, block, centre, half):
