@@ -79,7 +79,7 @@ def spectrum(
     Args:
         symmetric: (n, n), from `symmetric_part`.
         seed: of the random signs; read only where a connected part has more than 800 cells.
-        n_probes: vectors of random signs; by default as many as give 200,000 signs in all, from 2 to 16: the error of
+        n_probes: vectors of random signs; by default as many as give 200,000 signs in all, from 2 to 64: the error of
             an average falls with the root of that number.
         n_steps: Lanczos steps from each of them, one product with J a step.
     """
@@ -93,7 +93,7 @@ def spectrum(
     else:
         ends = _enclosing(nodes, rest)
         if n_probes is None:
-            n_probes = min(max(200_000 // rest.shape[0], 2), 16)
+            n_probes = min(max(200_000 // rest.shape[0], 2), 64)
         signs = stream(seed, "spectrum_probes").choice([-1.0, 1.0], size=(rest.shape[0], n_probes))
         probed, shares = _gauss_rules(rest, signs, n_steps)
         shares = _with_exact_moments(probed, shares, _moments(rest))
