@@ -7,6 +7,7 @@ from anndata import AnnData, read_h5ad
 from scipy import sparse
 from sklearn.neighbors import BallTree
 
+from tissue_counterfactuals import graph as graphs
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.graph import gaussian_graph, neighborhood_features, slide_graph
 
@@ -70,6 +71,42 @@ def test_ties_go_to_the_first_cell(max_neighbors):
     coords = coords[np.random.default_rng(1).permutation(len(coords))]
     graph = gaussian_graph(coords, max_neighbors=max_neighbors)
     assert_graph(graph, brute_force(coords, max_neighbors=max_neighbors))
+
+
+@pytest.mark.parametrize("max_neighbors", [3, 20])
+def test_many_cells_at_one_place_beside_others(max_neighbors):
+    stack = np.repeat([[150.0, 150.0]], 130, axis=0)
+    coords = np.concatenate([scattered(120, 300.0), stack])
+    coords = coords[np.random.default_rng(2).permutation(len(coords))]
+    graph = gaussian_graph(coords, max_neighbors=max_neighbors)
+    assert_graph(graph, brute_force(coords, max_neighbors=max_neighbors))
+
+
+class Counted(np.ndarray):
+    """An array that counts how often it is read."""
+
+    reads = 0
+
+    def __getitem__(self, key):
+        Counted.reads += 1
+        return np.asarray(self)[key]
+
+
+def reads_of_positions(n: int) -> int:
+    """How often the search reads a position, when half of n cells stand at one place."""
+    coords = np.concatenate([scattered(n // 2, 10.0 * np.sqrt(n)), np.zeros((n // 2, 2))])
+    order, boxes, depth = graphs._build_tree(coords, 16)
+    k, Counted.reads = 5, 0
+    graphs._fill_neighbors.py_func(
+        0, n, coords[order].view(Counted), order, boxes, depth, np.inf, k,
+        -1.0, np.arange(n + 1) * k, np.empty(n * k, np.int64), np.empty(n * k),
+    )  # fmt: skip
+    return Counted.reads
+
+
+def test_cells_at_one_place_do_not_make_the_search_quadratic():
+    # Twice the cells: twice the work and a little for the depth of the tree; it was four times the work.
+    assert reads_of_positions(1200) < 2.4 * reads_of_positions(600)
 
 
 def test_cells_at_the_same_position():
@@ -196,6 +233,7 @@ def test_real_sections_agree_with_a_ball_tree(real_data):
         (np.zeros(5), r"shape is \(5,\)"),
         (np.zeros((1, 2)), "at least 2 cells and there are 1"),
         ([[0.0, 1.0], [2.0, np.nan], [3.0, np.inf]], "cell number 1 .* nan"),
+        ([[0.0, 1.0], [1e300, 1.0], [3.0, 2.0]], r"cell number 1 .* is at \[1e\+300, 1.0\]"),
         (scattered(500, 1e6), "no two of 500 cells lie within 214.6 um .* set unit_um"),
         (scattered(500, 3.0), "all 500 cells lie within .* millimetres: set unit_um"),
         (np.zeros((500, 2)), "all 500 cells lie within 0 x 0"),

@@ -130,7 +130,7 @@ def test_missing_coordinates_are_refused(slide):
 def test_coordinates_that_are_no_place_are_refused(slide, value):
     slide.obsm["spatial"][[4, 8], 1] = value
     with pytest.raises(
-        InputError, match="2 cells have no finite coordinates, the first is 'cell_4'"
+        InputError, match="2 cells have no coordinates within 1 km, the first is 'cell_4'"
     ):
         check_slide(slide, "a")
 

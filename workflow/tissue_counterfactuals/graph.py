@@ -212,7 +212,8 @@ def checked_coordinates(coords: np.ndarray) -> np.ndarray:
         raise InputError(
             f"coordinates: a graph needs at least 2 cells and there are {len(coords)}: remove this sample."
         )
-    finite = np.isfinite(coords).all(axis=1)
+    # Beyond this the square of a distance is infinite.
+    finite = (np.abs(coords) < 1e150).all(axis=1)
     if not finite.all():
         cell = int(np.argmin(finite))
         raise InputError(
@@ -288,7 +289,8 @@ def _build_tree(coords, leaf_size):
             box[0], box[1], box[2], box[3] = x.min(), x.max(), y.min(), y.max()
             if level < depth:
                 along = x if box[1] - box[0] >= box[3] - box[2] else y
-                order[start:stop] = part[np.argsort(along)]
+                # Stable, so that points at one place stay in the order of their numbers.
+                order[start:stop] = part[np.argsort(along, kind="mergesort")]
     return order, boxes, depth
 
 
@@ -360,7 +362,13 @@ def _fill_neighbors(
             node, level = nodes[height], levels[height]
             if from_box[height] > beat:
                 continue
-            if level < depth:
+            j = node + 1 - (1 << level)
+            start, stop = (j * n) >> level, ((j + 1) * n) >> level
+            box = boxes[node]
+            if box[0] == box[1] and box[2] == box[3]:
+                # All at one place, in the order of their numbers: only the first of them can be among the k nearest.
+                stop = min(stop, start + k + 1)
+            elif level < depth:
                 left = _distance2_to_box(boxes[2 * node + 1], x, y)
                 right = _distance2_to_box(boxes[2 * node + 2], x, y)
                 near = 2 * node + 1 if left <= right else 2 * node + 2
@@ -369,8 +377,7 @@ def _fill_neighbors(
                 levels[height] = levels[height + 1] = level + 1
                 height += 2
                 continue
-            j = node + 1 - (1 << level)
-            for p in range((j * n) >> level, ((j + 1) * n) >> level):
+            for p in range(start, stop):
                 dx, dy = points[p, 0] - x, points[p, 1] - y
                 d2 = dx * dx + dy * dy
                 distance2[found], ids[found] = d2, cells[p]

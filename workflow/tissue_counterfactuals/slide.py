@@ -27,6 +27,10 @@ LABELS = ("cell_type", "domain", "sample")
 # Entries of X looked at together: large enough to be fast, small enough to cost no memory (16 MB of float32).
 _BLOCK = 1 << 22
 
+# No cell and no spot holds more molecules of one gene than this, and no slide reaches farther from its origin (1 km).
+MAX_COUNT = 1_000_000
+_MAX_UM = 1e9
+
 
 def make_slide(
     counts: sp.csr_matrix | sp.csr_array | np.ndarray,
@@ -188,12 +192,14 @@ def _check_coordinates(slide: AnnData, where: str) -> None:
             f"{where}: the coordinates obsm['spatial'] are of type {coordinates.dtype}; give float64, in "
             "micrometres."
         )
-    bad = ~np.isfinite(coordinates).all(axis=1)
+    # Written so that NaN is refused too.
+    bad = ~(np.abs(coordinates) <= _MAX_UM).all(axis=1)
     if bad.any():
         first = bad.argmax()
         raise InputError(
-            f"{where}: {bad.sum()} cells have no finite coordinates, the first is "
-            f"{slide.obs_names[first]!r} at {tuple(coordinates[first].tolist())}; drop them or place them."
+            f"{where}: {bad.sum()} cells have no coordinates within 1 km, the first is "
+            f"{slide.obs_names[first]!r} at {tuple(coordinates[first].tolist())} um; drop or place them, or correct the "
+            "unit (unit_um)."
         )
 
 
@@ -206,8 +212,7 @@ def _check_counts(slide: AnnData, where: str) -> None:
         raise InputError(f"{where}: X is of type {counts.dtype}; give the counts as float32.")
     for start in range(0, len(counts.data), _BLOCK):
         block = counts.data[start : start + _BLOCK]
-        # A comparison with NaN is false, so one expression finds all four faults.
-        good = (block >= 0) & (block < np.inf) & (block == np.rint(block))
+        good = are_counts(block)
         if good.all():
             continue
         position = start + int(np.argmin(good))
@@ -216,6 +221,12 @@ def _check_counts(slide: AnnData, where: str) -> None:
         raise InputError(
             f"{where}: cell {cell!r}, gene {gene!r} {count_fault(float(counts.data[position]))}."
         )
+
+
+def are_counts(values: np.ndarray) -> np.ndarray:
+    """Which values (n,) are counts that a cell can have: whole, not negative, at most MAX_COUNT."""
+    # A comparison with NaN is false, so one expression finds all faults.
+    return (values >= 0) & (values <= MAX_COUNT) & (values == np.rint(values))
 
 
 def count_fault(value: float) -> str:
@@ -228,6 +239,11 @@ def count_fault(value: float) -> str:
         return (
             f"has the negative count {value:g}; give raw counts, not scaled or batch-corrected values "
             "(key layer says where they are)"
+        )
+    if value > MAX_COUNT:
+        return (
+            f"has the count {value:.10g}, and no cell can have more than {MAX_COUNT:,}; give raw counts (key layer says "
+            "where they are), or repair or drop the cell"
         )
     return (
         f"has the fractional count {value:g}, which looks log-normalised; give raw counts (key layer "

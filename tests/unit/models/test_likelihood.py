@@ -195,3 +195,15 @@ def test_counts_of_nothing_at_all():
     batch = batch_of(np.zeros((4, 3)))
     assert batch.exceedances.sum() == 0
     assert batch.log_factorials == 0
+
+
+def test_tables_do_not_grow_with_the_largest_count():
+    matrix = CountMatrix(sparse.csr_array(some_counts(largest=10**9)))
+    # What is kept beside the counts: two tables and the buffers of a batch.
+    assert sum(x.nbytes for x in vars(matrix).values() if isinstance(x, np.ndarray)) < 2**21
+    # Beyond the tables the same is computed.
+    counts, inputs = some_counts(largest=600_000), some_inputs()
+    expected = plain_loss(*inputs, torch.from_numpy(counts))
+    batch = batch_of(counts)
+    torch.testing.assert_close(linear_nb_loss(*inputs, batch), expected, rtol=1e-9, atol=0)
+    torch.testing.assert_close(batch.log_counts, torch.from_numpy(np.log1p(counts).astype("f4")))

@@ -187,3 +187,43 @@ def test_memory_counts_are_not_copied():
     counts = MemoryCounts(values, *names, "slide")
     for _, _, block in counts._blocks(np.ones(70, dtype=bool), np.ones(23, dtype=bool)):
         assert np.shares_memory(block.data, values.data)
+
+
+def test_a_count_that_no_cell_can_have_is_told_with_its_cell_and_gene(tmp_path):
+    values = matrix()
+    values[7, 3] = 10**9
+    counts = in_file(tmp_path / "a.h5ad", values, np.ones(70, dtype=bool))
+    with pytest.raises(
+        InputError, match="cell 'c7', gene 'g3' has the count 1000000000, and no cell"
+    ):
+        counts.survey()
+    values[7, 3] = 10**6
+    in_file(tmp_path / "a.h5ad", values, np.ones(70, dtype=bool)).survey()
+
+
+def few_varying(n_varying, n_genes=30, n_cells=40):
+    values = np.full((n_cells, n_genes), 2)
+    values[:, :n_varying] = matrix(n_cells, n_varying, seed=6) + 1
+    return values
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (few_varying(0), "0 genes vary among its 40 cells"),
+        (few_varying(1), "1 genes vary among its 40 cells"),
+        (few_varying(3), "3 genes vary among its 40 cells, too few .* set preprocess.n_top_genes to null"),
+        (few_varying(4), "the fit of variance on mean failed"),
+        (few_varying(30)[:1] + 3, "only one cell passes the filters"),
+    ],
+)
+def test_too_little_for_the_variable_genes_is_told_before_native_code(values, message):
+    labels = pd.DataFrame(
+        dict.fromkeys(("cell_type", "domain", "sample"), ["a"] * len(values)),
+        index=[f"c{i}" for i in range(len(values))],
+    ).astype("category")
+    genes = pd.Index([f"g{i}" for i in range(values.shape[1])])
+    places = np.arange(2.0 * len(values)).reshape(-1, 2)
+    slide = make_slide(sp.csr_matrix(values), labels, genes, places, new_provenance("s"))
+    with pytest.raises(InputError, match=message):
+        prepare_slide(slide, n_top_genes=10)

@@ -199,7 +199,8 @@ def test_bad_data_are_refused_by_the_contract(tmp_path):
     refused(
         r"shape \(60, 3\) .* must be numbers of 60 cells x 2", obsm={"spatial": np.ones((60, 3))}
     )
-    refused("57 cells have no finite coordinates", obsm={"spatial": np.full((60, 2), np.nan)})
+    refused("57 cells have no coordinates within 1 km", obsm={"spatial": np.full((60, 2), np.nan)})
+    refused("57 cells .* correct the unit", obsm={"spatial": np.full((60, 2), 1e300)})
     unlabelled = data.obs.copy()
     unlabelled["region"] = pd.Categorical([None] * 60, categories=["inside"])
     refused(r"no cell has both a cell type \(column 'cluster'\) and a domain", obs=unlabelled)

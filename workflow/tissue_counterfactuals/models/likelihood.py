@@ -12,6 +12,7 @@ theta the inverse dispersion of the gene, mu = library * softmax(logits) (Cellin
 - log(1 + mu / theta) in place of log(theta + mu) - log(theta) keeps large theta (the Poisson limit) exact.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,6 +26,8 @@ from tissue_counterfactuals.models.kernels import nb_rows
 # Counts up to this are looked up in the table of exceedances; it is narrower where nearly all counts are smaller.
 _WIDEST_TABLE = 256
 _SHARE_IN_TABLE = 0.999
+# Logarithms and factorials of counts up to this are kept in tables; those of higher ones are computed.
+_LONGEST_TABLE = 1 << 16
 # Elements of the logits worked on at a time on a CPU: enough for efficient matrix products, few enough for the cache.
 _CHUNK_ELEMENTS = 2**20
 
@@ -54,7 +57,7 @@ class CountMatrix:
         self.csr = sparse.csr_array(counts).astype(np.float32, copy=False)
         self.device = torch.device(device)
         self._library = self.csr.sum(axis=1, dtype=np.float64).astype(np.float32)
-        highest = int(self.csr.data.max(initial=0))
+        highest = min(int(self.csr.data.max(initial=0)), _LONGEST_TABLE)
         some = self.csr.data[:: 1 + self.csr.nnz // 1_000_000]
         usual = np.quantile(some, _SHARE_IN_TABLE) if len(some) else 1
         self._n_columns = int(np.clip(usual, 1, _WIDEST_TABLE))
@@ -93,8 +96,12 @@ def _gather(indptr, indices, data, cells, logs, log_factorials, n_columns, count
         for at in range(indptr[cell], indptr[cell + 1]):
             gene, count = indices[at], np.int64(data[at])
             counts[row, gene] = data[at]
-            log_counts[row, gene] = logs[count]
-            total += log_factorials[count]
+            if count < len(logs):
+                log_counts[row, gene] = logs[count]
+                total += log_factorials[count]
+            else:
+                log_counts[row, gene] = np.log1p(np.float64(count))
+                total += math.lgamma(count + 1.0)
             frequency[gene, min(count, n_columns)] += 1
             if count > n_columns:
                 large_genes[n_large], large_counts[n_large] = gene, count

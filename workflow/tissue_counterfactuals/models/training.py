@@ -179,9 +179,7 @@ def train(
             )
         means = (totals / len(order)).tolist()
         if not np.isfinite(means).all():
-            raise FloatingPointError(
-                f"the training loss is not finite in epoch {epoch}: lower cellina.learning_rate"
-            )
+            raise FloatingPointError(_not_finite(means, epoch, measuring, data))
         row = dict(zip(_TERMS, means, strict=True))
         if measuring:
             state.scale = tuple(
@@ -211,6 +209,17 @@ def train(
 
 
 _TERMS = ("train_loss", "reconstruction", "kl_z", "kl_s", "classifier_loss", "adversary_loss")
+
+
+def _not_finite(means, epoch, measuring, data) -> str:
+    """What is known about a loss that is not finite."""
+    terms = ", ".join(t for t, mean in zip(_TERMS, means, strict=True) if not np.isfinite(mean))
+    highest = f"the highest count is {data.counts.csr.data.max(initial=0):g}"
+    if measuring:
+        cause = "no weight had been changed yet, so that the learning rate is not the cause"
+    else:
+        cause = "a lower cellina.learning_rate helps if the weights have run away"
+    return f"the training loss is not finite in epoch {epoch} (terms: {terms}): {cause}; {highest}"
 
 
 def _step(network, batch, settings, state, epoch, measuring) -> torch.Tensor:

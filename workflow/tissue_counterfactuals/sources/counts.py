@@ -13,7 +13,7 @@ import pandas as pd
 import scipy.sparse as sp
 
 from tissue_counterfactuals.errors import InputError
-from tissue_counterfactuals.slide import count_fault
+from tissue_counterfactuals.slide import are_counts, count_fault
 from tissue_counterfactuals.sources.columns import open_h5ad
 from tissue_counterfactuals.sources.hdf5 import (
     Malformed,
@@ -118,8 +118,7 @@ class Counts:
 
     def _check(self, rows: slice, columns: slice, block: sp.csr_matrix | sp.csc_matrix) -> None:
         values = block.data
-        # A comparison with NaN is false, so one expression finds all four faults.
-        good = (values >= 0) & (values < np.inf) & (values == np.rint(values))
+        good = are_counts(values)
         if good.all():
             return
         entries = block.tocoo()

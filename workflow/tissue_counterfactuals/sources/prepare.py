@@ -91,9 +91,20 @@ def _variable_genes(
     from skmisc.loess import loess
 
     n = cells.sum()
+    if n < 2:
+        raise InputError(
+            f"slide {name}: only one cell passes the filters, so no gene varies; leave the sample out with `samples`, or "
+            "set preprocess.n_top_genes to null."
+        )
     mean = sums[genes] / n
     variance = np.maximum(squares[genes] - n * mean**2, 0) / (n - 1)
     varies = variance > 0
+    # With fewer points than coefficients of its parabola the loess ends the whole process.
+    if varies.sum() < 4:
+        raise InputError(
+            f"slide {name}: {varies.sum()} genes vary among its {n} cells, too few for a trend of variance over mean; "
+            "set preprocess.n_top_genes to null or leave the sample out with `samples`."
+        )
     expected = np.zeros(len(mean))
     try:
         trend = loess(np.log10(mean[varies]), np.log10(variance[varies]), span=0.3, degree=2)
