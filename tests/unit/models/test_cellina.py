@@ -198,8 +198,19 @@ def test_training_stops_when_validation_no_longer_improves(slide):
 
 
 def test_a_loss_that_is_not_finite_ends_the_training(slide):
-    with pytest.raises(FloatingPointError, match="not finite in epoch"):
+    with pytest.raises(
+        FloatingPointError, match="not finite in epoch .*learning_rate helps if the weights"
+    ):
         fitted(slide, epochs=30, learning_rate=1e30)
+
+
+def test_a_loss_that_was_never_finite_is_not_blamed_on_the_learning_rate(slide, monkeypatch):
+    monkeypatch.setattr(
+        training, "_step", lambda *_: torch.tensor([np.nan, np.inf, 1.0, 1.0, 1.0, 1.0])
+    )
+    sentence = r"epoch 0 \(terms: train_loss, reconstruction\): no weight had been changed yet"
+    with pytest.raises(FloatingPointError, match=sentence):
+        fitted(slide, epochs=30)
 
 
 def test_cuda_is_never_replaced_in_silence(monkeypatch):

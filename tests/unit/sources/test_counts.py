@@ -212,7 +212,10 @@ def few_varying(n_varying, n_genes=30, n_cells=40):
     [
         (few_varying(0), "0 genes vary among its 40 cells"),
         (few_varying(1), "1 genes vary among its 40 cells"),
-        (few_varying(3), "3 genes vary among its 40 cells, too few .* set preprocess.n_top_genes to null"),
+        (
+            few_varying(3),
+            "3 genes vary among its 40 cells, too few .* set preprocess.n_top_genes to null",
+        ),
         (few_varying(4), "the fit of variance on mean failed"),
         (few_varying(30)[:1] + 3, "only one cell passes the filters"),
     ],
