@@ -8,6 +8,7 @@ REPORT := results/report.html
 .PHONY: demo test peers check format docs clean
 
 demo: $(VENV)/installed
+	@$(BIN)/python workflow/scripts/unlock.py
 	$(BIN)/snakemake --cores $(CORES) demo
 	$(BIN)/snakemake --cores $(CORES) demo --report $(REPORT) --report-stylesheet workflow/report/style.css
 	@$(BIN)/python workflow/scripts/show_results.py results $(REPORT)

@@ -8,14 +8,31 @@ from snakemake.utils import min_version
 
 min_version("9.0")
 
+# The folder of this file, also where another workflow uses it as a module.
+HERE = Path(str(workflow.current_basedir))
 # Snakemake hands this path on to the scripts, so that they find the package wherever they run.
-sys.path.insert(0, str(Path(workflow.basedir) / "workflow"))
+sys.path.insert(0, str(HERE / "workflow"))
 
+from tissue_counterfactuals.config.yaml_files import check_config_files
+from tissue_counterfactuals.errors import InputError
+from tissue_counterfactuals.files import refuse_future
+from tissue_counterfactuals.jobs import python_without_spaces
 
 # A file given with --configfile stands alone; without one, or without data sets in it, this is the demo.
+DEMO = HERE / "config/config.yaml"
+try:
+    sys.executable = python_without_spaces(sys.executable)
+    if workflow.is_main_process:
+        check_config_files(
+            [*workflow.configfiles, *[DEMO] * ("datasets" not in config)]
+        )
+        refuse_future("results")
+except InputError as error:
+    raise WorkflowError(str(error))
+
 if "datasets" not in config:
 
-    configfile: Path(workflow.basedir) / "config/config.yaml"
+    configfile: DEMO
 
 
 include: "workflow/rules/common.smk"

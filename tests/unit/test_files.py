@@ -2,11 +2,18 @@
 
 import os
 import subprocess
+import time
 
 import pytest
 
 from tissue_counterfactuals.errors import InputError
-from tissue_counterfactuals.files import atomic_folder, atomic_path, remove, verify
+from tissue_counterfactuals.files import (
+    atomic_folder,
+    atomic_path,
+    refuse_future,
+    remove,
+    verify,
+)
 
 
 def write(path, text: str):
@@ -112,3 +119,15 @@ def test_a_file_and_its_folder_are_on_the_disk_before_a_write_ends(tmp_path, mon
     seen.clear()
     write_folder(tmp_path / "model", a="1")
     assert seen == [str(tmp_path / f".model.part{name}") for name in ("/a", "")] + [str(tmp_path)]
+
+
+def test_results_from_the_future_are_told(tmp_path):
+    path = write(tmp_path / "deep/table.tsv", "text")
+    refuse_future(tmp_path)
+    refuse_future(tmp_path / "absent")
+    soon, later = time.time() + 60, time.time() + 86400
+    os.utime(path, (soon, soon))
+    refuse_future(tmp_path)
+    os.utime(path, (later, later))
+    with pytest.raises(InputError, match=rf"^file {path}: it is dated .* in the future"):
+        refuse_future(tmp_path)

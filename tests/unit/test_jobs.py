@@ -8,7 +8,7 @@ import pytest
 
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.files import atomic_path
-from tissue_counterfactuals.jobs import job
+from tissue_counterfactuals.jobs import job, python_without_spaces
 
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
@@ -105,3 +105,26 @@ def test_a_fault_of_the_disk_is_one_sentence(tmp_path, capfd):
     )
     # Where it came from stands in the log.
     assert "Traceback" in (tmp_path / "log").read_text()
+
+
+def test_a_python_below_a_folder_with_a_space_is_called_without_one(tmp_path):
+    (tmp_path / "sp ace").mkdir()
+    environment = tmp_path / "sp ace/env"
+    environment.symlink_to(sys.prefix)
+    executable = python_without_spaces(str(environment / "bin/python"))
+    assert " " not in executable
+    told = subprocess.run(
+        [executable, "-c", "import sys, numpy; print(sys.executable)"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert told.stdout == f"{executable}\n"
+    assert python_without_spaces("/usr/bin/python3") == "/usr/bin/python3"
+
+
+def test_where_temporary_files_have_a_space_too_it_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "a b"))
+    (tmp_path / "a b").mkdir()
+    with pytest.raises(InputError, match="cannot run a Python with a space in its path"):
+        python_without_spaces("/home/me/my code/.venv/bin/python")

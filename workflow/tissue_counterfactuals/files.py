@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import os
 import shutil
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -88,6 +89,24 @@ def verify(paths: Iterable[str | Path]) -> None:
             f"file {fault}: it is not what was written there (its SHA-256 differs), so it was damaged or edited; it is "
             f"now called {aside.name}, and the same command makes it again."
         )
+
+
+def refuse_future(folder: str | Path) -> None:
+    """Refuse results that are dated in the future: Snakemake would take them for newer than any change.
+
+    Raises:
+        InputError: with the first one that is more than an hour ahead of the clock.
+    """
+    limit = time.time() + 3600
+    for inside, _, names in os.walk(folder):
+        for name in names:
+            path = os.path.join(inside, name)
+            if (changed := os.lstat(path).st_mtime) > limit:
+                date = time.strftime("%Y-%m-%d %H:%M", time.localtime(changed))
+                raise InputError(
+                    f"file {path}: it is dated {date}, in the future, so that a changed setting would not be noticed; set "
+                    f"the clock right, or date all results now: find {folder} -type f -exec touch {{}} +"
+                )
 
 
 def _damage(path: Path) -> Path | None:

@@ -1,7 +1,10 @@
 """What every job has in common: its log, its number of threads, and how it fails."""
 
+import atexit
 import os
+import shutil
 import sys
+import tempfile
 import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
@@ -17,6 +20,29 @@ _THREAD_VARIABLES = (
     "MKL_NUM_THREADS",
     "NUMBA_NUM_THREADS",
 )
+
+
+def python_without_spaces(executable: str) -> str:
+    """The path of an interpreter in a form without spaces, because Snakemake writes it into commands without quotes.
+
+    Where it has one, the environment's folder gets a second name: a link in a folder of this process alone.
+
+    Raises:
+        InputError: the folder for temporary files has a space too.
+    """
+    if " " not in executable:
+        return executable
+    folder = tempfile.mkdtemp(prefix="python-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    if " " in folder:
+        raise InputError(
+            f"file {executable}: Snakemake cannot run a Python with a space in its path; install into a folder without "
+            "one, or set TMPDIR to such a folder."
+        )
+    binaries = Path(executable).parent
+    link = Path(folder) / "env"
+    link.symlink_to(binaries.parent)
+    return str(link / binaries.name / Path(executable).name)
 
 
 @contextmanager
