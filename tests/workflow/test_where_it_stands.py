@@ -6,7 +6,6 @@ import subprocess
 import sys
 import time
 
-import pytest
 import yaml
 
 from runs import ROOT, Run, clean_environment, tiny
@@ -16,7 +15,7 @@ SLIDE = "results/slides/tiny/slide_0.h5ad"
 
 def test_a_clone_and_a_python_below_a_folder_with_a_space(tmp_path):
     place = tmp_path / "sp ace"
-    for part in ("workflow", "config", "profiles", "resources"):
+    for part in ("workflow", "config", "envs", "profiles", "resources"):
         shutil.copytree(ROOT / part, place / part, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "Snakefile", place)
     Run(place).configure(tiny())
@@ -71,17 +70,17 @@ def test_the_demo_in_another_encoding_is_told(tmp_path):
         text=True,
     )
     assert outcome.returncode != 0
-    assert "it is not written in UTF-8; save it again" in outcome.stderr
-    assert "Traceback" not in outcome.stderr
+    screen = outcome.stdout + outcome.stderr
+    assert "it is not written in UTF-8; save it again" in screen
+    assert "Traceback" not in screen
 
 
-@pytest.mark.parametrize("ahead", [0, 86400])
-def test_results_from_the_future_stop_the_run(tmp_path, ahead):
+def test_results_from_the_future_stop_the_run(tmp_path):
     run = Run(tmp_path).configure(tiny())
     (tmp_path / "results/slides/tiny").mkdir(parents=True)
     (tmp_path / SLIDE).write_text("a slide")
-    date = time.time() + ahead
+    date = time.time() + 86400
     os.utime(tmp_path / SLIDE, (date, date))
     outcome = run.snakemake("-n", "results/graphs/tiny/slide_0.npz")
-    assert (outcome.code != 0) == (ahead > 0), outcome.screen
-    assert (f"file {SLIDE}: it is dated" in outcome.screen) == (ahead > 0)
+    assert outcome.code != 0
+    assert f"file {SLIDE}: it is dated" in outcome.screen
