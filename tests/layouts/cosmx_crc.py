@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from layouts import edit
+from layouts import edit, kinds
 from layouts.tissue import Tissue, make_tissue
 
 PIXEL_UM = 0.12028
@@ -105,6 +105,9 @@ FAULTS = {
     ),
     "extra cells without labels": lambda f: edit.edit_anndata(f / FILES[0], _without_labels),
 }
+FAULTS |= kinds.of_labels(kinds.obs_column(FILES[0], "ist"), first=6)
+FAULTS |= kinds.of_genes(kinds.gene_in_anndata(FILES[0], "Negative3"))
+FAULTS |= kinds.of_places(kinds.anndata_places(FILES[0], "Center*_global_px")) | kinds.of_folder()
 
 
 def _in_micrometres(data: anndata.AnnData) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from layouts import edit
+from layouts import edit, kinds
 from layouts.tissue import Tissue, make_tissue, shuffled
 
 UM_PER_PIXEL = 0.12028
@@ -97,3 +97,8 @@ FAULTS = {
     "barcodes in another order": lambda f: edit.reverse_rows(f / METADATA),
     "extra cells without labels": lambda f: edit.drop_rows(f / "labels.csv", 4),
 }
+FAULTS |= kinds.of_labels(kinds.csv_column("labels.csv", "cell_type")) | kinds.of_label_file()
+FAULTS |= kinds.of_ids({METADATA: ["fov", "cell_ID"], MATRIX: ["fov", "cell_ID"], "labels.csv": ["cell_id"]})  # fmt: skip
+FAULTS |= kinds.of_genes(kinds.gene_in_csv(MATRIX, "NegPrb12"), MATRIX)
+FAULTS |= kinds.of_places(kinds.csv_places(METADATA, "CenterX_global_px", "CenterY_global_px"))
+FAULTS |= {"pixels of unknown size": lambda f: (f / POSITIONS).unlink()} | kinds.of_folder()

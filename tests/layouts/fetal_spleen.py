@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from layouts import edit
+from layouts import edit, kinds
 from layouts.tissue import Tissue, make_tissue
 
 SAMPLES = ("WSSS_F_IMMsp1", "WSSS_F_IMMsp2", "WSSS_F_IMMsp3", "WSSS_F_IMMsp4")
@@ -81,6 +81,7 @@ FAULTS = {
     ),
     "extra cells without labels": lambda f: edit.edit_anndata(f / FILES[0], _without_sample),
 }
+FAULTS |= kinds.of_genes(kinds.gene_in_anndata(FILES[0], "ERCC-00002"))
 
 
 def _scaled(data: anndata.AnnData) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from layouts import edit
+from layouts import edit, kinds
 from layouts.tissue import Tissue, make_tissue
 
 UM_PER_PIXEL = 0.12028
@@ -60,3 +60,6 @@ FAULTS = {
     ),
     "extra cells without labels": lambda f: edit.edit_anndata(f / FILES[0], _without_labels),
 }
+FAULTS |= kinds.of_labels(kinds.obs_column(FILES[0], "cell_type"))
+FAULTS |= kinds.of_genes(kinds.gene_in_anndata(FILES[0], "Blank-7"))
+FAULTS |= kinds.of_places(kinds.anndata_places(FILES[0], "spatial"))

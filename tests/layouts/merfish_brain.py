@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from layouts import edit
+from layouts import edit, kinds
 from layouts.tissue import Tissue, make_tissue, shuffled
 
 SECTIONS = ("C57BL6J-2.036", "C57BL6J-2.039", "C57BL6J-2.041")
@@ -117,6 +117,9 @@ FAULTS = {
     ),
     "extra cells without labels": lambda f: edit.edit_anndata(f / FILES[0], _without_labels),
 }
+FAULTS |= kinds.of_genes(kinds.gene_in_anndata(FILES[0], "Blank-7", raw=True))
+FAULTS |= kinds.of_labels(kinds.obs_column(FILES[0], "cell_type"), first=8)
+FAULTS |= kinds.of_places(kinds.anndata_places(FILES[0], "X_spatial_coords"))
 
 
 def scale_places(folder: Path, factor: float) -> None:

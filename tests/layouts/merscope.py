@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from layouts import edit
+from layouts import edit, kinds
 from layouts.tissue import Tissue, make_tissue, shuffled
 
 UM_PER_PIXEL = 0.108
@@ -25,7 +25,7 @@ def write(folder: Path, seed: int = 0) -> Tissue:
     table.to_csv(folder / "cell_by_gene.csv", index=False)
     metadata = pd.DataFrame(
         {
-            "": tissue.cells,
+            "EntityID": tissue.cells,
             "fov": 1,
             "volume": 500.0,
             "center_x": tissue.places_um[:, 0],
@@ -73,3 +73,9 @@ FAULTS = {
     "barcodes in another order": lambda f: edit.reverse_rows(f / "cell_metadata.csv"),
     "extra cells without labels": lambda f: edit.drop_rows(f / "labels.csv", 4),
 }
+FAULTS |= kinds.of_labels(kinds.csv_column("labels.csv", "cell_type")) | kinds.of_label_file()
+FAULTS |= kinds.of_ids({"cell_by_gene.csv": ["cell"], "cell_metadata.csv": ["EntityID"], "labels.csv": ["cell"]})  # fmt: skip
+FAULTS |= kinds.of_rounded_ids("cell_by_gene.csv", "cell")
+FAULTS |= kinds.of_genes(kinds.gene_in_csv("cell_by_gene.csv", "Blank-77"), "cell_by_gene.csv")
+FAULTS |= kinds.of_places(kinds.csv_places("cell_metadata.csv", "center_x", "center_y"))
+FAULTS |= kinds.of_folder()

@@ -12,7 +12,7 @@ import pyarrow.parquet
 import scipy.sparse as sp
 import zarr
 
-from layouts import edit
+from layouts import edit, kinds
 from layouts.tissue import Tissue, make_tissue, shuffled
 
 UM_PER_PIXEL = 0.2125
@@ -170,3 +170,5 @@ FAULTS = {
     "barcodes in another order": _reverse_shapes,
     "extra cells without labels": lambda f: edit.edit_anndata(f / TABLE, _unlabelled),
 }
+FAULTS |= kinds.of_labels(kinds.obs_column(TABLE, "cell_type"))
+FAULTS |= kinds.of_genes(kinds.gene_in_anndata(TABLE, "NegControlProbe_00042"))

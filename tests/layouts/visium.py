@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from layouts import edit
+from layouts import edit, kinds
 from layouts.tenx_files import write_10x_folder, write_10x_h5
 from layouts.tissue import Tissue, make_tissue, shuffled
 
@@ -111,3 +111,6 @@ FAULTS = {
     "barcodes in another order": lambda f: edit.reverse_rows(f / _POSITIONS),
     "extra cells without labels": lambda f: edit.drop_rows(f / "labels.csv", 4),
 }
+FAULTS |= kinds.of_labels(kinds.csv_column("labels.csv", "cell_type")) | kinds.of_label_file()
+FAULTS |= kinds.of_ids({_POSITIONS: ["barcode"], "labels.csv": ["Barcode"]})
+FAULTS |= kinds.of_genes(kinds.gene_in_10x(_MATRIX, "ERCC-00002")) | kinds.of_folder()

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from layouts import edit
+from layouts import edit, kinds
 from layouts.tissue import Tissue
 from tissue_counterfactuals.simulate.lesions import simulate_lesions
 from unit.perturbmap_files import PIXELS_PER_UM, write_perturbmap
@@ -57,3 +57,5 @@ FAULTS = {
     "barcodes in another order": lambda f: edit.reverse_rows(f / _ANNOTATION),
     "extra spots without labels": lambda f: edit.drop_rows(f / _ANNOTATION, 4),
 }
+FAULTS |= kinds.of_ids({_ANNOTATION: ["barcode"]})
+FAULTS |= kinds.of_genes(kinds.gene_in_10x(_MATRIX, "ERCC-00002")) | kinds.of_folder()

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from layouts import edit
+from layouts import edit, kinds
 from layouts.tenx_files import write_10x_folder, write_10x_h5
 from layouts.tissue import Tissue, make_tissue, shuffled
 
@@ -87,3 +87,8 @@ FAULTS = {
     "barcodes in another order": lambda f: edit.reverse_rows(f / "cells.csv.gz"),
     "extra cells without labels": lambda f: edit.drop_rows(f / "labels.csv", 4),
 }
+FAULTS |= kinds.of_labels(kinds.csv_column("labels.csv", "cell_type")) | kinds.of_label_file()
+FAULTS |= kinds.of_ids({"cells.csv.gz": ["cell_id"], "labels.csv": ["cell_id"]})
+FAULTS |= kinds.of_genes(kinds.gene_in_10x("cell_feature_matrix.h5", "NegControlProbe_00042"))
+FAULTS |= kinds.of_places(kinds.csv_places("cells.csv.gz", "x_centroid", "y_centroid"))
+FAULTS |= kinds.of_folder()

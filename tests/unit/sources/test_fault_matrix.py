@@ -1,6 +1,6 @@
 """Every layout with every fault: what the user is told, written into resources/FAULTS.md.
 
-    TC_WRITE_FAULTS=1 pytest tests/unit/test_fault_matrix.py
+    TC_WRITE_FAULTS=1 pytest tests/unit/sources/test_fault_matrix.py
 
 writes the table anew; without it, a table that no longer says what happens fails the test.
 """
@@ -19,7 +19,7 @@ from dataclasses import replace
 import pytest
 
 from downloads import hdf5, settings
-from layouts import edit
+from layouts import edit, kinds
 from misbehaving_server import serving
 from tissue_counterfactuals.config import load_config
 from tissue_counterfactuals.errors import InputError
@@ -34,17 +34,16 @@ LAYOUTS = list(READERS)
 # In which layouts a fault need not be told, because it is none there, with the reason.
 RIGHT_THERE = {
     ("h5ad", "wrong gene ids"): "any names will do that are unique",
-    ("h5ad", "coordinates in pixels"): "the unit is the user's to say (unit_um)",
     ("merfish_brain", "coordinates in pixels"): "the extent of the section tells the unit",
 }
 
 # Faults that leave a good slide, perhaps of fewer cells.
-HARMLESS = ("barcodes in another order", "extra cells without labels", "extra spots without labels")  # fmt: skip
+HARMLESS = ("barcodes in another order", "extra cells without labels", "extra spots without labels", *kinds.HARMLESS)  # fmt: skip
 
 HEADER = """# What each fault in a data file leads to
 
-Made by `tests/unit/test_fault_matrix.py`, which plants every fault into a small file of every layout and reads it as
-the workflow does; `TC_WRITE_FAULTS=1 pytest tests/unit/test_fault_matrix.py` writes it anew. `refused`: the run stops
+Made by `tests/unit/sources/test_fault_matrix.py`, which plants every fault into a small file of every layout and reads it as
+the workflow does; `TC_WRITE_FAULTS=1 pytest tests/unit/sources/test_fault_matrix.py` writes it anew. `refused`: the run stops
 with this sentence. `read`: the slide is right; how it differs from that of the faultless files stands in its provenance.
 """
 
@@ -89,6 +88,16 @@ def told(slide, good):
         f"{row.cells_before - row.cells_after} cells dropped ({row.filter})"
         for row in list_filters(slide).itertuples()
         if f"{row.filter}{row.cells_after}" not in known and row.cells_before > row.cells_after
+    ]
+    known = {
+        f"{row.filter}{row.genes_before - row.genes_after}"
+        for row in list_filters(good).itertuples()
+    }
+    words += [
+        f"{row.genes_before - row.genes_after} features dropped ({row.filter})"
+        for row in list_filters(slide).itertuples()
+        if f"{row.filter}{row.genes_before - row.genes_after}" not in known
+        and row.genes_before > row.genes_after
     ]
     for key in ("notes", "unit", "repeated_ids"):
         before, after = good.uns["provenance"].get(key, "[]"), slide.uns["provenance"].get(key)

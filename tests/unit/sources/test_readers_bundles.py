@@ -62,7 +62,7 @@ def test_xenium(tmp_path, matrix, cells, outs):
     slide = read({"source": "xenium", "path": tmp_path / "brain", "labels": folder / "labels.csv"})
     assert_holds(slide, tissue)
     assert set(slide.obs["sample"]) == {"brain"}
-    name = "brain: features of the type Gene Expression"
+    name = "brain: features that are genes"
     assert filters(slide) == {name: [90, 90, 15, 12]}
     assert any("stood in another order" in note for note in notes(slide))
 
@@ -126,7 +126,7 @@ def test_visium(tmp_path, version, matrix):
     slide = read(visium.entry(tmp_path / "liver"))
     # Pixels are whole numbers, so a pitch fitted over the lattice is off by a thousandth at most.
     assert_holds(slide, tissue, prefix="liver_", atol=2.0)
-    name = "liver: features of the type Gene Expression"
+    name = "liver: features that are genes"
     assert filters(slide) == {
         name: [102, 102, 13, 12],
         "liver: spots in tissue": [102, 100, 12, 12],
@@ -179,7 +179,7 @@ def test_perturbmap_annotation_in_another_order_is_joined_and_reported(tmp_path)
     edit.reverse_rows(tmp_path / visium_perturbmap.FILES[2])
     slide = read(visium_perturbmap.entry(tmp_path))
     assert_holds(slide, tissue, atol=2.0)
-    (note,) = [note for note in notes(slide) if "spot_annotation" in note]
+    (note,) = [note for note in notes(slide) if "spot_annotation" in note and "order" in note]
     assert "by position, as the authors of Celcomen do, labels would be mixed up" in note
 
 
@@ -196,25 +196,43 @@ def test_cosmx_flat_files(tmp_path, um_per_pixel):
     slide = read(cosmx_flat.entry(tmp_path / "S1"))
     assert_holds(slide, tissue)
     assert filters(slide) == {
-        "S1: genes without control probes": [92, 92, 14, 12],
+        "S1: features that are genes": [92, 92, 14, 12],
         "S1: rows that are cells": [92, 90, 12, 12],
     }
     assert f"S1: one pixel is {um_per_pixel:g} um, as {cosmx_flat.POSITIONS} says in pixels and millimetres" in notes(slide)  # fmt: skip
 
 
-def test_cosmx_pixel_of_the_instrument_without_fields_of_view(tmp_path):
-    tissue = cosmx_flat.write(tmp_path / "S1", um_per_pixel=0.12028)
+@pytest.mark.parametrize(("corner", "um_per_pixel"), [((4200, 4100), 0.12028), ((5400, 3600), 0.18), ((4200, 3600), None), ((5400, 4100), None)])  # fmt: skip
+def test_cosmx_pixel_is_told_by_the_camera_that_holds_the_cells_or_asked_for(
+    tmp_path, corner, um_per_pixel
+):
+    tissue = cosmx_flat.write(tmp_path / "S1", um_per_pixel=um_per_pixel or 0.12028)
     (tmp_path / "S1" / cosmx_flat.POSITIONS).unlink()
-    slide = read(cosmx_flat.entry(tmp_path / "S1"))
-    assert_holds(slide, tissue)
-    assert "S1: one pixel is 0.12028 um, as of the instrument" in notes(slide)
+
+    def place(table):
+        table.loc[0, ["CenterX_local_px", "CenterY_local_px"]] = corner
+        return table
+
+    edit.edit_csv(tmp_path / "S1" / cosmx_flat.METADATA, place)
+    if um_per_pixel:
+        slide = read(cosmx_flat.entry(tmp_path / "S1"))
+        assert_holds(slide, tissue)
+        assert any(
+            f"one pixel is {um_per_pixel} um, as of the camera with" in n for n in notes(slide)
+        )
+        return
+    with pytest.raises(
+        InputError, match=r"tell how large a pixel is; set unit_um, 0\.12028 for the"
+    ):
+        read(cosmx_flat.entry(tmp_path / "S1"))
+    assert_holds(read(cosmx_flat.entry(tmp_path / "S1"), unit_um=0.12028), tissue)
 
 
 def test_merscope_keeps_ids_of_nineteen_digits_apart(tmp_path):
     tissue = merscope.write(tmp_path / "region_0", seed=6)
     slide = read(merscope.entry(tmp_path / "region_0"))
     assert_holds(slide, tissue)
-    assert filters(slide) == {"region_0: genes without control probes": [90, 90, 14, 12]}
+    assert filters(slide) == {"region_0: features that are genes": [90, 90, 14, 12]}
 
 
 def test_dense_tables_are_read_in_blocks(tmp_path, monkeypatch):
@@ -349,7 +367,7 @@ def test_no_cut_through_a_table_goes_unseen(tmp_path, n_bytes):
 
 def test_labels_under_other_names_for_each_sample(tmp_path):
     xenium.write(tmp_path / "both/left", seed=1)
-    xenium.write(tmp_path / "both/right", seed=1)
+    xenium.write(tmp_path / "both/right", seed=2)
     tables = []
     for name in ("left", "right"):
         table = pd.read_csv(tmp_path / f"both/{name}/labels.csv")

@@ -343,15 +343,20 @@ def test_files_are_found_and_checked_by_their_roles(tmp_path):
     with pytest.raises(InputError, match="there is no such file or folder"):
         reader.locate(tmp_path / "none")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match=r"holds no file that source cosmx_crc reads \(h5ad\)"):
+    with pytest.raises(InputError, match=r"holds no file that source cosmx_crc reads \(\*\.h5ad\)"):
         reader.locate(tmp_path / "empty")
     with pytest.raises(InputError, match="it is a folder, but source merfish_brain reads a file"):
         READERS["merfish_brain"].locate(tmp_path)
-    with pytest.raises(InputError, match="reads a folder with matrix, cells; name the folder"):
+    with pytest.raises(
+        InputError,
+        match="reads a folder with cell_feature_matrix.h5, cells.csv.gz or cells.parquet; name",
+    ):
         READERS["xenium"].locate(tmp_path / "242.h5ad")
     with pytest.raises(InputError, match="no file of the role 'photo'; its roles are h5ad"):
         reader.check_files({"242/photo": tmp_path}, "table")
-    with pytest.raises(InputError, match="the file 'positions' of sample 'KP_1', without which"):
+    with pytest.raises(
+        InputError, match=r"the file \*_tissue_positions_list\.csv\.gz of sample 'KP_1', without"
+    ):
         READERS["visium_perturbmap"].check_files({"KP_1/matrix": tmp_path}, "table")
 
 

@@ -41,7 +41,7 @@ def users_slide():
         sp.csr_matrix(counts.astype(np.float32)),
         obs=obs,
         var=pd.DataFrame({"length": np.arange(9)}, index=[f"Gene{i}" for i in range(9)]),
-        obsm={"spatial": rng.uniform(0, 1000, (60, 2)).astype(np.float32)},
+        obsm={"spatial": rng.uniform(0, 120, (60, 2)).astype(np.float32)},
     )
     return data, counts
 
@@ -104,7 +104,9 @@ def test_dropped_cells_and_the_file_stand_in_the_provenance(users):
 
 
 def test_without_a_sample_column_all_cells_are_one_sample(users):
-    path, _, _ = users
+    path, data, _ = users
+    del data.obs["section"]
+    data.write_h5ad(path)
     slide = read_h5ad_source(path, columns=COLUMNS | {"sample": None})
     assert set(slide.obs["sample"]) == {"users"}
 

@@ -127,7 +127,7 @@ class Dataset(Settings):
 
     def _path_faults(self) -> Iterator[str]:
         reader, path = READERS[self.source], self.path
-        single = sum(reader.files.values()) == 1
+        single = len(reader.needed) == 1
         if path is None and self.files is None:
             yield (
                 f".path is missing; name the {'file or its http(s) address' if single else 'folder'} (source "

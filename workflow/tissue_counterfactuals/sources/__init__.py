@@ -39,16 +39,23 @@ class Reader:
     """A raw layout that can be read.
 
     Attributes:
-        files: role -> whether the layout cannot be read without a file of that role.
+        files: role -> what a file of that role is called.
+        optional: roles without which the layout can be read.
         description: what the files are; it begins the line of the source in the documentation.
         published: the data set of resources/datasets.tsv whose published shapes hold for every file of this layout;
             None where the layout says nothing about whose data it is.
     """
 
     name: str
-    files: dict[str, bool]
+    files: dict[str, str]
     description: str
     published: str | None = None
+    optional: tuple[str, ...] = ()
+
+    @property
+    def needed(self) -> list[str]:
+        """The roles without which the layout cannot be read."""
+        return [role for role in self.files if role not in self.optional]
 
     @property
     def adapter(self) -> ModuleType:
@@ -83,12 +90,12 @@ class Reader:
                     f"file {path}: it is a folder, but source {self.name} reads a file; name the file itself."
                 )
             return self.check_files(self.adapter.locate(path), f"folder {path}")
-        required = [role for role, needed in self.files.items() if needed]
-        if len(required) != 1:
+        if len(self.needed) != 1:
+            names = ", ".join(self.files[role] for role in self.needed)
             raise InputError(
-                f"file {path}: source {self.name} reads a folder with {', '.join(required)}; name the folder."
+                f"file {path}: source {self.name} reads a folder with {names}; name the folder."
             )
-        return {required[0]: path}
+        return {self.needed[0]: path}
 
     def left_out(self) -> dict[str, str]:
         """Slides that are read only where a configuration names them under samples -> why."""
@@ -108,15 +115,16 @@ class Reader:
                         f"{where}: source {self.name} has no file of the role {role!r}; its roles are "
                         f"{', '.join(self.files)}."
                     )
-            for role in (role for role, needed in self.files.items() if needed):
+            for role in self.needed:
                 if role not in own:
                     raise InputError(
-                        f"{where}: the file {role!r}{of_sample}, without which source {self.name} cannot be read, "
-                        "is missing; fetch it and put it beside the others."
+                        f"{where}: the file {self.files[role]}{of_sample}, without which source {self.name} cannot be "
+                        "read, is missing; fetch it and put it beside the others."
                     )
         if not files:
             raise InputError(
-                f"{where}: it holds no file that source {self.name} reads ({', '.join(self.files)}); check the path."
+                f"{where}: it holds no file that source {self.name} reads ({', '.join(self.files.values())}); check the "
+                "path."
             )
         return files
 
@@ -143,53 +151,68 @@ def _table(readers: Iterable[Reader]) -> dict[str, Reader]:
 
 READERS = _table(
     [
-        Reader("h5ad", {"h5ad": True}, "any AnnData file with raw counts"),
+        Reader("h5ad", {"h5ad": "*.h5ad"}, "any AnnData file with raw counts"),
         Reader(
             "cosmx_crc",
-            {"h5ad": True},
+            {"h5ad": "*.h5ad"},
             "colorectal cancer, CosMx whole transcriptome, a file per slide (Crowell et al. 2025)",
             published="crc_cosmx",
         ),
         Reader(
             "merfish_brain",
-            {"h5ad": True},
+            {"h5ad": "*.h5ad"},
             "whole mouse brain, MERFISH, as CELLxGENE gives it (Zhang et al. 2023)",
             published="brain_merfish",
         ),
         Reader(
             "fetal_spleen",
-            {"h5ad": True},
+            {"h5ad": "*.h5ad"},
             "fetal spleen, Visium, log-normalised (Suo et al. 2022)",
             published="spleen_visium",
         ),
         Reader(
             "xenium",
-            {"matrix": True, "cells": True},
+            {"matrix": "cell_feature_matrix.h5", "cells": "cells.csv.gz or cells.parquet"},
             "Xenium output bundle: cell_feature_matrix.h5 and cells.csv.gz or cells.parquet",
         ),
         Reader(
             "visium",
-            {"matrix": True, "positions": True, "scalefactors": False},
+            {
+                "matrix": "filtered_feature_bc_matrix.h5",
+                "positions": "spatial/tissue_positions.csv",
+                "scalefactors": "spatial/scalefactors_json.json",
+            },
             "Space Ranger output folder",
+            optional=("scalefactors",),
         ),
         Reader(
             "visium_perturbmap",
             {
-                "matrix": True,
-                "positions": True,
-                "annotation": True,
-                "off_tissue": True,
-                "scalefactors": False,
+                "matrix": "*_filtered_feature_bc_matrix.h5",
+                "positions": "*_tissue_positions_list.csv.gz",
+                "annotation": "*_spot_annotation.csv.gz",
+                "off_tissue": "*_off_tissue.csv.gz",
+                "scalefactors": "*_scalefactors_json.json.gz",
             },
             "Perturb-map, Visium, as GEO ships it (GSE193460, Dhainaut et al. 2022)",
             published="perturbmap_visium",
+            optional=("scalefactors",),
         ),
-        Reader("spatialdata", {"zarr": True}, "SpatialData zarr store"),
+        Reader("spatialdata", {"zarr": "*.zarr"}, "SpatialData zarr store"),
         Reader(
             "cosmx_flat",
-            {"matrix": True, "metadata": True, "fov_positions": False},
+            {
+                "matrix": "*exprMat_file.csv",
+                "metadata": "*metadata_file.csv",
+                "fov_positions": "*fov_positions_file.csv",
+            },
             "folder of CosMx flat files (AtoMx)",
+            optional=("fov_positions",),
         ),
-        Reader("merscope", {"matrix": True, "metadata": True}, "MERSCOPE output folder"),
+        Reader(
+            "merscope",
+            {"matrix": "cell_by_gene.csv", "metadata": "cell_metadata.csv"},
+            "MERSCOPE output folder",
+        ),
     ]
 )

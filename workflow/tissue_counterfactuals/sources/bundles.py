@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
-from scipy.spatial import cKDTree
 
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.slide import (
@@ -21,29 +20,21 @@ from tissue_counterfactuals.slide import (
     record_notes,
 )
 from tissue_counterfactuals.sources import files_by_sample
-from tissue_counterfactuals.sources.checks import check_ids, unique_symbols
 from tissue_counterfactuals.sources.columns import write_texts
 from tissue_counterfactuals.sources.downloads.obtain import sha256_of
 from tissue_counterfactuals.sources.folders import sample_names
+from tissue_counterfactuals.sources.genes import are_genes, tell_left_out, unique_symbols
+from tissue_counterfactuals.sources.ids import check_ids, id_columns, name_cells
 from tissue_counterfactuals.sources.labels import tidy_labels
+from tissue_counterfactuals.sources.places import check_places
 from tissue_counterfactuals.sources.stored import note
 from tissue_counterfactuals.sources.text_tables import column_names, read_table
 
 # Share of the cells of a matrix that may lack a row of another file before the two cannot be of the same run.
 _MAX_MISSING = 0.1
 
-# Neighbouring cells of a tissue lie about 10 um apart; outside these bounds the unit is not the micrometre.
-_SPACING_UM = (2.5, 40.0)
-# Spots and bins stand on a lattice: about 100 um apart in Visium, 2 to 16 in Visium HD.
-_SPOTS_UM, _BINS_UM = (90.0, 110.0), (1.9, 17.0)
-# Widths of a cell between the centres of neighbours: 1 to 2 in tissue, 4 and more where pixels are taken for micrometres.
-_MAX_SPACING_IN_CELLS = 3.5
-_MIN_CELLS_FOR_SPACING = 50
-
 # What a cell is called where nobody has labelled the cells, because not every experiment needs labels.
 CONSTANT_LABELS = {"cell_type": "cell", "domain": "tissue"}
-
-_ID_COLUMNS = ("cell_id", "barcode", "Barcode", "cell", "cell_ID", "EntityID")
 
 
 @dataclass
@@ -83,13 +74,15 @@ class Sample:
         self.counts, self.cells = self.counts[mask], self.cells[mask]
         self.filters.append((name, before, self.counts.shape))
 
-    def keep_genes(self, mask: np.ndarray, name: str) -> None:
-        """Drop features outside the mask, and record it if there are any."""
+    def keep_genes(self, types: np.ndarray | None = None) -> None:
+        """Drop features that are no genes, and record it if there are any; `types` as in `are_genes`."""
+        mask = are_genes(self.genes, types)
         if mask.all():
             return
         before = self.counts.shape
+        self.notes += tell_left_out(self.genes, mask)
         self.counts, self.genes = self.counts[:, mask], self.genes[mask]
-        self.filters.append((name, before, self.counts.shape))
+        self.filters.append(("features that are genes", before, self.counts.shape))
 
 
 def read_bundles(
@@ -158,11 +151,14 @@ def make_bundle_slide(
     notes = []
     for name, sample in samples.items():
         path = paths[f"{name}/{master}"]
+        check_places(
+            sample.cells[["x", "y"]].to_numpy(dtype=np.float64),
+            f"file {sample.placed_in or path}",
+            sample.unit_measured or dataset.get("unit_um") is not None,
+            sample.cell_area_um2,
+        )
         _label_cells(sample, name, dataset, constants, by_sample)
         sample.genes = unique_symbols(pd.Index(sample.genes), provenance, f"file {path}").to_numpy()
-        if not sample.unit_measured and dataset.get("unit_um") is None:
-            places = sample.cells[["x", "y"]].to_numpy()
-            check_unit(places, sample.placed_in or path, sample.cell_area_um2)
         sample.cells["sample"] = name
         if prefix:
             sample.cells.index = f"{name}_" + sample.cells.index
@@ -170,6 +166,7 @@ def make_bundle_slide(
             record_filter(provenance, f"{name}: {step}", before, after)
         notes += [f"{name}: {line}" for line in sample.notes]
     digests = {path: _digest(path) for path in dict.fromkeys(paths.values())}
+    _refuse_copies({paths[f"{name}/{master}"]: name for name in samples}, digests)
     listed = json.dumps({key: digests[path] for key, path in paths.items()}, sort_keys=True)
     provenance["sha256"] = hashlib.sha256(listed.encode()).hexdigest()
     note(provenance, "files", listed)
@@ -200,7 +197,7 @@ def join(
     for ids, file in ((sample_ids, matrix), (table.index, path)):
         if not len(ids):
             raise InputError(f"file {file}: it has no rows; it is cut short, fetch it again.")
-        refuse_doubles(ids, file)
+        check_ids(ids, f"file {file}")
     place = table.index.get_indexer(sample_ids)
     found = place >= 0
     if not found.any():
@@ -213,6 +210,7 @@ def join(
             f"file {path}: it has no row for {(~found).sum()} of the {len(found)} ids of {matrix} ({missing:.0%}, the "
             f"first is {sample_ids[found.argmin()]!r}); it is cut short or of another run, fetch it again."
         )
+    notes.append(f"{found.sum()} of the {len(found)} ids of {matrix.name} stand in {path.name}")
     extra = len(table) - int(found.sum())
     if same_cells and extra > _MAX_MISSING * len(table):
         raise InputError(
@@ -228,17 +226,22 @@ def join(
     return table.reindex(sample_ids), found
 
 
-def refuse_doubles(ids: pd.Index, path: Path) -> None:
-    """Raise where an id occurs twice, or is missing.
+def read_cells(
+    path: Path, dataset: dict, x: str, y: str, more: tuple[str, ...] = ()
+) -> pd.DataFrame:
+    """A table of one row per cell: ids as index, columns x and y, those of the configuration that it has, and `more`.
 
-    Raises:
-        InputError: with the first such id.
+    Args:
+        x, y, more: columns of numbers; of `more`, those that are there.
     """
-    if ids.hasnans:
-        raise InputError(
-            f"file {path}: {ids.isna().sum()} rows have no id; use the file as the instrument wrote it."
-        )
-    check_ids(ids, f"file {path}")
+    present = column_names(path)
+    ids = id_columns(present, path)
+    labels = [name for name in (dataset.get("columns") or {}).values() if name in present]
+    more = [name for name in more if name in present]
+    table = read_table(path, texts=tuple(dict.fromkeys([*ids, *labels])), numbers=(x, y, *more))
+    table.index = name_cells(table[list(ids)], path)
+    table = table[table.index.notna()].rename(columns={x: "x", y: "y"})
+    return table[["x", "y", *labels, *more]]
 
 
 def refuse_fractions(counts: sp.csr_matrix, ids: pd.Index, genes: np.ndarray, path: Path) -> None:
@@ -257,36 +260,6 @@ def refuse_fractions(counts: sp.csr_matrix, ids: pd.Index, genes: np.ndarray, pa
         f"file {path}: cell {cell!r}, gene {genes[counts.indices[first]]!r} has the value {data[first]:g}, but raw "
         "counts are whole numbers; use the matrix as the instrument wrote it, not a normalised one."
     )
-
-
-def check_unit(coordinates_um: np.ndarray, path: Path, cell_area_um2: float | None = None) -> None:
-    """Raise where cells lie so far apart, or so close, that the unit of their coordinates cannot be the micrometre.
-
-    Spots on a lattice may lie as close as the bins of Visium HD, and as far apart as the spots of Visium.
-
-    Args:
-        path: file that the coordinates come from.
-        cell_area_um2: median area of the cells, if known: neighbours then lie at most a few cells apart.
-    Raises:
-        InputError: with the median distance to the nearest neighbour.
-    """
-    places = coordinates_um[np.isfinite(coordinates_um).all(axis=1)]
-    if len(places) < _MIN_CELLS_FOR_SPACING:
-        return
-    nearest = cKDTree(places).query(places, k=2)[0][:, 1]
-    low, median, high = (float(x) for x in np.quantile(nearest, [0.1, 0.5, 0.9]))
-    bounds = _SPACING_UM
-    if high - low < 0.1 * median:
-        bounds = _SPOTS_UM if median > _SPACING_UM[1] else _BINS_UM
-    limit = bounds[1]
-    if cell_area_um2:
-        limit = min(limit, _MAX_SPACING_IN_CELLS * cell_area_um2**0.5)
-    if not bounds[0] <= median <= limit:
-        raise InputError(
-            f"file {path}: cells lie {median:.3g} um from their nearest neighbour (median), where {bounds[0]:g} to "
-            f"{limit:.3g} um are possible, so the coordinates are not in the unit that they were taken for; set unit_um "
-            "to the micrometres per unit (1 if they are right)."
-        )
 
 
 def _check_samples(samples: list[str] | None, present: list[str], dataset: dict) -> None:
@@ -314,10 +287,16 @@ def _label_cells(
             first = f" ({table.index[0]!r}, ...)" if len(table) else ""
             raise InputError(
                 f"file {dataset['labels']}: none of its ids{first} is a cell of {where} "
-                f"({prefix + sample.cells.index[0]!r}, ...); give the ids of the bundle in the first column."
+                f"({prefix + sample.cells.index[0]!r}, ...); give the ids as the bundle has them."
             )
-        if not prefix and (extra := len(table) - int(found.sum())):
-            sample.notes.append(f"{extra} labelled ids are no cells of the bundle")
+        n, file = int(found.sum()), Path(dataset["labels"]).name
+        own = int(table.index.str.startswith(prefix).sum())
+        if 2 * n < min(len(found), own):
+            raise InputError(
+                f"file {dataset['labels']}: only {n} of its {own} ids are among the {len(found)} cells of {where}, so "
+                "that it seems to be of another run; use the labels of these cells."
+            )
+        sample.notes.append(f"{n} of the {len(found)} cells have a row in {file}, which has {own}")
         table = table.reindex(prefix + sample.cells.index)
     for label, column in wanted.items():
         if column in table:
@@ -347,19 +326,19 @@ def _read_label_file(
 ) -> pd.DataFrame:
     """Labels of one sample by cell id, missing ones NaN."""
     names = column_names(path)
-    id_column = next((column for column in _ID_COLUMNS if column in names), names[0])
+    ids = id_columns(names, path)
     texts = [column for column in dict.fromkeys(wanted.values()) if column in names]
     if not texts:
         raise InputError(
             f"file {path}: it has neither a column {wanted['cell_type']!r} nor {wanted['domain']!r}, it has "
             f"{', '.join(names)}; name its columns under columns.cell_type and columns.domain."
         )
-    columns = dict.fromkeys([id_column, *texts, *filter(None, [sample_column])])
+    columns = dict.fromkeys([*ids, *texts, *filter(None, [sample_column])])
     table = read_table(path, texts=tuple(columns))
+    table.index = name_cells(table[list(ids)], path)
     if sample_column:
         table = table[tidy_column(table[sample_column], sample_column, []) == name]
-    table = table.set_index(id_column)
-    refuse_doubles(table.index, path)
+    check_ids(table.index, f"file {path}")
     return table
 
 
@@ -368,6 +347,22 @@ def tidy_column(column: pd.Series, what: str, notes: list[str]) -> pd.Series:
     codes, values = pd.factorize(column)
     codes, labels = tidy_labels(codes, write_texts(np.asarray(values)), what, notes)
     return pd.Series(np.array([*labels, np.nan], dtype=object)[codes], index=column.index)
+
+
+def _refuse_copies(masters: dict[Path, str], digests: dict[Path, str]) -> None:
+    """Raise where the counts of two samples are one and the same file under two names: its cells would count twice.
+
+    Raises:
+        InputError: with the two files.
+    """
+    first: dict[str, Path] = {}
+    for path in masters:
+        other = first.setdefault(digests[path], path)
+        if other != path:
+            raise InputError(
+                f"file {path}: it is the same as {other}, so that samples {masters[other]!r} and {masters[path]!r} "
+                "are one; remove the copy, or list the samples to use under samples."
+            )
 
 
 def _stack(samples: list[Sample], provenance: dict) -> AnnData:

@@ -94,10 +94,15 @@ def read_texts(values: h5py.Group | h5py.Dataset) -> list[str]:
 
 
 def write_texts(values: np.ndarray) -> list[str]:
-    """Values (n,) as text: bytes decoded, whole numbers without a decimal point."""
-    if np.issubdtype(values.dtype, np.floating):
-        return [str(int(x)) if float(x).is_integer() else str(x) for x in values]
-    return [x.decode() if isinstance(x, bytes) else str(x) for x in values]
+    """Values (n,) as text, each as `write_text` writes it."""
+    return [write_text(value) for value in values.tolist()]
+
+
+def write_text(value: object) -> str:
+    """A value as text: bytes decoded, whole numbers without a decimal point where they are exact."""
+    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+        return str(int(value))
+    return value.decode() if isinstance(value, bytes) else str(value)
 
 
 def _encode(texts: list[str]) -> tuple[np.ndarray, list[str]]:

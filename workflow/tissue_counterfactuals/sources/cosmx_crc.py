@@ -91,10 +91,11 @@ def stored(files: dict[str, Path], dataset: dict, samples: list[str] | None) -> 
 
 def _open(name: str, path: Path, sha256: str | None) -> StoredSlide:
     from tissue_counterfactuals.slide import new_provenance
-    from tissue_counterfactuals.sources.checks import check_spacing, unique_symbols
     from tissue_counterfactuals.sources.columns import open_h5ad
+    from tissue_counterfactuals.sources.genes import unique_symbols
     from tissue_counterfactuals.sources.h5ad import check_sha256
     from tissue_counterfactuals.sources.labels import map_labels, tell
+    from tissue_counterfactuals.sources.places import check_spacing
     from tissue_counterfactuals.sources.stored import (
         keep_given,
         note,

@@ -7,13 +7,13 @@ from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.sources.folders import bundle_samples, locate_bundles, locate_roles
 
 if TYPE_CHECKING:
-    import pandas as pd
     from anndata import AnnData
 
     from tissue_counterfactuals.sources.bundles import Sample
 
-# Side of a pixel of the instrument's camera on the tissue.
-UM_PER_PIXEL = 0.12028
+# Pixels of a field of view along x and y -> side of a pixel on the tissue: the instrument as it is sold, and the one
+# that made the first public set.
+_CAMERAS = {(4256, 4256): 0.12028, (5472, 3648): 0.18}
 
 _PATTERNS = {
     role: (f"*{name}.csv", f"*{name}.csv.gz")
@@ -23,9 +23,6 @@ _PATTERNS = {
         ("fov_positions", "fov_positions_file"),
     )
 }
-_IDS = ("fov", "cell_ID")
-_NO_GENES = ("", "cell", "cell_id", "slide_ID", "Slide")
-_CONTROLS = r"Negative|NegPrb|NegAdd|SystemControl|FalseCode"
 
 
 def locate(folder: Path) -> dict[str, Path]:
@@ -52,16 +49,14 @@ def read(files: dict[str, Path], dataset: dict, samples: list[str] | None) -> "A
 def _read_sample(files: dict[str, Path], dataset: dict) -> "Sample":
     from tissue_counterfactuals.sources.dense_tables import place_cells, read_counts
 
-    sample = read_counts(files["matrix"], _IDS, _NO_GENES, _CONTROLS, _name_cells)
+    sample = read_counts(files["matrix"])
     unit, source = dataset.get("unit_um"), "configured (unit_um)"
     if unit is None:
-        unit, source = _pixel_size(files.get("fov_positions"))
+        unit, source = _pixel_size(files.get("fov_positions"), files["metadata"])
     place_cells(
         sample,
         files["matrix"],
         files["metadata"],
-        _IDS,
-        _name_cells,
         "CenterX_global_px",
         "CenterY_global_px",
         unit,
@@ -71,31 +66,36 @@ def _read_sample(files: dict[str, Path], dataset: dict) -> "Sample":
     return sample
 
 
-def _name_cells(ids: "pd.DataFrame") -> "pd.Index":
-    """ "12_345" for cell 345 of field 12; nothing for cell 0, which is no cell."""
-    import pandas as pd
+def _pixel_size(path: Path | None, metadata: Path) -> tuple[float, str]:
+    """Micrometres per pixel, from fields of view in pixels and millimetres, or from the only camera that holds the cells.
 
-    return pd.Index((ids["fov"] + "_" + ids["cell_ID"]).where(ids["cell_ID"] != "0"))
-
-
-def _pixel_size(path: Path | None) -> tuple[float, str]:
-    """Micrometres per pixel: from the fields of view where they are given in pixels and millimetres."""
+    Raises:
+        InputError: the files do not tell.
+    """
     import numpy as np
 
     from tissue_counterfactuals.sources.text_tables import column_names, read_table
 
     columns = ("x_global_px", "y_global_px", "x_global_mm", "y_global_mm")
-    if path is None or not set(columns) <= set(column_names(path)):
-        return UM_PER_PIXEL, "of the instrument"
-    places = read_table(path, numbers=columns).to_numpy()
-    centred = places - places.mean(axis=0)
-    pixels, millimetres = centred[:, :2].ravel(), centred[:, 2:].ravel()
-    if not np.isfinite(centred).all() or not pixels.any():
-        return UM_PER_PIXEL, "of the instrument"
-    size = float(abs(pixels @ millimetres) / (pixels @ pixels) * 1000)
-    if not 0.05 < size < 0.5:
-        raise InputError(
-            f"file {path}: its fields of view say that a pixel is {size:.3g} um, but those of CosMx are 0.12 to 0.18 "
-            "um; use the file as the instrument wrote it."
-        )
-    return size, f"{path.name} says in pixels and millimetres"
+    if path is not None and set(columns) <= set(column_names(path)):
+        places = read_table(path, numbers=columns).to_numpy()
+        centred = places - places.mean(axis=0)
+        pixels, millimetres = centred[:, :2].ravel(), centred[:, 2:].ravel()
+        if np.isfinite(centred).all() and pixels.any():
+            size = float(abs(pixels @ millimetres) / (pixels @ pixels) * 1000)
+            if not 0.05 < size < 0.5:
+                raise InputError(
+                    f"file {path}: its fields of view say that a pixel is {size:.3g} um, but those of CosMx are 0.12 "
+                    "to 0.18 um; use the file as the instrument wrote it."
+                )
+            return size, f"{path.name} says in pixels and millimetres"
+    columns, fitting = ("CenterX_local_px", "CenterY_local_px"), []
+    if set(columns) <= set(column_names(metadata)):
+        width, height = read_table(metadata, numbers=columns).max()
+        fitting = [side for side in _CAMERAS if width <= side[0] and height <= side[1]]
+    if len(fitting) == 1:
+        return _CAMERAS[fitting[0]], f"of the camera with {fitting[0][0]} x {fitting[0][1]} pixels"
+    raise InputError(
+        f"file {metadata}: neither the fields of view (in pixels and millimetres) nor the places in them tell how large a "
+        "pixel is; set unit_um, 0.12028 for the instrument as it is sold and 0.18 for the first public set."
+    )

@@ -1,7 +1,5 @@
 """Counts that stand in a CSV with a column for each gene (CosMx, MERSCOPE), made sparse block by block."""
 
-import re
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,79 +8,94 @@ import scipy.sparse as sp
 
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.sources import bundles
-from tissue_counterfactuals.sources.text_tables import column_names, read_matrix, read_table
+from tissue_counterfactuals.sources.genes import are_genes, tell_left_out
+from tissue_counterfactuals.sources.ids import id_columns, is_unnamed, name_cells
+from tissue_counterfactuals.sources.text_tables import column_names, read_matrix
+
+# Cells from which on a column can be proven to be no gene by its values.
+_MANY = 20
 
 
-def read_counts(
-    path: Path,
-    ids: tuple[str, ...],
-    no_genes: tuple[str, ...],
-    controls: str,
-    name_cells: Callable[[pd.DataFrame], pd.Index],
-) -> bundles.Sample:
-    """Counts of the genes, without coordinates yet; controls are left unread and recorded.
+def read_counts(path: Path) -> bundles.Sample:
+    """Counts of the genes, without coordinates yet; columns that are no genes are left unread and recorded.
 
-    Args:
-        ids: columns that name a cell, `no_genes` all other columns that are no genes.
-        controls: pattern of the names of control probes.
-        name_cells: from the columns of `ids` to the id of each row, missing for rows that are no cells.
     Raises:
-        InputError: not whole, no such columns, or values that are no counts.
+        InputError: not whole, no ids or genes, values that are no counts, or a column that can be no gene.
     """
-    features = [name for name in column_names(path) if name not in (*ids, *no_genes)]
-    genes = [name for name in features if not re.match(controls, name)]
+    names = column_names(path)
+    ids = id_columns(names, path)
+    features = [name for name in names if name not in ids]
+    mask = are_genes(features) & [not is_unnamed(name) for name in features]
+    genes = [name for name, is_gene in zip(features, mask, strict=True) if is_gene]
     if not genes:
         raise InputError(f"file {path}: it has no column of a gene; use the matrix of counts.")
-    names, lengths, indices, data, n_read = [], [], [], [], 0
-    for block_ids, values in read_matrix(path, ids, genes):
-        cells = name_cells(block_ids)
-        block = sp.csr_matrix(values[cells.notna()])
-        bundles.refuse_fractions(block, cells[cells.notna()], np.array(genes, dtype=object), path)
-        names.append(cells[cells.notna()])
-        lengths.append(np.diff(block.indptr))
-        indices.append(block.indices)
-        data.append(block.data)
-        n_read += len(cells)
-    index = pd.Index(np.concatenate(names)) if names else pd.Index([])
-    indptr = np.concatenate([[0], np.cumsum(np.concatenate([*lengths, []]), dtype=np.int64)])
-    # One after the other, so that no more than one of the two exists twice.
-    indices = np.concatenate([*indices, np.empty(0, np.int32)])
-    data = np.concatenate([*data, np.empty(0, np.float32)])
-    counts = sp.csr_matrix((data, indices, indptr), shape=(len(index), len(genes)))
+    cells, blocks, n_read = [], [sp.csr_matrix((0, len(genes)), dtype=np.float32)], 0
+    for columns, values in read_matrix(path, ids, genes):
+        index = name_cells(columns, path)
+        block = sp.csr_matrix(values[index.notna()])
+        bundles.refuse_fractions(block, index[index.notna()], np.array(genes, dtype=object), path)
+        cells.append(index[index.notna()])
+        blocks.append(block)
+        n_read += len(index)
+    index = cells[0].append(cells[1:]) if cells else pd.Index([])
+    counts = sp.vstack(blocks, format="csr")
+    _refuse_columns(counts, genes, path)
     sample = bundles.Sample(
         counts,
         np.array(genes, dtype=object),
         pd.DataFrame(index=index),
         stored=(n_read, len(features)),
+        notes=tell_left_out(features, mask),
     )
+    shape = (n_read, len(genes))
     if len(genes) < len(features):
-        sample.filters.append(
-            ("genes without control probes", (n_read, len(features)), (n_read, len(genes)))
-        )
+        sample.filters.append(("features that are genes", sample.stored, shape))
     if len(index) < n_read:
-        sample.filters.append(
-            ("rows that are cells", (n_read, len(genes)), (len(index), len(genes)))
-        )
+        sample.filters.append(("rows that are cells", shape, counts.shape))
     return sample
+
+
+def _refuse_columns(counts: sp.csr_matrix, genes: list[str], path: Path) -> None:
+    """Raise where a column has a value in every cell that no gene has: always the same, or the sum of all others.
+
+    Raises:
+        InputError: with the first such column.
+    """
+    if counts.shape[0] < _MANY:
+        return
+    totals = counts.sum(axis=1, dtype=np.float64).A1
+    everywhere = np.bincount(counts.indices, minlength=len(genes)) == counts.shape[0]
+    for column in np.flatnonzero(everywhere):
+        values = counts[:, [column]].toarray().ravel()
+        same, total = np.ptp(values) == 0, np.array_equal(2 * values.astype(np.float64), totals)
+        if same or (total and len(genes) > 2):
+            what = f"the value {values[0]:g} in every cell" if same else "the sum of all others"
+            raise InputError(
+                f"file {path}: the column {genes[column]!r} holds {what}, so that it is no gene; remove it."
+            )
 
 
 def place_cells(
     sample: bundles.Sample,
     matrix: Path,
     path: Path,
-    ids: tuple[str, ...],
-    name_cells: Callable[[pd.DataFrame], pd.Index],
     x: str,
     y: str,
     unit_um: float,
     dataset: dict,
 ) -> None:
-    """Give cells their coordinates, and what labels there are, from a table of one row per cell."""
-    present = column_names(path)
-    labels = [c for c in (dataset.get("columns") or {}).values() if c in present and c not in ids]
-    table = read_table(path, texts=tuple(dict.fromkeys([*ids, *labels])), numbers=(x, y))
-    table.index = name_cells(table)
-    table = table[table.index.notna()].rename(columns={x: "x", y: "y"})[["x", "y", *labels]]
+    """Give cells their coordinates, and what labels there are, from a table of one row per cell.
+
+    Raises:
+        InputError: the table is not that of these cells, or a column of the matrix stands in it too.
+    """
+    for name in column_names(path):
+        if name in sample.genes:
+            raise InputError(
+                f"file {matrix}: its column {name!r} also stands in {path.name}, so that it is about cells and no "
+                "gene; remove it from the matrix, or rename it there if it is a gene."
+            )
+    table = bundles.read_cells(path, dataset, x, y)
     cells, found = bundles.join(
         sample.cells.index, table, matrix, path, sample.notes, same_cells=True
     )

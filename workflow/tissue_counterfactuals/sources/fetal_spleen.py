@@ -49,11 +49,13 @@ def read(files: dict[str, Path], dataset: dict, samples: list[str] | None) -> An
         InputError: the file is that of another organ, or its values are not those of counts.
     """
     from tissue_counterfactuals.slide import check_slide, make_slide, new_provenance, record_filter
-    from tissue_counterfactuals.sources.checks import check_ids, unique_symbols
     from tissue_counterfactuals.sources.columns import open_h5ad
     from tissue_counterfactuals.sources.counts import FileCounts
+    from tissue_counterfactuals.sources.genes import unique_symbols
     from tissue_counterfactuals.sources.h5ad import check_sha256
+    from tissue_counterfactuals.sources.ids import check_ids
     from tissue_counterfactuals.sources.stored import (
+        keep_genes,
         note,
         read_column,
         read_coordinates,
@@ -81,6 +83,8 @@ def read(files: dict[str, Path], dataset: dict, samples: list[str] | None) -> An
     stored = FileCounts(path, "X", ids[keep], genes, keep, where)
     values = stored.take(np.ones(keep.sum(), dtype=bool), np.ones(len(genes), dtype=bool))
     counts, totals = recover_counts(values, base, ids[keep], where)
+    are_genes = keep_genes(genes, None, len(ids[keep]), provenance)
+    counts, genes = counts[:, are_genes], genes[are_genes]
     note(
         provenance,
         "counts",
@@ -184,7 +188,7 @@ def _to_micrometres(
     pixels: np.ndarray, sample: pd.Categorical, where: str
 ) -> tuple[np.ndarray, dict[str, float]]:
     """Coordinates in micrometres, and sample -> micrometres per pixel: the pitch of the spots is the ruler."""
-    from tissue_counterfactuals.sources.checks import nearest_distance
+    from tissue_counterfactuals.sources.places import nearest_distance
 
     coordinates, units = np.empty_like(pixels), {}
     for name in sample.categories:

@@ -1,13 +1,26 @@
 """Finding the files of a bundle in a folder, by the names that instruments and archives give them."""
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.sources import files_by_sample
 
+# Bins of one run of Visium HD, each in a folder of its own.
+_BINS = re.compile(r"square_\d+um")
+
 # Folders that every run of an instrument calls the same, so that they cannot name a sample.
 _NAMELESS = ("outs", "spatial", "extracted", "flatFiles", "cell_feature_matrix")
+
+
+def visible(paths: Iterable[Path], folder: Path) -> list[Path]:
+    """What of `paths` below a folder belongs to the data, sorted: nothing hidden, and nothing that a Mac packs beside it."""
+    return sorted(
+        path
+        for path in paths
+        if not any(p.startswith(".") or p == "__MACOSX" for p in path.relative_to(folder).parts)
+    )
 
 
 def find_one(folder: Path, patterns: tuple[str, ...], what: str) -> Path | None:
@@ -17,7 +30,7 @@ def find_one(folder: Path, patterns: tuple[str, ...], what: str) -> Path | None:
         InputError: one pattern is met by several.
     """
     for pattern in patterns:
-        found = sorted(folder.glob(pattern))
+        found = visible(folder.glob(pattern), folder)
         if len(found) > 1:
             raise InputError(
                 f"folder {folder}: {len(found)} files could be its {what} ({found[0].name}, {found[1].name}); give "
@@ -33,15 +46,23 @@ def locate_bundles(folder: Path, parts: Callable[[Path], dict[str, Path]]) -> di
 
     Args:
         parts: what one folder holds, by role.
+    Raises:
+        InputError: the folders are the bins of one run.
     """
     for own in (folder, folder / "outs"):
         if files := parts(own):
             return files
-    return {
-        f"{sample.name}/{role}": path
-        for sample in sorted(child for child in folder.iterdir() if child.is_dir())
-        for role, path in (parts(sample) or parts(sample / "outs")).items()
-    }
+        if (own / "binned_outputs").is_dir():
+            return locate_bundles(own / "binned_outputs", parts)
+    children = [child for child in visible(folder.iterdir(), folder) if child.is_dir()]
+    found = {child: parts(child) or parts(child / "outs") for child in children}
+    bins = [child for child, own in found.items() if own and _BINS.fullmatch(child.name)]
+    if bins:
+        raise InputError(
+            f"folder {folder}: {', '.join(child.name for child in bins)} hold the same tissue in bins and are no "
+            f"samples; name one of them in path, {bins[-1]} for example."
+        )
+    return {f"{c.name}/{role}": path for c, own in found.items() for role, path in own.items()}
 
 
 def locate_roles(

@@ -57,7 +57,7 @@ def stored(files: dict[str, Path], dataset: dict, samples: list[str] | None) -> 
         layer=dataset["layer"],
         columns=dataset["columns"],
         spatial=dataset["spatial"],
-        unit_um=dataset["unit_um"] or 1.0,
+        unit_um=dataset["unit_um"],
         samples=samples,
         sha256=dataset["sha256"],
         source=dataset["path"],
@@ -69,7 +69,7 @@ def read_h5ad_source(
     layer: str | None = None,
     columns: dict[str, str | None] | None = None,
     spatial: str = "spatial",
-    unit_um: float = 1.0,
+    unit_um: float | None = None,
     samples: list[str] | None = None,
     source: str | None = None,
     sha256: str | None = None,
@@ -84,7 +84,8 @@ def read_h5ad_source(
         columns: names in obs under the keys cell_type, domain, sample; sample None means one sample, named after
             the file.
         spatial: name in obsm of the coordinates (cells, 2).
-        unit_um: micrometres per unit of the coordinates.
+        unit_um: micrometres per unit of the coordinates; None takes them for micrometres, which their distances must
+            then bear out.
         samples: values of the sample column to keep; None keeps all.
         source: what the provenance calls the file, for example its address; None means its path.
         sha256: checksum that the file must have; None does not check.
@@ -98,7 +99,13 @@ def read_h5ad_source(
 
 def _store(path, layer, columns, spatial, unit_um, samples, source, sha256) -> StoredSlide:
     from tissue_counterfactuals.slide import new_provenance
-    from tissue_counterfactuals.sources.stored import note, read_coordinates, read_index, store
+    from tissue_counterfactuals.sources.stored import (
+        note,
+        read_column,
+        read_coordinates,
+        read_index,
+        store,
+    )
 
     columns = {"cell_type": "cell_type", "domain": "domain", "sample": None} | (columns or {})
     where = f"file {path}"
@@ -107,8 +114,11 @@ def _store(path, layer, columns, spatial, unit_um, samples, source, sha256) -> S
         provenance = new_provenance(source or str(path), checksum)
         labels = _read_labels(file, columns, where, Path(path).stem, provenance)
         key, var = _find_counts(file, layer, where)
-        genes = read_index(var)
-        coordinates = read_coordinates(file, spatial, len(labels), where)
+        genes, types = read_index(var), None
+        if "feature_types" in var:
+            types = read_column(var, "feature_types", where, "layer")
+        coordinates = read_coordinates(file, spatial, len(labels), where) * float(unit_um or 1)
+        _check_places(file, columns, labels["sample"], samples, coordinates, unit_um, where)
         if isinstance(file.get("uns/provenance"), h5py.Group):
             note(provenance, "upstream", _upstream(file["uns/provenance"]))
         keep = _choose_cells(labels, columns, samples, len(genes), provenance, where)
@@ -118,9 +128,10 @@ def _store(path, layer, columns, spatial, unit_um, samples, source, sha256) -> S
             keep,
             labels[keep],
             genes,
-            coordinates[keep] * float(unit_um),
+            coordinates[keep],
             provenance,
             where,
+            types,
         )
         if layer != "raw" and f"uns/{_TRUTH}" in file:
             try:
@@ -172,6 +183,22 @@ def _read_labels(
             key = f"columns.{label}"
             labels[label] = read_column(file["obs"], column, where, key, provenance)
     return labels
+
+
+def _check_places(file, columns, sample, samples, places, unit_um, where) -> None:
+    """`check_places` for each sample that is read, of all its cells; without a column for it, others may tell sections."""
+    from tissue_counterfactuals.sources.places import MAX_SECTIONS, check_places, may_tell_sections
+
+    sections = {}
+    if columns["sample"] is None:
+        for name in filter(may_tell_sections, file["obs"]):
+            codes, labels = read_labels(file["obs"][name])
+            if 1 < len(labels) <= MAX_SECTIONS:
+                sections[name] = codes
+    for name in sample.cat.categories if samples is None else samples:
+        own = np.asarray(sample == name)
+        parts = {column: codes[own] for column, codes in sections.items()}
+        check_places(places[own], where, unit_um is not None, sections=parts)
 
 
 def _choose_cells(

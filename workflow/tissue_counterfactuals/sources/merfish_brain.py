@@ -64,9 +64,9 @@ def stored(files: dict[str, Path], dataset: dict, samples: list[str] | None) -> 
         InputError: a section is not there, or the file is not what was published.
     """
     from tissue_counterfactuals.slide import new_provenance, record_filter
-    from tissue_counterfactuals.sources.checks import check_ids
     from tissue_counterfactuals.sources.columns import open_h5ad, pick
     from tissue_counterfactuals.sources.h5ad import check_sha256
+    from tissue_counterfactuals.sources.ids import check_ids
     from tissue_counterfactuals.sources.stored import (
         keep_given,
         note,
@@ -133,7 +133,7 @@ def stored(files: dict[str, Path], dataset: dict, samples: list[str] | None) -> 
 
 def _symbols(raw: h5py.Group, var: h5py.Group, provenance: dict, where: str) -> pd.Index:
     """Symbols of the genes of raw.X, found by gene id in whichever gene table holds them."""
-    from tissue_counterfactuals.sources.checks import unique_symbols
+    from tissue_counterfactuals.sources.genes import unique_symbols
     from tissue_counterfactuals.sources.stored import read_column, read_index
 
     ids = read_index(raw)

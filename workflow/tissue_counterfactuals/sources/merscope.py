@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 from tissue_counterfactuals.sources.folders import bundle_samples, locate_bundles, locate_roles
 
 if TYPE_CHECKING:
-    import pandas as pd
     from anndata import AnnData
 
     from tissue_counterfactuals.sources.bundles import Sample
@@ -15,7 +14,6 @@ _PATTERNS = {
     "matrix": ("cell_by_gene.csv", "cell_by_gene.csv.gz", "*cell_by_gene*.csv*"),
     "metadata": ("cell_metadata.csv", "cell_metadata.csv.gz", "*cell_metadata*.csv*"),
 }
-_BLANKS = r"(?i:blank)[-_]?\d*$"
 
 
 def locate(folder: Path) -> dict[str, Path]:
@@ -27,7 +25,7 @@ samples = bundle_samples
 
 
 def read(files: dict[str, Path], dataset: dict, samples: list[str] | None) -> "AnnData":
-    """Read regions into a slide, block by block: blanks are left out, cells known by the first column of each file.
+    """Read regions into a slide, block by block: blanks are left out, cells joined by id.
 
     Raises:
         InputError: a file is not whole, the two do not belong together, or the data break the contract.
@@ -39,27 +37,8 @@ def read(files: dict[str, Path], dataset: dict, samples: list[str] | None) -> "A
 
 def _read_sample(files: dict[str, Path], dataset: dict) -> "Sample":
     from tissue_counterfactuals.sources.dense_tables import place_cells, read_counts
-    from tissue_counterfactuals.sources.text_tables import column_names
 
-    matrix, metadata = files["matrix"], files["metadata"]
-    ids = (column_names(matrix)[0],)
-    sample = read_counts(matrix, ids, (), _BLANKS, _first_column)
-    place_cells(
-        sample,
-        matrix,
-        metadata,
-        (column_names(metadata)[0],),
-        _first_column,
-        "center_x",
-        "center_y",
-        dataset.get("unit_um") or 1.0,
-        dataset,
-    )
+    sample = read_counts(files["matrix"])
+    unit = dataset.get("unit_um") or 1.0
+    place_cells(sample, files["matrix"], files["metadata"], "center_x", "center_y", unit, dataset)
     return sample
-
-
-def _first_column(ids: "pd.DataFrame") -> "pd.Index":
-    """Ids are numbers of up to 19 digits, which only text holds exactly."""
-    import pandas as pd
-
-    return pd.Index(ids.iloc[:, 0])

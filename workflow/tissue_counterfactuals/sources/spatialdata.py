@@ -62,16 +62,14 @@ def read(files: dict[str, Path], dataset: dict, samples: list[str] | None) -> "A
                 f"file {folder}: samples names {sample!r}, which is no region of the table; there are "
                 f"{', '.join(present)}."
             )
-    obs, genes = _element(table, "obs", folder), _element(table, "var", folder).index
+    obs, var = _element(table, "obs", folder), _element(table, "var", folder)
     read, paths = {}, {}
     for region in present if samples is None else samples:
         own = np.ones(len(obs), dtype=bool)
         if "region" in attributes:
             own = (_key(obs, attributes, "region_key", folder) == region).to_numpy()
         if own.any():
-            read[region] = _read_region(
-                folder, table, obs, genes.to_numpy(dtype=object), own, region, dataset
-            )
+            read[region] = _read_region(folder, table, obs, var, own, region, dataset)
             paths[f"{region}/table"] = folder
             if (shapes := folder.parents[1] / "shapes" / region).is_dir():
                 paths[f"{region}/shapes"] = shapes
@@ -89,7 +87,7 @@ def _read_region(
     folder: Path,
     table: "zarr.Group",
     obs: "pd.DataFrame",
-    genes: "np.ndarray",
+    var: "pd.DataFrame",
     own: "np.ndarray",
     region: str,
     dataset: dict,
@@ -97,10 +95,12 @@ def _read_region(
     import numpy as np
 
     from tissue_counterfactuals.sources import bundles, shapes
+    from tissue_counterfactuals.sources.ids import check_ids
 
     cells = obs[own].copy()
     cells.index = cells.index.astype(str)
-    bundles.refuse_doubles(cells.index, folder)
+    check_ids(cells.index, f"file {folder}")
+    genes = var.index.to_numpy(dtype=object)
     counts = _counts(table, own, dataset.get("layer"), folder)
     bundles.refuse_fractions(counts, cells.index, genes, folder)
     name = dataset.get("spatial") or "spatial"
@@ -131,6 +131,7 @@ def _read_region(
     if len(own) > own.sum():
         shape = (len(own), len(genes))
         sample.filters.append((f"rows of the region {region}", shape, (int(own.sum()), len(genes))))
+    sample.keep_genes(var.get("feature_types"))
     sample.keep_cells(found, f"cells that stand in the shapes of {region}")
     return sample
 

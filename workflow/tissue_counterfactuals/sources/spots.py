@@ -60,7 +60,7 @@ def read_spots(files: dict[str, Path], dataset: dict) -> bundles.Sample:
         unit_measured=measured,
         placed_in=files["positions"],
     )
-    sample.keep_genes(matrix.types == "Gene Expression", "features of the type Gene Expression")
+    sample.keep_genes(matrix.types)
     sample.keep_cells(found, f"spots that stand in {files['positions'].name}")
     sample.keep_cells(in_tissue[found], "spots in tissue")
     return sample

@@ -13,7 +13,9 @@ from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.slide import check_slide, make_slide, record_filter, record_notes
 from tissue_counterfactuals.sources.columns import pick, read_labels, read_texts
 from tissue_counterfactuals.sources.counts import Counts, FileCounts, MemoryCounts, StackedCounts
+from tissue_counterfactuals.sources.genes import are_genes, tell_left_out
 from tissue_counterfactuals.sources.hdf5 import attribute, read_flat
+from tissue_counterfactuals.sources.places import check_places
 
 # Entries that are few enough to be held at once (1 GB with their indices).
 _FEW = 1 << 27
@@ -89,22 +91,30 @@ def store(
     coordinates_um: np.ndarray,
     provenance: dict,
     where: str,
+    types: pd.Categorical | None = None,
 ) -> StoredSlide:
-    """Some rows of a file as a stored slide.
+    """Some rows of a file as a stored slide, without features that are no genes.
 
     Args:
         key: where the counts are, for example "X" or "raw/X".
         keep: (stored rows,) bool.
         labels, coordinates_um: of the kept rows only.
-        genes: (g,) of all columns.
+        genes: (g,) of all columns; `types` of them as in `are_genes`.
     """
+    for sample in labels["sample"].unique():
+        check_places(coordinates_um[labels["sample"] == sample], where, unit_given=True)
+    counts = FileCounts(path, key, labels.index, genes, keep, where)
+    # Symbols that are there twice are refused when the slide is checked.
+    if genes.is_unique and not (mask := keep_genes(genes, types, len(labels), provenance)).all():
+        genes = genes[mask]
+        counts = StackedCounts([counts], genes, where)
     frame = AnnData(
         obs=_clean(labels),
         var=pd.DataFrame(index=pd.Index(genes, dtype=str)),
         uns={"provenance": provenance},
     )
     frame.obsm["spatial"] = np.asarray(coordinates_um, dtype=np.float64)
-    return StoredSlide(frame, FileCounts(path, key, frame.obs_names, frame.var_names, keep, where))
+    return StoredSlide(frame, counts)
 
 
 def stack(slides: list[StoredSlide], provenance: dict, where: str) -> StoredSlide:
@@ -178,6 +188,19 @@ def read_numbers(obs: h5py.Group, name: str, where: str) -> np.ndarray:
             f"{where}: the obs column {name!r} holds no numbers; use the file as it was published."
         )
     return read_flat(stored).astype(np.float64)
+
+
+def keep_genes(
+    genes: pd.Index, types: pd.Categorical | None, n_cells: int, provenance: dict
+) -> np.ndarray:
+    """Mask of the features that are genes; what is left out is recorded as a filter and named in the notes."""
+    mask = are_genes(genes, types)
+    if not mask.all():
+        record_notes(provenance, tell_left_out(genes, mask))
+        record_filter(
+            provenance, "features that are genes", (n_cells, len(mask)), (n_cells, mask.sum())
+        )
+    return mask
 
 
 def keep_given(

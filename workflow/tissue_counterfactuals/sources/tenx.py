@@ -11,6 +11,7 @@ import scipy.sparse as sp
 
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.sources.columns import read_texts
+from tissue_counterfactuals.sources.genes import GENE_TYPE
 from tissue_counterfactuals.sources.hdf5 import (
     Malformed,
     check_indices,
@@ -49,6 +50,11 @@ def read_10x(path: Path) -> TenxMatrix:
         raise InputError(
             f"file {path}: its counts have {matrix.counts.shape[0]} barcodes x {matrix.counts.shape[1]} features, but "
             f"it names {n_rows} x {n_columns}; fetch it again."
+        )
+    if not (matrix.types == GENE_TYPE).any():
+        raise InputError(
+            f"file {path}: it has no feature of the type {GENE_TYPE} (it has {', '.join(sorted(set(matrix.types)))}); "
+            "use the matrix that holds the genes."
         )
     matrix.counts.sum_duplicates()
     matrix.counts.eliminate_zeros()

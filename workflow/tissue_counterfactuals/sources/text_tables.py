@@ -1,5 +1,6 @@
 """Tables of bundles: CSV (plain or gzip) and parquet, streamed in blocks, refused where they are not whole."""
 
+import io
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,13 +11,14 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from tissue_counterfactuals.errors import InputError
+from tissue_counterfactuals.sources.columns import write_text
 
 # Bytes of text parsed at once; a line must fit in (18,000 genes are about 40 kB).
 _BLOCK_BYTES = 1 << 24
 
 
 def refuse_web_page(path: Path) -> None:
-    """Raise where a file is not there, empty, or a web page that was saved in place of data.
+    """Raise where a file is not there, empty, in UTF-16, or a web page that was saved in place of data.
 
     Raises:
         InputError
@@ -34,6 +36,8 @@ def refuse_web_page(path: Path) -> None:
         raise InputError(
             f"file {path}: it is a web page (HTML) and not data; fetch the file itself again."
         )
+    if beginning.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise InputError(f"file {path}: its text is in UTF-16; save it as CSV in UTF-8.")
 
 
 def _refuse_open_end(path: Path) -> None:
@@ -83,12 +87,13 @@ def read_table(
         types = dict.fromkeys(texts, pa.string()) | dict.fromkeys(numbers, pa.float64())
         with _open_csv(path, types, wanted, names) as reader:
             table = pa.Table.from_batches(_batches(reader, path), reader.schema)
-    frame = table.to_pandas()
+    # Not what pandas notes in parquet files of its own: an index is a column like the others.
+    frame = table.select(numbers).to_pandas(ignore_metadata=True).astype(np.float64)
     for column in texts:
-        # Xenium writes the ids of its parquet files as bytes.
-        decoded = [v.decode() if isinstance(v, bytes) else v for v in frame[column]]
-        frame[column] = pd.Series(decoded, index=frame.index, dtype=object)
-    return frame.astype(dict.fromkeys(numbers, np.float64))
+        values = table[column].to_pylist()
+        values = [None if value is None else write_text(value) for value in values]
+        frame[column] = pd.Series(values, dtype=object)
+    return frame
 
 
 def read_matrix(
@@ -119,14 +124,29 @@ def _open_csv(
     if wanted is not None:
         _require(path, wanted, column_names(path) if names is None else list(names))
     try:
+        comments, delimiter = _beginning(path)
         return pa.csv.open_csv(
             pa.input_stream(str(path), compression=_compression(path)),
-            read_options=pa.csv.ReadOptions(block_size=_BLOCK_BYTES, column_names=names),
-            parse_options=pa.csv.ParseOptions(delimiter="\t" if ".tsv" in path.suffixes else ","),
+            read_options=pa.csv.ReadOptions(
+                block_size=_BLOCK_BYTES, column_names=names, skip_rows=comments
+            ),
+            parse_options=pa.csv.ParseOptions(delimiter=delimiter),
             convert_options=pa.csv.ConvertOptions(column_types=types, include_columns=wanted),
         )
     except (pa.ArrowInvalid, OSError) as error:
         raise _unreadable(path, error) from error
+
+
+def _beginning(path: Path) -> tuple[int, str]:
+    """How many lines with # stand at the top, as Xenium Explorer writes them, and what stands between the columns."""
+    with pa.input_stream(str(path), compression=_compression(path)) as stream:
+        lines = io.BufferedReader(stream)
+        comments = 0
+        while (line := lines.readline()).startswith(b"#"):
+            comments += 1
+    if ".tsv" in path.suffixes:
+        return comments, "\t"
+    return comments, max(",;\t", key=lambda mark: line.count(mark.encode()))
 
 
 def _batches(reader: pa.csv.CSVStreamingReader, path: Path) -> Iterator[pa.RecordBatch]:
@@ -159,6 +179,11 @@ def _require(path: Path, wanted: list[str], present: list[str]) -> None:
 
 def _unreadable(path: Path, error: Exception) -> InputError:
     text = str(error).splitlines()[0]
+    if "invalid UTF8" in text:
+        return InputError(
+            f"file {path}: it holds a text that is not in UTF-8, as Excel writes where it is not asked for it; save it "
+            "as CSV in UTF-8."
+        )
     if "conversion error" in text:
         return InputError(
             f"file {path}: a value is not the number that its column must hold ({text.removeprefix('In ')}); use "

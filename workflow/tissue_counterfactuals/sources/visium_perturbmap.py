@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tissue_counterfactuals.errors import InputError
-from tissue_counterfactuals.sources.folders import bundle_samples
+from tissue_counterfactuals.sources.folders import bundle_samples, visible
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -27,7 +27,7 @@ _ROLES = {
 def locate(folder: Path) -> dict[str, Path]:
     """The files of each section, known by their names: GSM5808054_KP_1_spot_annotation.csv.gz."""
     files = {}
-    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+    for path in visible((p for p in folder.rglob("*") if p.is_file()), folder):
         for role, name in _ROLES.items():
             if found := re.fullmatch(rf"(?:GSM\d+_)?(\w+?)_{name}", path.name):
                 key = f"{found[1]}/{role}"

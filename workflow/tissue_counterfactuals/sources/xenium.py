@@ -38,19 +38,11 @@ def read(files: dict[str, Path], dataset: dict, samples: list[str] | None) -> "A
 def _read_sample(files: dict[str, Path], dataset: dict) -> "Sample":
     from tissue_counterfactuals.sources import bundles
     from tissue_counterfactuals.sources.tenx import read_10x
-    from tissue_counterfactuals.sources.text_tables import column_names, read_table
 
     matrix = read_10x(files["matrix"])
     bundles.refuse_fractions(matrix.counts, matrix.barcodes, matrix.names, files["matrix"])
     path = files["cells"]
-    labels = [c for c in (dataset.get("columns") or {}).values() if c in column_names(path)]
-    area = [column for column in ("cell_area",) if column in column_names(path)]
-    table = read_table(
-        path,
-        texts=tuple(dict.fromkeys(["cell_id", *labels])),
-        numbers=("x_centroid", "y_centroid", *area),
-    )
-    cells = table.set_index("cell_id").rename(columns={"x_centroid": "x", "y_centroid": "y"})
+    cells = bundles.read_cells(path, dataset, "x_centroid", "y_centroid", more=("cell_area",))
     notes: list[str] = []
     cells, found = bundles.join(
         matrix.barcodes, cells, files["matrix"], path, notes, same_cells=True
@@ -59,11 +51,11 @@ def _read_sample(files: dict[str, Path], dataset: dict) -> "Sample":
     sample = bundles.Sample(
         matrix.counts,
         matrix.names,
-        cells.drop(columns=area),
+        cells,
         notes=notes,
         placed_in=path,
-        cell_area_um2=float(cells["cell_area"].median()) if area else None,
+        cell_area_um2=float(cells["cell_area"].median()) if "cell_area" in cells else None,
     )
-    sample.keep_genes(matrix.types == "Gene Expression", "features of the type Gene Expression")
+    sample.keep_genes(matrix.types)
     sample.keep_cells(found, f"cells that stand in {path.name}")
     return sample

@@ -199,7 +199,7 @@ def own_file(name: str, entry: dict) -> DataFile | None:
     if url is None or "://" not in url:
         return None
     digest = hashlib.sha256(url.encode()).hexdigest()[:8]
-    role, *_ = (role for role, needed in READERS[entry["source"]].files.items() if needed)
+    role, *_ = READERS[entry["source"]].needed
     return DataFile(
         dataset=OWN,
         slide="",

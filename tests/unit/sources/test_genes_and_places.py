@@ -1,0 +1,169 @@
+"""What is a gene, and where cells can stand: rules of all layouts."""
+
+import json
+import time
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+
+from layouts import edit, h5ad, xenium
+from tissue_counterfactuals.errors import InputError
+from tissue_counterfactuals.simulate import simulate_tissue
+from tissue_counterfactuals.slide import list_filters
+from tissue_counterfactuals.sources.genes import are_genes, tell_left_out
+from tissue_counterfactuals.sources.h5ad import read_h5ad_source
+from tissue_counterfactuals.sources.places import check_places, may_tell_sections
+from tissue_counterfactuals.sources.tenx import read_10x
+
+NO_GENES = [
+    *("Blank-1", "blank12", "BLANK_0006", "NegPrb3", "Negative01", "SystemControl7", "FalseCode12"),
+    *("NegControlProbe_00042", "NegControlCodeword_0500", "UnassignedCodeword_0001", "negprobe"),
+    *("DeprecatedCodeword_0042", "antisense_ADCY4", "Intergenic_Region_12", "ERCC-00002"),
+    *("slide_ID_numeric", "Slide_ID", "nCount_RNA", "nFeature_RNA", "n_counts", "fov", "cell_ID"),
+    *("total_counts", "transcript_count", "volume", "center_x", "Run_Tissue_name", "Barcode"),
+]
+GENES = [
+    *("NEGR1", "ERCC1", "MAX", "MINDY1", "PCTP", "NUMB", "CELA1", "SLIT2", "mCherry"),
+    *("HLA-A", "VOLT", "Blankenship", "y", "z", "run", "CENPX", "SAMPLEX", "DEPRECATED_ENSG00000061455"),
+]  # fmt: skip
+
+
+def test_genes_are_told_from_controls_and_columns_about_cells():
+    assert not are_genes(NO_GENES).any(), np.array(NO_GENES)[are_genes(NO_GENES)]
+    assert are_genes(GENES).all(), np.array(GENES)[~are_genes(GENES)]
+    kinds = ["Gene Expression", "Antibody Capture", "Gene Expression"]
+    assert are_genes(["A", "B", "Blank-1"], kinds).tolist() == [True, False, False]
+    assert are_genes(["A", "B"], ["gene", "gene"]).all()
+    assert tell_left_out(["A", "B"], np.array([True, True])) == []
+    many = tell_left_out([f"Blank-{i}" for i in range(10)], np.zeros(10, bool))
+    assert many[0].endswith("Blank-7 and 2 more")
+
+
+def test_an_h5ad_keeps_its_genes_in_place_when_others_are_left_out(tmp_path):
+    tissue = h5ad.write(tmp_path)
+    path = tmp_path / h5ad.FILES[0]
+
+    def change(data):
+        data.var["feature_types"] = "Gene Expression"
+        data.var.loc["GENE5", "feature_types"] = "Antibody Capture"
+        data.var_names = ["Blank-1", *data.var_names[1:]]
+
+    edit.edit_anndata(path, change)
+    slide = read_h5ad_source(path)
+    kept = [i for i in range(12) if i not in (0, 5)]
+    assert list(slide.var_names) == [f"GENE{i}" for i in kept]
+    np.testing.assert_array_equal(slide.X.toarray(), tissue.counts[:, kept])
+    assert list_filters(slide).query("filter == 'features that are genes'").iloc[
+        0, 3:
+    ].tolist() == [12, 10]
+    assert "left out because they are no genes: Blank-1, GENE5" in json.loads(slide.uns["provenance"]["notes"])  # fmt: skip
+
+
+def test_a_matrix_without_genes_is_refused(tmp_path):
+    xenium.write(tmp_path / "a", labels=False)
+    path = tmp_path / "a/cell_feature_matrix.h5"
+    edit.edit_10x(
+        path, lambda m: edit.replace(m["features"], "feature_type", np.array(["Peaks"] * 15, "S"))
+    )
+    with pytest.raises(InputError, match="no feature of the type Gene Expression .it has Peaks."):
+        read_10x(path)
+
+
+# --- places -----------------------------------------------------------------------------------------------------
+
+
+def scattered(n, spacing_um, seed=0):
+    """Cells at random, `spacing_um` from their nearest neighbour (median)."""
+    side = np.sqrt(n * np.pi / np.log(2)) * spacing_um
+    return np.random.default_rng(seed).uniform(0, side, (n, 2))
+
+
+@pytest.mark.parametrize("um", [3.5, 5.0, 13.0, 20.0])
+def test_tissues_pass_and_their_pixels_do_not(um):
+    check_places(scattered(400, um), "file a")
+    for pixel in (0.12028, 0.108) + ((0.2125,) if um > 6 else ()):
+        with pytest.raises(InputError, match=r"^file a: cells lie [\d.]+ um from .*; set unit_um"):
+            check_places(scattered(400, um) / pixel, "file a")
+        check_places(scattered(400, um) / pixel, "file a", unit_given=True)
+    with pytest.raises(InputError, match="set unit_um"):
+        check_places(scattered(400, um) / 1000, "file a")
+
+
+@pytest.mark.parametrize(("pitch", "right"), [(100, True), (2, True), (16, True), (137, False), (290, False), (0.1, False)])  # fmt: skip
+def test_spots_are_known_by_their_pitch(pitch, right):
+    grid = np.stack(np.meshgrid(np.arange(12), np.arange(12)), -1).reshape(-1, 2) * float(pitch)
+    if right:
+        check_places(grid, "file a")
+        return
+    with pytest.raises(
+        InputError, match=f"1 if they are right, {100 / pitch:.4g} if these are the"
+    ):
+        check_places(grid, "file a")
+
+
+def sections(offset_um, n=150):
+    """Two sections of a tissue, beside each other or one on the other."""
+    places = np.vstack([scattered(n, 8, seed=1), scattered(n, 8, seed=2) + [offset_um, 0]])
+    return places, np.repeat([0, 1], n)
+
+
+def test_sections_on_top_of_each_other_are_told_by_a_column(tmp_path):
+    side = np.ptp(sections(0)[0][:, 0])
+    for offset in (0, side / 4):
+        places, codes = sections(offset)
+        with pytest.raises(
+            InputError, match="values of the obs column 'slice' stand among each other"
+        ):
+            check_places(places, "file a", unit_given=True, sections={"slice": codes})
+    # Beside each other, also where they touch; one section in three parts; a column of one value; missing values.
+    for offset in (side, 10 * side):
+        places, codes = sections(offset)
+        check_places(places, "file a", sections={"slice": codes})
+    places = scattered(300, 8)
+    third = np.digitize(places[:, 0], np.quantile(places[:, 0], [1 / 3, 2 / 3]))
+    for codes in (third, np.zeros(300, int), np.full(300, -1), np.where(third == 1, -1, third)):
+        check_places(places, "file a", sections={"batch": codes})
+    places[:150] = places[150:]
+    with pytest.raises(InputError, match="50% of the cells stand exactly where another one does"):
+        check_places(places, "file a", unit_given=True)
+
+
+def test_names_of_columns_that_may_tell_sections():
+    assert all(
+        map(may_tell_sections, ("sample", "Section_ID", "slice", "library_id", "donor.id", "slide"))
+    )
+    assert not any(
+        map(may_tell_sections, ("array_row", "domain", "cell_type", "fov", "samples_n", "score"))
+    )
+
+
+@pytest.mark.parametrize("overlaid", [True, False])
+def test_an_h5ad_of_two_sections_without_a_sample_column(tmp_path, overlaid):
+    tissue = simulate_tissue(n_cells=800, n_genes=30, n_slides=2, seed=3)
+    data = anndata.AnnData(
+        tissue.X, obs=tissue.obs[["cell_type", "domain"]].copy(), var=tissue.var[[]]
+    )
+    data.obs["section"] = pd.Categorical(tissue.obs["sample"].astype(str))
+    data.obsm["spatial"] = tissue.obsm["spatial"].copy()
+    for k, section in enumerate(data.obs["section"].cat.categories):
+        own = (data.obs["section"] == section).to_numpy()
+        data.obsm["spatial"][own] -= data.obsm["spatial"][own].min(axis=0)
+        data.obsm["spatial"][own] += 0 if overlaid else k * 5000
+    data.write_h5ad(tmp_path / "a.h5ad")
+    if overlaid:
+        with pytest.raises(InputError, match="obs column 'section' stand among each other"):
+            read_h5ad_source(tmp_path / "a.h5ad")
+        columns = {"sample": "section"}
+        assert read_h5ad_source(tmp_path / "a.h5ad", columns=columns).n_obs == 800
+    else:
+        assert read_h5ad_source(tmp_path / "a.h5ad").n_obs == 800
+
+
+def test_half_of_the_cells_at_one_point_are_refused_in_no_time():
+    places = np.vstack([np.zeros((50_000, 2)), scattered(50_000, 8)])
+    started = time.process_time()
+    with pytest.raises(InputError, match="50% of the cells"):
+        check_places(places, "file a")
+    assert time.process_time() - started < 2
