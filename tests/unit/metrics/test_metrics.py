@@ -253,8 +253,8 @@ def test_registry_names_every_score():
     assert {"pearson_twin", "rmse_lfc_twin", "signed_precision_twin"} == TWIN_METRICS
     for name, metric in METRICS.items():
         assert metric.name == name
-        assert metric.direction in ("higher", "lower")
-        assert metric.best == (1 if metric.direction == "higher" else 0)
+        best = {"higher": 1, "lower": 0, "none": np.nan}[metric.direction]
+        np.testing.assert_equal(metric.best, best)
         assert metric.label
         assert metric.description
 
@@ -264,7 +264,7 @@ def test_a_perfect_prediction_is_best(protocol):
     control, target, _, train, _ = tissue()
     reference = Reference(control, target, train, n_deg=20, protocol=protocol)
     perfect = reference.score(target)
-    for name in PUBLISHED - {"e_distance", "e_distance_global"}:
+    for name in PUBLISHED - {"e_distance", "e_distance_global", "e_distance_std"}:
         assert perfect[name] == pytest.approx(METRICS[name].best, abs=1e-9), name
     assert perfect["e_distance"] < 0
     assert perfect["e_distance_global"] == pytest.approx(0, abs=1e-9)
@@ -289,8 +289,31 @@ def test_no_change_has_no_correlation_and_no_sign():
     scores = score(sparse.csr_array(control), target, control, train=train, protocol="as_run")
     assert np.isnan(scores["pearson"])
     assert np.isnan(scores["spearman"])
-    assert scores["signed_precision"] == 0
     assert scores["sign_agreement"] == 0
+    # Any 50 genes are the ones that change most: whichever came first would decide.
+    for name in ("precision", "signed_precision", "signed_precision_intersection"):
+        assert np.isnan(scores[name])
+
+
+def test_precision_is_undefined_only_where_the_order_of_genes_would_decide():
+    """Twelve genes change: a list of 12 is theirs, one of 13 takes any of the others, and one of all genes has no choice."""
+    control = np.full((4, N_GENES), 10.0)
+    target, predicted = control.copy(), control.copy()
+    target[:, :20] += np.arange(1, 21)
+    predicted[:, :12] += np.arange(1, 13)[::-1]
+    # Equal totals, so that no other gene moves.
+    for group in (target, predicted):
+        group[:, -1] += 300 - group.sum(axis=1) + 10 * N_GENES
+        assert (group.sum(axis=1) == control.sum(axis=1) + 300).all()
+    base = control.copy()
+    base[:, -1] += 300
+    defined = {
+        n: score(base, target, predicted, n_deg=n)["precision"] for n in (12, 13, 14, N_GENES)
+    }
+    assert 0 < defined[12] < 1
+    assert 0 < defined[13] < 1
+    assert np.isnan(defined[14])
+    assert defined[N_GENES] == 1
 
 
 def test_planted_faults_lower_the_right_scores():

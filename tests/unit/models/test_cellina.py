@@ -242,6 +242,23 @@ def test_samples_add_an_offset_like_a_concatenated_one_hot():
     assert torch.allclose(layers(x, sample), expected, atol=1e-6)
 
 
+def test_an_offset_begins_like_a_column_of_the_linear_layer():
+    """A layer of 300 genes and 4 samples, as it would begin with the samples among its inputs."""
+    torch.manual_seed(0)
+    layers = HiddenLayers(300, 128, 2, 0.0, n_samples=4)
+    for place, n_in in enumerate((304, 132)):
+        layer = torch.nn.Linear(n_in, 128)
+        for name, values in (
+            ("weight", layers.linear[place].weight),
+            ("weight", layers.offset[place].weight),
+            ("bias", layers.linear[place].bias),
+        ):
+            like = getattr(layer, name)
+            assert values.std().item() == pytest.approx(like.std().item(), rel=0.15)
+            assert values.abs().max() <= n_in**-0.5
+    assert not HiddenLayers(300, 128, 2, 0.0, n_samples=1).offset
+
+
 def test_batches_cover_all_cells_and_never_hold_one():
     cells = np.arange(129)
     sizes = [len(b) for b in batches_of(cells, 64)]

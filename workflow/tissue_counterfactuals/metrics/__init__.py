@@ -49,7 +49,8 @@ N_REPEATS = 10
 
 @dataclass(frozen=True)
 class Metric:
-    """What a score means: `direction` says which values are better, `best` is the value of a perfect prediction.
+    """What a score means: `direction` says which values are better (`higher`, `lower`, or `none` where neither is, as for
+    a spread), `best` is the value of a perfect prediction (NaN where there is none).
 
     `needs` names inputs beyond control, target and prediction without which the metric is not computed.
     """
@@ -68,14 +69,14 @@ METRICS = {
     for metric in (
         Metric("pearson", "Pearson", "higher", 1, "Pearson correlation of observed and predicted change over the top genes"),
         Metric("spearman", "Spearman", "higher", 1, "Spearman correlation of observed and predicted change over the top genes"),
-        Metric("precision", "Precision", "higher", 1, "share of the top genes that are also among the top genes of the predicted change"),
+        Metric("precision", "Precision", "higher", 1, "share of the top genes that are also among the top genes of the predicted change; undefined where these are a matter of order, because the change of the last of them ties with the next gene's"),
         Metric("signed_precision", "Signed precision", "higher", 1, "as precision, counting only genes whose predicted change has the right sign"),
         Metric("signed_precision_intersection", "Signed precision (shared genes)", "higher", 1, "share of the genes in both top lists that have the right sign; 0 when no gene is in both"),
         Metric("sign_agreement", "Sign agreement", "higher", 1, "share of the top genes whose predicted change has the right sign"),
         Metric("rmse_lfc", "RMSE of log-fold change", "lower", 0, "root mean squared error of the predicted change over the top genes"),
         Metric("rmse_counts", "RMSE of expression", "lower", 0, "root mean squared error over the top genes of log expression, normalised within these genes and averaged over cells (as_run: summed over cells)"),
         Metric("e_distance", "E-distance", "lower", 0, "local energy distance between predicted and target cells: 10 nearest cells, 50 principal components, mean of 10 subsamples of up to 200 cells; copies of the target cells score below 0"),
-        Metric("e_distance_std", "Spread of E-distance", "lower", 0, "standard deviation of the local energy distance over its 10 subsamples"),
+        Metric("e_distance_std", "Spread of E-distance", "none", np.nan, "standard deviation of the local energy distance over its 10 subsamples"),
         Metric("e_distance_global", "E-distance (global)", "lower", 0, "energy distance between predicted and target cells on log expression of all genes, mean of the same 10 subsamples"),
         Metric("mixing_index", "Mixing index", "higher", 1, "how evenly two k-means clusters of the pooled predicted and target cells hold both"),
         Metric("pearson_split", "Pearson (split control)", "higher", 1, "as pearson, observed and predicted change measured against different halves of the control cells"),
@@ -159,7 +160,8 @@ class Reference:
     def score(self, predicted: Counts) -> dict[str, float]:
         """Score predicted cells (cells, genes): whole or fractional counts >= 0, any number of cells.
 
-        Correlations with a constant are nan.
+        Correlations with a constant are nan, and so are precisions where the genes that are predicted to change most are
+        not determined.
 
         Raises:
             ValueError: negative or non-finite predictions (a method's fault, not the user's).
@@ -367,19 +369,21 @@ def _top_genes(change: np.ndarray, n: int) -> np.ndarray:
 
 
 def _compare_changes(observed: np.ndarray, predicted: np.ndarray, n_deg: int) -> dict[str, float]:
-    top = _top_genes(observed, n_deg)
-    shared = np.intersect1d(top, _top_genes(predicted, n_deg))
+    top, guessed = _top_genes(observed, n_deg), _top_genes(predicted, n_deg + 1)
+    sizes = np.abs(predicted[guessed])
+    # Where nothing or too little is predicted to change, any genes would do: no list, no precision.
+    n = max(len(top), 1) if len(sizes) <= n_deg or sizes[-2] > sizes[-1] else np.nan
+    shared = np.intersect1d(top, guessed[:n_deg])
     right = np.sign(observed) == np.sign(predicted)
     n_right = right[shared].sum()
-    n = max(len(top), 1)
     truth, guess = observed[top], predicted[top]
     return {
         "pearson": _correlation(truth, guess),
         "spearman": _correlation(*(pd.Series(x).rank().to_numpy() for x in (truth, guess))),
         "precision": len(shared) / n,
         "signed_precision": n_right / n,
-        "signed_precision_intersection": n_right / max(len(shared), 1),
-        "sign_agreement": right[top].sum() / n,
+        "signed_precision_intersection": n_right / max(len(shared), 1) + 0 * n,
+        "sign_agreement": right[top].sum() / max(len(top), 1),
         "rmse_lfc": _root_mean_square(truth - guess),
     }
 

@@ -63,8 +63,8 @@ class Dropout(nn.Module):
 class HiddenLayers(nn.Module):
     """[linear, batch norm, ReLU, dropout] x n_layers; a sample covariate adds its own offset in every layer.
 
-    The offset is the same as concatenating a one-hot sample to the layer's input, as scvi-tools does; with one
-    sample there is none.
+    The offset is the same as concatenating a one-hot sample to the layer's input, as scvi-tools does, its first values
+    as well; with one sample there is none.
     """
 
     def __init__(self, n_in: int, n_hidden: int, n_layers: int, dropout: float, n_samples: int):
@@ -77,6 +77,11 @@ class HiddenLayers(nn.Module):
         self.offset = nn.ModuleList(
             nn.Embedding(n_samples, n_hidden) for _ in range(n_layers if n_samples > 1 else 0)
         )
+        for linear, offset in zip(self.linear, self.offset, strict=False):
+            # A linear layer of n inputs begins uniform from -1/sqrt(n) to 1/sqrt(n), whichever the input.
+            bound = (linear.in_features + n_samples) ** -0.5
+            for values in (linear.weight, linear.bias, offset.weight):
+                nn.init.uniform_(values, -bound, bound)
         self.dropout = Dropout(dropout)
 
     def forward(self, x: torch.Tensor, sample: torch.Tensor) -> torch.Tensor:

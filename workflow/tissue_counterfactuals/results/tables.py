@@ -237,7 +237,7 @@ def paired_differences(scores: pd.DataFrame) -> pd.DataFrame:
     The twin comes from the same fitted model, so it pairs by fold and seed. Controls pair by fold and seed too;
     where a control was not run with that seed, its mean over seeds in the fold stands in.
 
-    Left out are metrics without a better end (the registry does not know them) and those that contain a comparison
+    Left out are metrics without a better end and those that contain a comparison
     with the twin already.
 
     Returns:
@@ -279,7 +279,7 @@ def paired_differences(scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def _comparable() -> set[str]:
-    return {name for name, metric in METRICS.items() if not metric.needs}
+    return {name for name, m in METRICS.items() if not m.needs and m.direction != "none"}
 
 
 def gains(scores: pd.DataFrame) -> pd.DataFrame:

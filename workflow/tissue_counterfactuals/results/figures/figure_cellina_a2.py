@@ -57,7 +57,9 @@ def draw(
 def compose(
     scores: pd.DataFrame, dataset: str, target: str, protocol: str, provenance_text: str
 ) -> Figure:
-    """The figure: bars are means over slides and seeds, whiskers standard errors of these means.
+    """The figure: bars are means over slides, whiskers standard errors of these means over slides.
+
+    A slide counts once, with the mean of its seeds: seeds are no evidence about tissue.
 
     A learned method shows its counterfactual under the published donor rule (or the first rule that was run) and,
     hatched, its twin. The ceiling is a line over each type, the truth, where known, a marker; a failed method has
@@ -115,12 +117,11 @@ def _markers(chosen: pd.DataFrame) -> list[Bar]:
     return markers
 
 
-def _mean_and_error(values: pd.Series) -> tuple[float, float]:
-    """Mean and standard error of the mean; NaN where there is nothing to average."""
-    values = values.dropna()
-    if values.empty:
-        return np.nan, np.nan
-    return values.mean(), values.std() / np.sqrt(len(values))
+def _mean_and_error(rows: pd.DataFrame, metric: str) -> tuple[float, float]:
+    """Mean over slides, each the mean of its seeds, and its standard error; NaN where there is nothing to average."""
+    values = rows[rows["metric"] == metric].dropna(subset="value")
+    slides = values.groupby("slide", observed=True)["value"].mean()
+    return slides.mean(), slides.std() / np.sqrt(max(len(slides), 1))
 
 
 def _panel(axes, chosen, metric, types, bars, markers) -> None:
@@ -135,8 +136,7 @@ def _panel(axes, chosen, metric, types, bars, markers) -> None:
             if own is None:
                 continue
             x = i - GROUP_WIDTH / 2 + (j + 0.5) * slot
-            values = own.loc[own["metric"] == metric, "value"]
-            mean, error = _mean_and_error(values)
+            mean, error = _mean_and_error(own, metric)
             n_failed = int((own["status"] == "failed").sum())
             if np.isnan(mean):
                 words.append((x, "failed" if n_failed else "undefined"))
@@ -161,7 +161,7 @@ def _panel(axes, chosen, metric, types, bars, markers) -> None:
                 in_part.append((x, mean + np.nan_to_num(error)))
         ceiling = rows.get((CEILING, "-", cell_type))
         if ceiling is not None:
-            mean, _ = _mean_and_error(ceiling.loc[ceiling["metric"] == metric, "value"])
+            mean, _ = _mean_and_error(ceiling, metric)
             axes.hlines(
                 mean,
                 i - GROUP_WIDTH / 2,
@@ -255,9 +255,13 @@ def _legend(figure, chosen, bars, markers, bottom) -> float:
     if (chosen["method"] == CEILING).any():
         label = style.method_style(CEILING).label
         handles.append(Line2D([], [], color="black", linewidth=1.4, label=label))
+    n_slides = chosen["slide"].nunique()
+    whiskers = (
+        "whiskers: standard error over slides" if n_slides > 1 else "one slide has no whiskers"
+    )
     notes = [
-        f"Bars: mean over {chosen['slide'].nunique()} slide(s) × {chosen['seed'].nunique()} seed(s); whiskers: "
-        "standard error of that mean; arrows point to the better end."
+        f"Bars: mean over slides (n = {n_slides} at most), each the mean of its {chosen['seed'].nunique()} seed(s); "
+        f"{whiskers}; arrows point to the better end."
     ]
     if (chosen["status"] == "failed").any():
         notes.append("†: some runs failed; failed: all did (reasons in the score table).")

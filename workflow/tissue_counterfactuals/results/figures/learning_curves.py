@@ -33,7 +33,7 @@ def compose(history: pd.DataFrame, title: str, provenance_text: str) -> Figure:
     Args:
         history: one row per epoch of each fit, with method, protocol, cell_type, slide, seed, epoch, train_loss,
             validation_loss, kl_z, kl_s, classifier_loss, adversary_loss (NaN or 0 where a method has no such term) and
-            best (bool), the epoch whose weights were kept.
+            best (bool), the epoch of the best validation loss.
         title: what was trained; must say what kind of data it is.
 
     With no rows at all the figure says so: every fit failed before its first epoch.
@@ -150,7 +150,13 @@ def _legend(figure, colors, bottom) -> float:
         Line2D([], [], linestyle="-", label="training", **grey),
         Line2D([], [], linestyle="--", label="validation", **grey),
         Line2D(
-            [], [], linestyle="", marker="o", markeredgecolor="black", label="epoch kept", **grey
+            [],
+            [],
+            linestyle="",
+            marker="o",
+            markeredgecolor="black",
+            label="best validation loss",
+            **grey,
         ),
     ]
     title = "One line per fit; colour: the cell type that was held out from it."

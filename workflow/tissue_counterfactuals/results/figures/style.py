@@ -146,9 +146,9 @@ def variant_order(variants: Iterable[str]) -> list[str]:
 
 
 def metric_label(metric: str) -> str:
-    """Name of a metric with an arrow towards its better end."""
-    arrow = "↑" if METRICS[metric].direction == "higher" else "↓"
-    return f"{SHORT_LABELS.get(metric, METRICS[metric].label)} {arrow}"
+    """Name of a metric with an arrow towards its better end, where there is one."""
+    arrow = {"higher": " ↑", "lower": " ↓", "none": ""}[METRICS[metric].direction]
+    return f"{SHORT_LABELS.get(metric, METRICS[metric].label)}{arrow}"
 
 
 def category_colors(
