@@ -1,4 +1,4 @@
-"""One question to the methods, asked through the steps of the workflow, from files to files.
+"""One question to the methods: in memory, or through the steps of the workflow, from files to files.
 
 The only place in which tests put a question together: what a step needs changes here.
 """
@@ -11,16 +11,44 @@ import pandas as pd
 from anndata import AnnData
 
 from tissue_counterfactuals import protocols, steps
-from tissue_counterfactuals.methods import METHODS
+from tissue_counterfactuals.graph import slide_graph
+from tissue_counterfactuals.methods import METHODS, run
 from tissue_counterfactuals.question.folds import Fold
 from tissue_counterfactuals.question.predictions import read_predictions
+from tissue_counterfactuals.question.question import ask
+from tissue_counterfactuals.question.task import Task
 from tissue_counterfactuals.slide import write_slide
 
 FOLD = Fold("A", "left", ("right",))
-CELLINA = {"epochs": 3, "batch_size": 64, "n_hidden": 8, "n_latent": 3, "validation_fraction": 0.1}
+CELLINA = {"epochs": 3, "batch_size": 64, "n_hidden": 8, "n_latent": 3}
 NAMES = {"dataset": "d", "kind": "simulated", "slide": "s", "protocol": "corrected", "seed": 0}
 # What is given to the methods on purpose: nobody may be surprised that they know the held-out cells.
-SEES_THE_ANSWER = {"target_mean", "ceiling", "truth_in_place"}
+SEES_THE_ANSWER = {name for name, method in METHODS.items() if "in_domain" in method.needs}
+
+
+def make_task(
+    slide: AnnData,
+    fold: Fold = FOLD,
+    protocol: str = "corrected",
+    seed: int = 0,
+    donor_rules: tuple[str, ...] = ("published",),
+    n_donors: int = 50,
+    **options,
+) -> Task:
+    """A question in memory; `options` are those of `Task`."""
+    graph = {"max_neighbors": 30}
+    question = ask(
+        slide,
+        slide_graph(slide, **graph),
+        fold,
+        protocol,
+        seed,
+        protocols.resolve(protocol),
+        graph,
+        donor_rules,
+        n_donors,
+    )
+    return Task(slide, question, device="cpu", **options)
 
 
 class Question:
@@ -42,42 +70,44 @@ class Question:
         graph: dict | None = None,
         donor_rules: tuple[str, ...] = ("published",),
         n_donors: int = 10,
+        validation_fraction: float = 0.1,
     ):
         self.folder, self.fold, self.protocol, self.seed = Path(folder), fold, protocol, seed
         self.switches = switches or {}
-        self.settings = {
+        self.settings = {"cellina": CELLINA | (cellina or {})}
+        self.drawn_from = {
             "graph": {"max_neighbors": 20} | (graph or {}),
-            "cellina": CELLINA | (cellina or {}),
-            "device": "cpu",
-            "counterfactual": {"donor_rules": donor_rules, "n_donors": n_donors},
+            "donor_rules": donor_rules,
+            "n_donors": n_donors,
+            "validation_fraction": validation_fraction,
         }
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._slide, self._graph, self._folds = (
-            self.folder / name for name in ("s.h5ad", "s.npz", "folds.tsv")
+        self.slide, self.graph, self.folds, self.file = (
+            self.folder / name for name in ("s.h5ad", "s.npz", "folds.tsv", "question.npz")
         )
-        write_slide(slide, self._slide)
-        steps.build_graph(self._slide, self.settings["graph"], self._graph)
-        held_out = {"cell_types": [fold.cell_type]}
+        write_slide(slide, self.slide)
+        steps.build_graph(self.slide, self.drawn_from["graph"], self.graph)
         dataset = {
             "control_domain": fold.control,
             "target_domains": list(fold.targets),
-            "holdout": held_out,
+            "holdout": {"cell_types": [fold.cell_type], "min_cells": 2},
         }
-        steps.write_folds(self._slide, "s", dataset, self._folds)
+        steps.write_folds(self.slide, "s", dataset, self.folds)
 
     @property
-    def task(self):
+    def task(self) -> Task:
         """The question as a step reads it."""
-        switches = {"switches": protocols.resolve(self.protocol, self.switches)}
-        files = self._slide, self._graph, self._folds
-        return steps.load_task(
-            *files, self.fold.cell_type, self.seed, self.settings | switches, lambda line: None
-        )
+        switches = protocols.resolve(self.protocol, self.switches)
+        settings = self.drawn_from | {"protocol": self.protocol, "switches": switches}
+        files = self.slide, self.graph, self.folds
+        steps.write_question(*files, self.fold.cell_type, self.seed, settings, self.file)
+        return run.load_task(self.slide, self.file, "cpu", lambda line: None)
 
     def fit(self, method: str) -> Path:
         """Train a learned method; the folder that is left."""
-        folder = self.folder / method
-        steps.fit(method, self.task, folder, self.folder / "checkpoint.pt")
+        folder, task = self.folder / method, self.task
+        task.settings = self.settings.get(METHODS[method].settings, {})
+        run.fit(method, task, folder, self.folder / "checkpoint.pt")
         status = json.loads((folder / "status.json").read_text())
         assert status["status"] == "ok", status["reason"]
         return folder
@@ -89,7 +119,8 @@ class Question:
             if METHODS[method].learned:
                 folder = self.folder / method
                 folders[method] = folder if folder.exists() else self.fit(method)
-        steps.predict(folders, self.task, self.folder / "predictions.h5ad")
+        settings = {m: self.settings.get(METHODS[m].settings, {}) for m in methods}
+        run.predict(folders, self.task, self.folder / "predictions.h5ad", settings)
         with read_predictions(self.folder / "predictions.h5ad") as made:
             assert not made.notes["failures"], made.notes["failures"]
             return {
@@ -101,6 +132,7 @@ class Question:
     def score(self, n_deg: int = 10) -> pd.DataFrame:
         """The scores of what was predicted last."""
         output, notes = self.folder / "scores.tsv", self.folder / "scores.diagnostics.tsv"
-        predictions = self.folder / "predictions.h5ad"
-        steps.score(predictions, self.task, NAMES, n_deg, output, notes)
+        predictions = [self.folder / "predictions.h5ad"]
+        switches = protocols.of_step(protocols.resolve(self.protocol, self.switches), "metrics")
+        steps.score(predictions, self.task, switches, NAMES, n_deg, output, notes)
         return pd.read_csv(output, sep="\t", keep_default_na=False)

@@ -1,12 +1,17 @@
 # Configuration, what jobs take from it, and the lists of files that targets are made of.
+import json
+import shlex
 from functools import cache
 
+from snakemake.settings.types import DeploymentMethod
+
+import tissue_counterfactuals
 from tissue_counterfactuals import protocols
 from tissue_counterfactuals.config import POOLED, load_config, samples_of, slug
 from tissue_counterfactuals.sources.downloads.planned import show
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.files import verify
-from tissue_counterfactuals.methods import METHODS, applicable
+from tissue_counterfactuals.methods import CORE, METHODS, applicable
 from tissue_counterfactuals.sources.downloads.table import (
     expected_of,
     requested_files,
@@ -36,6 +41,13 @@ except InputError as error:
     raise WorkflowError(str(error))
 
 
+# Whether conda makes the environments, or the workflow does where a method needs one.
+USE_CONDA = DeploymentMethod.CONDA in workflow.deployment_settings.deployment_method
+# Key of a method's section, and what holds for a method without settings.
+TIME_LIMIT = "time_limit_minutes"
+DAY_MIN = 24 * 60
+
+
 wildcard_constraints:
     dataset="[A-Za-z0-9_-]+",
     slide="[^/]+",
@@ -44,6 +56,7 @@ wildcard_constraints:
     protocol="|".join(protocols.PROTOCOLS),
     seed="[0-9]+",
     target="[^/]+",
+    environment="|".join(sorted({m.environment for m in METHODS.values()})),
     collection="[A-Za-z0-9_-]+",
     file="[^/]+",
 
@@ -96,25 +109,72 @@ def part_of_dataset(*keys):
     return lambda wildcards: {key: dataset_of(wildcards)[key] for key in keys}
 
 
-def task_settings(step):
-    """Params function: what a step takes from the configuration, and nothing else.
+def question_settings(*steps):
+    """Params function: what a question is drawn from, with the switches of the steps that read them from it.
 
-    A change elsewhere in the configuration must not train a model again.
+    A change elsewhere in the configuration must not ask again.
     """
 
     def settings(wildcards):
-        chosen = {
-            "graph": dataset_of(wildcards)["graph"],
-            "cellina": config["cellina"],
-            "switches": protocols.of_step(SWITCHES[wildcards.protocol], step)
-            | protocols.of_step(SWITCHES[wildcards.protocol], "graph"),
-            "device": config["device"],
+        entry = dataset_of(wildcards)
+        switches = SWITCHES[wildcards.protocol]
+        return {
+            "protocol": wildcards.protocol,
+            "graph": entry["graph"],
+            "validation_fraction": entry["holdout"]["validation_fraction"],
+            "switches": {
+                k: v
+                for step in steps
+                for k, v in protocols.of_step(switches, step).items()
+            },
+            **(config["counterfactual"] if "counterfactual" in steps else {}),
         }
-        if step == "counterfactual":
-            chosen["counterfactual"] = config["counterfactual"]
-        return chosen
 
     return settings
+
+
+def settings_of(methods):
+    """Method -> its own section of the configuration, without what only bounds its time."""
+    return {
+        name: {
+            k: v for k, v in config[METHODS[name].settings].items() if k != TIME_LIMIT
+        }
+        for name in methods
+        if METHODS[name].settings
+    }
+
+
+def time_limits(methods):
+    """Method -> minutes after which a step of it counts as failed, as JSON."""
+    return json.dumps(
+        {
+            name: config.get(METHODS[name].settings, {}).get(TIME_LIMIT, DAY_MIN)
+            for name in methods
+        }
+    )
+
+
+def guest_command(wildcards, input):
+    """What the command line of a guest begins with. Where it is installed is no reason to run a step again.
+
+    Snakemake takes no notice of a params function that looks at its input when it asks whether parameters have changed.
+    """
+    python = "python" if USE_CONDA else shlex.quote(sys.executable)
+    package = shlex.quote(str(Path(tissue_counterfactuals.__file__).parents[1]))
+    command = f"PYTHONPATH={package} {python} -m tissue_counterfactuals.methods.run"
+    return command
+
+
+def uses_gpu(methods):
+    """How many GPUs a job with these methods takes."""
+    return int(
+        config["device"] == "cuda" and any(METHODS[name].gpu for name in methods)
+    )
+
+
+def environment_of(name):
+    """The environment that a job must find made: none for the workflow's own, and none where conda makes it."""
+    return [] if name == CORE or USE_CONDA else f"results/environments/{name}.json"
 
 
 def memory_of_task(wildcards, input, attempt):
@@ -127,32 +187,56 @@ def memory_of_preparation(wildcards, input, attempt):
     return int(min(4000 + 2 * input.size_mb, 12000)) * attempt
 
 
-def method_names(name, learned):
-    """Names of a data set's learned methods, or of its controls."""
+def methods_of(name):
+    """A data set's methods: rows of the table."""
     entry = config["datasets"][name]
-    methods = applicable(entry["methods"], entry["source"] == "simulated")
-    return [method.name for method in methods if method.learned == learned]
+    return applicable(entry["methods"], entry["source"] == "simulated")
+
+
+def method_names(name, environment=None, learned=None):
+    """Names of a data set's methods, all or some."""
+    return [
+        method.name
+        for method in methods_of(name)
+        if environment in (None, method.environment)
+        and learned in (None, method.learned)
+    ]
+
+
+def environments_of(name):
+    """The environments that a data set's methods run in."""
+    return list(dict.fromkeys(method.environment for method in methods_of(name)))
+
+
+def folds_of(dataset, slide):
+    """Path forms of a slide's held-out types; known once the slide has been read, so the checkpoint waits for that."""
+    table = checkpoints.write_folds.get(dataset=dataset, slide=slide).output[0]
+    with open(table) as stream:
+        return list(dict.fromkeys(line.split("\t")[0] for line in list(stream)[1:]))
+
+
+def first_question(wildcards):
+    """Input function: the first question that is asked about a slide."""
+    return expand(
+        QUESTION,
+        fold=folds_of(wildcards.dataset, wildcards.slide)[0],
+        protocol=config["protocols"][0],
+        seed=config["seeds"][0],
+        **wildcards,
+    )
 
 
 def per_fold(pattern):
-    """Input function: the files of a pattern for all slides, folds, learned methods, protocols and seeds.
-
-    Which folds a slide has is known once it has been read: the checkpoint waits for that.
-    """
+    """Input function: the files of a pattern for all slides, folds, learned methods, protocols and seeds."""
 
     def files(wildcards):
         found = []
         for slide in SLIDES[wildcards.dataset]:
-            table = checkpoints.write_folds.get(
-                dataset=wildcards.dataset, slide=slide
-            ).output[0]
-            with open(table) as stream:
-                folds = dict.fromkeys(line.split("\t")[0] for line in list(stream)[1:])
             found += expand(
                 pattern,
                 dataset=wildcards.dataset,
                 slide=slide,
-                fold=folds,
+                fold=folds_of(wildcards.dataset, slide),
                 method=method_names(wildcards.dataset, learned=True),
                 protocol=getattr(wildcards, "protocol", config["protocols"]),
                 seed=config["seeds"],

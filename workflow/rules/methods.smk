@@ -1,4 +1,5 @@
-# Methods: fit, predict, score. One job trains one method on one fold.
+# Methods: fit, predict, score. One job trains one method on one fold. A method reads files and writes files in its own
+# environment: methods/run.py is its command line there.
 FOLD = "{dataset}/{slide}/{fold}"
 RUN = "{protocol}.seed{seed}"
 ONE_METHOD = f"{FOLD}/{{method}}/{RUN}"
@@ -7,8 +8,9 @@ ONE_METHOD = f"{FOLD}/{{method}}/{RUN}"
 rule fit:
     input:
         slide="results/slides/{dataset}/{slide}.h5ad",
-        graph="results/graphs/{dataset}/{slide}.npz",
-        folds="results/folds/{dataset}/{slide}.tsv",
+        # It also holds donors, which no training sees: what a training depends on stands under params.
+        question=ancient(QUESTION),
+        environment=lambda w: environment_of(METHODS[w.method].environment),
     output:
         directory(f"results/models/{ONE_METHOD}"),
     log:
@@ -16,57 +18,74 @@ rule fit:
     benchmark:
         f"results/benchmarks/fit/{ONE_METHOD}.tsv"
     conda:
-        "../../envs/core.yaml"
+        lambda w: f"../../envs/{METHODS[w.method].environment}.yaml"
     threads: config["threads"]
     resources:
         mem_mb=memory_of_task,
-        gpu=1 if config["device"] == "cuda" else 0,
+        gpu=lambda w: uses_gpu([w.method]),
     params:
-        settings=task_settings("training"),
+        guest=guest_command,
+        settings=lambda w: json.dumps(settings_of([w.method])),
+        asked=lambda w: question_settings("graph", "training")(w)
+        | part_of_dataset("control_domain", "target_domains", "holdout")(w),
+        device=config["device"],
         threads=config["threads"],
         checkpoint=f"results/checkpoints/{ONE_METHOD}.pt",
-    script:
-        "../scripts/fit.py"
+        limits=lambda w, input: time_limits([w.method]),
+    shell:
+        "{params.guest} fit --method {wildcards.method} --slide {input.slide:q} --question {input.question:q}"
+        " --settings {params.settings:q} --time-limits {params.limits:q} --device {params.device}"
+        " --threads {params.threads} --checkpoint {params.checkpoint:q} --output {output:q} --log {log:q}"
 
 
-# One job predicts with all methods of a fold: what takes time is starting Python and reading the slide.
+# One job predicts with all methods of a fold and environment: what takes time is starting Python and reading the slide.
 rule predict:
     input:
         slide="results/slides/{dataset}/{slide}.h5ad",
-        graph="results/graphs/{dataset}/{slide}.npz",
-        folds="results/folds/{dataset}/{slide}.tsv",
+        question=QUESTION,
         models=lambda w: expand(
             f"results/models/{ONE_METHOD}",
-            method=method_names(w.dataset, learned=True),
+            method=method_names(w.dataset, w.environment, learned=True),
             allow_missing=True,
         ),
+        environment=lambda w: environment_of(w.environment),
     output:
-        f"results/predictions/{FOLD}/{RUN}.h5ad",
+        f"results/predictions/{FOLD}/{RUN}/{{environment}}.h5ad",
     log:
-        f"results/logs/predict/{FOLD}/{RUN}.log",
+        f"results/logs/predict/{FOLD}/{RUN}/{{environment}}.log",
     benchmark:
-        f"results/benchmarks/predict/{FOLD}/{RUN}.tsv"
+        f"results/benchmarks/predict/{FOLD}/{RUN}/{{environment}}.tsv"
     conda:
-        "../../envs/core.yaml"
+        "../../envs/{environment}.yaml"
     threads: config["threads"]
     resources:
         mem_mb=memory_of_task,
-        gpu=1 if config["device"] == "cuda" else 0,
+        gpu=lambda w: uses_gpu(method_names(w.dataset, w.environment)),
     params:
-        settings=task_settings("counterfactual"),
-        controls=lambda w: method_names(w.dataset, learned=False),
-        learned=lambda w: method_names(w.dataset, learned=True),
+        guest=guest_command,
+        controls=lambda w: method_names(w.dataset, w.environment, learned=False),
+        settings=lambda w: json.dumps(
+            settings_of(method_names(w.dataset, w.environment))
+        ),
+        device=config["device"],
         threads=config["threads"],
-    script:
-        "../scripts/predict.py"
+        limits=lambda w, input: time_limits(method_names(w.dataset, w.environment)),
+    shell:
+        "{params.guest} predict --slide {input.slide:q} --question {input.question:q}"
+        " --controls {params.controls} --models {input.models:q}"
+        " --settings {params.settings:q} --time-limits {params.limits:q} --device {params.device}"
+        " --threads {params.threads} --output {output:q} --log {log:q}"
 
 
 rule score:
     input:
         slide="results/slides/{dataset}/{slide}.h5ad",
-        graph="results/graphs/{dataset}/{slide}.npz",
-        folds="results/folds/{dataset}/{slide}.tsv",
-        predictions=f"results/predictions/{FOLD}/{RUN}.h5ad",
+        question=QUESTION,
+        predictions=lambda w: expand(
+            f"results/predictions/{FOLD}/{RUN}/{{environment}}.h5ad",
+            environment=environments_of(w.dataset),
+            allow_missing=True,
+        ),
     output:
         scores=f"results/scores/{FOLD}/{RUN}.tsv",
         diagnostics=f"results/scores/{FOLD}/{RUN}.diagnostics.tsv",
@@ -80,7 +99,7 @@ rule score:
     resources:
         mem_mb=memory_of_task,
     params:
-        settings=task_settings("metrics"),
+        switches=lambda w: protocols.of_step(SWITCHES[w.protocol], "metrics"),
         n_deg=config["metrics"]["n_deg"],
         kind=lambda w: dataset_of(w)["kind"],
         threads=config["threads"],

@@ -102,7 +102,7 @@ rule figure_map:
     input:
         slide="results/slides/{dataset}/{slide}.h5ad",
         graph="results/graphs/{dataset}/{slide}.npz",
-        folds="results/folds/{dataset}/{slide}.tsv",
+        question=first_question,
         provenance=f"{TABLES}/provenance.json",
     output:
         report(
@@ -117,8 +117,6 @@ rule figure_map:
         "results/benchmarks/figure_map/{dataset}/{slide}.tsv"
     conda:
         "../../envs/core.yaml"
-    params:
-        counterfactual=config["counterfactual"],
     script:
         "../scripts/figure_map.py"
 

@@ -1,4 +1,5 @@
-# From a source to a checked slide, its graph and its folds.
+# From a source to a checked slide, its graph, its folds and the questions that methods are asked about it.
+QUESTION = "results/questions/{dataset}/{slide}/{fold}/{protocol}.seed{seed}.npz"
 
 
 rule prepare:
@@ -75,3 +76,24 @@ checkpoint write_folds:
         dataset=part_of_dataset("control_domain", "target_domains", "holdout"),
     script:
         "../scripts/write_folds.py"
+
+
+rule write_question:
+    input:
+        slide="results/slides/{dataset}/{slide}.h5ad",
+        graph="results/graphs/{dataset}/{slide}.npz",
+        folds="results/folds/{dataset}/{slide}.tsv",
+    output:
+        QUESTION,
+    log:
+        "results/logs/write_question/{dataset}/{slide}/{fold}/{protocol}.seed{seed}.log",
+    benchmark:
+        "results/benchmarks/write_question/{dataset}/{slide}/{fold}/{protocol}.seed{seed}.tsv"
+    conda:
+        "../../envs/core.yaml"
+    resources:
+        mem_mb=memory_of_task,
+    params:
+        settings=question_settings("graph", "training", "counterfactual"),
+    script:
+        "../scripts/write_question.py"

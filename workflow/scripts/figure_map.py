@@ -6,8 +6,7 @@ with job(snakemake.log[0], inputs=snakemake.input):
     slide_map(
         snakemake.input.slide,
         snakemake.input.graph,
-        snakemake.input.folds,
+        snakemake.input.question[0],
         snakemake.input.provenance,
-        snakemake.params.counterfactual,
         snakemake.output[0],
     )

@@ -1,31 +1,28 @@
 """The steps of the workflow, from files to files; each can be called from Python without Snakemake.
 
-    prepare -> build_graph -> write_folds -> fit -> predict -> score -> tabulate -> figures (see drawing.py)
+    prepare -> build_graph -> write_folds -> write_question -> fit, predict (see methods/run.py) -> score -> tabulate
+    -> figures (see results/drawing.py)
 
 `dataset` is one entry of the validated configuration. Files of results are written beside and renamed.
 """
 
 import json
-import time
-import traceback
-from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 
 import anndata
-import numpy as np
 import pandas as pd
 from scipy import sparse
 
 from tissue_counterfactuals import protocols
-from tissue_counterfactuals.config import slugs
 from tissue_counterfactuals.errors import InputError
-from tissue_counterfactuals.files import atomic_folder, atomic_path, remove
-from tissue_counterfactuals.graph import slide_graph
-from tissue_counterfactuals.methods import METHODS, Prediction, Task
+from tissue_counterfactuals.files import atomic_path
 from tissue_counterfactuals.metrics import Reference
-from tissue_counterfactuals.question.folds import Fold, list_folds, split_cells
-from tissue_counterfactuals.question.predictions import read_predictions, write_predictions
+from tissue_counterfactuals.question.folds import Fold, list_folds
+from tissue_counterfactuals.question.predictions import PredictionReader, read_predictions
+from tissue_counterfactuals.question.question import ask
+from tissue_counterfactuals.question.question import write_question as write_question_file
+from tissue_counterfactuals.question.task import Task
 from tissue_counterfactuals.results import provenance
 from tissue_counterfactuals.results.tables import (
     COLUMNS,
@@ -91,6 +88,9 @@ def build_graph(slide: Path, settings: dict, output: Path) -> None:
     Raises:
         InputError: a sample with no more cells than `max_neighbors`: everybody would be everybody's neighbour.
     """
+    # numba, which other steps do without.
+    from tissue_counterfactuals.graph import slide_graph
+
     cells = read_slide(slide, check=False)
     for sample, size in cells.obs["sample"].value_counts().items():
         if size <= settings["max_neighbors"]:
@@ -105,55 +105,45 @@ def build_graph(slide: Path, settings: dict, output: Path) -> None:
 
 def write_folds(slide: Path, name: str, dataset: dict, output: Path) -> None:
     """Slide to the table of its folds: what is held out, and the forms of the names that paths are made of."""
+    from tissue_counterfactuals.config import slugs
+
     folds = list_folds(
         read_slide(slide, check=False),
         name,
         dataset["control_domain"],
         dataset["target_domains"],
-        **dataset["holdout"],
+        dataset["holdout"]["cell_types"],
+        dataset["holdout"]["min_cells"],
     )
     paths = slugs(folds["cell_type"], f"slide {name}: the held-out cell types")
     folds.insert(0, "fold", folds["cell_type"].map({label: path for path, label in paths.items()}))
     write_tsv(folds, output)
 
 
-def load_task(
-    slide: Path,
-    graph: Path,
-    folds: Path,
-    fold: str,
-    seed: int,
-    settings: dict,
-    report: Callable[[str], None] = print,
-) -> Task:
-    """Assemble the question that a method is asked.
+def write_question(
+    slide: Path, graph: Path, folds: Path, fold: str, seed: int, settings: dict, output: Path
+) -> None:
+    """Slide, graph and table of folds to one question: the split and the donors, drawn once for everybody.
 
     Args:
         fold: path form of the held-out type, as in the table of folds.
-        settings: graph, cellina, device and switches (name -> value); for predictions also counterfactual.
+        settings: protocol, switches (name -> value), graph, validation_fraction, donor_rules, n_donors.
     """
     table = pd.read_csv(folds, sep="\t", dtype=str, keep_default_na=False)
     rows = table[table["fold"] == fold]
-    question = Fold(rows["cell_type"].iloc[0], rows["control"].iloc[0], tuple(rows["target"]))
+    held_out = Fold(rows["cell_type"].iloc[0], rows["control"].iloc[0], tuple(rows["target"]))
     cells = read_slide(slide, check=False)
-    cellina = dict(settings["cellina"])
-    stored, graph_settings = sparse.load_npz(graph), _graph_as_run(cells, settings)
-    if graph_settings != settings["graph"]:
-        stored = slide_graph(cells, **graph_settings)
-    split = split_cells(cells, question, seed, cellina.pop("validation_fraction"))
-    return Task(
-        slide=cells,
-        graph=sparse.csr_array(stored),
-        fold=question,
-        split=split,
-        switches=settings["switches"],
-        seed=seed,
-        graph_settings=graph_settings,
-        settings=cellina,
-        device=settings["device"],
-        report=report,
-        **settings.get("counterfactual", {}),
-    )
+    graph_settings = _graph_as_run(cells, settings)
+    if graph_settings == settings["graph"]:
+        neighbors = sparse.csr_array(sparse.load_npz(graph))
+    else:
+        from tissue_counterfactuals.graph import slide_graph
+
+        neighbors = slide_graph(cells, **graph_settings)
+    drawing = {key: settings[key] for key in ("donor_rules", "n_donors", "validation_fraction")}
+    protocol, switches = settings["protocol"], settings["switches"]
+    question = ask(cells, neighbors, held_out, protocol, seed, switches, graph_settings, **drawing)
+    write_question_file(question, output)
 
 
 def _graph_as_run(slide: anndata.AnnData, settings: dict) -> dict:
@@ -168,100 +158,52 @@ def _graph_as_run(slide: anndata.AnnData, settings: dict) -> dict:
     return settings["graph"] | {"bandwidth_um": settings["graph"]["bandwidth_um"] * factor}
 
 
-def fit(method: str, task: Task, folder: Path, checkpoint: Path) -> None:
-    """Train one method; `folder` ends with status.json and, if all went well, what the adapter left there.
-
-    A method that fails is a result: it is recorded with its reason, and the others go on. What the user can mend
-    (`InputError`) stops the run.
-    """
-    checkpoint.parent.mkdir(parents=True, exist_ok=True)
-    task.checkpoint = checkpoint
-    started = time.perf_counter()
-    status = {"cell_type": task.fold.cell_type, "status": "ok", "reason": ""}
-    # Snakemake does not see that a job behind a checkpoint was cut off: the folder must appear whole or not at all.
-    with atomic_folder(folder) as draft:
-        try:
-            METHODS[method].adapter.fit(task, draft)
-        except InputError:
-            raise
-        except Exception as error:
-            traceback.print_exc()
-            status |= {"status": "failed", "reason": f"fit: {type(error).__name__}: {error}"}
-        status["seconds"] = round(time.perf_counter() - started, 1)
-        (draft / "status.json").write_text(json.dumps(status, indent=1))
-    remove(checkpoint)
-
-
-def predict(folders: dict[str, Path | None], task: Task, output: Path) -> None:
-    """All variants of some methods for all targets of a fold, in one h5ad: a row per method, target, variant, cell.
-
-    `uns` holds, as JSON: `failures`, what could not be predicted and why; `diagnostics`, numbers about predictions;
-    `target_cells`, the cells to compare with where these are not all target cells.
-
-    Args:
-        folders: method -> what `fit` left; None for controls.
-    """
-    with write_predictions(output, task.slide.var_names) as writer:
-        notes = writer.notes = {"failures": [], "diagnostics": [], "target_cells": []}
-        for method, folder in folders.items():
-            for target in task.fold.targets:
-                for variant, prediction in _variants(method, task, folder, target).items():
-                    key = {"method": method, "target": target, "variant": variant}
-                    if isinstance(prediction, str):
-                        notes["failures"].append(key | {"reason": prediction})
-                        continue
-                    names = task.slide.obs_names
-                    writer.add(key, names[prediction.cells], prediction.values)
-                    notes["diagnostics"] += [
-                        key | {"name": k, "value": v} for k, v in prediction.diagnostics.items()
-                    ]
-                    if prediction.target_cells is not None:
-                        reserved = names[prediction.target_cells].tolist()
-                        notes["target_cells"].append(key | {"cells": reserved})
-
-
-def _variants(method, task, folder, target) -> dict[str, Prediction | str]:
-    """A method's predictions for one target; whatever goes wrong becomes the reason of a failed variant."""
-    if folder is not None:
-        status = json.loads((Path(folder) / "status.json").read_text())
-        if status["status"] != "ok":
-            return {"-": status["reason"]}
-    try:
-        variants = METHODS[method].adapter.predict(task, folder, target)
-        for prediction in variants.values():
-            if not isinstance(prediction, str):
-                _check_values(prediction, task)
-    except Exception as error:
-        traceback.print_exc()
-        return {"-": f"predict: {type(error).__name__}: {error}"}
-    return variants
-
-
-def _check_values(prediction: Prediction, task: Task) -> None:
-    """A method that returns nonsense fails here, not as a strange score."""
-    expected = (len(prediction.cells), task.slide.n_vars)
-    if prediction.values.shape != expected:
-        raise ValueError(f"the prediction has shape {prediction.values.shape}, not {expected}")
-    if not np.isfinite(prediction.values).all() or prediction.values.min() < 0:
-        raise ValueError("the prediction holds negative or non-finite counts")
-
-
 def score(
-    predictions: Path, task: Task, names: dict, n_deg: int, output: Path, diagnostics: Path
+    predictions: list[Path],
+    task: Task,
+    switches: dict[str, str],
+    names: dict,
+    n_deg: int,
+    output: Path,
+    diagnostics: Path,
 ) -> None:
     """Score every prediction of a fold against the observed target cells; one tidy table.
 
     Args:
-        predictions: what `predict` wrote.
+        predictions: what methods of different environments predicted, see `question/predictions.py`.
+        task: slide and question.
+        switches: of the metrics.
         names: dataset, kind, slide, protocol, seed: the columns that are the same in every row.
         output: the scores; a failed method has one row with its reason.
         diagnostics: what methods said about their predictions, such as whether the spatial latent is used.
     """
     names = names | {"cell_type": task.fold.cell_type}
-    scorer = _Scorer(task, n_deg)
-    with read_predictions(predictions) as made:
-        rows = [names | {"status": "failed"} | failure for failure in made.notes["failures"]]
-        notes = [names | note for note in made.notes["diagnostics"]]
+    scorer = _Scorer(task, switches, n_deg)
+    rows, notes = [], []
+    for path in predictions:
+        with read_predictions(path) as made:
+            if list(made.genes) != list(task.slide.var_names):
+                raise InputError(
+                    f"predictions {path}: their genes are not the slide's: delete the file and run again."
+                )
+            rows += [names | {"status": "failed"} | failure for failure in made.notes["failures"]]
+            rows += scorer.rows(made, names)
+            notes += [names | note for note in made.notes["diagnostics"]]
+    # The scores come last: where they are, the job was not cut off.
+    write_tsv(pd.DataFrame(notes).reindex(columns=DIAGNOSTIC_COLUMNS), diagnostics)
+    write_tsv(pd.DataFrame(rows).reindex(columns=COLUMNS), output)
+
+
+class _Scorer:
+    """Scores against target cells of a fold; what depends on these cells alone is computed once."""
+
+    def __init__(self, task: Task, switches: dict[str, str], n_deg: int):
+        self.task, self.switches, self.n_deg = task, switches, n_deg
+        self.references = {}
+
+    def rows(self, made: PredictionReader, names: dict) -> list[dict]:
+        """A row per prediction of a file and metric."""
+        task, rows = self.task, []
         reserved = {
             (r["method"], r["target"]): task.slide.obs_names.get_indexer(r["cells"])
             for r in made.notes["target_cells"]
@@ -274,22 +216,11 @@ def score(
                 common = names | {"method": method, "target": target, "variant": variant}
                 common |= {"n_control": len(task.focal), "n_target": len(cells)}
                 common |= {"n_predicted": len(predicted), "status": "ok"}
-                scores = scorer.score(cells, predicted, None if variant == TWIN else twin)
+                scores = self._score(cells, predicted, None if variant == TWIN else twin)
                 rows += [common | {"metric": m, "value": v} for m, v in scores.items()]
-    # The scores come last: where they are, the job was not cut off.
-    write_tsv(pd.DataFrame(notes).reindex(columns=DIAGNOSTIC_COLUMNS), diagnostics)
-    write_tsv(pd.DataFrame(rows).reindex(columns=COLUMNS), output)
+        return rows
 
-
-class _Scorer:
-    """Scores against target cells of a fold; what depends on these cells alone is computed once."""
-
-    def __init__(self, task: Task, n_deg: int):
-        self.task, self.n_deg = task, n_deg
-        self.switches = protocols.of_step(task.switches, "metrics")
-        self.references = {}
-
-    def score(self, target_cells, predicted, twin) -> dict[str, float]:
+    def _score(self, target_cells, predicted, twin) -> dict[str, float]:
         key = target_cells.tobytes()
         if key not in self.references:
             counts = self.task.slide.X

@@ -8,33 +8,21 @@ import pandas as pd
 import pytest
 
 from slides import small_slide
+from tasks import make_task
 from tissue_counterfactuals import protocols
 from tissue_counterfactuals.errors import InputError
-from tissue_counterfactuals.graph import neighborhood_features, slide_graph
-from tissue_counterfactuals.methods import METHODS, Task, applicable
+from tissue_counterfactuals.graph import neighborhood_features
+from tissue_counterfactuals.methods import METHODS, applicable
 from tissue_counterfactuals.models.cellina import Cellina
-from tissue_counterfactuals.question.folds import Fold, split_cells
+from tissue_counterfactuals.question.donors import EdgePerturbation
+from tissue_counterfactuals.question.folds import Fold
 from tissue_counterfactuals.simulate import simulate_tissue
 from tissue_counterfactuals.slide import log_normalize
 
 
-def make_task(slide, fold, protocol="corrected", **options):
-    graph_settings = {"max_neighbors": 30}
-    return Task(
-        slide=slide,
-        graph=slide_graph(slide, **graph_settings),
-        fold=fold,
-        split=split_cells(slide, fold),
-        switches=protocols.resolve(protocol),
-        graph_settings=graph_settings,
-        device="cpu",
-        **options,
-    )
-
-
 @pytest.fixture(scope="module")
 def task():
-    return make_task(small_slide(n_cells=800), Fold("A", "left", ("right",)))
+    return make_task(small_slide(n_cells=800))
 
 
 def predict(task, name, target="right"):
@@ -95,7 +83,7 @@ def test_mean_shift_by_type_leaves_composition_out(task):
 
 
 def test_mean_shift_by_type_without_other_types_says_so():
-    lonely = make_task(small_slide(types=("A",)), Fold("A", "left", ("right",)))
+    lonely = make_task(small_slide(types=("A",)))
     with pytest.raises(InputError, match="no other type has 10 training cells"):
         predict(lonely, "mean_shift_by_type")
 
@@ -183,11 +171,13 @@ def test_donors_stand_on_the_scale_that_the_protocol_says(task, tmp_path):
     adapter = METHODS["cellina_ablated"].adapter
     adapter.fit(learner, tmp_path)
     model = Cellina.load(tmp_path / "model.pt", device="cpu")
-    new = task.perturbation("published", "right").graph(task.slide.n_obs)
+    donors = task.question.donors("right")["published"]
+    new = EdgePerturbation(task.focal, donors).graph(task.slide.n_obs)
     counts = task.slide.X
     predictions = {}
     for value, donors in (("log1p", log_normalize(counts)), ("raw_counts", counts)):
-        asked = replace(learner, switches=task.switches | {"donor_features": value})
+        switches = task.switches | {"donor_features": value}
+        asked = replace(learner, question=replace(task.question, switches=switches))
         predictions[value] = adapter.predict(asked, tmp_path, "right")["published"].values
         features = neighborhood_features(new, donors)
         assert np.array_equal(predictions[value], model.predict(task.slide, task.focal, features))

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from tissue_counterfactuals.methods import Prediction
+from tissue_counterfactuals.methods.prediction import Prediction
 from tissue_counterfactuals.streams import stream
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from tissue_counterfactuals.graph import neighborhood_features
-from tissue_counterfactuals.methods import Prediction
+from tissue_counterfactuals.methods.prediction import Prediction
 from tissue_counterfactuals.models.cellina import Cellina
 from tissue_counterfactuals.models.settings import CellinaSettings
 from tissue_counterfactuals.models.training import PUBLISHED_BATCH
@@ -21,8 +21,8 @@ def fit(task, folder: Path, **overrides) -> None:
     settings = dict(task.settings)
     if task.switches["hyperparameters"] == "published":
         settings = CellinaSettings(batch_size=PUBLISHED_BATCH).model_dump()
+        del settings["time_limit_minutes"]
     settings |= overrides
-    settings.pop("validation_fraction", None)
     settings["restore"], settings["monitor"] = task.switches["restore"], task.switches["monitor"]
     model = Cellina(device=task.device, **settings)
     model.fit(

@@ -5,7 +5,7 @@ As run in the authors' code: composition and depth of the domains go into the ch
 
 import numpy as np
 
-from tissue_counterfactuals.methods import Prediction, at_library
+from tissue_counterfactuals.methods.prediction import Prediction, at_library
 
 
 def predict(task, folder, target) -> dict[str, Prediction]:

@@ -7,8 +7,8 @@ expression from control to target; the held-out type gets the mean over types.
 import numpy as np
 
 from tissue_counterfactuals.errors import InputError
-from tissue_counterfactuals.methods import Prediction, at_library
 from tissue_counterfactuals.methods.mean_shift import shift
+from tissue_counterfactuals.methods.prediction import Prediction, at_library
 from tissue_counterfactuals.slide import normalize_counts
 
 MIN_CELLS = 10

@@ -1,6 +1,6 @@
 """Control: nothing happens; the control cells as they were observed."""
 
-from tissue_counterfactuals.methods import Prediction
+from tissue_counterfactuals.methods.prediction import Prediction
 
 
 def predict(task, folder, target) -> dict[str, Prediction]:

@@ -5,7 +5,7 @@ Perfect on averages and useless as a population: it shows which metrics notice.
 
 import numpy as np
 
-from tissue_counterfactuals.methods import Prediction, at_library
+from tissue_counterfactuals.methods.prediction import Prediction, at_library
 from tissue_counterfactuals.slide import normalize_counts
 
 

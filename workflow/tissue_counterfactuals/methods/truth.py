@@ -4,7 +4,7 @@ Not a ceiling: it shows what the question itself is worth. Where a donor rule as
 target cells do not have, the truth scores badly as well.
 """
 
-from tissue_counterfactuals.methods import Prediction
+from tissue_counterfactuals.methods.prediction import Prediction
 from tissue_counterfactuals.simulate import true_counterfactual, true_expression
 
 

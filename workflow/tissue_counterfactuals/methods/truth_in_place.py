@@ -1,6 +1,6 @@
 """The simulation's exact expectation of the target cells in their real neighbourhoods: counts without noise."""
 
-from tissue_counterfactuals.methods import Prediction
+from tissue_counterfactuals.methods.prediction import Prediction
 from tissue_counterfactuals.simulate import true_expression
 
 

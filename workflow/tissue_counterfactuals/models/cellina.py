@@ -22,8 +22,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from tissue_counterfactuals.errors import InputError
-from tissue_counterfactuals.files import atomic_path
 from tissue_counterfactuals.graph import neighborhood_features
+from tissue_counterfactuals.models import stored
 from tissue_counterfactuals.models.kernels import dropout_factors
 from tissue_counterfactuals.models.likelihood import linear_nb_loss
 from tissue_counterfactuals.models.training import (
@@ -324,13 +324,16 @@ class Cellina:
             "genes": self.genes,
             "network": self.network.state_dict(),
         }
-        with atomic_path(path) as temporary:
-            torch.save(content, temporary)
+        stored.save(content, path)
 
     @classmethod
     def load(cls, path: Path, device: str = "auto") -> "Cellina":
-        """Read a model that `save` wrote, on any device."""
-        content = torch.load(path, map_location=resolve_device(device), weights_only=True)
+        """Read a model that `save` wrote, on any device.
+
+        Raises:
+            DamagedFile: it is not what `save` wrote.
+        """
+        content = stored.load(path, resolve_device(device))
         model = cls(**content["shape"], device=device, **content["settings"])
         model.categories, model.genes = content["categories"], content["genes"]
         model.network = CellinaNetwork(len(model.genes), *model._sizes(), **model.shape)

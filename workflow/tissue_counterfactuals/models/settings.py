@@ -4,13 +4,14 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from tissue_counterfactuals.settings import Epochs, LearningRate, Settings
+from tissue_counterfactuals.methods.settings import MethodSettings
+from tissue_counterfactuals.settings import Epochs, LearningRate
 
 Width = Annotated[int, Field(ge=1, le=100_000)]
 Weight = Annotated[float, Field(ge=0, le=1_000_000)]
 
 
-class CellinaSettings(Settings):
+class CellinaSettings(MethodSettings):
     """Network and training of Cellina and of its ablated form under `corrected`; `as_run` always takes the defaults,
     which are the paper's Table A1, and batches of 2048."""
 
@@ -44,5 +45,3 @@ class CellinaSettings(Settings):
     authors' runs."""
     patience: Epochs = 10
     """Epochs without a better validation loss after which training stops."""
-    validation_fraction: float = Field(0.1, gt=0, lt=1)
-    """Share of the cells that are not held out which is kept for validation."""

@@ -16,8 +16,9 @@ import pandas as pd
 import torch
 from torch.nn import functional as F
 
-from tissue_counterfactuals.errors import InputError
-from tissue_counterfactuals.files import atomic_path
+from tissue_counterfactuals.errors import DamagedFile, InputError
+from tissue_counterfactuals.files import remove
+from tissue_counterfactuals.models import stored
 from tissue_counterfactuals.models.likelihood import CountBatch, CountMatrix
 from tissue_counterfactuals.streams import stream, stream_seed
 
@@ -156,7 +157,7 @@ def train(
     if len(train_cells) < 2 or len(validation_cells) < 1:
         raise InputError(
             f"training needs at least 2 training cells and 1 validation cell, and has {len(train_cells)} and "
-            f"{len(validation_cells)}: use a larger slide or another cellina.validation_fraction."
+            f"{len(validation_cells)}: use a larger slide or another holdout.validation_fraction."
         )
     supervised = settings.lambda_classifier > 0 or settings.lambda_adversary > 0
     state = _State(network, settings)
@@ -329,12 +330,18 @@ class _State:
             "adversary_optimizer": self.adversary_optimizer.state_dict(),
             "fingerprint": fingerprint,
         }
-        with atomic_path(path) as temporary:
-            torch.save(content, temporary)
+        stored.save(content, path)
 
     def restore(self, path, fingerprint, device, report):
-        content = torch.load(path, map_location=device, weights_only=True)
-        if content["fingerprint"] != fingerprint:
+        try:
+            content = stored.load(path, device)
+        except DamagedFile as error:
+            report(
+                f"the checkpoint found cannot be read and is thrown away ({error}); training starts anew"
+            )
+            remove(path)
+            return
+        if content.get("fingerprint") != fingerprint:
             report("the checkpoint found belongs to another training and is not used")
             return
         for name in self._plain:

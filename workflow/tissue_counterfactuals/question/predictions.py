@@ -63,11 +63,12 @@ def write_predictions(path: str | Path, genes: pd.Index) -> Iterator[PredictionW
 
 
 class PredictionReader:
-    """What `read_predictions` gives; `notes` is what was written there."""
+    """What `read_predictions` gives; `notes` is what was written there, `genes` are the columns."""
 
     def __init__(self, file: h5py.File):
         self._values = file["X"]
         self._keys = read_elem(file["obs"])[KEY].astype(str)
+        self.genes: pd.Index = read_elem(file["var"]).index
         self.notes = {name: json.loads(text) for name, text in read_elem(file["uns"]).items()}
 
     def questions(self) -> list[tuple[str, str, list[str]]]:

@@ -25,6 +25,8 @@ class HoldoutSettings(Settings):
     """The types; `auto` takes all that have `min_cells` cells."""
     min_cells: int = Field(100, ge=2, le=10_000_000)
     """Cells that a type needs, in the control domain and in every target domain, to be taken by `auto`."""
+    validation_fraction: float = Field(0.1, gt=0, lt=1)
+    """Share of the cells that are not held out which is kept for validation."""
 
 
 class CounterfactualSettings(Settings):

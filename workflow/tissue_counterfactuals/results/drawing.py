@@ -8,8 +8,7 @@ import pandas as pd
 from scipy import sparse
 
 from tissue_counterfactuals.files import atomic_path
-from tissue_counterfactuals.question.donors import edge_perturbation
-from tissue_counterfactuals.question.folds import Fold, cells_of, split_cells
+from tissue_counterfactuals.question.question import read_question
 from tissue_counterfactuals.results import provenance
 from tissue_counterfactuals.results.figures import (
     figure_cellina_2,
@@ -45,47 +44,35 @@ def cell_types(scores: Path, manifest: Path, target: str, protocol: str, png: Pa
     figure_cellina_a2.draw(read_scores([scores]), record["dataset"], name, protocol, footer, png)
 
 
-def slide_map(
-    slide: Path, graph: Path, folds: Path, manifest: Path, settings: dict, png: Path
-) -> None:
-    """The slide, its first fold and one focal cell before and after the edge perturbation.
+def slide_map(slide: Path, graph: Path, question: Path, manifest: Path, png: Path) -> None:
+    """The slide, a question about it, and one focal cell before the edge perturbation and with the donors it is given.
 
     Args:
-        settings: counterfactual settings, n_donors and donor_rules; the first rule is shown.
+        question: whose held-out cells are shown, and whose donors for its first target under the first rule that
+            found any.
     """
     record = _manifest(manifest)
-    cells = read_slide(slide, check=False)
-    first = pd.read_csv(folds, sep="\t", dtype=str, keep_default_na=False).iloc[0]
-    fold = Fold(first["cell_type"], first["control"], (first["target"],))
-    split = split_cells(cells, fold, record["seeds"][0])
+    cells, asked = read_slide(slide, check=False), read_question(question)
+    asked.check(cells, str(question))
     neighbors = sparse.csr_array(sparse.load_npz(graph))
-    focal = _central(cells, cells_of(cells, fold.cell_type, fold.control))
-    perturbation = edge_perturbation(
-        cells,
-        neighbors,
-        split,
-        fold.cell_type,
-        fold.targets[0],
-        np.array([focal]),
-        settings["donor_rules"][0],
-        n_donors=settings["n_donors"],
-        seed=record["seeds"][0],
-    )
+    focal = _central(cells, asked.focal)
+    given = (d for d in asked.donors(asked.fold.targets[0]).values() if not isinstance(d, str))
+    donors = next(given, np.empty((len(asked.focal), 0), dtype=int))
     table = cells.obs[["cell_type", "domain", "sample"]].reset_index(drop=True)
     table.insert(0, "y_um", cells.obsm["spatial"][:, 1])
     table.insert(0, "x_um", cells.obsm["spatial"][:, 0])
     title = (
-        f"{record['label']} ({record['kind']}), slide {Path(slide).stem}: {fold.cell_type} held out in "
-        f"{fold.targets[0]}"
+        f"{record['label']} ({record['kind']}), slide {Path(slide).stem}: {asked.fold.cell_type} held out in "
+        f"{', '.join(asked.fold.targets)}"
     )
     figure_cellina_2.draw(
         table,
-        split.held_out,
+        asked.split.held_out,
         focal,
         neighbors[[focal]].indices,
-        perturbation.donors[0],
+        donors[int(np.flatnonzero(asked.focal == focal)[0])],
         title,
-        provenance.footer(record),
+        provenance.footer(record, asked.protocol),
         png,
     )
 

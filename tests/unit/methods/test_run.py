@@ -1,0 +1,307 @@
+"""What a method did is a row, what happened to it stops the job: through the steps, and through the command line."""
+
+import json
+import os
+import resource
+import shutil
+import signal
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from slides import small_slide
+from tasks import Question
+from tissue_counterfactuals.errors import InputError
+from tissue_counterfactuals.methods import METHODS, run
+from tissue_counterfactuals.methods import cellina as cellina_adapter
+from tissue_counterfactuals.methods import cellina_ablated as ablated_adapter
+from tissue_counterfactuals.methods import no_change as no_change_adapter
+from tissue_counterfactuals.methods.prediction import Prediction
+
+
+@pytest.fixture
+def question(tmp_path):
+    return Question(tmp_path, small_slide(n_cells=500))
+
+
+def raises(error):
+    def adapter(*_, **__):
+        raise error
+
+    return adapter
+
+
+def failures(question) -> dict[str, str]:
+    """Method -> reason of the failed rows of the score table."""
+    scores = question.score()
+    failed = scores[scores["status"] == "failed"]
+    return dict(zip(failed["method"], failed["reason"], strict=True))
+
+
+# --- the steps --------------------------------------------------------------------------------------------------
+
+
+def test_a_fit_that_fails_is_recorded_and_shown_as_failed(question, monkeypatch):
+    error = FloatingPointError("the loss is not finite\nin epoch 3")
+    monkeypatch.setattr(cellina_adapter, "fit", raises(error))
+    folder = question.folder
+    run.fit("cellina", question.task, folder / "cellina", folder / "checkpoint.pt")
+    status = json.loads((folder / "cellina/status.json").read_text())
+    assert status["status"] == "failed"
+    folders = {"cellina": folder / "cellina", "no_change": None}
+    run.predict(folders, question.task, folder / "predictions.h5ad")
+    assert failures(question) == {
+        "cellina": "fit: FloatingPointError: the loss is not finite in epoch 3"
+    }
+
+
+def test_the_status_says_what_a_fit_took_and_ran_in(question):
+    status = json.loads((question.fit("cellina") / "status.json").read_text())
+    assert (status["status"], status["reason"], status["cell_type"]) == ("ok", "", "A")
+    assert 0 < status["seconds"] < 100
+    # A process with torch in it takes more than 100 MB and less than 10 GB.
+    assert 100 < status["peak_memory_mb"] < 10_000
+    assert status["device"] == "cpu"
+    assert status["versions"]["numpy"] == np.__version__
+    assert status["python"].startswith("3.")
+
+
+def test_what_the_user_can_mend_stops_the_run(question):
+    question.drawn_from["validation_fraction"] = 0.0
+    folder = question.folder
+    with pytest.raises(InputError, match="training needs at least 2 training cells"):
+        run.fit("cellina", question.task, folder / "m", folder / "c.pt")
+    assert not (folder / "m").exists()
+
+
+@pytest.mark.parametrize(
+    ("values", "genes", "reason"),
+    [
+        (lambda x: x[:, :3], None, "ValueError: the prediction has shape ("),
+        (lambda x: x - 10, None, "holds negative or non-finite"),
+        (lambda x: x * np.nan, None, "holds negative or non-finite"),
+        (lambda x: x, 1, "the prediction's genes are not the slide's: 'gene_1' is out of place"),
+    ],
+)
+def test_nonsense_from_a_method_is_a_failure_not_a_score(
+    question, monkeypatch, values, genes, reason
+):
+    task = question.task
+    observed = task.slide.X[task.focal].toarray()
+
+    def nonsense(task, folder, target):
+        names = None if genes is None else np.roll(task.slide.var_names, -genes).tolist()
+        return {"-": Prediction(values(observed), task.focal, genes=names)}
+
+    monkeypatch.setattr(no_change_adapter, "predict", nonsense)
+    folders = {"no_change": None, "ceiling": None}
+    run.predict(folders, task, question.folder / "predictions.h5ad")
+    found = failures(question)
+    assert found.keys() == {"no_change"}
+    assert reason in found["no_change"]
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (MemoryError("Unable to allocate 42.6 GiB"), "memory ran out Unable to allocate 42.6 GiB"),
+        (SystemExit(3), "SystemExit: 3"),
+        (RuntimeError("CUDA error"), "RuntimeError: CUDA error"),
+    ],
+)
+def test_what_a_method_does_wrong_is_a_row(question, monkeypatch, error, reason):
+    monkeypatch.setattr(cellina_adapter, "fit", raises(error))
+    monkeypatch.setattr(no_change_adapter, "predict", raises(error))
+    folder = question.folder
+    run.fit("cellina", question.task, folder / "cellina", folder / "c.pt")
+    folders = {"no_change": None, "cellina": folder / "cellina", "mean_shift": None}
+    run.predict(folders, question.task, folder / "predictions.h5ad")
+    assert failures(question) == {"cellina": f"fit: {reason}", "no_change": f"predict: {reason}"}
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (
+            OSError(28, "No space left on device", "model.pt"),
+            "no room is left on the disk model.pt",
+        ),
+        (OSError(5, "Input/output error"), "a file could not be used"),
+        (ModuleNotFoundError("No module named 'scvi'"), "a package is missing or broken"),
+    ],
+)
+def test_what_happens_to_a_method_stops_the_job(question, monkeypatch, error, sentence):
+    monkeypatch.setattr(cellina_adapter, "fit", raises(error))
+    monkeypatch.setattr(no_change_adapter, "predict", raises(error))
+    folder = question.folder
+    with pytest.raises(InputError, match=sentence):
+        run.fit("cellina", question.task, folder / "cellina", folder / "c.pt")
+    assert not (folder / "cellina").exists()
+    with pytest.raises(InputError, match=sentence):
+        run.predict({"no_change": None}, question.task, folder / "predictions.h5ad")
+    assert not (folder / "predictions.h5ad").exists()
+
+
+def test_a_full_disk_behind_another_error_is_seen(question, monkeypatch):
+    """Libraries raise errors of their own where a write fails, as PyTorch does."""
+    monkeypatch.setattr(cellina_adapter, "fit", raises(RuntimeError("unexpected pos 64 vs 0")))
+    monkeypatch.setattr(run.tempfile, "TemporaryFile", raises(OSError(28, "No space left")))
+    folder = question.folder
+    with pytest.raises(InputError, match="the disk cannot be written"):
+        run.fit("cellina", question.task, folder / "cellina", folder / "c.pt")
+    assert not (folder / "cellina").exists()
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+@pytest.mark.parametrize("name", ["model.pt", "status.json"])
+def test_a_damaged_model_stops_the_job_and_is_made_again(question, name):
+    folder = question.fit("cellina")
+    truncate(folder / name)
+    with pytest.raises(InputError, match="was damaged .* is now removed: run again"):
+        run.predict({"cellina": folder}, question.task, question.folder / "predictions.h5ad")
+    assert not folder.exists()
+    assert not (question.folder / "predictions.h5ad").exists()
+    assert ("cellina", "right", "published") in question.predict("cellina")
+
+
+def test_a_damaged_question_or_one_about_another_slide_is_refused(question, tmp_path):
+    assert question.task.seed == 0
+    other = Question(tmp_path / "other", small_slide(n_cells=500, seed=1))
+    assert other.task.seed == 0
+    with pytest.raises(InputError, match="it was asked about another slide"):
+        run.load_task(question.slide, other.file)
+    truncate(question.file)
+    with pytest.raises(InputError, match="was damaged .* and is now removed: run again"):
+        run.load_task(question.slide, question.file)
+    assert not question.file.exists()
+
+
+# --- the command line -------------------------------------------------------------------------------------------
+
+
+def command(question, step, *arguments, limits=None):
+    """Run a step of the command line in a child of its own; what its last words on the screen were is in the log."""
+    assert question.task.seed == 0
+    common = ["--slide", question.slide, "--question", question.file, "--device", "cpu"]
+    settings = dict.fromkeys(("cellina", "cellina_ablated"), question.settings["cellina"])
+    common += ["--settings", json.dumps(settings), "--time-limits", json.dumps(limits or {})]
+    run.main([str(a) for a in (step, *arguments, *common, "--log", question.folder / "log")])
+
+
+def fit_command(question, method="cellina", **options):
+    folder = question.folder
+    paths = ("--output", folder / method / "run", "--checkpoint", folder / "checkpoint.pt")
+    command(question, "fit", "--method", method, *paths, **options)
+    return json.loads((folder / method / "run/status.json").read_text())
+
+
+def predict_command(question, *methods, models=(), **options):
+    folders = [question.folder / method / "run" for method in models]
+    given = ("--controls", *methods, "--models", *folders)
+    output = question.folder / "predictions.h5ad"
+    command(question, "predict", *given, "--output", output, **options)
+
+
+def ends_by(signal_number):
+    return lambda *_: os.kill(os.getpid(), signal_number)
+
+
+@pytest.fixture(autouse=True)
+def _environment(monkeypatch):
+    """`main` is for a process of its own: put back what it changes."""
+    for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):  # fmt: skip
+        monkeypatch.setenv(variable, "1")
+
+
+def test_the_command_line_gives_what_the_steps_give(question, capfd):
+    expected = question.predict("cellina", "no_change")
+    scores = question.score()
+    shutil.rmtree(question.folder / "cellina")
+    assert fit_command(question)["status"] == "ok"
+    predict_command(question, "no_change", models=["cellina"])
+    assert ("cellina", "right", "published") in expected
+    pd.testing.assert_frame_equal(question.score(), scores)
+    assert capfd.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("adapter", "reason"),
+    [
+        (ends_by(signal.SIGSEGV), "it crashed (SIGSEGV)"),
+        (ends_by(signal.SIGABRT), "it crashed (SIGABRT)"),
+        (lambda *_: os._exit(7), "it ended its process with exit code 7"),
+        (lambda *_: time.sleep(600), "it did not end within its time limit of 0.005 minutes"),
+    ],
+)
+def test_a_method_that_takes_its_process_with_it_is_a_row(question, monkeypatch, adapter, reason):
+    monkeypatch.setattr(cellina_adapter, "fit", adapter)
+    monkeypatch.setattr(no_change_adapter, "predict", adapter)
+    limits = {"cellina": 0.005, "no_change": 0.005}
+    status = fit_command(question, limits=limits)
+    assert (status["status"], status["reason"]) == ("failed", f"fit: {reason}")
+    predict_command(question, "mean_shift", "no_change", models=["cellina"], limits=limits)
+    assert failures(question) == {"no_change": f"predict: {reason}", "cellina": f"fit: {reason}"}
+    assert set(question.score()["method"]) == {"no_change", "cellina", "mean_shift"}
+
+
+def test_memory_that_ran_out_is_told_from_a_kill_by_hand(question, monkeypatch, capfd):
+    monkeypatch.setattr(cellina_adapter, "fit", ends_by(signal.SIGKILL))
+    with pytest.raises(SystemExit):
+        fit_command(question)
+    said = capfd.readouterr().err
+    assert said.startswith("error: the job was ended from outside (SIGKILL): run again")
+    assert not (question.folder / "cellina/run").exists()
+    # The kernel counts the processes that it kills for memory.
+    counts = iter([4, 5])
+    monkeypatch.setattr(run, "_killed_for_memory", lambda: next(counts))
+    assert fit_command(question)["reason"] == "fit: it was killed because memory ran out"
+
+
+def test_a_disk_that_is_full_in_training_stops_the_job_and_the_next_run_ends_as_if_it_had_not_been(
+    question, monkeypatch, capfd
+):
+    """No file may grow beyond a size: what a disk without room does to PyTorch's writer as well."""
+    whole = question.predict("cellina_ablated")
+
+    def limited(task, folder):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (8192, resource.RLIM_INFINITY))
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        return fit_ablated(task, folder)
+
+    fit_ablated = ablated_adapter.fit
+    shutil.rmtree(question.folder / "cellina_ablated")
+    with monkeypatch.context() as patched:
+        patched.setattr(ablated_adapter, "fit", limited)
+        with pytest.raises(SystemExit) as ended:
+            fit_command(question, "cellina_ablated")
+    assert ended.value.code == 1
+    assert capfd.readouterr().err.startswith("error: no room is left on the disk")
+    assert not (question.folder / "cellina_ablated/run").exists()
+    assert fit_command(question, "cellina_ablated")["status"] == "ok"
+    again = question.folder / "cellina_ablated/run"
+    run.predict({"cellina_ablated": again}, question.task, question.folder / "predictions.h5ad")
+    with run_predictions(question) as made:
+        for key, values in whole.items():
+            assert np.array_equal(made.values(*key), values)
+
+
+def run_predictions(question):
+    from tissue_counterfactuals.question.predictions import read_predictions
+
+    return read_predictions(question.folder / "predictions.h5ad")
+
+
+def test_methods_say_what_they_need(question):
+    """The flags of the table, against what the methods do."""
+    rules = ("published", "any_type")
+    question.drawn_from["donor_rules"] = rules
+    made = question.predict(*(m.name for m in METHODS.values() if m.refusal(False) is None))
+    for name, method in METHODS.items():
+        if method.refusal(False) is None:
+            variants = {key[2] for key in made if key[0] == name}
+            assert (set(rules) <= variants) is ("edge" in method.needs), name

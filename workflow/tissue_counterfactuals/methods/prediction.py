@@ -1,0 +1,50 @@
+"""What an adapter gives back."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from anndata import AnnData
+
+
+@dataclass
+class Prediction:
+    """Expected counts of m cells.
+
+    Attributes:
+        values: (m, g) float32, non-negative, on the scale of counts.
+        cells: (m,) indices of the cells that were predicted.
+        target_cells: cells to compare with, if not all target cells (the ceiling keeps one half for itself).
+        diagnostics: numbers about the prediction that are no scores.
+        genes: names of the columns, from a method that returns them; they must be the slide's, in its order.
+    """
+
+    values: np.ndarray
+    cells: np.ndarray
+    target_cells: np.ndarray | None = None
+    diagnostics: dict[str, float] = field(default_factory=dict)
+    genes: list[str] | None = None
+
+    def check(self, slide: AnnData) -> None:
+        """A method that returns nonsense fails here, not as a strange score.
+
+        Raises:
+            ValueError: other genes or shape than asked for, negative or non-finite values.
+        """
+        expected = (len(self.cells), slide.n_vars)
+        if np.shape(self.values) != expected:
+            raise ValueError(f"the prediction has shape {np.shape(self.values)}, not {expected}")
+        if self.genes is not None and list(self.genes) != list(slide.var_names):
+            wrong = next(g for g, own in zip(self.genes, slide.var_names, strict=True) if g != own)
+            raise ValueError(
+                f"the prediction's genes are not the slide's: {wrong!r} is out of place"
+            )
+        if not np.isfinite(self.values).all() or self.values.min() < 0:
+            raise ValueError("the prediction holds negative or non-finite counts")
+
+
+def at_library(profile: np.ndarray, slide: AnnData, cells: np.ndarray) -> np.ndarray:
+    """Scale profiles (m, g) or (g,) to the observed total counts of the cells; float32."""
+    library = np.asarray(slide.X[cells].sum(axis=1), dtype=np.float64).reshape(-1, 1)
+    profile = np.atleast_2d(profile).astype(np.float64)
+    total = profile.sum(axis=1, keepdims=True)
+    return (profile / np.maximum(total, 1e-12) * library).astype(np.float32)

@@ -1,0 +1,450 @@
+"""The command line of a guest: train one method, or predict with some, in whatever interpreter this runs in.
+
+    python -m tissue_counterfactuals.methods.run fit --method NAME --slide S --question Q --output FOLDER ...
+    python -m tissue_counterfactuals.methods.run predict --controls NAME ... --models FOLDER ... --output FILE ...
+
+It needs numpy, scipy and anndata, and what the methods themselves need. A step runs in a child process, because not all
+that goes wrong in a method is an exception. What the method did is a result, told from what happened to it:
+
+- a failed row, with its reason: an exception, memory that ran out, a crash by signal, a prediction of the wrong genes
+  or shape or with NaN, a step that does not end within the method's time limit;
+- the job stops with one sentence and is tried again by the next run: a disk that is full or fails, a file that is
+  damaged, a package that is missing, a kill from outside, and whatever goes wrong around the method.
+"""
+
+import argparse
+import errno
+import json
+import multiprocessing
+import os
+import resource
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import metadata
+from multiprocessing.connection import wait
+from pathlib import Path
+
+from tissue_counterfactuals.errors import DamagedFile, InputError
+from tissue_counterfactuals.files import atomic_folder, remove
+from tissue_counterfactuals.jobs import job
+from tissue_counterfactuals.methods import METHODS
+
+# Signals by which a process ends itself; any other came from outside.
+_CRASHES = ("SIGSEGV", "SIGABRT", "SIGBUS", "SIGILL", "SIGFPE", "SIGSYS", "SIGTRAP")
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+STATUS = "status.json"
+
+
+# --- the steps --------------------------------------------------------------------------------------------------
+
+
+def load_task(slide: Path, question: Path, device: str = "auto", report=print):
+    """The slide and the question about it, without settings of a method.
+
+    Raises:
+        InputError: a file that is absent or damaged, or a question about another slide.
+    """
+    from tissue_counterfactuals.question.question import read_question
+    from tissue_counterfactuals.question.task import Task
+    from tissue_counterfactuals.slide import read_slide
+
+    cells, asked = read_slide(slide, check=False), read_question(question)
+    asked.check(cells, str(question))
+    return Task(cells, asked, device=device, report=report)
+
+
+def fit(method: str, task, folder: Path, checkpoint: Path) -> None:
+    """Train one method; `folder` ends with status.json and, if all went well, what the adapter left there.
+
+    Raises:
+        InputError: what the user or the machine must mend; then there is no folder.
+    """
+    checkpoint.parent.mkdir(parents=True, exist_ok=True)
+    task.checkpoint = checkpoint
+    started = time.perf_counter()
+    # Snakemake does not see that a job behind a checkpoint was cut off: the folder must appear whole or not at all.
+    with atomic_folder(folder) as draft:
+        reason = ""
+        try:
+            METHODS[method].adapter.fit(task, draft)
+        except InputError:
+            raise
+        except (Exception, SystemExit) as error:
+            reason = _reason("fit", error, draft)
+        write_status(draft, task.fold.cell_type, reason, time.perf_counter() - started)
+    remove(checkpoint)
+
+
+def predict(
+    folders: dict[str, Path | None],
+    task,
+    output: Path,
+    settings: dict[str, dict] | None = None,
+    failed: dict[str, str] | None = None,
+    begin: Callable[[str], None] = lambda method: None,
+) -> None:
+    """All variants of some methods for all targets of a question, in one h5ad: a row per method, target, variant, cell.
+
+    `uns` holds, as JSON: `failures`, what could not be predicted and why; `diagnostics`, numbers about predictions;
+    `target_cells`, the cells to compare with where these are not all target cells.
+
+    Args:
+        folders: method -> what `fit` left; None for methods that are not learned.
+        settings: method -> its section of the configuration.
+        failed: method -> why it is not asked again.
+        begin: told of each method before it is asked.
+
+    Raises:
+        InputError: what the machine must mend; then there is no file.
+    """
+    from tissue_counterfactuals.question.predictions import write_predictions
+
+    names = task.slide.obs_names
+    with write_predictions(output, task.slide.var_names) as writer:
+        notes = writer.notes = {"failures": [], "diagnostics": [], "target_cells": []}
+        for method, folder in folders.items():
+            begin(method)
+            task.settings = (settings or {}).get(method, {})
+            for target in task.fold.targets:
+                if method in (failed or {}):
+                    variants = {"-": failed[method]}
+                else:
+                    variants = _variants(method, task, folder, target, output.parent)
+                for variant, prediction in variants.items():
+                    key = {"method": method, "target": target, "variant": variant}
+                    if isinstance(prediction, str):
+                        notes["failures"].append(key | {"reason": prediction})
+                        continue
+                    writer.add(key, names[prediction.cells], prediction.values)
+                    notes["diagnostics"] += [
+                        key | {"name": k, "value": v} for k, v in prediction.diagnostics.items()
+                    ]
+                    if prediction.target_cells is not None:
+                        reserved = names[prediction.target_cells].tolist()
+                        notes["target_cells"].append(key | {"cells": reserved})
+
+
+def _variants(method, task, folder, target, scratch) -> dict:
+    """A method's predictions for one target; what it does wrong becomes the reason of a failed variant."""
+    if folder is not None:
+        status = read_status(folder)
+        if status["status"] != "ok":
+            return {"-": status["reason"]}
+    try:
+        variants = METHODS[method].adapter.predict(task, folder, target)
+        for prediction in variants.values():
+            if not isinstance(prediction, str):
+                prediction.check(task.slide)
+    except DamagedFile as error:
+        raise _remove_model(folder, error) from error
+    except (Exception, SystemExit) as error:
+        return {"-": _reason("predict", error, scratch)}
+    return variants
+
+
+def write_status(folder: Path, cell_type: str, reason: str, seconds: float) -> None:
+    """Leave beside a fit how it went: ok or failed, reason, seconds, peak memory, device, versions.
+
+    Args:
+        reason: why it failed; empty if it did not.
+    """
+    own, children = (resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))  # fmt: skip
+    status = {
+        "cell_type": cell_type,
+        "status": "failed" if reason else "ok",
+        "reason": reason,
+        "seconds": round(seconds, 1),
+        "peak_memory_mb": round(
+            max(own, children) / (1 << (20 if sys.platform == "darwin" else 10))
+        ),
+        "device": _device(),
+        "python": sys.version.split()[0],
+        "versions": _versions(),
+    }
+    (folder / STATUS).write_text(json.dumps(status, indent=1))
+
+
+def read_status(folder: Path) -> dict:
+    """What `write_status` wrote.
+
+    Raises:
+        InputError: it is absent or damaged; the folder is removed, so that the next run trains again.
+    """
+    try:
+        return json.loads((Path(folder) / STATUS).read_text())
+    except (FileNotFoundError, ValueError) as error:
+        raise _remove_model(folder, error) from None
+
+
+def _remove_model(folder: Path, error: Exception) -> InputError:
+    """Make room for the next run to train again; the error says so."""
+    shutil.rmtree(folder, ignore_errors=True)
+    return InputError(
+        f"model {folder}: it was damaged ({error}) and is now removed: run again, and it is trained anew."
+    )
+
+
+def _device() -> str:
+    """What was computed on, as far as this process has used it."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available() and torch.cuda.max_memory_allocated():
+        return torch.cuda.get_device_name()
+    return "cpu"
+
+
+def _versions() -> dict[str, str]:
+    """Versions of the packages that this process has loaded."""
+    versions = {}
+    for name in sorted({module.partition(".")[0] for module in list(sys.modules)}):
+        try:
+            versions[name] = metadata.version(name)
+        except (metadata.PackageNotFoundError, ValueError):
+            # Part of Python, or named otherwise than its distribution.
+            own = vars(sys.modules[name]).get("__version__") if name in sys.modules else None
+            if isinstance(own, str) and name not in sys.stdlib_module_names:
+                versions[name] = own
+    return versions
+
+
+def _reason(step: str, error: BaseException, folder: Path) -> str:
+    """What a failed row says about an error that came out of a method.
+
+    Raises:
+        InputError: the machine is at fault and not the method.
+    """
+    traceback.print_exc()
+    if sentence := _machine_fault(error, folder):
+        raise InputError(sentence) from error
+    if isinstance(error, InputError):
+        return str(error)
+    if isinstance(error, MemoryError):
+        return f"{step}: memory ran out {error}".strip()
+    return f"{step}: {type(error).__name__}: {error}"
+
+
+def _machine_fault(error: BaseException, folder: Path) -> str | None:
+    """What to do about an error that no method can be blamed for; None for all others."""
+    if isinstance(error, ImportError):
+        return f"a package is missing or broken in this environment ({error}): install the environment again."
+    if isinstance(error, OSError):
+        place = f" {error.filename}" if error.filename else ""
+        what = (
+            f"no room is left on the disk{place}"
+            if error.errno in _FULL
+            else f"a file{place} could not be used"
+        )
+        return f"{what} ({error}): mend that and run again; a training goes on where it was."
+    # Libraries turn a failed write into errors of their own, so the disk itself is asked.
+    try:
+        with tempfile.TemporaryFile(dir=folder) as probe:
+            probe.write(bytes(1 << 20))
+            probe.flush()
+    except OSError as full:
+        return f"the disk cannot be written ({full}): mend that and run again; a training goes on where it was."
+    return None
+
+
+# --- the child process ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _End:
+    """How a child ended: the last that it said of itself, and why it failed if it did."""
+
+    said: dict
+    reason: str = ""
+
+
+def _supervise(work: Callable, limit: Callable[[dict], float | None]) -> _End:
+    """Run `work(say)` in a child process until it ends or has said nothing new for too long.
+
+    Args:
+        limit: seconds that the child may take from what it said last to its next word or its end; None: any time.
+
+    Raises:
+        InputError: the child found something that must be mended, or was ended from outside.
+    """
+    ours, theirs = multiprocessing.Pipe()
+    # Forked, and not started anew: nothing large is loaded yet, and a second start of Python costs as much as a step.
+    context = multiprocessing.get_context("fork")
+    child = context.Process(target=_child, args=(work, ours, theirs))
+    killed_before = _killed_for_memory()
+    child.start()
+    theirs.close()
+    said, since = {}, time.monotonic()
+    while child.is_alive() or ours.poll():
+        # Waits a second at most: children of the child may keep the pipe open when it is gone.
+        if wait([ours], timeout=1):
+            try:
+                said, since = ours.recv(), time.monotonic()
+            except EOFError:
+                break
+            if "stop" in said:
+                child.join()
+                raise InputError(said["stop"])
+        allowed = limit(said)
+        if allowed is not None and time.monotonic() - since > allowed:
+            child.kill()
+            child.join()
+            return _End(said, f"it did not end within its time limit of {allowed / 60:g} minutes")
+    child.join()
+    if child.exitcode == 0:
+        return _End(said)
+    if child.exitcode > 0:
+        return _End(said, f"it ended its process with exit code {child.exitcode}")
+    name = signal.Signals(-child.exitcode).name
+    if name in _CRASHES:
+        return _End(said, f"it crashed ({name})")
+    if name == "SIGKILL" and _killed_for_memory() > killed_before:
+        return _End(said, "it was killed because memory ran out")
+    raise InputError(
+        f"the job was ended from outside ({name}): run again; a training goes on where it was."
+    )
+
+
+def _child(work, ours, theirs) -> None:
+    ours.close()
+    threading.Thread(target=_end_with_parent, args=(theirs,), daemon=True).start()
+    # What native code prints goes to the log as well.
+    sys.stdout.flush()
+    for descriptor in (1, 2):
+        os.dup2(sys.stdout.fileno(), descriptor)
+    try:
+        work(theirs.send)
+    except InputError as error:
+        theirs.send({"stop": str(error)})
+    except Exception as error:
+        traceback.print_exc()
+        sentence = (
+            _machine_fault(error, Path.cwd())
+            or f"{type(error).__name__}: {error} (the log says where)"
+        )
+        if isinstance(error, MemoryError):
+            sentence = "memory ran out around the method: give the job more memory and run again."
+        theirs.send({"stop": sentence})
+
+
+def _end_with_parent(connection) -> None:
+    """A child whose parent was killed must not go on and write files that the next run is making again."""
+    try:
+        connection.recv()
+    except (EOFError, OSError):
+        os._exit(1)
+
+
+def _killed_for_memory() -> int:
+    """How many processes the kernel has killed for memory so far; 0 where it does not say."""
+    try:
+        counters = dict(line.split() for line in Path("/proc/vmstat").read_text().splitlines())
+        return int(counters["oom_kill"])
+    except (OSError, KeyError, ValueError):
+        return 0
+
+
+# --- the command line -------------------------------------------------------------------------------------------
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Parse the command line and run a step; see the module's text."""
+    options = _parser().parse_args(arguments)
+    if options.environment is not None:
+        _change_interpreter(options.environment)
+    with job(options.log, options.threads, [options.slide, options.question, *options.models]):
+        options.run(options)
+
+
+def _run_fit(options) -> None:
+    method, started = options.method, time.perf_counter()
+
+    def work(say):
+        task = load_task(options.slide, options.question, options.device)
+        task.settings = options.settings.get(method, {})
+        say({"cell_type": task.fold.cell_type})
+        fit(method, task, options.output, options.checkpoint)
+
+    end = _supervise(work, lambda said: _seconds(options, method))
+    if end.reason:
+        reason = f"fit: {end.reason}"
+        print(reason)
+        with atomic_folder(options.output) as draft:
+            seconds = time.perf_counter() - started
+            write_status(draft, end.said.get("cell_type", ""), reason, seconds)
+
+
+def _run_predict(options) -> None:
+    folders = dict.fromkeys(options.controls) | {
+        folder.parent.name: folder for folder in options.models
+    }
+    failed = {}
+
+    def work(say):
+        task = load_task(options.slide, options.question, options.device)
+        begin = lambda method: say({"method": method})  # noqa: E731
+        predict(folders, task, options.output, options.settings, failed, begin)
+
+    # A method that takes the process with it is left out, and the others are asked again.
+    while (end := _supervise(work, lambda said: _seconds(options, said.get("method")))).reason:
+        method = end.said.get("method")
+        if method is None or method in failed:
+            raise InputError(f"the job failed around its methods ({end.reason}): run again.")
+        failed[method] = f"predict: {end.reason}"
+        print(f"{method}: {failed[method]}")
+
+
+def _seconds(options, method: str | None) -> float | None:
+    minutes = options.time_limits.get(method)
+    return None if minutes is None else 60 * minutes
+
+
+def _change_interpreter(folder: Path) -> None:
+    """Go on as the same process in the interpreter of an environment that was made for a guest."""
+    python = folder / "bin" / "python"
+    arguments = [*sys.argv[1:]]
+    at = arguments.index("--environment")
+    del arguments[at : at + 2]
+    os.execv(python, [str(python), "-m", "tissue_counterfactuals.methods.run", *arguments])
+
+
+def _parser() -> argparse.ArgumentParser:
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--slide", type=Path, required=True, help="h5ad in the slide contract")
+    common.add_argument(
+        "--question", type=Path, required=True, help="npz, see question/question.py"
+    )
+    common.add_argument("--output", type=Path, required=True)
+    common.add_argument("--log", type=Path, required=True)
+    common.add_argument(
+        "--settings", type=json.loads, default={}, help="JSON: method -> its settings"
+    )
+    common.add_argument(
+        "--time-limits", type=json.loads, default={}, help="JSON: method -> minutes"
+    )
+    common.add_argument("--device", default="auto")
+    common.add_argument("--threads", type=int, default=1)
+    common.add_argument(
+        "--environment", type=Path, help="venv to run in; default: this interpreter"
+    )
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    steps = parser.add_subparsers(required=True)
+    one = steps.add_parser("fit", parents=[common], help="train one method; leaves a folder")
+    one.add_argument("--method", required=True, choices=METHODS)
+    one.add_argument("--checkpoint", type=Path, required=True)
+    one.set_defaults(run=_run_fit, models=[])
+    all_of_fold = steps.add_parser("predict", parents=[common], help="predict; leaves an h5ad")
+    all_of_fold.add_argument("--controls", nargs="*", default=[], choices=METHODS)
+    all_of_fold.add_argument(
+        "--models", nargs="*", type=Path, default=[], help="folders of `fit`: .../METHOD/RUN"
+    )
+    all_of_fold.set_defaults(run=_run_predict)
+    return parser
+
+
+if __name__ == "__main__":
+    main()

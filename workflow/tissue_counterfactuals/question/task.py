@@ -1,0 +1,83 @@
+"""What an adapter is handed: the slide, the question about it, and the method's own settings."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from anndata import AnnData
+from scipy import sparse
+
+from tissue_counterfactuals.question.donors import EdgePerturbation
+from tissue_counterfactuals.question.folds import Fold, Split, cells_of
+from tissue_counterfactuals.question.question import Question
+
+
+@dataclass
+class Task:
+    """One question to one method.
+
+    Attributes:
+        slide: raw counts, n cells x g genes.
+        question: who is held out and who trains, whom to move and who stands around them afterwards.
+        settings: the method's own section of the configuration.
+        device: of training and prediction.
+        checkpoint: where a training may leave what it needs to go on after it was killed.
+        report: receives lines for the log.
+    """
+
+    slide: AnnData
+    question: Question
+    settings: dict = field(default_factory=dict)
+    device: str = "auto"
+    checkpoint: Path | None = None
+    report: Callable[[str], None] = print
+
+    @property
+    def fold(self) -> Fold:
+        """The held-out type, the control domain and the targets."""
+        return self.question.fold
+
+    @property
+    def split(self) -> Split:
+        """Who trains, validates and is held out."""
+        return self.question.split
+
+    @property
+    def switches(self) -> dict[str, str]:
+        """Switches of the protocol, name -> value."""
+        return self.question.switches
+
+    @property
+    def seed(self) -> int:
+        """Reaches every draw."""
+        return self.question.seed
+
+    @property
+    def focal(self) -> np.ndarray:
+        """(m,) cells to move: all cells of the held-out type in the control domain."""
+        return self.question.focal
+
+    @cached_property
+    def masked_graph(self) -> sparse.csr_array:
+        """(n, n) graph without the held-out cells: they are nobody's neighbours and have none."""
+        # numba, which an interpreter of a guest that needs no graph may lack.
+        from tissue_counterfactuals.graph import slide_graph
+
+        return slide_graph(self.slide, excluded=self.split.held_out, **self.question.graph)
+
+    def target_cells(self, target: str) -> np.ndarray:
+        """The held-out cells that a prediction is compared with."""
+        return cells_of(self.slide, self.fold.cell_type, target)
+
+    def counterfactuals(
+        self, target: str, predict_one: Callable[[EdgePerturbation], object]
+    ) -> dict:
+        """One prediction per donor rule; a rule that found too few donors gives its reason instead."""
+        return {
+            rule: donors
+            if isinstance(donors, str)
+            else predict_one(EdgePerturbation(self.focal, donors))
+            for rule, donors in self.question.donors(target).items()
+        }
