@@ -64,23 +64,23 @@ def train(folder: Path) -> None:
     import torch
 
     from tissue_counterfactuals import protocols, steps
+    from tissue_counterfactuals.methods import run
 
     torch.set_num_threads(2)
     config = settings(folder)
-    task = steps.load_task(
-        folder / "slide.h5ad",
-        folder / "graph.npz",
-        folder / "folds.tsv",
-        "type_0",
-        0,
-        {
-            "graph": config["datasets"]["large"]["graph"],
-            "cellina": config["cellina"] | {"epochs": 1},
-            "switches": protocols.resolve("corrected"),
-            "device": "cpu",
-        },
-    )
-    steps.fit("cellina_ablated", task, folder / "model", folder / "checkpoint.pt")
+    drawn_from = {
+        "protocol": "corrected",
+        "graph": config["datasets"]["large"]["graph"],
+        "switches": protocols.resolve("corrected"),
+        "validation_fraction": config["datasets"]["large"]["holdout"]["validation_fraction"],
+        **config["counterfactual"],
+    }
+    files = (folder / "slide.h5ad", folder / "graph.npz", folder / "folds.tsv")
+    steps.write_question(*files, "type_0", 0, drawn_from, folder / "question.npz")
+    task = run.load_task(folder / "slide.h5ad", folder / "question.npz", "cpu")
+    task.settings = config["cellina"] | {"epochs": 1}
+    del task.settings["time_limit_minutes"]
+    run.fit("cellina_ablated", task, folder / "model", folder / "checkpoint.pt")
     print((folder / "model/history.tsv").read_text())
 
 

@@ -4,7 +4,7 @@ import anndata
 import numpy as np
 import pytest
 
-from tissue_counterfactuals.config import load_config, slides_of
+from tissue_counterfactuals.config import load_config, samples_of
 from tissue_counterfactuals.slide import check_slide, list_filters, read_slide, write_slide
 from tissue_counterfactuals.sources.h5ad import read_h5ad_source
 from tissue_counterfactuals.sources.prepare import prepare_slide
@@ -40,7 +40,7 @@ def test_one_section_of_the_hypothalamus(real_data):
         "target_domains": ["niche5_ODMature+Microglia"],
     }
     loaded = load_config({"datasets": {"hypothalamus": dataset}})["datasets"]["hypothalamus"]
-    assert len(slides_of("hypothalamus", loaded)) == 4
+    assert len(samples_of("hypothalamus", loaded)) == 4
     whole = anndata.read_h5ad(path)
     section = str(whole.obs["sample"].iloc[-1])
     slide = read_h5ad_source(path, columns=COLUMNS, samples=[section])

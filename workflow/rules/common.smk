@@ -217,8 +217,7 @@ def folds_of(dataset, slide):
 
 def first_question(wildcards):
     """Input function: the first question that is asked about a slide."""
-    return expand(
-        QUESTION,
+    return QUESTION.format(
         fold=folds_of(wildcards.dataset, wildcards.slide)[0],
         protocol=config["protocols"][0],
         seed=config["seeds"][0],

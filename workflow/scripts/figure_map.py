@@ -6,7 +6,7 @@ with job(snakemake.log[0], inputs=snakemake.input):
     slide_map(
         snakemake.input.slide,
         snakemake.input.graph,
-        snakemake.input.question[0],
+        snakemake.input.question,
         snakemake.input.provenance,
         snakemake.output[0],
     )

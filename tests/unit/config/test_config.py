@@ -348,15 +348,19 @@ def entry(name, dataset):
     return config.load_config({"datasets": {name: dataset}})["datasets"][name]
 
 
+def slides_of(name, dataset):
+    return list(config.samples_of(name, dataset))
+
+
 def test_slides_of_simulated_tissue():
     dataset = entry("a", SIMULATED | {"simulation": {"n_slides": 3}})
-    assert config.slides_of("a", dataset) == ["slide_0", "slide_1", "slide_2"]
+    assert slides_of("a", dataset) == ["slide_0", "slide_1", "slide_2"]
     dataset = entry("a", SIMULATED | {"samples": ["slide_1"]})
     assert config.samples_of("a", dataset) == {"slide_1": ["slide_1"]}
     with pytest.raises(
         InputError, match="names 'slide_9', which no cell has; the samples are slide_0"
     ):
-        config.slides_of("a", entry("a", SIMULATED | {"samples": ["slide_9"]}))
+        slides_of("a", entry("a", SIMULATED | {"samples": ["slide_9"]}))
 
 
 def test_slides_of_a_pooled_data_set(slide_file):
@@ -372,7 +376,7 @@ def test_slides_of_a_pooled_data_set(slide_file):
 )
 def test_slides_of_a_file_are_its_samples(slide_file, column, names):
     dataset = entry("mine", own_slide(slide_file, columns={"sample": column}))
-    found = config.slides_of("mine", dataset)
+    found = slides_of("mine", dataset)
     # Text is written as a categorical by anndata, in sorted order.
     assert found == (sorted(names) if column == "text" else names)
 
@@ -386,7 +390,7 @@ def test_slides_of_a_file_in_the_old_categorical_encoding(slide_file):
         obs["section"] = codes
         obs["section"].attrs["categories"] = obs["__categories/section"].ref
     dataset = entry("mine", own_slide(slide_file, columns={"sample": "section"}))
-    assert config.slides_of("mine", dataset) == ["b", "a", "c"]
+    assert slides_of("mine", dataset) == ["b", "a", "c"]
 
 
 def test_configured_samples_may_be_numbers(slide_file):
@@ -401,7 +405,7 @@ def test_a_file_without_sample_column_is_one_slide(slide_file):
 def test_samples_that_share_a_path_are_refused(slide_file):
     dataset = entry("mine", own_slide(slide_file, columns={"sample": "clash"}))
     with pytest.raises(InputError, match="samples 'x 1' and 'x/1' would both be called 'x_1'"):
-        config.slides_of("mine", dataset)
+        slides_of("mine", dataset)
 
 
 def test_a_sample_that_is_called_like_the_slide_of_all_samples_keeps_its_own_cells(tmp_path):
@@ -423,7 +427,7 @@ def test_a_sample_column_that_names_cells_is_refused_before_any_job(tmp_path):
     anndata.AnnData(np.zeros((60, 2), np.float32), obs=obs).write_h5ad(path)
     dataset = entry("mine", own_slide(path, columns={"sample": "barcode"}))
     with pytest.raises(InputError, match=r"columns\.sample\) has 60 different values in 60 cells"):
-        config.slides_of("mine", dataset)
+        slides_of("mine", dataset)
 
 
 @pytest.mark.parametrize(
@@ -446,13 +450,13 @@ def test_a_sample_column_that_is_not_there_is_refused(slide_file):
     with pytest.raises(
         InputError, match="no obs column 'sections' .*did you mean 'section', of cla"
     ):
-        config.slides_of("mine", dataset)
+        slides_of("mine", dataset)
 
 
 def test_samples_of_an_address_must_be_listed():
     dataset = own_slide("https://example.org/slide.h5ad", columns={"sample": "section"})
     with pytest.raises(InputError, match=r"datasets\.mine\.samples is missing; list the samples"):
-        config.slides_of("mine", entry("mine", dataset))
+        slides_of("mine", entry("mine", dataset))
     listed = entry("mine", dataset | {"samples": ["s 1", "s2"]})
     assert config.samples_of("mine", listed) == {"s_1": ["s 1"], "s2": ["s2"]}
 

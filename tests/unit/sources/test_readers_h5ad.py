@@ -17,6 +17,7 @@ from tissue_counterfactuals.config import load_config, samples_of
 from tissue_counterfactuals.config.dataset import Dataset
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.graph import slide_graph
+from tissue_counterfactuals.methods.run import load_task
 from tissue_counterfactuals.settings import schema
 from tissue_counterfactuals.slide import list_filters, read_slide
 from tissue_counterfactuals.sources import READERS
@@ -396,21 +397,21 @@ def test_the_bandwidth_of_the_brain_as_run(tmp_path):
     steps.write_folds(paths["slide.h5ad"], "brain", dataset, paths["folds.tsv"])
     graphs = {}
     for protocol in ("corrected", "as_run"):
-        settings = config | {
+        settings = {
+            "protocol": protocol,
             "graph": dataset["graph"],
-            "switches": protocols.of_step(protocols.resolve(protocol), "graph"),
+            "switches": protocols.resolve(protocol),
+            "validation_fraction": 0.1,
+            **config["counterfactual"],
         }
-        task = steps.load_task(
-            *(paths[name] for name in ("slide.h5ad", "graph.npz", "folds.tsv")),
-            "astrocyte",
-            0,
-            {key: settings[key] for key in ("graph", "switches", "cellina", "device")},
-        )
+        files = [paths[name] for name in ("slide.h5ad", "graph.npz", "folds.tsv")]
+        steps.write_question(*files, "astrocyte", 0, settings, tmp_path / "question.npz")
+        task = load_task(paths["slide.h5ad"], tmp_path / "question.npz")
         bandwidth = {"corrected": 10, "as_run": 10 / 0.109}[protocol]
-        expected = slide_graph(task.slide, bandwidth_um=bandwidth, max_neighbors=20, cutoff=0.1)
-        assert (abs(task.graph - expected) > 1e-7).nnz == 0
-        assert task.graph_settings["bandwidth_um"] == pytest.approx(bandwidth)
-        graphs[protocol] = task.graph
+        expected = slide_graph(task.slide, task.split.held_out, bandwidth, 20, 0.1)
+        assert (abs(task.masked_graph - expected) > 1e-7).nnz == 0
+        assert task.question.graph["bandwidth_um"] == pytest.approx(bandwidth)
+        graphs[protocol] = task.masked_graph
     assert graphs["as_run"].nnz > 1.5 * graphs["corrected"].nnz
 
 

@@ -10,7 +10,6 @@ from tissue_counterfactuals.config.dataset import (
     Dataset,
     is_url,
     samples_of,
-    slides_of,
     slug,
     slugs,
 )
@@ -35,7 +34,7 @@ from tissue_counterfactuals.sources import READERS
 from tissue_counterfactuals.sources.downloads.settings import DownloadSettings
 from tissue_counterfactuals.sources.downloads.table import download_faults, slides_in_table
 
-__all__ = ["POOLED", "Config", "describe", "is_url", "load_config", "samples_of", "slides_of", "slug", "slugs"]  # fmt: skip
+__all__ = ["POOLED", "Config", "describe", "is_url", "load_config", "samples_of", "slug", "slugs"]  # fmt: skip
 
 
 class MetricSettings(Settings):
@@ -80,7 +79,7 @@ class Config(Settings):
     ] = Field({}, validate_default=True)
     """The slides to run on; the name of each entry becomes a folder of the results and a target of its own."""
     methods: Some[Literal[*METHODS]] = list(METHODS)
-    """Methods and controls to run; the two truth methods run on simulated slides only."""
+    """Methods and controls to run, each where it can be: the two truth methods on simulated slides only."""
     cellina: CellinaSettings = CellinaSettings()
     counterfactual: CounterfactualSettings = CounterfactualSettings()
     metrics: MetricSettings = MetricSettings()

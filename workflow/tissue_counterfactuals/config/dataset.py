@@ -100,6 +100,7 @@ class Dataset(Settings):
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         faults = [*self._unread_keys(), *self._file_faults(), *self._domain_faults()]
+        faults += self._method_faults()
         if faults:
             raise ValueError(*faults)
         return self
@@ -166,10 +167,11 @@ class Dataset(Settings):
         if self.control_domain in self.target_domains:
             yield f".target_domains holds the control domain {self.control_domain!r}; take it out."
 
-
-def slides_of(name: str, dataset: dict) -> list[str]:
-    """Names of the slides of a data set, in the form that paths are made of (see `samples_of`)."""
-    return list(samples_of(name, dataset))
+    def _method_faults(self) -> Iterator[str]:
+        """Methods that are asked for here and cannot be asked; a list at the top level is run where it can be."""
+        for name in self.methods or []:
+            if reason := METHODS[name].refusal(self.source == "simulated"):
+                yield f".methods names {name}, which cannot be run here: {reason}; leave it out."
 
 
 def samples_of(name: str, dataset: dict) -> dict[str, list[str] | None]:
