@@ -14,7 +14,7 @@ def test_a_killed_run_ends_with_the_same_table(finished, tmp_path):
     shutil.rmtree(run.folder / "results/models" / FIT)
     shutil.rmtree(run.folder / "results/tables")
     for downstream in (
-        "predictions/tiny/slide_0/type_0/corrected.seed0.h5ad",
+        "predictions/tiny/slide_0/type_0/corrected.seed0/core.h5ad",
         "scores/tiny/slide_0/type_0/corrected.seed0.tsv",
     ):
         (run.folder / "results" / downstream).unlink()

@@ -21,7 +21,7 @@ from anndata import AnnData
 from scipy import sparse
 
 from tissue_counterfactuals.errors import InputError
-from tissue_counterfactuals.files import atomic_path
+from tissue_counterfactuals.files import atomic_path, remove
 from tissue_counterfactuals.question.donors import edge_perturbation
 from tissue_counterfactuals.question.folds import Fold, Split, cells_of, split_cells
 
@@ -188,7 +188,7 @@ def read_question(path: str | Path) -> Question:
         if version == FORMAT:
             return _assemble(record, arrays)
     except (ValueError, KeyError, EOFError, zipfile.BadZipFile, zipfile.zlib.error) as error:
-        path.unlink()
+        remove(path)
         raise InputError(
             f"question {path}: it was damaged ({error}) and is now removed: run again, and it is made anew."
         ) from None
