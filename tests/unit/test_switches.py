@@ -41,8 +41,7 @@ def masked_graph(slide, bandwidth_um=20.0):
 
 def directly(slide, graph, **settings):
     """A model fitted without the adapter."""
-    options = {k: v for k, v in CELLINA.items() if k != "validation_fraction"}
-    model = Cellina(device="cpu", **(options | settings))
+    model = Cellina(device="cpu", **(CELLINA | settings))
     return model.fit(slide, graph, split_cells(slide, FOLD))
 
 
