@@ -40,12 +40,7 @@ include: "workflow/rules/downloads.smk"
 include: "workflow/rules/slides.smk"
 include: "workflow/rules/methods.smk"
 include: "workflow/rules/results.smk"
-include: "workflow/rules/celcomen.smk"
-include: "workflow/rules/celcomen_recovery.smk"
-include: "workflow/rules/celcomen_simulation.smk"
-include: "workflow/rules/celcomen_spleen.smk"
-include: "workflow/rules/celcomen_glioblastoma.smk"
-include: "workflow/rules/celcomen_perturbmap.smk"
+include: "workflow/rules/experiments.smk"
 
 
 report: "workflow/report/workflow.rst"
@@ -62,7 +57,7 @@ rule all:
 rule demo:
     input:
         [
-            cellina_files_of(name)
+            results_of("cellina", name)
             for name in datasets_for("cellina")
             if config["datasets"][name]["source"] == "simulated"
         ],
@@ -76,12 +71,12 @@ rule celcomen:
 
 rule table1:
     input:
-        [table_1_of(name) for name in datasets_for("cellina")],
+        [results_of("cellina", name, FIGURES[:1]) for name in datasets_for("cellina")],
 
 
 rule figures:
     input:
-        [figures_of(name) for name in datasets_for("cellina")],
+        [results_of("cellina", name, FIGURES[1:]) for name in datasets_for("cellina")],
 
 
 # All that goes into the HTML; `--report results/report.html` then writes it.
@@ -95,7 +90,7 @@ rule report:
 for name in config["datasets"]:
     if workflow.is_rule(name):
         raise WorkflowError(
-            f"config: datasets.{name} has the name of a rule or target; give it another name."
+            f"config: datasets.{name} has the name of a target or rule; give it another name."
         )
 
     rule:

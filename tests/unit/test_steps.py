@@ -11,7 +11,7 @@ from tissue_counterfactuals import steps
 from tissue_counterfactuals.config import load_config
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.methods import METHODS, applicable
-from tissue_counterfactuals.results import drawing
+from tissue_counterfactuals.results.figures import figure_cellina_2, table_cellina_1
 
 
 @pytest.fixture
@@ -41,11 +41,12 @@ def test_from_slide_to_table_and_figures(question):
     record = json.loads(outputs["provenance"].read_text())
     assert record["n_cells"] == 600
     assert record["kind"] == "real"
-    table = ("right", "corrected", folder / "t.tsv", folder / "t.md", folder / "t.png")
-    drawing.table_1(outputs["scores"], outputs["provenance"], *table)
+    drawn_from = {"scores": outputs["scores"], "manifest": outputs["provenance"]}
+    drawn = {kind: folder / f"t.{kind}" for kind in ("tsv", "md", "png")}
+    table_cellina_1.draw_files(drawn_from, drawn, "right", "corrected")
     assert "Cellina" in (folder / "t.md").read_text()
-    files = (question.slide, question.graph, question.file, outputs["provenance"])
-    drawing.slide_map(*files, folder / "map.png")
+    files = {"slide": question.slide, "graph": question.graph, "question": question.file}
+    figure_cellina_2.draw_files(files | drawn_from, folder / "map.png")
     assert (folder / "map.png").read_bytes().startswith(b"\x89PNG")
 
 

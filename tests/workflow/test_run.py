@@ -108,7 +108,7 @@ def test_a_configuration_that_is_only_newer_changes_nothing(finished, tmp_path):
 @pytest.mark.parametrize(
     ("change", "again", "kept"),
     [
-        ({"metrics": {"n_deg": 5}}, {"score", "tabulate", "table_1"}, {"prepare", "fit", "predict"}),
+        ({"metrics": {"n_deg": 5}}, {"score", "tabulate", "table_cellina_1"}, {"prepare", "fit", "predict"}),
         ({"cellina": {"epochs": 3}}, {"fit", "predict", "score"}, {"prepare", "build_graph"}),
     ],
 )  # fmt: skip

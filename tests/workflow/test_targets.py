@@ -14,12 +14,12 @@ def test_the_linter_finds_nothing(tmp_path):
 @pytest.mark.parametrize(
     ("target", "rules"),
     [
-        ("demo", {"table_1", "figure_map"}),
-        ("table1", {"table_1"}),
-        ("figures", {"figure_cell_types", "figure_map", "figure_learning_curves"}),
-        ("report", {"table_1", "figure_cell_types", "figure_map", "figure_learning_curves"}),
-        ("all", {"table_1", "figure_cell_types", "figure_map", "figure_learning_curves"}),
-        ("tiny", {"table_1", "figure_cell_types", "figure_map", "figure_learning_curves"}),
+        ("demo", {"table_cellina_1", "figure_cellina_2"}),
+        ("table1", {"table_cellina_1"}),
+        ("figures", {"figure_cellina_a2", "figure_cellina_2", "learning_curves"}),
+        ("report", {"table_cellina_1", "figure_cellina_a2", "figure_cellina_2", "learning_curves"}),
+        ("all", {"table_cellina_1", "figure_cellina_a2", "figure_cellina_2", "learning_curves"}),
+        ("tiny", {"table_cellina_1", "figure_cellina_a2", "figure_cellina_2", "learning_curves"}),
     ],
 )
 def test_a_target_resolves(tmp_path, target, rules):

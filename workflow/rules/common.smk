@@ -215,9 +215,10 @@ def folds_of(dataset, slide):
         return list(dict.fromkeys(line.split("\t")[0] for line in list(stream)[1:]))
 
 
-def first_question(wildcards):
-    """Input function: the first question that is asked about a slide."""
-    return QUESTION.format(
+def first_of(pattern):
+    """Input function: the file of a pattern for the first fold, protocol and seed of a slide."""
+    return lambda wildcards: expand(
+        pattern,
         fold=folds_of(wildcards.dataset, wildcards.slide)[0],
         protocol=config["protocols"][0],
         seed=config["seeds"][0],
@@ -243,48 +244,3 @@ def per_fold(pattern):
         return list(dict.fromkeys(found))
 
     return files
-
-
-def table_1_of(name):
-    """Files of Table 1 for one data set."""
-    return expand(
-        "results/tables/{dataset}/table_1.{target}.{protocol}.{type}",
-        dataset=name,
-        target=[slug(target) for target in config["datasets"][name]["target_domains"]],
-        protocol=config["protocols"],
-        type=["tsv", "md", "png"],
-    )
-
-
-def figures_of(name):
-    """All figures of one data set."""
-    files = expand(
-        "results/figures/{dataset}/cell_types.{target}.{protocol}.png",
-        dataset=name,
-        target=[slug(target) for target in config["datasets"][name]["target_domains"]],
-        protocol=config["protocols"],
-    )
-    files += expand(
-        "results/figures/{dataset}/map.{slide}.png", dataset=name, slide=SLIDES[name]
-    )
-    if method_names(name, learned=True):
-        files += expand(
-            "results/figures/{dataset}/learning_curves.{protocol}.png",
-            dataset=name,
-            protocol=config["protocols"],
-        )
-    return files
-
-
-def cellina_files_of(name):
-    """All results of the benchmark on one data set."""
-    return [*table_1_of(name), *figures_of(name)]
-
-
-def datasets_for(experiment):
-    """Names of the data sets that an experiment is run on."""
-    return [
-        name
-        for name, entry in config["datasets"].items()
-        if experiment in entry["experiments"]
-    ]

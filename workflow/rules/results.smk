@@ -1,4 +1,4 @@
-# Tables and figures. They read tidy tables and slides, never models.
+# Tables and figures: a rule for each row of the table of figures in the package, which says what a row means.
 TABLES = "results/tables/{dataset}"
 
 
@@ -46,99 +46,48 @@ rule tabulate:
         "../scripts/tabulate.py"
 
 
-rule table_1:
-    input:
-        scores=f"{TABLES}/scores.tsv",
-        provenance=f"{TABLES}/provenance.json",
-    output:
-        tsv=f"{TABLES}/table_1.{{target}}.{{protocol}}.tsv",
-        md=f"{TABLES}/table_1.{{target}}.{{protocol}}.md",
-        png=report(
-            f"{TABLES}/table_1.{{target}}.{{protocol}}.png",
-            caption="../report/table_cellina_1.rst",
-            category="{dataset}",
-            labels={
-                "result": "Table 1",
-                "target": "{target}",
-                "protocol": "{protocol}",
-            },
-        ),
-    log:
-        "results/logs/table_1/{dataset}/{target}.{protocol}.log",
-    benchmark:
-        "results/benchmarks/table_1/{dataset}/{target}.{protocol}.tsv"
-    conda:
-        "../../envs/core.yaml"
-    script:
-        "../scripts/table_1.py"
+def inputs_of(figure):
+    """The input files of a figure; wildcards that it does not have itself stand for all their values."""
+    own = wildcards_of(*figure.outputs)
+    inputs = {}
+    for key, pattern in figure.inputs.items():
+        further = wildcards_of(pattern) - own
+        if key in figure.first:
+            inputs[key] = first_of(pattern)
+        elif "fold" in further:
+            inputs[key] = per_fold(pattern)
+        elif "protocol" in further:
+            inputs[key] = expand(
+                pattern, protocol=config["protocols"], allow_missing=True
+            )
+        else:
+            inputs[key] = pattern
+    return inputs
 
 
-rule figure_cell_types:
-    input:
-        scores=f"{TABLES}/scores.tsv",
-        provenance=f"{TABLES}/provenance.json",
-    output:
-        report(
-            "results/figures/{dataset}/cell_types.{target}.{protocol}.png",
-            caption="../report/figure_cellina_a2.rst",
-            category="{dataset}",
-            labels={
-                "result": "scores by held-out type",
-                "target": "{target}",
-                "protocol": "{protocol}",
-            },
-        ),
-    log:
-        "results/logs/figure_cell_types/{dataset}/{target}.{protocol}.log",
-    benchmark:
-        "results/benchmarks/figure_cell_types/{dataset}/{target}.{protocol}.tsv"
-    conda:
-        "../../envs/core.yaml"
-    script:
-        "../scripts/figure_cell_types.py"
+def outputs_of(figure):
+    """The output files of a figure: by name where there are several, the picture in the report."""
+    picture = in_report(figure.outputs[-1], figure.name, figure.title)
+    if isinstance(figure.output, dict):
+        return [], figure.output | {"png": picture}
+    return [picture], {}
 
 
-rule figure_map:
-    input:
-        slide="results/slides/{dataset}/{slide}.h5ad",
-        graph="results/graphs/{dataset}/{slide}.npz",
-        question=first_question,
-        provenance=f"{TABLES}/provenance.json",
-    output:
-        report(
-            "results/figures/{dataset}/map.{slide}.png",
-            caption="../report/figure_cellina_2.rst",
-            category="{dataset}",
-            labels={"result": "map", "slide": "{slide}"},
-        ),
-    log:
-        "results/logs/figure_map/{dataset}/{slide}.log",
-    benchmark:
-        "results/benchmarks/figure_map/{dataset}/{slide}.tsv"
-    conda:
-        "../../envs/core.yaml"
-    script:
-        "../scripts/figure_map.py"
+for figure in FIGURES:
 
-
-rule figure_learning_curves:
-    input:
-        models=per_fold(
-            "results/models/{dataset}/{slide}/{fold}/{method}/{protocol}.seed{seed}"
-        ),
-        provenance=f"{TABLES}/provenance.json",
-    output:
-        report(
-            "results/figures/{dataset}/learning_curves.{protocol}.png",
-            caption="../report/learning_curves.rst",
-            category="{dataset}",
-            labels={"result": "learning curves", "protocol": "{protocol}"},
-        ),
-    log:
-        "results/logs/figure_learning_curves/{dataset}/{protocol}.log",
-    benchmark:
-        "results/benchmarks/figure_learning_curves/{dataset}/{protocol}.tsv"
-    conda:
-        "../../envs/core.yaml"
-    script:
-        "../scripts/figure_learning_curves.py"
+    rule:
+        name:
+            figure.name
+        input:
+            **inputs_of(figure),
+        output:
+            *outputs_of(figure)[0],
+            **outputs_of(figure)[1],
+        log:
+            of_job("logs", figure.name, figure.outputs, "log"),
+        benchmark:
+            of_job("benchmarks", figure.name, figure.outputs, "tsv")
+        conda:
+            "../../envs/core.yaml"
+        script:
+            "../scripts/figure.py"

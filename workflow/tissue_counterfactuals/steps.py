@@ -1,7 +1,7 @@
 """The steps of the workflow, from files to files; each can be called from Python without Snakemake.
 
     prepare -> build_graph -> write_folds -> write_question -> fit, predict (see methods/run.py) -> score -> tabulate
-    -> figures (see results/drawing.py)
+    -> figures (see results/figures)
 
 `dataset` is one entry of the validated configuration. Files of results are written beside and renamed.
 """

@@ -352,7 +352,7 @@ def results(slide, tmp_path_factory):
         tumour.run(folder / "slide.h5ad", entry, protocol, [0, 1], SETTINGS, switches, fit)
         files = {n: folder / f"{protocol}.{n}.tsv" for n in ("classes", "tests")}
         tumour.localization(
-            fit["forces"], fit["manifest"], SETTINGS["localization"], switches, *files.values()
+            fit["forces"], fit["manifest"], SETTINGS["localization"], switches, files
         )
         files |= {n: folder / f"{protocol}.{n}.tsv" for n in KNOCKOUT}
         tumour_files = folder / "slide.h5ad", fit["forces"], fit["manifest"]
@@ -426,11 +426,14 @@ def test_figures_are_drawn(results, protocol, tmp_path):
     said = " ".join(texts(figure))
     for text in ("knock-out of gene_04", "collapsed to zero", "gene means", "T [simulated]"):
         assert text in said
-    clustered = [tmp_path / n for n in ("members", "enrichment", "matrices.npz")]
+    drawn = {
+        "members": tmp_path / "m",
+        "enrichment": tmp_path / "e",
+        "matrices": tmp_path / "m.npz",
+    }
     settings = {"n_clusters": 3, "gene_sets": ["hallmark"], "min_size": 5, "max_size": 500}
     switches = protocols.resolve(protocol)
-    force_clusters.run(files["forces"], files["manifest"], settings, switches, *clustered)
-    drawn = dict(zip(("members", "enrichment", "matrices"), clustered, strict=True))
+    force_clusters.run(files["forces"], files["manifest"], settings, switches, drawn)
     figure_celcomen_7.draw_files(drawn | {"manifest": files["manifest"]}, tmp_path / "7.png")
     for number in (3, 7):
         assert (tmp_path / f"{number}.png").stat().st_size > 20_000

@@ -23,19 +23,19 @@ def settings_of(**changes):
 @pytest.fixture(scope="module")
 def tables(tmp_path_factory):
     folder = tmp_path_factory.mktemp("recovery")
-    paths = folder / "recovery.tsv", folder / "chains.tsv"
-    recovery.run(settings_of(), SWITCHES, [0], *paths)
+    paths = {name: folder / name for name in ("recovery", "chains", "provenance")}
+    recovery.run(settings_of(), SWITCHES, [0], paths)
     return paths
 
 
 @pytest.fixture(scope="module")
 def found(tables):
-    return pd.read_csv(tables[0], sep="\t")
+    return pd.read_csv(tables["recovery"], sep="\t")
 
 
 @pytest.fixture(scope="module")
 def chains(tables):
-    return pd.read_csv(tables[1], sep="\t")
+    return pd.read_csv(tables["chains"], sep="\t")
 
 
 def test_every_method_is_scored_on_every_kind_of_data(found, chains):
@@ -76,11 +76,10 @@ def test_of_a_chain_that_is_not_seen_nothing_is_said(chains):
 def test_the_same_settings_give_the_same_bytes(tmp_path):
     small = settings_of(tissues=1, n_cells=[300], chain_cells=300)
     for name in ("one", "other"):
-        recovery.run(
-            small, SWITCHES, [1], tmp_path / f"{name}.tsv", tmp_path / f"{name}_chains.tsv"
-        )
-    assert (tmp_path / "one.tsv").read_bytes() == (tmp_path / "other.tsv").read_bytes()
-    assert (tmp_path / "one_chains.tsv").read_bytes() == (tmp_path / "other_chains.tsv").read_bytes()  # fmt: skip
+        outputs = {n: tmp_path / f"{name}.{n}" for n in ("recovery", "chains", "provenance")}
+        recovery.run(small, SWITCHES, [1], outputs)
+    for n in outputs:
+        assert (tmp_path / f"one.{n}").read_bytes() == (tmp_path / f"other.{n}").read_bytes()
 
 
 def test_switches_reach_the_corrected_estimators_and_not_the_one_as_run():
@@ -131,7 +130,7 @@ def test_figure_names_methods_data_kind_and_provenance(found, chains):
 
 
 def test_figure_is_drawn_from_the_tables(tables, tmp_path):
-    figure.draw(*tables, settings_of(), [0], tmp_path / "figure.png")
+    figure.draw_files(tables, tmp_path / "figure.png")
     width, height = png_size(tmp_path / "figure.png")
     assert width > 1000
     assert height > 1000

@@ -383,19 +383,22 @@ def test_tables_and_figures(results, protocol, tmp_path):
     record = json.loads(files["manifest"].read_text())
     assert record["samples"] == ["sample_0", "sample_1", "sample_2"]
     figure_celcomen_6.draw_files(files, tmp_path / "6.png")
-    clustered = {n: tmp_path / n for n in ("members", "enrichment", "matrices.npz")}
+    drawn = {
+        "members": tmp_path / "m",
+        "enrichment": tmp_path / "e",
+        "matrices": tmp_path / "m.npz",
+    }
     force_clusters.run(
         files["forces"],
         files["manifest"],
         CLUSTERS,
         protocols.resolve(protocol),
-        *clustered.values(),
+        drawn,
     )
-    drawn = dict(zip(("members", "enrichment", "matrices"), clustered.values(), strict=True))
     figure_celcomen_8.draw_files(drawn | {"manifest": files["manifest"]}, tmp_path / "8.png")
     assert (tmp_path / "6.png").stat().st_size > 20_000
     assert (tmp_path / "8.png").stat().st_size > 20_000
-    terms = pd.read_csv(clustered["enrichment"], sep="\t")
+    terms = pd.read_csv(drawn["enrichment"], sep="\t")
     assert terms["status"].str.startswith("not applicable: no gene set holds").all()
 
 

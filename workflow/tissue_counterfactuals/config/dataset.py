@@ -8,6 +8,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from tissue_counterfactuals.errors import InputError
+from tissue_counterfactuals.experiments import ON_SLIDES
 from tissue_counterfactuals.methods import METHODS
 from tissue_counterfactuals.question.settings import GraphSettings, HoldoutSettings
 from tissue_counterfactuals.settings import Distinct, Settings, Some, Text
@@ -49,9 +50,7 @@ class Dataset(Settings):
     """Where the slides come from: `h5ad` reads any AnnData file, `simulated` makes a tissue with a known mechanism,
     `simulated_field` one with known forces between genes, `simulated_lesions` tumour sections with knock-outs, the
     others read one raw layout each."""
-    experiments: Some[
-        Literal["cellina", "celcomen_spleen", "celcomen_glioblastoma", "celcomen_perturbmap"]
-    ] = ["cellina"]
+    experiments: Some[Literal["cellina", *ON_SLIDES]] = ["cellina"]
     """What is run on the data set: `cellina` is the benchmark of counterfactuals, the others are the experiments of the
     Celcomen paper."""
     kind: Literal["simulated", "real", "stand-in"] | None = None

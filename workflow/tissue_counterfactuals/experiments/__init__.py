@@ -1,1 +1,214 @@
-"""The experiments of the Celcomen paper: each module is one of them, from slides to tidy tables."""
+"""The table of experiments on Celcomen. Adding one is a row here, its settings in `settings.py`, and a module.
+
+A row becomes a rule of the workflow, its function a job:
+
+    function(<inputs by name>, settings=..., switches=..., <what `takes` names>, outputs={name: path})
+
+`cellina`, the benchmark of counterfactuals, is no row: its steps are those of the methods. What is drawn of all of them
+stands in `results/figures`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib import import_module
+
+SLIDE = {"slide": "results/slides/{dataset}/pooled.h5ad"}
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One step of an experiment.
+
+    Attributes:
+        name: of the rule.
+        function: module of this package and function, "celcomen_spleen.run".
+        section: where its settings stand below `celcomen` in the configuration; `unread` are keys that it does not read,
+            so that a change of them does not run it again.
+        switches: those that it reads, by their names or by the steps that they belong to.
+        inputs, outputs: name -> path, with wildcards.
+        shown: output -> what the report calls it, above the text of workflow/report/CAPTION.rst.
+        takes: further arguments: `entry` (the data set: name, kind, label, source, files), `protocol`, `seeds`,
+            `overrides` (the switches that the configuration sets).
+        memory_mb: of a job; None where it grows with the slide. With `parallel` false it has one thread.
+    """
+
+    name: str
+    function: str
+    section: str
+    switches: tuple[str, ...]
+    inputs: dict[str, str]
+    outputs: dict[str, str]
+    takes: tuple[str, ...] = ()
+    unread: tuple[str, ...] = ()
+    shown: dict[str, str] = field(default_factory=dict)
+    caption: str = ""
+    memory_mb: int | None = None
+    parallel: bool = True
+
+    def run(self, **arguments: object) -> None:
+        """Call the function; its module is imported only now."""
+        module, name = self.function.rsplit(".", 1)
+        function: Callable = getattr(import_module(f"{__name__}.{module}"), name)
+        function(**arguments)
+
+
+def _files(stem: str, tables: tuple[str, ...], **fitted: str) -> dict[str, str]:
+    """Tables of an experiment by name, and what it leaves for further steps as name -> suffix."""
+    paths = {name: f"results/tables/{{dataset}}/{stem}.{{protocol}}.{name}.tsv" for name in tables}
+    fits = f"results/celcomen/{{dataset}}/{stem}.{{protocol}}"
+    return paths | {name: f"{fits}.{suffix}" for name, suffix in fitted.items()}
+
+
+def _clusters(tissue: str) -> Experiment:
+    fits = f"results/celcomen/{{dataset}}/celcomen_{tissue}.{{protocol}}"
+    tables = f"results/tables/{{dataset}}/celcomen_{tissue}.{{protocol}}"
+    return Experiment(
+        f"celcomen_{tissue}_clusters",
+        "force_clusters.run",
+        f"{tissue}.clusters",
+        switches=("inference", "comparison"),
+        inputs={"forces": f"{fits}.npz", "manifest": f"{fits}.json"},
+        outputs={
+            "members": f"{tables}.clusters.tsv",
+            "enrichment": f"{tables}.cluster_terms.tsv",
+            "matrices": f"{fits}.clusters.npz",
+        },
+        parallel=False,
+    )
+
+
+_SPLEEN, _TUMOUR, _LESIONS = "celcomen_spleen", "celcomen_glioblastoma", "celcomen_perturbmap"
+_TUMOUR_FITS = "results/celcomen/{dataset}/celcomen_glioblastoma.{protocol}"
+_TUMOUR_FORCES = {"forces": f"{_TUMOUR_FITS}.npz", "manifest": f"{_TUMOUR_FITS}.json"}
+_TUMOUR_TABLES = "results/tables/{dataset}/celcomen_glioblastoma.{protocol}"
+_NULL = "results/celcomen/perturbmap_null"
+
+EXPERIMENTS = (
+    Experiment(
+        "celcomen_simulation",
+        "celcomen_simulation.run",
+        "simulation",
+        switches=("inference", "generation", "celcomen_simulation"),
+        inputs={},
+        outputs={
+            "correlations": "results/celcomen/simulation/correlations.{protocol}.tsv",
+            "tests": "results/celcomen/simulation/tests.{protocol}.tsv",
+            "provenance": "results/celcomen/simulation/provenance.{protocol}.json",
+        },
+        takes=("protocol",),
+        shown={"tests": "simulation: tests against noise"},
+        caption="figure_celcomen_2",
+        memory_mb=2000,
+    ),
+    Experiment(
+        "celcomen_recovery",
+        "celcomen_recovery.run",
+        "recovery",
+        switches=("inference",),
+        inputs={},
+        outputs={
+            "recovery": "results/celcomen/recovery/recovery.tsv",
+            "chains": "results/celcomen/recovery/chains.tsv",
+            "provenance": "results/celcomen/recovery/provenance.json",
+        },
+        takes=("seeds",),
+        shown={"recovery": "recovery of known forces: all tissues"},
+        caption="figure_celcomen_recovery",
+        memory_mb=3000,
+    ),
+    Experiment(
+        _SPLEEN,
+        "celcomen_spleen.run",
+        "spleen",
+        switches=("inference", "comparison", "celcomen_spleen", "compared_entries"),
+        inputs=SLIDE,
+        outputs=_files(
+            *(_SPLEEN, ("agreement", "summary", "curves", "diagnostics")),
+            forces="npz",
+            manifest="json",
+        ),
+        takes=("entry", "protocol", "seeds"),
+        unread=("clusters",),
+        shown={"agreement": "agreement of samples"},
+        caption="figure_celcomen_6",
+    ),
+    _clusters("spleen"),
+    Experiment(
+        _TUMOUR,
+        "celcomen_glioblastoma.run",
+        "glioblastoma",
+        switches=("inference", "comparison"),
+        inputs=SLIDE,
+        outputs=_files(_TUMOUR, ("diagnostics", "shapes"), forces="npz", manifest="json"),
+        takes=("entry", "protocol", "seeds"),
+        unread=("localization", "knockout", "enrichment", "clusters"),
+    ),
+    _clusters("glioblastoma"),
+    Experiment(
+        "celcomen_localization",
+        "celcomen_glioblastoma.localization",
+        "glioblastoma.localization",
+        switches=("inference", "comparison", "celcomen_glioblastoma"),
+        inputs=_TUMOUR_FORCES,
+        outputs={
+            "classes": f"{_TUMOUR_TABLES}.localization.tsv",
+            "tests": f"{_TUMOUR_TABLES}.localization_tests.tsv",
+        },
+        shown={"tests": "localisation"},
+        caption="figure_celcomen_3",
+        parallel=False,
+    ),
+    Experiment(
+        "celcomen_knockout",
+        "celcomen_knockout.run",
+        "glioblastoma",
+        switches=("inference", "generation", "celcomen_glioblastoma"),
+        inputs=SLIDE | _TUMOUR_FORCES,
+        outputs={
+            "cells": f"{_TUMOUR_FITS}.knockout_cells.tsv",
+            "signature": f"{_TUMOUR_TABLES}.signature.tsv",
+            "trajectories": f"{_TUMOUR_TABLES}.knockout.tsv",
+            "placebo": f"{_TUMOUR_TABLES}.placebo.tsv",
+            "changes": f"{_TUMOUR_TABLES}.knockout_genes.tsv",
+            "enrichment": f"{_TUMOUR_TABLES}.knockout_terms.tsv",
+            "diagnostics": f"{_TUMOUR_TABLES}.knockout_diagnostics.tsv",
+        },
+        unread=("localization", "clusters"),
+        shown={"enrichment": "enrichment after knock-out"},
+        caption="figure_celcomen_3",
+    ),
+    Experiment(
+        _LESIONS,
+        "celcomen_perturbmap.run",
+        "perturbmap",
+        switches=("inference", "generation", "celcomen_perturbmap"),
+        inputs=SLIDE,
+        outputs=_files(
+            *(_LESIONS, ("correlations", "genes", "spots", "summary", "diagnostics")),
+            manifest="json",
+        ),
+        takes=("entry", "protocol", "seeds"),
+        unread=("null_test",),
+        shown={"summary": "knock-outs against controls"},
+        caption="figure_celcomen_4_null",
+    ),
+    Experiment(
+        "celcomen_perturbmap_null",
+        "perturbmap_null.null_test",
+        "perturbmap",
+        switches=(),
+        inputs={},
+        outputs={name: f"{_NULL}/{name}.tsv" for name in ("correlations", "summary", "switches")},
+        takes=("overrides",),
+        unread=("knockouts", "max_genes", "draws", "shuffled_fits"),
+        shown={
+            "summary": "knock-outs without effect",
+            "switches": "knock-outs without effect, switch by switch",
+        },
+        caption="figure_celcomen_4_null",
+        memory_mb=4000,
+    ),
+)
+# What a configuration can ask for: of a data set, and without one.
+ON_SLIDES = (_SPLEEN, _TUMOUR, _LESIONS)
+WITHOUT_SLIDES = ("celcomen_simulation", "celcomen_recovery")

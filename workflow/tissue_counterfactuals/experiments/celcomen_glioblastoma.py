@@ -155,18 +155,17 @@ def localization(
     manifest: Path,
     settings: dict,
     switches: dict[str, str],
-    classes_path: Path,
-    tests_path: Path,
+    outputs: dict[str, Path],
 ) -> None:
     """Do secreted genes act between cells more than others do? Both tests, under either protocol (Fig. 3b).
 
     Args:
         settings: n_bins, n_permutations.
         switches: of the steps inference, comparison and celcomen_glioblastoma.
-        classes_path: a row for each seed, class and statistic: genes, mean, 95 % interval. `entries`: z scores of
+        outputs: `classes` has a row for each seed, class and statistic: genes, mean, 95 % interval. `entries`: z scores of
             inter minus intra over all entries of the class's rows, as run; `genes`: z scores over genes of strength
-            between minus strength within cells; `genes_signed`: the same of the forces with their signs.
-        tests_path: a row for each seed, statistic and pair of classes. `entries` by Mann-Whitney, the others by
+            between minus strength within cells; `genes_signed`: the same of the forces with their signs. `tests` has a
+            row for each seed, statistic and pair of classes. `entries` by Mann-Whitney, the others by
             exchanging labels among genes of like mean expression. `chosen` marks the statistic of the protocol (switch
             localization_test).
     """
@@ -201,8 +200,8 @@ def localization(
                 table["chosen"] = statistic == chosen
                 table["classes_from"] = source
                 tables.append(preparation.keyed(table, record, seed))
-    write_tsv(pd.concat(means, ignore_index=True), classes_path, sort=False)
-    write_tsv(pd.concat(tests, ignore_index=True), tests_path, sort=False)
+    write_tsv(pd.concat(means, ignore_index=True), outputs["classes"], sort=False)
+    write_tsv(pd.concat(tests, ignore_index=True), outputs["tests"], sort=False)
 
 
 def _class_means(values: np.ndarray, classes: pd.DataFrame) -> list[dict]:

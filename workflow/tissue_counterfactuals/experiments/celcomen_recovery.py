@@ -19,6 +19,7 @@ from tissue_counterfactuals.models.celcomen_field import GaussianField
 from tissue_counterfactuals.models.celcomen_gaussian import NORM_WEIGHT, partial_correlations
 from tissue_counterfactuals.models.celcomen_statistics import interaction_weights, scale_cells
 from tissue_counterfactuals.neighbors import knn_graph
+from tissue_counterfactuals.results import provenance
 from tissue_counterfactuals.results.tables import write_tsv
 from tissue_counterfactuals.simulate.field import draw_counts, draw_forces, scale_forces
 from tissue_counterfactuals.simulate.settings import N_NEIGHBORS
@@ -53,16 +54,15 @@ CHAIN_COLUMNS = [
 
 
 def run(
-    settings: dict, switches: dict[str, str], seeds: list[int], recovery: Path, chains: Path
+    settings: dict, switches: dict[str, str], seeds: list[int], outputs: dict[str, Path]
 ) -> None:
-    """Both tables of the experiment.
+    """Both tables of the experiment, `recovery` and `chains` (TSV), and where they come from, `provenance` (JSON).
 
     Args:
         settings: section celcomen.recovery of the configuration.
         switches: values of the inference switches for the corrected estimators, but for log_partition, which says which
             of them it is.
         seeds: each gives `tissues` tissues for each number of genes and cells.
-        recovery, chains: TSV files to write.
     """
     rows, links = [], []
     for seed in seeds:
@@ -73,8 +73,12 @@ def run(
                     rows += _recover(settings, switches, n_genes, n_cells, seed, tissue)
             for forces in FORCES:
                 links += _chain(settings, switches, forces, seed, tissue)
-    write_tsv(pd.DataFrame(links)[CHAIN_COLUMNS], chains)
-    write_tsv(pd.DataFrame(rows)[RECOVERY_COLUMNS], recovery)
+    write_tsv(pd.DataFrame(links)[CHAIN_COLUMNS], outputs["chains"])
+    write_tsv(pd.DataFrame(rows)[RECOVERY_COLUMNS], outputs["recovery"])
+    n_cells = settings["tissues"] * len(seeds) * len(settings["n_genes"]) * sum(settings["n_cells"])
+    provenance.write_simulated(
+        outputs["provenance"], "Recovery of known forces", n_cells, seeds, settings, switches
+    )
 
 
 def chain_forces(forces: str, strength: float) -> tuple[np.ndarray, np.ndarray]:

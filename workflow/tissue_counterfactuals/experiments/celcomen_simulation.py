@@ -10,7 +10,6 @@ over cells (`expression`) with its truth; the truth of `expression` is that of `
 correlation of genes in pure noise.
 """
 
-import json
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,7 +24,6 @@ from tissue_counterfactuals.experiments.simulated_tissues import (
     generate_tissues,
     sample_tissues,
 )
-from tissue_counterfactuals.files import atomic_path
 from tissue_counterfactuals.results import provenance
 from tissue_counterfactuals.results.tables import write_tsv
 
@@ -51,18 +49,11 @@ def run(protocol: str, settings: dict, switches: dict[str, str], outputs: dict[s
     table = simulate(protocol, settings, switches)
     write_tsv(table, outputs["correlations"])
     write_tsv(compare_with_noise(table), outputs["tests"])
-    manifest = {
-        "label": "Celcomen simulation",
-        "kind": "simulated",
-        "n_cells": settings["n_cells"],
-        "seeds": [f"0 to {settings['n_simulations'] - 1}"],
-        "commit": provenance.commit(),
-        "config_hash": provenance.config_hash({"settings": settings, "switches": switches}),
-        "settings": settings,
-        "switches": switches,
-    }
-    with atomic_path(outputs["provenance"]) as temporary:
-        temporary.write_text(json.dumps(manifest, indent=1))
+    seeds = [f"0 to {settings['n_simulations'] - 1}"]
+    provenance.write_simulated(
+        *(outputs["provenance"], "Celcomen simulation"),
+        *(settings["n_cells"], seeds, settings, switches),
+    )
 
 
 def simulate(protocol: str, settings: dict, switches: dict[str, str]) -> pd.DataFrame:

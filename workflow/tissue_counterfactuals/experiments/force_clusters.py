@@ -110,11 +110,9 @@ def run(
     manifest: Path,
     settings: dict,
     switches: dict[str, str],
-    members: Path,
-    enrichment: Path,
-    matrices: Path,
+    outputs: dict[str, Path],
 ) -> None:
-    """Clusters of the fitted forces of the first seed, what they are enriched for (TSV), and what is drawn (npz).
+    """Clusters of the fitted forces of the first seed: members, enrichment (TSV) and the matrices as drawn (npz).
 
     Args:
         forces: file of an experiment, with genes, mean_expression, inter and intra.
@@ -128,8 +126,8 @@ def run(
     tables = describe_clusters(
         by_force, pd.Index(fitted["genes"]), fitted["mean_expression"], settings, sets
     )
-    for table, path in zip(tables, (members, enrichment), strict=True):
-        write_tsv(preparation.keyed(table, record, record["seeds"][0]), path, sort=False)
+    for table, name in zip(tables, ("members", "enrichment"), strict=True):
+        write_tsv(preparation.keyed(table, record, record["seeds"][0]), outputs[name], sort=False)
     preparation.write_forces(
-        matrices, **{name: m.astype(np.float32) for name, m in by_force.items()}
+        outputs["matrices"], **{name: m.astype(np.float32) for name, m in by_force.items()}
     )

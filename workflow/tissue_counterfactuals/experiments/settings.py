@@ -4,6 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
+from tissue_counterfactuals.experiments import WITHOUT_SLIDES
 from tissue_counterfactuals.settings import (
     Distinct,
     Draws,
@@ -291,7 +292,7 @@ class PerturbmapSettings(Settings):
 class CelcomenSettings(Settings):
     """Settings of the experiments on Celcomen."""
 
-    without_slides: Distinct[Literal["celcomen_simulation", "celcomen_recovery"]] = []
+    without_slides: Distinct[Literal[*WITHOUT_SLIDES]] = []
     """Experiments to run that make their own data."""
     simulation: SimulationSettings = SimulationSettings()
     spleen: SpleenSettings = SpleenSettings()

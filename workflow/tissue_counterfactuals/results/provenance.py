@@ -10,6 +10,8 @@ from pathlib import Path
 from anndata import AnnData
 
 from tissue_counterfactuals import __version__
+from tissue_counterfactuals.config import slugs
+from tissue_counterfactuals.files import atomic_path
 
 _PACKAGES = ("torch", "numpy", "scipy", "pandas", "anndata", "scanpy", "scikit-learn", "numba", "matplotlib")  # fmt: skip
 
@@ -58,6 +60,40 @@ def record(name: str, config: dict, slides: list[AnnData]) -> dict:
         "python": platform.python_version(),
         "packages": {package: version(package) for package in _PACKAGES},
     }
+
+
+def write_simulated(
+    path: str | Path,
+    label: str,
+    n_cells: int,
+    seeds: list,
+    settings: dict,
+    switches: dict[str, str],
+) -> None:
+    """Write the manifest of an experiment that makes its own tissue."""
+    manifest = {
+        "label": label,
+        "kind": "simulated",
+        "n_cells": n_cells,
+        "seeds": seeds,
+        "commit": commit(),
+        "config_hash": config_hash({"settings": settings, "switches": switches}),
+        "settings": settings,
+        "switches": switches,
+    }
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(manifest, indent=1))
+
+
+def read(path: str | Path) -> dict:
+    """A manifest."""
+    return json.loads(Path(path).read_text())
+
+
+def target_name(manifest: dict, path_form: str) -> str:
+    """The target domain that a path form stands for."""
+    targets = manifest["config"]["datasets"][manifest["dataset"]]["target_domains"]
+    return slugs(targets, "target_domains")[path_form]
 
 
 def footer(manifest: dict, protocol: str | None = None) -> str:

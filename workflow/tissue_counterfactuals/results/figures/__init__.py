@@ -1,1 +1,187 @@
-"""One file per published figure or table; each reads tidy tables, never models."""
+"""The table of figures. Adding one is a row here, a module and a caption, all of the same name.
+
+The module draws from files to files:
+
+    draw_files(inputs, output, <what `takes` names>)
+
+`inputs` are paths by name, lists of paths where a figure joins several; `output` is a path, or paths by name. The caption
+is workflow/report/NAME.rst, a template that sees the configuration and the wildcards. A row becomes a rule of the
+workflow, and what the rule makes belongs to the results of `of`.
+"""
+
+from dataclasses import dataclass
+from importlib import import_module
+
+_TABLES = "results/tables/{dataset}"
+_FIGURES = "results/figures/{dataset}"
+_FITS = "results/celcomen/{dataset}"
+_SCORES = {"scores": f"{_TABLES}/scores.tsv", "manifest": f"{_TABLES}/provenance.json"}
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One figure, or one table that is drawn.
+
+    Attributes:
+        name: of the rule, the module and the caption.
+        of: `cellina`, or the experiment on Celcomen, whose results it shows.
+        title: what the report calls it.
+        inputs: name -> path. Wildcards that the output does not have stand for all their values, or for the first where
+            the input is named by `first`.
+        output: a path, or name -> path with the picture as `png`; its wildcards are all values of the configuration.
+        takes: wildcards that `draw_files` is given.
+        learned: whether it needs a method that is trained.
+    """
+
+    name: str
+    of: str
+    title: str
+    inputs: dict[str, str]
+    output: str | dict[str, str]
+    takes: tuple[str, ...] = ()
+    first: tuple[str, ...] = ()
+    learned: bool = False
+
+    @property
+    def outputs(self) -> list[str]:
+        """All files that it makes, the picture last."""
+        return list(self.output.values()) if isinstance(self.output, dict) else [self.output]
+
+    def draw(self, inputs: dict, output: object, **keys: str) -> None:
+        """Draw it; its module, and matplotlib, are imported only now."""
+        import_module(f"{__name__}.{self.name}").draw_files(inputs, output, **keys)
+
+
+def _of_experiment(name: str, experiment: str, title: str, **inputs: str) -> Figure:
+    """A figure of an experiment on a slide, from its tables (TSV) and its manifest."""
+    tables = {
+        key: f"{_TABLES}/{experiment}.{{protocol}}.{file}.tsv" for key, file in inputs.items()
+    }
+    manifest = {"manifest": f"{_FITS}/{experiment}.{{protocol}}.json"}
+    output = f"{_FIGURES}/{name}.{{protocol}}.png"
+    return Figure(name, experiment, title, tables | manifest, output)
+
+
+def _clusters(name: str, experiment: str, title: str) -> Figure:
+    figure = _of_experiment(name, experiment, title, members="clusters", enrichment="cluster_terms")
+    figure.inputs["matrices"] = f"{_FITS}/{experiment}.{{protocol}}.clusters.npz"
+    return figure
+
+
+FIGURES = (
+    Figure(
+        "table_cellina_1",
+        "cellina",
+        "Table 1",
+        _SCORES,
+        {
+            kind: f"{_TABLES}/table_1.{{target}}.{{protocol}}.{kind}"
+            for kind in ("tsv", "md", "png")
+        },
+        takes=("target", "protocol"),
+    ),
+    Figure(
+        "figure_cellina_a2",
+        "cellina",
+        "scores by held-out type",
+        _SCORES,
+        f"{_FIGURES}/cell_types.{{target}}.{{protocol}}.png",
+        takes=("target", "protocol"),
+    ),
+    Figure(
+        "figure_cellina_2",
+        "cellina",
+        "map",
+        {
+            "slide": "results/slides/{dataset}/{slide}.h5ad",
+            "graph": "results/graphs/{dataset}/{slide}.npz",
+            "question": "results/questions/{dataset}/{slide}/{fold}/{protocol}.seed{seed}.npz",
+            "manifest": f"{_TABLES}/provenance.json",
+        },
+        f"{_FIGURES}/map.{{slide}}.png",
+        first=("question",),
+    ),
+    Figure(
+        "learning_curves",
+        "cellina",
+        "learning curves",
+        {
+            "models": "results/models/{dataset}/{slide}/{fold}/{method}/{protocol}.seed{seed}",
+            "manifest": f"{_TABLES}/provenance.json",
+        },
+        f"{_FIGURES}/learning_curves.{{protocol}}.png",
+        takes=("protocol",),
+        learned=True,
+    ),
+    Figure(
+        "figure_celcomen_2",
+        "celcomen_simulation",
+        "Figure 2c: simulation",
+        {
+            "correlations": "results/celcomen/simulation/correlations.{protocol}.tsv",
+            "tests": "results/celcomen/simulation/tests.{protocol}.tsv",
+            "provenance": "results/celcomen/simulation/provenance.{protocol}.json",
+        },
+        "results/figures/celcomen/figure_celcomen_2.{protocol}.png",
+        takes=("protocol",),
+    ),
+    Figure(
+        "figure_celcomen_recovery",
+        "celcomen_recovery",
+        "recovery of known forces",
+        {
+            "recovery": "results/celcomen/recovery/recovery.tsv",
+            "chains": "results/celcomen/recovery/chains.tsv",
+            "provenance": "results/celcomen/recovery/provenance.json",
+        },
+        "results/figures/celcomen/recovery.png",
+    ),
+    _of_experiment(
+        *("figure_celcomen_6", "celcomen_spleen", "Celcomen Fig. 6"),
+        agreement="agreement",
+        curves="curves",
+        summary="summary",
+    ),
+    _clusters("figure_celcomen_8", "celcomen_spleen", "Celcomen Fig. 8"),
+    Figure(
+        "figure_celcomen_3",
+        "celcomen_glioblastoma",
+        "Celcomen Fig. 3",
+        {
+            name: f"{_TABLES}/celcomen_glioblastoma.{{protocol}}.{file}.tsv"
+            for name, file in {
+                "classes": "localization",
+                "tests": "localization_tests",
+                "trajectories": "knockout",
+                "placebo": "placebo",
+                "enrichment": "knockout_terms",
+                "diagnostics": "knockout_diagnostics",
+            }.items()
+        }
+        | {
+            "cells": f"{_FITS}/celcomen_glioblastoma.{{protocol}}.knockout_cells.tsv",
+            "manifest": f"{_FITS}/celcomen_glioblastoma.{{protocol}}.json",
+        },
+        f"{_FIGURES}/figure_celcomen_3.{{protocol}}.png",
+    ),
+    _clusters("figure_celcomen_7", "celcomen_glioblastoma", "Celcomen Fig. 7"),
+    _of_experiment(
+        *("figure_celcomen_4", "celcomen_perturbmap", "Celcomen Fig. 4"),
+        correlations="correlations",
+        genes="genes",
+        spots="spots",
+    ),
+    Figure(
+        "figure_celcomen_4_null",
+        "celcomen_perturbmap",
+        "Celcomen Fig. 4: does it survive its null?",
+        {
+            "correlations": f"{_TABLES}/celcomen_perturbmap.{{protocol}}.correlations.tsv",
+            "summary": f"{_TABLES}/celcomen_perturbmap.{{protocol}}.summary.tsv",
+            "manifest": f"{_FITS}/celcomen_perturbmap.{{protocol}}.json",
+            "null_correlations": "results/celcomen/perturbmap_null/correlations.tsv",
+            "null_switches": "results/celcomen/perturbmap_null/switches.tsv",
+        },
+        f"{_FIGURES}/figure_celcomen_4_null.png",
+    ),
+)

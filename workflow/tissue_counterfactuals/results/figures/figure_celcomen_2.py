@@ -5,7 +5,6 @@ Below, as run: the same correlations over each pair of genes once, simulations w
 failures. Below, corrected: how recovery changes with the number of genes and cells, noise and dropout.
 """
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -49,11 +48,11 @@ _TEST_COLUMNS = ("quantity", "entries", "headline", "statistic", "wilcoxon_p", "
 _WIDTH_IN = 9.0
 
 
-def draw_files(inputs: dict[str, Path], protocol: str, path: Path) -> None:
+def draw_files(inputs: dict[str, Path], path: Path, protocol: str) -> None:
     """Read what `celcomen_simulation.run` wrote (`correlations`, `tests`, `provenance`) and draw it."""
     correlations = pd.read_csv(inputs["correlations"], sep="\t")
     tests = pd.read_csv(inputs["tests"], sep="\t")
-    manifest = json.loads(Path(inputs["provenance"]).read_text())
+    manifest = provenance.read(inputs["provenance"])
     style.save(compose(correlations, tests, provenance.footer(manifest, protocol)), path)
 
 

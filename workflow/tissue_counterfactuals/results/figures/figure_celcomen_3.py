@@ -1,6 +1,5 @@
 """Figure 3 of Celcomen: where genes act, and what the knock-out of a gene does to its cell and around it."""
 
-import json
 import textwrap
 from pathlib import Path
 
@@ -34,7 +33,7 @@ def draw_files(files: dict[str, Path], path: str | Path) -> None:
     Args:
         files: classes, tests, cells, trajectories, placebo, enrichment, diagnostics (TSV) and manifest (JSON).
     """
-    record = json.loads(Path(files["manifest"]).read_text())
+    record = provenance.read(files["manifest"])
     names = ("classes", "tests", "cells", "trajectories", "placebo", "enrichment", "diagnostics")
     tables = {name: pd.read_csv(files[name], sep="\t", dtype={"term": str}) for name in names}
     title = (

@@ -4,7 +4,6 @@ a: spots by label, lesions numbered. Then for each lost gene: per lesion, predic
 (c, e), and the correlations with their p values, beside permuted predictions (d, f).
 """
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +41,7 @@ _NEEDED = {
 def draw_files(inputs: dict[str, Path], path: Path) -> None:
     """Read what `celcomen_perturbmap.run` wrote (`correlations`, `genes`, `spots`, `manifest`) and draw it."""
     tables = {name: read_table(inputs[name], columns) for name, columns in _NEEDED.items()}
-    manifest = json.loads(Path(inputs["manifest"]).read_text())
+    manifest = provenance.read(inputs["manifest"])
     style.save(compose(**tables, manifest=manifest), path)
 
 

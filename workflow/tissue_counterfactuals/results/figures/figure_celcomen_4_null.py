@@ -5,7 +5,6 @@ reports on simulated lesions in which no gene but the lost one changes. Bottom: 
 each alone and one after the other, on the same lesions.
 """
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -51,7 +50,7 @@ def draw_files(inputs: dict, path: Path) -> None:
         name: pd.concat([read_table(p, columns) for p in inputs[name]], ignore_index=True)
         for name, columns in (("correlations", _CORRELATIONS), ("summary", _SUMMARY))
     }
-    manifests = [json.loads(Path(p).read_text()) for p in inputs["manifest"]]
+    manifests = [provenance.read(p) for p in inputs["manifest"]]
     null = read_table(inputs["null_correlations"], ("dataset", *_CORRELATIONS))
     switches = read_table(inputs["null_switches"], _SWITCHES)
     style.save(compose(**joined, manifests=manifests, null=null, switches=switches), path)

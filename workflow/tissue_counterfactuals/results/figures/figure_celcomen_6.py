@@ -1,6 +1,5 @@
 """Figure 6 of Celcomen: forces fitted to one sample against those fitted to the rest, with controls."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +34,7 @@ def draw_files(files: dict[str, Path], path: str | Path) -> None:
     Args:
         files: agreement, curves, summary (TSV) and manifest (JSON).
     """
-    record = json.loads(Path(files["manifest"]).read_text())
+    record = provenance.read(files["manifest"])
     tables = [pd.read_csv(files[n], sep="\t", dtype={"hold_out": str}) for n in ("agreement", "curves", "summary")]  # fmt: skip
     title = (
         f"Agreement of forces between samples (Celcomen Fig. 6) · {record['label']} [{record['kind']}] · "

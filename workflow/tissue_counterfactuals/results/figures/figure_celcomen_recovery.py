@@ -19,8 +19,8 @@ from tissue_counterfactuals.experiments.celcomen_recovery import (
     METHODS,
     RECOVERY_COLUMNS,
 )
+from tissue_counterfactuals.results import provenance
 from tissue_counterfactuals.results.figures import style
-from tissue_counterfactuals.results.provenance import commit, config_hash, footer
 
 # Label, colour, marker.
 STYLES = {
@@ -40,22 +40,11 @@ FORCES_LABELS = {"inter": "between cells", "intra": "within cells"}
 _WIDEST_RATIO = 1.6
 
 
-def draw(recovery: Path, chains: Path, settings: dict, seeds: list[int], path: Path) -> None:
-    """Read the tables of the experiment and draw the figure to a PNG or SVG; see `compose`.
-
-    Args:
-        settings, seeds: what the tables were made with, for the footer.
-    """
-    found, links = pd.read_csv(recovery, sep="\t"), pd.read_csv(chains, sep="\t")
-    manifest = {
-        "label": "Recovery of known forces",
-        "kind": "simulated",
-        "n_cells": settings["tissues"] * len(seeds) * len(settings["n_genes"]) * sum(settings["n_cells"]),
-        "seeds": seeds,
-        "commit": commit(),
-        "config_hash": config_hash(settings),
-    }  # fmt: skip
-    style.save(compose(found, links, footer(manifest, "corrected and as_run")), path)
+def draw_files(inputs: dict[str, Path], path: Path) -> None:
+    """Draw from the files of the experiment, `recovery`, `chains` (TSV) and `provenance` (JSON); see `compose`."""
+    found, links = (pd.read_csv(inputs[name], sep="\t") for name in ("recovery", "chains"))
+    manifest = provenance.read(inputs["provenance"])
+    style.save(compose(found, links, provenance.footer(manifest, "corrected and as_run")), path)
 
 
 def compose(recovery: pd.DataFrame, chains: pd.DataFrame, provenance_text: str) -> Figure:

@@ -10,9 +10,13 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from scipy import sparse
 
 from tissue_counterfactuals.errors import InputError
+from tissue_counterfactuals.question.question import read_question
+from tissue_counterfactuals.results import provenance
 from tissue_counterfactuals.results.figures import style
+from tissue_counterfactuals.slide import read_slide
 from tissue_counterfactuals.streams import stream
 
 NAME = "Fig. 2 of Cellina"
@@ -48,6 +52,49 @@ class Layout:
     boxes: dict[str, tuple[float, float, float, float]]
     width: float
     height: float
+
+
+def draw_files(inputs: dict[str, Path], output: Path) -> None:
+    """The slide, a question about it, and one focal cell before the edge perturbation and with the donors it is given.
+
+    Args:
+        inputs: `slide`, `graph`, the `manifest` of the data set (JSON), and the `question` whose held-out cells are
+            shown, and whose donors for its first target under the first rule that found any.
+    """
+    record = provenance.read(inputs["manifest"])
+    cells, asked = read_slide(inputs["slide"], check=False), read_question(inputs["question"])
+    asked.check(cells, str(inputs["question"]))
+    neighbors = sparse.csr_array(sparse.load_npz(inputs["graph"]))
+    focal = _central(cells, asked.focal)
+    given = (d for d in asked.donors(asked.fold.targets[0]).values() if not isinstance(d, str))
+    donors = next(given, np.empty((len(asked.focal), 0), dtype=int))
+    table = cells.obs[["cell_type", "domain", "sample"]].reset_index(drop=True)
+    table.insert(0, "y_um", cells.obsm["spatial"][:, 1])
+    table.insert(0, "x_um", cells.obsm["spatial"][:, 0])
+    title = (
+        f"{record['label']} ({record['kind']}), slide {Path(inputs['slide']).stem}: {asked.fold.cell_type} held out "
+        f"in {', '.join(asked.fold.targets)}"
+    )
+    draw(
+        table,
+        asked.split.held_out,
+        focal,
+        neighbors[[focal]].indices,
+        donors[int(np.flatnonzero(asked.focal == focal)[0])],
+        title,
+        provenance.footer(record, asked.protocol),
+        output,
+    )
+
+
+def _central(cells, candidates: np.ndarray) -> int:
+    """The candidate nearest to the middle of those in its section: a cell well inside its domain."""
+    sample = cells.obs["sample"].to_numpy()[candidates]
+    labels, counts = np.unique(sample.astype(str), return_counts=True)
+    candidates = candidates[sample == labels[counts.argmax()]]
+    spatial = cells.obsm["spatial"][candidates]
+    distance = np.linalg.norm(spatial - np.median(spatial, axis=0), axis=1)
+    return int(candidates[distance.argmin()])
 
 
 def draw(

@@ -11,8 +11,9 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
 
+from tissue_counterfactuals.results import provenance
 from tissue_counterfactuals.results.figures import style
-from tissue_counterfactuals.results.tables import TWIN, choose, spread_failures
+from tissue_counterfactuals.results.tables import TWIN, choose, read_scores, spread_failures
 
 METRICS = ("pearson", "spearman", "signed_precision", "e_distance", "rmse_counts", "rmse_lfc")
 NAME = "Figs A2–A4 of Cellina"
@@ -36,6 +37,16 @@ class Bar:
     @property
     def is_twin(self) -> bool:
         return self.variant == TWIN
+
+
+def draw_files(inputs: dict[str, Path], output: Path, target: str, protocol: str) -> None:
+    """Draw from the files `scores` (TSV) and `manifest` (JSON) of a data set; `target` is a path form."""
+    record = provenance.read(inputs["manifest"])
+    draw(
+        read_scores([inputs["scores"]]),
+        *(record["dataset"], provenance.target_name(record, target), protocol),
+        *(provenance.footer(record, protocol), output),
+    )
 
 
 def draw(

@@ -1,6 +1,5 @@
 """Clustered heatmaps of forces with what their clusters are enriched for (Figs. 7 and 8 of Celcomen)."""
 
-import json
 import textwrap
 from pathlib import Path
 
@@ -24,7 +23,7 @@ def draw_files(files: dict[str, Path], name: str, path: str | Path) -> None:
         files: members, enrichment (TSV), matrices (npz) and manifest (JSON).
         name: of the published figure.
     """
-    record = json.loads(Path(files["manifest"]).read_text())
+    record = provenance.read(files["manifest"])
     members, terms = (pd.read_csv(files[n], sep="\t") for n in ("members", "enrichment"))
     with np.load(files["matrices"]) as file:
         matrices = {force: file[force].astype(np.float64) for force in FORCES}

@@ -1,5 +1,6 @@
 """Learning curves of every fit: a row per method and protocol, a column per term of the loss, a line per fold."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from matplotlib.lines import Line2D
 
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.protocols import PROTOCOLS
+from tissue_counterfactuals.results import provenance
 from tissue_counterfactuals.results.figures import style
 
 COLUMNS = {
@@ -20,6 +22,29 @@ COLUMNS = {
 }
 FIT = ["slide", "cell_type", "seed"]
 NEEDED = ("method", "protocol", *FIT, "epoch", "validation_loss", *COLUMNS, "best")
+
+
+def draw_files(inputs: dict, output: Path, protocol: str) -> None:
+    """Learning curves of every fit under a protocol; a fit that failed before its first epoch has none.
+
+    Args:
+        inputs: `models` are folders .../{slide}/{fold}/{method}/{protocol}.seed{seed} that `fit` left; `manifest` is that
+            of the data set (JSON).
+    """
+    record, histories = provenance.read(inputs["manifest"]), []
+    for folder in map(Path, inputs["models"]):
+        history = folder / "history.tsv"
+        if not history.exists():
+            continue
+        slide, _, method, run = folder.parts[-4:]
+        cell_type = json.loads((folder / "status.json").read_text())["cell_type"]
+        keys = {"slide": slide, "cell_type": cell_type, "method": method, "protocol": protocol}
+        keys["seed"] = int(run.rsplit("seed", 1)[1])
+        histories.append(pd.read_csv(history, sep="\t").assign(**keys))
+    columns = ["slide", "cell_type", "method", "protocol", "seed", "epoch"]
+    table = pd.concat(histories) if histories else pd.DataFrame(columns=columns)
+    title = f"Learning curves, {record['label']} ({record['kind']} data), protocol {protocol}"
+    draw(table, title, provenance.footer(record, protocol), output)
 
 
 def draw(history: pd.DataFrame, title: str, provenance_text: str, path: str | Path) -> None:

@@ -7,14 +7,18 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from tissue_counterfactuals.files import atomic_path
+from tissue_counterfactuals.results import provenance
 from tissue_counterfactuals.results.figures import style
 from tissue_counterfactuals.results.tables import (
     EXPERIMENT,
     TWIN,
     choose,
     gains,
+    read_scores,
     spread_failures,
     summarize,
+    write_tsv,
 )
 
 METRICS = ("pearson", "signed_precision", "e_distance", "rmse_lfc")
@@ -26,6 +30,25 @@ DIGITS = {"rmse_lfc": 3}
 MAX_REASON = 300
 NAME = "Table 1 of Cellina"
 GAIN_COLORS = {1: "#00609C", -1: "#B2182B"}
+
+
+def draw_files(
+    inputs: dict[str, Path], output: dict[str, Path], target: str, protocol: str
+) -> None:
+    """Table 1 of the Cellina paper, as numbers (`tsv`), as text (`md`) and as a picture (`png`).
+
+    Args:
+        inputs: `scores` (TSV) and `manifest` (JSON) of the data set.
+        target: path form of the target domain.
+    """
+    record = provenance.read(inputs["manifest"])
+    name = provenance.target_name(record, target)
+    table = build(read_scores([inputs["scores"]]), record["dataset"], name, protocol)
+    footer = provenance.footer(record, protocol)
+    write_tsv(table, output["tsv"], sort=False)
+    with atomic_path(output["md"]) as temporary:
+        temporary.write_text(to_markdown(table, footer))
+    draw(table, footer, output["png"])
 
 
 def build(scores: pd.DataFrame, dataset: str, target: str, protocol: str) -> pd.DataFrame:

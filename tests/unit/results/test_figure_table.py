@@ -1,0 +1,64 @@
+"""The tables of figures and of experiments: every row has its module and caption, and makes what another reads."""
+
+import inspect
+import re
+
+import pytest
+
+from tissue_counterfactuals.config import load_config
+from tissue_counterfactuals.experiments import EXPERIMENTS, ON_SLIDES, WITHOUT_SLIDES
+from tissue_counterfactuals.experiments.settings import CelcomenSettings
+from tissue_counterfactuals.protocols import SWITCHES
+from tissue_counterfactuals.results.figures import FIGURES
+
+
+def wildcards(*paths):
+    return {name for path in paths for name in re.findall(r"{(\w+)}", path)}
+
+
+@pytest.mark.parametrize("figure", FIGURES, ids=lambda figure: figure.name)
+def test_a_figure_has_a_module_and_a_caption(root, figure):
+    module = __import__(f"tissue_counterfactuals.results.figures.{figure.name}", fromlist=["draw"])
+    parameters = list(inspect.signature(module.draw_files).parameters)
+    assert parameters[2:] == list(figure.takes)
+    assert set(figure.takes) <= wildcards(*figure.outputs)
+    assert (root / f"workflow/report/{figure.name}.rst").is_file()
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS, ids=lambda experiment: experiment.name)
+def test_an_experiment_has_a_function_that_takes_what_it_is_given(root, experiment):
+    module, name = experiment.function.split(".")
+    module = __import__(f"tissue_counterfactuals.experiments.{module}", fromlist=[name])
+    given = {*experiment.inputs, *experiment.takes, "settings", "outputs"}
+    given |= {"switches"} if experiment.switches else set()
+    assert set(inspect.signature(getattr(module, name)).parameters) == given
+    assert set(experiment.shown) <= set(experiment.outputs)
+    if experiment.shown:
+        assert (root / f"workflow/report/{experiment.caption}.rst").is_file()
+    settings = CelcomenSettings().model_dump()
+    for key in experiment.section.split("."):
+        settings = settings[key]
+    assert set(experiment.unread) <= set(settings)
+    known = {*SWITCHES, *(switch.step for switch in SWITCHES.values())}
+    assert set(experiment.switches) <= known
+
+
+def test_what_a_figure_reads_some_step_makes():
+    made = {path for experiment in EXPERIMENTS for path in experiment.outputs.values()}
+    for row in (*EXPERIMENTS, *(f for f in FIGURES if f.of != "cellina")):
+        for path in row.inputs.values():
+            assert path in made or path.startswith("results/slides/"), (row.name, path)
+
+
+def test_no_two_rows_make_the_same_file():
+    paths = [path for e in EXPERIMENTS for path in e.outputs.values()]
+    paths += [path for figure in FIGURES for path in figure.outputs]
+    assert len(set(paths)) == len(paths)
+
+
+def test_every_experiment_that_can_be_asked_for_ends_in_a_figure():
+    drawn = {figure.of for figure in FIGURES}
+    assert drawn == {"cellina", *ON_SLIDES, *WITHOUT_SLIDES}
+    entry = {"source": "simulated_field", "experiments": list(ON_SLIDES)}
+    asked = {"datasets": {"a": entry}, "celcomen": {"without_slides": list(WITHOUT_SLIDES)}}
+    assert load_config(asked)["datasets"]["a"]["experiments"] == list(ON_SLIDES)

@@ -1,0 +1,11 @@
+from tissue_counterfactuals.jobs import job
+
+with job(snakemake.log[0], snakemake.params.threads, snakemake.input):
+    from tissue_counterfactuals.experiments import EXPERIMENTS
+
+    (experiment,) = (row for row in EXPERIMENTS if row.name == snakemake.rule)
+    experiment.run(
+        **dict(snakemake.input.items()),
+        **snakemake.params.arguments,
+        outputs=dict(snakemake.output.items()),
+    )

@@ -1,0 +1,12 @@
+from tissue_counterfactuals.jobs import job
+
+with job(snakemake.log[0], inputs=snakemake.input):
+    from tissue_counterfactuals.results.figures import FIGURES
+
+    (figure,) = (row for row in FIGURES if row.name == snakemake.rule)
+    output = dict(snakemake.output.items()) or snakemake.output[0]
+    figure.draw(
+        dict(snakemake.input.items()),
+        output,
+        **{name: snakemake.wildcards[name] for name in figure.takes},
+    )
