@@ -36,6 +36,7 @@ if "datasets" not in config:
 
 
 include: "workflow/rules/common.smk"
+include: "workflow/rules/rows.smk"
 include: "workflow/rules/downloads.smk"
 include: "workflow/rules/slides.smk"
 include: "workflow/rules/methods.smk"

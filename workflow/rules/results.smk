@@ -46,33 +46,6 @@ rule tabulate:
         "../scripts/tabulate.py"
 
 
-def inputs_of(figure):
-    """The input files of a figure; wildcards that it does not have itself stand for all their values."""
-    own = wildcards_of(*figure.outputs)
-    inputs = {}
-    for key, pattern in figure.inputs.items():
-        further = wildcards_of(pattern) - own
-        if key in figure.first:
-            inputs[key] = first_of(pattern)
-        elif "fold" in further:
-            inputs[key] = per_fold(pattern)
-        elif "protocol" in further:
-            inputs[key] = expand(
-                pattern, protocol=config["protocols"], allow_missing=True
-            )
-        else:
-            inputs[key] = pattern
-    return inputs
-
-
-def outputs_of(figure):
-    """The output files of a figure: by name where there are several, the picture in the report."""
-    picture = in_report(figure.outputs[-1], figure.name, figure.title)
-    if isinstance(figure.output, dict):
-        return [], figure.output | {"png": picture}
-    return [picture], {}
-
-
 for figure in FIGURES:
 
     rule:

@@ -1,0 +1,149 @@
+# What the rows of the tables of experiments and figures mean to Snakemake, and the lists of files that targets are made of.
+from snakemake.io import get_wildcard_names
+
+from tissue_counterfactuals.experiments import EXPERIMENTS, ON_SLIDES
+from tissue_counterfactuals.results.figures import FIGURES
+
+
+def datasets_for(experiment):
+    """Names of the data sets that an experiment is run on."""
+    return [
+        name
+        for name, entry in config["datasets"].items()
+        if experiment in entry["experiments"]
+    ]
+
+
+def wildcards_of(*patterns):
+    """Names of the wildcards of some paths."""
+    return {name for pattern in patterns for name in get_wildcard_names(pattern)}
+
+
+def of_job(kind, rule_name, outputs, suffix):
+    """A file for each job of a rule, told apart by the wildcards of its outputs."""
+    names = sorted(
+        wildcards_of(
+            *(dict(outputs).values() if isinstance(outputs, dict) else outputs)
+        )
+    )
+    job = ".".join(f"{{{name}}}" for name in names) or "all"
+    return f"results/{kind}/{rule_name}/{job}.{suffix}"
+
+
+def in_report(path, caption, title):
+    """A file that the report shows, under its data set, with its title and its wildcards."""
+    names = wildcards_of(path)
+    labels = {name: f"{{{name}}}" for name in sorted(names - {"dataset"})}
+    return report(
+        path,
+        caption=f"../report/{caption}.rst",
+        category="{dataset}" if "dataset" in names else "celcomen",
+        labels={"result": title} | labels,
+    )
+
+
+def results_of(of, name=None, figures=FIGURES):
+    """All figures, and tables that are drawn, of the benchmark or of an experiment."""
+    values = {"protocol": config["protocols"]}
+    if name is not None:
+        targets = config["datasets"][name]["target_domains"]
+        values |= {"dataset": name, "slide": SLIDES[name], "target": map(slug, targets)}
+    values = {
+        key: list(value) if key != "dataset" else value for key, value in values.items()
+    }
+    files = []
+    for figure in figures:
+        if figure.of == of and not (
+            figure.learned and not method_names(name, learned=True)
+        ):
+            for path in figure.outputs:
+                wanted = {key: values[key] for key in wildcards_of(path)}
+                files += expand(path, **wanted)
+    return files
+
+
+def everything_of(name):
+    """All results of a data set."""
+    experiments = config["datasets"][name]["experiments"]
+    return [file for experiment in experiments for file in results_of(experiment, name)]
+
+
+def celcomen_files():
+    """All results of the experiments on Celcomen: those without slides, and those on each data set."""
+    files = [
+        file for of in config["celcomen"]["without_slides"] for file in results_of(of)
+    ]
+    for of in ON_SLIDES:
+        for name in datasets_for(of):
+            files += results_of(of, name)
+    return files
+
+
+def arguments_of(experiment):
+    """Params function: what the function of an experiment is called with beside its files."""
+
+    def arguments(wildcards):
+        protocol = getattr(wildcards, "protocol", "corrected")
+        switches = protocols.resolve(protocol, config["switches"])
+        settings = config["celcomen"]
+        for key in experiment.section.split("."):
+            settings = settings[key]
+        known = {
+            "protocol": protocol,
+            "seeds": config["seeds"],
+            "overrides": config["switches"],
+        }
+        if "entry" in experiment.takes:
+            keys = ("kind", "label", "source", "files")
+            entry = part_of_dataset(*keys)(wildcards)
+            known["entry"] = {"name": wildcards.dataset} | entry
+        # Only what it reads, so that a change of anything else does not run it again.
+        chosen = {key: known[key] for key in experiment.takes}
+        chosen["settings"] = {
+            key: value
+            for key, value in settings.items()
+            if key not in experiment.unread
+        }
+        if experiment.switches:
+            chosen["switches"] = {
+                name: value
+                for name, value in switches.items()
+                if {name, protocols.SWITCHES[name].step} & {*experiment.switches}
+            }
+        return chosen
+
+    return arguments
+
+
+def memory_of_experiment(experiment):
+    """Resources function: megabytes, more at each further attempt."""
+    if experiment.memory_mb is None:
+        return memory_of_task
+    return lambda wildcards, attempt: experiment.memory_mb * attempt
+
+
+def inputs_of(figure):
+    """The input files of a figure; wildcards that it does not have itself stand for all their values."""
+    own = wildcards_of(*figure.outputs)
+    inputs = {}
+    for key, pattern in figure.inputs.items():
+        further = wildcards_of(pattern) - own
+        if key in figure.first:
+            inputs[key] = first_of(pattern)
+        elif "fold" in further:
+            inputs[key] = per_fold(pattern)
+        elif "protocol" in further:
+            inputs[key] = expand(
+                pattern, protocol=config["protocols"], allow_missing=True
+            )
+        else:
+            inputs[key] = pattern
+    return inputs
+
+
+def outputs_of(figure):
+    """The output files of a figure: by name where there are several, the picture in the report."""
+    picture = in_report(figure.outputs[-1], figure.name, figure.title)
+    if isinstance(figure.output, dict):
+        return [], figure.output | {"png": picture}
+    return [picture], {}
