@@ -14,6 +14,7 @@ genes that are hardly there.
 Linear algebra runs on one thread, so that scores do not depend on the number of cores.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -49,10 +50,14 @@ N_REPEATS = 10
 
 @dataclass(frozen=True)
 class Metric:
-    """What a score means: `direction` says which values are better (`higher`, `lower`, or `none` where neither is, as for
-    a spread), `best` is the value of a perfect prediction (NaN where there is none).
+    """What a score means, and the function that computes it.
 
-    `needs` names inputs beyond control, target and prediction without which the metric is not computed.
+    Attributes:
+        direction: which values are better, `higher` or `lower`, or `none` where neither is, as for a spread.
+        best: the value of a perfect prediction; NaN where there is none.
+        function: from a `Comparison` to a number.
+        needs: what the comparison must have beyond control, target and prediction; without it there is no score.
+        unbiased: no metric of the paper, but one free of a bias that those have.
     """
 
     name: str
@@ -60,33 +65,9 @@ class Metric:
     direction: str
     best: float
     description: str
+    function: Callable[["Comparison"], float]
     needs: frozenset[str] = frozenset()
-
-
-_TWIN = frozenset({"twin"})
-METRICS = {
-    metric.name: metric
-    for metric in (
-        Metric("pearson", "Pearson", "higher", 1, "Pearson correlation of observed and predicted change over the top genes"),
-        Metric("spearman", "Spearman", "higher", 1, "Spearman correlation of observed and predicted change over the top genes"),
-        Metric("precision", "Precision", "higher", 1, "share of the top genes that are also among the top genes of the predicted change; undefined where these are a matter of order, because the change of the last of them ties with the next gene's"),
-        Metric("signed_precision", "Signed precision", "higher", 1, "as precision, counting only genes whose predicted change has the right sign"),
-        Metric("signed_precision_intersection", "Signed precision (shared genes)", "higher", 1, "share of the genes in both top lists that have the right sign; 0 when no gene is in both"),
-        Metric("sign_agreement", "Sign agreement", "higher", 1, "share of the top genes whose predicted change has the right sign"),
-        Metric("rmse_lfc", "RMSE of log-fold change", "lower", 0, "root mean squared error of the predicted change over the top genes"),
-        Metric("rmse_counts", "RMSE of expression", "lower", 0, "root mean squared error over the top genes of log expression, normalised within these genes and averaged over cells (as_run: summed over cells)"),
-        Metric("e_distance", "E-distance", "lower", 0, "local energy distance between predicted and target cells: 10 nearest cells, 50 principal components, mean of 10 subsamples of up to 200 cells; copies of the target cells score below 0"),
-        Metric("e_distance_std", "Spread of E-distance", "none", np.nan, "standard deviation of the local energy distance over its 10 subsamples"),
-        Metric("e_distance_global", "E-distance (global)", "lower", 0, "energy distance between predicted and target cells on log expression of all genes, mean of the same 10 subsamples"),
-        Metric("mixing_index", "Mixing index", "higher", 1, "how evenly two k-means clusters of the pooled predicted and target cells hold both"),
-        Metric("pearson_split", "Pearson (split control)", "higher", 1, "as pearson, observed and predicted change measured against different halves of the control cells"),
-        Metric("pearson_expressed", "Pearson (expressed genes)", "higher", 1, "as pearson, top genes chosen among genes detected in at least 5 % of control and of target cells"),
-        Metric("rmse_lfc_expressed", "RMSE of log-fold change (expressed genes)", "lower", 0, "as rmse_lfc, top genes chosen among genes detected in at least 5 % of control and of target cells"),
-        Metric("pearson_twin", "Pearson (against own twin)", "higher", 1, "as pearson, the predicted change measured against the same model's prediction without intervention", _TWIN),
-        Metric("rmse_lfc_twin", "RMSE of log-fold change (against own twin)", "lower", 0, "as rmse_lfc, the predicted change measured against the same model's prediction without intervention", _TWIN),
-        Metric("signed_precision_twin", "Signed precision (against own twin)", "higher", 1, "as signed_precision, the predicted change measured against the same model's prediction without intervention", _TWIN),
-    )
-}  # fmt: skip
+    unbiased: bool = False
 
 
 def score(
@@ -156,9 +137,8 @@ class Reference:
         self.n_deg = min(n_deg, self.n_genes)
         self.seed = seed
 
-    @threadpool_limits.wrap(limits=1)
     def score(self, predicted: Counts) -> dict[str, float]:
-        """Score predicted cells (cells, genes): whole or fractional counts >= 0, any number of cells.
+        """The paper's metrics of predicted cells (cells, genes): whole or fractional counts >= 0, any number of cells.
 
         Correlations with a constant are nan, and so are precisions where the genes that are predicted to change most are
         not determined.
@@ -167,59 +147,20 @@ class Reference:
             ValueError: negative or non-finite predictions (a method's fault, not the user's).
             InputError: fewer than two predicted cells, or other genes.
         """
-        predicted = _checked(predicted, "predicted", self.n_genes, fault=ValueError)
-        change = self._change(mean_expression(predicted), self._control_mean)
-        scores = _compare_changes(self._observed, change, self.n_deg)
-        scores["rmse_counts"] = self._rmse_counts(predicted)
-        local, everywhere = self._energy_distances(predicted)
-        scores["e_distance"] = local.mean()
-        scores["e_distance_std"] = local.std(ddof=1)
-        scores["e_distance_global"] = everywhere.mean()
-        scores["mixing_index"] = self._mixing_index(predicted)
-        return {name: float(value) for name, value in scores.items()}
+        return Comparison(self, predicted).scores(unbiased=False)
 
-    @threadpool_limits.wrap(limits=1)
     def unbiased_scores(
         self, predicted: Counts, twin: Counts | None = None, min_detected: float = 0.05
     ) -> dict[str, float]:
-        """Forms of the scores without the published definitions' biases; not part of the paper.
+        """Forms of the scores without the published definitions' biases; those in `_twin` need a twin.
 
-        - `_split`: the control cells are halved at random, the observed change is measured against one half and the
-          predicted change against the other; mean over both assignments. A prediction of as many cells as there are
-          control cells is taken to follow them cell by cell, and only the moved cells of the second half then count.
-        - `_expressed`: differential genes are chosen among those detected (count > 0) in at least `min_detected` of
-          the control cells and of the target cells.
-        - `_twin`, only with a twin: the predicted change is measured against the model's own prediction for the
-          same cells in their own neighbourhood (`twin`, raw counts); the observed change is as published.
+        Args:
+            twin: the model's own prediction for the same cells in their own neighbourhood, raw counts.
+            min_detected: see `Comparison.among_expressed`.
         """
-        predicted = _checked(predicted, "predicted", self.n_genes, fault=ValueError)
-        mean = mean_expression(predicted)
-        shuffled = stream(self.seed, "control_halves").permutation(self.control.shape[0])
-        halves = [np.sort(half) for half in np.array_split(shuffled, 2)]
-        correlations = []
-        for first, second in (halves, halves[::-1]):
-            observed = self._change(self._target_mean, mean_expression(self.control[first]))
-            moved = predicted[second] if predicted.shape[0] == self.control.shape[0] else predicted
-            change = self._change(mean_expression(moved), mean_expression(self.control[second]))
-            top = _top_genes(observed, self.n_deg)
-            correlations.append(_correlation(observed[top], change[top]))
-        scores = {"pearson_split": np.mean(correlations)}
+        return Comparison(self, predicted, twin, min_detected).scores(unbiased=True)
 
-        change = self._change(mean, self._control_mean)
-        expressed = np.minimum(_detected(self.control), _detected(self.target)) >= min_detected
-        among = _compare_changes(self._observed[expressed], change[expressed], self.n_deg)
-        scores["pearson_expressed"] = among["pearson"]
-        scores["rmse_lfc_expressed"] = among["rmse_lfc"]
-
-        if twin is not None:
-            twin = _checked(twin, "twin", self.n_genes, fault=ValueError)
-            own = self._change(mean, mean_expression(twin))
-            against_twin = _compare_changes(self._observed, own, self.n_deg)
-            for name in ("pearson", "rmse_lfc", "signed_precision"):
-                scores[f"{name}_twin"] = against_twin[name]
-        return {name: float(value) for name, value in scores.items()}
-
-    def _change(self, mean: np.ndarray, baseline: np.ndarray) -> np.ndarray:
+    def change(self, mean: np.ndarray, baseline: np.ndarray) -> np.ndarray:
         """Log-fold change (genes,) between two mean profiles."""
         if self.switches["lfc"] == "natural_pseudocount_1":
             change = np.log1p(mean) - np.log1p(baseline)
@@ -230,63 +171,144 @@ class Reference:
         return change
 
     @cached_property
-    def _control_mean(self) -> np.ndarray:
+    def control_mean(self) -> np.ndarray:
         return mean_expression(self.control)
 
     @cached_property
-    def _target_mean(self) -> np.ndarray:
+    def target_mean(self) -> np.ndarray:
         return mean_expression(self.target)
 
     @cached_property
-    def _observed(self) -> np.ndarray:
-        return self._change(self._target_mean, self._control_mean)
+    def observed(self) -> np.ndarray:
+        return self.change(self.target_mean, self.control_mean)
 
     @cached_property
-    def _differential(self) -> np.ndarray:
-        return _top_genes(self._observed, self.n_deg)
+    def differential(self) -> np.ndarray:
+        return _top_genes(self.observed, self.n_deg)
 
     @cached_property
-    def _target_profile(self) -> np.ndarray:
-        return self._profile(self.target)
+    def target_profile(self) -> np.ndarray:
+        return self.profile(self.target)
 
-    def _profile(self, counts: Counts) -> np.ndarray:
+    def profile(self, counts: Counts) -> np.ndarray:
         """Log expression of the top genes, normalised within them, over all cells (`rmse_counts` says how)."""
         total = sum(
             block.sum(axis=0)
-            for block in expression_blocks(counts, log=True, genes=self._differential)
+            for block in expression_blocks(counts, log=True, genes=self.differential)
         )
         return total / counts.shape[0] if self.switches["rmse_counts"] == "mean" else total
 
-    def _rmse_counts(self, predicted: Counts) -> float:
-        return _root_mean_square(self._profile(predicted) - self._target_profile)
-
     @cached_property
-    def _components(self) -> np.ndarray:
+    def components(self) -> np.ndarray:
         log = self.switches["pca_fit"] == "log"
         if self.train is not None:
             return principal_axes(Moments.of(self.train, log))
         return principal_axes(Moments.of(self.control, log) + Moments.of(self.target, log))
 
     @cached_property
-    def _target_samples(self) -> list[tuple[np.ndarray, ...]]:
+    def target_samples(self) -> list[tuple[np.ndarray, ...]]:
         """For each repeat: a subsample of target cells on components and on genes, and its distances on both."""
         samples = []
         for repeat in range(N_REPEATS):
             genes = log_expression_of(
                 self.target, subsample(self.target, stream(self.seed, "target_subsample", repeat))
             )
-            axes = genes @ self._components
+            axes = genes @ self.components
             samples.append((axes, genes, distances(axes, axes), distances(genes, genes)))
         return samples
 
-    def _energy_distances(self, predicted: Counts) -> tuple[np.ndarray, np.ndarray]:
+    @cached_property
+    def target_moments(self) -> Moments:
+        return Moments.of(self.target, log=False)
+
+
+class Comparison:
+    """A prediction and what it is compared with: what metrics are computed from, each part once and only if asked for."""
+
+    def __init__(
+        self,
+        reference: Reference,
+        predicted: Counts,
+        twin: Counts | None = None,
+        min_detected: float = 0.05,
+    ):
+        self.reference = reference
+        n_genes = reference.n_genes
+        self.predicted = _checked(predicted, "predicted", n_genes, fault=ValueError)
+        self.twin = None if twin is None else _checked(twin, "twin", n_genes, fault=ValueError)
+        self.min_detected = min_detected
+
+    @threadpool_limits.wrap(limits=1)
+    def scores(self, unbiased: bool) -> dict[str, float]:
+        """All metrics of one kind whose needs are there."""
+        return {
+            name: float(metric.function(self))
+            for name, metric in METRICS.items()
+            if metric.unbiased == unbiased and not ("twin" in metric.needs and self.twin is None)
+        }
+
+    @cached_property
+    def mean(self) -> np.ndarray:
+        """Mean CP10K (genes,) of the predicted cells."""
+        return mean_expression(self.predicted)
+
+    @cached_property
+    def change(self) -> np.ndarray:
+        """Predicted log-fold change (genes,) against all control cells, as published."""
+        return self.reference.change(self.mean, self.reference.control_mean)
+
+    @cached_property
+    def as_published(self) -> dict[str, float]:
+        """Agreement of observed and predicted change over the top genes, by metric."""
+        return _compare_changes(self.reference.observed, self.change, self.reference.n_deg)
+
+    @cached_property
+    def among_expressed(self) -> dict[str, float]:
+        """The same, top genes chosen among those seen in at least `min_detected` of control and of target cells."""
+        reference = self.reference
+        share = np.minimum(_detected(reference.control), _detected(reference.target))
+        expressed = share >= self.min_detected
+        observed = reference.observed[expressed]
+        return _compare_changes(observed, self.change[expressed], reference.n_deg)
+
+    @cached_property
+    def against_twin(self) -> dict[str, float]:
+        """The same, the predicted change measured against the twin; the observed change is as published."""
+        own = self.reference.change(self.mean, mean_expression(self.twin))
+        return _compare_changes(self.reference.observed, own, self.reference.n_deg)
+
+    def split_correlation(self) -> float:
+        """Pearson correlation of changes that are measured against different halves of the control cells.
+
+        Mean over both assignments of random halves. A prediction of as many cells as there are control cells is taken to
+        follow them cell by cell, and only the moved cells of the second half then count.
+        """
+        reference, predicted, control = self.reference, self.predicted, self.reference.control
+        shuffled = stream(reference.seed, "control_halves").permutation(control.shape[0])
+        halves = [np.sort(half) for half in np.array_split(shuffled, 2)]
+        correlations = []
+        for first, second in (halves, halves[::-1]):
+            observed = reference.change(reference.target_mean, mean_expression(control[first]))
+            moved = predicted[second] if predicted.shape[0] == control.shape[0] else predicted
+            change = reference.change(mean_expression(moved), mean_expression(control[second]))
+            top = _top_genes(observed, reference.n_deg)
+            correlations.append(_correlation(observed[top], change[top]))
+        return np.mean(correlations)
+
+    def rmse_counts(self) -> float:
+        """Root mean squared error of the log expression profile over the top genes."""
+        reference = self.reference
+        return _root_mean_square(reference.profile(self.predicted) - reference.target_profile)
+
+    @cached_property
+    def energy_distances(self) -> tuple[np.ndarray, np.ndarray]:
         """Local and global energy distance of every repeat, two arrays (N_REPEATS,)."""
         local, everywhere = [], []
-        for repeat, (axes, genes, target_axes, target_genes) in enumerate(self._target_samples):
-            own_genes = log_expression_of(
-                predicted, subsample(predicted, stream(self.seed, "predicted_subsample", repeat))
-            )
-            own_axes = own_genes @ self._components
+        reference, predicted = self.reference, self.predicted
+        for repeat, (axes, genes, target_axes, target_genes) in enumerate(reference.target_samples):
+            chosen = stream(reference.seed, "predicted_subsample", repeat)
+            own_genes = log_expression_of(predicted, subsample(predicted, chosen))
+            own_axes = own_genes @ reference.components
             local.append(
                 local_energy(distances(own_axes, own_axes), target_axes, distances(own_axes, axes))
             )
@@ -295,30 +317,50 @@ class Reference:
             everywhere.append(2 * distances(own_genes, genes).mean() - own - target_genes.mean())
         return np.array(local), np.array(everywhere)
 
-    @cached_property
-    def _target_moments(self) -> Moments:
-        return Moments.of(self.target, log=False)
-
-    def _mixing_index(self, predicted: Counts) -> float:
+    def mixing_index(self) -> float:
         """Overlap of predicted and target cells in two clusters of CP10K (no logarithm, as run)."""
         from sklearn.cluster import KMeans  # slow to import, and most jobs score nothing
 
-        axes = principal_axes(Moments.of(predicted, log=False) + self._target_moments)
+        reference = self.reference
+        axes = principal_axes(Moments.of(self.predicted, log=False) + reference.target_moments)
         if axes.shape[1] == 0:
             return 1.0  # all cells are the same
-        groups = (predicted, self.target)
+        groups = (self.predicted, reference.target)
         pooled = np.concatenate(
             [b @ axes for group in groups for b in expression_blocks(group, log=False)]
         )
-        label = (
-            KMeans(2, random_state=stream_seed(self.seed, "mixing_index"), n_init=1)
-            .fit(pooled)
-            .labels_
-        )
+        seed = stream_seed(reference.seed, "mixing_index")
+        label = KMeans(2, random_state=seed, n_init=1).fit(pooled).labels_
         n_predicted, n_target = (group.shape[0] for group in groups)
         share = np.bincount(label[:n_predicted], minlength=2) / n_predicted
         target_share = np.bincount(label[n_predicted:], minlength=2) / n_target
         return np.minimum(share, target_share).sum()
+
+
+_TWIN = frozenset({"twin"})
+METRICS = {
+    metric.name: metric
+    for metric in (
+        Metric("pearson", "Pearson", "higher", 1, "Pearson correlation of observed and predicted change over the top genes", lambda c: c.as_published["pearson"]),
+        Metric("spearman", "Spearman", "higher", 1, "Spearman correlation of observed and predicted change over the top genes", lambda c: c.as_published["spearman"]),
+        Metric("precision", "Precision", "higher", 1, "share of the top genes that are also among the top genes of the predicted change; undefined where these are a matter of order, because the change of the last of them ties with the next gene's", lambda c: c.as_published["precision"]),
+        Metric("signed_precision", "Signed precision", "higher", 1, "as precision, counting only genes whose predicted change has the right sign", lambda c: c.as_published["signed_precision"]),
+        Metric("signed_precision_intersection", "Signed precision (shared genes)", "higher", 1, "share of the genes in both top lists that have the right sign; 0 when no gene is in both", lambda c: c.as_published["signed_precision_intersection"]),
+        Metric("sign_agreement", "Sign agreement", "higher", 1, "share of the top genes whose predicted change has the right sign", lambda c: c.as_published["sign_agreement"]),
+        Metric("rmse_lfc", "RMSE of log-fold change", "lower", 0, "root mean squared error of the predicted change over the top genes", lambda c: c.as_published["rmse_lfc"]),
+        Metric("rmse_counts", "RMSE of expression", "lower", 0, "root mean squared error over the top genes of log expression, normalised within these genes and averaged over cells (as_run: summed over cells)", Comparison.rmse_counts),
+        Metric("e_distance", "E-distance", "lower", 0, "local energy distance between predicted and target cells: 10 nearest cells, 50 principal components, mean of 10 subsamples of up to 200 cells; copies of the target cells score below 0", lambda c: c.energy_distances[0].mean()),
+        Metric("e_distance_std", "Spread of E-distance", "none", np.nan, "standard deviation of the local energy distance over its 10 subsamples", lambda c: c.energy_distances[0].std(ddof=1)),
+        Metric("e_distance_global", "E-distance (global)", "lower", 0, "energy distance between predicted and target cells on log expression of all genes, mean of the same 10 subsamples", lambda c: c.energy_distances[1].mean()),
+        Metric("mixing_index", "Mixing index", "higher", 1, "how evenly two k-means clusters of the pooled predicted and target cells hold both", Comparison.mixing_index),
+        Metric("pearson_split", "Pearson (split control)", "higher", 1, "as pearson, observed and predicted change measured against different halves of the control cells", Comparison.split_correlation, unbiased=True),
+        Metric("pearson_expressed", "Pearson (expressed genes)", "higher", 1, "as pearson, top genes chosen among genes detected in at least 5 % of control and of target cells", lambda c: c.among_expressed["pearson"], unbiased=True),
+        Metric("rmse_lfc_expressed", "RMSE of log-fold change (expressed genes)", "lower", 0, "as rmse_lfc, top genes chosen among genes detected in at least 5 % of control and of target cells", lambda c: c.among_expressed["rmse_lfc"], unbiased=True),
+        Metric("pearson_twin", "Pearson (against own twin)", "higher", 1, "as pearson, the predicted change measured against the same model's prediction without intervention", lambda c: c.against_twin["pearson"], _TWIN, unbiased=True),
+        Metric("rmse_lfc_twin", "RMSE of log-fold change (against own twin)", "lower", 0, "as rmse_lfc, the predicted change measured against the same model's prediction without intervention", lambda c: c.against_twin["rmse_lfc"], _TWIN, unbiased=True),
+        Metric("signed_precision_twin", "Signed precision (against own twin)", "higher", 1, "as signed_precision, the predicted change measured against the same model's prediction without intervention", lambda c: c.against_twin["signed_precision"], _TWIN, unbiased=True),
+    )
+}  # fmt: skip
 
 
 def _resolved(protocol: str, given: dict[str, str]) -> dict[str, str]:
