@@ -2,7 +2,7 @@
 
 import lzma
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -26,25 +26,43 @@ def read_gmt(path: str | Path) -> dict[str, list[str]]:
     """Gene sets of a GMT file, plain or compressed with xz: name -> symbols, each once, in the order of the file.
 
     Raises:
-        InputError: no such file, or a line without a name, a description and a gene.
+        InputError: no such file, an empty or damaged one or one of another kind, or a line without a name, a description
+            and a gene.
     """
-    path = Path(path)
+    return {name: list(dict.fromkeys(filter(None, genes))) for name, _, *genes in _lines(path)}
+
+
+def check_source(source: str) -> None:
+    """Refuse what `read_gmt` would refuse; `source` is as in `collect`."""
+    if source not in BUNDLED:
+        read_gmt(source)
+
+
+def _lines(path: str | Path) -> Iterator[list[str]]:
+    """The fields of each line."""
+    path, number = Path(path), 0
     if not path.is_file():
         raise InputError(
             f"gene sets {path}: there is no such file; name a GMT file or one of {', '.join(BUNDLED)}."
         )
     opener = lzma.open if path.suffix == ".xz" else open
-    sets = {}
-    with opener(path, "rt", encoding="utf-8") as stream:
-        for number, line in enumerate(stream, start=1):
-            fields = line.rstrip("\r\n").split("\t")
-            if len(fields) < 3:
-                raise InputError(
-                    f"gene sets {path}, line {number}: it has {len(fields)} tab-separated fields; a GMT line has a "
-                    "name, a description and at least one gene."
-                )
-            sets[fields[0]] = list(dict.fromkeys(filter(None, fields[2:])))
-    return sets
+    try:
+        with opener(path, "rt", encoding="utf-8") as stream:
+            for number, line in enumerate(stream, start=1):
+                fields = line.rstrip("\r\n").split("\t")
+                if len(fields) < 3:
+                    raise InputError(
+                        f"gene sets {path}, line {number}: it has {len(fields)} tab-separated fields; a GMT line has a "
+                        "name, a description and at least one gene."
+                    )
+                yield fields
+    except (UnicodeDecodeError, lzma.LZMAError, EOFError) as error:
+        raise InputError(
+            f"gene sets {path}: it is no text{' compressed with xz' * (path.suffix == '.xz')}, or damaged ({error}); "
+            "give a GMT file."
+        ) from error
+    if not number:
+        raise InputError(f"gene sets {path}: it is empty; give a GMT file.")
 
 
 def collect(sources: Iterable[str]) -> dict[str, list[str]]:

@@ -8,7 +8,14 @@ from sklearn.decomposition import PCA
 
 from tissue_counterfactuals import metrics, protocols
 from tissue_counterfactuals.errors import InputError
-from tissue_counterfactuals.metrics import METRICS, Reference, populations, score, unbiased_scores
+from tissue_counterfactuals.metrics import (
+    METRICS,
+    Comparison,
+    Reference,
+    populations,
+    score,
+    unbiased_scores,
+)
 from tissue_counterfactuals.streams import stream, stream_seed
 
 N_GENES = 70
@@ -174,7 +181,7 @@ def test_subsampled_energy_distance():
         local.append(local_energy(x @ axes.T, y @ axes.T) if repeat < 3 else np.nan)
         everywhere.append(global_energy(x, y) if repeat < 3 else np.nan)
     reference = Reference(control, target, train, seed=3)
-    ours = reference._energy_distances(predicted)
+    ours = Comparison(reference, predicted).energy_distances
     np.testing.assert_allclose(ours[0][:3], local[:3], rtol=1e-6)
     np.testing.assert_allclose(ours[1][:3], everywhere[:3], rtol=1e-6)
     assert scores["e_distance"] == ours[0].mean()

@@ -13,6 +13,7 @@ from tissue_counterfactuals.config.dataset import (
     slug,
     slugs,
 )
+from tissue_counterfactuals.config.known import known_faults
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.experiments.settings import CelcomenSettings
 from tissue_counterfactuals.methods import METHODS
@@ -112,7 +113,7 @@ def load_config(raw: dict) -> dict:
     config = Config.read(raw, start="config: ").model_dump()
     for name, dataset in config["datasets"].items():
         _resolve(name, dataset, config["methods"])
-    faults = download_faults(config)
+    faults = [*download_faults(config), *known_faults(config)]
     if faults:
         raise InputError("\n".join(dict.fromkeys(faults)))
     for dataset in config["datasets"].values():

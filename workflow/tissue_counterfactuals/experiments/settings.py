@@ -38,7 +38,7 @@ def _not_reversed(box: list[float]) -> list[float]:
 
 
 Box = Annotated[
-    list[Annotated[float, Field(ge=-1e9, le=1e9)]],
+    list[Annotated[float, Field(ge=-1_000_000_000, le=1_000_000_000)]],
     Field(min_length=4, max_length=4),
     AfterValidator(_not_reversed),
 ]

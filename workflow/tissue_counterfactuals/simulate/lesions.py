@@ -24,13 +24,12 @@ from anndata import AnnData
 from scipy import sparse
 from scipy.spatial import cKDTree
 
-from tissue_counterfactuals.simulate.settings import LesionSettings
+from tissue_counterfactuals.simulate.settings import KNOCKOUTS, LesionSettings
 from tissue_counterfactuals.slide import make_slide
 from tissue_counterfactuals.streams import stream
 
 PITCH_UM = 100.0
 NORMAL, PERIPHERY = "normal", "periphery"
-KNOCKOUTS = ("Tgfbr2", "Jak2", "Ifngr2")
 # What the lentiviral vectors bring along; no gene of the mouse.
 REPORTERS = ("WPRE", "mCherry_Nter", "linker", "Procode")
 

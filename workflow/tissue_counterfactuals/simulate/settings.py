@@ -11,6 +11,8 @@ MOST_VALUES = 2_000_000_000
 # Ligand genes of each signal, and neighbours of each cell of a field.
 LIGAND_GENES_PER_SIGNAL = 2
 N_NEIGHBORS = 6
+# Genes that simulated lesions lose.
+KNOCKOUTS = ("Tgfbr2", "Jak2", "Ifngr2")
 
 Cells = Annotated[int, Field(ge=1, le=10_000_000)]
 Genes = Annotated[int, Field(ge=2, le=100_000)]

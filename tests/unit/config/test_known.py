@@ -1,0 +1,98 @@
+"""What a configuration, or the header of a file, can tell is refused before anything runs."""
+
+import lzma
+
+import anndata
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+
+from tissue_counterfactuals.config import load_config
+from tissue_counterfactuals.errors import InputError
+
+BENCHMARK = {"source": "simulated", "control_domain": "domain_0", "target_domains": ["domain_1"]}
+SPLEEN = {"source": "simulated_field", "experiments": ["celcomen_spleen"]}
+TUMOUR = {"source": "simulated_field", "experiments": ["celcomen_glioblastoma"]}
+LESIONS = {"source": "simulated_lesions", "experiments": ["celcomen_perturbmap"]}
+
+
+def refused(entry, **top):
+    with pytest.raises(InputError) as error:
+        load_config({"datasets": {"mine": entry}} | top)
+    (sentence,) = str(error.value).splitlines()
+    return sentence
+
+
+def tumour(**settings):
+    knockout = {"gene": "gene_07"}
+    return {"celcomen": {"glioblastoma": {"knockout": knockout} | settings}}
+
+
+def test_what_fits_is_taken():
+    load_config({"datasets": {"mine": TUMOUR}} | tumour())
+    load_config({"datasets": {"mine": LESIONS, "other": SPLEEN, "third": BENCHMARK}})
+
+
+@pytest.mark.parametrize(
+    ("entry", "top", "sentence"),
+    [
+        (BENCHMARK, {"seeds": [2**32]}, "config: seeds[0] is 4294967296; allowed is a whole number of at least 0 and up to 4294967295."),
+        (BENCHMARK, {"threads": 1e30}, "config: threads is 1000000000000000000000000000000; allowed is a whole number of at least 1 and up to 1024."),
+        (BENCHMARK, {"metrics": {"n_deg": 301}}, "config: metrics.n_deg is 301, but 300 genes of mine are left at most; lower it."),
+        (BENCHMARK | {"preprocess": {"n_top_genes": 40}}, {}, "config: metrics.n_deg is 50, but 40 genes of mine are left at most; lower it."),
+        (BENCHMARK | {"simulation": {"n_slides": 1000}}, {}, "config: datasets.mine.simulation.n_cells is 10000; 1000 slides of 3 domains and 5 types need at least 150000 cells: give more cells or fewer of these."),
+        (BENCHMARK | {"simulation": {"n_slides": 10**9}}, {}, "config: datasets.mine.simulation.n_slides is 1000000000; allowed is a whole number of at least 1 and up to 1000."),
+        (BENCHMARK | {"simulation": {"n_cells": 600, "n_slides": 4}}, {}, "config: datasets.mine.graph.max_neighbors is 200, but a sample of mine has 150 cells, so that everybody would be everybody's neighbour; lower it."),
+        (BENCHMARK | {"unit_um": 1e30, "source": "h5ad", "path": "."}, {}, "config: datasets.mine.unit_um is 1000000000000000000000000000000; allowed is a number above 0 and up to 1000000 or null."),
+        (SPLEEN | {"field": {"n_cells": 8, "n_samples": 1}}, {"celcomen": {"spleen": {"n_neighbors": 8}}}, "config: celcomen.spleen.n_neighbors is 8, but a sample of mine has 8 cells, so that everybody would be everybody's neighbour; lower it."),
+        (SPLEEN | {"field": {"n_genes": 12}}, {"celcomen": {"spleen": {"clusters": {"n_clusters": 13}}}}, "config: celcomen.spleen.clusters.n_clusters is 13, but 12 genes of mine are left at most; lower it."),
+        (TUMOUR, tumour(clusters={"n_clusters": 61}), "config: celcomen.glioblastoma.clusters.n_clusters is 61, but 60 genes of mine are left at most; lower it."),
+        (TUMOUR, tumour(radius_um=1e9), "config: celcomen.glioblastoma.radius_um is 1000000000.0; allowed is a number above 0 and up to 1000."),
+        (TUMOUR, tumour(crop_um=[7000, 6500, 8000, 8500]), "config: celcomen.glioblastoma.crop_um is [7000.0, 6500.0, 8000.0, 8500.0]; give [x_low, x_high, y_low, y_high] in micrometres, low before high."),
+        (TUMOUR, tumour(crop_um=[1, 2]), "config: celcomen.glioblastoma.crop_um is [1, 2]; allowed is a list of 4 a number of at least -1000000000 and up to 1000000000 or null."),
+        (TUMOUR, tumour(enrichment={"min_size": 9, "max_size": 5}), "config: celcomen.glioblastoma.enrichment.min_size is 9, above max_size 5, so that no gene set would be tested; lower it or raise max_size."),
+        (TUMOUR, tumour(knockout={"gene": "gene_7"}), "config: celcomen.glioblastoma.knockout.gene names 'gene_7', but mine has no such gene; name one of its 60, such as 'gene_57'."),
+        (LESIONS, {"celcomen": {"perturbmap": {"knockouts": ["Jak1"]}}}, "config: celcomen.perturbmap.knockouts names 'Jak1', but mine has no such gene; name one of its 3, such as 'Jak2'."),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_is_refused_in_one_sentence(entry, top, sentence):
+    assert refused(entry, **top) == sentence
+
+
+def test_a_gene_that_the_header_of_a_file_lacks_is_refused(tmp_path):
+    var = pd.DataFrame(index=["IFITM3", "EGFR"])
+    anndata.AnnData(np.zeros((3, 2), np.float32), var=var).write_h5ad(tmp_path / "a.h5ad")
+    entry = {"path": str(tmp_path / "a.h5ad"), "experiments": ["celcomen_glioblastoma"]}
+    few = {"clusters": {"n_clusters": 2}}
+    load_config({"datasets": {"mine": entry}, "celcomen": {"glioblastoma": few}})
+    settings = {"celcomen": {"glioblastoma": few | {"knockout": {"gene": "EGRF"}}}}
+    assert "names 'EGRF', but mine has no such gene; name one of its 2, such as 'EGFR'" in refused(entry, **settings)  # fmt: skip
+
+    folder = tmp_path / "xenium"
+    folder.mkdir()
+    (folder / "cells.csv.gz").touch()
+    with h5py.File(folder / "cell_feature_matrix.h5", "w") as file:
+        file["matrix/features/name"] = np.array(["IFITM3", "EGFR"], dtype="S")
+    entry |= {"source": "xenium", "path": str(folder)}
+    assert "names 'EGRF', but mine has no such gene" in refused(entry, **settings)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("absent.gmt", None, "there is no such file"),
+        ("empty.gmt", b"", "it is empty"),
+        ("binary.gmt", b"\x80\xff\x00\x01" * 50, "it is no text, or damaged"),
+        ("bad.gmt.xz", b"\xfd7zXZ\x00 nothing", "it is no text compressed with xz, or damaged"),
+        ("half.gmt.xz", lzma.compress(b"A\tB\tC\n" * 999)[:60], "or damaged"),
+        ("words.gmt", b"just words\n", "line 1: it has 1 tab-separated fields"),
+    ],
+)
+def test_a_bad_file_of_gene_sets_is_refused(tmp_path, name, content, words):
+    path = tmp_path / name
+    if content is not None:
+        path.write_bytes(content)
+    sentence = refused(TUMOUR, **tumour(clusters={"gene_sets": ["hallmark", str(path)]}))
+    assert sentence.startswith("config: celcomen.glioblastoma.clusters.gene_sets[1]: gene sets ")
+    assert words in sentence

@@ -1,0 +1,116 @@
+"""What a run would otherwise find out after hours: settings against the cells and genes that are known beforehand.
+
+Of simulated data the configuration says how many cells and which genes there are; of a file at hand its header does. What is
+still to be downloaded is not known, and is checked where it is read.
+"""
+
+import difflib
+from collections.abc import Iterator
+
+import h5py
+
+from tissue_counterfactuals import gene_sets
+from tissue_counterfactuals.errors import InputError
+from tissue_counterfactuals.simulate.settings import KNOCKOUTS
+from tissue_counterfactuals.sources import READERS
+from tissue_counterfactuals.sources.columns import open_h5ad, read_texts
+
+# Stands for a panel that is not known.
+_MANY = range(10**9)
+
+
+def known_faults(config: dict) -> Iterator[str]:
+    """Faults of a configuration whose keys are resolved, one sentence each."""
+    sections = config["celcomen"]
+    used = {of for entry in config["datasets"].values() for of in entry["experiments"]}
+    for tissue, key in (
+        ("spleen", "clusters"),
+        ("glioblastoma", "clusters"),
+        ("glioblastoma", "enrichment"),
+    ):
+        if f"celcomen_{tissue}" in used:
+            yield from _gene_set_faults(f"celcomen.{tissue}.{key}", sections[tissue][key])
+    for name, entry in config["datasets"].items():
+        cells, genes = _cells_of_a_sample(entry), _panel(entry)
+        kept = min(len(genes or _MANY), entry["preprocess"]["n_top_genes"] or len(_MANY))
+        if "cellina" in entry["experiments"]:
+            yield from _benchmark_faults(name, entry, config, cells, kept)
+        if "celcomen_spleen" in entry["experiments"]:
+            settings = sections["spleen"]
+            yield from _too_few_cells("celcomen.spleen.n_neighbors", settings["n_neighbors"], name, cells)  # fmt: skip
+            modelled = min(settings["n_top_genes"], kept)
+            yield from _too_few_genes("celcomen.spleen.clusters.n_clusters", settings["clusters"]["n_clusters"], name, modelled)  # fmt: skip
+        if "celcomen_glioblastoma" in entry["experiments"]:
+            settings = sections["glioblastoma"]
+            yield from _too_few_genes("celcomen.glioblastoma.clusters.n_clusters", settings["clusters"]["n_clusters"], name, kept)  # fmt: skip
+            yield from _unknown_gene("celcomen.glioblastoma.knockout.gene", settings["knockout"]["gene"], name, genes)  # fmt: skip
+        if "celcomen_perturbmap" in entry["experiments"]:
+            known = KNOCKOUTS if entry["source"] == "simulated_lesions" else genes
+            for gene in sections["perturbmap"]["knockouts"]:
+                yield from _unknown_gene("celcomen.perturbmap.knockouts", gene, name, known)
+
+
+def _cells_of_a_sample(entry: dict) -> int | None:
+    """Cells of the smallest sample; None where they are not known."""
+    if entry["source"] == "simulated":
+        return entry["simulation"]["n_cells"] // entry["simulation"]["n_slides"]
+    if entry["source"] == "simulated_field":
+        return entry["field"]["n_cells"] // entry["field"]["n_samples"]
+    return None
+
+
+def _panel(entry: dict) -> list[str] | None:
+    """Names of the genes; None where they are not known, or their file is for the reader to refuse."""
+    if entry["source"] in ("simulated", "simulated_field"):
+        n = entry["simulation" if entry["source"] == "simulated" else "field"]["n_genes"]
+        return [f"gene_{gene:0{len(str(n - 1))}d}" for gene in range(n)]
+    if entry["source"] not in ("h5ad", "xenium") or not entry["path"] or "://" in entry["path"]:
+        return None
+    try:
+        files = READERS[entry["source"]].locate(entry["path"])
+        if "h5ad" in files:
+            with open_h5ad(files["h5ad"]) as file:
+                table = file["raw/var" if entry["layer"] == "raw" else "var"]
+                return read_texts(table[table.attrs.get("_index", "_index")])
+        with h5py.File(files["matrix"]) as file:
+            return read_texts(file["matrix/features/name"])
+    except (InputError, OSError, KeyError, ValueError, TypeError, AttributeError):
+        return None
+
+
+def _gene_set_faults(key: str, settings: dict) -> Iterator[str]:
+    for place, source in enumerate(settings["gene_sets"]):
+        try:
+            gene_sets.check_source(source)
+        except InputError as error:
+            yield f"config: {key}.gene_sets[{place}]: {error}"
+
+
+def _benchmark_faults(
+    name: str, entry: dict, config: dict, cells: int | None, kept: int
+) -> Iterator[str]:
+    neighbors, n_deg = entry["graph"]["max_neighbors"], config["metrics"]["n_deg"]
+    yield from _too_few_cells(f"datasets.{name}.graph.max_neighbors", neighbors, name, cells)
+    yield from _too_few_genes("metrics.n_deg", n_deg, name, kept)
+
+
+def _too_few_cells(key: str, wanted: int, name: str, cells: int | None) -> Iterator[str]:
+    if cells is not None and wanted >= cells:
+        yield (
+            f"config: {key} is {wanted}, but a sample of {name} has {cells} cells, so that everybody would be "
+            "everybody's neighbour; lower it."
+        )
+
+
+def _too_few_genes(key: str, wanted: int, name: str, genes: int) -> Iterator[str]:
+    if wanted > genes:
+        yield f"config: {key} is {wanted}, but {genes} genes of {name} are left at most; lower it."
+
+
+def _unknown_gene(key: str, gene: str, name: str, genes: list[str] | None) -> Iterator[str]:
+    if genes is not None and gene not in genes:
+        near = difflib.get_close_matches(gene, genes, n=1) or genes[:1]
+        yield (
+            f"config: {key} names {gene!r}, but {name} has no such gene; name one of its {len(genes)}, such as "
+            f"{near[0]!r}."
+        )
