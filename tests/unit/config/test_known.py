@@ -31,6 +31,7 @@ def tumour(**settings):
 
 def test_what_fits_is_taken():
     load_config({"datasets": {"mine": TUMOUR}} | tumour())
+    load_config({"datasets": {"mine": BENCHMARK | {"simulation": {"n_genes": 30}}}})
     load_config({"datasets": {"mine": LESIONS, "other": SPLEEN, "third": BENCHMARK}})
 
 
@@ -40,7 +41,7 @@ def test_what_fits_is_taken():
         (BENCHMARK, {"seeds": [2**32]}, "config: seeds[0] is 4294967296; allowed is a whole number of at least 0 and up to 4294967295."),
         (BENCHMARK, {"threads": 1e30}, "config: threads is 1000000000000000000000000000000; allowed is a whole number of at least 1 and up to 1024."),
         (BENCHMARK, {"metrics": {"n_deg": 301}}, "config: metrics.n_deg is 301, but 300 genes of mine are left at most; lower it."),
-        (BENCHMARK | {"preprocess": {"n_top_genes": 40}}, {}, "config: metrics.n_deg is 50, but 40 genes of mine are left at most; lower it."),
+        (BENCHMARK | {"preprocess": {"n_top_genes": 40}}, {"metrics": {"n_deg": 50}}, "config: metrics.n_deg is 50, but 40 genes of mine are left at most; lower it."),
         (BENCHMARK | {"simulation": {"n_slides": 1000}}, {}, "config: datasets.mine.simulation.n_cells is 10000; 1000 slides of 3 domains and 5 types need at least 150000 cells: give more cells or fewer of these."),
         (BENCHMARK | {"simulation": {"n_slides": 10**9}}, {}, "config: datasets.mine.simulation.n_slides is 1000000000; allowed is a whole number of at least 1 and up to 1000."),
         (BENCHMARK | {"simulation": {"n_cells": 600, "n_slides": 4}}, {}, "config: datasets.mine.graph.max_neighbors is 200, but a sample of mine has 150 cells, so that everybody would be everybody's neighbour; lower it."),

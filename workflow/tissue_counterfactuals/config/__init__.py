@@ -113,7 +113,7 @@ def load_config(raw: dict) -> dict:
     config = Config.read(raw, start="config: ").model_dump()
     for name, dataset in config["datasets"].items():
         _resolve(name, dataset, config["methods"])
-    faults = [*download_faults(config), *known_faults(config)]
+    faults = [*download_faults(config), *known_faults(config, raw)]
     if faults:
         raise InputError("\n".join(dict.fromkeys(faults)))
     for dataset in config["datasets"].values():

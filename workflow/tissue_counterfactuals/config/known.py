@@ -19,8 +19,10 @@ from tissue_counterfactuals.sources.columns import open_h5ad, read_texts
 _MANY = range(10**9)
 
 
-def known_faults(config: dict) -> Iterator[str]:
-    """Faults of a configuration whose keys are resolved, one sentence each."""
+def known_faults(config: dict, raw: dict) -> Iterator[str]:
+    """Faults of a configuration whose keys are resolved, one sentence each; `raw` is what was given."""
+    # Left at its default it may be more than a small panel has: then all genes are taken.
+    n_deg = (raw.get("metrics") or {}).get("n_deg", 0)
     sections = config["celcomen"]
     used = {of for entry in config["datasets"].values() for of in entry["experiments"]}
     for tissue, key in (
@@ -34,7 +36,11 @@ def known_faults(config: dict) -> Iterator[str]:
         cells, genes = _cells_of_a_sample(entry), _panel(entry)
         kept = min(len(genes or _MANY), entry["preprocess"]["n_top_genes"] or len(_MANY))
         if "cellina" in entry["experiments"]:
-            yield from _benchmark_faults(name, entry, config, cells, kept)
+            neighbors = entry["graph"]["max_neighbors"]
+            yield from _too_few_cells(
+                f"datasets.{name}.graph.max_neighbors", neighbors, name, cells
+            )
+            yield from _too_few_genes("metrics.n_deg", n_deg, name, kept)
         if "celcomen_spleen" in entry["experiments"]:
             settings = sections["spleen"]
             yield from _too_few_cells("celcomen.spleen.n_neighbors", settings["n_neighbors"], name, cells)  # fmt: skip
@@ -84,14 +90,6 @@ def _gene_set_faults(key: str, settings: dict) -> Iterator[str]:
             gene_sets.check_source(source)
         except InputError as error:
             yield f"config: {key}.gene_sets[{place}]: {error}"
-
-
-def _benchmark_faults(
-    name: str, entry: dict, config: dict, cells: int | None, kept: int
-) -> Iterator[str]:
-    neighbors, n_deg = entry["graph"]["max_neighbors"], config["metrics"]["n_deg"]
-    yield from _too_few_cells(f"datasets.{name}.graph.max_neighbors", neighbors, name, cells)
-    yield from _too_few_genes("metrics.n_deg", n_deg, name, kept)
 
 
 def _too_few_cells(key: str, wanted: int, name: str, cells: int | None) -> Iterator[str]:
