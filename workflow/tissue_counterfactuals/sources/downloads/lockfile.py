@@ -6,14 +6,16 @@ downloads running side by side, on several machines too, need no server; a row c
 """
 
 import csv
-import fcntl
+import errno
 import io
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import astuple, dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.sources.downloads.progress import say
@@ -56,8 +58,10 @@ class Lock:
         now = datetime.now(UTC).isoformat(timespec="seconds")
         row = Locked(dataset, file, size, sha256, origin, now)
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with open(self.path, "a+", encoding="utf-8", newline="\n") as table:
-            _claim(table)
+        with (
+            _claim(self.path.resolve()),
+            open(self.path, "a+", encoding="utf-8", newline="\n") as table,
+        ):
             table.seek(0)
             text = table.read()
             whole = text[: text.rfind("\n") + 1]
@@ -99,24 +103,31 @@ def alone(path: Path) -> Iterator[None]:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        claim = open(path.with_name(f".{path.name}.claim"), "w")  # noqa: SIM115
+        claim = _claim(path.with_name(f".{path.name}.claim"), path.name)
     except OSError as error:
         raise InputError(
             f"folder {path.parent} cannot be written ({error.strerror}); set downloads.folder to one of your own, and "
             "downloads.cache to this one to use what lies in it."
         ) from error
     with claim:
-        try:
-            fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            say(f"{path.name}: another run is at it, waiting")
-            _claim(claim)
-        except OSError:
-            pass  # see _claim
         yield
 
 
-def _claim(stream: io.IOBase) -> None:
-    # Some network disks cannot: then two runs at once may fetch a file twice, each checked before it is renamed.
-    with suppress(OSError):
-        fcntl.flock(stream, fcntl.LOCK_EX)
+def _claim(path: Path, name: str = "") -> AbstractContextManager:
+    """A lock on a file that is held from now on; who has to wait for it says so, if it has a name."""
+    lock = FileLock(path)
+    try:
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            if name:
+                say(f"{name}: another run is at it, waiting")
+            lock.acquire()
+    except OSError as error:
+        # Some network disks know no locks: then two runs at once may fetch a file twice, each checked before use.
+        if error.errno not in (errno.ENOLCK, errno.ENOTSUP):
+            raise
+        return nullcontext()
+    held = ExitStack()
+    held.callback(lock.release)
+    return held

@@ -90,18 +90,23 @@ def find_member(archive: zipfile.ZipFile, member: str, where: str) -> zipfile.Zi
 
 
 def unpack(stretch: Path, entry: Entry, output: Path) -> bool:
-    """Unpack the bytes of an entry; returns whether length and CRC-32 are those of the archive's directory."""
+    """Unpack the bytes of an entry; returns whether length and CRC-32 are those of the archive's directory.
+
+    What unpacks to more than its directory says is stopped there: a few bytes can unpack to gigabytes.
+    """
     inflate = zlib.decompressobj(-zlib.MAX_WBITS) if entry.deflated else None
     size = crc = 0
     with enough_disk(output), open(stretch, "rb") as packed, open(output, "wb") as file:
-        while block := packed.read(_BLOCK):
+        while size <= entry.size and (
+            block := (inflate and inflate.unconsumed_tail) or packed.read(_BLOCK)
+        ):
             try:
-                plain = inflate.decompress(block) if inflate else block
+                plain = inflate.decompress(block, _BLOCK) if inflate else block
             except zlib.error:
                 return False
             file.write(plain)
             size, crc = size + len(plain), zlib.crc32(plain, crc)
-        if inflate:
+        if inflate and size <= entry.size:
             plain = inflate.flush()
             file.write(plain)
             size, crc = size + len(plain), zlib.crc32(plain, crc)
