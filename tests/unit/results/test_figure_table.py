@@ -56,9 +56,9 @@ def test_no_two_rows_make_the_same_file():
     assert len(set(paths)) == len(paths)
 
 
-def test_every_experiment_that_can_be_asked_for_ends_in_a_figure():
+def test_every_experiment_that_can_be_asked_for_ends_in_a_figure(tmp_path):
     drawn = {figure.of for figure in FIGURES}
     assert drawn == {"cellina", *ON_SLIDES, *WITHOUT_SLIDES}
-    entry = {"source": "simulated_field", "experiments": list(ON_SLIDES)}
+    entry = {"source": "visium", "path": str(tmp_path), "experiments": list(ON_SLIDES)}
     asked = {"datasets": {"a": entry}, "celcomen": {"without_slides": list(WITHOUT_SLIDES)}}
     assert load_config(asked)["datasets"]["a"]["experiments"] == list(ON_SLIDES)
