@@ -144,7 +144,7 @@ def _check_names(names: pd.Index, where: str, what: str, fix: str) -> None:
         first = names[doubled.argmax()]
         raise InputError(
             f"{where}: the {what} {first!r} occurs {(names == first).sum()} times ({doubled.sum()} "
-            f"doubles in all); {fix}."
+            f"duplicates in all); {fix}."
         )
 
 

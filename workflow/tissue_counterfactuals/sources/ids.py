@@ -97,7 +97,7 @@ def check_ids(ids: pd.Index, where: str) -> None:
     if doubled.any():
         first = ids[doubled.argmax()]
         raise InputError(
-            f"{where}: the cell id {first!r} occurs {(ids == first).sum()} times ({doubled.sum()} doubles in all); "
+            f"{where}: the cell id {first!r} occurs {(ids == first).sum()} times ({doubled.sum()} duplicates in all); "
             "use the file as it was published, or make the ids unique."
         )
     if ids.name is not None and is_unnamed(ids.name) and _count_rows(ids):
