@@ -90,7 +90,7 @@ def test_the_first_bad_count_is_found_behind_millions_of_good_ones():
 def test_doubled_cells_are_refused(slide):
     slide.obs_names = ["cell_0", *slide.obs_names[:-1]]
     with pytest.raises(
-        InputError, match=r"slide a: the cell id 'cell_0' occurs 2 times \(1 doubles"
+        InputError, match=r"slide a: the cell id 'cell_0' occurs 2 times \(1 duplicates"
     ):
         check_slide(slide, "a")
 
