@@ -229,7 +229,7 @@ def test_learning_curves_refuse_a_history_without_a_column():
 
 
 def test_every_method_has_a_row_and_models_have_colours_of_their_own():
-    assert set(METHODS) <= set(style.METHODS)
+    assert set(METHODS) == set(style.METHODS)
     for method in METHODS.values():
         assert (style.METHODS[method.name].group == "model") == method.learned
     colors = [m.color for m in style.METHODS.values() if m.group == "model"]
