@@ -217,13 +217,18 @@ def folds_of(dataset, slide):
 
 def first_of(pattern):
     """Input function: the file of a pattern for the first fold, protocol and seed of a slide."""
-    return lambda wildcards: expand(
-        pattern,
-        fold=folds_of(wildcards.dataset, wildcards.slide)[0],
-        protocol=config["protocols"][0],
-        seed=config["seeds"][0],
-        **wildcards,
-    )
+
+    def file(wildcards):
+        (first,) = expand(
+            pattern,
+            fold=folds_of(wildcards.dataset, wildcards.slide)[0],
+            protocol=config["protocols"][0],
+            seed=config["seeds"][0],
+            **wildcards,
+        )
+        return first
+
+    return file
 
 
 def per_fold(pattern):
