@@ -72,12 +72,12 @@ rule celcomen:
 
 rule table1:
     input:
-        [results_of("cellina", name, FIGURES[:1]) for name in datasets_for("cellina")],
+        [results_of("cellina", name, tables=True) for name in datasets_for("cellina")],
 
 
 rule figures:
     input:
-        [results_of("cellina", name, FIGURES[1:]) for name in datasets_for("cellina")],
+        [results_of("cellina", name, tables=False) for name in datasets_for("cellina")],
 
 
 # All that goes into the HTML; `--report results/report.html` then writes it.

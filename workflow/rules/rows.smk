@@ -42,23 +42,25 @@ def in_report(path, caption, title):
     )
 
 
-def results_of(of, name=None, figures=FIGURES):
-    """All figures, and tables that are drawn, of the benchmark or of an experiment."""
+def results_of(of, name=None, tables=None):
+    """All files of figures, and of tables that are drawn, of the benchmark or of an experiment.
+
+    `tables` true gives the tables alone, false the figures alone.
+    """
     values = {"protocol": config["protocols"]}
     if name is not None:
         targets = config["datasets"][name]["target_domains"]
-        values |= {"dataset": name, "slide": SLIDES[name], "target": map(slug, targets)}
-    values = {
-        key: list(value) if key != "dataset" else value for key, value in values.items()
-    }
+        values |= {"dataset": [name], "slide": list(SLIDES[name])}
+        values["target"] = [slug(target) for target in targets]
     files = []
-    for figure in figures:
-        if figure.of == of and not (
-            figure.learned and not method_names(name, learned=True)
-        ):
-            for path in figure.outputs:
-                wanted = {key: values[key] for key in wildcards_of(path)}
-                files += expand(path, **wanted)
+    for figure in FIGURES:
+        is_table = figure.name.startswith("table_")
+        if figure.of != of or tables not in (None, is_table):
+            continue
+        if figure.learned and not method_names(name, learned=True):
+            continue
+        for path in figure.outputs:
+            files += expand(path, **{key: values[key] for key in wildcards_of(path)})
     return files
 
 
