@@ -4,9 +4,8 @@ import anndata
 import numpy as np
 import pytest
 
-from slides import list_filters
 from tissue_counterfactuals.config import load_config, samples_of
-from tissue_counterfactuals.slide import check_slide, read_slide, write_slide
+from tissue_counterfactuals.slide import check_slide, list_filters, read_slide, write_slide
 from tissue_counterfactuals.sources.h5ad import read_h5ad_source
 from tissue_counterfactuals.sources.prepare import prepare_slide
 

@@ -1,7 +1,5 @@
 """Small slides for tests, made without the simulator so that its faults cannot hide others."""
 
-import json
-
 import numpy as np
 import pandas as pd
 from anndata import AnnData
@@ -33,9 +31,3 @@ def small_slide(
     )
     genes = pd.Index([f"gene_{i}" for i in range(n_genes)])
     return make_slide(sparse.csr_matrix(counts), labels, genes, spatial, {"source": "test"})
-
-
-def list_filters(slide: AnnData) -> pd.DataFrame:
-    """The filters that a slide went through, in order, one row each."""
-    columns = ["filter", "cells_before", "cells_after", "genes_before", "genes_after"]
-    return pd.DataFrame(json.loads(slide.uns["provenance"].get("filters", "[]")), columns=columns)

@@ -19,8 +19,8 @@ import yaml
 from layouts import cosmx_crc, fetal_spleen, merfish_brain, visium_perturbmap, xenium
 from layouts.tissue import make_tissue
 from runs import ROOT, Run
-from slides import list_filters
 from tissue_counterfactuals.results.tables import read_scores
+from tissue_counterfactuals.slide import list_filters
 from unit.misbehaving_server import serving
 
 SLIDE, SECTION = "242", merfish_brain.SECTIONS[1]

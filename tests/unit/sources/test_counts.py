@@ -7,9 +7,8 @@ import pytest
 import scanpy as sc
 import scipy.sparse as sp
 
-from slides import list_filters
 from tissue_counterfactuals.errors import InputError
-from tissue_counterfactuals.slide import make_slide, new_provenance
+from tissue_counterfactuals.slide import list_filters, make_slide, new_provenance
 from tissue_counterfactuals.sources import counts as counts_in_files
 from tissue_counterfactuals.sources import stored as stored_slides
 from tissue_counterfactuals.sources.counts import FileCounts, MemoryCounts, StackedCounts

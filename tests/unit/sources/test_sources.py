@@ -11,10 +11,9 @@ import pytest
 import scanpy as sc
 import scipy.sparse as sp
 
-from slides import list_filters
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.simulate import simulate_tissue, true_counterfactual
-from tissue_counterfactuals.slide import make_slide, new_provenance, write_slide
+from tissue_counterfactuals.slide import list_filters, make_slide, new_provenance, write_slide
 from tissue_counterfactuals.sources import counts as counts_in_files
 from tissue_counterfactuals.sources.h5ad import read_h5ad_source
 from tissue_counterfactuals.sources.prepare import prepare_slide
