@@ -46,6 +46,8 @@ def test_what_fits_is_taken():
         (BENCHMARK | {"simulation": {"n_slides": 10**9}}, {}, "config: datasets.mine.simulation.n_slides is 1000000000; allowed is a whole number of at least 1 and up to 1000."),
         (BENCHMARK | {"simulation": {"n_cells": 600, "n_slides": 4}}, {}, "config: datasets.mine.graph.max_neighbors is 200, but a sample of mine has 150 cells, so that everybody would be everybody's neighbour; lower it."),
         (BENCHMARK | {"unit_um": 1e30, "source": "h5ad", "path": "."}, {}, "config: datasets.mine.unit_um is 1000000000000000000000000000000; allowed is a number above 0 and up to 1000000 or null."),
+        (SPLEEN | {"field": {"n_cells": 10**7, "n_genes": 51}}, {}, "config: datasets.mine.field.n_cells is 10000000 and n_genes 51; together they make 510,000,000 values, and 500,000,000 are the most: give fewer cells or genes."),
+        (BENCHMARK, {"celcomen": {"recovery": {"n_genes": [10, 5000], "n_cells": [10**6]}}}, "config: celcomen.recovery.n_cells is 1000000 and n_genes 5000; together they make 5,000,000,000 values, and 500,000,000 are the most: give fewer cells or genes."),
         (SPLEEN | {"field": {"n_cells": 8, "n_samples": 1}}, {"celcomen": {"spleen": {"n_neighbors": 8}}}, "config: celcomen.spleen.n_neighbors is 8, but a sample of mine has 8 cells, so that everybody would be everybody's neighbour; lower it."),
         (SPLEEN | {"field": {"n_genes": 12}}, {"celcomen": {"spleen": {"clusters": {"n_clusters": 13}}}}, "config: celcomen.spleen.clusters.n_clusters is 13, but 12 genes of mine are left at most; lower it."),
         (TUMOUR, tumour(clusters={"n_clusters": 61}), "config: celcomen.glioblastoma.clusters.n_clusters is 61, but 60 genes of mine are left at most; lower it."),

@@ -15,7 +15,12 @@ from tissue_counterfactuals.settings import (
     Text,
     show,
 )
-from tissue_counterfactuals.simulate.settings import LogSpread, Overdispersion, Strength
+from tissue_counterfactuals.simulate.settings import (
+    LogSpread,
+    Overdispersion,
+    Strength,
+    check_size,
+)
 
 ModelledGenes = Annotated[int, Field(ge=3, le=5000)]
 LatticeCells = Annotated[int, Field(ge=16, le=1_000_000)]
@@ -105,6 +110,12 @@ class GridSettings(Settings):
     dropout: Some[Share] = [0, 0.1, 0.3, 0.5]
     """Shares of the entries that read 0 to compare."""
 
+    @model_validator(mode="after")
+    def _fits_memory(self) -> Self:
+        check_size(max(self.n_cells), self.usual_n_genes)
+        check_size(self.usual_n_cells, max(self.n_genes))
+        return self
+
 
 class SimulationSettings(Settings):
     """Figure 2c: whether the forces of a simulated tissue are found again."""
@@ -120,6 +131,11 @@ class SimulationSettings(Settings):
     learning_rate: LearningRate = 0.1
     """Learning rate of both."""
     grid: GridSettings = GridSettings()
+
+    @model_validator(mode="after")
+    def _fits_memory(self) -> Self:
+        check_size(self.n_cells, self.n_genes)
+        return self
 
 
 class RecoverySettings(Settings):
@@ -155,6 +171,11 @@ class RecoverySettings(Settings):
     """Epochs of the mean-field fits."""
     learning_rate: LearningRate = 0.05
     """Learning rate of the mean-field fits."""
+
+    @model_validator(mode="after")
+    def _fits_memory(self) -> Self:
+        check_size(max(self.n_cells), max(self.n_genes))
+        return self
 
 
 class SpleenSettings(Settings):

@@ -6,8 +6,9 @@ from pydantic import Field, model_validator
 
 from tissue_counterfactuals.settings import Seed, Settings
 
-# Cells x genes that fit a workstation: 2 billion values, of which about a tenth are not 0, take some 2 GB.
-MOST_VALUES = 2_000_000_000
+# Cells x genes that fit a workstation: of counts, of which about a tenth are not 0, and of a field, which has no zeros.
+MOST_COUNTS = 2_000_000_000
+MOST_FIELD_VALUES = 500_000_000
 # Ligand genes of each signal, and neighbours of each cell of a field.
 LIGAND_GENES_PER_SIGNAL = 2
 N_NEIGHBORS = 6
@@ -24,11 +25,12 @@ Strength = Annotated[float, Field(ge=0, le=0.95)]
 Density = Annotated[float, Field(ge=1e-5, le=0.1)]
 
 
-def _check_size(n_cells: int, n_genes: int) -> None:
-    if n_cells * n_genes > MOST_VALUES:
+def check_size(n_cells: int, n_genes: int, most: int = MOST_FIELD_VALUES) -> None:
+    """Refuse what would fill the memory: a check for validators of `Settings` with keys n_cells and n_genes."""
+    if n_cells * n_genes > most:
         raise ValueError(
             f".n_cells is {n_cells} and n_genes {n_genes}; together they make {n_cells * n_genes:,} values, and "
-            f"{MOST_VALUES:,} are the most: give fewer cells or genes."
+            f"{most:,} are the most: give fewer cells or genes."
         )
 
 
@@ -73,7 +75,7 @@ class TissueSettings(Settings):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
-        _check_size(self.n_cells, self.n_genes)
+        check_size(self.n_cells, self.n_genes, MOST_COUNTS)
         fewest_genes = 2 * LIGAND_GENES_PER_SIGNAL * self.n_signals
         if self.n_genes < fewest_genes:
             raise ValueError(
@@ -123,7 +125,7 @@ class FieldSettings(Settings):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
-        _check_size(self.n_cells, self.n_genes)
+        check_size(self.n_cells, self.n_genes)
         fewest = (N_NEIGHBORS + 1) * self.n_samples
         if self.n_cells < fewest:
             raise ValueError(
