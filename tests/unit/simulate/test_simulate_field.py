@@ -131,6 +131,7 @@ def test_samples_are_known_to_the_configuration_and_can_be_chosen(tmp_path):
                     "control_domain": "a",
                     "target_domains": ["b"],
                     "field": {"n_cells": 60, "n_samples": 2},
+                    "graph": {"max_neighbors": 6},
                     "samples": ["sample_1"],
                 }
             }
