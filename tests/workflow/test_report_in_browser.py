@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from browser import Browser, missing_programs
-from runs import ROOT
+from runs import ROOT, Run, tiny
+from tissue_counterfactuals.simulate import simulate_tissue
 
 SHOWN = "document.querySelector('#app > div > div:last-child img')"
 # Label in the report, the picture behind it, and words of its caption.
@@ -34,8 +35,49 @@ def report(finished, tmp_path_factory) -> Path:
     return path
 
 
+# Labels that stand in the data: of a sample, of domains and of a cell type.
+ILL = {
+    "sample": "</script><script>window.ill = 1</script>",
+    "control": "<!--<script> <img src=x onerror='window.ill=2'>",
+    "target": "`` .. include:: /etc/passwd `|a|`_",
+    "cell_type": "</title></style><svg onload=window.ill=3>",
+}
+
+
 @pytest.fixture(scope="module")
-def browser(report):
+def ill_report(tmp_path_factory) -> Path:
+    """The report on a slide with such labels; no model is trained."""
+    folder = tmp_path_factory.mktemp("ill")
+    tissue = simulate_tissue(n_cells=500, n_genes=30, n_slides=1, seed=5)
+    tissue.obs = tissue.obs.astype(str).replace(
+        {"domain_0": ILL["control"], "domain_1": ILL["target"], "type_0": ILL["cell_type"]}
+    )
+    tissue.obs["sample"] = ILL["sample"]
+    del tissue.uns["simulation"]
+    tissue.write_h5ad(folder / "ill.h5ad")
+    config = tiny(methods=["no_change", "mean_shift", "ceiling"], seeds=[0])
+    config["datasets"] = {
+        "ill": {
+            "path": "ill.h5ad",
+            "label": "<script>window.ill = 4</script>",
+            "columns": {"sample": "sample"},
+            "control_domain": ILL["control"],
+            "target_domains": [ILL["target"]],
+            "holdout": {"cell_types": [ILL["cell_type"]]},
+            "graph": {"max_neighbors": 20},
+        }
+    }
+    run = Run(folder).configure(config)
+    outcome = run.snakemake()
+    assert outcome.code == 0, outcome.screen
+    path = folder / "report.html"
+    outcome = run.snakemake("--report", str(path))
+    assert outcome.code == 0, outcome.screen
+    return path
+
+
+@pytest.fixture(scope="module")
+def browser():
     if missing := missing_programs():
         reason = f"{' and '.join(missing)} not installed (apt-get install chromium chromium-driver)"
         if os.environ.get("TC_REQUIRE_BROWSER") == "1":
@@ -103,3 +145,28 @@ def test_the_landing_page_leads_to_the_deviations(page):
     page.wait_for("document.querySelector('.prose a') !== null")
     page.click("//a[.='table of deviations']")
     page.wait_for("document.querySelector('nav').innerText.includes('deviations.tsv')")
+
+
+def test_labels_that_are_scripts_and_directives_are_shown_as_text(browser, ill_report):
+    browser.open(ill_report)
+    browser.wait_for("document.querySelector('#app h1') !== null")
+    text = browser.wait_for("document.querySelector('.prose')?.innerText")
+    for label in (
+        "<script>window.ill = 4</script>",
+        ILL["control"],
+        ILL["target"].replace("`", "'"),
+    ):
+        assert label in text
+    assert "root:" not in text
+    browser.click("//nav//a[contains(., 'Results')]")
+    rows = "[...document.querySelectorAll('nav tr td:first-child')].map(cell => cell.innerText)"
+    # Everything stands there: the tables, the figures, and the sizes of the slide.
+    wanted = {"Table 1", "scores by held-out type", "map", "shapes", *(label for label, _ in FILES)}
+    assert wanted <= set(browser.wait_for(f"{rows}.length && {rows}"))
+    # The parameters of the job that read the slide name its sample.
+    browser.click(f"{results_row('shapes')}//a[2]")
+    browser.wait_for(
+        "document.querySelector('nav').innerText.includes(arguments[0])", r"\x3c/script\x3e"
+    )
+    assert browser.evaluate("window.ill") is None
+    assert browser.errors() == []

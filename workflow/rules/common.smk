@@ -12,6 +12,7 @@ from tissue_counterfactuals.sources.downloads.planned import show
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.files import verify
 from tissue_counterfactuals.methods import CORE, METHODS, applicable
+from tissue_counterfactuals.results.harmless import harmless
 from tissue_counterfactuals.sources.downloads.table import (
     expected_of,
     requested_files,
@@ -20,10 +21,12 @@ from tissue_counterfactuals.sources.downloads.table import (
 from tissue_counterfactuals.sources import READERS, files_of_samples
 
 try:
-    config = load_config(config)
+    # Whatever stands in data and configuration is shown in the report as text.
+    config = harmless(load_config(config))
     # Data set -> slide -> values of its sample column (None: all of them, fitted together).
     SLIDES = {
-        name: samples_of(name, entry) for name, entry in config["datasets"].items()
+        name: harmless(samples_of(name, entry))
+        for name, entry in config["datasets"].items()
     }
     SWITCHES = {
         p: protocols.resolve(p, config["switches"]) for p in config["protocols"]
@@ -76,7 +79,7 @@ def files_of(wildcards):
         return {file.role_of_slide: f"results/downloads/{file.key}" for file in fetched}
     files = READERS[entry["source"]].locate(entry["path"])
     files = files_of_samples(files, samples)
-    return {role: str(path) for role, path in files.items()}
+    return harmless({role: str(path) for role, path in files.items()})
 
 
 def labels_of(wildcards):

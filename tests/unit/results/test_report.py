@@ -1,5 +1,10 @@
 """Tests of the report's captions, rendered as Snakemake does it."""
 
+import copy
+import json
+import pickle
+import re
+from html import escape
 from types import SimpleNamespace
 
 import h5py
@@ -9,6 +14,7 @@ from docutils.core import publish_parts
 from jinja2 import Environment, StrictUndefined
 
 from tissue_counterfactuals import config as configuration
+from tissue_counterfactuals.results.harmless import harmless
 
 
 def rendered(root, name, config, **wildcards):
@@ -52,7 +58,7 @@ def settings(tmp_path_factory):
             },
         },
     }
-    return configuration.load_config(raw)
+    return harmless(configuration.load_config(raw))
 
 
 FIGURE_CAPTIONS = {
@@ -115,3 +121,54 @@ def test_landing_page_describes_the_run(root, settings):
 def test_landing_page_names_switches_that_were_set(root, settings):
     html = rendered(root, "workflow.rst", settings | {"switches": {"lfc": "log2_epsilon"}})
     assert "lfc = log2_epsilon" in html
+
+
+# What a label can be that somebody means ill with, or that a program wrote without thinking.
+ILL = (
+    "</script><script>alert(1)</script>",
+    "<img src=x onerror=alert(1)>",
+    "``\n\n.. include:: {secret}\n\n``",
+    "`` |x| `a`_ **b** :raw-html:`<b>`\n\n.. raw:: html\n\n   <script>alert(1)</script>",
+    "\\",
+    "{{ 7 * 7 }} {% raw %}",
+    "`",
+)
+
+
+@pytest.mark.parametrize("name", ["workflow.rst", *FIGURE_CAPTIONS])
+@pytest.mark.parametrize("label", ILL)
+def test_a_label_is_shown_as_text_whatever_it_is(root, settings, tmp_path, name, label):
+    secret = tmp_path / "secret"
+    secret.write_text("what stands in a file of this machine")
+    label = label.replace("{secret}", str(secret))
+    dataset = settings["datasets"]["brain"] | {
+        "label": label,
+        "control_domain": label,
+        "target_domains": [label],
+    }
+    config = harmless(settings | {"datasets": {"brain": dataset}})
+    html = rendered(root, name, config, dataset="brain", **FIGURE_CAPTIONS.get(name, {}))
+    shown = re.sub(r"\s+", " ", re.sub(r"<[^>]*>", "", html))
+    assert escape(" ".join(label.split()).replace("`", "'"), quote=False) in shown.replace(
+        "&quot;", '"'
+    )
+    assert "what stands in" not in html
+    assert not re.search(r"<(script|img|b)\b", html)
+
+
+def test_harmless_text_is_the_same_text_and_shows_no_markup():
+    raw = {"a<b": ["</script>", ("x", 1, None)], "n": 2.5}
+    value = harmless(raw)
+    assert value == raw
+    assert json.dumps(value) == json.dumps(raw)
+    assert value["a<b"][0] + "!" == "</script>!"
+    # What Snakemake writes into the page.
+    assert "<" not in f"{value}"
+    assert ">" not in f"{value}"
+    assert eval(repr(value)) == raw
+    assert repr(harmless("Äpfel 'a'")) == repr("Äpfel 'a'")
+    # Scripts get plain text, and need nothing of this package to read it.
+    sent = pickle.dumps(value)
+    assert b"tissue_counterfactuals" not in sent
+    assert pickle.loads(sent) == raw
+    assert copy.deepcopy(value)["a<b"][0].literal == "``</script>``"
