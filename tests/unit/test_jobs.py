@@ -1,6 +1,7 @@
 """What a script of the workflow is wrapped in: its log, its threads, and how it fails."""
 
 import os
+import re
 import subprocess
 import sys
 
@@ -128,3 +129,11 @@ def test_where_temporary_files_have_a_space_too_it_is_told(tmp_path, monkeypatch
     (tmp_path / "a b").mkdir()
     with pytest.raises(InputError, match="cannot run a Python with a space in its path"):
         python_without_spaces("/home/me/my code/.venv/bin/python")
+
+
+def test_every_script_has_its_inputs_checked(root):
+    # What `prepare` and `download` read is the user's, or checked against a published checksum.
+    for path in sorted((root / "workflow/scripts").glob("*.py")):
+        text = path.read_text()
+        if "with job(" in text and path.stem not in ("prepare", "download"):
+            assert re.search(r"with job\(snakemake.log\[0\], .*snakemake.input\):", text), path.name

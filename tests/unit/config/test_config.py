@@ -435,7 +435,7 @@ def test_a_sample_column_that_names_cells_is_refused_before_any_job(tmp_path):
     [
         ({"target_domains": ["core/edge", "core edge"]}, r"target_domains: 'core/edge' and 'core edge' would both be"),
         ({"holdout": {"cell_types": ["T+", "T-", "T "]}}, r"holdout\.cell_types: 'T\+' and 'T ' would both be called"),
-        ({"target_domains": ["x" * 260]}, r"target_domains: 'x{40}'\.\.\. has 260 characters, and file names"),
+        ({"target_domains": ["x" * 200]}, r"target_domains: 'x{40}'\.\.\. has 200 characters, and file names"),
     ],
 )  # fmt: skip
 def test_labels_that_names_of_files_cannot_hold_are_refused_before_any_job(
@@ -476,3 +476,37 @@ def test_samples_of_an_address_must_be_listed():
 def test_slug(text, path):
     assert config.slug(text) == path
     assert config.slug(path) == path
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("x" * 300 + ".h5ad", r"longer than the name of a file can be \(305 bytes in one name"),
+        ("ä" * 200, r"\(400 bytes in one name"),
+        ("/".join(["x" * 200] * 25), r"\(200 bytes in one name, 5024 in all"),
+        ("a\0b.h5ad", "the character NUL"),
+    ],
+)
+@pytest.mark.parametrize("key", ["path", "labels", "label", "domain", "offline", "gene_sets"])
+def test_what_can_be_no_file_is_told_wherever_it_stands(key, text, words):
+    raw = {
+        "datasets": {"m": {"source": "simulated", "control_domain": "a", "target_domains": ["b"]}}
+    }
+    dataset = raw["datasets"]["m"]
+    where = f"datasets.m.{key}"
+    if key == "domain":
+        dataset["target_domains"], where = [text], r"datasets.m.target_domains\[0\]"
+    elif key == "offline":
+        raw["downloads"], where = {"offline": text}, "downloads.offline"
+    elif key == "gene_sets":
+        clusters = {"clusters": {"gene_sets": [text]}}
+        raw["celcomen"], where = {"spleen": clusters}, r"celcomen.spleen.clusters.gene_sets\[0\]"
+    else:
+        dataset[key] = text
+    with pytest.raises(InputError, match=rf"^config: {where} .*{words}"):
+        config.load_config(raw)
+
+
+def test_a_name_that_is_too_long_for_a_folder_is_told():
+    with pytest.raises(InputError, match=r"^config: the key 'm{40}'... has 300 characters; give"):
+        config.load_config({"datasets": {"m" * 300: {"source": "simulated"}}})

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 
 from tissue_counterfactuals.config.dataset import (
+    MAX_LABEL,
     POOLED,
     Dataset,
     is_url,
@@ -104,10 +105,7 @@ def load_config(raw: dict) -> dict:
     """
     if not isinstance(raw, dict):
         raise InputError(f"config: it is {show(raw)}; give a file with keys at the top level.")
-    faults = [
-        f"config: the key {dotted(path)} is not text; put it in quotation marks."
-        for path in _keys_not_text(raw)
-    ]
+    faults = [f"config: {fault}" for fault in _text_faults(raw)]
     if faults:
         raise InputError("\n".join(faults))
     config = Config.read(raw, start="config: ").model_dump()
@@ -146,12 +144,27 @@ def describe() -> str:
     return "\n".join(lines)
 
 
-def _keys_not_text(value: object, path: tuple = ()) -> Iterator[tuple]:
+def _text_faults(value: object, path: tuple = ()) -> Iterator[str]:
+    """What no key and no text can be, whatever it stands for: most of them become files or names of files."""
     if isinstance(value, dict):
         for key, child in value.items():
             if not isinstance(key, str):
-                yield (*path, key)
-            yield from _keys_not_text(child, (*path, key))
+                yield f"the key {dotted((*path, key))} is not text; put it in quotation marks."
+            elif len(key) > MAX_LABEL:
+                yield f"the key {key[:40]!r}... has {len(key)} characters; give it at most {MAX_LABEL}."
+            yield from _text_faults(child, (*path, key))
+    elif isinstance(value, list):
+        for i, child in enumerate(value):
+            yield from _text_faults(child, (*path, i))
+    elif isinstance(value, str):
+        longest = max(len(part.encode()) for part in value.split("/"))
+        if "\0" in value:
+            yield f"{dotted(path)} holds the character NUL; take it out."
+        elif longest > 255 or len(value.encode()) > 4000:
+            yield (
+                f"{dotted(path)} is longer than the name of a file can be ({longest} bytes in one name, "
+                f"{len(value.encode())} in all); shorten it."
+            )
 
 
 def _resolve(name: str, dataset: dict, methods: list[str]) -> None:
