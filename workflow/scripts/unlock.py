@@ -36,7 +36,7 @@ def main(folder: Path) -> None:
         print("This folder is locked by a run that may still be alive: it is left alone.")
         return
     print("A run was cut off here and left its lock: it is taken away.")
-    subprocess.run([sys.executable, "-m", "snakemake", "--unlock"], cwd=folder, check=True)
+    subprocess.run([sys.executable, "-m", "snakemake", "--unlock"], cwd=folder, check=False)
 
 
 if __name__ == "__main__":

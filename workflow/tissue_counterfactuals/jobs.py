@@ -1,6 +1,7 @@
 """What every job has in common: its log, its number of threads, and how it fails."""
 
 import atexit
+import errno
 import os
 import shutil
 import sys
@@ -19,6 +20,11 @@ _THREAD_VARIABLES = (
     "OPENBLAS_NUM_THREADS",
     "MKL_NUM_THREADS",
     "NUMBA_NUM_THREADS",
+)
+# The disk, the rights on it, or memory: nothing that this program or its input could do better.
+_FAULTS_OF_THE_MACHINE = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.ESTALE, errno.ENOMEM),
+    *(errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.EMFILE, errno.ENFILE),
 )
 
 
@@ -64,9 +70,8 @@ def job(log: str | Path, threads: int = 1, inputs: Iterable[str | Path] = ()) ->
         except InputError as error:
             _stop(str(error), stream)
         except OSError as error:
-            traceback.print_exc(file=stream)
-            # Without a number it is some library's own error, and no fault of the machine.
-            if not error.errno:
+            if error.errno not in _FAULTS_OF_THE_MACHINE:
+                traceback.print_exc(file=stream)
                 raise
             where = f"file {error.filename}" if error.filename else "the disk"
             _stop(
