@@ -7,6 +7,10 @@ rule tabulate:
         scores=per_fold(
             "results/scores/{dataset}/{slide}/{fold}/{protocol}.seed{seed}.tsv"
         ),
+        # Read from beside the scores.
+        diagnostics=per_fold(
+            "results/scores/{dataset}/{slide}/{fold}/{protocol}.seed{seed}.diagnostics.tsv"
+        ),
         slides=lambda w: expand(
             "results/slides/{dataset}/{slide}.h5ad",
             dataset=w.dataset,

@@ -105,7 +105,7 @@ def refuse_future(folder: str | Path) -> None:
                 date = time.strftime("%Y-%m-%d %H:%M", time.localtime(changed))
                 raise InputError(
                     f"file {path}: it is dated {date}, in the future, so that a changed setting would not be noticed; set "
-                    f"the clock right, or date all results now: find {folder} -type f -exec touch {{}} +"
+                    f"the clock right, or give all results one date of now: touch now; find {folder} -exec touch -h -r now {{}} +"
                 )
 
 
