@@ -8,7 +8,6 @@ from snakemake.settings.types import DeploymentMethod
 import tissue_counterfactuals
 from tissue_counterfactuals import protocols
 from tissue_counterfactuals.config import POOLED, load_config, samples_of, slug
-from tissue_counterfactuals.sources.downloads.planned import show
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.files import verify
 from tissue_counterfactuals.methods import CORE, METHODS, applicable
@@ -91,6 +90,8 @@ def labels_of(wildcards):
 def announce_downloads():
     """Say how much there is to fetch and whether the disk can hold it: before the target runs, and in a dry run."""
     if workflow.is_main_process:
+        from tissue_counterfactuals.sources.downloads.planned import show
+
         print(show(config, ask=config["downloads"]["offline"] is None), file=sys.stderr)
 
 

@@ -9,9 +9,10 @@ import numpy as np
 import pandas as pd
 
 from tissue_counterfactuals.errors import InputError
+from tissue_counterfactuals.experiments.settings import BUNDLED_GENE_SETS
 
 RESOURCES = Path(__file__).resolve().parents[2] / "resources" / "gene_sets"
-BUNDLED = {name: RESOURCES / f"{name}_human.gmt.xz" for name in ("hallmark", "go_bp", "go_cc")}
+BUNDLED = {name: RESOURCES / f"{name}_human.gmt.xz" for name in BUNDLED_GENE_SETS}
 LOCALIZATIONS = ("secreted", "membrane", "cytoplasmic")
 # What a table says where no set has enough of the genes: never an empty file.
 NO_SETS = "not applicable: no gene set holds {least} to {most} of the {n} genes"
@@ -30,12 +31,6 @@ def read_gmt(path: str | Path) -> dict[str, list[str]]:
             and a gene.
     """
     return {name: list(dict.fromkeys(filter(None, genes))) for name, _, *genes in _lines(path)}
-
-
-def check_source(source: str) -> None:
-    """Refuse what `read_gmt` would refuse; `source` is as in `collect`."""
-    if source not in BUNDLED:
-        read_gmt(source)
 
 
 def _lines(path: str | Path) -> Iterator[list[str]]:

@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-SLOW = ("torch", "scanpy", "numba", "anndata", "sklearn", "matplotlib", "zarr")
+SLOW = ("torch", "scanpy", "numba", "anndata", "sklearn", "matplotlib", "pandas")
 
 
 def test_planning_a_run_loads_nothing_slow(root):

@@ -22,6 +22,9 @@ from tissue_counterfactuals.simulate.settings import (
     check_size,
 )
 
+# Gene sets that come with the workflow.
+BUNDLED_GENE_SETS = ("hallmark", "go_bp", "go_cc")
+
 ModelledGenes = Annotated[int, Field(ge=3, le=5000)]
 LatticeCells = Annotated[int, Field(ge=16, le=1_000_000)]
 Simulations = Annotated[int, Field(ge=2, le=10_000)]

@@ -5,10 +5,13 @@ default) follows the papers and mends the defects. There is one code path: each 
 `cellina.py` or `celcomen.py`, with all its values, and `deviations()` is the table of them that every report links.
 """
 
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.protocols import celcomen, cellina
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 PROTOCOLS = ("corrected", "as_run")
 PAPERS = {"cellina": cellina, "celcomen": celcomen}
@@ -47,8 +50,10 @@ def of_step(switches: dict[str, str], step: str) -> dict[str, str]:
     return {name: value for name, value in switches.items() if SWITCHES[name].step == step}
 
 
-def deviations(paper: str) -> pd.DataFrame:
+def deviations(paper: str) -> "pd.DataFrame":
     """The table of deviations of one paper: what its authors' code did, what we do, and why; one row each."""
+    import pandas as pd  # slow to import, and every job reads the switches
+
     table = PAPERS[paper]
     rows = [(s.name, s.step, s.corrected, s.as_run, "switch", s.why) for s in table.SWITCHES]
     rows += [
