@@ -51,7 +51,7 @@ def test_bad_slides_stop_the_run_and_say_why(tmp_path):
     config["datasets"] = {
         "negative": ENTRY | {"path": "negative.h5ad"},
         "column": ENTRY | {"columns": {"cell_type": "celltype", "domain": "region"}},
-        "unit": ENTRY | {"unit_um": 1e6},
+        "unit": ENTRY | {"unit_um": 1e4},
     }
     run = Run(tmp_path).configure(config)
     outcome = run.snakemake()
