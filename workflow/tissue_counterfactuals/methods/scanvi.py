@@ -1,0 +1,34 @@
+"""scANVI (scvi-tools): scVI whose latent space knows the cell types; the counterfactual swaps the domain."""
+
+from pathlib import Path
+
+from tissue_counterfactuals.methods.prediction import Prediction
+from tissue_counterfactuals.methods.scvi import swap_domain, train_scvi
+from tissue_counterfactuals.methods.scvi_tools import Seen, train, write_history
+
+
+def fit(task, folder: Path) -> None:
+    """Train scVI, then scANVI from it, each with its own epochs; leaves the model and history.tsv."""
+    seen = Seen.of(task)
+    model = train_scanvi(task, seen)
+    write_history(model.history, folder)
+    model.save(folder / "model", save_anndata=False)
+
+
+def train_scanvi(task, seen: Seen):
+    """The trained model."""
+    from scvi.model import SCANVI
+
+    model = SCANVI.from_scvi_model(
+        train_scvi(task, seen), unlabeled_category="unlabelled", labels_key="cell_type"
+    )
+    train(model, task, seen)
+    return model
+
+
+def predict(task, folder: Path, target: str) -> dict[str, Prediction]:
+    """The focal cells decoded in the target domain, and in their own (the twin)."""
+    from scvi.model import SCANVI
+
+    seen = Seen.of(task)
+    return swap_domain(task, SCANVI.load(folder / "model", adata=seen.counts()), seen, target)

@@ -1,0 +1,59 @@
+"""scVI (scvi-tools) with the domain as batch: the counterfactual decodes a focal cell as if it came from the target.
+
+It knows nothing of neighbours. The paper has it among the latent models only (Cellina, appendix H), with the settings
+that are the defaults here; the swap of the batch is scvi-tools' own call.
+"""
+
+from pathlib import Path
+
+from tissue_counterfactuals.methods.prediction import Prediction, at_library
+from tissue_counterfactuals.methods.scvi_tools import Seen, seed_everything, train, write_history
+
+
+def fit(task, folder: Path) -> None:
+    """Train; leaves the model of scvi-tools and history.tsv."""
+    model = train_scvi(task, Seen.of(task))
+    write_history(model.history, folder)
+    model.save(folder / "model", save_anndata=False)
+
+
+def train_scvi(task, seen: Seen):
+    """The trained model, on cells whose counts are registered with their domain and type."""
+    from scvi.model import SCVI
+
+    cells = seen.counts()
+    SCVI.setup_anndata(cells, batch_key="domain", labels_key="cell_type")
+    seed_everything(task.seed)
+    model = SCVI(cells, **architecture(task.settings))
+    train(model, task, seen)
+    return model
+
+
+def architecture(settings: dict) -> dict:
+    """Arguments of the network."""
+    return {key: settings[key] for key in ("n_hidden", "n_latent", "n_layers", "gene_likelihood")}
+
+
+def predict(task, folder: Path, target: str) -> dict[str, Prediction]:
+    """The focal cells decoded in the target domain, and in their own (the twin)."""
+    from scvi.model import SCVI
+
+    seen = Seen.of(task)
+    return swap_domain(task, SCVI.load(folder / "model", adata=seen.counts()), seen, target)
+
+
+def swap_domain(task, model, seen: Seen, target: str) -> dict[str, Prediction]:
+    """What a model of scvi-tools expects of the focal cells in the target domain and in their own."""
+    positions = seen.positions(task.focal)
+
+    def expected(domain: str) -> Prediction:
+        seed_everything(task.seed)
+        share = model.get_normalized_expression(
+            indices=positions,
+            transform_batch=seen.domain(domain),
+            n_samples=task.settings["n_samples"],
+            return_numpy=True,
+        )
+        return Prediction(at_library(share, task.slide, task.focal), task.focal)
+
+    return {"-": expected(target), "no_intervention": expected(task.fold.control)}

@@ -1,0 +1,189 @@
+"""What the methods that run on scvi-tools share: the cells they may see, repeatable training, shims for older packages.
+
+Only adapters import it, in the environment `scvi`. Held-out cells are not masked but absent: these packages compute
+latents, niches and differences over all cells that they are given.
+"""
+
+import sys
+import types
+import typing
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from tissue_counterfactuals.slide import log_normalize
+
+
+@dataclass(frozen=True)
+class Seen:
+    """The cells of a question that a method may see, labels replaced by codes that no package takes apart.
+
+    Attributes:
+        task: the question.
+        cells: (n,) indices in the slide, ascending: all but the held-out ones.
+    """
+
+    task: object
+    cells: np.ndarray
+
+    @classmethod
+    def of(cls, task) -> "Seen":
+        return cls(task, np.flatnonzero(~task.split.held_out))
+
+    @cached_property
+    def _codes(self) -> dict[str, dict[str, str]]:
+        """Column -> label -> code; packages split labels at `_` and `+`, and compare parts of them."""
+        obs = self.task.slide.obs
+        return {
+            column: {label: f"{column[0]}{i}" for i, label in enumerate(sorted(obs[column].astype(str).unique()))}
+            for column in ("cell_type", "domain", "sample")
+        }  # fmt: skip
+
+    def domain(self, label: str) -> str:
+        """Code of a domain."""
+        return self._codes["domain"][label]
+
+    def counts(self, cells: np.ndarray | None = None) -> AnnData:
+        """Raw counts, codes and places of some cells, or of all that may be seen."""
+        cells = self.cells if cells is None else cells
+        slide = self.task.slide
+        obs = pd.DataFrame(
+            {
+                column: pd.Categorical(slide.obs[column].astype(str).map(codes).to_numpy()[cells])
+                for column, codes in self._codes.items()
+            },
+            index=slide.obs_names[cells],
+        )
+        return AnnData(
+            slide.X[cells],
+            obs=obs,
+            var=pd.DataFrame(index=slide.var_names),
+            obsm={"spatial": np.asarray(slide.obsm["spatial"][cells])},
+        )
+
+    def log_expression(self, cells: np.ndarray | None = None) -> AnnData:
+        """The same with log1p of counts per 10,000, dense."""
+        table = self.counts(cells)
+        table.X = log_normalize(table.X).toarray()
+        return table
+
+    def positions(self, cells: np.ndarray) -> np.ndarray:
+        """Where cells of the slide stand among those that may be seen."""
+        place = np.full(self.task.slide.n_obs, -1)
+        place[self.cells] = np.arange(len(self.cells))
+        return place[cells]
+
+    @property
+    def split(self) -> list[np.ndarray]:
+        """Positions among `cells` of those that train, of those that validate, and of none that test."""
+        masks = (self.task.split.train, self.task.split.validation)
+        return [*map(self.positions, masks), np.array([], dtype=int)]
+
+
+def seed_everything(seed: int) -> None:
+    """Seed all that scvi-tools, lightning, NumPy and torch draw from."""
+    import scvi
+    from lightning.pytorch import seed_everything as seed_lightning
+
+    scvi.settings.seed = seed
+    seed_lightning(seed, workers=True, verbose=False)
+
+
+def train(model, task, seen: Seen, **options) -> None:
+    """Train on the cells that train, watch those that validate."""
+    settings = task.settings
+    seed_everything(task.seed)
+    model.train(
+        max_epochs=settings["max_epochs"],
+        batch_size=batch_size_for(settings["batch_size"], int(task.split.train.sum())),
+        early_stopping=settings["early_stopping_patience"] is not None,
+        datasplitter_kwargs={"external_indexing": seen.split},
+        **quiet(task.device),
+        **_patience(settings["early_stopping_patience"]),
+        **options,
+    )
+
+
+def quiet(device: str) -> dict:
+    """Arguments of the trainer: where it runs, and nothing written anywhere."""
+    return {
+        "accelerator": {"cpu": "cpu", "cuda": "gpu"}.get(device, "auto"),
+        "enable_progress_bar": False,
+        "enable_checkpointing": False,
+        "logger": None,
+    }
+
+
+def _patience(epochs: int | None) -> dict:
+    return {} if epochs is None else {"early_stopping_patience": epochs}
+
+
+def batch_size_for(configured: int, n_train: int) -> int:
+    """Batch normalisation cannot train on a last batch of a single cell: then batches are one cell smaller."""
+    size = min(configured, n_train)
+    while size > 2 and n_train % size == 1:
+        size -= 1
+    return size
+
+
+def write_history(history: dict[str, pd.DataFrame], folder: Path) -> None:
+    """history.tsv: a row per epoch, a column per quantity that the package recorded."""
+    columns = {name: table.iloc[:, 0] for name, table in history.items() if len(table)}
+    table = pd.DataFrame(columns).rename_axis("epoch").reset_index()
+    table.to_csv(folder / "history.tsv", sep="\t", index=False, float_format="%.6g")
+
+
+def shim() -> None:
+    """Let packages written for scvi-tools 0.16 to 0.20 (scgen 2.1.0, simvi 0.1.2, cpa-tools 0.8.8) import and train.
+
+    Names that scvi-tools has since removed come back, packages that are imported and never called become empty. No
+    package is edited, and nothing here computes a number.
+    """
+    import lightning.pytorch
+    import scvi.data._anntorchdataset
+    import scvi.model._utils
+    import scvi.module.base
+    import scvi.nn
+    import torch
+
+    def module(name: str, **names) -> types.ModuleType:
+        made = sys.modules.setdefault(name, types.ModuleType(name))
+        for key, value in names.items():
+            setattr(made, key, value)
+        return made
+
+    def loss_recorder(loss, reconstruction_loss=None, kl_local=None, *_, **extra):
+        extra.pop("kl_global", None)
+        return scvi.module.base.LossOutput(
+            loss=loss,
+            reconstruction_loss=reconstruction_loss,
+            kl_local=kl_local,
+            extra_metrics=extra,
+        )
+
+    module("scvi._compat", Literal=typing.Literal)
+    if not hasattr(scvi.module.base, "LossRecorder"):
+        scvi.module.base.LossRecorder = loss_recorder
+    if not hasattr(scvi.nn, "one_hot"):
+        scvi.nn.one_hot = lambda index, n: torch.nn.functional.one_hot(index.long().squeeze(-1), n).float()  # fmt: skip
+    if not hasattr(scvi.model._utils, "parse_use_gpu_arg"):
+        scvi.model._utils.parse_use_gpu_arg = lambda use_gpu=None, return_device=True: (
+            "cpu",
+            1,
+            torch.device("cpu"),
+        )
+    dataset = scvi.data._anntorchdataset
+    if not hasattr(dataset.AnnTorchDataset, "get_data"):
+        dataset.AnnTorchDataset.get_data = lambda self, key: self.data[key]
+    sys.modules.setdefault("scvi.dataloaders._anntorchdataset", dataset)
+    module("scvi.model.base._utils", _de_core=None)
+    module("pytorch_lightning", **vars(lightning.pytorch))
+    sys.modules.setdefault("pytorch_lightning.callbacks", lightning.pytorch.callbacks)
+    module("tkinter", N="n")
+    module("rdkit.Chem", AllChem=module("rdkit.Chem.AllChem"))
+    module("rdkit", Chem=sys.modules["rdkit.Chem"])
+    module("cpa._tuner", run_autotune=None)

@@ -1,0 +1,57 @@
+"""scVIVA (scvi-tools): scVI that also explains the niche of a cell; the counterfactual swaps the domain.
+
+Niches are counted among the cells that may be seen: the held-out ones are nobody's neighbours. As in the authors'
+benchmark, the niche is described by the latent of scANVI.
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from tissue_counterfactuals.methods.prediction import Prediction
+from tissue_counterfactuals.methods.scanvi import train_scanvi
+from tissue_counterfactuals.methods.scvi import architecture, swap_domain
+from tissue_counterfactuals.methods.scvi_tools import Seen, seed_everything, train, write_history
+
+_KEYS = {
+    "sample_key": "sample",
+    "labels_key": "cell_type",
+    "cell_coordinates_key": "spatial",
+    "expression_embedding_key": "embedding",
+}
+
+
+def fit(task, folder: Path) -> None:
+    """Train scVI, scANVI, then scVIVA; leaves the model, the embedding of the cells and history.tsv."""
+    from scvi.external import SCVIVA
+
+    seen = Seen.of(task)
+    embedding = train_scanvi(task, seen).get_latent_representation()
+    np.save(folder / "embedding.npy", embedding)
+    cells = _with_niches(task, seen, embedding)
+    seed_everything(task.seed)
+    model = SCVIVA(cells, **architecture(task.settings))
+    train(model, task, seen)
+    write_history(model.history, folder)
+    model.save(folder / "model", save_anndata=False)
+
+
+def _with_niches(task, seen: Seen, embedding: np.ndarray):
+    from scvi.external import SCVIVA
+
+    cells = seen.counts()
+    cells.obsm["embedding"] = embedding
+    smallest = int(cells.obs["sample"].value_counts().min())
+    neighbors = min(task.settings["n_neighbors"], smallest - 1)
+    SCVIVA.preprocessing_anndata(cells, k_nn=neighbors, **_KEYS)
+    SCVIVA.setup_anndata(cells, batch_key="domain", **_KEYS)
+    return cells
+
+
+def predict(task, folder: Path, target: str) -> dict[str, Prediction]:
+    """The focal cells decoded in the target domain, and in their own (the twin)."""
+    from scvi.external import SCVIVA
+
+    seen = Seen.of(task)
+    cells = _with_niches(task, seen, np.load(folder / "embedding.npy"))
+    return swap_domain(task, SCVIVA.load(folder / "model", adata=cells), seen, target)
