@@ -1,0 +1,73 @@
+"""SpatialProp (re-implementation): a focal cell's expression predicted from its new neighbours alone.
+
+The published use shifts the expression of neighbours (node perturbation); exchanging them is the same network with other
+neighbours. The focal cell's own expression is masked, so everything that is its own is lost: read its twin.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from tissue_counterfactuals.methods.prediction import Prediction, at_library
+from tissue_counterfactuals.models import spatialprop as model
+from tissue_counterfactuals.models.training import resolve_device
+
+
+def fit(task, folder: Path) -> None:
+    """Train; leaves model.pt and history.tsv."""
+    slide, settings = task.slide, task.settings
+    expression, graph = _inputs(task)
+    torch.manual_seed(task.seed)
+    network = model.SpatialProp(slide.n_vars, settings["n_hidden"], settings["dropout"])
+    rng = np.random.default_rng(task.seed)
+    labels = (slide.obs[column].astype(str).to_numpy() for column in ("cell_type", "sample"))
+    centres = model.training_centres(
+        graph, *labels, task.split.train, settings["cells_per_type"], rng
+    )
+    history = model.train(
+        network,
+        expression,
+        graph,
+        centres,
+        settings["epochs"],
+        settings["batch_size"],
+        settings["learning_rate"],
+        rng,
+        resolve_device(task.device),
+        task.report,
+    )
+    table = pd.DataFrame({"epoch": np.arange(len(history)), "train_loss": history})
+    table.to_csv(folder / "history.tsv", sep="\t", index=False, float_format="%.6g")
+    torch.save(network.state_dict(), folder / "model.pt")
+
+
+def predict(task, folder: Path, target: str) -> dict[str, Prediction | str]:
+    """One variant per donor rule, and the twin."""
+    slide, settings, device = task.slide, task.settings, resolve_device(task.device)
+    network = model.SpatialProp(slide.n_vars, settings["n_hidden"], settings["dropout"])
+    network.load_state_dict(torch.load(folder / "model.pt", map_location="cpu", weights_only=True))
+    expression, graph = _inputs(task)
+
+    def expected(scene: model.Scene) -> Prediction:
+        values = model.predict(network, expression, graph, scene, device)
+        return Prediction(at_library(values, slide, task.focal), task.focal)
+
+    def moved(perturbation) -> Prediction:
+        return expected(model.Scene.moved(graph, perturbation.focal, perturbation.donors))
+
+    twin = expected(model.Scene.in_place(graph, task.focal))
+    return task.counterfactuals(target, moved) | {"no_intervention": twin}
+
+
+def _inputs(task):
+    """Scaled expression, held-out cells empty, and the graph without them."""
+    slide, seen = task.slide, ~task.split.held_out
+    graph = model.delaunay_graph(
+        np.asarray(slide.obsm["spatial"]),
+        slide.obs["sample"].astype(str).to_numpy(),
+        seen,
+        task.settings["longest_edge_um"],
+    )
+    return model.scale_to_genes(slide.X), graph
