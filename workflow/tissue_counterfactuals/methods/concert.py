@@ -1,0 +1,69 @@
+"""CONCERT (re-implementation): the focal cells keep their own vectors and get the vector of the target domain.
+
+Who stands around a cell enters only through places, which do not move.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from tissue_counterfactuals.methods.prediction import Prediction, at_library
+from tissue_counterfactuals.models import concert as model
+from tissue_counterfactuals.models.training import resolve_device
+
+
+def fit(task, folder: Path) -> None:
+    """Train; leaves model.pt and history.tsv."""
+    settings = task.settings
+    cells, _, _ = _inputs(task)
+    torch.manual_seed(task.seed)
+    network = _network(task, cells)
+    history = model.train(
+        network,
+        cells,
+        settings["epochs"],
+        settings["batch_size"],
+        settings["learning_rate"],
+        settings["patience"],
+        np.random.default_rng(task.seed),
+        resolve_device(task.device),
+        task.report,
+    )
+    table = pd.DataFrame({"epoch": np.arange(len(history)), "train_loss": history})
+    table.to_csv(folder / "history.tsv", sep="\t", index=False, float_format="%.6g")
+    torch.save(network.state_dict(), folder / "model.pt")
+
+
+def predict(task, folder: Path, target: str) -> dict[str, Prediction]:
+    """The focal cells in the target domain, and in their own (the twin)."""
+    cells, seen, domains = _inputs(task)
+    network = _network(task, cells)
+    network.load_state_dict(torch.load(folder / "model.pt", map_location="cpu", weights_only=True))
+    focal = np.searchsorted(seen, task.focal)
+
+    def expected(domain: str) -> Prediction:
+        codes = np.full(len(focal), domains.index(domain))
+        values = model.predict(network, cells, focal, codes, resolve_device(task.device))
+        return Prediction(at_library(values, task.slide, task.focal), task.focal)
+
+    return {"-": expected(target), "no_intervention": expected(task.fold.control)}
+
+
+def _network(task, cells: model.Cells) -> model.Concert:
+    n_domains = int(task.slide.obs["domain"].nunique())
+    return model.Concert(
+        len(cells.domain), n_domains, task.slide.n_vars, task.settings["n_basal"]
+    )
+
+
+def _inputs(task) -> tuple[model.Cells, np.ndarray, list[str]]:
+    """All cells but the held-out ones, their indices in the slide, and the names of the domains by their codes."""
+    slide = task.slide
+    seen = np.flatnonzero(~task.split.held_out)
+    labels = slide.obs["domain"].astype(str).to_numpy()
+    domains = sorted(set(labels))
+    codes = np.searchsorted(domains, labels[seen])
+    cells = model.Cells.of(slide.X[seen], codes, np.asarray(slide.obsm["spatial"])[seen])
+    return cells, seen, domains
