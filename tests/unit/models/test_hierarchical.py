@@ -1,0 +1,129 @@
+"""The plain model: its regressions against statsmodels, its prior against brute force, its intervals against truth."""
+
+import numpy as np
+import pytest
+import statsmodels.api as sm
+from scipy import sparse
+from scipy.stats import norm
+
+from tissue_counterfactuals.models import hierarchical
+from tissue_counterfactuals.models.hierarchical import Evidence, Prior, Spread
+
+
+@pytest.fixture(scope="module")
+def cells():
+    rng = np.random.default_rng(0)
+    design = rng.normal(size=(800, 3)) + [0.5, 0, -1]
+    library = rng.uniform(50, 200, 800)
+    slopes = rng.normal(0, 0.4, (3, 5))
+    rate = library[:, None] * np.exp(-3 + (design - design.mean(axis=0)) @ slopes)
+    counts = rng.negative_binomial(4, 4 / (4 + rate))
+    return counts, library, design
+
+
+def test_regressions_are_those_of_statsmodels(cells):
+    counts, library, design = cells
+    evidence = hierarchical.regress(sparse.csr_array(counts), library, design, n_steps=12)
+    centred = sm.add_constant(design - design.mean(axis=0))
+    for gene in range(counts.shape[1]):
+        fit = sm.GLM(
+            counts[:, gene], centred, family=sm.families.Poisson(), offset=np.log(library)
+        ).fit(scale="X2")
+        slopes = np.linalg.solve(evidence.information[gene], evidence.linear[gene])
+        np.testing.assert_allclose(slopes, fit.params[1:], rtol=2e-2, atol=2e-3)
+        np.testing.assert_allclose(
+            np.sqrt(np.linalg.inv(evidence.information[gene]).diagonal()), fit.bse[1:], rtol=2e-2
+        )
+        assert evidence.dispersion[gene] == pytest.approx(fit.scale, rel=1e-2)
+    assert evidence.n_cells == 800
+    np.testing.assert_allclose(evidence.centre, design.mean(axis=0))
+
+
+def test_blocks_of_cells_change_nothing(cells, monkeypatch):
+    counts, library, design = cells
+    whole = hierarchical.regress(sparse.csr_array(counts), library, design)
+    monkeypatch.setattr(hierarchical, "_VALUES_PER_BLOCK", 100)
+    parts = hierarchical.regress(sparse.csr_array(counts), library, design)
+    np.testing.assert_allclose(parts.linear, whole.linear, rtol=1e-9)
+    np.testing.assert_allclose(parts.information, whole.information, rtol=1e-9)
+
+
+def drawn_types(rng, n_types, n_genes, common, between, noise):
+    """Slopes of types around a common slope, and evidence with that noise about each."""
+    p = len(common)
+    m = rng.normal(0, np.sqrt(common), (n_genes, p))
+    types = m + rng.normal(0, np.sqrt(between), (n_types, n_genes, p))
+    seen = types + rng.normal(0, np.sqrt(noise), types.shape)
+    information = np.tile(np.eye(p) / noise, (n_genes, 1, 1))
+    evidence = [
+        Evidence(own / noise, information, np.zeros(n_genes), np.zeros(p), np.ones(n_genes), 100)
+        for own in seen
+    ]
+    return types, evidence
+
+
+def test_both_variances_are_learnt():
+    common, between = np.array([0.3, 0.02]), np.array([0.05, 0.2])
+    _, evidence = drawn_types(np.random.default_rng(1), 8, 1500, common, between, 0.03)
+    spread = hierarchical.learn_spread(evidence, n_steps=200)
+    np.testing.assert_allclose(spread.between, between, rtol=0.15)
+    np.testing.assert_allclose(spread.common, common, rtol=0.4)
+
+
+def test_the_prior_of_a_further_type_is_the_conditional_normal():
+    rng = np.random.default_rng(2)
+    _, evidence = drawn_types(rng, 3, 1, np.ones(2), np.ones(2), 0.5)
+    evidence[1].information[0] += np.array([[3.0, 1.0], [1.0, 2.0]])
+    spread = Spread(np.array([0.7, 0.4]), np.array([0.2, 0.9]))
+    # Joint normal of the three estimates and the slopes of a fourth type.
+    s, t = np.diag(spread.common), np.diag(spread.between)
+    noise = [np.linalg.inv(e.information[0]) for e in evidence]
+    joint = np.kron(np.ones((4, 4)), s) + np.kron(np.eye(4), t)
+    for i, own in enumerate(noise):
+        joint[2 * i : 2 * i + 2, 2 * i : 2 * i + 2] += own
+    seen = np.concatenate([np.linalg.solve(e.information[0], e.linear[0]) for e in evidence])
+    gain = joint[6:, :6] @ np.linalg.inv(joint[:6, :6])
+    prior = hierarchical.predictive_prior(evidence, spread)
+    np.testing.assert_allclose(prior.mean[0], gain @ seen)
+    np.testing.assert_allclose(prior.covariance[0], joint[6:, 6:] - gain @ joint[:6, 6:])
+
+
+def test_own_cells_update_the_prior():
+    prior = Prior(np.array([[1.0, 0.0]]), np.diag([0.5, 2.0])[None])
+    information = np.array([[[4.0, 1.0], [1.0, 3.0]]])
+    own = Evidence(np.array([[2.0, 5.0]]), information, *np.zeros((3, 1)), 10)
+    posterior = prior.update(own)
+    precision = np.diag([2.0, 0.5]) + information[0]
+    np.testing.assert_allclose(posterior.covariance[0], np.linalg.inv(precision))
+    np.testing.assert_allclose(posterior.mean[0], np.linalg.solve(precision, [4.0, 5.0]))
+    assert prior.update(None) is prior
+
+
+def test_intervals_of_an_unseen_type_hold():
+    """90 % intervals for the change of a type of which nothing is known, 40 tissues of 60 genes."""
+    rng, inside = np.random.default_rng(3), []
+    move = np.array([[0.8, -0.5]])
+    for _ in range(40):
+        types, evidence = drawn_types(
+            rng, 9, 60, np.array([0.2, 0.05]), np.array([0.05, 0.1]), 0.04
+        )
+        prior = hierarchical.predictive_prior(
+            evidence[:-1], hierarchical.learn_spread(evidence[:-1])
+        )
+        mean, variance = hierarchical.change(prior, move)
+        truth = move @ types[-1].T
+        inside.append(np.abs(truth - mean) <= norm.ppf(0.95) * np.sqrt(variance))
+    assert 0.86 < np.mean(inside) < 0.94
+
+
+def test_axes_whiten_what_cells_receive():
+    rng = np.random.default_rng(4)
+    received = rng.normal(size=(500, 3)) @ rng.normal(size=(3, 12)) + 2
+    axes = hierarchical.Axes.of(received.astype(np.float32), 8)
+    assert axes.loadings.shape == (12, 3)
+    graph = sparse.csr_array(2.0 * sparse.eye_array(500))
+    h = axes.project(graph, sparse.csr_array(received))
+    np.testing.assert_allclose(np.cov(h.T), np.eye(3), atol=1e-4)
+    np.testing.assert_allclose(h.mean(axis=0), 0, atol=1e-4)
+    alone = axes.project(sparse.csr_array((1, 500)), sparse.csr_array(received))
+    np.testing.assert_array_equal(alone, np.zeros((1, 3)))
