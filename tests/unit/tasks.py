@@ -11,6 +11,7 @@ import pandas as pd
 from anndata import AnnData
 
 from tissue_counterfactuals import protocols, steps
+from tissue_counterfactuals.config import Config
 from tissue_counterfactuals.graph import slide_graph
 from tissue_counterfactuals.methods import METHODS, run
 from tissue_counterfactuals.question.folds import Fold
@@ -21,6 +22,12 @@ from tissue_counterfactuals.slide import write_slide
 
 FOLD = Fold("A", "left", ("right",))
 CELLINA = {"epochs": 3, "batch_size": 64, "n_hidden": 8, "n_latent": 3}
+# Other methods, as small; what is not said is their default.
+OTHERS = {
+    "hierarchical": {"n_components": 3, "min_cells": 20},
+    "spatialprop": {"n_hidden": 8, "epochs": 3, "cells_per_type": 20},
+    "concert": {"n_basal": 8, "epochs": 3, "batch_size": 64},
+}
 NAMES = {"dataset": "d", "kind": "simulated", "slide": "s", "protocol": "corrected", "seed": 0}
 # What is given to the methods on purpose: nobody may be surprised that they know the held-out cells.
 SEES_THE_ANSWER = {name for name, method in METHODS.items() if "in_domain" in method.needs}
@@ -74,7 +81,11 @@ class Question:
     ):
         self.folder, self.fold, self.protocol, self.seed = Path(folder), fold, protocol, seed
         self.switches = switches or {}
-        self.settings = {"cellina": CELLINA | (cellina or {})}
+        others = {
+            name: {**Config.model_fields[name].default.model_dump(), **own}
+            for name, own in OTHERS.items()
+        }
+        self.settings = others | {"cellina": CELLINA | (cellina or {})}
         self.drawn_from = {
             "graph": {"max_neighbors": 20} | (graph or {}),
             "donor_rules": donor_rules,

@@ -92,7 +92,8 @@ def test_defaults_are_valid_and_complete():
     assert set(dataset) == set(Dataset.model_fields)
     assert dataset["kind"] == "simulated"
     assert dataset["label"] == "demo_tissue"
-    assert dataset["methods"] == loaded["methods"] == list(METHODS)
+    by_default = [m.name for m in METHODS.values() if m.by_default]
+    assert dataset["methods"] == loaded["methods"] == by_default
     assert dataset["graph"] == {"bandwidth_um": 100, "max_neighbors": 200, "cutoff": 0.1}
     assert loaded["counterfactual"]["donor_rules"] == list(DONOR_RULES)
     assert loaded["protocols"] == ["corrected"]

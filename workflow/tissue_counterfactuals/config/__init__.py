@@ -18,6 +18,11 @@ from tissue_counterfactuals.config.known import known_faults
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.experiments.settings import CelcomenSettings
 from tissue_counterfactuals.methods import METHODS
+from tissue_counterfactuals.methods.settings import (
+    ConcertSettings,
+    HierarchicalSettings,
+    SpatialPropSettings,
+)
 from tissue_counterfactuals.models.settings import CellinaSettings
 from tissue_counterfactuals.protocols import PROTOCOLS, resolve
 from tissue_counterfactuals.question.settings import CounterfactualSettings
@@ -80,9 +85,13 @@ class Config(Settings):
         dict[Annotated[str, AfterValidator(_file_name)], Dataset], Field(min_length=1), Block
     ] = Field({}, validate_default=True)
     """The slides to run on; the name of each entry becomes a folder of the results and a target of its own."""
-    methods: Some[Literal[*METHODS]] = list(METHODS)
-    """Methods and controls to run, each where it can be: the two truth methods on simulated slides only."""
+    methods: Some[Literal[*METHODS]] = [m.name for m in METHODS.values() if m.by_default]
+    """Methods and controls to run, each where it can be: the two truth methods on simulated slides only. Methods of other
+    groups run when they are named."""
     cellina: CellinaSettings = CellinaSettings()
+    hierarchical: HierarchicalSettings = HierarchicalSettings()
+    spatialprop: SpatialPropSettings = SpatialPropSettings()
+    concert: ConcertSettings = ConcertSettings()
     counterfactual: CounterfactualSettings = CounterfactualSettings()
     metrics: MetricSettings = MetricSettings()
     downloads: DownloadSettings = DownloadSettings()

@@ -43,6 +43,7 @@ class Method:
         settings: section of the configuration that it reads; None if it has no settings.
         environment: file in envs/ that says what it runs in.
         gpu: whether it uses a GPU where there is one.
+        by_default: whether it runs where a configuration names no methods.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Method:
     settings: str | None = None
     environment: str = CORE
     gpu: bool = False
+    by_default: bool = True
 
     @property
     def adapter(self) -> ModuleType:
@@ -79,6 +81,9 @@ METHODS = {
         Method("truth_in_place", False, "the simulation's exact expectation of the target cells", ("in_domain", "truth")),
         Method("cellina_ablated", True, "Cellina without classifier and adversary", ("graph", "edge", "stochastic"), "cellina", gpu=True),
         Method("cellina", True, "Cellina, edge perturbation", ("graph", "edge", "stochastic"), "cellina", gpu=True),
+        Method("hierarchical", True, "regression on neighbours' expression, types as random effects (ours)", ("graph", "edge"), "hierarchical"),
+        Method("spatialprop", True, "SpatialProp (re-implementation): a cell from its neighbours alone", ("edge", "stochastic"), "spatialprop", gpu=True, by_default=False),
+        Method("concert", True, "CONCERT (re-implementation): a vector per cell and per domain", ("stochastic",), "concert", gpu=True, by_default=False),
     )
 }  # fmt: skip
 

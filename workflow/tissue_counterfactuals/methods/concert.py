@@ -12,13 +12,14 @@ import torch
 from tissue_counterfactuals.methods.prediction import Prediction, at_library
 from tissue_counterfactuals.models import concert as model
 from tissue_counterfactuals.models.training import resolve_device
+from tissue_counterfactuals.streams import stream, stream_seed
 
 
 def fit(task, folder: Path) -> None:
     """Train; leaves model.pt and history.tsv."""
     settings = task.settings
     cells, _, _ = _inputs(task)
-    torch.manual_seed(task.seed)
+    torch.manual_seed(stream_seed(task.seed, "concert_network"))
     network = _network(task, cells)
     history = model.train(
         network,
@@ -27,7 +28,7 @@ def fit(task, folder: Path) -> None:
         settings["batch_size"],
         settings["learning_rate"],
         settings["patience"],
-        np.random.default_rng(task.seed),
+        stream(task.seed, "concert_training"),
         resolve_device(task.device),
         task.report,
     )
@@ -53,9 +54,7 @@ def predict(task, folder: Path, target: str) -> dict[str, Prediction]:
 
 def _network(task, cells: model.Cells) -> model.Concert:
     n_domains = int(task.slide.obs["domain"].nunique())
-    return model.Concert(
-        len(cells.domain), n_domains, task.slide.n_vars, task.settings["n_basal"]
-    )
+    return model.Concert(len(cells.domain), n_domains, task.slide.n_vars, task.settings["n_basal"])
 
 
 def _inputs(task) -> tuple[model.Cells, np.ndarray, list[str]]:

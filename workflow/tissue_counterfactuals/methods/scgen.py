@@ -48,7 +48,7 @@ def predict(task, folder: Path, target: str) -> dict[str, Prediction]:
     # Averaged over draws: each balances the types by drawing cells.
     moves = []
     for draw in range(task.settings["n_draws"]):
-        seed_everything(task.seed + draw)
+        seed_everything(task.seed, draw)
         _, move = model.predict(
             ctrl_key=seen.domain(task.fold.control),
             stim_key=seen.domain(target),

@@ -16,6 +16,7 @@ import pandas as pd
 from anndata import AnnData
 
 from tissue_counterfactuals.slide import log_normalize
+from tissue_counterfactuals.streams import stream_seed
 
 
 @dataclass(frozen=True)
@@ -84,13 +85,14 @@ class Seen:
         return [*map(self.positions, masks), np.array([], dtype=int)]
 
 
-def seed_everything(seed: int) -> None:
+def seed_everything(seed: int, draw: int = 0) -> None:
     """Seed all that scvi-tools, lightning, NumPy and torch draw from."""
     import scvi
     from lightning.pytorch import seed_everything as seed_lightning
 
-    scvi.settings.seed = seed
-    seed_lightning(seed, workers=True, verbose=False)
+    number = stream_seed(seed, "scvi_tools", draw)
+    scvi.settings.seed = number
+    seed_lightning(number, workers=True, verbose=False)
 
 
 def train(model, task, seen: Seen, **options) -> None:

@@ -19,9 +19,7 @@ def fit(task, folder: Path) -> None:
     settings, seen = task.settings, Seen.of(task)
     cells = seen.counts()
     SimVI.setup_anndata(cells, batch_key=None)
-    edges = SimVI.extract_edge_index(
-        cells, batch_key="sample", n_neighbors=settings["n_neighbors"]
-    )
+    edges = SimVI.extract_edge_index(cells, batch_key="sample", n_neighbors=settings["n_neighbors"])
     seed_everything(task.seed)
     model = SimVI(
         cells,

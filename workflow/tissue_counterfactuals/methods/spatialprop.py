@@ -13,15 +13,16 @@ import torch
 from tissue_counterfactuals.methods.prediction import Prediction, at_library
 from tissue_counterfactuals.models import spatialprop as model
 from tissue_counterfactuals.models.training import resolve_device
+from tissue_counterfactuals.streams import stream, stream_seed
 
 
 def fit(task, folder: Path) -> None:
     """Train; leaves model.pt and history.tsv."""
     slide, settings = task.slide, task.settings
     expression, graph = _inputs(task)
-    torch.manual_seed(task.seed)
+    torch.manual_seed(stream_seed(task.seed, "spatialprop_network"))
     network = model.SpatialProp(slide.n_vars, settings["n_hidden"], settings["dropout"])
-    rng = np.random.default_rng(task.seed)
+    rng = stream(task.seed, "spatialprop_training")
     labels = (slide.obs[column].astype(str).to_numpy() for column in ("cell_type", "sample"))
     centres = model.training_centres(
         graph, *labels, task.split.train, settings["cells_per_type"], rng

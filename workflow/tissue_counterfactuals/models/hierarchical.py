@@ -225,5 +225,6 @@ def predictive_prior(evidence: list[Evidence], spread: Spread) -> Prior:
 def change(prior: Prior, move: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Log change of expression and its variance, (m, g) each, for moves of the design (m, p)."""
     mean = np.clip(move @ prior.mean.T, -LARGEST_CHANGE, LARGEST_CHANGE)
-    variance = np.einsum("mp,gpq,mq->mg", move, prior.covariance, move, optimize=True)
-    return mean, variance
+    g, p = prior.mean.shape
+    pairs = (move[:, :, None] * move[:, None, :]).reshape(len(move), p * p)
+    return mean, pairs @ prior.covariance.reshape(g, p * p).T
