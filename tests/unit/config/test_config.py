@@ -103,7 +103,7 @@ def test_defaults_are_valid_and_complete():
 def test_defaults_are_not_shared_between_loads():
     load()["datasets"]["demo_tissue"]["methods"].clear()
     load()["seeds"].append(7)
-    assert load()["datasets"]["demo_tissue"]["methods"] == list(METHODS)
+    assert "cellina" in load()["datasets"]["demo_tissue"]["methods"]
     assert load()["seeds"] == [0]
 
 
