@@ -1,0 +1,308 @@
+"""`make mutation`: change the code in one place at a time and see whether a test fails.
+
+    python tests/mutation/run.py [--modules 'models/cellina.py' 'metrics/*'] [--sample 30] [--seed 0]
+
+Works on a copy of the checkout; PyTorch and the others are imported once, and every mutant is tested in a fork. Tests
+are those that ran the changed lines when nothing was changed (found once, kept in .mutation/), the fastest first, until
+one fails. Results go to .mutation/results.jsonl, a line per mutant; `--report` prints the table of README.md from it.
+"""
+
+import argparse
+import difflib
+import hashlib
+import json
+import math
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+WORK = ROOT / ".mutation"
+PACKAGE = Path("workflow/tissue_counterfactuals")
+# What carries meaning: a wrong value here is a wrong result.
+MODULES = (
+    *("models/*.py", "question/*.py", "methods/*.py", "metrics/*.py", "protocols/*.py"),
+    *("steps.py", "experiments/*.py"),
+)
+TESTS = (
+    *("models", "question", "methods", "metrics", "experiments"),
+    *("test_steps.py", "test_scoring_step.py", "test_switches.py", "test_protocols.py"),
+)
+# Seconds of the undisturbed tests that one mutant may cost, beside the slowest single test; no test is cut short.
+BUDGET_S = 60.0
+MEMORY_BYTES = 12 << 30
+_PREPARE = """
+import anndata, anndata.io, h5py, numba, numpy, pandas, pydantic, pytest, scipy.sparse, scipy.stats, scipy.optimize
+import sklearn.cluster, sklearn.decomposition, sklearn.linear_model, torch, threadpoolctl, yaml, matplotlib.pyplot
+"""
+
+
+def stage(folder: Path) -> None:
+    """A copy of what git knows of, with the changes of the working tree; numba's compiled code is kept."""
+    names = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard", "-z"],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    ).stdout.split("\0")  # fmt: skip
+    for name in filter(None, names):
+        source, target = ROOT / name, folder / name
+        if not source.exists():
+            target.unlink(missing_ok=True)
+        elif not target.exists() or source.read_bytes() != target.read_bytes():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(source, target)
+
+
+def in_fork(work, cpu_s: float = math.inf) -> tuple[int, bytes]:
+    """Run `work` in a fork that is stopped after some CPU seconds; wait status, and the bytes that it returned."""
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.close(reader)
+        if cpu_s < math.inf:
+            resource.setrlimit(resource.RLIMIT_CPU, (int(cpu_s), int(cpu_s) + 5))
+            resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 1), os.dup2(nowhere, 2)
+        try:
+            os.write(writer, work())
+        finally:
+            os._exit(0)
+    os.close(writer)
+    # A mutant that waits for ever uses no CPU.
+    limit = time.time() + max(600.0, 20 * min(cpu_s, 600.0))
+    content = b""
+    os.set_blocking(reader, False)
+    while True:
+        done, status = os.waitpid(pid, os.WNOHANG)
+        try:
+            content += os.read(reader, 1 << 20)
+        except BlockingIOError:
+            pass
+        if done:
+            while piece := os.read(reader, 1 << 20):
+                content += piece
+            os.close(reader)
+            return status, content
+        if time.time() > limit:
+            os.kill(pid, signal.SIGKILL)
+        time.sleep(0.02)
+
+
+def run_pytest(folder: Path, arguments: list[str], plugin) -> int:
+    import pytest
+    import torch
+
+    os.chdir(folder)
+    torch.set_num_threads(1)
+    sys.path[:0] = [str(folder / "workflow"), str(folder / "tests/unit")]
+    common = ["-q", "-p", "no:cacheprovider", "-p", "no:xdist", f"--rootdir={folder}"]
+    return int(pytest.main([*common, *arguments], plugins=[plugin]))
+
+
+class _Watch:
+    """Seconds of each test, and what failed."""
+
+    def __init__(self, coverage=None):
+        self.coverage, self.seconds, self.failed = coverage, defaultdict(float), []
+
+    def pytest_runtest_setup(self, item):
+        if self.coverage is not None:
+            self.coverage.switch_context(item.nodeid)
+
+    def pytest_runtest_logreport(self, report):
+        self.seconds[report.nodeid] += report.duration
+        if report.failed:
+            self.failed.append(report.nodeid)
+
+    def pytest_collectreport(self, report):
+        if report.failed:
+            self.failed.append(report.nodeid)
+
+
+def undisturbed(folder: Path) -> dict:
+    """Seconds of each test, and for each module its lines and the tests that run them; kept until a file changes."""
+    digest = hashlib.sha256()
+    for top in (PACKAGE, Path("tests/unit")):
+        for path in sorted((folder / top).rglob("*.py")):
+            digest.update(str(path.relative_to(folder)).encode() + path.read_bytes())
+    kept = WORK / "undisturbed.json"
+    if kept.exists() and (found := json.loads(kept.read_text()))["files"] == digest.hexdigest():
+        return found
+
+    def work():
+        import coverage
+
+        cov = coverage.Coverage(data_file=None, source=[str(folder / PACKAGE)], config_file=False)
+        cov.start()
+        watch = _Watch(cov)
+        run_pytest(folder, [f"tests/unit/{name}" for name in TESTS], watch)
+        cov.stop()
+        data, lines = cov.get_data(), {}
+        for file in data.measured_files():
+            by_line = data.contexts_by_lineno(file)
+            lines[str(Path(file).relative_to(folder / PACKAGE))] = {
+                line: [c for c in contexts if c] for line, contexts in by_line.items()
+            }
+        return json.dumps(
+            {"seconds": watch.seconds, "failed": watch.failed, "lines": lines}
+        ).encode()
+
+    print("running the tests undisturbed, to learn which lines each of them runs", flush=True)
+    _, content = in_fork(work)
+    found = json.loads(content)
+    if found["failed"]:
+        raise SystemExit(f"tests fail already without a mutant: {', '.join(found['failed'][:5])}")
+    found["files"] = digest.hexdigest()
+    kept.write_text(json.dumps(found))
+    return found
+
+
+def tests_of(module: str, lines: tuple[int, int], found: dict) -> list[str]:
+    """The tests to run, fastest first: those of the lines; of the whole module where the lines run at import or compiled."""
+    by_line = found["lines"].get(module, {})
+    tests = {t for line in range(lines[0], lines[1] + 1) for t in by_line.get(str(line), ())}
+    if not tests:
+        mirror = f"tests/unit/{Path(module).parent}/test_{Path(module).stem}.py".replace("/./", "/")
+        tests = {t for contexts in by_line.values() for t in contexts}
+        tests |= {t for t in found["seconds"] if t.startswith(mirror)}
+        if module == "models/kernels.py":  # all of it is compiled, and hidden from coverage
+            tests |= {t for t in found["seconds"] if "models/test_likelihood" in t}
+    chosen, spent = [], 0.0
+    for test in sorted(tests, key=lambda t: found["seconds"][t]):
+        spent += found["seconds"][test]
+        if chosen and spent > BUDGET_S:
+            break
+        chosen.append(test)
+    return chosen
+
+
+def changes(original: str, mutant) -> list[str]:
+    """Lines taken out and put in."""
+    lines = difflib.unified_diff(
+        original.splitlines(), mutant.source.splitlines(), n=0, lineterm=""
+    )
+    return [line for line in lines if not line.startswith(("---", "+++", "@@"))]
+
+
+def outcome_of(folder: Path, module: str, mutant, found: dict) -> dict:
+    """Put the mutant into the copy, test it, take it out."""
+    tests = tests_of(module, mutant.lines, found)
+    path = folder / PACKAGE / module
+    original, stamps = path.read_text(), path.stat()
+    record = {
+        "module": module,
+        "number": mutant.number,
+        "line": mutant.lines[0],
+        "diff": changes(original, mutant),
+        "n_tests": len(tests),
+    }
+    if not tests:
+        return record | {"outcome": "no test"}
+
+    def work():
+        watch = _Watch()
+        code = run_pytest(folder, ["-x", *tests], watch)
+        return json.dumps([code, watch.failed]).encode()
+
+    path.write_text(mutant.source)
+    started = time.time()
+    try:
+        cpu_s = 60 + 10 * sum(found["seconds"][t] for t in tests)
+        _, content = in_fork(work, cpu_s)
+    finally:
+        path.write_text(original)
+        os.utime(path, ns=(stamps.st_atime_ns, stamps.st_mtime_ns))
+    code, failed = json.loads(content) if content else (None, [])
+    outcome = "timeout" if code is None else "survived" if code == 0 else "killed"
+    return record | {"outcome": outcome, "by": failed[:1], "s": round(time.time() - started, 1)}
+
+
+def interval(killed: int, n: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of a share."""
+    z, share = 1.96, killed / n
+    centre = share + z * z / (2 * n)
+    half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    return (centre - half) / (1 + z * z / n), (centre + half) / (1 + z * z / n)
+
+
+def report(results: list[dict]) -> None:
+    """The table of scores and the survivors, in Markdown."""
+    by_module = defaultdict(list)
+    for record in results:
+        by_module[record["module"]].append(record)
+    print("| module | mutants | tested | killed | score | 95 % interval |")
+    print("| --- | ---: | ---: | ---: | ---: | --- |")
+    rows = [(name, by_module[name]) for name in sorted(by_module)]
+    for name, records in [*rows, ("all", results)]:
+        killed = sum(r["outcome"] in ("killed", "timeout") for r in records)
+        low, high = interval(killed, len(records))
+        of = {r["module"]: r["of"] for r in records}
+        print(
+            f"| {name} | {sum(of.values())} | {len(records)} | {killed} | {killed / len(records):.0%} "
+            f"| {low:.0%} to {high:.0%} |"
+        )
+    print()
+    for record in results:
+        if record["outcome"] in ("survived", "no test"):
+            print(f"- `{record['module']}` {record['line']} ({record['outcome']}):")
+            print("\n".join(f"      {line}" for line in record["diff"]))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--modules", nargs="*", default=MODULES, help="patterns below the package")
+    parser.add_argument("--sample", type=int, help="mutants of each module, drawn at random")
+    parser.add_argument("--seed", type=int, default=0, help="of the draw")
+    parser.add_argument("--again", action="store_true", help="test also what is in the results")
+    parser.add_argument("--report", action="store_true", help="print the results, test nothing")
+    options = parser.parse_args()
+    log = WORK / "results.jsonl"
+    known = {}
+    if log.exists():
+        for record in map(json.loads, log.read_text().splitlines()):
+            known[record["module"], record["number"], *record["diff"]] = record
+    modules = sorted(
+        str(path.relative_to(ROOT / PACKAGE))
+        for pattern in (options.modules or MODULES)
+        for path in (ROOT / PACKAGE).glob(pattern)
+    )
+    if options.report:
+        report([r for r in known.values() if r["module"] in modules])
+        return
+
+    from mutate import mutants_of
+
+    os.environ["OMP_NUM_THREADS"] = "1"
+    exec(_PREPARE, {})
+    folder = WORK / "copy"
+    folder.mkdir(parents=True, exist_ok=True)
+    stage(folder)
+    found = undisturbed(folder)
+    for module in modules:
+        mutants = mutants_of((ROOT / PACKAGE / module).read_text())
+        n_all = len(mutants)
+        if options.sample is not None and options.sample < n_all:
+            mutants = random.Random(f"{options.seed} {module}").sample(mutants, options.sample)
+        for mutant in sorted(mutants, key=lambda m: m.number):
+            source = (ROOT / PACKAGE / module).read_text()
+            if (module, mutant.number, *changes(source, mutant)) in known and not options.again:
+                continue
+            record = outcome_of(folder, module, mutant, found)
+            record["of"] = n_all
+            with log.open("a") as file:
+                file.write(json.dumps(record) + "\n")
+            print(
+                f"{record['outcome']:9} {module}:{record['line']} {' '.join(record['diff'])[:150]}",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()
