@@ -8,6 +8,7 @@ one fails. Results go to .mutation/results.jsonl, a line per mutant; `--report` 
 """
 
 import argparse
+import contextlib
 import difflib
 import hashlib
 import json
@@ -52,7 +53,7 @@ def stage(folder: Path) -> None:
     ).stdout.split("\0")  # fmt: skip
     for name in filter(None, names):
         source, target = ROOT / name, folder / name
-        if not source.exists():
+        if not source.is_file():
             target.unlink(missing_ok=True)
         elif not target.exists() or source.read_bytes() != target.read_bytes():
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -81,10 +82,8 @@ def in_fork(work, cpu_s: float = math.inf) -> tuple[int, bytes]:
     os.set_blocking(reader, False)
     while True:
         done, status = os.waitpid(pid, os.WNOHANG)
-        try:
+        with contextlib.suppress(BlockingIOError):
             content += os.read(reader, 1 << 20)
-        except BlockingIOError:
-            pass
         if done:
             while piece := os.read(reader, 1 << 20):
                 content += piece

@@ -179,12 +179,13 @@ def test_true_forces_are_shared_or_independent():
         for shared in (True, False):
             switches = switches_of(values, true_forces="shared" if shared else "independent")
             if source == "generated":
-                one = next(generate_tissues(5, 64, [1], settings_with(epochs=2), switches))
+                one = next(generate_tissues(24, 64, [1], settings_with(epochs=2), switches))
             else:
-                one = next(sample_tissues(5, 64, [1], switches))
-            inter, intra = (m[np.triu_indices(5, 1)] for m in one.truth.values())
+                one = next(sample_tissues(24, 64, [1], switches))
+            inter, intra = (m[np.triu_indices(24, 1)] for m in one.truth.values())
+            # 276 pairs of genes: four standard errors of a correlation of 0.
             agreement = np.corrcoef(inter, intra)[0, 1]
-            assert agreement == pytest.approx(1) if shared else agreement < 0.99
+            assert agreement == pytest.approx(1) if shared else abs(agreement) < 0.24
 
 
 def test_compared_entries_choose_the_headline():

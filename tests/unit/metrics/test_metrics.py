@@ -258,8 +258,7 @@ def test_registry_names_every_score():
     assert published.keys() == PUBLISHED
     assert published.keys() | unbiased.keys() == METRICS.keys()
     assert {"pearson_twin", "rmse_lfc_twin", "signed_precision_twin"} == TWIN_METRICS
-    for name, metric in METRICS.items():
-        assert metric.name == name
+    for metric in METRICS.values():
         best = {"higher": 1, "lower": 0, "none": np.nan}[metric.direction]
         np.testing.assert_equal(metric.best, best)
         assert metric.label
