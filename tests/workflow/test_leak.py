@@ -1,0 +1,70 @@
+"""The whole workflow on a slide and on the same slide with poisoned held-out cells: no prediction may differ."""
+
+import numpy as np
+
+from runs import Run
+from slides import small_slide
+from tissue_counterfactuals.question.folds import cells_of
+from tissue_counterfactuals.question.predictions import read_predictions
+from tissue_counterfactuals.slide import write_slide
+
+METHODS = ["no_change", "mean_shift", "mean_shift_by_type", "target_mean", "cellina"]
+PROTOCOLS = ["corrected", "as_run"]
+
+
+def poisoned(slide):
+    """Genes in reverse order and more counts in the cells that the fold holds out."""
+    other = slide.copy()
+    held_out = cells_of(slide, "A", "right")
+    counts = other.X.toarray()
+    counts[held_out] = counts[held_out][:, ::-1] * 5 + 1
+    other.X = type(slide.X)(counts)
+    return other
+
+
+def predictions(path):
+    with read_predictions(path) as made:
+        assert not made.notes["failures"]
+        return {
+            (method, variant): made.values(method, target, variant)
+            for method, target, variants in made.questions()
+            for variant in variants
+        }
+
+
+def test_the_counts_of_held_out_cells_change_no_prediction(tmp_path):
+    slide = small_slide(n_cells=400)
+    datasets = {}
+    for name, cells in (("clean", slide), ("poisoned", poisoned(slide))):
+        write_slide(cells, tmp_path / f"{name}.h5ad")
+        datasets[name] = {
+            "source": "h5ad",
+            "path": str(tmp_path / f"{name}.h5ad"),
+            "control_domain": "left",
+            "target_domains": ["right"],
+            "holdout": {"cell_types": ["A"]},
+            "graph": {"max_neighbors": 20},
+            "preprocess": {"n_top_genes": None},
+        }
+    config = {
+        "datasets": datasets,
+        "protocols": PROTOCOLS,
+        "methods": METHODS,
+        "cellina": {"epochs": 2, "batch_size": 64, "n_hidden": 8, "n_latent": 3},
+        "counterfactual": {"n_donors": 10},
+        "device": "cpu",
+    }
+    run = Run(tmp_path / "run").configure(config)
+    outcome = run.snakemake("--until", "predict")
+    assert outcome.code == 0, outcome.screen
+    files = run.files("results/predictions/clean")
+    assert len(files) == len(PROTOCOLS)
+    for name in files:
+        clean, dirty = (
+            predictions(run.folder / f"results/predictions/{dataset}/{name}")
+            for dataset in ("clean", "poisoned")
+        )
+        assert clean.keys() == dirty.keys()
+        changed = {key[0] for key in clean if not np.array_equal(clean[key], dirty[key])}
+        # The control that is given the answer must notice, or the poison never reached the run.
+        assert changed == {"target_mean"}, name
