@@ -10,6 +10,7 @@ one fails. Results go to .mutation/results.jsonl, a line per mutant; `--report` 
 import argparse
 import contextlib
 import difflib
+import fnmatch
 import hashlib
 import json
 import math
@@ -27,15 +28,28 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 WORK = ROOT / ".mutation"
 PACKAGE = Path("workflow/tissue_counterfactuals")
-# What carries meaning: a wrong value here is a wrong result.
-MODULES = (
-    *("models/*.py", "question/*.py", "methods/*.py", "metrics/*.py", "protocols/*.py"),
-    *("steps.py", "experiments/*.py"),
-)
-TESTS = (
-    *("models", "question", "methods", "metrics", "experiments"),
-    *("test_steps.py", "test_scoring_step.py", "test_switches.py", "test_protocols.py"),
-)
+# What carries meaning, where a wrong value is a wrong result, and the tests that are asked to see it.
+GROUPS = {
+    "cellina": (
+        (
+            *(
+                "models/cellina.py",
+                "models/training.py",
+                "models/likelihood.py",
+                "models/kernels.py",
+            ),
+            *("question/*.py", "methods/*.py", "metrics/*.py", "steps.py"),
+            *("protocols/__init__.py", "protocols/cellina.py"),
+        ),
+        (
+            *("models/test_cellina.py", "models/test_training.py", "models/test_likelihood.py"),
+            *("models/test_kernels.py", "question", "methods", "metrics", "test_steps.py"),
+            *("test_scoring_step.py", "test_switches.py", "test_protocols.py"),
+        ),
+    ),
+    "celcomen": (("models/celcomen*.py", "protocols/celcomen.py"), ("models/test_celcomen*.py",)),
+    "experiments": (("experiments/*.py",), ("experiments",)),
+}
 # Seconds of the undisturbed tests that one mutant may cost, beside the slowest single test; no test is cut short.
 BUDGET_S = 60.0
 MEMORY_BYTES = 12 << 30
@@ -125,13 +139,15 @@ class _Watch:
             self.failed.append(report.nodeid)
 
 
-def undisturbed(folder: Path) -> dict:
+def undisturbed(folder: Path, group: str) -> dict:
     """Seconds of each test, and for each module its lines and the tests that run them; kept until a file changes."""
     digest = hashlib.sha256()
+    names = (path for name in GROUPS[group][1] for path in (folder / "tests/unit").glob(name))
+    tests = sorted(str(path.relative_to(folder)) for path in names)
     for top in (PACKAGE, Path("tests/unit")):
         for path in sorted((folder / top).rglob("*.py")):
             digest.update(str(path.relative_to(folder)).encode() + path.read_bytes())
-    kept = WORK / "undisturbed.json"
+    kept = WORK / f"undisturbed.{group}.json"
     if kept.exists() and (found := json.loads(kept.read_text()))["files"] == digest.hexdigest():
         return found
 
@@ -141,7 +157,7 @@ def undisturbed(folder: Path) -> dict:
         cov = coverage.Coverage(data_file=None, source=[str(folder / PACKAGE)], config_file=False)
         cov.start()
         watch = _Watch(cov)
-        run_pytest(folder, [f"tests/unit/{name}" for name in TESTS], watch)
+        run_pytest(folder, tests, watch)
         cov.stop()
         data, lines = cov.get_data(), {}
         for file in data.measured_files():
@@ -153,7 +169,7 @@ def undisturbed(folder: Path) -> dict:
             {"seconds": watch.seconds, "failed": watch.failed, "lines": lines}
         ).encode()
 
-    print("running the tests undisturbed, to learn which lines each of them runs", flush=True)
+    print(f"{group}: the tests run undisturbed, to learn which lines each of them runs", flush=True)
     _, content = in_fork(work)
     found = json.loads(content)
     if found["failed"]:
@@ -256,7 +272,9 @@ def report(results: list[dict]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--modules", nargs="*", default=MODULES, help="patterns below the package")
+    parser.add_argument(
+        "--modules", nargs="*", help="patterns below the package; default: all that GROUPS names"
+    )
     parser.add_argument("--sample", type=int, help="mutants of each module, drawn at random")
     parser.add_argument("--seed", type=int, default=0, help="of the draw")
     parser.add_argument("--again", action="store_true", help="test also what is in the results")
@@ -267,40 +285,50 @@ def main() -> None:
     if log.exists():
         for record in map(json.loads, log.read_text().splitlines()):
             known[record["module"], record["number"], *record["diff"]] = record
-    modules = sorted(
-        str(path.relative_to(ROOT / PACKAGE))
-        for pattern in (options.modules or MODULES)
-        for path in (ROOT / PACKAGE).glob(pattern)
-    )
+    groups = {
+        group: sorted(
+            str(path.relative_to(ROOT / PACKAGE))
+            for pattern in patterns
+            for path in (ROOT / PACKAGE).glob(pattern)
+            if not options.modules
+            or any(fnmatch.fnmatch(path.relative_to(ROOT / PACKAGE), m) for m in options.modules)
+        )
+        for group, (patterns, _) in GROUPS.items()
+    }
     if options.report:
-        report([r for r in known.values() if r["module"] in modules])
+        wanted = {module for modules in groups.values() for module in modules}
+        report([r for r in known.values() if r["module"] in wanted])
         return
-
-    from mutate import mutants_of
 
     os.environ["OMP_NUM_THREADS"] = "1"
     exec(_PREPARE, {})
     folder = WORK / "copy"
     folder.mkdir(parents=True, exist_ok=True)
     stage(folder)
-    found = undisturbed(folder)
-    for module in modules:
-        mutants = mutants_of((ROOT / PACKAGE / module).read_text())
-        n_all = len(mutants)
-        if options.sample is not None and options.sample < n_all:
-            mutants = random.Random(f"{options.seed} {module}").sample(mutants, options.sample)
-        for mutant in sorted(mutants, key=lambda m: m.number):
-            source = (ROOT / PACKAGE / module).read_text()
-            if (module, mutant.number, *changes(source, mutant)) in known and not options.again:
-                continue
-            record = outcome_of(folder, module, mutant, found)
-            record["of"] = n_all
-            with log.open("a") as file:
-                file.write(json.dumps(record) + "\n")
-            print(
-                f"{record['outcome']:9} {module}:{record['line']} {' '.join(record['diff'])[:150]}",
-                flush=True,
-            )
+    for group, modules in groups.items():
+        if modules:
+            found = undisturbed(folder, group)
+        for module in modules:
+            test_module(module, folder, found, options, known, log)
+
+
+def test_module(module, folder, found, options, known, log) -> None:
+    """Test the mutants of a module, or a sample of them, and write them down one by one."""
+    from mutate import mutants_of
+
+    source = (ROOT / PACKAGE / module).read_text()
+    mutants = mutants_of(source)
+    n_all = len(mutants)
+    if options.sample is not None and options.sample < n_all:
+        mutants = random.Random(f"{options.seed} {module}").sample(mutants, options.sample)
+    for mutant in sorted(mutants, key=lambda m: m.number):
+        if (module, mutant.number, *changes(source, mutant)) in known and not options.again:
+            continue
+        record = outcome_of(folder, module, mutant, found) | {"of": n_all}
+        with log.open("a") as file:
+            file.write(json.dumps(record) + "\n")
+        change = " ".join(record["diff"])[:150]
+        print(f"{record['outcome']:9} {module}:{record['line']} {change}", flush=True)
 
 
 if __name__ == "__main__":
