@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 REPORT := results/report.html
 
-.PHONY: demo test peers check format docs clean
+.PHONY: demo test peers mutation check format docs clean
 
 demo: $(VENV)/installed
 	@$(BIN)/python workflow/scripts/unlock.py
@@ -26,6 +26,15 @@ $(VENV)/%/installed: tests/peers/%-requirements.txt | $(VENV)/installed
 	$(PYTHON) -m venv $(@D)
 	$(@D)/bin/pip install --quiet --disable-pip-version-check -r $<
 	$(if $(ALONE),$(@D)/bin/pip install --quiet --disable-pip-version-check --no-deps $(ALONE))
+	touch $@
+
+# Change the code in one place at a time and see whether a test fails: make mutation MODULES='metrics/*' SAMPLE=30
+mutation: $(VENV)/mutation-installed
+	$(BIN)/python tests/mutation/run.py $(if $(MODULES),--modules $(foreach m,$(MODULES),'$(m)')) $(if $(SAMPLE),--sample $(SAMPLE))
+	$(BIN)/python tests/mutation/run.py $(if $(MODULES),--modules $(foreach m,$(MODULES),'$(m)')) --report
+
+$(VENV)/mutation-installed: tests/mutation/requirements.txt | $(VENV)/installed
+	$(BIN)/pip install --quiet --disable-pip-version-check -r $< -c requirements.txt
 	touch $@
 
 check: $(VENV)/installed
