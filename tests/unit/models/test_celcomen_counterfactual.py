@@ -5,13 +5,18 @@ import pytest
 from scipy import sparse
 
 from tissue_counterfactuals import protocols
+from tissue_counterfactuals.models.celcomen import fit_interactions, generate
 from tissue_counterfactuals.models.celcomen_counterfactual import counterfactual
+from tissue_counterfactuals.models.celcomen_field import GaussianField
 from tissue_counterfactuals.models.celcomen_interventions import (
     DeleteCells,
     InsertCells,
     KnockOut,
     OverExpress,
 )
+from tissue_counterfactuals.models.celcomen_statistics import interaction_weights, scale_cells
+from tissue_counterfactuals.neighbors import knn_graph
+from tissue_counterfactuals.simulate.field import simulate_field
 
 G = 7
 
@@ -92,8 +97,76 @@ def test_cells_inserted_and_deleted_change_their_surroundings(line):
     assert result.edited.expression[place, 1] == 9.0 / np.linalg.norm(held[0])
 
 
-def test_one_twin_can_serve_many_interventions(line):
+def test_a_twin_can_serve_every_level_of_the_same_entries(line):
     first = counterfactual(*line, [KnockOut([30], [2])])
-    second = counterfactual(*line, [KnockOut([12], [0])], twin=first.twin)
-    alone = counterfactual(*line, [KnockOut([12], [0])])
+    second = counterfactual(*line, [OverExpress([30], [2], 2.0)], twin=first.twin)
+    alone = counterfactual(*line, [OverExpress([30], [2], 2.0)])
     np.testing.assert_array_equal(second.effect, alone.effect)
+
+
+def test_the_twin_holds_what_the_intervention_holds_as_it_was_observed(line):
+    result = counterfactual(*line, [KnockOut([30, 31], [2])])
+    observed = scale_cells(line[0], "l2")
+    np.testing.assert_array_equal(result.twin.expression[[30, 31], 2], observed[[30, 31], 2])
+    np.testing.assert_allclose(result.effect[[30, 31], 2], -observed[[30, 31], 2])
+    as_it_is = counterfactual(*line, [OverExpress([30], [2], line[0][30, 2])])
+    assert (as_it_is.effect == 0).all()
+
+
+@pytest.fixture(scope="module")
+def tumour():
+    """Cells of norm 1 from simulated counts, about 55 genes, with forces fitted to them."""
+    slide = simulate_field(n_cells=200, n_genes=60, seed=3)
+    counts = slide.X.toarray()
+    log = np.log1p(1e4 * counts / counts.sum(axis=1, keepdims=True))
+    cells = scale_cells(log[:, (counts > 0).sum(axis=0) >= 10], "l2")
+    graph = knn_graph(slide.obsm["spatial"], 6)
+    return cells, graph, fit_interactions([(cells, graph)], ridge=0.3, errors=False)
+
+
+def own_log_density(cells, graph, fit, mean):
+    """Per cell, of the field that was fitted, up to its constant; written out, no code of generation in it."""
+    weights = interaction_weights(graph, "symmetric")
+    about = cells - mean
+    energy = ((about @ fit.intra) * about).sum() + ((weights @ about @ fit.inter) * about).sum()
+    return (energy - (about**2).sum() / 2) / len(cells)
+
+
+def test_generation_climbs_the_density_of_the_forces_that_were_fitted(tumour):
+    cells, graph, fit = tumour
+    mean = cells.mean(axis=0)
+    np.testing.assert_allclose(fit.mean, mean)
+    found = generate(cells, graph, fit.inter, fit.intra, return_history=True, snapshot_every=1)
+    path = [epoch["expression"] for epoch in found.history[:-1]] + [found.expression]
+    density = np.array([own_log_density(tissue, graph, fit, mean) for tissue in path])
+    assert len(density) == 51
+    assert (np.diff(density) > -1e-9 * np.abs(density[0])).all()
+    assert density[-1] > density[0] + 10
+    # The most likely tissue is near the mean, not anywhere else on the sphere.
+    assert np.corrcoef(found.expression.mean(axis=0), mean)[0, 1] > 0.7
+    assert (found.expression < 0).mean() < 0.01
+    about_zero = generate(cells, graph, fit.inter, fit.intra, switches={"centre": "none"})
+    assert own_log_density(about_zero, graph, fit, mean) < density[0]
+    np.testing.assert_array_equal(
+        generate(cells, graph, fit.inter, fit.intra, mean=fit.mean), found.expression
+    )
+
+
+@pytest.mark.parametrize("gene", [3, 20, 40])
+def test_knock_outs_agree_with_the_exact_counterfactual_of_the_field(tumour, gene):
+    """In direction (correlation above .9) and in size (within a factor of 1.6), where the gene is lost and around."""
+    cells, graph, fit = tumour
+    lost = np.flatnonzero(cells[:, gene] > 0)[::15][:4]
+    clamp = np.zeros(cells.shape, dtype=bool)
+    clamp[lost, gene] = True
+    field = GaussianField(interaction_weights(graph, "symmetric"), fit.inter, fit.intra)
+    exact = field.counterfactual(cells, np.zeros_like(cells), clamp) - cells
+    found = counterfactual(
+        cells, graph, fit.inter, fit.intra, [KnockOut(lost, [gene])], epochs=50
+    ).effect
+    own = np.zeros(cells.shape, dtype=bool)
+    own[lost] = True
+    for part in (own & ~clamp, ~own):
+        one, other = found[part], exact[part]
+        assert np.corrcoef(one, other)[0, 1] > 0.9
+        assert 1 / 1.6 < (one @ other) / (other @ other) < 1.6

@@ -332,7 +332,15 @@ def test_one_cell_pair_ends_at_the_leading_eigenvector(tissue):
     graph = sparse.csr_array(np.array([[0.0, 1.0], [1.0, 0.0]]))
     inter = np.diag([3.0, 1.0, 0.5])
     cells = np.full((2, 3), 3**-0.5)
-    found = generate(cells, graph, inter, np.zeros((3, 3)), epochs=200, return_history=True)
+    found = generate(
+        cells,
+        graph,
+        inter,
+        np.zeros((3, 3)),
+        epochs=200,
+        return_history=True,
+        switches={"centre": "none"},
+    )
     np.testing.assert_allclose(np.abs(found.expression), [[1, 0, 0]] * 2, atol=1e-6)
     assert losses(found)[-1] == pytest.approx(-2 * 3, rel=1e-9)
 
@@ -395,7 +403,7 @@ def test_cells_without_expression_start_where_their_neighbours_pull_them(tissue)
         found = generate(given, graph, inter, intra, dtype=dtype, return_history=True)
         assert np.isfinite(found.expression).all()
         assert np.linalg.norm(found.history[0]["expression"][7]) == pytest.approx(1)
-    alone = generate(given, graph, 0 * inter, 0 * intra)
+    alone = generate(given, graph, 0 * inter, 0 * intra, switches={"centre": "none"})
     np.testing.assert_array_equal(alone, given)
 
 

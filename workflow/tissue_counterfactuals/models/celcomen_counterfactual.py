@@ -1,7 +1,9 @@
 """What an intervention changes in a tissue by Celcomen: generation with it, and its twin without.
 
 Generation moves every cell, intervention or not. Its result against its start is therefore mostly that drift; the twin
-starts from the same tissue, takes the same steps and is subtracted.
+starts from the same tissue, takes the same steps and is subtracted. What the intervention holds, the twin holds at the
+values that were observed: the two differ in these values alone, as they do in the exact counterfactual of the Gaussian
+field (`celcomen_field.py`), which generation comes close to.
 """
 
 from collections.abc import Sequence
@@ -26,7 +28,8 @@ class Counterfactual:
             `against_twin`), or with minus where its own generation started, the interventions already in
             (`against_start`, as run).
         edited: generation with the interventions; its rows are those of `origin`.
-        twin: generation without; its rows are those of the tissue that was given.
+        twin: generation without, the entries that the interventions hold held as observed; its rows are those of the
+            tissue that was given.
         origin: (n',) row of each cell of `edited` in the tissue that was given, -1 for inserted cells.
     """
 
@@ -57,23 +60,29 @@ def counterfactual(
             after the interventions, as run.
         graph, inter, intra, epochs, learning_rate, protocol, switches: see `generate`.
         interventions: applied in turn, see `perturb_celcomen`.
-        twin: of an earlier call with the same tissue and settings, so that many interventions share one.
+        twin: of an earlier call with the same tissue and settings in which the same entries were held.
         settings: further arguments of `generate`.
     Raises:
         InputError: see `generate` and the interventions.
     """
     values = protocols.resolve(protocol) | (switches or {})
+    tissue = intervene(expression, graph, interventions)
+    observed = scale_cells(expression, "l2")
     shared = {
         "epochs": epochs,
         "learning_rate": learning_rate,
         "protocol": protocol,
         "switches": switches,
         "return_history": True,
+        # One for both runs: an intervention must not change what all cells are drawn to.
+        "mean": observed.mean(axis=0),
         **settings,
     }
     if twin is None:
-        twin = generate(scale_cells(expression, "l2"), graph, inter, intra, **shared)
-    tissue = intervene(expression, graph, interventions)
+        held = np.zeros(observed.shape, dtype=bool)
+        kept = tissue.origin >= 0
+        held[tissue.origin[kept]] = tissue.clamp[kept]
+        twin = generate(observed, graph, inter, intra, clamp=held, **shared)
     edited = generate(
         scale_cells(tissue.expression, "l2"),
         tissue.graph,

@@ -51,6 +51,7 @@ class FieldStatistics:
         intra: (g, g) S, mean over cells of s_i s_i'.
         inter: (g, g) C, sum over ordered pairs of J_ij s_i s_j' per cell; symmetric.
         spectrum: of J, all slides side by side; dissociated cells stand at eigenvalue 0.
+        centred: whether intra and inter are those of cells less the mean of their slide.
     """
 
     n_cells: int
@@ -58,6 +59,7 @@ class FieldStatistics:
     intra: np.ndarray
     inter: np.ndarray
     spectrum: Spectrum
+    centred: bool = True
 
 
 def field_statistics(
@@ -106,6 +108,7 @@ def field_statistics(
         intra=sum(part.intra for part in moments) / n_cells,
         inter=(inter + inter.T) / 2,
         spectrum=pooled(spectra),
+        centred=centre == "mean",
     )
 
 
@@ -175,7 +178,8 @@ def fit_gaussian(
     intra = (NORM_WEIGHT * np.eye(len(s)) - precision / np.outer(scale, scale)) / 2
     diagnostics = diagnose(inter, intra, observed.mean, None, history, None)
     diagnostics["converged"] = not l1 or len(history) < _L1_STEPS
-    return Interactions(inter, intra, history, diagnostics, inter_error, intra_error)
+    mean = observed.mean if observed.centred else np.zeros_like(observed.mean)
+    return Interactions(inter, intra, history, diagnostics, inter_error, intra_error, mean)
 
 
 def loss_and_gradient(

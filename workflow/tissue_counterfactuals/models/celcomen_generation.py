@@ -4,16 +4,18 @@ Cells are points on the unit sphere of gene space. Up to a constant their log li
 
     E(X) = sum_i s_i' intra s_i + sum_ij J_ij s_i' inter s_j                      (equation 17 of the paper)
 
-and generation climbs it (appendix H) while chosen entries are held. As run in the authors' code, steps are taken in
-nested angles (`celcomen_chart.py`), and log Z varies with the mean of the generated cells.
+and generation climbs it (appendix H) while chosen entries are held. Gaussian forces are fitted about the mean expression
+m (switch `centre`), and so is what is climbed: the field's own log density, s_i - m in place of s_i and its norm term
+-|s_i - m|^2 / 2 added. As run in the authors' code, steps are taken in nested angles (`celcomen_chart.py`), and log Z
+varies with the mean of the generated cells.
 
-On the sphere a step takes every cell s_i to (G_i + c s_i) / |G_i + c s_i|, G the gradient of E. That maximises a lower
-bound of E which touches it at X, provided that E + c |X|^2 / 2 is convex, so no such step can lower E. The smallest
-safe c follows from the eigenvalues of the forces and of J; a learning rate is 1 / c.
+On the sphere a step takes every cell to the maximum of a lower bound of E that touches it where the tissue stands:
+a quadratic with the same curvature M for every cell, the least that E can have whatever the neighbours do (`curvature`).
+So no step can lower E, and a tissue whose genes vary on different scales is climbed as fast as one whose genes do not.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -22,6 +24,7 @@ from scipy import sparse
 from tissue_counterfactuals import protocols
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.models import celcomen_chart as chart
+from tissue_counterfactuals.models.celcomen_gaussian import NORM_WEIGHT
 from tissue_counterfactuals.models.celcomen_meanfield import log_sphere
 from tissue_counterfactuals.models.celcomen_spectrum import bounds, symmetric_part
 from tissue_counterfactuals.models.celcomen_statistics import interaction_weights
@@ -61,6 +64,7 @@ class Field:
         inter, intra: (tissues, g, g) symmetric, same dtype, as they weigh in the energy.
         mean_field: (tissues, g, g) float64, A = q inter + 2 intra of equation 49; None for a frozen log Z.
         dimensions: of the sphere that log Z integrates over, see `log_sphere`.
+        mean: (g,) float64, what the forces act about and cells are drawn to; None for forces that act about 0.
     """
 
     weights: sparse.csr_array
@@ -68,12 +72,16 @@ class Field:
     intra: np.ndarray
     mean_field: np.ndarray | None
     dimensions: int = 3
+    mean: np.ndarray | None = None
 
     def loss_and_gradient(self, cells: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """For cells (tissues, n, g): negative log likelihood (tissues,) float64 up to a constant, and its gradient."""
-        pull = cells @ self.intra
-        pull += self._around(cells) @ self.inter
-        loss = -np.einsum("tng,tng->tn", cells, pull).sum(axis=1, dtype=np.float64)
+        about = cells if self.mean is None else cells - self.mean.astype(cells.dtype)
+        pull = about @ self.intra
+        if self.mean is not None:
+            pull -= about * (NORM_WEIGHT / 2)
+        pull += self._around(about) @ self.inter
+        loss = -np.einsum("tng,tng->tn", about, pull).sum(axis=1, dtype=np.float64)
         pull *= -2
         if self.mean_field is not None:
             mean = cells.mean(axis=1, dtype=np.float64)
@@ -82,17 +90,19 @@ class Field:
             pull += by_mean[:, None, :].astype(cells.dtype)
         return loss, pull
 
-    def curvature(self) -> float:
-        """An upper bound of the loss's curvature in any direction; steps of up to its inverse are safe."""
-        inter, intra = self.inter.astype(np.float64), self.intra.astype(np.float64)
-        # The least eigenvalue of intra + j inter is concave in j, so it is least at an end of the spectrum of J.
-        ends = bounds(self.weights.astype(np.float64))
-        largest = -2 * min(np.linalg.eigvalsh(intra + j * inter).min() for j in ends)
+    def curvature(self) -> np.ndarray:
+        """M (tissues, g, g): the second derivative of the loss is at most that of sum_i s_i' M s_i / 2."""
+        # Of J only its ends count: j * force is largest at one of them, for each eigenvector of the forces.
+        lowest, highest = bounds(self.weights.astype(np.float64))
+        strength, combinations = np.linalg.eigh(self.inter.astype(np.float64))
+        between = np.maximum(-lowest * strength, -highest * strength)[:, None, :]
+        found = 2 * (combinations * between) @ combinations.transpose(0, 2, 1) - 2 * self.intra
+        own = 0.0 if self.mean is None else NORM_WEIGHT
         if self.mean_field is not None:
             values = np.linalg.eigvalsh(self.mean_field)
             # The slope of `log_sphere` at kappa is at most kappa / dimensions, its curvature 1 / dimensions.
-            largest += max(-values.min(), 0) + (values**2).max() / self.dimensions
-        return max(float(largest), 0.0)
+            own += max(-values.min(), 0) + (values**2).max() / self.dimensions
+        return found + own * np.eye(found.shape[-1])
 
     def _around(self, cells: np.ndarray) -> np.ndarray:
         """What stands around each cell, summed as J weighs it."""
@@ -115,6 +125,7 @@ def generate(
     switches: dict[str, str] | None = None,
     dtype: str | None = None,
     snapshot_every: int | None = None,
+    mean: np.ndarray | None = None,
 ) -> np.ndarray | Generation:
     """Climb from a tissue towards the most likely one under fixed forces.
 
@@ -128,13 +139,17 @@ def generate(
         clamp: (n, g) bool; True holds an entry at its value in `expression` while the rest of the cell keeps the norm
             at 1; a row of True holds a cell as it is. Not read where the switch `knocked_out_gene` is `free`.
         epochs: steps. As run, the tissue before the last step is returned.
-        learning_rate: of the steps; default: 0.001 in angles, as run, and the largest safe one on the sphere, where a
-            larger one is cut to it, so that the likelihood never falls.
+        learning_rate: of the steps; default: 0.001 in angles, as run, and the largest safe one on the sphere, where no
+            step is longer than that, so that the likelihood never falls.
         seed: of the noise.
         return_history: return a `Generation` instead of the cells alone.
         switches: values of switches that shall differ from the protocol's.
-        dtype: `float32` or `float64` to compute and return; default: float32 in angles, as run, else float64.
+        dtype: `float32` or `float64` to return, and in angles to compute in; default: float32 in angles, as run, else
+            float64.
         snapshot_every: epochs between snapshots in the history; default: 5 in angles, a tenth of `epochs` else.
+        mean: (g,) expression of scaled cells that gaussian forces act about, such as `Interactions.mean`; default: the
+            tissue's own, of the entries that are not held, since inference centres each slide by its own mean; 0 for
+            noise. Runs that are to be compared need the same. Not read under `centre: none` or a mean-field log Z.
     Returns:
         (n, g) cells, or a `Generation`.
     Raises:
@@ -150,7 +165,7 @@ def generate(
             f"generation: epochs is {epochs} and learning_rate is {learning_rate}; give both above 0."
         )
     dtype = np.dtype(dtype or ("float32" if in_angles else "float64"))
-    field = build_field(graph, inter, intra, values, dtype)
+    field = build_field(graph, inter, intra, values, dtype if in_angles else "float64")
     n, g = field.weights.shape[0], field.inter.shape[-1]
     if values["knocked_out_gene"] == "free":
         clamp = None
@@ -165,6 +180,13 @@ def generate(
                 history[-1]["expression"] = cells[0].copy()
 
     held, start = _starting_point(expression, clamp, (n, g), dtype)
+    if acts_about_mean(values) and (mean is not None or start is not None):
+        mean = _own_mean(start, held) if mean is None else np.asarray(mean, dtype=np.float64)
+        if mean.shape != (g,) or not np.isfinite(mean).all():
+            raise InputError(
+                f"mean: its shape is {mean.shape}; give {g} finite values, one a gene."
+            )
+        field = replace(field, mean=mean)
     if in_angles:
         if start is None:
             angles = noise_angles(n, g, seed).astype(dtype)
@@ -182,6 +204,7 @@ def generate(
             noise = stream(seed, "generation_start").standard_normal((n, g))
             start = (noise / np.linalg.norm(noise, axis=1, keepdims=True)).astype(dtype)
         cells = climb_on_sphere(start[None], field, epochs, learning_rate, held, record)
+        cells = cells.astype(dtype)
     return Generation(cells[0], history) if return_history else cells[0]
 
 
@@ -237,23 +260,71 @@ def climb_on_sphere(
 
     Args:
         cells: (tissues, n, g) as `Held.put` gives them.
-        learning_rate: at most this; None for the largest safe one.
+        learning_rate: of the steps, at most the inverse of the largest curvature; None for the largest safe steps.
         record: called with (epoch, cells, loss) before each step and after the last.
     Returns:
-        (tissues, n, g).
+        (tissues, n, g) float64.
     """
-    inertia = field.curvature()
+    cells = cells.astype(np.float64)
+    curvature = field.curvature()
     if learning_rate is not None:
-        inertia = max(inertia, 1 / learning_rate)
-    inertia = cells.dtype.type(inertia)
+        largest = np.linalg.eigvalsh(curvature)[:, -1, None, None]
+        curvature = curvature + np.maximum(1 / learning_rate - largest, 0) * np.eye(cells.shape[2])
+    parts = [
+        (rows, free, norm, curvature[:, free][:, :, free])
+        for rows, free, norm in held.patterns(*cells.shape[1:])
+    ]
+    parts = [(*part, *np.linalg.eigh(part[-1])) for part in parts]
     _, gradient = field.loss_and_gradient(cells)
     cells = np.where(held.undirected(cells)[..., None], held.put(-gradient, cells), cells)
     for epoch in range(epochs + 1):
         loss, gradient = field.loss_and_gradient(cells)
         record(epoch, cells, loss)
-        if epoch < epochs:
-            cells = held.put(np.subtract(inertia * cells, gradient, out=gradient), cells)
+        if epoch == epochs:
+            return cells
+        moved = cells.copy()
+        for rows, free, norm, block, values, vectors in parts:
+            place = np.ix_(range(len(cells)), rows, free)
+            pull = cells[place] @ block - gradient[place]
+            moved[place] = np.where(
+                pull.any(axis=-1, keepdims=True),
+                _farthest_on_sphere(pull @ vectors, values, norm) @ vectors.transpose(0, 2, 1),
+                cells[place],
+            )
+        cells = moved
     return cells
+
+
+def _farthest_on_sphere(pull: np.ndarray, values: np.ndarray, norm: np.ndarray) -> np.ndarray:
+    """The x of a given norm at which pull'x - x' diag(values) x / 2 is largest: x = pull / (values + shift).
+
+    The norm of that falls in the shift, and 1 / norm is concave in it, so that Newton steps from a shift too small come to
+    the right one from below (More and Sorensen 1983).
+
+    Args:
+        pull: (tissues, n, g).
+        values: (tissues, g) ascending.
+        norm: (n,) above 0.
+    """
+    values = values[:, None, :]
+    # No entry alone may be longer than the whole.
+    shift = (np.abs(pull) / norm[:, None] - values).max(axis=-1)
+    size = np.linalg.norm(pull, axis=-1) / norm
+    shift = np.maximum(shift, -values[..., 0] + 1e-14 * size + 1e-300)
+    for _ in range(100):
+        stiffness = values + shift[..., None]
+        found = pull / stiffness
+        length = np.linalg.norm(found, axis=-1)
+        slope = np.einsum("tng,tng->tn", found, found / stiffness)
+        slope = np.where(slope > 0, slope, 1)
+        longer = length / norm - 1
+        if not (longer > 1e-11).any():
+            break
+        shift += np.maximum(longer, 0) * length**2 / slope
+    # Where even the smallest shift gives too short an x, the softest direction has no pull and takes what is left.
+    left = np.sqrt(np.maximum(norm**2 - length**2, 0)) * (longer < -1e-8)
+    found[..., 0] += np.where(pull[..., 0] < 0, -left, left)
+    return found * (norm / np.linalg.norm(found, axis=-1))[..., None]
 
 
 def descend_in_angles(
@@ -351,6 +422,19 @@ class Held:
         free[..., self.rows, :] *= ~self.clamp
         return free
 
+    def patterns(self, n: int, g: int):
+        """Cells that hold the same genes: (their rows, their free genes, the norm that is left for these (rows,))."""
+        free = np.setdiff1d(np.arange(n), self.rows)
+        if len(free):
+            yield free, np.arange(g), np.ones(len(free))
+        if self.clamp is None:
+            return
+        kinds, kind = np.unique(self.clamp, axis=0, return_inverse=True)
+        for number, held in enumerate(kinds):
+            own = np.flatnonzero((kind.ravel() == number) & (self.left > 0))
+            if len(own) and not held.all():
+                yield self.rows[own], np.flatnonzero(~held), self.left[own].astype(np.float64)
+
     def undirected(self, cells: np.ndarray) -> np.ndarray:
         """(..., n) bool: cells that have room for free entries, and all of these 0."""
         room = np.ones(cells.shape[:-1], bool)
@@ -385,6 +469,21 @@ def log_sphere_of_many(kappa: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     # The series stands where the difference would cancel.
     series = 1 / 3 - kappa**2 / 45 + 2 * kappa**4 / 945
     return value, np.where(kappa < 0.02, series, (1 / np.tanh(kappa) - 1 / kappa) / kappa)
+
+
+def acts_about_mean(switches: dict[str, str]) -> bool:
+    """Whether the forces of these switches are those of cells less their mean."""
+    return switches["log_partition"] == "gaussian" and switches["centre"] == "mean"
+
+
+def _own_mean(cells: np.ndarray, held: Held) -> np.ndarray:
+    """Mean of the entries (g,) that are not held; of all where every cell holds a gene."""
+    if held.clamp is None:
+        return cells.mean(axis=0, dtype=np.float64)
+    free = np.ones(cells.shape, dtype=bool)
+    free[held.rows] = ~held.clamp
+    free[:, ~free.any(axis=0)] = True
+    return (cells * free).sum(axis=0, dtype=np.float64) / free.sum(axis=0)
 
 
 def _starting_point(expression, clamp, shape, dtype) -> tuple[Held, np.ndarray | None]:

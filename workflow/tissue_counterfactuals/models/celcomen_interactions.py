@@ -15,6 +15,8 @@ class Interactions:
         history: one dict per epoch (or iteration), with at least `epoch` and `loss`.
         diagnostics: see `diagnose`.
         inter_error, intra_error: (g, g) float64 standard errors, or None where the estimator has none.
+        mean: (g,) float64, the expression that the forces act about: the mean of all cells, in the unit of the fit, where
+            cells were centred; 0 where they were not. None for forces that no fit made.
     """
 
     inter: np.ndarray
@@ -23,6 +25,7 @@ class Interactions:
     diagnostics: dict = field(default_factory=dict)
     inter_error: np.ndarray | None = None
     intra_error: np.ndarray | None = None
+    mean: np.ndarray | None = None
 
 
 def diagnose(

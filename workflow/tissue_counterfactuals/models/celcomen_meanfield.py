@@ -93,7 +93,7 @@ def fit_mean_field(
     cells = np.array([slide.n_cells for slide in slides])
     mean = np.average([slide.mean for slide in slides], axis=0, weights=cells)
     found = diagnose(inter, intra, mean, start, history, BOUNDS[force_range])
-    return Interactions(inter, intra, history, found)
+    return Interactions(inter, intra, history, found, mean=np.zeros_like(mean))
 
 
 def step(
