@@ -22,7 +22,7 @@ from tissue_counterfactuals.models.celcomen_gaussian import (
     diagonalise,
     precision_of,
 )
-from tissue_counterfactuals.models.celcomen_generation import Generation, generate
+from tissue_counterfactuals.models.celcomen_generation import Generation
 from tissue_counterfactuals.models.celcomen_interactions import Interactions
 from tissue_counterfactuals.models.celcomen_interventions import KnockOut
 from tissue_counterfactuals.models.celcomen_spectrum import symmetric_part
@@ -159,7 +159,6 @@ class Model:
         self.question, self.predictor = question, predictor
         self.inter, self.intra = inter, intra
         self._fields: dict[int, LesionField] = {}
-        self._twins: dict[int, Generation] = {}
         self._last: tuple[tuple, Counterfactual] | None = None
 
     def predict(self, place: int, spots: np.ndarray, gene: int | None = None) -> np.ndarray:
@@ -229,20 +228,9 @@ class Model:
             "switches": switches,
         }
         forces = self.inter, self.intra
+        twin = None
         if switches["knockout_effect"] == "against_start":
             twin = Generation(self.question.scaled[place], [])  # nothing subtracts it
-        elif moved:
-            twin = None  # in angles it depends on the order of genes
-        else:
-            if place not in self._twins:
-                self._twins[place] = generate(
-                    self.question.scaled[place],
-                    tissue.graph,
-                    *forces,
-                    return_history=True,
-                    **shared,
-                )
-            twin = self._twins[place]
         found = counterfactual(
             tissue.log_expression[:, order],
             tissue.graph,
