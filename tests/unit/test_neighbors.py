@@ -6,7 +6,12 @@ import pytest
 from anndata import AnnData
 
 from tissue_counterfactuals.errors import InputError
-from tissue_counterfactuals.neighbors import knn_graph, radius_graph, sample_graph
+from tissue_counterfactuals.neighbors import (
+    knn_graph,
+    radius_graph,
+    sample_graph,
+    second_neighbors,
+)
 
 
 def scattered(n, width=100.0, seed=0):
@@ -35,6 +40,17 @@ def test_nearest_cells(k, width):
 def test_ties_go_to_the_cell_that_comes_first():
     line = np.column_stack([np.arange(5.0), np.zeros(5)])
     np.testing.assert_array_equal(knn_graph(line, 1).indices, [1, 0, 1, 2, 3])
+
+
+@pytest.mark.parametrize("build", [lambda c: knn_graph(c, 3), lambda c: radius_graph(c, 15.0)])
+def test_second_neighbours_are_two_steps_away_and_not_one(build):
+    graph = build(scattered(60))
+    one = graph.toarray() > 0
+    expected = (one.astype(int) @ one > 0) & ~one & ~np.eye(60, dtype=bool)
+    found = second_neighbors(3 * graph)
+    np.testing.assert_array_equal(found.toarray(), expected)
+    assert found.dtype == np.float32
+    assert found.nnz == expected.sum() > 60
 
 
 def test_cells_within_a_radius():

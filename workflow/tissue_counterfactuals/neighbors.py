@@ -39,6 +39,23 @@ def knn_graph(coords_um: np.ndarray, k: int = 6) -> sparse.csr_array:
     return graph
 
 
+def second_neighbors(graph: sparse.csr_array) -> sparse.csr_array:
+    """Pairs of cells two steps apart and not one: neighbours of neighbours, without the neighbours and the cell itself.
+
+    Args:
+        graph: (n, n), row i holding the neighbours of cell i; read as present or not.
+
+    Returns:
+        (n, n) float32 of ones.
+    """
+    one = sparse.csr_array(graph) != 0
+    two = sparse.csr_array(one.astype(np.int32) @ one.astype(np.int32) != 0)
+    two = two.astype(np.float32) - two.multiply(one).astype(np.float32)
+    two = sparse.csr_array(two - sparse.diags_array(two.diagonal()))
+    two.eliminate_zeros()
+    return two
+
+
 def radius_graph(coords_um: np.ndarray, radius_um: float) -> sparse.csr_array:
     """All pairs of cells at distances 0 < d < radius; symmetric. Cells at one position are no neighbours.
 

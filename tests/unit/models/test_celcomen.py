@@ -9,11 +9,21 @@ from tissue_counterfactuals import protocols
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.models import celcomen
 from tissue_counterfactuals.models.celcomen import fit_interactions
+from tissue_counterfactuals.models.celcomen_counterfactual import counterfactual
+from tissue_counterfactuals.models.celcomen_field import GaussianField
 from tissue_counterfactuals.models.celcomen_gaussian import fit_gaussian
 from tissue_counterfactuals.models.celcomen_generation import generate
 from tissue_counterfactuals.models.celcomen_interactions import diagnose
+from tissue_counterfactuals.models.celcomen_interventions import KnockOut
 from tissue_counterfactuals.models.celcomen_meanfield import fit_mean_field
-from tissue_counterfactuals.models.celcomen_statistics import interaction_weights, statistics
+from tissue_counterfactuals.models.celcomen_statistics import (
+    interaction_weights,
+    scale_cells,
+    statistics,
+)
+from tissue_counterfactuals.neighbors import knn_graph, second_neighbors
+from tissue_counterfactuals.protocols import celcomen as celcomen_switches
+from tissue_counterfactuals.simulate.field import draw_forces
 
 N_GENES = 5
 ESTIMATORS = {
@@ -30,7 +40,14 @@ def estimator(request):
 
 @pytest.fixture
 def slides():
-    return [(random_cells(n, N_GENES, seed=n), random_graph(n, seed=n)) for n in (60, 90)]
+    """Cells of norms from 1 to 3."""
+    return [
+        (
+            (1 + np.arange(n) % 3)[:, None] * random_cells(n, N_GENES, seed=n),
+            random_graph(n, seed=n),
+        )
+        for n in (60, 90)
+    ]
 
 
 def assert_same(one, other, **tolerance):
@@ -43,14 +60,20 @@ def differ(one, other):
 
 
 def test_the_estimators_behind_the_protocols(slides):
-    def prepared(kind):
-        return [(cells, interaction_weights(graph, kind)) for cells, graph in slides]
+    def prepared(kind, norm):
+        return [
+            (
+                cells / np.linalg.norm(cells, axis=1, keepdims=True) ** norm,
+                interaction_weights(graph, kind),
+            )
+            for cells, graph in slides
+        ]
 
     as_run = protocols.resolve("as_run")
-    moments = [statistics(*pair) for pair in prepared("gcn")]
+    moments = [statistics(*pair) for pair in prepared("gcn", 2)]
     expected = fit_mean_field(moments, as_run, 30, 0.003, seed=1)
-    assert_same(fit_interactions(slides, "as_run", 30, 0.003, seed=1), expected, rtol=0)
-    corrected = fit_gaussian(prepared("symmetric"), centre="mean")
+    assert_same(fit_interactions(slides, "as_run", 30, 0.003, seed=1), expected, rtol=1e-9)
+    corrected = fit_gaussian(prepared("symmetric", 1), centre="mean")
     assert_same(fit_interactions(slides), corrected, rtol=1e-6)
     assert corrected.inter_error.shape == (N_GENES, N_GENES)
 
@@ -91,28 +114,157 @@ def test_dissociated_cells_tell_about_forces_within_cells(slides, estimator):
     assert np.abs(more.intra - fit.intra).max() > 1e-4
 
 
-@pytest.mark.parametrize(
-    "name",
-    [s.name for s in protocols.SWITCHES.values() if s.step == "inference" and s.name != "scale"],
-)
+@pytest.mark.parametrize("protocol", protocols.PROTOCOLS)
+def test_cells_are_scaled_as_the_protocol_says(slides, protocol):
+    settings = ESTIMATORS["as run" if protocol == "as_run" else "gaussian"]
+    kind = protocols.resolve(protocol)["scale"]
+    scaled = [(scale_cells(sparse.csr_array(cells), kind), graph) for cells, graph in slides]
+    one = fit_interactions(slides, dissociated=[3 * slides[0][0]], **settings)
+    as_they_are = {"switches": settings.get("switches", {}) | {"scale": "none"}}
+    other = fit_interactions(
+        scaled, dissociated=[scale_cells(3 * slides[0][0], kind)], **settings | as_they_are
+    )
+    assert_same(one, other, rtol=1e-7, atol=1e-9)
+    np.testing.assert_allclose(one.mean, other.mean, atol=1e-12)
+    assert differ(one, fit_interactions(slides, **settings | as_they_are))
+
+
+# --- every switch is read -----------------------------------------------------------------------------------------
+
+MEAN_FIELD = {"log_partition": "paper", "first_forces": "independent"}
+
+
+def fitted(**others):
+    """Forces under each value of a switch, the other switches as given."""
+
+    def run(slides, name, value):
+        switches = others | {name: value}
+        fit = fit_interactions(slides, switches=switches, epochs=15, learning_rate=0.03, ridge=0.1)
+        return np.concatenate([fit.inter, fit.intra])
+
+    return run
+
+
+def generated(**others):
+    """A tissue of 60 cells, one entry held, after a few steps."""
+
+    def run(slides, name, value):
+        clamp = np.zeros((60, N_GENES), dtype=bool)
+        clamp[5, 0] = True
+        cells = slides[0][0] / np.linalg.norm(slides[0][0], axis=1, keepdims=True)
+        cells = np.where(clamp, 0, cells + 0.1 * (others.get("angles") is None))
+        switches = others | {name: value}
+        return generate(cells, slides[0][1], *random_forces(N_GENES), clamp, 4, switches=switches)
+
+    return run
+
+
+def knocked_out(slides, name, value):
+    cells, graph = slides[0]
+    forces = random_forces(N_GENES)
+    done = counterfactual(cells, graph, *forces, [KnockOut([5], [0])], 3, switches={name: value})
+    return done.effect
+
+
+IN_ANGLES = {"chart": "angles", "angles": "arctangent"}
+# For each switch of inference and generation what is computed through the public call. `centre` and `scale` change the
+# default; what only the mean field reads is compared under it; arc cosines show where cells have zeros.
+CASES = {
+    "log_partition": fitted(),
+    "centre": fitted(),
+    "ridge": fitted(),
+    "scale": fitted(),
+    "interaction_weights": fitted(),
+    "neighbour_number": fitted(**MEAN_FIELD),
+    "pair_sum": fitted(**MEAN_FIELD),
+    "temperature": fitted(**MEAN_FIELD),
+    # Starts from 0 to 1 and the signed range meet only where steps are long.
+    "force_range": fitted(**MEAN_FIELD, loss_unit="slide"),
+    "first_forces": fitted(log_partition="paper"),
+    "loss_unit": fitted(**MEAN_FIELD),
+    "slide_steps": fitted(**MEAN_FIELD),
+    "chart": generated(),
+    "angles": generated(chart="angles", last_gene="sine"),
+    "last_gene": generated(**IN_ANGLES),
+    "knocked_out_gene": generated(),
+    "generation_log_partition": generated(),
+    "knockout_effect": knocked_out,
+}
+
+
+def test_every_switch_of_inference_and_generation_has_a_case():
+    steps = ("inference", "generation")
+    named = {
+        s.name
+        for s in protocols.SWITCHES.values()
+        if s.step in steps and s in celcomen_switches.SWITCHES
+    }
+    assert set(CASES) == named
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
 def test_every_switch_is_read_at_each_of_its_values(slides, name):
-    gaussian_only = name == "centre"
-    others = {} if gaussian_only else {"log_partition": "paper", "first_forces": "independent"}
-    if name == "force_range":
-        # Starts from 0 to 1 and the signed range meet only where steps are long.
-        others["loss_unit"] = "slide"
-    fits = [
-        fit_interactions(slides, switches=others | {name: value}, epochs=15, learning_rate=0.03)
-        for value in protocols.SWITCHES[name].values
-    ]
-    for i, one in enumerate(fits):
-        for other in fits[:i]:
-            assert differ(one, other)
+    found = [CASES[name](slides, name, value) for value in protocols.SWITCHES[name].values]
+    for i, one in enumerate(found):
+        for other in found[:i]:
+            assert np.abs(one - other).max() > 1e-6
+
+
+def test_generation_reads_the_switches_of_the_forces_it_is_given(slides):
+    for name in ("centre", "interaction_weights", "log_partition"):
+        found = [generated()(slides, name, value) for value in protocols.SWITCHES[name].values]
+        assert np.abs(found[0] - found[1]).max() > 1e-6
+
+
+# --- what is offered beside one slide and its graph ----------------------------------------------------------------
+
+
+def test_neighbours_of_neighbours_have_forces_of_their_own():
+    """A field whose cells feel the second ring only: its forces are found on that graph, on the first one they are not."""
+    ones = np.ones(599)
+    first = sparse.csr_array(sparse.diags_array([ones, ones], offsets=[-1, 1]))
+    second = second_neighbors(first)
+    inter, intra, _ = draw_forces(4, 1, inter_strength=0.9, intra_strength=0.4)
+    weights = interaction_weights(second, "symmetric")
+    cells = GaussianField(weights, inter, intra).sample(0)
+    as_they_are = {"scale": "none"}
+    fit = fit_interactions([(cells, second)], switches=as_they_are)
+    upper = np.triu_indices(4)
+    assert np.abs((fit.inter - inter) / fit.inter_error)[upper].max() < 4
+    assert np.abs(fit.inter / fit.inter_error)[upper].max() > 5
+    nearest = fit_interactions([(cells, first)], switches=as_they_are)
+    assert np.abs((nearest.inter - inter) / nearest.inter_error)[upper].max() > 5
+    assert np.abs(nearest.inter / nearest.inter_error)[upper].max() < 4
+
+
+def test_dissociated_cells_sharpen_forces_within_cells_alone():
+    place = np.random.default_rng(1).random((400, 2))
+    graph = knn_graph(place, 6)
+    inter, intra, _ = draw_forces(4, 2, inter_strength=0.7, intra_strength=0.6)
+    field = GaussianField(interaction_weights(graph, "symmetric"), inter, intra)
+    lone = np.random.default_rng(3).multivariate_normal(
+        np.zeros(4), np.linalg.inv(np.eye(4) - 2 * intra), 8000
+    )
+    settings = {"switches": {"scale": "none"}}
+    slides = [(field.sample(0), graph)]
+    alone, both = (
+        fit_interactions(slides, **settings),
+        fit_interactions(slides, dissociated=[lone], **settings),
+    )
+    assert (both.intra_error < 0.4 * alone.intra_error).all()
+    assert (both.inter_error > 0.7 * alone.inter_error).all()
+    for fit in (alone, both):
+        assert np.abs((fit.intra - intra) / fit.intra_error).max() < 4
+        assert np.abs((fit.inter - inter) / fit.inter_error).max() < 4
+    within = fit_interactions([], dissociated=[lone], **settings)
+    assert np.abs((within.intra - intra) / within.intra_error).max() < 4
+    assert (within.inter == 0).all()
 
 
 def test_centring_takes_the_mean_out(slides):
     shifted = [(cells + np.arange(N_GENES), graph) for cells, graph in slides]
-    as_seen = {"interaction_weights": "row", "centre": "mean"}
+    as_seen = {"interaction_weights": "row", "centre": "mean", "scale": "none"}
     assert_same(
         fit_interactions(shifted, switches=as_seen),
         fit_interactions(slides, switches=as_seen),
@@ -202,7 +354,7 @@ def test_forces_that_are_the_start_or_the_mean_are_found_out():
 
 def test_the_mean_of_a_fit_is_that_of_all_its_cells(slides):
     fit = fit_interactions(slides, "as_run", 10, 5e-4)
-    mean = np.concatenate([cells for cells, _ in slides]).mean(axis=0)
+    mean = np.concatenate([scale_cells(cells, "squared_l2") for cells, _ in slides]).mean(axis=0)
     expected = diagnose(fit.inter, fit.intra, mean, None, fit.history, None)
     for name in ("inter_mean_correlation", "intra_mean_correlation"):
         assert fit.diagnostics[name] == pytest.approx(expected[name])

@@ -16,7 +16,6 @@ from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.experiments import force_statistics, preparation
 from tissue_counterfactuals.models.celcomen import fit_interactions
 from tissue_counterfactuals.models.celcomen_interactions import Interactions
-from tissue_counterfactuals.models.celcomen_statistics import scale_cells
 from tissue_counterfactuals.results.tables import write_tsv
 from tissue_counterfactuals.slide import read_slide
 from tissue_counterfactuals.sources import expected
@@ -78,9 +77,8 @@ def fit(
         slide: from `prepare`.
         settings: epochs, learning_rate; ridge.
     """
-    cells = sparse.csr_array(scale_cells(sparse.csr_array(slide.X), switches["scale"]))
     return fit_interactions(
-        [(cells, graph)],
+        [(sparse.csr_array(slide.X), graph)],
         epochs=settings["epochs"],
         learning_rate=settings["learning_rate"],
         seed=seed,

@@ -17,7 +17,7 @@ from tissue_counterfactuals.experiments.force_statistics import correlation, ent
 from tissue_counterfactuals.models.celcomen import fit_interactions
 from tissue_counterfactuals.models.celcomen_field import GaussianField
 from tissue_counterfactuals.models.celcomen_gaussian import NORM_WEIGHT, partial_correlations
-from tissue_counterfactuals.models.celcomen_statistics import interaction_weights, scale_cells
+from tissue_counterfactuals.models.celcomen_statistics import interaction_weights
 from tissue_counterfactuals.neighbors import knn_graph
 from tissue_counterfactuals.results import provenance
 from tissue_counterfactuals.results.tables import write_tsv
@@ -128,9 +128,9 @@ def estimate(
         same units, for the Gaussian field only.
     """
     if method == "gaussian":
-        fit = fit_interactions(
-            [(expression, graph)], switches=switches | {"log_partition": "gaussian"}
-        )
+        # The true forces are those of the cells as they are.
+        as_they_are = {"log_partition": "gaussian", "scale": "none"}
+        fit = fit_interactions([(expression, graph)], switches=switches | as_they_are)
         inter, intra = partial_correlations(fit)
         # The same factor for forces and errors: that of the diagonal is known far better than a force.
         scale = NORM_WEIGHT - 2 * np.diag(fit.intra)
@@ -143,7 +143,7 @@ def estimate(
         else:
             values = switches | {"log_partition": "vmf"}
         fit = fit_interactions(
-            [(scale_cells(expression, values["scale"]), graph)],
+            [(expression, graph)],
             protocol=METHODS[method],
             switches=values,
             epochs=settings["epochs"],

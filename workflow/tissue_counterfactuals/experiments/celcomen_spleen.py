@@ -156,7 +156,8 @@ def fit_hold_out(
 
 def _optimum(samples: list[Sample], switches: dict[str, str], settings: dict) -> Interactions:
     pairs = [(s.expression, s.weights) for s in samples]
-    return fit_gaussian(pairs, switches["centre"], ridge=settings["ridge"], errors=False)
+    ridge = 0.0 if switches["ridge"] == "none" else settings["ridge"]
+    return fit_gaussian(pairs, switches["centre"], ridge=ridge, errors=False)
 
 
 def first_forces(n_genes: int, switches: dict[str, str], seed: int) -> list[meanfield.Forces]:

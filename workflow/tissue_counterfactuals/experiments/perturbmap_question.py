@@ -140,7 +140,7 @@ def fit(question: Question, seed: int, shuffle: int | None = None) -> Interactio
     for tissue in question.tissues:
         cells = tissue.log_expression
         cells = cells if rng is None else rng.permuted(cells, axis=0)
-        slides.append((scale_cells(cells, switches["scale"]), tissue.graph))
+        slides.append((cells, tissue.graph))
     return fit_interactions(
         slides,
         epochs=settings["epochs"],

@@ -208,7 +208,8 @@ def infer(
         if protocols.SWITCHES[name].step == "inference"
     }
     try:
-        fit = fit_interactions([(tissue, graph)], switches=chosen)
+        # As in the authors' simulations the tissue is used as it is.
+        fit = fit_interactions([(tissue, graph)], switches=chosen | {"scale": "none"})
     except InputError as error:
         return None, str(error)
     inter, intra = fit.inter, fit.intra

@@ -10,7 +10,7 @@ have the precision Q(j) = P - 2 j g with P = lambda I - 2 g', so that per cell
     -log likelihood = 1/2 tr(P S) - tr(g C) - 1/2 mean_j log det Q(j) + const,   S = X'X / n,   C = X'JX / n.
 
 This is strictly convex where every Q(j) is positive definite, infinite at the border of that set, and at its minimum the
-model's S and C are the observed ones. lambda and the diagonal of g' are one parameter: lambda is fixed to 1
+model's S and C are the observed ones (with a ridge a part of them, see `fit_gaussian`). lambda and the diagonal of g' are one parameter: lambda is fixed to 1
 (`NORM_WEIGHT`) and the diagonal of g' takes what is left; off-diagonal forces do not depend on that choice.
 
 V with V'PV = I, V'gV = diag(d) turns genes into combinations that do not see each other. In them the Hessian falls
@@ -130,10 +130,13 @@ def fit_gaussian(
         centre: see `field_statistics`; not read where statistics are given.
         ridge: pseudo-cells per cell in which genes vary as observed but neither with each other nor in space: the
             conjugate prior, which draws off-diagonal and inter forces towards 0 and makes the optimum finite even with
-            fewer cells than genes.
+            fewer cells than genes. It is a departure from the paper: the model's S (off its diagonal) and C are
+            1 / (1 + ridge) of the observed ones, the paper's constraints hold for ridge 0 alone.
         l1: weight of the sum of absolute forces, in standardised genes, the diagonal of the forces within cells free.
-            It sets weak forces to exactly 0; there are no standard errors then.
-        errors: whether to compute standard errors; about genes^4 operations (500 genes: 2 x 10^11).
+            It sets weak forces to exactly 0.
+        errors: whether to compute standard errors; about genes^4 operations (500 genes: 2 x 10^11). With a ridge or l1
+            there are none: forces are drawn towards 0, by far more than their spread where the ridge is large, and no
+            interval around them covers the truth as often as it says.
         seed: of the spectrum's probes.
         start: inter and intra forces to start from; the optimum does not depend on them.
         tolerance: on the squared Newton decrement, twice the distance of the loss from its minimum, before the last
@@ -141,7 +144,7 @@ def fit_gaussian(
 
     Returns:
         Forces, their standard errors from the Fisher information of the field (honest as far as cells are such a
-        field), and the loss (negative log-likelihood per cell, plus the l1 penalty) of each step; `converged` among the
+        field; None with penalties), and the loss (negative log-likelihood per cell, plus the l1 penalty) of each step; `converged` among the
         diagnostics is False where the l1 fit used up its steps.
 
     Raises:
@@ -170,8 +173,8 @@ def fit_gaussian(
     precision, inter, history = minimise(unit, precision, inter, l1, tolerance)
 
     intra_error = inter_error = None
-    if errors and not l1:
-        precision_error, inter_error = _standard_errors(unit, precision, inter, 1 + ridge)
+    if errors and not (l1 or ridge):
+        precision_error, inter_error = _standard_errors(unit, precision, inter)
         intra_error = precision_error / 2 / np.outer(scale, scale)
         inter_error /= np.outer(scale, scale)
     inter = inter / np.outer(scale, scale)
@@ -382,7 +385,7 @@ def _shrunk(forces: np.ndarray, by: float) -> np.ndarray:
     return np.sign(forces) * np.maximum(np.abs(forces) - by, 0)
 
 
-def _standard_errors(observed, precision, inter, cells_each) -> tuple[np.ndarray, np.ndarray]:
+def _standard_errors(observed, precision, inter) -> tuple[np.ndarray, np.ndarray]:
     """Standard errors of P and g from the inverse Fisher information, exact, by matrix products.
 
     In the combinations the estimates of the pairs are independent with covariance (block)^-1 / n, twice that on the
@@ -393,10 +396,9 @@ def _standard_errors(observed, precision, inter, cells_each) -> tuple[np.ndarray
     determinant = a * c - b * b
     solvable = determinant > 1e-14 * np.abs(a * c)
     determinant = np.where(solvable, determinant, 1)
-    cells = observed.n_cells * cells_each
-    of_precision = np.where(solvable, c / determinant, 1 / a) / cells
+    of_precision = np.where(solvable, c / determinant, 1 / a) / observed.n_cells
     # Nothing is known of forces between cells that never met.
-    of_inter = np.where(solvable, a / determinant, np.inf) / cells
+    of_inter = np.where(solvable, a / determinant, np.inf) / observed.n_cells
     back = point.inverse.T
     return (
         np.sqrt(_variance_of_entries(back, of_precision)),

@@ -80,7 +80,7 @@ def statistics(
         InputError: values that are not finite, fewer than 2 cells or genes, weights of another shape, negative or not
             finite weights, a cell that is its own neighbour, or no interaction at all.
     """
-    expression = _checked_expression(expression, name)
+    expression = checked_expression(expression, name)
     n_cells, n_genes = expression.shape
     if weights is not None:
         weights = _checked_weights(weights, n_cells, name)
@@ -178,7 +178,8 @@ def _power(values: np.ndarray, exponent: float) -> np.ndarray:
     return result
 
 
-def _checked_expression(expression, name: str) -> np.ndarray | sparse.csr_array:
+def checked_expression(expression, name: str) -> np.ndarray | sparse.csr_array:
+    """Expression (n, g) as an array or CSR float64; refused where `statistics` says."""
     if sparse.issparse(expression):
         expression = sparse.csr_array(expression).astype(np.float64, copy=False)
     else:

@@ -23,7 +23,19 @@ SWITCHES = (
         values=("mean", "none"),
         step="inference",
         why="Without centring, products of mean expression rule the second moments, so that agreement of forces is "
-        "agreement of mean expression. Read by the gaussian log Z only.",
+        "agreement of mean expression. Read by the gaussian log Z only, in inference and in generation, which climbs the "
+        "cells less the mean that the forces act about.",
+    ),
+    Switch(
+        "ridge",
+        corrected="given",
+        as_run="none",
+        values=("given", "none"),
+        step="inference",
+        why="A departure of ours: pseudo-cells in which genes do not vary together (settings `ridge`, 0.1 or 1 per cell) "
+        "make the gaussian optimum finite where genes are many. The model's moments between genes are then 1 / (1 + ridge) "
+        "of those observed, so that it is the maximum-entropy model under the paper's constraints for `none` only, which "
+        "needs more cells than genes. Intervals are given without a ridge only. Read by the gaussian log Z only.",
     ),
     Switch(
         "interaction_weights",
