@@ -105,7 +105,10 @@ def main() -> int:
                 + f"  {row['steps']:>12} {row['peak_gb']:>9.2f}"
             )  # fmt: skip
             first = first or row["fit"]
-            kept &= np.nansum([row[c] for c in columns]) < _LONGEST_SECONDS and row["peak_gb"] < _LARGEST_GB
+            kept &= (
+                np.nansum([row[c] for c in columns]) < _LONGEST_SECONDS
+                and row["peak_gb"] < _LARGEST_GB
+            )
             if n_genes >= 500:
                 kept &= row["fit"] < 2 * first
     return 0 if kept else 1
