@@ -81,6 +81,7 @@ FAULTS = {
     ),
     "extra cells without labels": lambda f: edit.edit_anndata(f / FILES[0], _without_sample),
 }
+FAULTS |= kinds.of_places(kinds.anndata_places(FILES[0], "spatial"))
 FAULTS |= kinds.of_genes(kinds.gene_in_anndata(FILES[0], "ERCC-00002"))
 
 

@@ -63,3 +63,16 @@ FAULTS = {
 FAULTS |= kinds.of_labels(kinds.obs_column(FILES[0], "cell_type"))
 FAULTS |= kinds.of_genes(kinds.gene_in_anndata(FILES[0], "Blank-7"))
 FAULTS |= kinds.of_places(kinds.anndata_places(FILES[0], "spatial"))
+
+
+def _overlaid_sections(data: anndata.AnnData) -> None:
+    """A second section, moved by a fifth of its width: no cell stands exactly on another."""
+    width = np.ptp(data.obsm["spatial"][:, 0])
+    second = np.arange(data.n_obs) % 2 == 1
+    data.obs["section"] = pd.Categorical(np.where(second, "s2", "s1"))
+    data.obsm["spatial"] = data.obsm["spatial"] + np.outer(second, [0.2 * width, 3.0])
+
+
+FAULTS["sections told apart by another column"] = lambda f: edit.edit_anndata(
+    f / FILES[0], _overlaid_sections
+)

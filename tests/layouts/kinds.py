@@ -198,8 +198,8 @@ def of_genes(add_control: Fault, in_table: str | None = None) -> dict[str, Fault
 
 def of_places(edit_places: Editor) -> dict[str, Fault]:
     def overlaid(places):
-        half = len(places) // 2
-        places[half : 2 * half] = places[:half]
+        # Within a few cells of each other, since layouts with several samples may have them one after the other.
+        places[1::2] = places[: 2 * (len(places) // 2) : 2]
         return places
 
     return {"two sections on top of each other": lambda folder: edit_places(folder, overlaid)}

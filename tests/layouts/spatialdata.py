@@ -159,6 +159,14 @@ def _reverse_shapes(folder: Path) -> None:
     pa.parquet.write_table(pa.Table.from_pandas(table), path)
 
 
+def _edit_shapes(folder: Path, change) -> None:
+    path = folder / "shapes/cells/shapes.parquet"
+    table = pa.parquet.read_table(path).to_pandas()
+    places = np.array([struct.unpack("<2d", shape[5:]) for shape in table["geometry"]])
+    table["geometry"] = [_point(x, y) for x, y in change(places)]
+    pa.parquet.write_table(pa.Table.from_pandas(table), path)
+
+
 FILES = (_chunk, "shapes/cells/shapes.parquet")
 
 FAULTS = {
@@ -170,5 +178,6 @@ FAULTS = {
     "barcodes in another order": _reverse_shapes,
     "extra cells without labels": lambda f: edit.edit_anndata(f / TABLE, _unlabelled),
 }
+FAULTS |= kinds.of_places(_edit_shapes)
 FAULTS |= kinds.of_labels(kinds.obs_column(TABLE, "cell_type"))
 FAULTS |= kinds.of_genes(kinds.gene_in_anndata(TABLE, "NegControlProbe_00042"))

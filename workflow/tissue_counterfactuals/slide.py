@@ -167,7 +167,7 @@ def _check_label(obs: pd.DataFrame, label: str, where: str) -> None:
             f"(obs[{label!r}].astype('category'))."
         )
     refuse_ids(len(column.cat.categories), len(obs), f"obs column {label!r}", where)
-    for name in column.cat.categories:
+    for name in map(str, column.cat.categories):
         if is_missing(name) or clean_label(name) != name:
             raise InputError(
                 f"{where}: obs column {label!r} holds the label {name!r}, which is empty, says that there is none, or "

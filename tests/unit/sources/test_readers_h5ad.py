@@ -110,7 +110,7 @@ def test_cells_without_labels_are_left_out_and_counted(layout):
         (
             "cosmx_crc",
             "coordinates in pixels",
-            r"taken for pixels of 0.12028 um, the coordinates put the nearest cell 1\.\d+ um away \(median\)",
+            r"cells lie 1\.\d+ um from their nearest neighbour .*; use the file as it was published",
         ),
         (
             "cosmx_crc",

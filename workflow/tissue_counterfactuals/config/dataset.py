@@ -68,8 +68,9 @@ class Dataset(Settings):
     layer: Text | None = None
     """Where the raw counts are; `null` is X, `raw` is raw.X, any other text names a layer."""
     labels: Text | None = None
-    """For bundles of instruments (`xenium`, `visium`, `cosmx_flat`, `merscope`, `spatialdata`): a CSV or TSV with the ids
-    of the cells and the columns named under `columns`; cells without a row are dropped and counted. Where there are
+    """For bundles of instruments (`xenium`, `visium`, `cosmx_flat`, `merscope`, `spatialdata`): a CSV, TSV or parquet with
+    the ids of the cells (in a column called cell_id, barcode, EntityID or the like; for CosMx also fov and cell_ID) and the
+    columns named under `columns`; cells without a row are dropped and counted. Where there are
     several samples, ids begin with the sample (`left_AAAC-1`), unless `columns.sample` names the column that says it."""
     columns: ColumnsSettings = ColumnsSettings()
     spatial: Text = "spatial"

@@ -28,9 +28,6 @@ LABELS = "labels_cosmx_crc.tsv"
 SLIDES = "slides_cosmx_crc.tsv"
 _POSITION = ("CenterX_global_px", "CenterY_global_px")
 
-# Cells of a tissue are some 5 to 20 um apart; sparse corners and doublets leave room on both sides.
-_SPACING_UM = (2.5, 60.0)
-
 
 def samples(files: dict[str, Path], dataset: dict) -> list[str]:
     """Names of the slides that there are files of; those that the benchmark leaves out only where they are asked for."""
@@ -95,7 +92,7 @@ def _open(name: str, path: Path, sha256: str | None) -> StoredSlide:
     from tissue_counterfactuals.sources.genes import unique_symbols
     from tissue_counterfactuals.sources.h5ad import check_sha256
     from tissue_counterfactuals.sources.labels import map_labels, tell
-    from tissue_counterfactuals.sources.places import check_spacing
+    from tissue_counterfactuals.sources.places import check_places
     from tissue_counterfactuals.sources.stored import (
         keep_given,
         note,
@@ -132,7 +129,7 @@ def _open(name: str, path: Path, sha256: str | None) -> StoredSlide:
     if not keep.any():
         raise InputError(f"{where}: no cell has both a cell type (ist) and a histology (typ); use the file as it was published.")  # fmt: skip
     coordinates = pixels[keep] * PIXEL_UM
-    check_spacing(coordinates, _SPACING_UM, f"pixels of {PIXEL_UM} um", where)
+    check_places(coordinates, where, published=True)
     labels = pd.DataFrame(
         {label: column[keep] for label, column in columns.items()}, index=ids[keep]
     )

@@ -188,7 +188,7 @@ def _to_micrometres(
     pixels: np.ndarray, sample: pd.Categorical, where: str
 ) -> tuple[np.ndarray, dict[str, float]]:
     """Coordinates in micrometres, and sample -> micrometres per pixel: the pitch of the spots is the ruler."""
-    from tissue_counterfactuals.sources.places import nearest_distance
+    from tissue_counterfactuals.sources.places import check_places, nearest_distance
 
     coordinates, units = np.empty_like(pixels), {}
     for name in sample.categories:
@@ -201,4 +201,5 @@ def _to_micrometres(
             )
         units[name] = PITCH_UM / pitch
         coordinates[own] = pixels[own] * units[name]
+        check_places(coordinates[own], f"{where}, sample {name!r}", published=True)
     return coordinates, units

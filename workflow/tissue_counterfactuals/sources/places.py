@@ -20,6 +20,7 @@ _MAX_COINCIDENT = 0.05
 # Share of nearest neighbours from another section, relative to sections that are mixed at random: 0 where they lie
 # apart, 1 where they lie on top of each other.
 _MAX_MIXED = 0.5
+_PUBLISHED = "use the file as it was published"
 # More values than this tell something else, such as a coordinate on the slide.
 MAX_SECTIONS = 100
 _SECTION_WORDS = frozenset(
@@ -34,6 +35,7 @@ def check_places(
     unit_given: bool = False,
     cell_area_um2: float | None = None,
     sections: dict[str, np.ndarray] | None = None,
+    published: bool = False,
 ) -> None:
     """Refuse places that the cells of one section cannot have.
 
@@ -45,6 +47,7 @@ def check_places(
         unit_given: the unit is measured, or the user's word, so that distances need no proof.
         cell_area_um2: median area of the cells, if known: neighbours then lie at most a few cells apart.
         sections: columns by name, codes (n,), that may tell sections apart though the user names none.
+        published: the file is somebody's publication, whose keys are fixed: all that a user can do is to fetch it.
     Raises:
         InputError: cells on top of each other, or a median distance to the nearest neighbour that no tissue has.
     """
@@ -58,8 +61,8 @@ def check_places(
     if coincident > _MAX_COINCIDENT:
         raise InputError(
             f"{where}: {coincident:.0%} of the cells stand exactly where another one does, as where sections lie on top "
-            "of each other or cells are there twice; name the column of sections under columns.sample, or drop the "
-            "copies."
+            "of each other or cells are there twice; "
+            f"{_PUBLISHED if published else 'name the column of sections under columns.sample, or drop the copies'}."
         )
     if unit_given and not sections:
         return
@@ -74,23 +77,26 @@ def check_places(
                 "sections lie on top of each other; name the column of sections under columns.sample."
             )
     if not unit_given:
-        _check_unit(distances[:, 1], where, cell_area_um2)
+        _check_unit(distances[:, 1], where, cell_area_um2, published)
 
 
-def _check_unit(nearest: np.ndarray, where: str, cell_area_um2: float | None) -> None:
+def _check_unit(
+    nearest: np.ndarray, where: str, cell_area_um2: float | None, published: bool
+) -> None:
     low, median, high = (float(x) for x in np.quantile(nearest, [0.1, 0.5, 0.9]))
-    bounds, hint = _SPACING_UM, ""
+    bounds, visium = _SPACING_UM, ""
     if high - low < 0.1 * median:
         bounds = _SPOTS_UM if median > _SPACING_UM[1] else _BINS_UM
-        hint = f", {100 / median:.4g} if these are the spots of Visium"
+        visium = f", {100 / median:.4g} if these are the spots of Visium"
     limit = bounds[1]
     if cell_area_um2:
         limit = min(_MAX_SPACING_WITH_AREA_UM, _MAX_SPACING_IN_CELLS * cell_area_um2**0.5)
+    mend = f"set unit_um to the micrometres per unit (1 if they are right{visium})"
     if not bounds[0] <= median <= limit:
         raise InputError(
             f"{where}: cells lie {median:.3g} um from their nearest neighbour (median), where {bounds[0]:g} to "
-            f"{limit:.3g} um are possible, so the coordinates are not in the unit that they were taken for; set unit_um "
-            f"to the micrometres per unit (1 if they are right{hint})."
+            f"{limit:.3g} um are possible, so the coordinates are not in the unit that they were taken for; "
+            f"{_PUBLISHED if published else mend}."
         )
 
 
@@ -104,24 +110,3 @@ def nearest_distance(coordinates: np.ndarray) -> float:
     if len(coordinates) < 2:
         return float("nan")
     return float(np.median(cKDTree(coordinates).query(coordinates, k=2)[0][:, 1]))
-
-
-def check_spacing(
-    coordinates_um: np.ndarray, plausible_um: tuple[float, float], unit: str, where: str
-) -> None:
-    """Refuse coordinates whose unit cannot be the one they were taken for.
-
-    Args:
-        plausible_um: smallest and largest median distance to the nearest cell, in micrometres.
-        unit: what they were taken for, as the message puts it.
-    Raises:
-        InputError: cells would lie too close together or too far apart.
-    """
-    distance = nearest_distance(coordinates_um)
-    # Written so that NaN is refused too.
-    if not plausible_um[0] <= distance <= plausible_um[1]:
-        raise InputError(
-            f"{where}: taken for {unit}, the coordinates put the nearest cell {distance:.3g} um away (median), "
-            f"which is outside {plausible_um[0]:g} to {plausible_um[1]:g} um; they must be in another unit, use the "
-            "file as it was published."
-        )

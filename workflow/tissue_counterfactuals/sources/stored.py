@@ -102,7 +102,9 @@ def store(
         genes: (g,) of all columns; `types` of them as in `are_genes`.
     """
     for sample in labels["sample"].unique():
-        check_places(coordinates_um[labels["sample"] == sample], where, unit_given=True)
+        check_places(
+            coordinates_um[labels["sample"] == sample], where, unit_given=True, published=True
+        )
     counts = FileCounts(path, key, labels.index, genes, keep, where)
     # Symbols that are there twice are refused when the slide is checked.
     if genes.is_unique and not (mask := keep_genes(genes, types, len(labels), provenance)).all():
