@@ -55,7 +55,7 @@ def open_slide(module, folder):
     reader = READERS[dataset["source"]]
     files = reader.locate(dataset["path"])
     if dataset["source"] != "h5ad":
-        reader.adapter.samples(files, dataset)
+        reader.samples(files, dataset)
     slide = reader.open(files, dataset, dataset["samples"])
     return slide.load() if isinstance(slide, StoredSlide) else slide
 

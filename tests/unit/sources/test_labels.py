@@ -103,7 +103,7 @@ def test_one_rule_for_all_encodings(tmp_path, encoding):
         data.write_h5ad(path, convert_strings_to_categoricals=False)
     dataset = load_config({"datasets": {"a": {"experiments": ["celcomen_spleen"]} | entry}})["datasets"]["a"]  # fmt: skip
     reader = READERS[dataset["source"]]
-    slide = reader.adapter.read(reader.locate(dataset["path"]), dataset, None)
+    slide = reader.read(reader.locate(dataset["path"]), dataset, None)
     assert slide.n_obs == 85
     assert set(slide.obs["cell_type"]) == {"glia", "neuron"}
     notes = " | ".join(json.loads(slide.uns["provenance"]["notes"]))

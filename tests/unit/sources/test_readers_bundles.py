@@ -23,7 +23,7 @@ def read(entry, samples=None, **more):
     """A slide, as the rule reads it."""
     dataset = {"columns": {}} | entry | more
     reader = READERS[dataset["source"]]
-    return reader.adapter.read(reader.locate(dataset["path"]), dataset, samples)
+    return reader.read(reader.locate(dataset["path"]), dataset, samples)
 
 
 def notes(slide):
@@ -82,7 +82,7 @@ def test_two_bundles_are_two_samples(tmp_path):
     entry = {"source": "xenium", "path": tmp_path / "both"}
     reader = READERS["xenium"]
     files = reader.locate(entry["path"])
-    assert reader.adapter.samples(files, entry) == ["left", "right"]
+    assert reader.samples(files, entry) == ["left", "right"]
     slide = read(entry)
     for name, tissue in (("left", first), ("right", second)):
         own = slide[(slide.obs["sample"] == name).to_numpy()]
@@ -463,7 +463,7 @@ def test_planning_reads_no_counts_and_imports_nothing_slow(tmp_path, root):
     visium_perturbmap.write(tmp_path)
     code = (
         "import sys; from tissue_counterfactuals.sources import READERS; r = READERS['visium_perturbmap']; "
-        f"print(r.adapter.samples(r.locate({str(tmp_path)!r}), {{}})); "
+        f"print(r.samples(r.locate({str(tmp_path)!r}), {{}})); "
         "print([m for m in ('anndata', 'scanpy', 'pyarrow', 'pandas') if m in sys.modules])"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={"PYTHONPATH": str(root / "workflow")})  # fmt: skip

@@ -205,7 +205,7 @@ def samples_of(name: str, dataset: dict) -> dict[str, list[str] | None]:
         present = dataset["samples"]
     else:
         reader = READERS[dataset["source"]]
-        present = reader.adapter.samples(reader.locate(dataset["path"]), dataset)
+        present = reader.samples(reader.locate(dataset["path"]), dataset)
     wanted = present if dataset["samples"] is None else dataset["samples"]
     for sample in wanted:
         if sample not in present:

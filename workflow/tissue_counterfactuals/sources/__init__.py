@@ -1,19 +1,23 @@
 """Readers: one file per raw layout, each ending in a slide; this is the table of them.
 
-The adapter of a source is the module of its name in this package. It defines
+The adapter of a source is the module of its name in this package. It defines one of
 
-    read(files, dataset, samples) -> AnnData        a slide, every filter in its provenance
+    read_sample(files, dataset) -> Sample                   one sample of a layout whose samples are folders
+    read(files, dataset, samples) -> AnnData                a slide, every filter in its provenance
+    stored(files, dataset, samples) -> StoredSlide          the same with its counts still in the file, which
+                                                            `prepare_slide` then filters block by block
+
+and, where the table and the folders do not say it,
+
     samples(files, dataset) -> list[str]            the samples there are, without reading any counts
-    locate(folder) -> dict[str, Path]               only where the layout is a folder: its files by their roles
-    left_out() -> dict[str, str]                    only where published slides are not used: which, and why
+    locate(folder) -> dict[str, Path]               the files in a folder by their roles
+    left_out() -> dict[str, str]                    published slides that are not used: which, and why
+    BUNDLE                                          further arguments of `bundles.read_bundles`
 
 `files` says which file plays which role: {"h5ad": Path(...)}. Where each sample has files of its own the key is
 "sample/role": {"KP_1/matrix": Path(...), "KP_1/positions": Path(...), ...}. `dataset` is the data set's entry in a
-configuration from `load_config`; `samples` are the samples to read, None for all. Planning a run calls `samples` in
-every job, so an adapter imports what is slow to import (anndata, scanpy) only inside `read`.
-
-An adapter whose files are too large for memory also defines `stored(files, dataset, samples) -> StoredSlide`: the same
-slide with its counts still in the file, which `prepare_slide` then filters block by block.
+configuration from `load_config`; `samples` are the samples to read, None for all. Planning a run asks for the samples
+in every job, so an adapter imports what is slow to import (anndata, scanpy) only inside what reads.
 """
 
 import importlib
@@ -39,7 +43,7 @@ class Reader:
     """A raw layout that can be read.
 
     Attributes:
-        files: role -> what a file of that role is called.
+        files: role -> what a file of that role is called, as patterns for a folder, the first that fits being taken.
         optional: roles without which the layout can be read.
         description: what the files are; it begins the line of the source in the documentation.
         published: the data set of resources/datasets.tsv whose published shapes hold for every file of this layout;
@@ -47,7 +51,7 @@ class Reader:
     """
 
     name: str
-    files: dict[str, str]
+    files: dict[str, tuple[str, ...]]
     description: str
     published: str | None = None
     optional: tuple[str, ...] = ()
@@ -72,8 +76,32 @@ class Reader:
         """
         files = {key: Path(path) for key, path in files.items()}
         self.check_files(files, f"source {self.name}")
-        opened = getattr(self.adapter, "stored", self.adapter.read)
-        return opened(files, dataset, samples)
+        for way in ("stored", "read"):
+            if hasattr(self.adapter, way):
+                return getattr(self.adapter, way)(files, dataset, samples)
+        from tissue_counterfactuals.sources.bundles import read_bundles
+
+        more = getattr(self.adapter, "BUNDLE", {})
+        return read_bundles(files, dataset, samples, self.adapter.read_sample, **more)
+
+    def read(
+        self, files: dict[str, str | Path], dataset: dict, samples: list[str] | None
+    ) -> "AnnData":
+        """The slide that the files hold, whole and in memory; errors as `open`."""
+        slide = self.open(files, dataset, samples)
+        return slide.load() if hasattr(slide, "load") else slide
+
+    def samples(self, files: dict[str, Path], dataset: dict) -> list[str]:
+        """The samples that there are, without reading any counts.
+
+        Raises:
+            InputError: they cannot be told.
+        """
+        if hasattr(self.adapter, "samples"):
+            return self.adapter.samples(files, dataset)
+        from tissue_counterfactuals.sources.folders import sample_names
+
+        return list(sample_names(files_by_sample(files), self.needed[0]).values())
 
     def locate(self, path: str | Path) -> dict[str, Path]:
         """The files of a user's own copy, by role: the file itself, or what the adapter knows in a folder.
@@ -85,17 +113,27 @@ class Reader:
         if not path.exists():
             raise InputError(f"file {path}: there is no such file or folder; check the path.")
         if path.is_dir():
-            if not hasattr(self.adapter, "locate"):
+            if hasattr(self.adapter, "locate"):
+                found = self.adapter.locate(path)
+            elif len(self.needed) > 1:
+                from tissue_counterfactuals.sources.folders import locate_bundles
+
+                found = locate_bundles(path, self.files, self.needed[0])
+            else:
                 raise InputError(
                     f"file {path}: it is a folder, but source {self.name} reads a file; name the file itself."
                 )
-            return self.check_files(self.adapter.locate(path), f"folder {path}")
+            return self.check_files(found, f"folder {path}")
         if len(self.needed) != 1:
-            names = ", ".join(self.files[role] for role in self.needed)
+            names = ", ".join(map(self._called, self.needed))
             raise InputError(
                 f"file {path}: source {self.name} reads a folder with {names}; name the folder."
             )
         return {self.needed[0]: path}
+
+    def _called(self, role: str) -> str:
+        first, *others = self.files[role]
+        return " or ".join([first, *[name for name in others[:1] if name.lstrip("*_") != first]])
 
     def left_out(self) -> dict[str, str]:
         """Slides that are read only where a configuration names them under samples -> why."""
@@ -118,12 +156,12 @@ class Reader:
             for role in self.needed:
                 if role not in own:
                     raise InputError(
-                        f"{where}: the file {self.files[role]}{of_sample}, without which source {self.name} cannot be "
+                        f"{where}: the file {self._called(role)}{of_sample}, without which source {self.name} cannot be "
                         "read, is missing; fetch it and put it beside the others."
                     )
         if not files:
             raise InputError(
-                f"{where}: it holds no file that source {self.name} reads ({', '.join(self.files.values())}); check the "
+                f"{where}: it holds no file that source {self.name} reads ({', '.join(map(self._called, self.files))}); check the "
                 "path."
             )
         return files
@@ -151,36 +189,57 @@ def _table(readers: Iterable[Reader]) -> dict[str, Reader]:
 
 READERS = _table(
     [
-        Reader("h5ad", {"h5ad": "*.h5ad"}, "any AnnData file with raw counts"),
+        Reader("h5ad", {"h5ad": ("*.h5ad",)}, "any AnnData file with raw counts"),
         Reader(
             "cosmx_crc",
-            {"h5ad": "*.h5ad"},
+            {"h5ad": ("*.h5ad",)},
             "colorectal cancer, CosMx whole transcriptome, a file per slide (Crowell et al. 2025)",
             published="crc_cosmx",
         ),
         Reader(
             "merfish_brain",
-            {"h5ad": "*.h5ad"},
+            {"h5ad": ("*.h5ad",)},
             "whole mouse brain, MERFISH, as CELLxGENE gives it (Zhang et al. 2023)",
             published="brain_merfish",
         ),
         Reader(
             "fetal_spleen",
-            {"h5ad": "*.h5ad"},
+            {"h5ad": ("*.h5ad",)},
             "fetal spleen, Visium, log-normalised (Suo et al. 2022)",
             published="spleen_visium",
         ),
         Reader(
             "xenium",
-            {"matrix": "cell_feature_matrix.h5", "cells": "cells.csv.gz or cells.parquet"},
+            {
+                "matrix": (
+                    "cell_feature_matrix.h5",
+                    "*_cell_feature_matrix.h5",
+                    "cell_feature_matrix/",
+                ),
+                "cells": (
+                    *("cells.parquet", "cells.csv.gz", "cells.csv"),
+                    *("*_cells.csv.gz", "*_cells.parquet"),
+                ),
+            },
             "Xenium output bundle: cell_feature_matrix.h5 and cells.csv.gz or cells.parquet",
         ),
         Reader(
             "visium",
             {
-                "matrix": "filtered_feature_bc_matrix.h5",
-                "positions": "spatial/tissue_positions.csv",
-                "scalefactors": "spatial/scalefactors_json.json",
+                "matrix": (
+                    *("filtered_feature_bc_matrix.h5", "*filtered_feature_bc_matrix.h5"),
+                    "filtered_feature_bc_matrix/",
+                ),
+                "positions": tuple(
+                    f"{folder}tissue_positions{name}"
+                    for folder in ("spatial/", "", "*_")
+                    for name in (".parquet", ".csv", "_list.csv", ".csv.gz", "_list.csv.gz")
+                ),
+                "scalefactors": tuple(
+                    f"{folder}scalefactors_json.json{packed}"
+                    for folder in ("spatial/", "", "*_")
+                    for packed in ("", ".gz")
+                ),
             },
             "Space Ranger output folder",
             optional=("scalefactors",),
@@ -188,30 +247,36 @@ READERS = _table(
         Reader(
             "visium_perturbmap",
             {
-                "matrix": "*_filtered_feature_bc_matrix.h5",
-                "positions": "*_tissue_positions_list.csv.gz",
-                "annotation": "*_spot_annotation.csv.gz",
-                "off_tissue": "*_off_tissue.csv.gz",
-                "scalefactors": "*_scalefactors_json.json.gz",
+                "matrix": ("*_filtered_feature_bc_matrix.h5",),
+                "positions": ("*_tissue_positions_list.csv.gz",),
+                "annotation": ("*_spot_annotation.csv.gz",),
+                "off_tissue": ("*_off_tissue.csv.gz",),
+                "scalefactors": ("*_scalefactors_json.json.gz",),
             },
             "Perturb-map, Visium, as GEO ships it (GSE193460, Dhainaut et al. 2022)",
             published="perturbmap_visium",
             optional=("scalefactors",),
         ),
-        Reader("spatialdata", {"zarr": "*.zarr"}, "SpatialData zarr store"),
+        Reader("spatialdata", {"zarr": ("*.zarr",)}, "SpatialData zarr store"),
         Reader(
             "cosmx_flat",
             {
-                "matrix": "*exprMat_file.csv",
-                "metadata": "*metadata_file.csv",
-                "fov_positions": "*fov_positions_file.csv",
+                role: (f"*{name}_file.csv", f"*{name}_file.csv.gz")
+                for role, name in (
+                    ("matrix", "exprMat"),
+                    ("metadata", "metadata"),
+                    ("fov_positions", "fov_positions"),
+                )
             },
             "folder of CosMx flat files (AtoMx)",
             optional=("fov_positions",),
         ),
         Reader(
             "merscope",
-            {"matrix": "cell_by_gene.csv", "metadata": "cell_metadata.csv"},
+            {
+                role: (f"{name}.csv", f"{name}.csv.gz", f"*{name}*.csv*")
+                for role, name in (("matrix", "cell_by_gene"), ("metadata", "cell_metadata"))
+            },
             "MERSCOPE output folder",
         ),
     ]

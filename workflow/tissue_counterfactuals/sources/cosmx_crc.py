@@ -19,8 +19,6 @@ from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.sources import RESOURCES, files_by_sample
 
 if TYPE_CHECKING:
-    from anndata import AnnData
-
     from tissue_counterfactuals.sources.stored import StoredSlide
 
 PIXEL_UM = 0.12028
@@ -46,11 +44,6 @@ def locate(folder: Path) -> dict[str, Path]:
         if match := re.fullmatch(r"(?:crc_)?(\d+)", path.stem):
             found[f"{match[1]}/h5ad"] = path
     return found
-
-
-def read(files: dict[str, Path], dataset: dict, samples: list[str] | None) -> AnnData:
-    """The slide in memory; see `stored`."""
-    return stored(files, dataset, samples).load()
 
 
 def stored(files: dict[str, Path], dataset: dict, samples: list[str] | None) -> StoredSlide:

@@ -4,49 +4,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tissue_counterfactuals.errors import InputError
-from tissue_counterfactuals.sources.folders import bundle_samples, locate_bundles, locate_roles
 
 if TYPE_CHECKING:
-    from anndata import AnnData
-
     from tissue_counterfactuals.sources.bundles import Sample
 
 # Pixels of a field of view along x and y -> side of a pixel on the tissue: the instrument as it is sold, and the one
 # that made the first public set.
 _CAMERAS = {(4256, 4256): 0.12028, (5472, 3648): 0.18}
 
-_PATTERNS = {
-    role: (f"*{name}.csv", f"*{name}.csv.gz")
-    for role, name in (
-        ("matrix", "exprMat_file"),
-        ("metadata", "metadata_file"),
-        ("fov_positions", "fov_positions_file"),
-    )
-}
 
-
-def locate(folder: Path) -> dict[str, Path]:
-    """The flat files of one slide, or of one slide in each folder below."""
-    return locate_bundles(folder, lambda own: locate_roles(own, _PATTERNS, "matrix"))
-
-
-samples = bundle_samples
-
-
-def read(files: dict[str, Path], dataset: dict, samples: list[str] | None) -> "AnnData":
-    """Read flat files into a slide: cells are known by field of view and number, control probes left out.
-
-    The matrix is read block by block. Its rows with cell number 0 hold what lies outside of cells.
+def read_sample(files: dict[str, Path], dataset: dict) -> "Sample":
+    """One slide, its matrix read block by block: cells known by field of view and number, places in pixels.
 
     Raises:
-        InputError: a file is not whole, two do not belong together, or the data break the contract.
+        InputError: a file is not whole, two do not belong together, or no file tells the size of a pixel.
     """
-    from tissue_counterfactuals.sources.bundles import read_bundles
-
-    return read_bundles(files, dataset, samples, _read_sample)
-
-
-def _read_sample(files: dict[str, Path], dataset: dict) -> "Sample":
     from tissue_counterfactuals.sources.dense_tables import place_cells, read_counts
 
     sample = read_counts(files["matrix"])

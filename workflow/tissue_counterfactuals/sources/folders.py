@@ -1,11 +1,10 @@
 """Finding the files of a bundle in a folder, by the names that instruments and archives give them."""
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 from tissue_counterfactuals.errors import InputError
-from tissue_counterfactuals.sources import files_by_sample
 
 # Bins of one run of Visium HD, each in a folder of its own.
 _BINS = re.compile(r"square_\d+um")
@@ -41,21 +40,23 @@ def find_one(folder: Path, patterns: tuple[str, ...], what: str) -> Path | None:
     return None
 
 
-def locate_bundles(folder: Path, parts: Callable[[Path], dict[str, Path]]) -> dict[str, Path]:
+def locate_bundles(
+    folder: Path, patterns: dict[str, tuple[str, ...]], needed: str
+) -> dict[str, Path]:
     """Files by role of one bundle, or by "sample/role" where the folder holds a folder for each sample.
 
     Args:
-        parts: what one folder holds, by role.
+        patterns: role -> names of its files; a folder without the role `needed` is no bundle.
     Raises:
-        InputError: the folders are the bins of one run.
+        InputError: the folders are the bins of one run, or several files play one role.
     """
     for own in (folder, folder / "outs"):
-        if files := parts(own):
+        if files := _roles(own, patterns, needed):
             return files
         if (own / "binned_outputs").is_dir():
-            return locate_bundles(own / "binned_outputs", parts)
+            return locate_bundles(own / "binned_outputs", patterns, needed)
     children = [child for child in visible(folder.iterdir(), folder) if child.is_dir()]
-    found = {child: parts(child) or parts(child / "outs") for child in children}
+    found = {c: _roles(c, patterns, needed) or _roles(c / "outs", patterns, needed) for c in children}  # fmt: skip
     bins = [child for child, own in found.items() if own and _BINS.fullmatch(child.name)]
     if bins:
         raise InputError(
@@ -65,10 +66,7 @@ def locate_bundles(folder: Path, parts: Callable[[Path], dict[str, Path]]) -> di
     return {f"{c.name}/{role}": path for c, own in found.items() for role, path in own.items()}
 
 
-def locate_roles(
-    folder: Path, patterns: dict[str, tuple[str, ...]], needed: str
-) -> dict[str, Path]:
-    """Files of one folder by role; none at all where the role `needed`, by which it is known, is not there."""
+def _roles(folder: Path, patterns: dict[str, tuple[str, ...]], needed: str) -> dict[str, Path]:
     files = {role: find_one(folder, names, role) for role, names in patterns.items()}
     return {} if files[needed] is None else {r: path for r, path in files.items() if path}
 
@@ -76,11 +74,6 @@ def locate_roles(
 def sample_names(by_sample: dict[str, dict[str, Path]], role: str) -> dict[str, str]:
     """Key of each sample -> its name; a bundle that stands alone is called as the folder that it lies in."""
     return {key: key or _folder_name(own[role]) for key, own in by_sample.items()}
-
-
-def bundle_samples(files: dict[str, Path], dataset: dict) -> list[str]:
-    """Function `samples` of the adapters whose samples are folders, each with a file of the role `matrix`."""
-    return list(sample_names(files_by_sample(files), "matrix").values())
 
 
 def _folder_name(path: Path) -> str:

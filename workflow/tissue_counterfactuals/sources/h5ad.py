@@ -45,11 +45,6 @@ def samples(files: dict[str, Path], dataset: dict) -> list[str]:
     return found
 
 
-def read(files: dict[str, Path], dataset: dict, samples: list[str] | None) -> AnnData:
-    """`read_h5ad_source` with the keys of a configuration entry."""
-    return stored(files, dataset, samples).load()
-
-
 def stored(files: dict[str, Path], dataset: dict, samples: list[str] | None) -> StoredSlide:
     """The same slide with its counts still in the file."""
     return _store(

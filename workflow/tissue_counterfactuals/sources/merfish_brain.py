@@ -19,8 +19,6 @@ import pandas as pd
 from tissue_counterfactuals.errors import InputError
 
 if TYPE_CHECKING:
-    from anndata import AnnData
-
     from tissue_counterfactuals.sources.stored import StoredSlide
 
 PIXEL_UM = 0.109
@@ -50,11 +48,6 @@ def samples(files: dict[str, Path], dataset: dict) -> list[str]:
         codes, categories = read_labels(column)
     used = set(codes.tolist())
     return [section for code, section in enumerate(categories) if code in used]
-
-
-def read(files: dict[str, Path], dataset: dict, samples: list[str] | None) -> AnnData:
-    """The slide in memory; see `stored`."""
-    return stored(files, dataset, samples).load()
 
 
 def stored(files: dict[str, Path], dataset: dict, samples: list[str] | None) -> StoredSlide:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tissue_counterfactuals.errors import InputError
-from tissue_counterfactuals.sources.folders import bundle_samples, visible
+from tissue_counterfactuals.sources.folders import visible
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -38,9 +38,6 @@ def locate(folder: Path) -> dict[str, Path]:
                     )
                 files[key] = path
     return files
-
-
-samples = bundle_samples
 
 
 def read(files: dict[str, Path], dataset: dict, samples: list[str] | None) -> "AnnData":

@@ -3,39 +3,16 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tissue_counterfactuals.sources.folders import bundle_samples, locate_bundles, locate_roles
-
 if TYPE_CHECKING:
-    from anndata import AnnData
-
     from tissue_counterfactuals.sources.bundles import Sample
 
-_PATTERNS = {
-    "matrix": ("cell_feature_matrix.h5", "*_cell_feature_matrix.h5", "cell_feature_matrix/"),
-    "cells": ("cells.parquet", "cells.csv.gz", "cells.csv", "*_cells.csv.gz", "*_cells.parquet"),
-}
 
-
-def locate(folder: Path) -> dict[str, Path]:
-    """The files of a bundle (`outs`), or of one bundle in each folder below."""
-    return locate_bundles(folder, lambda own: locate_roles(own, _PATTERNS, "matrix"))
-
-
-samples = bundle_samples
-
-
-def read(files: dict[str, Path], dataset: dict, samples: list[str] | None) -> "AnnData":
-    """Read bundles into a slide: features of the type Gene Expression, cells joined by id.
+def read_sample(files: dict[str, Path], dataset: dict) -> "Sample":
+    """One bundle: features that are genes, cells joined by id.
 
     Raises:
-        InputError: a file is not whole, the two do not belong together, or the data break the contract.
+        InputError: a file is not whole, or the two do not belong together.
     """
-    from tissue_counterfactuals.sources.bundles import read_bundles
-
-    return read_bundles(files, dataset, samples, _read_sample)
-
-
-def _read_sample(files: dict[str, Path], dataset: dict) -> "Sample":
     from tissue_counterfactuals.sources import bundles
     from tissue_counterfactuals.sources.tenx import read_10x
 
