@@ -14,7 +14,7 @@ from scipy import sparse
 
 from tissue_counterfactuals import protocols
 from tissue_counterfactuals.models.celcomen_generation import EPOCHS, Generation, generate
-from tissue_counterfactuals.models.celcomen_interventions import Intervention, intervene
+from tissue_counterfactuals.models.celcomen_interventions import OverExpress, intervene
 from tissue_counterfactuals.models.celcomen_statistics import scale_cells
 
 
@@ -23,21 +23,15 @@ class Counterfactual:
     """A tissue with interventions and without.
 
     Attributes:
-        cells: (m,) rows, in the tissue that was given, of the cells that stand in both.
-        effect: (m, g) what the interventions changed in them: with minus without (switch `knockout_effect`
-            `against_twin`), or with minus where its own generation started, the interventions already in
-            (`against_start`, as run).
-        edited: generation with the interventions; its rows are those of `origin`.
-        twin: generation without, the entries that the interventions hold held as observed; its rows are those of the
-            tissue that was given.
-        origin: (n',) row of each cell of `edited` in the tissue that was given, -1 for inserted cells.
+        effect: (n, g) what the interventions changed: with minus without (switch `knockout_effect` `against_twin`), or
+            with minus where its own generation started, the interventions already in (`against_start`, as run).
+        edited: generation with the interventions.
+        twin: generation without, the entries that the interventions hold held as observed.
     """
 
-    cells: np.ndarray
     effect: np.ndarray
     edited: Generation
     twin: Generation
-    origin: np.ndarray
 
 
 def counterfactual(
@@ -45,7 +39,7 @@ def counterfactual(
     graph: sparse.csr_array,
     inter: np.ndarray,
     intra: np.ndarray,
-    interventions: Sequence[Intervention],
+    interventions: Sequence[OverExpress],
     epochs: int = EPOCHS,
     learning_rate: float | None = None,
     protocol: str = "corrected",
@@ -59,14 +53,14 @@ def counterfactual(
         expression: (n, g) cells in the unit that interventions are told in, for example log counts; scaled to norm 1
             after the interventions, as run.
         graph, inter, intra, epochs, learning_rate, protocol, switches: see `generate`.
-        interventions: applied in turn, see `perturb_celcomen`.
+        interventions: applied in turn, see `celcomen_interventions`.
         twin: of an earlier call with the same tissue and settings in which the same entries were held.
         settings: further arguments of `generate`.
     Raises:
         InputError: see `generate` and the interventions.
     """
     values = protocols.resolve(protocol) | (switches or {})
-    tissue = intervene(expression, graph, interventions)
+    changed, clamp = intervene(expression, interventions)
     observed = scale_cells(expression, "l2")
     shared = {
         "epochs": epochs,
@@ -79,23 +73,10 @@ def counterfactual(
         **settings,
     }
     if twin is None:
-        held = np.zeros(observed.shape, dtype=bool)
-        kept = tissue.origin >= 0
-        held[tissue.origin[kept]] = tissue.clamp[kept]
-        twin = generate(observed, graph, inter, intra, clamp=held, **shared)
-    edited = generate(
-        scale_cells(tissue.expression, "l2"),
-        tissue.graph,
-        inter,
-        intra,
-        clamp=tissue.clamp,
-        **shared,
-    )
-    rows = np.flatnonzero(tissue.origin >= 0)
-    cells = tissue.origin[rows]
+        twin = generate(observed, graph, inter, intra, clamp=clamp, **shared)
+    edited = generate(scale_cells(changed, "l2"), graph, inter, intra, clamp=clamp, **shared)
     if values["knockout_effect"] == "against_twin":
-        without = twin.expression[cells]
+        without = twin.expression
     else:
-        without = edited.history[0]["expression"][rows]
-    effect = edited.expression[rows] - without
-    return Counterfactual(cells, effect, edited, twin, tissue.origin)
+        without = edited.history[0]["expression"]
+    return Counterfactual(edited.expression - without, edited, twin)

@@ -242,6 +242,9 @@ def legend_below(figure: Figure, bottom: float, ncols: int, **legend) -> float:
     It has fewer columns than `ncols` where so many are wider than the figure.
     """
     renderer = FigureCanvasAgg(figure).get_renderer()
+    if "title" in legend:
+        width_in = figure.get_size_inches()[0] - 0.2
+        legend["title"] = "\n".join(wrap(legend["title"], width_in, RC["legend.fontsize"]))
     for columns in range(ncols, 0, -1):
         drawn = figure.legend(
             loc="lower left",
