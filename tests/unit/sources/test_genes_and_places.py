@@ -8,10 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from layouts import edit, h5ad, xenium
+from layouts import edit, h5ad, merscope, xenium
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.simulate import simulate_tissue
 from tissue_counterfactuals.slide import list_filters
+from tissue_counterfactuals.sources import READERS
 from tissue_counterfactuals.sources.genes import are_genes, tell_left_out
 from tissue_counterfactuals.sources.h5ad import read_h5ad_source
 from tissue_counterfactuals.sources.places import check_places, may_tell_sections
@@ -69,6 +70,30 @@ def test_a_matrix_without_genes_is_refused(tmp_path):
     )
     with pytest.raises(InputError, match="no feature of the type Gene Expression .it has Peaks."):
         read_10x(path)
+
+
+@pytest.mark.parametrize("column", ["constant", "sum of the others", "also of the metadata"])
+def test_an_unknown_column_that_can_be_no_gene_is_refused(tmp_path, column):
+    merscope.write(tmp_path)
+    table = pd.read_csv(tmp_path / "cell_by_gene.csv", dtype={"cell": str})
+    genes = table.filter(like="GENE")
+    if column == "constant":
+        table["mine"] = 3
+    elif column == "sum of the others":
+        table[genes.columns] += 1
+        table["mine"] = table.filter(like="GENE").sum(axis=1)
+    else:
+        table["mine"] = np.arange(len(table)) % 3
+        edit.edit_csv(tmp_path / "cell_metadata.csv", lambda t: t.assign(mine="2"))
+    table.to_csv(tmp_path / "cell_by_gene.csv", index=False)
+    files = READERS["merscope"].locate(tmp_path)
+    dataset = {"columns": {}, "path": str(tmp_path)}
+    with pytest.raises(
+        InputError, match=r"column 'mine' (holds|also stands in).*no gene; remove it"
+    ):
+        READERS["merscope"].open(files, dataset, None)
+    edit.drop_column(tmp_path / "cell_by_gene.csv", "mine")
+    assert READERS["merscope"].open(files, dataset, None).n_vars == 12
 
 
 # --- places -----------------------------------------------------------------------------------------------------

@@ -124,6 +124,16 @@ def test_ids_and_labels_of_parquet_whatever_their_type(tmp_path, form):
     assert list(slide.obs.loc[tissue.cells, "cell_type"]) == list(tissue.cell_type)
 
 
+def test_ids_of_parquet_that_lost_their_digits_are_refused(tmp_path):
+    xenium.write(tmp_path / "a")
+    labels = pd.read_csv(tmp_path / "a/labels.csv").assign(cell_id=np.arange(90) + 1.1e18)
+    labels.to_parquet(tmp_path / "a/labels.parquet")
+    with pytest.raises(
+        InputError, match=r"the id '1\.1e\+18' was saved as a floating-point number"
+    ):
+        read(xenium, tmp_path / "a", labels=str(tmp_path / "a/labels.parquet"))
+
+
 @pytest.mark.parametrize("sign", [";", "\t"])
 def test_labels_of_xenium_explorer_and_of_excel(tmp_path, sign):
     tissue = xenium.write(tmp_path / "a")
