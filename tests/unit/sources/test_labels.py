@@ -9,8 +9,10 @@ import pandas as pd
 import pytest
 
 from layouts import edit, h5ad, spatialdata, xenium
+from slides import small_slide
 from tissue_counterfactuals.config import load_config
 from tissue_counterfactuals.errors import InputError
+from tissue_counterfactuals.slide import check_slide
 from tissue_counterfactuals.sources import READERS
 from tissue_counterfactuals.sources.h5ad import read_h5ad_source
 from tissue_counterfactuals.sources.labels import refuse_ids, tidy_labels
@@ -110,3 +112,10 @@ def test_one_rule_for_all_encodings(tmp_path, encoding):
     assert "3 cells have the cell_type 'None', which was taken for missing" in notes
     assert "2 cells have the cell_type '<NA>', which was taken for missing" in notes
     assert r"the cell_type 'glia\r\n' was read as 'glia'" in notes
+
+
+@pytest.mark.parametrize("label", ["nan", "T cell\r", " B"])
+def test_no_slide_may_hold_a_label_that_was_not_cleaned(label):
+    slide = small_slide(types=("A", label), n_cells=60)
+    with pytest.raises(InputError, match=r"obs column 'cell_type' holds the label .*rename it or"):
+        check_slide(slide, "s")
