@@ -183,7 +183,8 @@ def prerank(
         least, most: how many genes of the ranking a set must hold.
     Returns:
         A row for each tested set (columns PRERANK, largest absolute normalised enrichment first), or one row that says
-        why there is none.
+        why there is none. p values are those of GSEA, at least 2 / n_permutations; q values Benjamini-Hochberg's of
+        them, because GSEA's own are below 0.05 for some set in 22 of 100 rankings of no meaning.
     """
     tested = within(sets, ranking.index, least, most)
     if not tested:
@@ -210,14 +211,16 @@ def prerank(
             no_plot=True,
         )
     found = done.res2d
+    # Half of the permutations have the sign of a set's score; of so many no p value can be told from 0.
+    p_values = np.maximum(found["NOM p-val"].astype(np.float64), 2 / n_permutations)
     table = pd.DataFrame(
         {
             "term": found["Term"],
             "n_term": found["Term"].map(lambda name: len(tested[name])),
             "enrichment": found["ES"].astype(np.float64),
             "normalized_enrichment": found["NES"].astype(np.float64),
-            "p_value": found["NOM p-val"].astype(np.float64),
-            "q_value": found["FDR q-val"].astype(np.float64),
+            "p_value": p_values,
+            "q_value": benjamini_hochberg(p_values.to_numpy()),
             "leading_genes": found["Lead_genes"].str.replace(";", " "),
             "status": "ok",
         }

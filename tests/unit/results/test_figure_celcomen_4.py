@@ -3,10 +3,16 @@
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.axes import Axes
 
 from tissue_counterfactuals.errors import InputError
-from tissue_counterfactuals.experiments.celcomen_perturbmap import CONTROLS, summarize
+from tissue_counterfactuals.experiments.celcomen_perturbmap import (
+    CALIBRATED,
+    CONTROLS,
+    summarize,
+)
 from tissue_counterfactuals.results.figures import figure_celcomen_4, figure_celcomen_4_null
+from tissue_counterfactuals.results.figures.figure_celcomen_4_null import verdict
 
 RHO = {"as_run": {"A": 0.35, "B": 0.3}, "corrected": {"A": 0.1, "B": 0.6}}
 
@@ -117,28 +123,73 @@ def test_the_figure_of_the_null_answers_its_question():
     text = words(figure)
     assert "as_run: A ρ 0.37 does not survive: as good is minus mean expression" in text
     assert "corrected: A ρ 0.12 does not survive: as good is random gene" in text
-    assert "corrected: B ρ 0.62 survives all controls" in text
+    # Under the field spots without the gene have nothing to lose: not tested, which is no merit.
+    assert (
+        "corrected: B ρ 0.62 survives the 6 controls tested; not tested: spots without the gene"
+        in text
+    )
     assert "published range over lesions, 0.28 to 0.47" in text
     assert "[simulated]" in text
     assert "3/3 > 0" in text
     assert "+ experimental scale" in text
 
 
+def summary_rows(**changed):
+    """A control of 20 draws that the observed median leaves behind, each."""
+    rows = {"knockout": "A", "control": list(CONTROLS), "median": 0.5, "status": "tested"}
+    rows |= {"null_median": 0.0, "null_high": 0.1, "p_value": np.nan, "smallest_p": np.nan}
+    table = pd.DataFrame(rows).set_index("control", drop=False)
+    table.loc[list(CALIBRATED), ["p_value", "smallest_p"]] = 0.01, 0.01
+    for control, values in changed.items():
+        for column, value in values.items():
+            table.loc[control, column] = value
+    return table
+
+
 def test_a_verdict_fits_its_line():
-    rows = pd.DataFrame({"knockout": "A", "control": list(CONTROLS), "median": 0.2, "null_median": 0.3, "null_high": 0.4})  # fmt: skip
-    verdict = figure_celcomen_4_null.verdict
-    assert verdict(rows, ["A"]) == ["A ρ 0.20 does not survive: as good are 6 of 6 controls"]
-    assert "no agreement" in verdict(rows.assign(median=-0.2), ["A"])[0]
-    # Where nothing was drawn or predicted, 0 stands against the observed median.
-    silent = rows.assign(null_median=np.nan, null_high=np.nan)
-    assert verdict(silent, ["A"]) == ["A ρ 0.20 survives all controls"]
+    rows = summary_rows(**{c: {"null_high": 0.6} for c in CONTROLS})
+    assert verdict(rows, ["A"]) == ["A ρ 0.50 does not survive: as good are 7 of 7 controls"]
+    assert verdict(rows.assign(median=-0.2), ["A"]) == ["A ρ -0.20 no agreement that could survive"]
+    assert verdict(summary_rows(), ["A"]) == ["A ρ 0.50 survives the 7 controls tested"]
+    # A control of one draw has no range: it must lie below.
+    one = {"minus_baseline": {"null_high": np.nan, "null_median": 0.6}}
+    assert verdict(summary_rows(**one), ["A"]) == ["A ρ 0.50 does not survive: as good is minus mean expression"]  # fmt: skip
+
+
+def test_a_control_that_was_not_drawn_is_not_beaten():
+    absent = {"status": "not tested: no draw", "null_median": np.nan, "null_high": np.nan}
+    (said,) = verdict(summary_rows(shuffled_data=absent, permuted=absent), ["A"])
+    assert said == "A ρ 0.50 survives the 5 controls tested; not tested: permuted prediction, shuffled data"  # fmt: skip
+    nothing = {c: absent | {"p_value": np.nan, "smallest_p": np.nan} for c in CONTROLS}
+    (said,) = verdict(summary_rows(**nothing), ["A"])
+    assert said.startswith("A ρ 0.50 cannot be told: no control with a valid p value was tested")
+
+
+def test_to_survive_takes_a_p_value_that_could_be_small_and_is():
+    lesions = {"wild_type_lesion": {"p_value": 1 / 6, "smallest_p": 1 / 6}}
+    (said,) = verdict(summary_rows(**lesions), ["A"])
+    assert said == "A ρ 0.50 cannot be told: wild-type lesion has too few draws for p <= 0.05 (the smallest is 0.17)"  # fmt: skip
+    large = {"random_gene": {"p_value": 0.06}}
+    assert verdict(summary_rows(**large), ["A"]) == ["A ρ 0.50 does not survive: as good is random gene"]  # fmt: skip
+
+
+def test_p_values_stand_at_calibrated_controls_only():
+    own = correlations("corrected")
+    null, turns = null_tables()
+    figure = figure_celcomen_4_null.compose(own, summarize(own), [manifest("corrected")], null, turns)  # fmt: skip
+    axes = next(a for a in figure.findobj(Axes) if a.get_title(loc="left").startswith("B · corr"))
+    labels = [t.get_text().replace("\n", " ") for t in axes.get_xticklabels()]
+    assert labels[0] == "observed 3 lesions"
+    notes = {labels[round(t.xy[0])]: t.get_text() for t in axes.texts}
+    assert {n for n, text in notes.items() if text.startswith("p ")} == {"wild-type lesion", "random gene"}  # fmt: skip
+    assert notes["wild-type lesion"] == "p 0.048"
 
 
 def test_one_protocol_is_enough():
     own = correlations("corrected")
     null, turns = null_tables()
     figure = figure_celcomen_4_null.compose(own, summarize(own), [manifest("corrected")], null, turns)  # fmt: skip
-    assert "survives all controls" in words(figure)
+    assert "survives the 6 controls tested" in words(figure)
 
 
 def test_a_table_of_another_make_is_refused(tmp_path):

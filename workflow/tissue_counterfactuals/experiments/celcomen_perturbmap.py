@@ -6,6 +6,7 @@ nothing of the knock-out; a correlation says something only where it leaves them
 """
 
 from collections.abc import Collection, Iterator
+from itertools import combinations, product
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,7 @@ from tissue_counterfactuals.streams import stream
 
 # What a control takes away, in the order of display. `minus_baseline` has no model at all.
 CONTROLS = {
+    "wild_type_lesion": "wild-type lesions in the place of those that have lost the gene",
     "minus_baseline": "minus the lesion's mean expression, no model",
     "permuted": "predicted values given to other genes",
     "random_gene": "another gene knocked out",
@@ -36,8 +38,14 @@ CONTROLS = {
     "shuffled_data": "forces fitted to shuffled expression",
 }
 # Controls of the second predictor, which needs a generation for every draw.
-OF_SECOND_PREDICTOR = ("minus_baseline", "permuted", "random_gene")
+OF_SECOND_PREDICTOR = ("wild_type_lesion", "minus_baseline", "permuted", "random_gene")
+# Control -> predictors with which its share of draws at or above the observed median is a p value: where nothing but the
+# lost gene changes it is at most 0.05 in no more than 5 of 100 simulations (tests/bench/README.md has the rates). The
+# others take genes, which go up and down together, for exchangeable: theirs is below 0.05 in about a quarter, so it is
+# not given as one.
+CALIBRATED = {"wild_type_lesion": ("field", "generation"), "random_gene": ("field",)}
 OBSERVED = "observed"
+NOTHING_TO_LOSE = "the field predicts no change where there is nothing to lose"
 _ROW = ("knockout", "section", "lesion", "label", "predictor", "control", "draw")
 _CORRELATION = ("rho", "p_value", "partial_rho")
 
@@ -93,13 +101,18 @@ def answer(
     intra: np.ndarray,
     seed: int,
     controls: Collection[str] = tuple(CONTROLS),
+    predictors: Collection[str] | None = None,
 ) -> list[dict]:
-    """Correlations of the prediction and of controls, a row each; see `run`."""
+    """Correlations of the prediction and of controls, a row each; see `run`.
+
+    Args:
+        predictors: default: all that the question has.
+    """
     rows = []
-    for predictor in question.predictors:
+    for predictor in predictors or question.predictors:
         if predictor != question.predictors[0]:
             controls = [control for control in controls if control in OF_SECOND_PREDICTOR]
-        model = Model(question, inter, intra, predictor)
+        model, predicted_in = Model(question, inter, intra, predictor), {}
         for place in range(len(question.tissues)):
             eligible = question.expressing(place)
             spots = question.chosen_spots(eligible, seed)
@@ -107,7 +120,7 @@ def answer(
                 rows.append(_row(question, place, predictor, OBSERVED, 0))
                 rows[-1] |= {"reason": f"no spot has a count of {question.knockout}"}
                 continue
-            predicted = model.predict(place, spots)
+            predicted = predicted_in[place] = model.predict(place, spots)
             collapsed, own = model.collapsed(place, spots)
             rows.append(_row(question, place, predictor, OBSERVED, 0, predicted))
             rows[-1] |= {
@@ -115,15 +128,21 @@ def answer(
                 "n_collapsed": collapsed,
                 "n_knocked_out_collapsed": own,
             }
-            rng = stream(seed, "permuted_genes", place)
+            # The same order of genes in all lesions: they share the lesions that have lost the gene.
+            rng = stream(seed, "permuted_genes")
             for draw in range(question.settings["draws"] if "permuted" in controls else 0):
                 mixed = np.append(rng.permutation(predicted[:-1]), predicted[-1])
                 rows.append(_row(question, place, predictor, "permuted", draw, mixed))
             if "minus_baseline" in controls:
                 baseline = -question.scaled[place].mean(axis=0)
                 rows.append(_row(question, place, predictor, "minus_baseline", 0, baseline))
+        if "wild_type_lesion" in controls:
+            for draw, place, observed in _wild_type_lesions(question, seed):
+                if place in predicted_in:
+                    own = place, predictor, "wild_type_lesion", draw, predicted_in[place]
+                    rows.append(_row(question, *own, observed=observed))
         for control in _WITH_MODEL:
-            if control in controls:
+            if control in controls and (control, predictor) != ("spots_without_gene", "field"):
                 for draw, place, predicted, gene in _WITH_MODEL[control](question, model, seed):
                     rows.append(_row(question, place, predictor, control, draw, predicted, gene))
     return rows
@@ -132,6 +151,39 @@ def answer(
 # --- controls: each yields draw, lesion, prediction (g,) and the gene that was taken --------------------------------
 
 Drawn = Iterator[tuple[int, int, np.ndarray, int]]
+
+
+def _wild_type_lesions(question: Question, seed: int) -> Iterator[tuple[int, int, np.ndarray]]:
+    """Draw, lesion and the change (g,) that is observed there when wild-type lesions stand for those without the gene.
+
+    In each section as many lesions as have lost the gene, which leave the wild type meanwhile: every choice of them
+    once, or `draws` choices where there are more. A section without a lesion to spare takes no part.
+    """
+    by_section: dict[str, list[int]] = {}
+    for place, tissue in enumerate(question.tissues):
+        by_section.setdefault(tissue.lesion.section, []).append(place)
+    reference = len(question.tissues) - 1
+    choices = [
+        list(combinations(own, n))
+        for section, own in by_section.items()
+        if 0 < (n := question.n_lost[section]) < len(own)
+    ]
+    if not choices:
+        return
+    chosen = list(product(*choices))
+    most = question.settings["draws"]
+    if len(chosen) > most:
+        rng = stream(seed, "wild_type_lesion")
+        chosen = [chosen[i] for i in np.sort(rng.permutation(len(chosen))[:most])]
+    shared = question.switches["wild_type"] == "last_lesion"
+    for draw, sections in enumerate(chosen):
+        for lost in sections:
+            instead = np.mean([question.as_lost[place] for place in lost], axis=0)
+            section = question.tissues[lost[0]].lesion.section
+            for place in by_section[section]:
+                if place not in lost:
+                    wild = question.scaled[reference if shared else place].mean(axis=0)
+                    yield draw, place, instead - wild
 
 
 def _random_gene(question: Question, model: Model, seed: int) -> Drawn:
@@ -199,6 +251,7 @@ def _row(
     draw: int,
     predicted: np.ndarray | None = None,
     gene: int | None = None,
+    observed: np.ndarray | None = None,
 ) -> dict:
     lesion = question.tissues[place].lesion
     values = (
@@ -211,7 +264,8 @@ def _row(
     last = len(question.genes) - 1
     left_out = [last] if gene in (None, last) else [gene, last]
     baseline = question.scaled[place].mean(axis=0)
-    row |= correlate(predicted, question.observed[place], baseline, left_out)
+    observed = question.observed[place] if observed is None else observed
+    row |= correlate(predicted, observed, baseline, left_out)
     return row | {
         "knocked_out_gene": question.genes[last if gene is None else gene],
         "n_genes": len(predicted) - len(left_out),
@@ -227,8 +281,10 @@ def summarize(correlations: pd.DataFrame) -> pd.DataFrame:
         A row per seed, knock-out, predictor and control: `median`, `lowest` and `highest` observed rho over the
         lesions; `null_median`, `null_low` and `null_high` (2.5 and 97.5 %) of the control's own medians, draw by draw,
         and `n_draws`; `p_value`, the share of them at or above the observed one (it is counted in), and the same for
-        the partial correlation given mean expression. Draws without a rho count as 0, because nothing was predicted;
-        `n_undefined` says how many there are. `rank_test_p` is the test as published: lesions against one draw.
+        the partial correlation given mean expression: for CALIBRATED controls only. `smallest_p` is what it can reach
+        with so many draws. Draws without a rho count as 0, because nothing was predicted; `n_undefined` says how many
+        there are. `status` is `tested`, or why the control says nothing. `rank_test_p` is the test as published,
+        lesions against one draw, which takes lesions for independent.
     """
     rows = []
     key = ["dataset", "kind", "protocol", "seed", "knockout", "predictor"]
@@ -247,11 +303,14 @@ def summarize(correlations: pd.DataFrame) -> pd.DataFrame:
                 "n_draws": null["draw"].nunique(),
                 "n_undefined": int(null["rho"].isna().sum()),
             }
-            rows.append(row | _against(found, null))
+            rows.append(row | _against(found, null, names[-1] in CALIBRATED.get(control, ())))
+            rows[-1]["status"] = "tested" if len(null) else "not tested: no draw"
+            if (control, names[-1]) == ("spots_without_gene", "field"):
+                rows[-1]["status"] = f"not tested: {NOTHING_TO_LOSE}"
     return pd.DataFrame(rows)
 
 
-def _against(found: pd.DataFrame, null: pd.DataFrame) -> dict:
+def _against(found: pd.DataFrame, null: pd.DataFrame, calibrated: bool) -> dict:
     values = {}
     for column, prefix in (("rho", ""), ("partial_rho", "partial_")):
         medians = null.fillna({column: 0.0}).groupby("draw")[column].median().to_numpy()
@@ -263,8 +322,11 @@ def _against(found: pd.DataFrame, null: pd.DataFrame) -> dict:
             f"{prefix}null_median": middle,
             f"{prefix}null_low": low if several else np.nan,
             f"{prefix}null_high": high if several else np.nan,
-            f"{prefix}p_value": empirical_p(found[column].median(), medians) if several else np.nan,
+            f"{prefix}p_value": empirical_p(found[column].median(), medians)
+            if several and calibrated
+            else np.nan,
         }
+    values["smallest_p"] = 1 / (1 + null["draw"].nunique()) if calibrated and len(null) else np.nan
     first = null[null["draw"] == 0]
     values["rank_test_p"] = rank_test(found["rho"].to_numpy(), first["rho"].to_numpy())
     return values

@@ -235,10 +235,12 @@ def compare_samples(
             means = _means(samples, held_out)
             for force in FORCES:
                 a, b = getattr(fits, force)
-                null = force_statistics.random_agreement(a, b, "permuted", which, n_draws, seed)
+                own_seed = stream_seed(seed, "spleen_permuted_genes", variant, held_out, force)
+                null = force_statistics.random_agreement(a, b, "permuted", which, n_draws, own_seed)
                 rows.append(key | {"force": force} | _agreement(a, b, means, null, which))
                 if variant == OBSERVED:
-                    random = force_statistics.random_agreement(a, b, kind, which, 1, seed)[0]
+                    own_seed = stream_seed(seed, "spleen_random_hold_out", held_out, force)
+                    random = force_statistics.random_agreement(a, b, kind, which, 1, own_seed)[0]
                     simple = {
                         "random": random,
                         "mean_expression_only": _spearman(*means, which),
@@ -298,11 +300,16 @@ def _agreement(a, b, means, null, which) -> dict[str, float]:
 
 
 def summarize(agreement: pd.DataFrame) -> pd.DataFrame:
-    """Means over hold-outs, and the published test: Mann-Whitney of the observed agreements against the random ones.
+    """Means over hold-outs and, as run, the published test: Mann-Whitney of observed agreements against random ones.
+
+    That test takes hold-outs for independent, but models of the rest share samples: for forces that have nothing to do
+    with each other it is below 0.05 in 9 of 100 draws of four hold-outs, where 3 are due. So it is given beside the
+    published figure only; `largest_empirical_p` keeps its level.
 
     Returns:
-        A row for each seed, force and variant: n hold-outs, mean, standard error, how many hold-outs have constant forces, `mann_whitney_p` (observed and other
-        fits only) and `smallest_possible_p`, what this test gives at best with that many hold-outs.
+        A row for each seed, force and variant: n hold-outs, mean, standard error (of hold-outs as if independent), how
+        many hold-outs have constant forces, `published_mann_whitney_p` (as run; observed and other fits only) and
+        `smallest_possible_p`, what that test gives at best with so many hold-outs: 2/70 with four.
     """
     keys = [*preparation.KEY, "force"]
     rows = []
@@ -311,7 +318,8 @@ def summarize(agreement: pd.DataFrame) -> pd.DataFrame:
         for variant, own in part.groupby("variant", sort=False):
             values = own["spearman"].to_numpy()
             n = len(values)
-            tested = variant not in SIMPLE
+            tested = variant not in SIMPLE and part["protocol"].iloc[0] == "as_run"
+            p = force_statistics.rank_test(values, random) if tested else np.nan
             rows.append(
                 dict(zip(keys, key, strict=True))
                 | {
@@ -321,9 +329,7 @@ def summarize(agreement: pd.DataFrame) -> pd.DataFrame:
                     "standard_error": values.std(ddof=1) / np.sqrt(n),
                     "largest_empirical_p": own["p_value"].max(),
                     "n_constant": int(own["constant"].eq(True).sum()),
-                    "mann_whitney_p": force_statistics.rank_test(values, random)
-                    if tested
-                    else np.nan,
+                    "published_mann_whitney_p": p,
                     "smallest_possible_p": 2 / comb(2 * n, n) if tested else np.nan,
                 }
             )

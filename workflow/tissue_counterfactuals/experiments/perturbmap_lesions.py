@@ -278,6 +278,30 @@ def observed_difference(
     )
 
 
+def means_as_lost(
+    slide: AnnData,
+    expression: sparse.csr_matrix,
+    lesions: list[Lesion],
+    genes: np.ndarray,
+    switches: dict[str, str],
+) -> list[np.ndarray]:
+    """Mean of each wild-type lesion (genes,) on the scale of the lesions that have lost the gene.
+
+    So a wild-type lesion can stand in the place of one of them.
+    """
+    source = expression if switches["experimental_scale"] == "matched" else slide.X
+    return [scale_cells(source[lesion.spots][:, genes], "l2").mean(axis=0) for lesion in lesions]
+
+
+def n_lost_lesions(slide: AnnData, lesions: list[Lesion], knockout: str) -> dict[str, int]:
+    """How many lesions of each section of `lesions` have lost the gene, by their labels."""
+    lost = lost_genes(slide) == knockout
+    return {
+        section: slide.obs["domain"][lost & (slide.obs["sample"] == section)].nunique()
+        for section in dict.fromkeys(lesion.section for lesion in lesions)
+    }
+
+
 def _mean_by_lesion(values: sparse.csr_array, labels: np.ndarray) -> np.ndarray:
     """Mean over spots in each lesion, then over lesions, because the lesion is what was sampled."""
     return np.mean(

@@ -12,9 +12,10 @@ import numpy as np
 import pandas as pd
 
 from tissue_counterfactuals import protocols
-from tissue_counterfactuals.experiments.celcomen_perturbmap import answer, summarize
+from tissue_counterfactuals.experiments.celcomen_perturbmap import CALIBRATED, answer, summarize
 from tissue_counterfactuals.experiments.perturbmap_lesions import (
     log_cpm,
+    means_as_lost,
     observed_differences,
     remove_reporters,
 )
@@ -30,7 +31,7 @@ from tissue_counterfactuals.simulate.lesions import simulate_lesions
 
 KNOCKOUT = "Tgfbr2"
 STEPS = ("inference", "generation", "celcomen_perturbmap")
-_CONTROLS = ("minus_baseline", "permuted", "random_gene")
+_CONTROLS = ("wild_type_lesion", "minus_baseline", "permuted", "random_gene")
 # In the order in which they are turned one after the other: first what is compared, then how it is generated, then
 # what is taken, then the estimator, whose switches belong together.
 TURNS = (
@@ -117,15 +118,13 @@ class _Bench:
                 self.slide, self.expression, KNOCKOUT, switches, self.settings, "null test"
             )
         made = self._questions[key]
+        lesions = [tissue.lesion for tissue in made.tissues]
+        genes = self.slide.var_names.get_indexer(made.genes)
         observed = observed_differences(
-            self.slide,
-            self.expression,
-            [tissue.lesion for tissue in made.tissues],
-            self.slide.var_names.get_indexer(made.genes),
-            KNOCKOUT,
-            switches,
+            self.slide, self.expression, lesions, genes, KNOCKOUT, switches
         )
-        return replace(made, observed=observed, switches=switches)
+        as_lost = means_as_lost(self.slide, self.expression, lesions, genes, switches)
+        return replace(made, observed=observed, as_lost=as_lost, switches=switches)
 
     def forces(self, question: Question):
         lesions = tuple(t.lesion.spots.tobytes() for t in question.tissues)
@@ -188,7 +187,8 @@ def over_simulations(correlations: pd.DataFrame) -> pd.DataFrame:
         A row per data set (depth), protocol and predictor: over the simulations the median, lowest and highest of the
         median rho over lesions, and `n_positive` of `n_simulations` above 0; the same for the trivial prediction minus
         mean expression; `n_significant_published`, simulations with p < 0.05 by the published test (lesions against one
-        permutation each, Mann-Whitney), and `n_significant`, by random genes: what a test should give in 5 of 100;
+        permutation each, Mann-Whitney); `n_significant_CONTROL` for each calibrated control, what a test should give in 5
+        of 100, and `smallest_p_CONTROL`, below which it cannot go;
         `collapsed_share` of the knocked-out spots whose expression was gone after the generation.
     """
     medians = summarize(correlations)
@@ -197,7 +197,6 @@ def over_simulations(correlations: pd.DataFrame) -> pd.DataFrame:
         by_control = dict(iter(group.groupby("control")))
         observed = by_control["permuted"]["median"].to_numpy()
         trivial = by_control["minus_baseline"]["null_median"].to_numpy()
-        random_genes = by_control["random_gene"]["p_value"]
         own = (correlations[["dataset", "protocol", "predictor"]] == [names[0], *names[2:]]).all(
             axis=1
         )
@@ -218,7 +217,11 @@ def over_simulations(correlations: pd.DataFrame) -> pd.DataFrame:
                 "n_significant_published": int(
                     (by_control["permuted"]["rank_test_p"] < 0.05).sum()
                 ),
-                "n_significant": int((random_genes <= 0.05).sum()),
+                **{
+                    f"n_significant_{c}": int((by_control[c]["p_value"] <= 0.05).sum())
+                    for c in CALIBRATED
+                },
+                **{f"smallest_p_{c}": by_control[c]["smallest_p"].min() for c in CALIBRATED},
                 "n_draws": int(by_control["random_gene"]["n_draws"].median()),
                 "collapsed_share": spots["n_knocked_out_collapsed"] / spots["n_knocked_out"],
             }

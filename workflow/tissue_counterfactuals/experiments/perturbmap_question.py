@@ -11,11 +11,12 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 from scipy import sparse
-from scipy.stats import spearmanr
+from scipy.special import stdtr
+from scipy.stats import rankdata
 
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.experiments import perturbmap_lesions as lesions
-from tissue_counterfactuals.experiments.force_statistics import partial_spearman
+from tissue_counterfactuals.experiments.force_statistics import correlation
 from tissue_counterfactuals.models.celcomen import fit_interactions
 from tissue_counterfactuals.models.celcomen_counterfactual import Counterfactual, counterfactual
 from tissue_counterfactuals.models.celcomen_gaussian import (
@@ -41,6 +42,8 @@ class Question:
         genes: (g,) modelled genes, the lost one last.
         tissues: the lesions.
         observed: for each lesion (g,), knock-out less wild type; see `observed_difference`.
+        as_lost: for each lesion (g,), its mean on the scale of the lesions that have lost the gene.
+        n_lost: section -> its lesions that have lost the gene.
         switches: of the steps inference, generation and celcomen_perturbmap.
         settings: section celcomen.perturbmap of the configuration.
     """
@@ -49,6 +52,8 @@ class Question:
     genes: pd.Index
     tissues: list[lesions.Tissue]
     observed: list[np.ndarray]
+    as_lost: list[np.ndarray]
+    n_lost: dict[str, int]
     switches: dict[str, str]
     settings: dict
 
@@ -116,6 +121,8 @@ def ask(
         slide.var_names[genes],
         lesions.tissues(slide, expression, found, genes),
         lesions.observed_differences(slide, expression, found, genes, knockout, switches),
+        lesions.means_as_lost(slide, expression, found, genes, switches),
+        lesions.n_lost_lesions(slide, found, knockout),
         switches,
         settings,
     )
@@ -274,6 +281,8 @@ def correlate(
 ) -> dict[str, float]:
     """Spearman correlation over genes, its p value, and the partial one given mean expression; NaN where constant.
 
+    The p value takes genes for independent (t distribution, two-sided), as published; they are not.
+
     Args:
         predicted, observed, baseline: (g,); baseline is the mean expression of the lesion.
         left_out: genes that were knocked out.
@@ -282,9 +291,11 @@ def correlate(
     a, b, c = predicted[kept], observed[kept], baseline[kept]
     if np.ptp(a) == 0 or np.ptp(b) == 0:
         return {"rho": np.nan, "p_value": np.nan, "partial_rho": np.nan}
-    test = spearmanr(a, b)
-    return {
-        "rho": float(test.statistic),
-        "p_value": float(test.pvalue),
-        "partial_rho": partial_spearman(a, b, [c]),
-    }
+    first, second, given = rankdata([a, b, c], axis=1)
+    rho, free = correlation(first, second), len(kept) - 2
+    t = np.inf if abs(rho) >= 1 else abs(rho) * np.sqrt(free / (1 - rho**2))
+    with_first, with_second = correlation(first, given), correlation(second, given)
+    left = (1 - with_first**2) * (1 - with_second**2)
+    # What is left of a side that the baseline explains fully is rounding, not signal.
+    partial = (rho - with_first * with_second) / np.sqrt(left) if left > 1e-15 else np.nan
+    return {"rho": rho, "p_value": float(2 * stdtr(free, -t)), "partial_rho": partial}

@@ -23,6 +23,7 @@ from tissue_counterfactuals.streams import stream
 PUBLISHED = (0.28, 0.47)
 _BAND_COLOR = "#F0E442"
 _LABELS = {
+    "wild_type_lesion": "wild-type\nlesion",
     "minus_baseline": "minus mean\nexpression",
     "permuted": "permuted\nprediction",
     "random_gene": "random\ngene",
@@ -34,8 +35,9 @@ _PROTOCOL_COLORS = {"as_run": "#D55E00", "corrected": "#0072B2"}
 _WIDTH_IN = 11.5
 # Controls that fit into a line of the title.
 _MOST_NAMES = 3
+LEVEL = 0.05
 _CORRELATIONS = ("protocol", "seed", "knockout", "predictor", "control", "draw", "lesion", "rho")
-_SUMMARY = ("protocol", "knockout", "predictor", "control", "median", "null_high", "p_value", "n_draws")  # fmt: skip
+_SUMMARY = ("protocol", "knockout", "predictor", "control", "median", "null_high", "p_value", "smallest_p", "status")  # fmt: skip
 _SWITCHES = ("depth", "seed", "path", "turn", "switch", "rho", "partial_rho", "collapsed_share")
 
 
@@ -110,27 +112,45 @@ def verdict(summary: pd.DataFrame, knockouts: list[str]) -> list[str]:
     """For each lost gene a sentence: which controls do as well as the prediction.
 
     A control does as well if the observed median over lesions lies within the 95 % range of the control's medians (or,
-    for a single draw, is not above it).
+    for a single draw, is not above it). A control that was not drawn is not tested, which is no merit. And a prediction
+    survives only where a calibrated control gives p <= 0.05, which takes enough draws, or lesions, to be possible.
     """
     sentences = []
     for knockout in knockouts:
         rows = summary[summary["knockout"] == knockout]
-        limit = rows["null_high"].fillna(rows["null_median"])
-        # What predicts nothing (no draw at all) stands at no correlation.
-        reached = rows[rows["median"] <= limit.fillna(0.0)]
-        names = ", ".join(_LABELS[c].replace("\n", " ") for c in CONTROLS if c in set(reached["control"]))  # fmt: skip
+        tested = rows[rows["status"] == "tested"]
+        reached = tested[tested["median"] <= tested["null_high"].fillna(tested["null_median"])]
+        names = _names(reached)
         median = rows["median"].iloc[0]
+        calibrated = tested[tested["smallest_p"].notna()]
+        short = calibrated[calibrated["smallest_p"] > LEVEL]
         if median <= 0:
-            sentences.append(f"{knockout} ρ {median:.2f}: no agreement that could survive")
+            text = "no agreement that could survive"
         elif len(reached) > _MOST_NAMES:
-            sentences.append(
-                f"{knockout} ρ {median:.2f} does not survive: as good are {len(reached)} of {len(rows)} controls"
+            text = f"does not survive: as good are {len(reached)} of {len(tested)} controls"
+        elif len(reached):
+            text = f"does not survive: as good is {names}"
+        elif calibrated.empty:
+            text = "cannot be told: no control with a valid p value was tested"
+        elif len(short):
+            text = (
+                f"cannot be told: {_names(short)} has too few draws for p <= {LEVEL:g} (the smallest is "
+                f"{short['smallest_p'].max():.2g})"
             )
-        elif names:
-            sentences.append(f"{knockout} ρ {median:.2f} does not survive: as good is {names}")
+        elif (calibrated["p_value"] > LEVEL).any():
+            text = (
+                f"does not survive: as good is {_names(calibrated[calibrated['p_value'] > LEVEL])}"
+            )
         else:
-            sentences.append(f"{knockout} ρ {median:.2f} survives all controls")
+            text = f"survives the {len(tested)} controls tested"
+        untested = rows[rows["status"] != "tested"]
+        text += f"; not tested: {_names(untested)}" if len(untested) and median > 0 else ""
+        sentences.append(f"{knockout} ρ {median:.2f} {text}")
     return sentences
+
+
+def _names(rows: pd.DataFrame) -> str:
+    return ", ".join(_LABELS[c].replace("\n", " ") for c in CONTROLS if c in set(rows["control"]))
 
 
 def _band(axis, label: bool = False) -> None:
@@ -151,7 +171,7 @@ def _observed(axis, rows, summary, knockout, protocol) -> None:
         null = rows[rows["control"] == control]
         medians = null.assign(rho=null["rho"].fillna(0.0)).groupby("draw")["rho"].median()
         if medians.empty:
-            _note(axis, place, 0, "not drawn")
+            _note(axis, place, 0, "not\ntested")
             continue
         if control == "minus_baseline":
             axis.scatter(place, medians.iloc[0], marker="D", s=30, color="#333333", zorder=4)
@@ -160,7 +180,7 @@ def _observed(axis, rows, summary, knockout, protocol) -> None:
         _distribution(axis, place, medians.to_numpy(), "#9A9A9A")
         undefined = null["rho"].isna().all()
         p_value = by_control.loc[control, "p_value"]
-        note = f"{medians.iloc[0]:.2f}" if np.isnan(p_value) else f"p {p_value:.2g}"
+        note = f"{medians.median():.2f}" if np.isnan(p_value) else f"p {p_value:.2g}"
         note = "predicts nothing" if undefined else note
         _note(axis, place, medians.max(), note)
     axis.set_xticks(range(len(CONTROLS) + 1), [f"observed\n{len(found)} lesions", *(_LABELS[c] for c in CONTROLS)], size=6.5)  # fmt: skip
@@ -250,5 +270,8 @@ def _legend(figure, bottom) -> float:
         Line2D([], [], linestyle="", marker="o", markersize=3, color="#9A9A9A", label="a draw of a control (median over lesions)"),
         Line2D([], [], color="black", linewidth=1.6, label="median"),
     ]  # fmt: skip
-    title = "p: share of a control's draws at or above the observed median, the observed one counted in."
+    title = (
+        "p: share of a control's draws at or above the observed median, the observed one counted in; given for the controls "
+        "that keep their level on lesions without effect. Other numbers: medians."
+    )
     return style.legend_below(figure, bottom, handles=handles, ncols=4, title=title)
