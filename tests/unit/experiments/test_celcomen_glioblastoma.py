@@ -253,10 +253,22 @@ def test_sites_are_the_unit():
     found = knockout.by_site(values, group, nearest).set_index("group")
     # The first site's two neighbours have mean 3, the second's has 6.
     assert found.loc["neighbours_0", "effect"] == pytest.approx(4.5)
-    half = 1.96 * np.std([3, 6], ddof=1) / np.sqrt(2)
-    assert found.loc["neighbours_0", "high"] == pytest.approx(4.5 + half)
-    assert np.isnan(found.loc["knocked_out", "low"])
+    # Two sites are too few for an interval.
+    assert found[["low", "high"]].isna().all(axis=None)
     assert found.loc["neighbours_1", "n_cells"] == 0
+
+
+def test_an_interval_over_sites_is_that_of_a_t_test():
+    rng = np.random.default_rng(0)
+    group = np.repeat([0, 1, 3], [12, 24, 50])
+    nearest = np.concatenate([np.arange(12), np.arange(24) // 2, rng.integers(0, 12, 50)])
+    values = rng.normal(size=86)
+    found = knockout.by_site(values, group, nearest).set_index("group")
+    by_site = values[12:36].reshape(12, 2).mean(axis=1)
+    expected = stats.ttest_1samp(by_site, 0).confidence_interval(0.95)
+    assert tuple(found.loc["neighbours_0", ["low", "high"]]) == pytest.approx(tuple(expected))
+    # The rest is one population: its cells are no sites.
+    assert np.isnan(found.loc["rest", "low"])
 
 
 @pytest.fixture(scope="module")
@@ -264,7 +276,9 @@ def truth(slide, tissue):
     return true_forces(slide)
 
 
-def test_effect_decays_with_distance(tissue, graph, truth):
+@pytest.fixture(scope="module")
+def effects(tissue, graph, truth):
+    """Of the exact counterfactual and of generation, and the group of each cell."""
     cells = knockout.knocked_out_cells(tissue, GENE, graph, SETTINGS, CORRECTED, 0)
     group, _ = knockout.group_cells(tissue, cells, SETTINGS["radius_um"])
     place = tissue.var_names.get_loc(GENE)
@@ -272,11 +286,30 @@ def test_effect_decays_with_distance(tissue, graph, truth):
     generated = counterfactual(
         sparse.csr_array(tissue.X), graph, *truth, [KnockOut(cells, [place])], epochs=10
     ).effect
-    for effect in (exact, generated):
+    return exact, generated, group
+
+
+def test_effect_decays_with_distance(effects):
+    *both, group = effects
+    for effect in both:
         size = np.linalg.norm(effect, axis=1)
         by_group = [size[group == number].mean() for number in range(4)]
         assert by_group[0] > by_group[1] > by_group[2] > by_group[3]
         assert by_group[3] < by_group[1] / 5
+
+
+def test_an_effect_has_the_signs_of_the_forces(effects, tissue, truth):
+    """Without a gene its partners go down where they push each other up, and up where they push down."""
+    exact, _, group = effects
+    place = tissue.var_names.get_loc(GENE)
+    for forces, cells in zip(truth[::-1], (group == 0, group == 1), strict=True):
+        partners = np.flatnonzero(forces[place])
+        partners = partners[partners != place]
+        strength = forces[place, partners]
+        change = exact[cells][:, partners].mean(axis=0)
+        assert len(partners) >= 2
+        strongest = np.argmax(np.abs(strength))
+        assert np.sign(change[strongest]) == -np.sign(strength[strongest])
 
 
 def test_without_forces_between_cells_nothing_leaves_the_cell(tissue, graph, truth):
@@ -365,19 +398,22 @@ def read(files, name):
     return pd.read_csv(files[name], sep="\t")
 
 
-@pytest.mark.parametrize(
-    ("protocol", "chosen", "p_from"),
-    [("corrected", "genes", "permutation"), ("as_run", "entries", "mannwhitney")],
-)
-def test_localization_test_is_a_switch(results, protocol, chosen, p_from):
+@pytest.mark.parametrize(("protocol", "chosen"), [("corrected", "genes"), ("as_run", "entries")])
+def test_localization_test_is_a_switch(results, protocol, chosen):
     tests = read(results[protocol], "tests")
     assert set(tests["statistic"]) == {"entries", "genes", "genes_signed"}
     assert set(tests.loc[tests["chosen"], "statistic"]) == {chosen}
     assert set(tests["classes_from"]) == {"column localization of the slide"}
     assert set(tests["seed"]) == {0, 1}
-    # A permutation p value cannot be smaller than its number of draws allows.
-    genes = tests[tests["statistic"] == "genes"]["p_value"]
-    assert genes.min() >= 1 / 501
+    # Permutation p values are multiples of 1/501; Mann-Whitney's are not.
+    steps = tests["p_value"] * 501
+    whole = np.abs(steps - steps.round()) < 1e-3
+    assert whole[tests["statistic"] != "entries"].all()
+    assert not whole[tests["statistic"] == "entries"].any()
+    # Entries share genes: an interval that takes them for independent is not given.
+    means = read(results[protocol], "classes").set_index("statistic")
+    assert means.loc["entries", ["low", "high"]].isna().all(axis=None)
+    assert means.loc["genes", ["low", "high"]].notna().all(axis=None)
 
 
 @pytest.mark.parametrize("protocol", protocols.PROTOCOLS)
@@ -404,6 +440,16 @@ def test_placebo_and_exact_are_of_the_gaussian_field(results):
     placebo = read(results["corrected"], "placebo")
     assert placebo.groupby("seed")["gene"].nunique().tolist() == [3, 3]
     assert set(placebo["role"]) == {"gene", "placebo"}
+    assert set(placebo["n_ranked"]) == {3}
+    ranks = placebo.groupby(["seed", "group"])["rank"].apply(sorted)
+    assert (ranks.str.len() == 3).all()
+    assert ranks.loc[0, "knocked_out"] == [1, 2, 3]
+    lowest = placebo.query("seed == 0 and group == 'knocked_out'").set_index("rank")["effect"]
+    assert lowest[1] < lowest[2] < lowest[3]
+    # The gene's own row is the effect that stands in the table of the field.
+    tracks = read(results["corrected"], "trajectories").query("method == 'exact' and seed == 0")
+    own = placebo.query("seed == 0 and role == 'gene'").set_index("group")["effect"]
+    pd.testing.assert_series_equal(own, tracks.set_index("group")["effect"])
     reason = read(results["as_run"], "placebo")["status"]
     assert reason.str.startswith("not applicable: only the gaussian").all()
     assert set(read(results["corrected"], "changes")["method"]) == {"generation", "exact"}
@@ -412,9 +458,14 @@ def test_placebo_and_exact_are_of_the_gaussian_field(results):
 
 def test_nothing_to_enrich_is_said(results):
     terms = read(results["corrected"], "enrichment")
-    # The signature of 24 genes is a set of its own.
-    assert set(terms["term"]) == {f"SIGNATURE_OF_{GENE}"}
-    assert set(terms["status"]) == {"ok"}
+    reason = terms.loc[terms["term"] == "-", "status"]
+    assert (reason == "not applicable: no gene set holds 15 to 500 of the 39 genes").all()
+    # The signature of 24 genes is a set of its own; found in the same tissue, it has a score and no p value.
+    own = terms[terms["term"] != "-"]
+    assert set(own["term"]) == {f"SIGNATURE_OF_{GENE}"}
+    assert set(own["status"]) == {"ok"}
+    assert own["normalized_enrichment"].notna().all()
+    assert own[["p_value", "q_value"]].isna().all(axis=None)
 
 
 @pytest.mark.parametrize("protocol", protocols.PROTOCOLS)

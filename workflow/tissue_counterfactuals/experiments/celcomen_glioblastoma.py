@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from anndata import AnnData
-from scipy import sparse
+from scipy import sparse, stats
 
 from tissue_counterfactuals import gene_sets, neighbors
 from tissue_counterfactuals.errors import InputError
@@ -160,7 +160,8 @@ def localization(
     Args:
         settings: n_bins, n_permutations.
         switches: of the steps inference, comparison and celcomen_glioblastoma.
-        outputs: `classes` has a row for each seed, class and statistic: genes, mean, 95 % interval. `entries`: z scores of
+        outputs: `classes` has a row for each seed, class and statistic: genes, mean, 95 % interval (not of `entries`, which
+            share genes). `entries`: z scores of
             inter minus intra over all entries of the class's rows, as run; `genes`: z scores over genes of strength
             between minus strength within cells; `genes_signed`: the same of the forces with their signs. `tests` has a
             row for each seed, statistic and pair of classes. `entries` by Mann-Whitney, the others by
@@ -203,12 +204,17 @@ def localization(
 
 
 def _class_means(values: np.ndarray, classes: pd.DataFrame) -> list[dict]:
-    """Mean and normal 95 % interval of each class; `values` is (g,) or (g, g), rows being genes."""
+    """Mean of each class; `values` is (g,) or (g, g), rows being genes.
+
+    A 95 % interval over genes, by Student's t, where each gene has one value; entries of a matrix share their genes, and
+    an interval that takes them for independent covers nothing near 95 %.
+    """
     rows = []
     for name in gene_sets.LOCALIZATIONS:
         own = values[classes[name].to_numpy()].ravel()
-        enough = len(own) > 1
-        half = 1.96 * own.std(ddof=1) / np.sqrt(len(own)) if enough else np.nan
+        half = np.nan
+        if values.ndim == 1 and len(own) > 1:
+            half = stats.t.ppf(0.975, len(own) - 1) * own.std(ddof=1) / np.sqrt(len(own))
         mean = own.mean() if len(own) else np.nan
         rows.append(
             {
