@@ -193,7 +193,7 @@ def localization(
                 seed,
             )
         for statistic, values in by_statistic.items():
-            own = pd.DataFrame(_class_means(values, classes))
+            own = pd.DataFrame(class_means(values, classes))
             for table, tables in ((own, means), (found[statistic], tests)):
                 table.insert(0, "statistic", statistic)
                 table["chosen"] = statistic == chosen
@@ -203,7 +203,7 @@ def localization(
     write_tsv(pd.concat(tests, ignore_index=True), outputs["tests"], sort=False)
 
 
-def _class_means(values: np.ndarray, classes: pd.DataFrame) -> list[dict]:
+def class_means(values: np.ndarray, classes: pd.DataFrame) -> list[dict]:
     """Mean of each class; `values` is (g,) or (g, g), rows being genes.
 
     A 95 % interval over genes, by Student's t, where each gene has one value; entries of a matrix share their genes, and
