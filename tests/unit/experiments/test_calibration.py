@@ -161,7 +161,7 @@ def test_ranks_among_placebos():
     switches = protocols.resolve("corrected")
     ranks = []
     for seed in (1, 2):
-        slide = simulate_field(n_cells=500, n_genes=30, depth=300, seed=seed)
+        slide = simulate_field(n_cells=400, n_genes=60, depth=120, seed=seed)
         tissue = celcomen_glioblastoma.prepare(slide, settings, switches)
         graph = celcomen_glioblastoma.contacts(tissue, settings)
         field = celcomen_knockout.ExactField(tissue, graph, *true_forces(slide), switches)
@@ -176,8 +176,9 @@ def test_ranks_among_placebos():
 
         known = np.asarray((tissue.X > 0).mean(axis=0)).ravel()
         # A gene that nearly all cells express has no signature.
-        for gene in tissue.var_names[known < 0.95]:
-            candidates = celcomen_knockout.placebo_genes(tissue, gene)
+        some = set(tissue.var_names[known < 0.95][:24])
+        for gene in sorted(some):
+            candidates = [g for g in celcomen_knockout.placebo_genes(tissue, gene) if g in some]
             table = celcomen_knockout.compare_with_placebo(gene, candidates, 3, effect_of)
             ranks.append(table[table["role"] == "gene"].set_index("group")["rank"])
     ranks = pd.DataFrame(ranks)

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.axes import Axes
+from matplotlib.collections import PathCollection
 
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.experiments.celcomen_perturbmap import (
@@ -69,6 +70,7 @@ def genes(protocol):
 def spots():
     labels = ["KP_1-1", "Tgfbr2_1", "Zap70_1", "periphery", "normal"] * 8
     table = pd.DataFrame({"label": labels, "section": "KP_1", "lesion": [1, 0, 0, 0, 0] * 8})
+    table["knocked_out"], table["response"] = table["lesion"] > 0, table["lesion"] * 0.5
     table["x_um"], table["y_um"] = np.arange(40) % 8 * 100.0, np.arange(40) // 8 * 86.6
     return pd.concat([table.assign(knockout=k) for k in "AB"])
 
@@ -91,6 +93,18 @@ def test_figure_4_says_what_it_shows(protocol):
     assert "wild type (KP)" in text
     assert f"ρ {RHO[protocol]['A'] + 0.01:.2f}" in text
     assert "commit abc" in text
+    # p values as published only beside the published figure, and marked.
+    assert ("p 1e-02 *" in text) == ("Mann-Whitney p = 0.1 *" in text) == (protocol == "as_run")
+    assert ("no valid p values" in text) == (protocol == "as_run")
+    drawn = {c.get_gid(): c for c in figure.findobj(PathCollection) if c.get_gid()}
+    assert len(drawn["kept"].get_offsets()) == 8
+    assert drawn["response"].get_array().tolist() == [0.5] * 8
+    found = sorted(drawn["observed"].get_offsets()[:, 0])
+    assert found == pytest.approx([RHO[protocol]["B"] + 0.01 * lesion for lesion in (1, 2, 3)])
+    heights = drawn["permuted"].get_offsets()[:, 1]
+    # As published one draw for each lesion, at -log10 p; corrected all draws, at the lesion.
+    assert sorted(set(heights)) == ([2.0] if protocol == "as_run" else [0, 1, 2])
+    assert len(heights) == (3 if protocol == "as_run" else 60)
     if protocol == "as_run":
         assert "KP_1 · 1 †" in text
         assert "KP_1 · 2 †" not in text

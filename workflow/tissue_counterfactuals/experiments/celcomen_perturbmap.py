@@ -77,8 +77,6 @@ def run(
     tables = {"correlations": [], "genes": [], "spots": [], "diagnostics": []}
     for knockout in settings["knockouts"]:
         question = ask(cells, expression, knockout, switches, settings, entry["name"])
-        spots = spot_table(cells, question)
-        tables["spots"].append(preparation.keyed(spots, manifest, seeds[0]))
         for seed in seeds:
             forces = fit(question, seed)
             rows = pd.DataFrame(answer(question, forces.inter, forces.intra, seed))
@@ -87,6 +85,8 @@ def run(
             notes.insert(0, "knockout", knockout)
             tables["diagnostics"].append(preparation.keyed(notes, manifest, seed))
             if seed == seeds[0]:
+                spots = spot_table(cells, question, forces.inter, forces.intra, seed)
+                tables["spots"].append(preparation.keyed(spots, manifest, seed))
                 genes = gene_table(question, forces.inter, forces.intra, seed)
                 tables["genes"].append(preparation.keyed(genes, manifest, seed))
     tables = {name: pd.concat(parts, ignore_index=True) for name, parts in tables.items()}
@@ -364,11 +364,25 @@ def gene_table(question: Question, inter: np.ndarray, intra: np.ndarray, seed: i
     return pd.concat(parts, ignore_index=True)
 
 
-def spot_table(slide: AnnData, question: Question) -> pd.DataFrame:
-    """All spots of the question's sections: place, label, and the number of the lesion they belong to (0: none)."""
-    lesion = np.zeros(slide.n_obs, int)
-    for tissue in question.tissues:
-        lesion[tissue.lesion.spots] = tissue.lesion.number
+def spot_table(
+    slide: AnnData, question: Question, inter: np.ndarray, intra: np.ndarray, seed: int
+) -> pd.DataFrame:
+    """All spots of the question's sections: place, label, and the number of the lesion they belong to (0: none).
+
+    In lesions, `knocked_out` spots, and the `response`: root mean square of what the first predictor changes in the
+    other genes of a spot.
+    """
+    lesion, lost = np.zeros(slide.n_obs, int), np.zeros(slide.n_obs, bool)
+    response = np.full(slide.n_obs, np.nan)
+    model = Model(question, inter, intra, question.predictors[0])
+    for place, tissue in enumerate(question.tissues):
+        members = tissue.lesion.spots
+        lesion[members] = tissue.lesion.number
+        spots = question.chosen_spots(question.expressing(place), seed)
+        if len(spots):
+            lost[members[spots]] = True
+            effect = model.effect(place, spots, len(question.genes) - 1)[:, :-1]
+            response[members] = np.sqrt(np.mean(effect**2, axis=1))
     sections = {tissue.lesion.section for tissue in question.tissues}
     table = pd.DataFrame(
         {
@@ -377,6 +391,8 @@ def spot_table(slide: AnnData, question: Question) -> pd.DataFrame:
             "spot": slide.obs_names,
             "label": slide.obs["domain"].astype(str).to_numpy(),
             "lesion": lesion,
+            "knocked_out": lost,
+            "response": response,
             "x_um": slide.obsm["spatial"][:, 0],
             "y_um": slide.obsm["spatial"][:, 1],
         }

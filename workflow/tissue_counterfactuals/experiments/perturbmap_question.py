@@ -179,7 +179,7 @@ class Model:
             gene: index of the gene; default: the last.
         """
         gene = len(self.question.genes) - 1 if gene is None else gene
-        effect = self._effect(place, spots, gene)
+        effect = self.effect(place, spots, gene)
         change = effect[spots].mean(axis=0)
         if self.question.switches["knockout_effect"] == "against_start":
             others = np.setdiff1d(np.arange(len(effect)), spots)
@@ -196,7 +196,7 @@ class Model:
         empty = ~cells.any(axis=1)
         return int(empty.sum()), int(empty[spots].sum())
 
-    def _effect(self, place: int, spots: np.ndarray, gene: int) -> np.ndarray:
+    def effect(self, place: int, spots: np.ndarray, gene: int) -> np.ndarray:
         """(n, g) change of every spot and gene."""
         if self.predictor == "generation":
             return self._generated(place, spots, gene).effect

@@ -1,6 +1,6 @@
-"""Figure 2c of the Celcomen paper: are known forces found again in a simulated tissue?
+"""Figure 2 of the Celcomen paper: the method, and whether known forces are found again in a simulated tissue.
 
-Top: correlations with the truth and their p values, as the paper draws them, over the entries that the protocol compares.
+a, b: drawings of the method. c, top: correlations with the truth and their p values, as the paper draws them, over the entries that the protocol compares.
 Below, as run: the same correlations over each pair of genes once, simulations whose forces are all the same shown as
 failures. Below, corrected: how recovery changes with the number of genes and cells, noise and dropout.
 """
@@ -21,7 +21,7 @@ from tissue_counterfactuals.experiments.celcomen_simulation import (
     SMALLEST_P,
 )
 from tissue_counterfactuals.results import provenance
-from tissue_counterfactuals.results.figures import style
+from tissue_counterfactuals.results.figures import schematics, style
 
 # The colours of the paper.
 NOISE_COLOR, MODEL_COLOR = "#cc78bc", "#fbafe4"
@@ -83,15 +83,24 @@ def compose(correlations: pd.DataFrame, tests: pd.DataFrame, provenance_text: st
     n = paper["seed"].nunique()
     sizes = paper[["n_genes", "n_cells"]].iloc[0]
     with style.context():
-        figure = style.new_figure(_WIDTH_IN, 9.6)
+        figure = style.new_figure(_WIDTH_IN, 11.2)
         style.suptitle(
             figure,
-            f"Figure 2c of Celcomen: known forces found again? · [simulated] · protocol: {protocol}\n"
+            f"Figure 2 of Celcomen: known forces found again? · [simulated] · protocol: {protocol}\n"
             f"{n} simulations of {sizes['n_genes']} genes in {sizes['n_cells']} cells",
         )
         bottom = _legend(figure, style.footer(figure, provenance_text), not grid.empty)
         figure.set_layout_engine("constrained", rect=(0, bottom, 1, 1 - bottom), h_pad=0.06)
-        top, middle, low = figure.subfigures(3, 1, height_ratios=(1, 1, 1))
+        first, top, middle, low = figure.subfigures(4, 1, height_ratios=(0.5, 1, 1, 1))
+        for axes, draw, title in zip(
+            first.subplots(1, 2),
+            (schematics.inference, schematics.generation),
+            ("a  inference (a drawing)", "b  generation (a drawing)"),
+            strict=True,
+        ):
+            draw(axes)
+            axes.set_title(title)
+        top.suptitle("c", x=0.012, ha="left", size=9, weight="bold")
         for part, statistic in ((top, "rho"), (middle, "minus_log10_p")):
             for axes, quantity in zip(part.subplots(1, 3), QUANTITIES, strict=True):
                 _boxes(

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from tissue_counterfactuals.results import provenance
-from tissue_counterfactuals.results.figures import style
+from tissue_counterfactuals.results.figures import schematics, style
 from tissue_counterfactuals.streams import stream
 
 CLASSES = {"cytoplasmic": "#029E73", "membrane": "#D55E00", "secreted": "#CC78BC"}
@@ -44,7 +44,7 @@ def draw_files(files: dict[str, Path], path: str | Path) -> None:
 
 
 def compose(tables: dict[str, pd.DataFrame], title: str, provenance_text: str) -> Figure:
-    """The figure; panels are lettered as published (a is a drawing of the method).
+    """The figure; panels are lettered as published.
 
     Args:
         tables: by name, see `draw_files`; the first seed is drawn.
@@ -53,11 +53,16 @@ def compose(tables: dict[str, pd.DataFrame], title: str, provenance_text: str) -
     tables = {name: t[t["seed"] == t["seed"].min()] for name, t in tables.items()}
     as_run = (tables["classes"].query("chosen")["statistic"] == "entries").all()
     with style.context():
-        figure = style.new_figure(12, 11)
+        figure = style.new_figure(12, 14 if as_run else 12.4)
         style.suptitle(figure, title)
         bottom = style.footer(figure, provenance_text)
         figure.set_layout_engine("constrained", rect=(0, bottom, 1, 1 - bottom))
-        top, middle, low = figure.subfigures(3, 1, height_ratios=(1.15, 0.85, 1.35))
+        heights = (0.5, 1.15, 1.6 if as_run else 0.85, 1.35)
+        first, top, middle, low = figure.subfigures(4, 1, height_ratios=heights)
+        drawing = first.subplots(1, 1)
+        gene = style.short(str(tables["cells"]["gene"].iloc[0]))
+        drawing.set_title("a  the experiment (a drawing, no data)")
+        schematics.knock_out(drawing, gene)
         grid = top.subplots(1, 3, width_ratios=(1.45, 1.2, 1))
         _localization(grid[0], tables["classes"], tables["tests"])
         _map(grid[1], tables["cells"])
@@ -81,10 +86,14 @@ def _localization(axes: Axes, classes: pd.DataFrame, tests: pd.DataFrame) -> Non
     low, high = axes.get_ylim()
     axes.set_ylim(low, high + 0.62 * (high - low))
     for column, statistic in enumerate(statistics):
+        rows = tests[tests["statistic"] == statistic]
         lines = [
             f"{_brief(row['first'])} vs {_brief(row['second'])}: p = {row['p_value']:.2g}"
-            for _, row in tests[tests["statistic"] == statistic].iterrows()
+            for _, row in rows.iterrows()
         ]
+        if statistic == "entries":
+            # Entries share genes, so that no test of them as independent values keeps its level.
+            lines = ["as published, not valid:", *lines] if rows["chosen"].all() else ["no valid p:", "entries share genes"]  # fmt: skip
         axes.text(column, high + 0.02 * (high - low), "\n".join(lines), ha="center", va="bottom", size=6)  # fmt: skip
     if (classes["mean"] == 0).all():
         text = "inter - intra is the same for all genes"
@@ -114,25 +123,28 @@ def _map(axes: Axes, cells: pd.DataFrame) -> None:
 
 
 def _placebo(axes: Axes, placebo: pd.DataFrame) -> None:
-    axes.set_title("signature after other knock-outs")
+    axes.set_title("other knock-outs, own signatures")
     if (placebo["status"] != "ok").all():
         text = "\n".join(textwrap.wrap(placebo["status"].iloc[0], 32))
         axes.text(0.5, 0.5, text, ha="center", va="center", color=style.MUTED_COLOR, size=7, transform=axes.transAxes)  # fmt: skip
         axes.set_axis_off()
         return
     rng = stream(0, "placebo_jitter")
-    for place, (name, (_, color)) in enumerate(GROUPS.items()):
+    ticks = []
+    for place, (name, (label, color)) in enumerate(GROUPS.items()):
         own = placebo[placebo["group"] == name]
         others = own.loc[own["role"] == "placebo", "effect"]
         axes.plot(place + rng.uniform(-0.12, 0.12, len(others)), others, "o", color="#999999", markersize=3)  # fmt: skip
-        axes.plot(place, own.loc[own["role"] == "gene", "effect"], "D", color=color, markeredgecolor="black", markeredgewidth=0.5)  # fmt: skip
+        (gene_row,) = own[own["role"] == "gene"].itertuples()
+        axes.plot(place, gene_row.effect, "D", color=color, markeredgecolor="black", markeredgewidth=0.5)  # fmt: skip
+        rank = f"rank {gene_row.rank:.0f} of {gene_row.n_ranked}" if gene_row.n_cells else "no cell"
+        ticks.append(label.replace("neighbours, ", "").replace(" ", "\n", 1) + f"\n{rank}")
     axes.axhline(0, color="black", linewidth=0.5)
-    axes.set_xticks(range(len(GROUPS)), ["knocked\nout", "first\nring", "second\nring", "rest"], size=6.5)  # fmt: skip
-    gene = placebo.loc[placebo["role"] == "gene", "gene"].iloc[0]
+    axes.set_xticks(range(len(GROUPS)), ticks, size=6.5)
+    gene = style.short(placebo.loc[placebo["role"] == "gene", "gene"].iloc[0])
     axes.set_ylabel("change of the score (exact counterfactual)")
     n_others = placebo.loc[placebo["role"] == "placebo", "gene"].nunique()
-    text = f"◆ {gene}   ● {n_others} genes of like expression"
-    axes.text(0.98, 0.02, text, ha="right", size=6, transform=axes.transAxes)
+    axes.set_xlabel(f"◆ {gene}   ● {n_others} genes of like expression   (rank 1: largest loss)", size=6.5)  # fmt: skip
 
 
 def _trajectories(
@@ -142,34 +154,49 @@ def _trajectories(
     exact = trajectories[trajectories["method"] == "exact"].set_index("group")
     values = diagnostics.query("run == 'knocked_out'").set_index("name")["value"]
     n_cells = generated.groupby("epoch")["n_cells"].sum().iloc[0]
+    what = (
+        "upper row as published, z score over all points of the row; lower row, the score itself, dashed: twin without"
+        if as_run
+        else "knock-out minus twin, 95 % interval over knocked-out cells"
+    )
     part.suptitle(
-        f"d  signature score over generation {'(solid: knock-out, dashed: twin without)' if as_run else '(knock-out minus twin, 95 % interval over knocked-out cells)'}"
-        f" · cells collapsed to zero: {values['collapsed_cells']:.0f} of {n_cells:.0f} · negative entries: "
-        f"{100 * values['negative_fraction']:.0f} %",
+        f"d  signature score over generation ({what})\ncells collapsed to zero: {values['collapsed_cells']:.0f} of "
+        f"{n_cells:.0f} · negative entries: {100 * values['negative_fraction']:.0f} %",
         x=0.012, ha="left", size=8, weight="bold",
     )  # fmt: skip
-    panels = part.subplots(1, len(GROUPS), sharey=as_run)
-    for axes, (name, (label, color)) in zip(panels, GROUPS.items(), strict=True):
+    grid = part.subplots(2 if as_run else 1, len(GROUPS), sharey="row" if as_run else False, squeeze=False)  # fmt: skip
+    for column, (name, (label, color)) in enumerate(GROUPS.items()):
         own = generated[generated["group"] == name].sort_values("epoch")
-        if own["n_cells"].iloc[0] == 0:
-            axes.text(0.5, 0.5, "no cell", ha="center", transform=axes.transAxes)
-        dark = "#8C6D7C" if name == "rest" else color
-        if as_run:
-            axes.plot(own["epoch"], own["knocked_out"], "o-", color=dark, markersize=3)
-            axes.plot(own["epoch"], own["twin"], "--", color="black", linewidth=0.9)
-            axes.axvline(5, color=style.MUTED_COLOR, linewidth=0.6, linestyle=":")
-        else:
-            axes.fill_between(own["epoch"], own["low"], own["high"], color=dark, alpha=0.25, linewidth=0)  # fmt: skip
-            axes.plot(own["epoch"], own["effect"], "o-", color=dark, markersize=3)
-            axes.axhline(0, color="black", linewidth=0.5)
-            if name in exact.index:
-                found = exact.loc[name, "effect"]
-                axes.text(0.98, 0.04, f"exact: {found:.2g}", ha="right", size=6.5, transform=axes.transAxes)  # fmt: skip
         n = int(own["n_cells"].iloc[0])
-        axes.set_title(f"{label}, {n:,} {'cell' if n == 1 else 'cells'}", size=7.5)
-        axes.set_xlabel("epoch")
-        axes.ticklabel_format(axis="y", scilimits=(-3, 3))
-    panels[0].set_ylabel("mean scaled expression" if as_run else "change of the score")
+        title = f"{label}, {n:,} {'cell' if n == 1 else 'cells'}"
+        dark = "#8C6D7C" if name == "rest" else color
+        low = grid[-1, column]
+        if n == 0:
+            low.text(0.5, 0.5, "no cell", ha="center", transform=low.transAxes)
+        if as_run:
+            shown = own.dropna(subset=["z_as_run"])
+            grid[0, column].plot(shown["epoch"], shown["z_as_run"], "o-", color=dark, markersize=4, gid="as_published")  # fmt: skip
+            grid[0, column].set_xlim(*_margins(own["epoch"]))
+            low.plot(own["epoch"], own["knocked_out"], "o-", color=dark, markersize=3)
+            low.plot(own["epoch"], own["twin"], "--", color="black", linewidth=0.9)
+        else:
+            low.fill_between(own["epoch"], own["low"], own["high"], color=dark, alpha=0.25, linewidth=0)  # fmt: skip
+            low.plot(own["epoch"], own["effect"], "o-", color=dark, markersize=3)
+            low.axhline(0, color="black", linewidth=0.5)
+            if name in exact.index:
+                title += f" (exact: {exact.loc[name, 'effect']:.2g})"
+        grid[0, column].set_title(title, size=7.5)
+        low.set_xlim(*_margins(own["epoch"]))
+        low.set_xlabel("epoch")
+        low.ticklabel_format(axis="y", scilimits=(-3, 3))
+    grid[0, 0].set_ylabel("score, z" if as_run else "change of the score")
+    if as_run:
+        grid[1, 0].set_ylabel("mean scaled expression")
+
+
+def _margins(epochs: pd.Series) -> tuple[float, float]:
+    room = 0.05 * max(np.ptp(epochs), 1)
+    return epochs.min() - room, epochs.max() + room
 
 
 def _enrichment(axes: Axes, enrichment: pd.DataFrame, part) -> None:
@@ -180,7 +207,8 @@ def _enrichment(axes: Axes, enrichment: pd.DataFrame, part) -> None:
         axes.set_axis_off()
         return
     columns = list(dict.fromkeys(zip(ok["method"], ok["group"], strict=True)))
-    best = ok.groupby("term")["p_value"].min().to_frame("p")
+    # The signature, which has no p value, comes first.
+    best = ok.groupby("term")["p_value"].min().fillna(0).to_frame("p")
     best["size"] = ok.groupby("term")["normalized_enrichment"].apply(lambda v: -v.abs().max())
     terms = best.sort_values(["p", "size"], kind="stable").index[:N_TERMS][::-1]
     shown = ok[ok["term"].isin(terms)]
@@ -188,7 +216,7 @@ def _enrichment(axes: Axes, enrichment: pd.DataFrame, part) -> None:
     at = {column: place for place, column in enumerate(columns)}
     x = [at[key] for key in zip(shown["method"], shown["group"], strict=True)]
     y = [terms.get_loc(term) for term in shown["term"]]
-    size = 12 + 45 * np.minimum(-np.log10(np.maximum(shown["q_value"], 1e-3)), 3)
+    size = 12 + 45 * np.minimum(-np.log10(np.maximum(shown["q_value"].fillna(1), 1e-3)), 3)
     edge = np.where(shown["q_value"] < 0.05, "black", "none")
     drawn = axes.scatter(x, y, s=size, c=shown["normalized_enrichment"], cmap="RdBu_r", vmin=-limit, vmax=limit, edgecolors=edge, linewidths=0.8)  # fmt: skip
     labels = [f"{GROUPS[group][0]}\n({method})" for method, group in columns]
@@ -199,4 +227,7 @@ def _enrichment(axes: Axes, enrichment: pd.DataFrame, part) -> None:
     axes.grid(color="#EDEDED", linewidth=0.5)
     axes.set_axisbelow(True)
     bar = part.colorbar(drawn, ax=axes, pad=0.01)
-    bar.set_label("normalised enrichment\n(size: -log10 q, ring: q < 0.05)", size=6.5)
+    bar.set_label(
+        "normalised enrichment\n(size: -log10 q, ring: q < 0.05;\nsignature: no q, found in this tissue)",
+        size=6.5,
+    )

@@ -1,6 +1,6 @@
 """Figure 4 of the Celcomen paper: predicted knock-outs beside lesions that have lost the gene.
 
-a: spots by label, lesions numbered. Then for each lost gene: per lesion, predicted change by fifths of the observed change
+a: spots by label, lesions numbered. b: how a lesion is used. Then for each lost gene: per lesion, predicted change by fifths of the observed change
 (c, e), and the correlations with their p values, beside permuted predictions (d, f).
 """
 
@@ -14,6 +14,7 @@ from matplotlib.lines import Line2D
 
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.experiments.celcomen_perturbmap import OBSERVED
+from tissue_counterfactuals.experiments.force_statistics import rank_test
 from tissue_counterfactuals.experiments.perturbmap_lesions import WILD_TYPE
 from tissue_counterfactuals.results import provenance
 from tissue_counterfactuals.results.figures import style
@@ -34,7 +35,7 @@ _WIDTH_IN, _MOST_PER_ROW = 11.5, 6
 _NEEDED = {
     "correlations": ("protocol", "knockout", "section", "lesion", "predictor", "control", "draw", "rho", "p_value", "n_knocked_out_collapsed"),
     "genes": ("knockout", "lesion", "predictor", "predicted_scaled", "observed"),
-    "spots": ("knockout", "section", "label", "lesion", "x_um", "y_um"),
+    "spots": ("knockout", "section", "label", "lesion", "knocked_out", "response", "x_um", "y_um"),
 }  # fmt: skip
 
 
@@ -72,7 +73,7 @@ def compose(
     lesions = {k: sorted(own.loc[own["knockout"] == k, "lesion"].unique()) for k in knockouts}
     per_row = min(_MOST_PER_ROW, max(map(len, lesions.values())))
     rows_of = {k: -(-len(lesions[k]) // per_row) for k in knockouts}
-    heights = [2.6, *(1.75 * rows_of[k] + 0.25 for k in knockouts)]
+    heights = [2.6, 1.75, *(1.75 * rows_of[k] + 0.25 for k in knockouts)]
     with style.context():
         figure = style.new_figure(_WIDTH_IN, sum(heights) + 1.1)
         title = (
@@ -90,8 +91,10 @@ def compose(
         figure.set_layout_engine("constrained", rect=(0, bottom, 1, 1 - bottom), h_pad=0.04, w_pad=0.04)  # fmt: skip
         parts = figure.subfigures(len(heights), 1, height_ratios=heights)
         _maps(parts[0], spots, knockouts)
+        _workflow(parts[1], spots[spots["knockout"] == knockouts[0]], knockouts[0])
         letters = iter("cdefghijkl")
-        for part, knockout in zip(parts[1:], knockouts, strict=True):
+        as_run = manifest["protocol"] == "as_run"
+        for part, knockout in zip(parts[2:], knockouts, strict=True):
             rows = own[own["knockout"] == knockout]
             values = genes[genes["knockout"] == knockout]
             boxes, scatter = part.subfigures(1, 2, width_ratios=(_MOST_PER_ROW, 1.9))
@@ -103,8 +106,10 @@ def compose(
                 (rows_of[knockout], per_row),
                 knockout,
                 next(letters),
+                as_run,
             )
-            _correlations(scatter.subplots(), rows, knockout, next(letters))
+            draw = _published_p_values if as_run else _correlations
+            draw(scatter.subplots(), rows, knockout, next(letters))
     return figure
 
 
@@ -159,7 +164,37 @@ def _spot_area(n_sections: int) -> float:
     return 8.0 if n_sections == 1 else 5.0
 
 
-def _fifths(part, rows, genes, lesions, shape, knockout, letter) -> None:
+def _workflow(part, spots, knockout) -> None:
+    """Panel b on the first lesion: its spots and what was trimmed, the spots that lose the gene, and what changes."""
+    part.suptitle(f"b  how a lesion is used, on the first one: {style.short(knockout)} is taken from it", x=0.012, ha="left", size=9)  # fmt: skip
+    own = spots[spots["lesion"] == spots.loc[spots["lesion"] > 0, "lesion"].min()]
+    near = spots[spots["section"] == own["section"].iloc[0]]
+    for name in ("x_um", "y_um"):
+        low, high = own[name].min() - 350, own[name].max() + 350
+        near = near[near[name].between(low, high)]
+    colors = _label_colors(near["label"].drop_duplicates())
+    is_own = near["lesion"] == own["lesion"].iloc[0]
+    base = near["label"].map(colors)
+    area = float(np.clip(6000 / len(near), 4, 40))
+    axes = part.subplots(1, 3)
+    look = {"s": area, "linewidths": 0.5}
+    axes[0].scatter(near["x_um"][is_own], near["y_um"][is_own], c=base[is_own], gid="kept", **look)
+    axes[0].scatter(near["x_um"][~is_own], near["y_um"][~is_own], facecolors="none", edgecolors=base[~is_own], **look)  # fmt: skip
+    axes[0].set_title("modelled (full), left out (hollow)", weight="normal", size=7.5)
+    lost = own["knocked_out"].astype(bool)
+    axes[1].scatter(own["x_um"], own["y_um"], c=np.where(lost, PINK, "#DDDDDD"), gid="lost", **look)
+    axes[1].set_title(f"{lost.sum()} of {len(own)} spots lose the gene", weight="normal", size=7.5)
+    drawn = axes[2].scatter(own["x_um"], own["y_um"], c=own["response"].fillna(0), cmap="magma_r", gid="response", **look)  # fmt: skip
+    axes[2].set_title("predicted change of the other genes", weight="normal", size=7.5)
+    bar = part.colorbar(drawn, ax=axes[2], pad=0.01)
+    bar.set_label("root mean square", size=6.5)
+    for axis in axes:
+        axis.set_aspect("equal")
+        axis.invert_yaxis()
+        axis.set_axis_off()
+
+
+def _fifths(part, rows, genes, lesions, shape, knockout, letter, as_run) -> None:
     """Panels c and e: predicted change, 0 to 1, by fifths of the observed one; genes of one lesion each."""
     part.suptitle(f"{letter}  {knockout}: predicted change by fifths of the observed one, lesion by lesion", x=0.016, ha="left", size=9)  # fmt: skip
     axes = part.subplots(*shape, sharex=True, sharey=True, squeeze=False)
@@ -189,7 +224,8 @@ def _fifths(part, rows, genes, lesions, shape, knockout, letter) -> None:
         axis.set_ylim(-0.02, 1.22)
         axis.set_yticks([0, 0.5, 1])
         axis.annotate(
-            f"ρ {found['rho']:.2f}, p {found['p_value']:.0e}", (0.5, 0.985), xycoords="axes fraction",
+            # Genes go up and down together: the published p value, which takes them for independent, is not valid.
+            f"ρ {found['rho']:.2f}" + f", p {found['p_value']:.0e} *" * as_run, (0.5, 0.985), xycoords="axes fraction",
             ha="center", va="top", size=6.5,
         )  # fmt: skip
         axis.set_xticks(range(1, 6), ["20", "40", "60", "80", "100"])
@@ -198,18 +234,38 @@ def _fifths(part, rows, genes, lesions, shape, knockout, letter) -> None:
     part.supxlabel("fifth of the observed change, %", size=7)
 
 
-def _correlations(axis, rows, knockout, letter) -> None:
-    """Panels d and f: rho and -log10 p of each lesion, and of one permuted prediction each."""
+def _published_p_values(axis, rows, knockout, letter) -> None:
+    """Panels d and f as published: rho and -log10 p of each lesion and of one permuted prediction each."""
     shown = rows[rows["control"].isin([OBSERVED, "permuted"]) & (rows["draw"] == 0)]
+    values = []
     for control, color in (("permuted", "white"), (OBSERVED, PINK)):
         own = shown[shown["control"] == control]
+        values.append(own["rho"].to_numpy())
         # A p value of 0 is one below the smallest number.
         height = -np.log10(own["p_value"].clip(lower=1e-300))
         axis.scatter(own["rho"], height, s=26, color=color, edgecolor="black", linewidth=0.6, gid=control)  # fmt: skip
     axis.axvline(0, color="#999999", linewidth=0.6)
     axis.set_xlabel("Spearman ρ")
-    axis.set_ylabel("−log10 p")
-    axis.set_title(f"{letter}  {knockout}: lesions", weight="normal")
+    axis.set_ylabel("−log10 p *")
+    axis.set_title(f"{letter}  {style.short(knockout)}: lesions", weight="normal")
+    p_value = rank_test(*values)
+    axis.annotate(f"Mann-Whitney p = {p_value:.2g} *", (0.02, 0.98), xycoords="axes fraction", va="top", size=6.5)  # fmt: skip
+
+
+def _correlations(axis, rows, knockout, letter) -> None:
+    """Panels d and f without p values: rho of each lesion, and of its permuted predictions."""
+    lesions = sorted(rows["lesion"].unique())
+    for control, color in (("permuted", "white"), (OBSERVED, PINK)):
+        own = rows[rows["control"] == control]
+        place = own["lesion"].map(lesions.index)
+        size = 26 if control == OBSERVED else 5
+        axis.scatter(own["rho"], place, s=size, color=color, edgecolor="black", linewidth=0.6 if control == OBSERVED else 0.2, gid=control)  # fmt: skip
+    axis.axvline(0, color="#999999", linewidth=0.6)
+    axis.set_xlabel("Spearman ρ")
+    axis.set_yticks(range(len(lesions)), lesions, size=6)
+    axis.set_ylabel("lesion")
+    axis.invert_yaxis()
+    axis.set_title(f"{letter}  {style.short(knockout)}: lesions", weight="normal")
 
 
 def _legend(figure, rows, spots, bottom) -> float:
@@ -231,6 +287,11 @@ def _legend(figure, rows, spots, bottom) -> float:
         Line2D([], [], linestyle="", marker="o", color=color, label=name)
         for name, color in sorted(names.items())
     ]
-    for label, color in (("observed", PINK), ("permuted prediction (one draw)", "white")):
+    if rows["protocol"].iloc[0] == "as_run":
+        note += (
+            "\n*: as published. Genes and lesions are taken for independent and are not, so these are no valid p values; the "
+            "smallest Mann-Whitney p of five against five is 0.0079."
+        )
+    for label, color in (("observed", PINK), ("permuted prediction", "white")):
         handles.append(Line2D([], [], linestyle="", marker="o", markerfacecolor=color, markeredgecolor="black", markeredgewidth=0.6, label=label))  # fmt: skip
     return style.legend_below(figure, bottom, handles=handles, ncols=7, title=note)
