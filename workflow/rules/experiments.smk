@@ -6,7 +6,7 @@ for experiment in EXPERIMENTS:
         name:
             experiment.name
         input:
-            **experiment.inputs,
+            **inputs_of_experiment(experiment),
         output:
             **{
                 key: (

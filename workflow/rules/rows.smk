@@ -1,6 +1,7 @@
 # What the rows of the tables of experiments and figures mean to Snakemake, and the lists of files that targets are made of.
 from snakemake.io import get_wildcard_names
 
+from tissue_counterfactuals import gene_sets
 from tissue_counterfactuals.experiments import EXPERIMENTS, ON_SLIDES
 from tissue_counterfactuals.results.figures import FIGURES
 
@@ -81,15 +82,36 @@ def celcomen_files():
     return files
 
 
+def settings_of(experiment):
+    """The section of the configuration that an experiment reads."""
+    settings = config["celcomen"]
+    for key in experiment.section.split("."):
+        settings = settings[key]
+    return settings
+
+
+def inputs_of_experiment(experiment):
+    """The input files of an experiment, those of gene sets included."""
+    sources = experiment.gene_sets
+    if not sources:
+        return experiment.inputs
+    if sources in gene_sets.BUNDLED:
+        names = [sources]
+    else:
+        names = settings_of(experiment)
+        for key in sources.split("."):
+            names = names[key]
+    files = [str(gene_sets.file_of(name)) for name in names]
+    return experiment.inputs | {"gene_sets": files}
+
+
 def arguments_of(experiment):
     """Params function: what the function of an experiment is called with beside its files."""
 
     def arguments(wildcards):
         protocol = getattr(wildcards, "protocol", "corrected")
         switches = protocols.resolve(protocol, config["switches"])
-        settings = config["celcomen"]
-        for key in experiment.section.split("."):
-            settings = settings[key]
+        settings = settings_of(experiment)
         known = {
             "protocol": protocol,
             "seeds": config["seeds"],

@@ -5,7 +5,7 @@ with job(snakemake.log[0], snakemake.params.threads, snakemake.input):
 
     (experiment,) = (row for row in EXPERIMENTS if row.name == snakemake.rule)
     experiment.run(
-        **dict(snakemake.input.items()),
+        **{name: snakemake.input[name] for name in experiment.inputs},
         **snakemake.params.arguments,
         outputs=dict(snakemake.output.items()),
     )

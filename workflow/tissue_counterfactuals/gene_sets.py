@@ -60,11 +60,16 @@ def _lines(path: str | Path) -> Iterator[list[str]]:
         raise InputError(f"gene sets {path}: it is empty; give a GMT file.")
 
 
+def file_of(source: str) -> Path:
+    """The GMT file of a source: a name of `BUNDLED`, or a path."""
+    return Path(BUNDLED.get(source, source))
+
+
 def collect(sources: Iterable[str]) -> dict[str, list[str]]:
-    """The gene sets of several sources: names of `BUNDLED`, or paths of GMT files."""
+    """The gene sets of several sources; see `file_of`."""
     sets = {}
     for source in sources:
-        sets |= read_gmt(BUNDLED.get(source, source))
+        sets |= read_gmt(file_of(source))
     return sets
 
 

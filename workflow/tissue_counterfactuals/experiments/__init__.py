@@ -29,6 +29,8 @@ class Experiment:
         shown: output -> what the report calls it, above the text of workflow/report/CAPTION.rst.
         takes: further arguments: `entry` (the data set: name, kind, label, source, files), `protocol`, `seeds`,
             `overrides` (the switches that the configuration sets).
+        gene_sets: the key of its settings that names gene sets, or one of `gene_sets.BUNDLED`: their files are inputs of
+            the rule, so that an edited one runs it again. The function finds them by the same names.
         memory_mb: of a job; None where it grows with the slide. With `parallel` false it has one thread.
     """
 
@@ -42,6 +44,7 @@ class Experiment:
     unread: tuple[str, ...] = ()
     shown: dict[str, str] = field(default_factory=dict)
     caption: str = ""
+    gene_sets: str = ""
     memory_mb: int | None = None
     parallel: bool = True
 
@@ -73,6 +76,7 @@ def _clusters(tissue: str) -> Experiment:
             "enrichment": f"{tables}.cluster_terms.tsv",
             "matrices": f"{fits}.clusters.npz",
         },
+        gene_sets="gene_sets",
         parallel=False,
     )
 
@@ -155,6 +159,7 @@ EXPERIMENTS = (
             "tests": f"{_TUMOUR_TABLES}.localization_tests.tsv",
         },
         shown={"tests": "localisation"},
+        gene_sets="go_cc",
         caption="figure_celcomen_3",
         parallel=False,
     ),
@@ -175,6 +180,7 @@ EXPERIMENTS = (
         },
         unread=("localization", "clusters"),
         shown={"enrichment": "enrichment after knock-out"},
+        gene_sets="enrichment.gene_sets",
         caption="figure_celcomen_3",
     ),
     Experiment(

@@ -1,0 +1,33 @@
+"""Files that jobs read are inputs of their rules, so that an edited one runs the job again."""
+
+import re
+
+from runs import ROOT, Run
+
+CONFIG = {
+    "datasets": {
+        name: {"source": "simulated_field", "experiments": [f"celcomen_{name}"]}
+        for name in ("spleen", "glioblastoma")
+    },
+    "protocols": ["corrected"],
+    "celcomen": {
+        "spleen": {"clusters": {"gene_sets": ["own.gmt", "hallmark"]}},
+        "glioblastoma": {"enrichment": {"gene_sets": ["go_bp", "own.gmt"]}},
+    },
+}
+
+
+def test_gene_sets_are_inputs(tmp_path):
+    run = Run(tmp_path / "run").configure(CONFIG)
+    (run.folder / "own.gmt").write_text("SET\tabout\ta\tb\tc\n")
+    outcome = run.snakemake("celcomen", "--dry-run")
+    assert outcome.code == 0, outcome.screen[-3000:]
+    found = dict(re.findall(r"rule (\w+):\n\s+input: (.*)\n", outcome.screen))
+    bundled = {n: str(ROOT / f"resources/gene_sets/{n}_human.gmt.xz") for n in ("hallmark", "go_bp", "go_cc")}  # fmt: skip
+    for rule, files in {
+        "celcomen_spleen_clusters": ("own.gmt", bundled["hallmark"]),
+        "celcomen_glioblastoma_clusters": (bundled["go_bp"],),
+        "celcomen_knockout": (bundled["go_bp"], "own.gmt"),
+        "celcomen_localization": (bundled["go_cc"],),
+    }.items():
+        assert set(files) <= set(found[rule].split(", ")), rule
