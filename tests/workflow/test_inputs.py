@@ -12,7 +12,10 @@ CONFIG = {
     "protocols": ["corrected"],
     "celcomen": {
         "spleen": {"clusters": {"gene_sets": ["own.gmt", "hallmark"]}},
-        "glioblastoma": {"enrichment": {"gene_sets": ["go_bp", "own.gmt"]}},
+        "glioblastoma": {
+            "knockout": {"gene": "gene_00"},
+            "enrichment": {"gene_sets": ["go_bp", "own.gmt"]},
+        },
     },
 }
 
