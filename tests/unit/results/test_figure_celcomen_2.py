@@ -69,7 +69,12 @@ def composed(protocol, **settings):
 
 
 def all_axes(figure):
-    return [axes for part in figure.subfigs for axes in part.axes]
+    """The panels of c; a and b are drawings of the method, without axes."""
+    drawings, *parts = figure.subfigs
+    titles = [axes.get_title(loc="left") for axes in drawings.axes]
+    assert titles == ["a  inference (a drawing)", "b  generation (a drawing)"]
+    assert not any(axes.axison for axes in drawings.axes)
+    return [axes for part in parts for axes in part.axes]
 
 
 def test_as_run_has_six_panels_of_the_paper_and_three_honest_ones():
