@@ -26,6 +26,7 @@ def test_cellinas_switches_have_the_values_of_the_paper_and_of_the_authors_code(
         "lfc": ("natural_pseudocount_1", "log2_epsilon"),
         "pca_fit": ("log", "counts"),
         "rmse_counts": ("mean", "sum"),
+        "variable_genes": ("without_held_out", "all_cells"),
     }
     corrected, as_run = protocols.resolve("corrected"), protocols.resolve("as_run")
     assert {s.name: (corrected[s.name], as_run[s.name]) for s in cellina.SWITCHES} == expected
@@ -50,7 +51,7 @@ def test_unknown_names_and_values_are_refused():
     ("step", "names"),
     [
         ("metrics", {"lfc", "pca_fit", "rmse_counts"}),
-        ("training", {"hyperparameters", "restore", "monitor"}),
+        ("training", {"hyperparameters", "restore", "monitor", "variable_genes"}),
         ("counterfactual", {"donor_features", "donor_domain", "latent"}),
         ("graph", {"brain_unit"}),
     ],

@@ -11,6 +11,8 @@ from tissue_counterfactuals import steps
 from tissue_counterfactuals.config import load_config
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.methods import METHODS, applicable
+from tissue_counterfactuals.question.folds import read_folds
+from tissue_counterfactuals.results import provenance
 from tissue_counterfactuals.results.figures import figure_cellina_2, table_cellina_1
 
 
@@ -37,8 +39,16 @@ def test_from_slide_to_table_and_figures(question):
     outputs = {name: folder / f"all.{name}" for name in names}
     entry = {"source": "h5ad", "path": str(question.slide), "control_domain": "left"}
     config = load_config({"datasets": {"d": entry | {"target_domains": ["right"]}}})
-    steps.tabulate([folder / "scores.tsv"], [question.slide], "d", config, outputs)
+    empty = folder / "empty.tsv"
+    wrong = {"control_domain": "left", "target_domains": ["gone"]}
+    nothing = wrong | {"holdout": {"cell_types": "auto", "min_cells": 2}}
+    steps.write_folds(question.slide, "d/empty", nothing, empty)
+    folds = [question.folds, empty]
+    steps.tabulate([folder / "scores.tsv"], [question.slide], folds, "d", config, outputs)
     record = json.loads(outputs["provenance"].read_text())
+    (sentence,) = record["left_out"]
+    assert sentence.startswith("slide d/empty: no cell has the domain 'gone'")
+    assert "left out: 1 (reasons in provenance.json)" in provenance.footer(record)
     assert record["n_cells"] == 600
     assert record["kind"] == "real"
     drawn_from = {"scores": outputs["scores"], "manifest": outputs["provenance"]}
@@ -46,8 +56,26 @@ def test_from_slide_to_table_and_figures(question):
     table_cellina_1.draw_files(drawn_from, drawn, "right", "corrected")
     assert "Cellina" in (folder / "t.md").read_text()
     files = {"slide": question.slide, "graph": question.graph, "question": question.file}
+    files["folds"] = question.folds
     figure_cellina_2.draw_files(files | drawn_from, folder / "map.png")
-    assert (folder / "map.png").read_bytes().startswith(b"\x89PNG")
+    # Nothing is asked about this slide.
+    files |= {"folds": empty, "question": []}
+    figure_cellina_2.draw_files(files | drawn_from, folder / "no_map.png")
+    for name in ("map.png", "no_map.png"):
+        assert (folder / name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_only_slide_is_refused_at_once_and_one_of_several_is_left_out(question):
+    dataset = {"control_domain": "left", "target_domains": ["right"]}
+    dataset["holdout"] = {"cell_types": ["A", "Z"], "min_cells": 2}
+    table = question.folder / "other.tsv"
+    with pytest.raises(InputError, match="data set d: holdout.cell_types names 'Z'"):
+        steps.write_folds(question.slide, "d", dataset, table, alone=True)
+    assert not table.exists()
+    steps.write_folds(question.slide, "d", dataset, table)
+    folds = read_folds(table)
+    assert folds["fold"].tolist() == ["", "A"]
+    assert "no cell has the type 'Z'" in folds["left_out"].iloc[0]
 
 
 def test_fewer_cells_than_neighbours_are_refused(question):

@@ -141,12 +141,25 @@ def scores(slide, folder, switch):
     return table[expected.index].to_numpy(float), expected.to_numpy()
 
 
+def variable_genes(slide, folder, value):
+    """A prediction in the genes that were chosen from all cells, or without those that are held out."""
+    slide, number = slide.copy(), np.arange(slide.n_vars)
+    # What `prepare` leaves: see question/test_variable_genes.py for how genes are chosen.
+    slide.var["variable_genes"] = number % 2 == 0
+    slide.var["variable_genes_without_A"] = number % 2 == 1
+    question = Question(folder, slide, switches={"variable_genes": value})
+    observed = question.predict("no_change")["no_change", "right", "-"]
+    chosen = {"all_cells": number[::2], "without_held_out": number[1::2]}[value]
+    return observed, slide.X[cells_of(slide, "A", "left")][:, chosen].toarray()
+
+
 CASES = {
     "donor_features": donor_features,
     "donor_domain": donor_domain,
     "latent": latent,
     "brain_unit": brain_unit,
     "hyperparameters": hyperparameters,
+    "variable_genes": variable_genes,
     "restore": restore,
     "monitor": monitor,
     "lfc": lambda slide, folder, value: scores(slide, folder, {"lfc": value}),

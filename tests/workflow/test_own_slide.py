@@ -1,5 +1,7 @@
 """A user's own file, by configuration alone: pooled over its sections, and each section on its own."""
 
+import json
+
 import anndata
 import numpy as np
 import scipy.sparse as sp
@@ -16,9 +18,25 @@ def test_sections_pooled_and_per_sample(tmp_path):
     config = tiny(seeds=[0], cellina={"epochs": 2})
     config["datasets"] = {"pooled": pooled, "sections": sections}
     run = Run(tmp_path).configure(config)
-    mine = write_users_slide(tmp_path / "mine.h5ad", n_slides=2)
-    outcome = run.snakemake("table1")
+    mine = write_users_slide(tmp_path / "mine.h5ad", n_slides=3)
+    # A section without the held-out type stops no other.
+    third = mine.obs["section"] == "s 3"
+    mine.obs["cluster"] = mine.obs["cluster"].astype(str).mask(third, "fibroblast")
+    mine.write_h5ad(tmp_path / "mine.h5ad")
+    outcome = run.snakemake("table1", "results/figures/sections/map.s_3.png")
     assert outcome.code == 0, outcome.screen
+    (sentence,) = json.loads(run.read("results/tables/sections/provenance.json"))["left_out"]
+    assert sentence.startswith("slide sections/s_3: no cell has the type 'T cell (CD4+)'")
+    assert "left out: 1" in run.read(
+        "results/tables/sections/table_1.tumour_core_edge.corrected.md"
+    )
+    assert json.loads(run.read("results/tables/pooled/provenance.json"))["left_out"] == []
+    # Where no section has it, this is told before anything is asked.
+    config["datasets"]["sections"]["holdout"] = {"cell_types": ["T cell (CD4+)", "T cel"]}
+    outcome = run.configure(config).snakemake("table1")
+    assert outcome.code == 1
+    assert "names 'T cel', which can be held out on no slide" in outcome.screen
+    assert not (tmp_path / "results/questions/sections/s_1/T_cel").exists()
 
     slide = anndata.read_h5ad(tmp_path / "results/slides/pooled/pooled.h5ad")
     assert list(slide.obs_names) == list(mine.obs_names)
@@ -27,7 +45,7 @@ def test_sections_pooled_and_per_sample(tmp_path):
     section = mine.obs["section"].astype(str).to_numpy()
     rows, columns = sp.load_npz(tmp_path / "results/graphs/pooled/pooled.npz").nonzero()
     assert (section[rows] == section[columns]).all()
-    assert set(section[rows]) == {"s 1", "s 2"}
+    assert set(section[rows]) == {"s 1", "s 2", "s 3"}
 
     # "T cell (CD4+)" and "tumour core/edge" are no file names; in tables they stand as they are.
     scores = {name: read_scores([tmp_path / f"results/tables/{name}/scores.tsv"]) for name in config["datasets"]}  # fmt: skip

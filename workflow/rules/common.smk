@@ -216,23 +216,42 @@ def folds_of(dataset, slide):
     """Path forms of a slide's held-out types; known once the slide has been read, so the checkpoint waits for that."""
     table = checkpoints.write_folds.get(dataset=dataset, slide=slide).output[0]
     with open(table) as stream:
-        return list(dict.fromkeys(line.split("\t")[0] for line in list(stream)[1:]))
+        forms = dict.fromkeys(line.split("\t")[0] for line in list(stream)[1:])
+    # What is left out has none.
+    return [form for form in forms if form]
 
 
 def first_of(pattern):
-    """Input function: the file of a pattern for the first fold, protocol and seed of a slide."""
+    """Input function: the file of a pattern for the first fold, protocol and seed of a slide; none without a fold."""
 
     def file(wildcards):
-        (first,) = expand(
+        return expand(
             pattern,
-            fold=folds_of(wildcards.dataset, wildcards.slide)[0],
+            fold=folds_of(wildcards.dataset, wildcards.slide)[:1],
             protocol=config["protocols"][0],
             seed=config["seeds"][0],
             **wildcards,
         )
-        return first
 
     return file
+
+
+@cache
+def check_all_folds(dataset):
+    """Once all slides have been read, and before anything is trained: what no slide can be asked is refused."""
+    tables = {
+        slide: checkpoints.write_folds.get(dataset=dataset, slide=slide).output[0]
+        for slide in SLIDES[dataset]
+    }
+    if workflow.is_main_process:
+        # pandas is slow to import, and most jobs plan nothing.
+        from tissue_counterfactuals.question.folds import check_folds, read_folds
+
+        check_folds(
+            dataset,
+            {slide: read_folds(table) for slide, table in tables.items()},
+            config["datasets"][dataset]["holdout"]["cell_types"],
+        )
 
 
 def per_fold(pattern):
@@ -240,6 +259,7 @@ def per_fold(pattern):
 
     def files(wildcards):
         found = []
+        check_all_folds(wildcards.dataset)
         for slide in SLIDES[wildcards.dataset]:
             found += expand(
                 pattern,

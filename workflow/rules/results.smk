@@ -16,6 +16,11 @@ rule tabulate:
             dataset=w.dataset,
             slide=SLIDES[w.dataset],
         ),
+        folds=lambda w: expand(
+            "results/folds/{dataset}/{slide}.tsv",
+            dataset=w.dataset,
+            slide=SLIDES[w.dataset],
+        ),
     output:
         scores=f"{TABLES}/scores.tsv",
         summary=report(

@@ -38,6 +38,10 @@ rule prepare:
             "spatial",
             "unit_um",
             "preprocess",
+            "experiments",
+            "control_domain",
+            "target_domains",
+            "holdout",
         ),
         samples=samples_of_slide,
     script:
@@ -74,6 +78,7 @@ checkpoint write_folds:
         "../../envs/core.yaml"
     params:
         dataset=part_of_dataset("control_domain", "target_domains", "holdout"),
+        alone=lambda w: len(SLIDES[w.dataset]) == 1,
     script:
         "../scripts/write_folds.py"
 

@@ -6,6 +6,7 @@ with job(snakemake.log[0], inputs=snakemake.input):
     tabulate(
         snakemake.input.scores,
         snakemake.input.slides,
+        snakemake.input.folds,
         snakemake.wildcards.dataset,
         snakemake.params.config,
         dict(snakemake.output.items()),

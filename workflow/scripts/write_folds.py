@@ -4,4 +4,5 @@ with job(snakemake.log[0], inputs=snakemake.input):
     from tissue_counterfactuals.steps import write_folds
 
     name = f"{snakemake.wildcards.dataset}/{snakemake.wildcards.slide}"
-    write_folds(snakemake.input.slide, name, snakemake.params.dataset, snakemake.output[0])
+    params = snakemake.params
+    write_folds(snakemake.input.slide, name, params.dataset, snakemake.output[0], params.alone)

@@ -22,6 +22,9 @@ from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.files import atomic_path
 from tissue_counterfactuals.sources.labels import clean_label, is_missing, refuse_ids
 
+# Column of `var` (bool): genes chosen as variable, see `sources.prepare`.
+VARIABLE = "variable_genes"
+
 LABELS = ("cell_type", "domain", "sample")
 
 # Entries of X looked at together: large enough to be fast, small enough to cost no memory (16 MB of float32).

@@ -7,10 +7,12 @@
 """
 
 import json
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 
 import anndata
+import numpy as np
 import pandas as pd
 from scipy import sparse
 
@@ -18,7 +20,7 @@ from tissue_counterfactuals import protocols
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.files import atomic_path
 from tissue_counterfactuals.metrics import Reference
-from tissue_counterfactuals.question.folds import Fold, list_folds
+from tissue_counterfactuals.question.folds import Fold, check_folds, list_folds, read_folds
 from tissue_counterfactuals.question.predictions import PredictionReader, read_predictions
 from tissue_counterfactuals.question.question import ask
 from tissue_counterfactuals.question.question import write_question as write_question_file
@@ -32,7 +34,7 @@ from tissue_counterfactuals.results.tables import (
     summarize,
     write_tsv,
 )
-from tissue_counterfactuals.slide import read_slide, write_slide
+from tissue_counterfactuals.slide import VARIABLE, read_slide, write_slide
 
 DIAGNOSTIC_COLUMNS = [
     *("dataset", "kind", "slide", "cell_type", "target", "method", "variant", "protocol", "seed"),
@@ -73,13 +75,35 @@ def prepare(
             slide = slide[slide.obs["sample"].isin(samples)].copy()
     else:
         slide = READERS[dataset["source"]].open(files, dataset, samples)
-    prepared = prepare_slide(slide, **dataset["preprocess"])
+    prepared = prepare_slide(slide, **dataset["preprocess"], hold_out=_hold_out(dataset))
     for sentence in json.loads(prepared.uns["provenance"].get("notes", "[]")):
         print(f"note: {sentence}")
     table = compare_shapes(dataset, slide, prepared)
     # The slide comes last: where it is, the job was not cut off.
     write_tsv(table, shapes, sort=False)
     write_slide(prepared, output)
+
+
+def _hold_out(dataset: dict) -> Callable[[anndata.AnnData], dict[str, np.ndarray]] | None:
+    """From a slide to the held-out cells of each fold, by the name that paths are made of."""
+    from tissue_counterfactuals.config import slug
+
+    if "cellina" not in dataset["experiments"]:
+        return None
+
+    def masks(slide: anndata.AnnData) -> dict[str, np.ndarray]:
+        targets, holdout = dataset["target_domains"], dataset["holdout"]
+        folds = list_folds(
+            *(slide, "", dataset["control_domain"], targets),
+            *(holdout["cell_types"], holdout["min_cells"]),
+        )
+        there = slide.obs["domain"].isin(targets).to_numpy()
+        return {
+            slug(name): there & (slide.obs["cell_type"] == name).to_numpy()
+            for name in folds.loc[folds["left_out"] == "", "cell_type"].unique()
+        }
+
+    return masks
 
 
 def build_graph(slide: Path, settings: dict, output: Path) -> None:
@@ -103,8 +127,14 @@ def build_graph(slide: Path, settings: dict, output: Path) -> None:
         sparse.save_npz(temporary, graph, compressed=False)
 
 
-def write_folds(slide: Path, name: str, dataset: dict, output: Path) -> None:
-    """Slide to the table of its folds: what is held out, and the forms of the names that paths are made of."""
+def write_folds(slide: Path, name: str, dataset: dict, output: Path, alone: bool = False) -> None:
+    """Slide to the table of its folds: what is held out, and the forms of the names that paths are made of.
+
+    What is left out has its reason and no such form.
+
+    Args:
+        alone: the data set has no other slide, so that what cannot be asked here cannot be asked at all.
+    """
     from tissue_counterfactuals.config import slugs
 
     folds = list_folds(
@@ -115,8 +145,14 @@ def write_folds(slide: Path, name: str, dataset: dict, output: Path) -> None:
         dataset["holdout"]["cell_types"],
         dataset["holdout"]["min_cells"],
     )
-    paths = slugs(folds["cell_type"], f"slide {name}: the held-out cell types")
-    folds.insert(0, "fold", folds["cell_type"].map({label: path for path, label in paths.items()}))
+    asked = folds["left_out"] == ""
+    paths = slugs(folds.loc[asked, "cell_type"], f"slide {name}: the held-out cell types")
+    forms = {label: path for path, label in paths.items()}
+    folds.insert(0, "fold", folds["cell_type"].map(forms).where(asked, ""))
+    for sentence in folds["left_out"][~asked]:
+        print(f"left out: {sentence}")
+    if alone:
+        check_folds(name, {name: folds}, dataset["holdout"]["cell_types"])
     write_tsv(folds, output)
 
 
@@ -129,7 +165,7 @@ def write_question(
         fold: path form of the held-out type, as in the table of folds.
         settings: protocol, switches (name -> value), graph, validation_fraction, donor_rules, n_donors.
     """
-    table = pd.read_csv(folds, sep="\t", dtype=str, keep_default_na=False)
+    table = read_folds(folds)
     rows = table[table["fold"] == fold]
     held_out = Fold(rows["cell_type"].iloc[0], rows["control"].iloc[0], tuple(rows["target"]))
     cells = read_slide(slide, check=False)
@@ -142,7 +178,12 @@ def write_question(
         neighbors = slide_graph(cells, **graph_settings)
     drawing = {key: settings[key] for key in ("donor_rules", "n_donors", "validation_fraction")}
     protocol, switches = settings["protocol"], settings["switches"]
-    question = ask(cells, neighbors, held_out, protocol, seed, switches, graph_settings, **drawing)
+    of_all = switches["variable_genes"] == "all_cells"
+    chosen = cells.var.get(VARIABLE if of_all else f"{VARIABLE}_without_{fold}")
+    genes = None if chosen is None else np.flatnonzero(chosen)
+    question = ask(
+        cells, neighbors, held_out, protocol, seed, switches, graph_settings, **drawing, genes=genes
+    )
     write_question_file(question, output)
 
 
@@ -239,6 +280,7 @@ class _Scorer:
 def tabulate(
     scores: list[Path],
     slides: list[Path],
+    folds: list[Path],
     name: str,
     config: dict,
     outputs: dict[str, Path],
@@ -247,7 +289,7 @@ def tabulate(
 
     Args:
         scores: files that `score` wrote; each has a `.diagnostics.tsv` beside it.
-        slides: the slides they belong to.
+        slides, folds: the slides they belong to, and the tables of their folds.
         outputs: files for scores, summary, gains, diagnostics, deviations (TSV) and provenance (JSON).
     """
     table = read_scores(scores)
@@ -258,5 +300,7 @@ def tabulate(
     write_tsv(pd.concat(notes, ignore_index=True), outputs["diagnostics"])
     write_tsv(protocols.deviations("cellina"), outputs["deviations"], sort=False)
     record = provenance.record(name, config, [read_slide(path, check=False) for path in slides])
+    left_out = pd.concat(map(read_folds, folds))["left_out"]
+    record["left_out"] = left_out[left_out != ""].tolist()
     with atomic_path(outputs["provenance"]) as temporary:
         temporary.write_text(json.dumps(record, indent=1))

@@ -5,7 +5,13 @@ import pytest
 
 from slides import small_slide
 from tissue_counterfactuals.errors import InputError
-from tissue_counterfactuals.question.folds import Fold, cells_of, list_folds, split_cells
+from tissue_counterfactuals.question.folds import (
+    Fold,
+    cells_of,
+    check_folds,
+    list_folds,
+    split_cells,
+)
 
 
 def test_auto_takes_every_type_with_enough_cells_in_both_domains():
@@ -50,26 +56,61 @@ def test_a_fold_that_holds_nothing_out_is_refused(fold):
         split_cells(small_slide(), fold)
 
 
+def only(slide, kept):
+    """The slide with only so many of its cells of type A in domain right."""
+    right = cells_of(slide, "A", "right")
+    return slide[np.setdiff1d(np.arange(slide.n_obs), right[kept:])].copy()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("gone", ["right"]), "slide s: control_domain names 'gone', which no cell has; the domains are left, right"),
-        (("left", ["rigt"]), "slide s: target_domains names 'rigt'"),
-        (("left", ["right"], ["D"]), "holdout.cell_types names 'D', which no cell has; the types are A, B, C"),
-        (("left", ["right"], "auto", 10_000), "no cell type has 10000 cells"),
+        (("gone", ["right"]), "slide s: no cell has the domain 'gone'; the domains are left, right"),
+        (("left", ["rigt"]), "slide s: no cell has the domain 'rigt'"),
+        (("left", ["right"], ["D"]), "slide s: no cell has the type 'D'; the types are A, B, C"),
+        (("left", ["right"], "auto", 10_000), "slide s: no cell type has 10000 cells"),
     ],
 )  # fmt: skip
-def test_names_that_are_not_there_are_refused(arguments, message):
-    with pytest.raises(InputError, match=message):
-        list_folds(small_slide(), "s", *arguments)
-
-
-def test_a_held_out_type_absent_from_a_domain_or_with_one_cell_there_is_refused():
+def test_a_slide_that_cannot_be_asked_says_why_and_stops_no_other(arguments, message):
     slide = small_slide()
-    right = cells_of(slide, "A", "right")
-    without = slide[np.setdiff1d(np.arange(slide.n_obs), right)].copy()
-    with pytest.raises(InputError, match="held-out type 'A' has 0 cells in domain 'right'"):
-        list_folds(without, "s", "left", ["right"], ["A"])
-    single = slide[np.setdiff1d(np.arange(slide.n_obs), right[1:])].copy()
-    with pytest.raises(InputError, match="held-out type 'A' has 1 cell in domain 'right'"):
-        list_folds(single, "s", "left", ["right"], ["A"])
+    empty = list_folds(slide, "s", *arguments)
+    assert empty["left_out"].str.startswith(message).all()
+    good = list_folds(slide, "t", "left", ["right"], "auto", 50)
+    types = arguments[2] if len(arguments) > 2 else "auto"
+    if types == "auto":
+        check_folds("d", {"s": empty, "t": good}, types)
+    with pytest.raises(InputError, match=f"data set d: there is nothing to hold out. {message}"):
+        check_folds("d", {"s": empty}, types)
+
+
+def test_a_name_that_no_slide_can_hold_out_is_refused():
+    slide = small_slide()
+    tables = {"s": list_folds(slide, "s", "left", ["right"], ["A", "D"])}
+    with pytest.raises(
+        InputError, match=r"names 'D', which can be held out on no slide \(slide s: no cell"
+    ):
+        check_folds("d", tables, ["A", "D"])
+    check_folds("d", tables, ["A"])
+
+
+@pytest.mark.parametrize("n", [0, 1, 3, 4])
+def test_a_type_with_too_few_cells_to_be_halved_costs_the_other_types_nothing(n):
+    slide = only(small_slide(), n)
+    folds = list_folds(slide, "s", "left", ["right"], ["A", "B"])
+    asked = folds[folds["left_out"] == ""]
+    if n == 4:
+        assert asked["cell_type"].tolist() == ["A", "B"]
+        return
+    assert asked["cell_type"].tolist() == ["B"]
+    assert f"type 'A' has {n} cell{'s' * (n != 1)} in domain 'right'" in folds["left_out"].iloc[0]
+    with pytest.raises(InputError, match="names 'A', which can be held out on no slide"):
+        check_folds("d", {"s": folds}, ["A", "B"])
+    # On another slide it has enough.
+    other = list_folds(small_slide(), "t", "left", ["right"], ["A", "B"])
+    check_folds("d", {"s": folds, "t": other}, ["A", "B"])
+
+
+def test_auto_never_takes_what_cannot_be_halved():
+    folds = list_folds(only(small_slide(), 3), "s", "left", ["right"], "auto", min_cells=2)
+    asked = folds.loc[folds["left_out"] == "", "cell_type"]
+    assert asked.tolist() == ["B", "C"]

@@ -46,7 +46,7 @@ STATUS = "status.json"
 
 
 def load_task(slide: Path, question: Path, device: str = "auto", report=print):
-    """The slide and the question about it, without settings of a method.
+    """The slide, in the genes of the question, and the question about it, without settings of a method.
 
     Raises:
         InputError: a file that is absent or damaged, or a question about another slide.
@@ -57,6 +57,8 @@ def load_task(slide: Path, question: Path, device: str = "auto", report=print):
 
     cells, asked = read_slide(slide, check=False), read_question(question)
     asked.check(cells, str(question))
+    if asked.genes is not None:
+        cells = cells[:, asked.genes].copy()
     return Task(cells, asked, device=device, report=report)
 
 

@@ -52,6 +52,15 @@ SWITCHES = (
         "smaller. `cellina.batch_size: auto`, which aims at 8,000 steps, is a retuning of ours.",
     ),
     Switch(
+        "variable_genes",
+        corrected="without_held_out",
+        as_run="all_cells",
+        values=("without_held_out", "all_cells"),
+        step="training",
+        why="The held-out cells helped to choose the variable genes that they are then predicted in; the corrected form "
+        "chooses them anew for each fold, without its held-out cells. Read where genes are chosen (`n_top_genes`).",
+    ),
+    Switch(
         "restore",
         corrected="best",
         as_run="last",
@@ -129,6 +138,59 @@ NOTES = (
         "one encoder pass (the authors: two)",
         "Adversary and main step share one draw of z: the encoder does not change between them, so the "
         "distribution is the same and a quarter of the work is saved.",
+    ),
+    (
+        "directed_neighbours",
+        "graph",
+        "a cell's own nearest cells",
+        "a cell's own nearest cells",
+        "The paper cuts a weight where a cell is outside the nearest neighbours of either; the code keeps each cell's own "
+        "list, so that A can be B's neighbour and B not A's. Kept, because every published number has it.",
+    ),
+    (
+        "domains_in_training",
+        "training",
+        "all domains of a section",
+        "all domains of a section",
+        "The paper speaks of three domains of the mouse brain; its number of cells is that of whole sections, on which "
+        "the authors trained.",
+    ),
+    (
+        "flavor_of_variable_genes",
+        "prepare",
+        "seurat_v3 on counts",
+        "seurat_v3 on counts",
+        "The paper says only Seurat; the code takes seurat_v3.",
+    ),
+    (
+        "weight_decay",
+        "training",
+        "1e-6",
+        "1e-6",
+        "Table A1 gives none for Cellina; the code has the default of scvi-tools. Key `cellina.weight_decay`.",
+    ),
+    (
+        "pca_cells",
+        "metrics",
+        "training cells",
+        "training cells (the authors: validation cells as well)",
+        "Principal components of the E-distance are fitted on the nine tenths that models are trained on; neither has "
+        "held-out cells.",
+    ),
+    (
+        "donors_of_pooled_fits",
+        "counterfactual",
+        "from all samples of a pooled fit",
+        "from all samples of a pooled fit",
+        "With one model over several samples a cell gets donors from any of them, with two samples half from the other: "
+        "the pool is defined by domain and type. Fits per sample, as published, have donors of their own sample only.",
+    ),
+    (
+        "random_numbers",
+        "all",
+        "a named stream for each draw",
+        "a named stream for each draw (the authors: seed 0 of NumPy's and PyTorch's generators)",
+        "Validation cells, donors and first weights are drawn by the same rules, and are not the same ones.",
     ),
     (
         "donor_weights",

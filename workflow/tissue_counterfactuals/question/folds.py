@@ -1,6 +1,7 @@
 """Who is held out, who trains, who validates."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -8,6 +9,10 @@ from anndata import AnnData
 
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.streams import stream
+
+# Ceilings and some scores halve a group, and a comparison needs two cells.
+FEWEST_CELLS = 4
+FOLD_COLUMNS = ["cell_type", "control", "target", "n_control", "n_target", "left_out"]
 
 
 @dataclass(frozen=True)
@@ -45,51 +50,89 @@ def list_folds(
     """The folds of a slide: one row per held-out cell type and target domain.
 
     `auto` takes every type with at least `min_cells` cells in the control domain and in each target. Domains are
-    compared as whole strings (the authors' code searched for substrings in one place).
+    compared as whole strings (the authors' code searched for substrings in one place). What cannot be asked on this
+    slide is left out with the reason and costs the other types, and other slides, nothing; `check_folds` refuses names
+    that no slide has.
 
     Returns:
-        Columns cell_type, control, target, n_control, n_target.
-
-    Raises:
-        InputError: an absent domain, a named type that is absent or too small somewhere, or no type at all.
+        Columns cell_type, control, target, n_control, n_target and left_out: empty, or the sentence why this type (or,
+        with an empty cell_type, the slide) is left out.
     """
-    domains = sorted(slide.obs["domain"].astype(str).unique())
-    for key, domain in [("control_domain", control), *(("target_domains", t) for t in targets)]:
-        if domain not in domains:
-            raise InputError(
-                f"slide {name}: {key} names {domain!r}, which no cell has; the domains are {', '.join(domains)}."
-            )
+    obs = slide.obs
+    present = sorted(obs["domain"].astype(str).unique())
     sizes = group_sizes(slide, control, targets)
-    if cell_types == "auto":
-        chosen = [t for t in sizes.index if (sizes.loc[t] >= min_cells).all()]
+    rows = []
+
+    def leave_out(cell_type: str, reason: str) -> None:
+        rows.append((cell_type, control, "", 0, 0, f"slide {name}: {reason}"))
+
+    absent = [domain for domain in (control, *targets) if domain not in present]
+    chosen = list(sizes.index) if cell_types == "auto" else cell_types
+    if absent:
+        leave_out("", f"no cell has the domain {absent[0]!r}; the domains are {', '.join(present)}")
+        chosen = []
+    elif cell_types == "auto":
+        chosen = [t for t in chosen if (sizes.loc[t] >= min_cells).all()]
         if not chosen:
             best = sizes.min(axis=1).sort_values(ascending=False)
-            raise InputError(
-                f"slide {name}: no cell type has {min_cells} cells (holdout.min_cells) in {control!r} and in every "
-                f"target domain; the largest is {best.index[0]!r} with {best.iloc[0]}: lower holdout.min_cells or "
-                "choose other domains."
+            leave_out(
+                "",
+                f"no cell type has {min_cells} cells (holdout.min_cells) in {control!r} and in every target domain; the "
+                f"largest is {best.index[0]!r} with {best.iloc[0]}",
             )
-    else:
-        chosen = list(cell_types)
-        for cell_type in chosen:
-            if cell_type not in sizes.index:
-                raise InputError(
-                    f"slide {name}: holdout.cell_types names {cell_type!r}, which no cell has; the types are "
-                    f"{', '.join(sizes.index)}."
-                )
-            for domain, size in sizes.loc[cell_type].items():
-                if size < 2:
-                    raise InputError(
-                        f"slide {name}: held-out type {cell_type!r} has {size} cell{'s' * (size != 1)} in domain "
-                        f"{domain!r}, and a comparison needs at least 2: remove it from holdout.cell_types or "
-                        "choose another domain."
-                    )
-    rows = [
-        (t, control, target, int(sizes.loc[t, control]), int(sizes.loc[t, target]))
-        for t in chosen
-        for target in targets
-    ]
-    return pd.DataFrame(rows, columns=["cell_type", "control", "target", "n_control", "n_target"])
+    for cell_type in chosen:
+        if cell_type not in sizes.index:
+            leave_out(cell_type, f"no cell has the type {cell_type!r}; the types are {', '.join(sizes.index)}")  # fmt: skip
+            continue
+        few = [d for d in (control, *targets) if sizes.loc[cell_type, d] < FEWEST_CELLS]
+        if few:
+            size = int(sizes.loc[cell_type, few[0]])
+            leave_out(
+                cell_type,
+                f"held-out type {cell_type!r} has {size} cell{'s' * (size != 1)} in domain {few[0]!r}, and at least "
+                f"{FEWEST_CELLS} are needed, because scores compare halves of them",
+            )
+            continue
+        rows += [
+            (cell_type, control, t, *map(int, sizes.loc[cell_type, [control, t]]), "")
+            for t in targets
+        ]
+    return pd.DataFrame(rows, columns=FOLD_COLUMNS)
+
+
+def read_folds(path: str | Path) -> pd.DataFrame:
+    """A table of folds as text; `fold` is the form of the type that paths are made of, empty for what is left out."""
+    return pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
+
+
+def check_folds(dataset: str, tables: dict[str, pd.DataFrame], cell_types: str | list[str]) -> None:
+    """Refuse a data set without any fold, and named types that no slide has: before anything is trained.
+
+    Args:
+        tables: slide -> its table from `list_folds`.
+        cell_types: setting holdout.cell_types.
+
+    Raises:
+        InputError: as said.
+    """
+    every = pd.concat(tables.values())
+    reasons = ". ".join(every["left_out"][every["left_out"] != ""].drop_duplicates())
+    if (every["left_out"] != "").all():
+        raise InputError(
+            f"data set {dataset}: there is nothing to hold out. {reasons}. Correct control_domain, target_domains or "
+            "holdout."
+        )
+    if cell_types == "auto":
+        return
+    asked = set(every.loc[every["left_out"] == "", "cell_type"])
+    for cell_type in cell_types:
+        if cell_type not in asked:
+            own = every.loc[every["cell_type"] == cell_type, "left_out"].drop_duplicates()
+            why = f" ({'; '.join(own)})" if len(own) else ""
+            raise InputError(
+                f"data set {dataset}: holdout.cell_types names {cell_type!r}, which can be held out on no slide{why}: "
+                "correct the name or remove it."
+            )
 
 
 def split_cells(

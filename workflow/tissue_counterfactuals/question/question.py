@@ -6,6 +6,7 @@ and is known by a fingerprint. What it says can so be answered in any interprete
     record    JSON: fold, protocol, seed, switches, graph settings, fingerprint, and the list of perturbations
     split     (n,) uint8: 0 trains, 1 validates, 2 is held out
     focal     (m,) cells to move: the held-out type in the control domain
+    genes     (k,) of the slide's genes, in which the question is asked; absent: all
     array_0.. of the perturbations, in the order of the list: each has kind, target and rule, and names its array or the
               reason why there is none. Kind `donors` is (m, d): the cells around each focal cell afterwards.
 """
@@ -42,6 +43,7 @@ class Question:
         graph: bandwidth_um, max_neighbors, cutoff of the neighbourhood graph.
         seed: reaches every draw of a method.
         fingerprint: of the slide, see `fingerprint`.
+        genes: (k,) indices of the genes in which the question is asked; None: all.
     """
 
     fold: Fold
@@ -53,6 +55,7 @@ class Question:
     switches: dict[str, str] = field(default_factory=dict)
     graph: dict[str, float] = field(default_factory=dict)
     fingerprint: str = ""
+    genes: np.ndarray | None = None
 
     def donors(self, target: str) -> dict[str, np.ndarray | str]:
         """Donor rule -> donors (m, d), or why there are none, in the order in which the rules were asked for."""
@@ -86,6 +89,7 @@ def ask(
     donor_rules: tuple[str, ...],
     n_donors: int,
     validation_fraction: float = 0.1,
+    genes: np.ndarray | None = None,
 ) -> Question:
     """Draw the split and the donors: the only place where either is drawn.
 
@@ -124,6 +128,7 @@ def ask(
         switches,
         graph_settings,
         fingerprint(slide),
+        genes,
     )
 
 
@@ -166,6 +171,8 @@ def write_question(question: Question, path: str | Path) -> None:
         "fingerprint": question.fingerprint,
         "perturbations": listed,
     }
+    if question.genes is not None:
+        arrays["genes"] = _compact(question.genes)
     arrays["record"] = np.frombuffer(json.dumps(record).encode(), dtype=np.uint8)
     with atomic_path(path) as temporary:
         np.savez_compressed(temporary, **arrays)
@@ -211,6 +218,7 @@ def _assemble(record: dict, arrays: dict[str, np.ndarray]) -> Question:
         arrays["focal"],
         perturbations,
         **{key: record[key] for key in ("protocol", "seed", "switches", "graph", "fingerprint")},
+        genes=arrays.get("genes"),
     )
 
 

@@ -98,11 +98,12 @@ def target_name(manifest: dict, path_form: str) -> str:
 
 def footer(manifest: dict, protocol: str | None = None) -> str:
     """One line to stand under a table or figure: kind of data, protocol, seeds, cells, commit and configuration."""
-    seeds = manifest["seeds"]
+    seeds, n_left_out = manifest["seeds"], len(manifest.get("left_out", []))
     parts = [
         f"{manifest['label']}: {manifest['kind']} data, {manifest['n_cells']:,} cells",
         f"protocol {protocol}" if protocol else "",
         f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}",
+        f"left out: {n_left_out} (reasons in provenance.json)" if n_left_out else "",
         f"commit {manifest['commit']}",
         f"config {manifest['config_hash']}",
     ]

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
+from tissue_counterfactuals.slide import VARIABLE
 from tissue_counterfactuals.sources import READERS, RESOURCES
 from tissue_counterfactuals.sources.stored import StoredSlide
 
@@ -105,12 +106,16 @@ def _stored(frame: AnnData) -> list[dict]:
 
 
 def _counted(slide: AnnData, step: str) -> list[dict]:
-    """Cells and genes of the whole slide and of each sample, and cells by type, by domain and by both."""
-    rows = [_row("", step, "cells", slide.n_obs), _row("", step, "genes", slide.n_vars)]
+    """Cells and genes of the whole slide and of each sample, and cells by type, by domain and by both.
+
+    Of variable genes those chosen from all cells are counted, as published runs have them.
+    """
+    n_genes = int(slide.var[VARIABLE].sum()) if VARIABLE in slide.var else slide.n_vars
+    rows = [_row("", step, "cells", slide.n_obs), _row("", step, "genes", n_genes)]
     for sample, cells in slide.obs.groupby("sample", observed=True):
         rows += [
             _row(sample, step, "cells", len(cells)),
-            _row(sample, step, "genes", slide.n_vars),
+            _row(sample, step, "genes", n_genes),
         ]
         for by in (["cell_type"], ["domain"], ["cell_type", "domain"]):
             for values, n in cells.groupby(by, observed=True).size().items():

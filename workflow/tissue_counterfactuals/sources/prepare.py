@@ -1,10 +1,12 @@
 """Filters that every slide goes through before anything is computed on it."""
 
+from collections.abc import Callable
+
 import numpy as np
 from anndata import AnnData
 
 from tissue_counterfactuals.errors import InputError
-from tissue_counterfactuals.slide import check_slide, check_tables, record_filter
+from tissue_counterfactuals.slide import VARIABLE, check_slide, check_tables, record_filter
 from tissue_counterfactuals.sources.stored import StoredSlide, in_memory
 
 
@@ -13,6 +15,7 @@ def prepare_slide(
     min_counts_per_cell: int = 3,
     min_counts_per_gene: int = 3,
     n_top_genes: int | None = 2000,
+    hold_out: Callable[[AnnData], dict[str, np.ndarray]] | None = None,
 ) -> AnnData:
     """Drop empty cells and genes, then keep the most variable genes, in the authors' order of steps.
 
@@ -20,8 +23,15 @@ def prepare_slide(
     `n_top_genes` highly variable genes (Seurat v3 on counts, as run in the authors' code; the paper says only
     "Seurat"), in the order in which they stand. None, or a slide with no more genes than that, keeps all genes.
 
+    Cells that are to be held out help to choose the genes, as run. With `hold_out` they are chosen without the cells of
+    each fold as well; the slide then keeps the genes of all choices, and `var` says which gene is in which (bool):
+    `variable_genes` of all cells, `variable_genes_without_NAME` of a fold.
+
     Where the counts are too many for memory they are gone through in their file, block by block and once for each of
     these steps; only the kept ones are loaded.
+
+    Args:
+        hold_out: from the kept cells (their tables only) to the folds: name -> bool mask of its held-out cells.
 
     Returns:
         A new slide; each filter stands in its provenance with the numbers of cells and genes before and after.
@@ -43,6 +53,7 @@ def prepare_slide(
             f"slide {name}: no {'gene' if cells.any() else 'cell'} passes the filters; "
             "lower preprocess.min_counts_per_cell and preprocess.min_counts_per_gene."
         )
+    choices: dict[str, np.ndarray] = {}
     filters = [
         (f"at least {min_counts_per_cell} counts per cell", n_cells, cells.sum(), n_genes, n_genes),
         (
@@ -53,12 +64,21 @@ def prepare_slide(
         ),
     ]
     if n_top_genes is not None and n_top_genes < genes.sum():
-        variable = _variable_genes(slide, cells, genes, sums, squares, n_top_genes, name)
-        filters.append(
-            (f"{n_top_genes} most variable genes", *[cells.sum()] * 2, genes.sum(), n_top_genes)
-        )
+        choices[VARIABLE] = _variable_genes(slide, cells, genes, sums, squares, n_top_genes, name)
+        for fold, held_out in (hold_out(frame[cells]) if hold_out else {}).items():
+            others = cells.copy()
+            others[cells] = ~held_out
+            moments = counts.gene_moments(others)
+            choices[f"{VARIABLE}_without_{fold}"] = _variable_genes(
+                slide, others, genes, *moments, n_top_genes, name
+            )
+        variable = np.logical_or.reduce(list(choices.values()))
+        text = f"{n_top_genes} most variable genes" + " of each choice" * (len(choices) > 1)
+        filters.append((text, *[cells.sum()] * 2, genes.sum(), variable.sum()))
         genes = variable
     prepared = slide.take(cells, genes)
+    for choice, chosen in choices.items():
+        prepared.var[choice] = chosen[genes]
     for text, cells_before, cells_after, genes_before, genes_after in filters:
         record_filter(
             prepared.uns["provenance"],

@@ -95,6 +95,7 @@ FIGURES = (
         {
             "slide": "results/slides/{dataset}/{slide}.h5ad",
             "graph": "results/graphs/{dataset}/{slide}.npz",
+            "folds": "results/folds/{dataset}/{slide}.tsv",
             "question": "results/questions/{dataset}/{slide}/{fold}/{protocol}.seed{seed}.npz",
             "manifest": f"{_TABLES}/provenance.json",
         },

@@ -13,6 +13,7 @@ from matplotlib.lines import Line2D
 from scipy import sparse
 
 from tissue_counterfactuals.errors import InputError
+from tissue_counterfactuals.question.folds import read_folds
 from tissue_counterfactuals.question.question import read_question
 from tissue_counterfactuals.results import provenance
 from tissue_counterfactuals.results.figures import style
@@ -58,10 +59,16 @@ def draw_files(inputs: dict[str, Path], output: Path) -> None:
     """The slide, a question about it, and one focal cell before the edge perturbation and with the donors it is given.
 
     Args:
-        inputs: `slide`, `graph`, the `manifest` of the data set (JSON), and the `question` whose held-out cells are
-            shown, and whose donors for its first target under the first rule that found any.
+        inputs: `slide`, `graph`, the table of its `folds`, the `manifest` of the data set (JSON), and the `question`
+            whose held-out cells are shown, and whose donors for its first target under the first rule that found any.
+            An empty list where nothing is asked about this slide: then the figure says why.
     """
     record = provenance.read(inputs["manifest"])
+    of_slide = f"{record['label']} ({record['kind']}), slide {Path(inputs['slide']).stem}"
+    if not inputs["question"]:
+        reasons = "\n".join(read_folds(inputs["folds"])["left_out"])
+        _draw_reason(reasons, f"{of_slide}: nothing is held out", provenance.footer(record), output)
+        return
     cells, asked = read_slide(inputs["slide"], check=False), read_question(inputs["question"])
     asked.check(cells, str(inputs["question"]))
     neighbors = sparse.csr_array(sparse.load_npz(inputs["graph"]))
@@ -71,10 +78,7 @@ def draw_files(inputs: dict[str, Path], output: Path) -> None:
     table = cells.obs[["cell_type", "domain", "sample"]].reset_index(drop=True)
     table.insert(0, "y_um", cells.obsm["spatial"][:, 1])
     table.insert(0, "x_um", cells.obsm["spatial"][:, 0])
-    title = (
-        f"{record['label']} ({record['kind']}), slide {Path(inputs['slide']).stem}: {asked.fold.cell_type} held out "
-        f"in {', '.join(asked.fold.targets)}"
-    )
+    title = f"{of_slide}: {asked.fold.cell_type} held out in {', '.join(asked.fold.targets)}"
     draw(
         table,
         asked.split.held_out,
@@ -110,6 +114,17 @@ def draw(
     """Draw the map to a PNG or SVG; see `compose`."""
     figure = compose(cells, held_out, focal, old_neighbors, new_neighbors, title, provenance_text)
     style.save(figure, path)
+
+
+def _draw_reason(reason: str, title: str, provenance_text: str, path: str | Path) -> None:
+    """A sentence in place of the map of a slide about which nothing is asked."""
+    with style.context():
+        figure = style.new_figure(8, 2.2)
+        style.suptitle(figure, title)
+        style.footer(figure, provenance_text)
+        text = "\n".join(style.wrap(reason, 7, 8))
+        figure.text(0.5, 0.5, text, ha="center", va="center", color=style.FAILED_COLOR)
+        style.save(figure, path)
 
 
 def compose(
