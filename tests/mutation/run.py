@@ -139,11 +139,12 @@ class _Watch:
             self.failed.append(report.nodeid)
 
 
-def undisturbed(folder: Path, group: str) -> dict:
+def undisturbed(folder: Path, group: str, chosen: list[str] | None) -> dict:
     """Seconds of each test, and for each module its lines and the tests that run them; kept until a file changes."""
     digest = hashlib.sha256()
     names = (path for name in GROUPS[group][1] for path in (folder / "tests/unit").glob(name))
-    tests = sorted(str(path.relative_to(folder)) for path in names)
+    tests = chosen or sorted(str(path.relative_to(folder)) for path in names)
+    digest.update(repr(tests).encode())
     for top in (PACKAGE, Path("tests/unit")):
         for path in sorted((folder / top).rglob("*.py")):
             digest.update(str(path.relative_to(folder)).encode() + path.read_bytes())
@@ -275,6 +276,7 @@ def main() -> None:
     parser.add_argument(
         "--modules", nargs="*", help="patterns below the package; default: all that GROUPS names"
     )
+    parser.add_argument("--tests", nargs="*", help="test files to ask, in place of the group's")
     parser.add_argument("--sample", type=int, help="mutants of each module, drawn at random")
     parser.add_argument("--seed", type=int, default=0, help="of the draw")
     parser.add_argument("--again", action="store_true", help="test also what is in the results")
@@ -307,7 +309,7 @@ def main() -> None:
     stage(folder)
     for group, modules in groups.items():
         if modules:
-            found = undisturbed(folder, group)
+            found = undisturbed(folder, group, options.tests)
         for module in modules:
             test_module(module, folder, found, options, known, log)
 
