@@ -1,0 +1,49 @@
+"""What the README says of the demo is what was measured with other seeds, of the demo as it is configured now."""
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests/recorded"))
+import demo_seeds  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def table():
+    table = demo_seeds.recorded()
+    assert len(table), (
+        "the demo's configuration has changed since it was measured: run make recorded"
+    )
+    return table
+
+
+def test_every_seed_is_whole_and_nothing_failed(table):
+    assert set(table["status"]) == {"ok"}
+    per_seed = table.groupby("seed").size()
+    assert per_seed.nunique() == 1
+    assert len(per_seed) >= 3
+    assert set(table["protocol"]) == set(demo_seeds.demo()["protocols"])
+
+
+def test_the_readme_says_what_was_measured(table):
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    block = text.split(demo_seeds.BEGIN)[1].split(demo_seeds.END)[0]
+    assert block == demo_seeds.readme_table(table)
+    # Numbers of the demo stand there and nowhere else, so that none can go stale.
+    section = text.split("## What you will see")[1].split("\n## ")[0].replace(block, "")
+    assert re.findall(r"\d\.\d", section) == []
+
+
+def test_the_words_around_the_table_hold_for_what_was_measured(table):
+    def error(method, variant="-", metric="rmse_lfc", protocol="corrected"):
+        return demo_seeds.value_of(table, protocol, method, variant, metric)
+
+    # The ceiling carries counting noise twice.
+    assert (error("truth_in_place") < error("ceiling")).all()
+    # Models resemble the target domain more than the effect of their donors, and often score above the truth.
+    model = error("cellina", "published")
+    assert model.median() < error("cellina", "published", demo_seeds.TO_TRUTH).median()
+    assert (model < error("truth", "published")).mean() > 0.5
