@@ -20,7 +20,11 @@ from tissue_counterfactuals.experiments.settings import CelcomenSettings
 from tissue_counterfactuals.methods import METHODS
 from tissue_counterfactuals.methods.settings import (
     ConcertSettings,
+    CpaSettings,
     HierarchicalSettings,
+    ScgenSettings,
+    ScviSettings,
+    SimviSettings,
     SpatialPropSettings,
 )
 from tissue_counterfactuals.models.settings import CellinaSettings
@@ -92,6 +96,10 @@ class Config(Settings):
     hierarchical: HierarchicalSettings = HierarchicalSettings()
     spatialprop: SpatialPropSettings = SpatialPropSettings()
     concert: ConcertSettings = ConcertSettings()
+    scvi: ScviSettings = ScviSettings()
+    scgen: ScgenSettings = ScgenSettings()
+    cpa: CpaSettings = CpaSettings()
+    simvi: SimviSettings = SimviSettings()
     counterfactual: CounterfactualSettings = CounterfactualSettings()
     metrics: MetricSettings = MetricSettings()
     downloads: DownloadSettings = DownloadSettings()

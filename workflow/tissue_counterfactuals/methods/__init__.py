@@ -84,6 +84,12 @@ METHODS = {
         Method("hierarchical", True, "regression on neighbours' expression, types as random effects (ours)", ("graph", "edge"), "hierarchical"),
         Method("spatialprop", True, "SpatialProp (re-implementation): a cell from its neighbours alone", ("edge", "stochastic"), "spatialprop", gpu=True, by_default=False),
         Method("concert", True, "CONCERT (re-implementation): a vector per cell and per domain", ("stochastic",), "concert", gpu=True, by_default=False),
+        Method("scvi", True, "scVI, its batch, the domain, exchanged", ("stochastic",), "scvi", "scvi", gpu=True, by_default=False),
+        Method("scanvi", True, "scANVI, its batch, the domain, exchanged", ("stochastic",), "scvi", "scvi", gpu=True, by_default=False),
+        Method("scviva", True, "scVIVA, its batch, the domain, exchanged", ("stochastic",), "scvi", "scvi", gpu=True, by_default=False),
+        Method("scgen", True, "scGen, mean latent difference of the domains added", ("stochastic",), "scgen", "scvi", gpu=True, by_default=False),
+        Method("cpa", True, "CPA, its perturbation, the domain, exchanged", ("stochastic",), "cpa", "scvi", gpu=True, by_default=False),
+        Method("simvi", True, "SIMVI", ("graph", "latent_only", "stochastic"), "simvi", "scvi", by_default=False),
     )
 }  # fmt: skip
 

@@ -1,6 +1,6 @@
 """Sections of methods in the configuration; their names stand in the rows of the table of methods."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -58,3 +58,77 @@ class ConcertSettings(MethodSettings):
     """Learning rate of Adam; that of the kernel is ten times as large."""
     patience: Epochs = 200
     """Epochs without a smaller loss after which training stops."""
+
+
+class ScviSettings(MethodSettings):
+    """scVI, scANVI and scVIVA; defaults are the settings with which the authors of Cellina ran them."""
+
+    n_hidden: Width = 300
+    """Width of hidden layers."""
+    n_latent: Width = 64
+    """Dimensions of the latent space."""
+    n_layers: int = Field(2, ge=1, le=100)
+    """Hidden layers of encoder and decoder."""
+    gene_likelihood: Literal["nb", "zinb", "poisson"] = "nb"
+    """Distribution of the counts."""
+    max_epochs: Epochs = 200
+    """Largest number of epochs; scANVI trains scVI first and scVIVA both, each with as many."""
+    batch_size: BatchSize = 512
+    """Cells per optimiser step."""
+    early_stopping_patience: Epochs | None = 20
+    """Epochs without a better validation loss after which training stops; null trains all epochs."""
+    n_samples: int = Field(25, ge=1, le=10_000)
+    """Draws of the latent that a prediction averages."""
+    n_neighbors: int = Field(200, ge=1, le=10_000)
+    """Neighbours that make up a niche (scVIVA)."""
+
+
+class ScgenSettings(MethodSettings):
+    """scGen; defaults are the settings with which the authors of Cellina ran it."""
+
+    n_latent: Width = 64
+    """Dimensions of the latent space."""
+    max_epochs: Epochs = 100
+    """Largest number of epochs."""
+    batch_size: BatchSize = 2048
+    """Cells per optimiser step."""
+    early_stopping_patience: Epochs | None = 25
+    """Epochs without a better validation loss after which training stops; null trains all epochs."""
+    n_draws: int = Field(10, ge=1, le=10_000)
+    """Differences of the domains that are averaged; each draws cells so that types are balanced."""
+
+
+class CpaSettings(MethodSettings):
+    """CPA; defaults are the settings with which the authors of Cellina ran it."""
+
+    n_latent: Width = 64
+    """Dimensions of the latent space."""
+    max_epochs: Epochs = 100
+    """Largest number of epochs."""
+    batch_size: BatchSize = 2048
+    """Cells per optimiser step."""
+    learning_rate: LearningRate = 0.0003
+    """Learning rate of the autoencoder."""
+    pretrain_epochs: int = Field(30, ge=0, le=1_000_000)
+    """Epochs without adversary."""
+    adversary_warmup_epochs: int = Field(50, ge=0, le=1_000_000)
+    """Epochs over which the adversary's weight rises."""
+    check_every: Epochs = 5
+    """Epochs between validations."""
+    early_stopping_patience: Epochs = 10
+    """Validations without a better score after which training stops."""
+
+
+class SimviSettings(MethodSettings):
+    """SIMVI; defaults are the settings with which the authors of Cellina ran it."""
+
+    n_latent: Width = 64
+    """Dimensions of the intrinsic and of the spatial latent, each."""
+    max_epochs: Epochs = 200
+    """Number of epochs."""
+    batch_size: BatchSize = 512
+    """Cells per optimiser step."""
+    n_neighbors: int = Field(50, ge=1, le=10_000)
+    """Nearest neighbours that are a cell's neighbourhood."""
+    independence_weight: float = Field(1000, ge=0, le=1_000_000)
+    """Weight of the term that keeps both latents independent."""
