@@ -1,0 +1,155 @@
+"""Methods of other groups, trained and asked in their own environment, over the command line that the workflow uses."""
+
+import json
+import os
+import subprocess
+
+import numpy as np
+import pytest
+
+from slides import small_slide
+from tasks import FOLD, Question
+from tissue_counterfactuals.methods import METHODS
+from tissue_counterfactuals.question.folds import cells_of
+from tissue_counterfactuals.question.predictions import read_predictions
+
+SMALL = {"n_latent": 4, "max_epochs": 3, "batch_size": 64}
+SCVI = SMALL | {
+    "n_hidden": 8,
+    "n_layers": 1,
+    "gene_likelihood": "nb",
+    "early_stopping_patience": None,
+    "n_samples": 2,
+    "n_neighbors": 5,
+}
+CPA = {
+    "learning_rate": 1e-3,
+    "pretrain_epochs": 1,
+    "adversary_warmup_epochs": 1,
+    "check_every": 1,
+    "early_stopping_patience": 5,
+}
+SETTINGS = {
+    "scvi": SCVI,
+    "scanvi": SCVI,
+    "scviva": SCVI,
+    "scgen": SMALL | {"early_stopping_patience": None, "n_draws": 2},
+    "cpa": SMALL | CPA,
+}
+SIMVI = SMALL | {"n_neighbors": 5, "independence_weight": 10.0}
+
+
+class Guest:
+    """A fold of a slide, asked in another interpreter."""
+
+    def __init__(self, folder, slide, interpreter, root):
+        self.question = Question(folder, slide)
+        assert self.question.task.focal.size  # asking writes the file
+        self.folder, self.interpreter, self.root = folder, interpreter, root
+
+    def run(self, step: str, *arguments) -> None:
+        """One step on the command line."""
+        command = [
+            *(self.interpreter, "-m", "tissue_counterfactuals.methods.run", step),
+            *("--slide", self.question.slide, "--question", self.question.file),
+            *("--settings", json.dumps(SETTINGS | {"simvi": SIMVI}), "--device", "cpu"),
+            *("--threads", "1", "--log", self.folder / f"{step}.log", *arguments),
+        ]
+        environment = os.environ | {"PYTHONPATH": str(self.root / "workflow")}
+        done = subprocess.run(
+            [str(word) for word in command], env=environment, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr + (self.folder / f"{step}.log").read_text()
+
+    def fit(self, method: str):
+        """The folder that a training leaves."""
+        folder = self.folder / method / "corrected.seed0"
+        self.run(
+            "fit", "--method", method, "--output", folder, "--checkpoint", self.folder / "c.pt"
+        )
+        status = json.loads((folder / "status.json").read_text())
+        assert status["status"] == "ok", status["reason"]
+        return folder
+
+    def predict(self, *methods: str) -> dict:
+        """Method and variant -> predicted counts."""
+        output = self.folder / "predictions.h5ad"
+        models = [self.folder / method / "corrected.seed0" for method in methods]
+        self.run("predict", "--controls", "--models", *models, "--output", output)
+        with read_predictions(output) as made:
+            assert made.notes["failures"] == []
+            return {
+                (method, variant): made.values(method, target, variant)
+                for method, target, variants in made.questions()
+                for variant in variants
+            }
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory, interpreter, root):
+    """Predictions of all guests on a slide, and on one whose held-out cells hold other counts."""
+    slide = small_slide(n_cells=400)
+    held_out = cells_of(slide, FOLD.cell_type, FOLD.targets[0])
+    counts = slide.X.toarray()
+    counts[held_out] = counts[held_out][:, ::-1] * 5 + 1
+    other = slide.copy()
+    other.X = type(slide.X)(counts)
+    made = []
+    for asked in (slide, other):
+        guest = Guest(tmp_path_factory.mktemp("guest"), asked, interpreter, root)
+        for method in SETTINGS:
+            guest.fit(method)
+        made.append((guest, guest.predict(*SETTINGS)))
+    return made
+
+
+def test_every_guest_of_the_environment_is_asked():
+    here = {m.name for m in METHODS.values() if m.environment == "scvi"}
+    assert here == {*SETTINGS, "simvi"}
+
+
+@pytest.mark.parametrize("method", SETTINGS)
+def test_a_guest_predicts_its_counterfactual_and_its_twin(both, method):
+    guest, made = both[0]
+    task = guest.question.task
+    library = np.asarray(task.slide.X[task.focal].sum(axis=1)).ravel()
+    values = {variant: v for (name, variant), v in made.items() if name == method}
+    assert set(values) == {"-", "no_intervention"}
+    for predicted in values.values():
+        np.testing.assert_allclose(predicted.sum(axis=1), library, rtol=1e-3)
+    # The domain that was exchanged changes the answer.
+    assert np.abs(values["-"] - values["no_intervention"]).max() > 1e-3
+    history = (guest.folder / method / "corrected.seed0/history.tsv").read_text().splitlines()
+    assert len(history) >= 3
+
+
+@pytest.mark.parametrize("method", SETTINGS)
+def test_what_held_out_cells_express_reaches_no_guest(both, method):
+    (_, clean), (_, dirty) = both
+    for variant in ("-", "no_intervention"):
+        np.testing.assert_array_equal(clean[method, variant], dirty[method, variant])
+
+
+def test_simvi_leaves_latents_of_the_cells_it_may_see(tmp_path, interpreter, root):
+    guest = Guest(tmp_path, small_slide(n_cells=200), interpreter, root)
+    with np.load(guest.fit("simvi") / "latents.npz") as latents:
+        held_out = guest.question.task.split.held_out
+        assert latents["cells"].tolist() == np.flatnonzero(~held_out).tolist()
+        assert latents["z"].shape == latents["s"].shape == (len(latents["cells"]), 4)
+        assert np.isfinite(latents["z"]).all()
+        assert np.isfinite(latents["s"]).all()
+
+
+def test_scgen_moves_along_the_difference_of_the_domains(tmp_path, interpreter, root):
+    """A gene that domain `right` expresses ten times as much must rise, by what scGen adds in latent space."""
+    slide = small_slide(n_cells=600)
+    counts = slide.X.toarray()
+    right = (slide.obs["domain"] == "right").to_numpy()
+    counts[:, 0] = np.where(right, 40, 4)
+    slide.X = type(slide.X)(counts.astype(np.float32))
+    guest = Guest(tmp_path, slide, interpreter, root)
+    SETTINGS["scgen"] = SETTINGS["scgen"] | {"max_epochs": 60, "n_latent": 8}
+    guest.fit("scgen")
+    made = guest.predict("scgen")
+    share = {k: (v[:, 0] / v.sum(axis=1)).mean() for k, v in made.items()}
+    assert share["scgen", "-"] > 2 * share["scgen", "no_intervention"]
