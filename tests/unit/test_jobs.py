@@ -128,7 +128,7 @@ def test_where_temporary_files_have_a_space_too_it_is_told(tmp_path, monkeypatch
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "a b"))
     (tmp_path / "a b").mkdir()
     with pytest.raises(InputError, match="cannot run a Python with a space in its path"):
-        python_without_spaces("/home/me/my code/.venv/bin/python")
+        python_without_spaces("/opt/my code/.venv/bin/python")
 
 
 def test_every_script_has_its_inputs_checked(root):
