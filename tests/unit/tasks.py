@@ -29,6 +29,11 @@ OTHERS = {
     "concert": {"n_basal": 8, "epochs": 3, "batch_size": 64},
 }
 NAMES = {"dataset": "d", "kind": "simulated", "slide": "s", "protocol": "corrected", "seed": 0}
+SECTIONS = {
+    name: Config.model_fields[name].default.model_dump(exclude={"time_limit_minutes"})
+    | OTHERS.get(name, {})
+    for name in {method.settings for method in METHODS.values()} - {None}
+}
 # What is given to the methods on purpose: nobody may be surprised that they know the held-out cells.
 SEES_THE_ANSWER = {name for name, method in METHODS.items() if "in_domain" in method.needs}
 
@@ -81,11 +86,7 @@ class Question:
     ):
         self.folder, self.fold, self.protocol, self.seed = Path(folder), fold, protocol, seed
         self.switches = switches or {}
-        others = {
-            name: {**Config.model_fields[name].default.model_dump(), **own}
-            for name, own in OTHERS.items()
-        }
-        self.settings = others | {"cellina": CELLINA | (cellina or {})}
+        self.settings = SECTIONS | {"cellina": CELLINA | (cellina or {})}
         self.drawn_from = {
             "graph": {"max_neighbors": 20} | (graph or {}),
             "donor_rules": donor_rules,

@@ -110,6 +110,22 @@ class Run:
         return sorted(str(p.relative_to(top)) for p in files if p.name != ".sha256")
 
 
+def clone_to(folder: Path) -> Path:
+    """The files that a clone of the working tree would have, committed or not."""
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split("\0")
+    for name in filter(None, listed):
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, folder / name)
+    return folder
+
+
 def clean_environment() -> dict[str, str]:
     """A user's environment: the package is not on the path, and nobody has chosen threads."""
     return {k: v for k, v in os.environ.items() if k != "PYTHONPATH" and "NUM_THREADS" not in k}

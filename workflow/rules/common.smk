@@ -10,7 +10,7 @@ from tissue_counterfactuals import protocols
 from tissue_counterfactuals.config import POOLED, load_config, samples_of, slug
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.files import verify
-from tissue_counterfactuals.methods import CORE, METHODS, applicable
+from tissue_counterfactuals.methods import CORE, METHODS, applicable, environments
 from tissue_counterfactuals.results.harmless import harmless
 from tissue_counterfactuals.sources.downloads.table import (
     expected_of,
@@ -158,15 +158,22 @@ def time_limits(methods):
     )
 
 
-def guest_command(wildcards, input):
-    """What the command line of a guest begins with. Where it is installed is no reason to run a step again.
+# Where a guest is installed is no reason to run a step again: Snakemake leaves a params function that takes `input`
+# out when it asks whether parameters have changed.
 
-    Snakemake takes no notice of a params function that looks at its input when it asks whether parameters have changed.
-    """
+
+def guest_command(wildcards, input):
+    """What the command line of a guest begins with."""
     python = "python" if USE_CONDA else shlex.quote(sys.executable)
     package = shlex.quote(str(Path(tissue_counterfactuals.__file__).parents[1]))
-    command = f"PYTHONPATH={package} {python} -m tissue_counterfactuals.methods.run"
-    return command
+    return f"PYTHONPATH={package} {python} -m tissue_counterfactuals.methods.run"
+
+
+def place_of_guest(wildcards, input):
+    """The option that names the environment that was built for a guest, if it has one of its own."""
+    return (
+        f"--environment {shlex.quote(input.environment)}" if input.environment else ""
+    )
 
 
 def uses_gpu(methods):

@@ -5,6 +5,26 @@ RUN = "{protocol}.seed{seed}"
 ONE_METHOD = f"{FOLD}/{{method}}/{RUN}"
 
 
+# What a guest runs in, where no conda makes it. With `--use-conda` nobody asks for this.
+rule build_environment:
+    output:
+        "results/environments/{environment}.json",
+    log:
+        "results/logs/build_environment/{environment}.log",
+    benchmark:
+        "results/benchmarks/build_environment/{environment}.tsv"
+    # On a cluster this runs where Snakemake does: compute nodes often have no network.
+    localrule: True
+    conda:
+        "../../envs/core.yaml"
+    params:
+        pins=lambda w: environments.pins(
+            environments.DEFINITIONS / f"{w.environment}.yaml"
+        ),
+    script:
+        "../scripts/build_environment.py"
+
+
 rule fit:
     input:
         slide="results/slides/{dataset}/{slide}.h5ad",
@@ -25,6 +45,7 @@ rule fit:
         gpu=lambda w: uses_gpu([w.method]),
     params:
         guest=guest_command,
+        place=place_of_guest,
         settings=lambda w: json.dumps(settings_of([w.method])),
         asked=lambda w: question_settings("graph", "training")(w)
         | part_of_dataset("control_domain", "target_domains", "holdout")(w),
@@ -33,7 +54,7 @@ rule fit:
         checkpoint=f"results/checkpoints/{ONE_METHOD}.pt",
         limits=lambda w, input: time_limits([w.method]),
     shell:
-        "{params.guest} fit --method {wildcards.method} --slide {input.slide:q} --question {input.question:q}"
+        "{params.guest} fit {params.place} --method {wildcards.method} --slide {input.slide:q} --question {input.question:q}"
         " --settings {params.settings:q} --time-limits {params.limits:q} --device {params.device}"
         " --threads {params.threads} --checkpoint {params.checkpoint:q} --output {output:q} --log {log:q}"
 
@@ -63,6 +84,7 @@ rule predict:
         gpu=lambda w: uses_gpu(method_names(w.dataset, w.environment)),
     params:
         guest=guest_command,
+        place=place_of_guest,
         controls=lambda w: method_names(w.dataset, w.environment, learned=False),
         settings=lambda w: json.dumps(
             settings_of(method_names(w.dataset, w.environment))
@@ -71,7 +93,7 @@ rule predict:
         threads=config["threads"],
         limits=lambda w, input: time_limits(method_names(w.dataset, w.environment)),
     shell:
-        "{params.guest} predict --slide {input.slide:q} --question {input.question:q}"
+        "{params.guest} predict {params.place} --slide {input.slide:q} --question {input.question:q}"
         " --controls {params.controls} --models {input.models:q}"
         " --settings {params.settings:q} --time-limits {params.limits:q} --device {params.device}"
         " --threads {params.threads} --output {output:q} --log {log:q}"

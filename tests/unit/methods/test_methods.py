@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from slides import small_slide
-from tasks import make_task
+from tasks import SECTIONS, make_task
 from tissue_counterfactuals import protocols
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.graph import neighborhood_features
@@ -26,7 +26,8 @@ def task():
 
 
 def predict(task, name, target="right"):
-    return METHODS[name].adapter.predict(task, None, target)
+    asked = replace(task, settings=SECTIONS.get(METHODS[name].settings, {}))
+    return METHODS[name].adapter.predict(asked, None, target)
 
 
 def cp10k(counts):

@@ -223,9 +223,30 @@ def test_learning_curves_without_any_history_say_that_all_failed(tmp_path):
     assert png_size(tmp_path / "curves.png")[0] == 1875
 
 
-def test_learning_curves_refuse_a_history_without_a_column():
-    with pytest.raises(InputError, match="column 'kl_s' is missing"):
-        learning_curves.compose(history().drop(columns="kl_s"), "", "")
+def test_learning_curves_draw_what_another_method_has_and_no_more():
+    """The history of a guest: a loss that it calls so, no terms of Cellina's, columns that nobody knows."""
+    ours = history()
+    other = ours[ours["method"] == "cellina"][
+        ["slide", "cell_type", "protocol", "seed", "epoch", "train_loss"]
+    ]
+    other = other.assign(method="scgen", elbo=1.0)
+    for curves in (other, pd.concat([ours, other])):
+        figure = learning_curves.compose(curves, "t [simulated]", PROVENANCE)
+        titles = [axes.get_ylabel() for axes in figure.axes]
+        first = titles.index("scGen\ncorrected")
+        lines = [
+            line
+            for line in figure.axes[first].lines
+            if line.get_linestyle() == "-" and len(line.get_xdata())
+        ]
+        assert len(lines) == len(SLIDES) * 3
+        rest = figure.axes[first + 1 : first + 5]
+        assert all(any(t.get_text() == "not part of this model" for t in a.texts) for a in rest)
+
+
+def test_learning_curves_refuse_a_history_that_belongs_to_no_fit():
+    with pytest.raises(InputError, match="column 'slide' is missing"):
+        learning_curves.compose(history().drop(columns="slide"), "", "")
 
 
 def test_every_method_has_a_row_and_models_have_colours_of_their_own():

@@ -25,6 +25,8 @@ from tissue_counterfactuals.methods.settings import (
     ScgenSettings,
     ScviSettings,
     SimviSettings,
+    NearestNeighborSettings,
+    RidgeSettings,
     SpatialPropSettings,
 )
 from tissue_counterfactuals.models.settings import CellinaSettings
@@ -90,8 +92,10 @@ class Config(Settings):
     ] = Field({}, validate_default=True)
     """The slides to run on; the name of each entry becomes a folder of the results and a target of its own."""
     methods: Some[Literal[*METHODS]] = [m.name for m in METHODS.values() if m.by_default]
-    """Methods and controls to run, each where it can be: the two truth methods on simulated slides only. Methods of other
-    groups run when they are named."""
+    """Methods and controls to run, each where it can be: the two truth methods on simulated slides only. Ridge regression,
+    nearest neighbours and the methods of other groups run when they are named."""
+    nearest_neighbor: NearestNeighborSettings = NearestNeighborSettings()
+    ridge: RidgeSettings = RidgeSettings()
     cellina: CellinaSettings = CellinaSettings()
     hierarchical: HierarchicalSettings = HierarchicalSettings()
     spatialprop: SpatialPropSettings = SpatialPropSettings()

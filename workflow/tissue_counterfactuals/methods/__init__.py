@@ -75,6 +75,8 @@ METHODS = {
         Method("no_change", False, "the control cells themselves"),
         Method("mean_shift", False, "one log change of target against all other domains, all types mixed"),
         Method("mean_shift_by_type", False, "mean over other types of their log change, target against control"),
+        Method("nearest_neighbor", False, "mean of the most similar training cells of the target domain", ("stochastic",), "nearest_neighbor", by_default=False),
+        Method("ridge", True, "ridge regression of log expression on the neighbourhood, within types", ("graph", "edge"), "ridge", by_default=False),
         Method("target_mean", False, "sees the answer: every cell gets the mean profile of the target cells", ("in_domain",)),
         Method("ceiling", False, "sees the answer: one random half of the target cells against the other", ("in_domain", "stochastic")),
         Method("truth", False, "the simulation's exact expectation, given the same donors", ("edge", "truth")),

@@ -405,13 +405,13 @@ def _seconds(options, method: str | None) -> float | None:
     return None if minutes is None else 60 * minutes
 
 
-def _change_interpreter(folder: Path) -> None:
-    """Go on as the same process in the interpreter of an environment that was made for a guest."""
-    python = folder / "bin" / "python"
+def _change_interpreter(record: Path) -> None:
+    """Go on as the same process in the interpreter of an environment that was built for a guest."""
+    python = json.loads(record.read_text())["interpreter"]
     arguments = [*sys.argv[1:]]
     at = arguments.index("--environment")
     del arguments[at : at + 2]
-    os.execv(python, [str(python), "-m", "tissue_counterfactuals.methods.run", *arguments])
+    os.execv(python, [python, "-m", "tissue_counterfactuals.methods.run", *arguments])
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -431,7 +431,9 @@ def _parser() -> argparse.ArgumentParser:
     common.add_argument("--device", default="auto")
     common.add_argument("--threads", type=int, default=1)
     common.add_argument(
-        "--environment", type=Path, help="venv to run in; default: this interpreter"
+        "--environment",
+        type=Path,
+        help="record of methods/environments.py to run in; default: this interpreter",
     )
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     steps = parser.add_subparsers(required=True)

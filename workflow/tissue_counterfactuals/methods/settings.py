@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from tissue_counterfactuals.settings import Epochs, LearningRate, Settings
+from tissue_counterfactuals.settings import Epochs, LearningRate, Settings, Some
 
 Width = Annotated[int, Field(ge=1, le=100_000)]
 BatchSize = Annotated[int, Field(ge=2, le=10_000_000)]
@@ -132,3 +132,19 @@ class SimviSettings(MethodSettings):
     """Nearest neighbours that are a cell's neighbourhood."""
     independence_weight: float = Field(1000, ge=0, le=1_000_000)
     """Weight of the term that keeps both latents independent."""
+
+
+class RidgeSettings(MethodSettings):
+    """Ridge regression of log expression on the neighbourhood."""
+
+    penalties: Some[Annotated[float, Field(gt=0, le=1_000_000)]] = [0.001, 0.01, 0.1, 1.0, 10.0, 100.0]  # fmt: skip
+    """Penalties to choose from by validation error, beside features of unit variance within cell types."""
+
+
+class NearestNeighborSettings(MethodSettings):
+    """Nearest-neighbour transfer."""
+
+    n_neighbors: int = Field(20, ge=1, le=10_000)
+    """Training cells whose profiles are averaged."""
+    max_candidates: int = Field(20_000, ge=2, le=1_000_000)
+    """Training cells of a domain that a cell is compared with; where there are more, so many are drawn."""

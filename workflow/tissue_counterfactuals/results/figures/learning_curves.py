@@ -21,7 +21,7 @@ COLUMNS = {
     "adversary_loss": "Domain adversary",
 }
 FIT = ["slide", "cell_type", "seed"]
-NEEDED = ("method", "protocol", *FIT, "epoch", "validation_loss", *COLUMNS, "best")
+NEEDED = ("method", "protocol", *FIT, "epoch")
 
 
 def draw_files(inputs: dict, output: Path, protocol: str) -> None:
@@ -40,7 +40,10 @@ def draw_files(inputs: dict, output: Path, protocol: str) -> None:
         cell_type = json.loads((folder / "status.json").read_text())["cell_type"]
         keys = {"slide": slide, "cell_type": cell_type, "method": method, "protocol": protocol}
         keys["seed"] = int(run.rsplit("seed", 1)[1])
-        histories.append(pd.read_csv(history, sep="\t").assign(**keys))
+        table = pd.read_csv(history, sep="\t")
+        # Methods of others count their epochs by their rows, if they count them otherwise.
+        table["epoch"] = table.get("epoch", pd.Series(range(len(table))))
+        histories.append(table.assign(**keys))
     columns = ["slide", "cell_type", "method", "protocol", "seed", "epoch"]
     table = pd.concat(histories) if histories else pd.DataFrame(columns=columns)
     title = f"Learning curves, {record['label']} ({record['kind']} data), protocol {protocol}"
@@ -69,6 +72,7 @@ def compose(history: pd.DataFrame, title: str, provenance_text: str) -> Figure:
     for column in NEEDED:
         if column not in history and not history.empty:
             raise InputError(f"training history: column {column!r} is missing; fit again.")
+    history = history.reindex(columns=[*NEEDED, "validation_loss", *COLUMNS, "best"])
     pairs = [
         (method, protocol)
         for method in style.method_order(history["method"])
@@ -137,7 +141,7 @@ def _panel(axes, history, column, colors) -> None:
                 linewidth=0.9,
                 alpha=0.8,
             )
-        best = fit[fit["best"].astype(bool)]
+        best = fit[fit["best"].eq(True)]
         # On the validation curve where there is one: that is what chose the epoch.
         axes.plot(
             best["epoch"],

@@ -77,6 +77,8 @@ METHODS = {
     "no_change": MethodStyle("No change", "#D9D9D9", "control"),
     "mean_shift": MethodStyle("Mean shift", "#B0B0B0", "control"),
     "mean_shift_by_type": MethodStyle("Mean shift by type", "#868686", "control"),
+    "nearest_neighbor": MethodStyle("Nearest neighbours", "#5E5E5E", "control"),
+    "ridge": MethodStyle("Ridge regression", "#A6761D"),
     "cellina_ablated": MethodStyle("Cellina (ablated)", "#56B4E9"),
     "cellina": MethodStyle("Cellina", "#0072B2"),
     "hierarchical": MethodStyle("Random effects (ours)", "#009E73"),
@@ -115,7 +117,7 @@ DOMAIN_COLORS = (
     *("#77AADD", "#EE8866", "#BBCC33", "#FFAABB", "#EEDD88", "#99DDFF", "#44BB99", "#AAAA00"),
     *("#DDDDDD", "#CC99CC"),
 )
-_SPARE_COLORS = ("#A6761D", "#E7298A", "#1B9E77", "#666600", "#5E3C99")
+_SPARE_COLORS = ("#E7298A", "#1B9E77", "#666600", "#5E3C99")
 
 
 def method_style(method: str, methods: Iterable[str] = ()) -> MethodStyle:

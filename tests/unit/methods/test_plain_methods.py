@@ -1,0 +1,138 @@
+"""Ridge regression and nearest neighbours, on cases whose answer is known."""
+
+import numpy as np
+import pytest
+from scipy import sparse
+
+from slides import small_slide
+from tasks import FOLD, SECTIONS, make_task
+from tissue_counterfactuals.graph import neighborhood_features
+from tissue_counterfactuals.methods import METHODS
+from tissue_counterfactuals.slide import log_normalize
+
+EFFECT = 0.8
+SOURCE, RESPONSE, FILLER = slice(0, 4), 4, 5
+
+
+@pytest.fixture(scope="module")
+def answering():
+    """A task in which one gene's log expression is its type's level plus EFFECT times the first gene around the cell.
+
+    A gene that fills every library up to a million keeps normalisation out of it.
+    """
+    slide = small_slide(n_cells=1500, n_genes=6)
+    rng = np.random.default_rng(0)
+    around = make_task(slide).masked_graph
+    target = (slide.obs["domain"] == "right").to_numpy()
+    log = np.zeros((slide.n_obs, 6))
+    log[:, SOURCE] = rng.uniform(0, 2, (slide.n_obs, 4)) + target[:, None]
+    counts = np.zeros_like(log)
+    counts[:, SOURCE] = np.rint(100 * np.expm1(log[:, SOURCE]))
+    features = around @ np.log1p(counts[:, 0] / 100) / np.maximum(around.sum(axis=1), 1e-12)
+    level = slide.obs["cell_type"].map({"A": 1.0, "B": 2.0, "C": 1.5}).to_numpy(float)
+    counts[:, RESPONSE] = np.rint(100 * np.expm1(level + EFFECT * features))
+    counts[:, FILLER] = 1_000_000 - counts.sum(axis=1)
+    slide.X = sparse.csr_matrix(counts.astype(np.float32))
+    # Nothing is noise here, so nothing need be shrunk.
+    settings = {"penalties": [1e-6, 1.0]}
+    return make_task(slide, n_donors=20, settings=settings, report=lambda line: None)
+
+
+def fitted(task, folder):
+    METHODS["ridge"].adapter.fit(task, folder)
+    with np.load(folder / "ridge.npz") as model:
+        return dict(model)
+
+
+def test_ridge_finds_the_effect_of_a_neighbour_and_no_other(answering, tmp_path):
+    weights = fitted(answering, tmp_path)["weights"]
+    assert weights[0, RESPONSE] == pytest.approx(EFFECT, abs=0.02)
+    # Sources answer nobody, and the response nobody but the first.
+    assert np.abs(weights[SOURCE, RESPONSE][1:]).max() < 0.03
+
+
+def test_ridge_moves_cells_by_what_their_donors_are(answering, tmp_path):
+    fitted(answering, tmp_path)
+    made = METHODS["ridge"].adapter.predict(answering, tmp_path, "right")
+    slide, focal = answering.slide, answering.focal
+    log = np.log1p(slide.X.toarray() / 100)
+    own = neighborhood_features(answering.masked_graph[focal], log_normalize(slide.X))[:, 0]
+    donors = answering.question.donors("right")["published"]
+    expected = log[focal, RESPONSE] + EFFECT * (log[donors, 0].mean(axis=1) - own)
+    moved = np.log1p(made["published"].values[:, RESPONSE] / 100)
+    assert np.corrcoef(moved, expected)[0, 1] > 0.98
+    # The response itself changes by a lot, so that a model of nothing would fail here.
+    assert np.mean(expected - log[focal, RESPONSE]) > 0.5
+    assert np.abs(moved - expected).mean() < 0.1
+    twin = made["no_intervention"].values
+    np.testing.assert_allclose(twin, slide.X[focal].toarray(), rtol=1e-4, atol=1e-2)
+
+
+def test_ridge_shrinks_where_there_is_nothing_to_learn(tmp_path):
+    """Cells of a type that change places: the largest penalty is the best."""
+    slide = small_slide(n_cells=600)
+    counts, rng = slide.X.toarray(), np.random.default_rng(0)
+    for members in slide.obs.groupby("cell_type", observed=True).indices.values():
+        counts[members] = counts[rng.permutation(members)]
+    slide.X = sparse.csr_matrix(counts)
+    task = make_task(slide, settings=SECTIONS["ridge"], report=lambda line: None)
+    assert fitted(task, tmp_path)["penalty"] == max(SECTIONS["ridge"]["penalties"])
+
+
+def test_ridge_says_nothing_about_held_out_cells(tmp_path):
+    slide = small_slide(n_cells=600)
+    weights = []
+    for _ in range(2):
+        task = make_task(slide, settings=SECTIONS["ridge"], report=lambda line: None)
+        weights.append(fitted(task, tmp_path)["weights"])
+        counts = slide.X.toarray()
+        counts[task.split.held_out] = counts[task.split.held_out][:, ::-1] * 5 + 1
+        slide = slide.copy()
+        slide.X = sparse.csr_matrix(counts)
+    assert np.array_equal(*weights)
+
+
+@pytest.mark.parametrize("n_neighbors", [1, 5])
+def test_nearest_neighbors_are_the_most_similar_training_cells_of_the_domain(n_neighbors):
+    task = make_task(
+        small_slide(n_cells=500), settings={"n_neighbors": n_neighbors, "max_candidates": 10_000}
+    )
+    made = METHODS["nearest_neighbor"].adapter.predict(task, None, "right")
+    assert set(made) == {"-", "no_intervention"}
+    counts = task.slide.X.toarray().astype(float)
+    log = log_normalize(counts)
+    unit = log / np.linalg.norm(log, axis=1, keepdims=True)
+    share = counts / counts.sum(axis=1, keepdims=True)
+    for variant, domain in (("-", "right"), ("no_intervention", "left")):
+        pool = np.flatnonzero((task.slide.obs["domain"] == domain).to_numpy() & task.split.train)
+        for row, cell in enumerate(task.focal):
+            others = pool[pool != cell]
+            nearest = others[np.argsort(-(unit[others] @ unit[cell]))[:n_neighbors]]
+            expected = share[nearest].mean(axis=0) * counts[cell].sum()
+            np.testing.assert_allclose(made[variant].values[row], expected, rtol=1e-3, atol=1e-4)
+
+
+def test_nearest_neighbors_find_the_one_cell_that_is_alike():
+    """Every control cell of the type has a likeness of another type in the target domain."""
+    slide = small_slide(n_cells=500)
+    task = make_task(slide, settings={"n_neighbors": 1, "max_candidates": 10_000})
+    train = (slide.obs["domain"] == "right").to_numpy() & task.split.train
+    likeness = np.flatnonzero(train)[: len(task.focal)]
+    counts = slide.X.toarray()
+    rng = np.random.default_rng(1)
+    counts[likeness] = rng.integers(0, 50, (len(likeness), slide.n_vars))
+    focal = task.focal[: len(likeness)]
+    counts[focal] = 2 * counts[likeness]
+    slide.X = sparse.csr_matrix(counts)
+    values = METHODS["nearest_neighbor"].adapter.predict(task, None, "right")["-"].values
+    np.testing.assert_allclose(values[: len(focal)], counts[focal], rtol=1e-4, atol=1e-3)
+
+
+def test_too_few_candidates_are_a_reason_and_too_many_are_drawn():
+    task = make_task(small_slide(n_cells=300), settings={"n_neighbors": 5, "max_candidates": 20})
+    predict = METHODS["nearest_neighbor"].adapter.predict
+    first, again = (predict(task, None, "right")["-"].values for _ in range(2))
+    assert np.array_equal(first, again)
+    task.settings = {"n_neighbors": 1000, "max_candidates": 10_000}
+    assert "lower nearest_neighbor.n_neighbors" in predict(task, None, "right")["-"]
+    assert FOLD.control == "left"

@@ -1,0 +1,93 @@
+"""The recipe of CONTRIBUTING.md for a method: a row, a file and an environment, and nothing else is touched.
+
+The new method runs in an interpreter of its own that has no torch, no numba and nothing that the workflow is configured
+with: only NumPy, SciPy and anndata.
+"""
+
+import json
+import sysconfig
+
+from runs import clone_to, tiny
+from tissue_counterfactuals.methods import environments
+from tissue_counterfactuals.results.tables import TWIN, read_scores
+
+FOREIGN = ("torch", "numba", "pydantic", "jsonschema", "sklearn", "scanpy", "matplotlib", "snakemake", "yaml", "filelock")  # fmt: skip
+ROW = 'Method("halving", True, "every count halved", ("edge",), environment="halving"),'
+ADAPTER = '''"""Every count halved, or kept by the twin."""
+
+import json
+import sys
+
+from tissue_counterfactuals.methods.prediction import Prediction
+
+
+def fit(task, folder):
+    (folder / "model.json").write_text(json.dumps({"factor": 0.5, "trained": int(task.split.train.sum())}))
+    (folder / "history.tsv").write_text("loss\\n3\\n2\\n")
+    print("halving is trained by", sys.executable)
+
+
+def predict(task, folder, target):
+    factor = json.loads((folder / "model.json").read_text())["factor"]
+    counts = task.slide.X[task.focal].toarray()
+    made = task.counterfactuals(target, lambda new: Prediction(factor * counts, task.focal))
+    return made | {"no_intervention": Prediction(counts, task.focal)}
+'''
+GUARD = f"""import sys
+
+
+class Guard:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {FOREIGN!r}:
+            raise ImportError(name + " is not part of this environment")
+
+
+sys.meta_path.insert(0, Guard())
+"""
+
+
+def test_a_new_method_is_a_row_a_file_and_an_environment(finished, tmp_path):
+    checkout = clone_to(tmp_path / "clone")
+    package = checkout / "workflow/tissue_counterfactuals/methods"
+    table = (package / "__init__.py").read_text()
+    (package / "__init__.py").write_text(
+        table.replace('        Method("cellina",', f'        {ROW}\n        Method("cellina",')
+    )
+    (package / "halving.py").write_text(ADAPTER)
+    definition = checkout / "envs/halving.yaml"
+    definition.write_text("dependencies: [python =3.11, pip, {pip: []}]\n")
+
+    run = finished.copy_to(tmp_path / "run")
+    run.checkout = checkout
+    methods = ["no_change", "halving", "cellina"]
+    run.configure(tiny(methods=methods, seeds=[0]))
+    # No network here: the environment is built without pip, and finds the packages of this one, but for those not meant.
+    record = run.folder / "results/environments/halving.json"
+    interpreter = environments.build("halving", record, definition)
+    (library,) = (interpreter.parents[1] / "lib").glob("python*/site-packages")
+    (library / "packages.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    (library / "sitecustomize.py").write_text(GUARD)
+
+    outcome = run.snakemake()
+    assert outcome.code == 0, outcome.screen
+    fit = "tiny/slide_0/type_0/halving/corrected.seed0"
+    assert f"halving is trained by {interpreter}" in run.read(f"results/logs/fit/{fit}.log")
+    status = json.loads(run.read(f"results/models/{fit}/status.json"))
+    assert status["status"] == "ok"
+    assert {"numpy", "scipy", "anndata"} <= status["versions"].keys()
+    assert not set(FOREIGN) & status["versions"].keys()
+
+    scores = read_scores([run.folder / "results/tables/tiny/scores.tsv"])
+    assert set(scores["method"]) == set(methods)
+    assert (scores["status"] == "ok").all()
+    own = scores[scores["method"] == "halving"]
+    assert set(own["variant"]) == {"published", "any_type", "matched", TWIN}
+    # Its twin is the observed cell, as "no change" is.
+    for metric in ("pearson", "rmse_lfc"):
+        chosen = scores[scores["metric"] == metric].set_index(["method", "variant"])["value"]
+        assert chosen["halving", TWIN] == chosen["no_change", "-"]
+    # What was there before has not been made again.
+    assert "fit/tiny/slide_0/type_0/cellina" not in outcome.screen
+    assert set(outcome.planned()) & {"prepare", "build_graph", "write_folds"} == set()
+    assert "halving" in run.read("results/tables/tiny/table_1.domain_1.corrected.md")
+    assert not list(run.folder.glob("results/logs/build_environment/*"))
