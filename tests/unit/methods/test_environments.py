@@ -79,7 +79,10 @@ def test_it_is_built_once_and_again_after_an_interruption(tmp_path, capsys):
     assert capsys.readouterr().out.count("built guest") == 1
     assert not (first.parents[1] / "half").exists()
     # Other pins are another environment.
-    assert environments.build("guest", record, define(tmp_path, python=platform.python_version())) != first
+    assert (
+        environments.build("guest", record, define(tmp_path, python=platform.python_version()))
+        != first
+    )
 
 
 def test_what_cannot_be_built_is_said(tmp_path):
