@@ -109,6 +109,7 @@ def test_a_configuration_that_is_only_newer_changes_nothing(finished, tmp_path):
     ("change", "again", "kept"),
     [
         ({"metrics": {"n_deg": 5}}, {"score", "tabulate", "table_cellina_1"}, {"prepare", "fit", "predict"}),
+        ({"counterfactual": {"n_donors": 7}}, {"write_question", "predict", "score"}, {"prepare", "fit"}),
         ({"cellina": {"epochs": 3}}, {"fit", "predict", "score"}, {"prepare", "build_graph"}),
     ],
 )  # fmt: skip
