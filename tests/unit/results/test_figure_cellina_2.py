@@ -5,8 +5,13 @@ import pandas as pd
 import pytest
 
 from drawings import PROVENANCE, panel, png_size, texts
+from slides import small_slide
+from tasks import Question
 from tissue_counterfactuals.errors import InputError
+from tissue_counterfactuals.question.folds import Fold
 from tissue_counterfactuals.results.figures import figure_cellina_2, style
+
+NAMES = ("cells", "held_out", "focal", "old_neighbors", "new_neighbors", "title", "provenance_text", "path")  # fmt: skip
 
 
 def slide_cells(n=1200, n_samples=2, seed=0):
@@ -155,3 +160,41 @@ def test_map_refuses_what_does_not_fit_together():
         figure_cellina_2.compose(cells, held_out[:10], focal, old, new, "", "")
     with pytest.raises(InputError, match="new_neighbors holds the index 1200"):
         figure_cellina_2.compose(cells, held_out, focal, old, np.array([1200]), "", "")
+
+
+@pytest.mark.parametrize("n_donors", [10, 400])
+def test_the_map_shows_the_donors_that_methods_are_given(tmp_path, monkeypatch, n_donors):
+    """With 400 donors the published rule finds too few, and the next one is shown."""
+    slide = small_slide(n_cells=900, domains=("left", "middle", "right"))
+    fold, rules = Fold("A", "left", ("middle", "right")), ("published", "matched")
+    question = Question(tmp_path, slide, fold, donor_rules=rules, n_donors=n_donors)
+    task = question.task
+    monkeypatch.setattr(
+        figure_cellina_2.provenance,
+        "read",
+        lambda path: {
+            "label": "t",
+            "kind": "simulated",
+            "n_cells": 900,
+            "seeds": [0],
+            "commit": "c",
+            "config_hash": "h",
+        },
+    )
+    drawn = {}
+    monkeypatch.setattr(
+        figure_cellina_2,
+        "draw",
+        lambda *arguments: drawn.update(zip(NAMES, arguments, strict=True)),
+    )
+    inputs = {"slide": question.slide, "graph": question.graph, "question": question.file}
+    figure_cellina_2.draw_files(inputs | {"manifest": None}, tmp_path / "map.png")
+    # All targets, and not the first alone.
+    assert np.array_equal(drawn["held_out"], task.split.held_out)
+    assert set(slide.obs["domain"][drawn["held_out"]]) == {"middle", "right"}
+    assert "A held out in middle, right" in drawn["title"]
+    donors = task.question.donors("middle")
+    row = int(np.flatnonzero(task.focal == drawn["focal"])[0])
+    shown = {10: "published", 400: "matched"}[n_donors]
+    assert isinstance(donors["published"], str) is (n_donors > 10)
+    assert np.array_equal(drawn["new_neighbors"], donors[shown][row])
