@@ -84,7 +84,7 @@ def test_a_new_method_is_a_row_a_file_and_an_environment(finished, tmp_path):
     own = scores[scores["method"] == "halving"]
     assert set(own["variant"]) == {"published", "any_type", "matched", TWIN}
     # Its twin is the observed cell, as "no change" is.
-    for metric in ("pearson", "rmse_lfc"):
+    for metric in ("rmse_counts", "rmse_lfc"):
         chosen = scores[scores["metric"] == metric].set_index(["method", "variant"])["value"]
         assert chosen["halving", TWIN] == chosen["no_change", "-"]
     # What was there before has not been made again.

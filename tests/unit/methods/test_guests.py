@@ -20,6 +20,7 @@ from tissue_counterfactuals.methods import cellina as cellina_adapter
 from tissue_counterfactuals.methods import cellina_ablated as ablated_adapter
 from tissue_counterfactuals.methods import no_change as no_change_adapter
 from tissue_counterfactuals.methods.prediction import Prediction
+from tissue_counterfactuals.models.cellina import Cellina
 
 
 @pytest.fixture
@@ -168,6 +169,28 @@ def test_a_damaged_model_stops_the_job_and_is_made_again(question, name):
     assert not folder.exists()
     assert not (question.folder / "predictions.h5ad").exists()
     assert ("cellina", "right", "published") in question.predict("cellina")
+
+
+def test_a_checkpoint_that_cannot_be_read_is_thrown_away_and_training_starts_anew(
+    question, monkeypatch
+):
+    whole = question.predict("cellina")
+    shutil.rmtree(question.folder / "cellina")
+    checkpoint, lines = question.folder / "checkpoint.pt", []
+    with monkeypatch.context() as patched:
+        # The training is cut off before it leaves a model; its checkpoint stays.
+        patched.setattr(Cellina, "save", raises(KeyboardInterrupt()))
+        with pytest.raises(KeyboardInterrupt):
+            question.fit("cellina")
+    truncate(checkpoint)
+    task = question.task
+    task.settings, task.report = question.settings["cellina"], lines.append
+    run.fit("cellina", task, question.folder / "cellina", checkpoint)
+    assert "the checkpoint found cannot be read and is thrown away" in lines[0]
+    assert lines[1].startswith("epoch 1/3")
+    assert not checkpoint.exists()
+    for key, values in question.predict("cellina").items():
+        assert np.array_equal(values, whole[key])
 
 
 def test_a_damaged_question_or_one_about_another_slide_is_refused(question, tmp_path):
