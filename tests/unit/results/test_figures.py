@@ -93,7 +93,7 @@ def test_failed_and_undefined_are_words_where_a_bar_would_stand(bars):
         assert words.count("failed") == len(CELL_TYPES)
         assert words.count("†") == 2
         assert words.count("undefined") == (len(CELL_TYPES) if title == "Pearson" else 0)
-    assert "scgen (failed)" in texts(bars)
+    assert "scGen (failed)" in texts(bars)
 
 
 def test_ceiling_and_truth_are_drawn_for_every_type(scores, bars):
@@ -233,7 +233,7 @@ def test_learning_curves_draw_what_another_method_has_and_no_more():
     for curves in (other, pd.concat([ours, other])):
         figure = learning_curves.compose(curves, "t [simulated]", PROVENANCE)
         titles = [axes.get_ylabel() for axes in figure.axes]
-        first = titles.index("scgen\ncorrected")
+        first = titles.index("scGen\ncorrected")
         lines = [
             line
             for line in figure.axes[first].lines

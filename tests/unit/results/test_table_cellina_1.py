@@ -71,8 +71,8 @@ def test_markdown_says_everything(table):
     assert len(grid) == len(table) + 2 + 3
     assert len({line.count("|") for line in grid}) == 1
     assert len({len(line) for line in grid}) == 1
-    assert any(line.count("failed") >= 6 and "scgen" in line for line in grid)
-    assert f"scgen: 30 runs (fold × seed) failed: {FAILURE}" in markdown
+    assert any(line.count("failed") >= 6 and "scGen" in line for line in grid)
+    assert f"scGen: 30 runs (fold × seed) failed: {FAILURE}" in markdown
     assert f"Cellina (ablated): 3 runs (fold × seed) failed: {FAILURE}" in markdown
     assert "undefined" in next(line for line in grid if "No change" in line)
     assert PROVENANCE in markdown

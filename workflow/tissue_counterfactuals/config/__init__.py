@@ -22,11 +22,11 @@ from tissue_counterfactuals.methods.settings import (
     ConcertSettings,
     CpaSettings,
     HierarchicalSettings,
+    NearestNeighborSettings,
+    RidgeSettings,
     ScgenSettings,
     ScviSettings,
     SimviSettings,
-    NearestNeighborSettings,
-    RidgeSettings,
     SpatialPropSettings,
 )
 from tissue_counterfactuals.models.settings import CellinaSettings
