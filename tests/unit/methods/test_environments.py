@@ -48,10 +48,14 @@ def test_the_pins_are_installed_and_what_it_took_is_recorded(tmp_path, monkeypat
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
     definition = define(tmp_path, "guestpackage==1.5")
+    finish = "python -c \"import sys, guestpackage; open(sys.prefix + '/finished', 'w')\"\n"
+    (tmp_path / "guest.post-deploy.sh").write_text(finish)
     interpreter = environments.build("guest", tmp_path / "made/guest.json", definition)
     code = "import guestpackage, sys; print(guestpackage.answer, sys.prefix)"
     said = subprocess.run([interpreter, "-c", code], capture_output=True, text=True).stdout
     assert said.split() == ["42", str(interpreter.parents[1])]
+    # What comes after pip is run in the environment.
+    assert (interpreter.parents[1] / "finished").is_file()
     record = json.loads((tmp_path / "made/guest.json").read_text())
     assert record["requirements"] == ["guestpackage==1.5"]
     assert record["size_mb"] > 1

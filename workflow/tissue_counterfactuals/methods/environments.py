@@ -6,6 +6,7 @@ conda and for here.
 
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -24,7 +25,7 @@ _DONE = "built.json"
 
 
 def pins(definition: Path) -> tuple[str, list[str]]:
-    """Version of Python and pip's requirements of an environment file.
+    """Version of Python and pip's requirements of an environment file; NAME.post-deploy.sh beside it may add to them.
 
     Raises:
         InputError: packages that only conda has.
@@ -61,8 +62,12 @@ def build(name: str, record: Path, definition: Path | None = None) -> Path:
     Raises:
         InputError: no such Python, or a package that cannot be installed.
     """
-    python, requirements = pins(definition or DEFINITIONS / f"{name}.yaml")
-    digest = hashlib.sha256(json.dumps([python, requirements]).encode()).hexdigest()[:10]
+    definition = definition or DEFINITIONS / f"{name}.yaml"
+    python, requirements = pins(definition)
+    # As Snakemake does after conda.
+    finish = definition.with_suffix(".post-deploy.sh")
+    script = finish.read_text(encoding="utf-8") if finish.is_file() else ""
+    digest = hashlib.sha256(json.dumps([python, requirements, script]).encode()).hexdigest()[:10]
     folder = record.parent.resolve() / f"{name}-{digest}"
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):
@@ -73,6 +78,9 @@ def build(name: str, record: Path, definition: Path | None = None) -> Path:
             if requirements:
                 pip = [folder / "bin/python", "-m", "pip", "install", "--disable-pip-version-check"]
                 _run(name, [*pip, *requirements])
+            if script:
+                own = {"PATH": f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}"}
+                _run(name, ["bash", finish], os.environ | own)
             size = sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())
             made = {
                 "interpreter": str(folder / "bin/python"),
@@ -103,8 +111,8 @@ def _interpreter(name: str, version: str) -> str:
     return found
 
 
-def _run(name: str, command: list) -> None:
-    done = subprocess.run([str(word) for word in command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)  # fmt: skip
+def _run(name: str, command: list, environment: dict[str, str] | None = None) -> None:
+    done = subprocess.run([str(word) for word in command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)  # fmt: skip
     print(done.stdout)
     if done.returncode:
         last = (done.stdout.strip().splitlines() or ["no message"])[-1]
