@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 REPORT := results/report.html
 
-.PHONY: demo test peers recorded mutation check format docs clean
+.PHONY: demo test peers guests recorded mutation check format docs clean
 
 demo: $(VENV)/installed
 	@$(BIN)/python workflow/scripts/unlock.py
@@ -27,6 +27,12 @@ $(VENV)/%/installed: tests/peers/%-requirements.txt | $(VENV)/installed
 	$(@D)/bin/pip install --quiet --disable-pip-version-check -r $<
 	$(if $(ALONE),$(@D)/bin/pip install --quiet --disable-pip-version-check --no-deps $(ALONE))
 	touch $@
+
+# The environments that methods of other groups run in, as the workflow builds them; without them their tests are skipped.
+guests: $(VENV)/guests/scvi.json
+
+$(VENV)/guests/%.json: envs/%.yaml envs/%.post-deploy.sh | $(VENV)/installed
+	PYTHONPATH=workflow $(BIN)/python -m tissue_counterfactuals.methods.environments $* $@
 
 # Change the code in one place at a time and see whether a test fails: make mutation MODULES='metrics/*' SAMPLE=30
 mutation: $(VENV)/mutation-installed

@@ -120,3 +120,7 @@ def _run(name: str, command: list, environment: dict[str, str] | None = None) ->
             f"environment {name}: it could not be built ({last}); the log says why. Mend that and run again, or leave "
             "its methods out of `methods`."
         )
+
+
+if __name__ == "__main__":
+    build(sys.argv[1], Path(sys.argv[2]))
