@@ -137,7 +137,7 @@ def question_settings(*steps):
     return settings
 
 
-def settings_of(methods):
+def settings_of_methods(methods):
     """Method -> its own section of the configuration, without what only bounds its time."""
     return {
         name: {

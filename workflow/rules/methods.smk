@@ -46,7 +46,7 @@ rule fit:
     params:
         guest=guest_command,
         place=place_of_guest,
-        settings=lambda w: json.dumps(settings_of([w.method])),
+        settings=lambda w: json.dumps(settings_of_methods([w.method])),
         asked=lambda w: question_settings("graph", "training")(w)
         | part_of_dataset("control_domain", "target_domains", "holdout")(w),
         device=config["device"],
@@ -87,7 +87,7 @@ rule predict:
         place=place_of_guest,
         controls=lambda w: method_names(w.dataset, w.environment, learned=False),
         settings=lambda w: json.dumps(
-            settings_of(method_names(w.dataset, w.environment))
+            settings_of_methods(method_names(w.dataset, w.environment))
         ),
         device=config["device"],
         threads=config["threads"],

@@ -82,7 +82,7 @@ def celcomen_files():
     return files
 
 
-def settings_of(experiment):
+def settings_of_experiment(experiment):
     """The section of the configuration that an experiment reads."""
     settings = config["celcomen"]
     for key in experiment.section.split("."):
@@ -98,7 +98,7 @@ def inputs_of_experiment(experiment):
     if sources in gene_sets.BUNDLED:
         names = [sources]
     else:
-        names = settings_of(experiment)
+        names = settings_of_experiment(experiment)
         for key in sources.split("."):
             names = names[key]
     files = [str(gene_sets.file_of(name)) for name in names]
@@ -111,7 +111,7 @@ def arguments_of(experiment):
     def arguments(wildcards):
         protocol = getattr(wildcards, "protocol", "corrected")
         switches = protocols.resolve(protocol, config["switches"])
-        settings = settings_of(experiment)
+        settings = settings_of_experiment(experiment)
         known = {
             "protocol": protocol,
             "seeds": config["seeds"],
