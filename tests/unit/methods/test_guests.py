@@ -11,6 +11,7 @@ import time
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from slides import small_slide
 from tasks import Question
@@ -211,6 +212,9 @@ def test_a_damaged_question_or_one_about_another_slide_is_refused(question, tmp_
 def command(question, step, *arguments, limits=None):
     """Run a step of the command line in a child of its own; what its last words on the screen were is in the log."""
     assert question.task.seed == 0
+    # On the command line nothing large is loaded before the child is forked; here it is, and a pool of threads that other
+    # tests have started would not be there in the child.
+    torch.set_num_threads(1)
     common = ["--slide", question.slide, "--question", question.file, "--device", "cpu"]
     settings = dict.fromkeys(("cellina", "cellina_ablated"), question.settings["cellina"])
     common += ["--settings", json.dumps(settings), "--time-limits", json.dumps(limits or {})]
