@@ -187,7 +187,7 @@ def test_the_map_shows_the_donors_that_methods_are_given(tmp_path, monkeypatch, 
         "draw",
         lambda *arguments: drawn.update(zip(NAMES, arguments, strict=True)),
     )
-    inputs = {"slide": question.slide, "graph": question.graph, "question": question.file}
+    inputs = {"slide": question.slide, "graph": question.graph, "question": [question.file]}
     figure_cellina_2.draw_files(inputs | {"manifest": None}, tmp_path / "map.png")
     # All targets, and not the first alone.
     assert np.array_equal(drawn["held_out"], task.split.held_out)

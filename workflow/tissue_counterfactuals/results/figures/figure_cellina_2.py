@@ -59,9 +59,10 @@ def draw_files(inputs: dict[str, Path], output: Path) -> None:
     """The slide, a question about it, and one focal cell before the edge perturbation and with the donors it is given.
 
     Args:
-        inputs: `slide`, `graph`, the table of its `folds`, the `manifest` of the data set (JSON), and the `question`
-            whose held-out cells are shown, and whose donors for its first target under the first rule that found any.
-            An empty list where nothing is asked about this slide: then the figure says why.
+        inputs: `slide`, `graph`, the table of its `folds`, the `manifest` of the data set (JSON), and under
+            `question` a list with the file of the question whose held-out cells are shown, and whose donors for its
+            first target under the first rule that found any. The list is empty where nothing is asked about this
+            slide: then the figure says why.
     """
     record = provenance.read(inputs["manifest"])
     of_slide = f"{record['label']} ({record['kind']}), slide {Path(inputs['slide']).stem}"
@@ -69,8 +70,9 @@ def draw_files(inputs: dict[str, Path], output: Path) -> None:
         reasons = "\n".join(read_folds(inputs["folds"])["left_out"])
         _draw_reason(reasons, f"{of_slide}: nothing is held out", provenance.footer(record), output)
         return
-    cells, asked = read_slide(inputs["slide"], check=False), read_question(inputs["question"])
-    asked.check(cells, str(inputs["question"]))
+    (file,) = inputs["question"]
+    cells, asked = read_slide(inputs["slide"], check=False), read_question(file)
+    asked.check(cells, str(file))
     neighbors = sparse.csr_array(sparse.load_npz(inputs["graph"]))
     focal = _central(cells, asked.focal)
     given = (d for d in asked.donors(asked.fold.targets[0]).values() if not isinstance(d, str))
