@@ -329,8 +329,8 @@ class Comparison:
         pooled = np.concatenate(
             [b @ axes for group in groups for b in expression_blocks(group, log=False)]
         )
-        seed = stream_seed(reference.seed, "mixing_index")
-        label = KMeans(2, random_state=seed, n_init=1).fit(pooled).labels_
+        clusters = KMeans(2, random_state=stream_seed(reference.seed, "mixing_index"), n_init=1)
+        label = clusters.fit(pooled).labels_
         n_predicted, n_target = (group.shape[0] for group in groups)
         share = np.bincount(label[:n_predicted], minlength=2) / n_predicted
         target_share = np.bincount(label[n_predicted:], minlength=2) / n_target
