@@ -4,6 +4,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import Circle, Rectangle
 
+from tissue_counterfactuals.streams import stream
+
 CELL, LOST, NEAR, FAR = "#BFD7EA", "#C2185B", "#FF47A6", "#F9C9DE"
 INTER, INTRA = "#0072B2", "#D55E00"
 # Cells of a small tissue: a hexagon of side three.
@@ -67,7 +69,7 @@ def _tissue(axes: Axes, x: float, y: float, colors: tuple[str, ...] = ()) -> Non
 def _forces(axes: Axes, x: float) -> None:
     """Two small symmetric matrices, side by side."""
     for place, (color, label) in enumerate(((INTER, "between\ncells"), (INTRA, "within\ncells"))):
-        drawn = np.random.default_rng(place).random((5, 5))
+        drawn = stream(place, "drawing_of_forces").random((5, 5))
         left = x + 1.9 * place
         for (row, column), value in np.ndenumerate((drawn + drawn.T) / 2):
             corner = (left + 0.26 * column, 2.75 - 0.26 * row)
