@@ -16,7 +16,7 @@ from tissue_counterfactuals.streams import stream
 
 
 def fit(task, folder: Path) -> None:
-    """Regress every type; leaves model.npz (axes, and the slopes of the held-out type) and history.tsv (a row per type)."""
+    """Regress every type; leaves model.npz (axes, and the slopes of the held-out type) and types.tsv (who was learnt from)."""
     slide, settings, held_out = task.slide, task.settings, task.split.held_out
     log_expression = log_normalize(slide.X)
     train = np.flatnonzero(~held_out)
@@ -52,7 +52,7 @@ def fit(task, folder: Path) -> None:
     )
     table = [(label, e.n_cells, float(np.median(e.dispersion))) for label, e in evidence.items()]
     pd.DataFrame(table, columns=["cell_type", "n_cells", "dispersion"]).to_csv(
-        folder / "history.tsv", sep="\t", index=False, float_format="%.6g"
+        folder / "types.tsv", sep="\t", index=False, float_format="%.6g"
     )
 
 
