@@ -128,7 +128,10 @@ def test_a_guest_predicts_its_counterfactual_and_its_twin(both, method):
 def test_what_held_out_cells_express_reaches_no_guest(both, method):
     (_, clean), (_, dirty) = both
     for variant in ("-", "no_intervention"):
-        np.testing.assert_array_equal(clean[method, variant], dirty[method, variant])
+        # Trainings in processes of their own differ by rounding.
+        np.testing.assert_allclose(
+            clean[method, variant], dirty[method, variant], rtol=1e-3, atol=1e-4
+        )
 
 
 def test_simvi_leaves_latents_of_the_cells_it_may_see(tmp_path, interpreter, root):
