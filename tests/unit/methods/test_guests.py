@@ -258,7 +258,8 @@ def test_the_command_line_gives_what_the_steps_give(question, capfd):
     assert fit_command(question)["status"] == "ok"
     predict_command(question, "no_change", models=["cellina"])
     assert ("cellina", "right", "published") in expected
-    pd.testing.assert_frame_equal(question.score(), scores)
+    # The command line works with one thread, this process with all: sums differ by rounding.
+    pd.testing.assert_frame_equal(question.score(), scores, rtol=1e-4, atol=1e-6)
     assert capfd.readouterr().out == ""
 
 
