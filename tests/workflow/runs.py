@@ -8,11 +8,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
 import yaml
-
-from tissue_counterfactuals.methods import METHODS
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -106,24 +102,6 @@ class Run:
 
     def bytes_of(self, path: str) -> bytes:
         return (self.folder / path).read_bytes()
-
-    def same_scores(self, other: "Run", path: str) -> bool:
-        """Whether a table of scores is that of another run: all text, and all values of what is not trained, exactly.
-
-        Values of trained methods may differ by rounding: about one training in five, repeated in a fresh process on the
-        same machine, ends with other last digits. Why is not known yet.
-        """
-        ours, theirs = (
-            pd.read_csv(run.folder / path, sep="\t", dtype=str, keep_default_na=False)
-            for run in (self, other)
-        )
-        trained = ours["method"].isin([m.name for m in METHODS.values() if m.learned])
-        if not ours.drop(columns="value").equals(theirs.drop(columns="value")):
-            return False
-        if not ours["value"][~trained].equals(theirs["value"][~trained]):
-            return False
-        values = (pd.to_numeric(table["value"][trained]) for table in (ours, theirs))
-        return bool(np.allclose(*values, rtol=1e-4, atol=1e-4, equal_nan=True))
 
     def files(self, under: str) -> list[str]:
         """All files below a folder of results, as paths from there, sorted; without the records of checksums."""

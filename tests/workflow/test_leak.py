@@ -64,9 +64,6 @@ def test_the_counts_of_held_out_cells_change_no_prediction(tmp_path):
     clean, dirty = (all_predictions(run, name) for name in datasets)
     assert clean.keys() == dirty.keys()
     assert {method for _, method, _ in clean} == set(METHODS)
-    # Trainings in processes of their own differ by rounding; a leak would not be as small.
-    changed = {
-        key[1] for key in clean if not np.allclose(clean[key], dirty[key], rtol=1e-4, atol=1e-5)
-    }
+    changed = {key[1] for key in clean if not np.array_equal(clean[key], dirty[key])}
     # The control that is given the answer must notice, or the poison never reached the run.
     assert changed == {"target_mean"}

@@ -49,6 +49,26 @@ def test_rows_equal_the_formula_in_double(n_genes, spread):
     np.testing.assert_allclose(ours[3], slope.sum(axis=0), **tolerances)
 
 
+def test_last_digits_do_not_depend_on_where_memory_was_free():
+    # With few genes, arrays that are allocated one after the other lie within a few registers of each other.
+    rng = np.random.default_rng(0)
+    counts, logits = rng.poisson(1.0, (2, 8)), -rng.gamma(1.0, 1.0, (2, 8))
+    theta, peaks = rng.gamma(1.0, 1.0, 8), logits.max(axis=1).astype(np.float32)
+    arrays = [logits, counts, np.full(2, 100.0), theta, np.zeros(8), np.zeros(8)]
+    arrays = [torch.tensor(array, dtype=torch.float32) for array in arrays]
+    results, others = set(), []
+    for _ in range(20_000):
+        others += [bytearray(size) for size in rng.integers(8, 400, rng.integers(6))]
+        others = others[-200:]
+        placed = [None] * len(arrays)
+        for i in rng.permutation(len(arrays)):
+            placed[i] = arrays[i].clone()
+        row, count, library, scale, log_ratios, slopes = (tensor.numpy() for tensor in placed)
+        terms = nb_rows(row, peaks, count, library, scale, log_ratios, slopes, True)
+        results.add((terms, row.tobytes(), log_ratios.tobytes(), slopes.tobytes()))
+    assert len(results) == 1
+
+
 def test_rows_without_gradients_leave_slopes_alone():
     counts = np.random.default_rng(0).poisson(1.0, (5, 9))
     logits = np.zeros((5, 9))

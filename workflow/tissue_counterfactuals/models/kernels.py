@@ -32,6 +32,9 @@ _BITS_OF_ROOT_HALF = np.int32(np.array(math.sqrt(0.5), np.float32).view(np.int32
 _MANTISSA = np.int32(23)
 _EXPONENT_BIAS = np.int32(127)
 
+# Elements between arrays: 1 KiB, four times what the check of a machine with 512-bit registers asks for.
+_APART = 256
+
 # Sums may be taken in any order; inside exp and log1p the order of operations matters.
 _exact = {"fastmath": {"contract", "nsz"}, "error_model": "numpy", "cache": True}
 _fast = {"fastmath": {"reassoc", "contract", "nsz", "nnan"}, "error_model": "numpy", "cache": True}
@@ -132,15 +135,25 @@ def _gradient(slope, e, theta, factor, gradient):
         gradient[j] = slope[j] - e[j] * theta[j] * factor
 
 
+@njit(**_exact)
+def _three_apart(n):
+    """Three arrays of n float32 to work in, far from each other and from every other array.
+
+    The compiler's vector loops begin with a check whether one array lies within a few registers of another, and else
+    go element by element, which rounds differently. So the last digits would depend on where memory was free.
+    """
+    memory = np.empty(3 * n + 4 * _APART, np.float32)
+    second, third = n + 2 * _APART, 2 * n + 3 * _APART
+    return memory[_APART : _APART + n], memory[second : second + n], memory[third : third + n]
+
+
 @njit(error_model="numpy", cache=True, nogil=True)
 def nb_rows(logits, peaks, counts, library, theta, log_ratios, slopes, with_gradients):
     """See `likelihood._rows_in_torch`: the same arguments, all float32 and contiguous, but for `peaks`.
 
     peaks: (r,) the largest logit of each row.
     """
-    e = np.empty(theta.size, np.float32)
-    log_ratio = np.empty(theta.size, np.float32)
-    slope = np.empty(theta.size, np.float32)
+    e, log_ratio, slope = _three_apart(theta.size)
     terms = 0.0
     for i in range(library.size):
         if library[i] == 0:
