@@ -25,6 +25,8 @@ import time
 from collections import defaultdict
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[2]
 WORK = ROOT / ".mutation"
 PACKAGE = Path("workflow/tissue_counterfactuals")
@@ -38,11 +40,17 @@ GROUPS = {
                 "models/likelihood.py",
                 "models/kernels.py",
             ),
+            *("models/hierarchical.py", "models/concert.py", "models/spatialprop.py"),
             *("question/*.py", "methods/*.py", "metrics/*.py", "steps.py"),
             *("protocols/__init__.py", "protocols/cellina.py"),
         ),
         (
             *("models/test_cellina.py", "models/test_training.py", "models/test_likelihood.py"),
+            *(
+                "models/test_hierarchical.py",
+                "models/test_concert.py",
+                "models/test_spatialprop.py",
+            ),
             *("models/test_kernels.py", "question", "methods", "metrics", "test_steps.py"),
             *("test_scoring_step.py", "test_switches.py", "test_protocols.py"),
         ),
@@ -109,7 +117,6 @@ def in_fork(work, cpu_s: float = math.inf) -> tuple[int, bytes]:
 
 
 def run_pytest(folder: Path, arguments: list[str], plugin) -> int:
-    import pytest
     import torch
 
     os.chdir(folder)
@@ -120,14 +127,35 @@ def run_pytest(folder: Path, arguments: list[str], plugin) -> int:
 
 
 class _Watch:
-    """Seconds of each test, and what failed."""
+    """Seconds of each test, what failed, and for the coverage which test or shared fixture runs."""
 
     def __init__(self, coverage=None):
         self.coverage, self.seconds, self.failed = coverage, defaultdict(float), []
+        self.context, self.users = "", defaultdict(list)
+
+    def _switch(self, context):
+        before, self.context = self.context, context
+        if self.coverage is not None:
+            self.coverage.switch_context(context)
+        return before
+
+    def pytest_collection_modifyitems(self, items):
+        for item in items:
+            for name in item.fixturenames:
+                self.users[f"fixture {name}"].append(item.nodeid)
 
     def pytest_runtest_setup(self, item):
-        if self.coverage is not None:
-            self.coverage.switch_context(item.nodeid)
+        self._switch(item.nodeid)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_fixture_setup(self, fixturedef):
+        """What a fixture of a module runs is run for every test that uses it, not for the first alone."""
+        shared = fixturedef.scope != "function"
+        before = self._switch(f"fixture {fixturedef.argname}" if shared else self.context)
+        try:
+            return (yield)
+        finally:
+            self._switch(before)
 
     def pytest_runtest_logreport(self, report):
         self.seconds[report.nodeid] += report.duration
@@ -140,15 +168,28 @@ class _Watch:
 
 
 def undisturbed(folder: Path, group: str, chosen: list[str] | None) -> dict:
-    """Seconds of each test, and for each module its lines and the tests that run them; kept until a file changes."""
-    digest = hashlib.sha256()
+    """Seconds of each test, and for each module its lines and the tests that run them."""
     names = (path for name in GROUPS[group][1] for path in (folder / "tests/unit").glob(name))
-    tests = chosen or sorted(str(path.relative_to(folder)) for path in names)
-    digest.update(repr(tests).encode())
-    for top in (PACKAGE, Path("tests/unit")):
-        for path in sorted((folder / top).rglob("*.py")):
-            digest.update(str(path.relative_to(folder)).encode() + path.read_bytes())
-    kept = WORK / f"undisturbed.{group}.json"
+    files = (file for path in names for file in (sorted(path.rglob("test_*.py")) or [path]))
+    tests = chosen or sorted(str(path.relative_to(folder)) for path in files)
+    common = hashlib.sha256()
+    for path in sorted([*(folder / PACKAGE).rglob("*.py"), *(folder / "tests/unit").glob("*.py")]):
+        if not path.name.startswith("test_"):
+            common.update(str(path.relative_to(folder)).encode() + path.read_bytes())
+    found = {"seconds": {}, "lines": defaultdict(lambda: defaultdict(list))}
+    for test in tests:
+        own = _undisturbed(folder, test, common.copy())
+        found["seconds"] |= own["seconds"]
+        for module, lines in own["lines"].items():
+            for line, ids in lines.items():
+                found["lines"][module][line] += ids
+    return found
+
+
+def _undisturbed(folder: Path, test: str, digest) -> dict:
+    """The same for the tests of one file; kept until it or the package changes."""
+    digest.update((folder / test.split("::")[0]).read_bytes())
+    kept = WORK / "undisturbed" / f"{test.replace('/', '.')}.json"
     if kept.exists() and (found := json.loads(kept.read_text()))["files"] == digest.hexdigest():
         return found
 
@@ -158,25 +199,26 @@ def undisturbed(folder: Path, group: str, chosen: list[str] | None) -> dict:
         cov = coverage.Coverage(data_file=None, source=[str(folder / PACKAGE)], config_file=False)
         cov.start()
         watch = _Watch(cov)
-        run_pytest(folder, tests, watch)
+        run_pytest(folder, [test], watch)
         cov.stop()
         data, lines = cov.get_data(), {}
         for file in data.measured_files():
-            by_line = data.contexts_by_lineno(file)
             lines[str(Path(file).relative_to(folder / PACKAGE))] = {
-                line: [c for c in contexts if c] for line, contexts in by_line.items()
+                line: sorted({t for c in contexts if c for t in watch.users.get(c, [c])})
+                for line, contexts in data.contexts_by_lineno(file).items()
             }
-        return json.dumps(
-            {"seconds": watch.seconds, "failed": watch.failed, "lines": lines}
-        ).encode()
+        made = {"seconds": watch.seconds, "failed": watch.failed, "lines": lines}
+        return json.dumps(made).encode()
 
-    print(f"{group}: the tests run undisturbed, to learn which lines each of them runs", flush=True)
+    started = time.time()
     _, content = in_fork(work)
     found = json.loads(content)
     if found["failed"]:
         raise SystemExit(f"tests fail already without a mutant: {', '.join(found['failed'][:5])}")
     found["files"] = digest.hexdigest()
+    kept.parent.mkdir(parents=True, exist_ok=True)
     kept.write_text(json.dumps(found))
+    print(f"undisturbed {time.time() - started:6.1f} s  {test}", flush=True)
     return found
 
 

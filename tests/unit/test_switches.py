@@ -20,6 +20,16 @@ from tissue_counterfactuals.question.folds import cells_of, split_cells
 from tissue_counterfactuals.slide import log_normalize
 
 MAX_NEIGHBORS = 20
+# Not the default of any function: a draw that the question's seed does not reach is another draw.
+SEED = 3
+
+
+def ask(folder, slide, **options):
+    return Question(folder, slide, seed=SEED, graph={"bandwidth_um": 20.0}, **options)
+
+
+def split_of(slide):
+    return split_cells(slide, FOLD, SEED)
 
 
 @pytest.fixture(scope="module")
@@ -35,14 +45,13 @@ def history_of(model) -> np.ndarray:
 
 
 def masked_graph(slide, bandwidth_um=20.0):
-    held_out = split_cells(slide, FOLD).held_out
-    return slide_graph(slide, held_out, bandwidth_um, MAX_NEIGHBORS)
+    return slide_graph(slide, split_of(slide).held_out, bandwidth_um, MAX_NEIGHBORS)
 
 
 def directly(slide, graph, **settings):
     """A model fitted without the adapter."""
     model = Cellina(device="cpu", **(CELLINA | settings))
-    return model.fit(slide, graph, split_cells(slide, FOLD))
+    return model.fit(slide, graph, split_of(slide), SEED)
 
 
 # --- one case for each switch: what the workflow made, and what the value must give ---------------------------------
@@ -50,9 +59,7 @@ def directly(slide, graph, **settings):
 
 def training(slide, folder, name, value, settings, setting):
     """What a model learnt, from its file of history and from its predictions."""
-    question = Question(
-        folder, slide, switches={name: value}, cellina=settings, graph={"bandwidth_um": 20.0}
-    )
+    question = ask(folder, slide, switches={name: value}, cellina=settings)
     folder = question.fit("cellina")
     history = pd.read_csv(folder / "history.tsv", sep="\t").drop(columns="seconds")
     twin = question.predict("cellina")["cellina", "right", "no_intervention"]
@@ -84,22 +91,26 @@ def monitor(slide, folder, value):
     return training(slide, folder, "monitor", value, settings, {"monitor": value})
 
 
-def counterfactual(slide, folder, switch, features=None, donors=None, latent="mean"):
+def donors_of(slide, bandwidth_um=20.0, restricted=True, features=None) -> np.ndarray:
+    """Mean features of the donors of each focal cell."""
+    graph = slide_graph(slide, None, bandwidth_um, MAX_NEIGHBORS)
+    perturbation = edge_perturbation(
+        slide, graph, split_of(slide), "A", "right", cells_of(slide, "A", "left"),
+        n_donors=10, restrict_to_domain=restricted, seed=SEED,
+    )  # fmt: skip
+    features = (log_normalize(slide.X) if features is None else features).toarray()
+    return np.stack([features[row].mean(axis=0) for row in perturbation.donors], dtype=np.float32)
+
+
+def counterfactual(slide, folder, switch, latent="mean", **drawn):
     """Predictions under new neighbours of a model that was fitted under the default switches."""
-    question = Question(folder, slide, graph={"bandwidth_um": 20.0})
+    question = ask(folder, slide)
     question.fit("cellina")
     question.switches = switch
     observed = question.predict("cellina")["cellina", "right", "published"]
-    model = Cellina.load(folder / "cellina/model.pt", device="cpu")
-    focal = cells_of(slide, "A", "left")
-    graph = slide_graph(slide, None, 20.0, MAX_NEIGHBORS)
-    perturbation = edge_perturbation(
-        slide, graph, split_cells(slide, FOLD), "A", "right", focal,
-        n_donors=10, restrict_to_domain=True if donors is None else donors,
-    )  # fmt: skip
-    expression = log_normalize(slide.X) if features is None else features
-    new = np.stack([expression.toarray()[row].mean(axis=0) for row in perturbation.donors])
-    return observed, model.predict(slide, focal, new.astype(np.float32), latent=latent)
+    model, focal = Cellina.load(folder / "cellina/model.pt", "cpu"), cells_of(slide, "A", "left")
+    new = donors_of(slide, **drawn)
+    return observed, model.predict(slide, focal, new, latent=latent, seed=SEED)
 
 
 def donor_features(slide, folder, value):
@@ -109,7 +120,7 @@ def donor_features(slide, folder, value):
 
 def donor_domain(slide, folder, value):
     restricted = {"target_only": True, "any": False}[value]
-    return counterfactual(slide, folder, {"donor_domain": value}, donors=restricted)
+    return counterfactual(slide, folder, {"donor_domain": value}, restricted=restricted)
 
 
 def latent(slide, folder, value):
@@ -117,25 +128,27 @@ def latent(slide, folder, value):
 
 
 def brain_unit(slide, folder, value):
-    """Training and twin on the graph whose bandwidth follows the unit that the authors assumed."""
-    question = Question(folder, slide, switches={"brain_unit": value}, graph={"bandwidth_um": 20.0})
-    observed = question.predict("cellina")["cellina", "right", "no_intervention"]
-    graph = masked_graph(slide, {"by_extent": 20.0, "pixels": 40.0}[value])
+    """Training, twin and donors on the graph whose bandwidth follows the unit that the authors assumed."""
+    made = ask(folder, slide, switches={"brain_unit": value}).predict("cellina")
+    observed = [made["cellina", "right", variant] for variant in ("no_intervention", "published")]
+    bandwidth_um = {"by_extent": 20.0, "pixels": 40.0}[value]
+    graph = masked_graph(slide, bandwidth_um)
     model, focal = directly(slide, graph), cells_of(slide, "A", "left")
     own = neighborhood_features(graph[focal], log_normalize(slide.X))
-    return observed, model.predict(slide, focal, own)
+    around = own, donors_of(slide, bandwidth_um)
+    return np.stack(observed), np.stack([model.predict(slide, focal, x) for x in around])
 
 
 def scores(slide, folder, switch):
     """All scores of a prediction, in the order of their names."""
     # More genes than principal components, or any rotation of all genes would do.
     slide = small_slide(n_cells=400, n_genes=60)
-    question = Question(folder, slide, switches=switch, graph={"bandwidth_um": 20.0})
+    question = ask(folder, slide, switches=switch)
     predicted = question.predict("mean_shift")["mean_shift", "right", "-"]
     table = question.score().set_index("metric")["value"]
     groups = (slide.X[cells_of(slide, "A", domain)] for domain in ("left", "right"))
     reference = metrics.Reference(
-        *groups, train=slide.X[split_cells(slide, FOLD).train], n_deg=10, **switch
+        *groups, train=slide.X[split_of(slide).train], n_deg=10, seed=SEED, **switch
     )
     expected = pd.Series(reference.score(predicted) | reference.unbiased_scores(predicted))
     return table[expected.index].to_numpy(float), expected.to_numpy()
@@ -147,7 +160,7 @@ def variable_genes(slide, folder, value):
     # What `prepare` leaves: see question/test_variable_genes.py for how genes are chosen.
     slide.var["variable_genes"] = number % 2 == 0
     slide.var["variable_genes_without_A"] = number % 2 == 1
-    question = Question(folder, slide, switches={"variable_genes": value})
+    question = ask(folder, slide, switches={"variable_genes": value})
     observed = question.predict("no_change")["no_change", "right", "-"]
     chosen = {"all_cells": number[::2], "without_held_out": number[1::2]}[value]
     return observed, slide.X[cells_of(slide, "A", "left")][:, chosen].toarray()

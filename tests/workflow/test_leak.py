@@ -1,11 +1,17 @@
-"""The whole workflow on a slide and on the same slide with poisoned held-out cells: no prediction may differ."""
+"""The whole workflow on a slide and on the same slide with poisoned held-out cells: no prediction may differ.
+
+Under both protocols, each of which must reach the scores of its own predictions.
+"""
 
 import numpy as np
+import pandas as pd
 
 from runs import Run
 from slides import small_slide
+from tissue_counterfactuals import metrics, protocols
 from tissue_counterfactuals.question.folds import cells_of
 from tissue_counterfactuals.question.predictions import read_predictions
+from tissue_counterfactuals.results.tables import read_scores
 from tissue_counterfactuals.slide import write_slide
 
 METHODS = ["no_change", "mean_shift", "mean_shift_by_type", "target_mean", "cellina"]
@@ -36,6 +42,20 @@ def all_predictions(run, dataset):
     return found
 
 
+def assert_scored_as_predicted(table, slide):
+    """What is predicted without a model is the same under both protocols; what it scores is not."""
+    control, target = (slide.X[cells_of(slide, "A", domain)] for domain in ("left", "right"))
+    found = {}
+    for protocol in protocols.PROTOCOLS:
+        rows = table[(table["protocol"] == protocol) & (table["method"] == "no_change")]
+        expected = metrics.score(control, target, control, n_deg=50, protocol=protocol)
+        # What depends on the training cells is left out.
+        expected = pd.Series(expected).filter(regex="pearson|rmse").dropna()
+        found[protocol] = rows.set_index("metric")["value"][expected.index].astype(float)
+        np.testing.assert_allclose(found[protocol], expected, rtol=1e-5)
+    assert (found["corrected"] != found["as_run"]).all()
+
+
 def test_the_counts_of_held_out_cells_change_no_prediction(tmp_path):
     slide = small_slide(n_cells=400)
     datasets = {}
@@ -52,7 +72,7 @@ def test_the_counts_of_held_out_cells_change_no_prediction(tmp_path):
         }
     config = {
         "datasets": datasets,
-        "protocols": ["corrected"],
+        "protocols": list(protocols.PROTOCOLS),
         "methods": METHODS,
         "cellina": {"epochs": 2, "batch_size": 64, "n_hidden": 8, "n_latent": 3},
         "counterfactual": {"n_donors": 10},
@@ -64,6 +84,7 @@ def test_the_counts_of_held_out_cells_change_no_prediction(tmp_path):
     clean, dirty = (all_predictions(run, name) for name in datasets)
     assert clean.keys() == dirty.keys()
     assert {method for _, method, _ in clean} == set(METHODS)
+    assert_scored_as_predicted(read_scores([run.folder / "results/tables/clean/scores.tsv"]), slide)
     changed = {key[1] for key in clean if not np.array_equal(clean[key], dirty[key])}
     # The control that is given the answer must notice, or the poison never reached the run.
     assert changed == {"target_mean"}
