@@ -98,6 +98,10 @@ def test_a_killed_training_goes_on_at_the_epoch_border_with_the_same_result(
         assert torch.equal(weight, resumed.network.state_dict()[name]), name
     columns = whole.history.columns.drop("seconds")
     assert whole.history[columns].equals(resumed.history[columns])
+    # Killed after the last epoch: nothing is left to train, and what is found predicts as it should.
+    finished, cells, features = fitted(slide, epochs=5, checkpoint=checkpoint, **options)
+    predictions = [model.predict(slide, cells, features) for model in (whole, finished)]
+    assert np.array_equal(*predictions)
 
 
 def test_a_checkpoint_of_another_training_is_not_used(slide, tmp_path):
