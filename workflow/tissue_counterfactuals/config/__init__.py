@@ -19,6 +19,7 @@ from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.experiments.settings import CelcomenSettings
 from tissue_counterfactuals.methods import METHODS
 from tissue_counterfactuals.methods.settings import (
+    CelcomenFieldSettings,
     ConcertSettings,
     CpaSettings,
     HierarchicalSettings,
@@ -98,6 +99,7 @@ class Config(Settings):
     ridge: RidgeSettings = RidgeSettings()
     cellina: CellinaSettings = CellinaSettings()
     hierarchical: HierarchicalSettings = HierarchicalSettings()
+    celcomen_field: CelcomenFieldSettings = CelcomenFieldSettings()
     spatialprop: SpatialPropSettings = SpatialPropSettings()
     concert: ConcertSettings = ConcertSettings()
     scvi: ScviSettings = ScviSettings()

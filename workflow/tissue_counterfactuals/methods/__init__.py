@@ -84,6 +84,7 @@ METHODS = {
         Method("cellina_ablated", True, "Cellina without classifier and adversary", ("graph", "edge", "stochastic"), "cellina", gpu=True),
         Method("cellina", True, "Cellina, edge perturbation", ("graph", "edge", "stochastic"), "cellina", gpu=True),
         Method("hierarchical", True, "regression on neighbours' expression, types as random effects (ours)", ("graph", "edge"), "hierarchical"),
+        Method("celcomen", True, "Celcomen's field, neighbours held at the donors' values; knows no types", ("graph", "edge"), "celcomen_field", by_default=False),
         Method("spatialprop", True, "SpatialProp (re-implementation): a cell from its neighbours alone", ("edge", "stochastic"), "spatialprop", gpu=True, by_default=False),
         Method("concert", True, "CONCERT (re-implementation): a vector per cell and per domain", ("stochastic",), "concert", gpu=True, by_default=False),
         Method("scvi", True, "scVI, its batch, the domain, exchanged", ("stochastic",), "scvi", "scvi", gpu=True, by_default=False),

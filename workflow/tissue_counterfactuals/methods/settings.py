@@ -26,6 +26,14 @@ class HierarchicalSettings(MethodSettings):
     """Cells that a type must have to be learnt from."""
 
 
+class CelcomenFieldSettings(MethodSettings):
+    """Celcomen as a method of the benchmark: its Gaussian field."""
+
+    ridge: float = Field(0.1, ge=0, le=1000)
+    """Pseudo-cells per cell, in which genes vary independently, that forces are drawn towards; 0 needs more cells than
+    genes."""
+
+
 class SpatialPropSettings(MethodSettings):
     """SpatialProp, re-implemented; defaults are the settings with which the authors of Cellina ran it."""
 

@@ -213,6 +213,15 @@ def precision_of(inter: np.ndarray, intra: np.ndarray) -> tuple[np.ndarray, np.n
     return NORM_WEIGHT * np.eye(len(intra)) - 2 * np.asarray(intra), np.asarray(inter, dtype=float)
 
 
+def neighbor_response(inter: np.ndarray, intra: np.ndarray) -> np.ndarray:
+    """K (g, g) = 2 g P^-1: given all others, the mean of cell i about the field's is sum_j J_ij s_j' K, J symmetric.
+
+    Its density holds -s_i' P s_i / 2 + 2 s_i' g sum_j J_ij s_j, each pair of the energy being counted twice.
+    """
+    precision, inter = precision_of(inter, intra)
+    return np.linalg.solve(precision, 2 * inter).T
+
+
 def partial_correlations(fit: Interactions) -> tuple[np.ndarray, np.ndarray]:
     """Inter and intra forces free of the genes' units: 2 g_ab and 2 g'_ab over sqrt(P_aa P_bb).
 

@@ -82,6 +82,7 @@ METHODS = {
     "cellina_ablated": MethodStyle("Cellina (ablated)", "#56B4E9"),
     "cellina": MethodStyle("Cellina", "#0072B2"),
     "hierarchical": MethodStyle("Random effects (ours)", "#009E73"),
+    "celcomen": MethodStyle("Celcomen", "#AA4499"),
     "spatialprop": MethodStyle("SpatialProp (re-impl.)", "#CC79A7"),
     "concert": MethodStyle("CONCERT (re-impl.)", "#882255"),
     "scvi": MethodStyle("scVI", "#E69F00"),

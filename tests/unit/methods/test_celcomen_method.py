@@ -1,0 +1,111 @@
+"""Celcomen as a method: its counterfactual against dense conditional normals, and forces that are known."""
+
+import numpy as np
+import pytest
+from scipy import sparse
+
+from slides import small_slide
+from tasks import SECTIONS, make_task
+from tissue_counterfactuals.methods import METHODS
+from tissue_counterfactuals.models.celcomen_field import GaussianField
+from tissue_counterfactuals.models.celcomen_gaussian import neighbor_response
+from tissue_counterfactuals.models.celcomen_statistics import interaction_weights
+from tissue_counterfactuals.simulate.field import draw_forces
+from tissue_counterfactuals.slide import log_normalize
+
+ADAPTER = METHODS["celcomen"].adapter
+
+
+def conditional_mean(field, cell, values):
+    """(g,) of one cell about the mean, all others held at values (n, g), by dense linear algebra."""
+    n_cells, n_genes = field.shape
+    covariance = np.linalg.inv(field.dense())
+    own = np.arange(n_cells * n_genes) // n_genes == cell
+    others = covariance[np.ix_(~own, ~own)]
+    return covariance[np.ix_(own, ~own)] @ np.linalg.solve(others, values.ravel()[~own])
+
+
+def test_cells_move_by_the_difference_of_two_dense_conditional_means(tmp_path):
+    slide = small_slide(n_cells=80, n_genes=5, types=("A", "B"))
+    task = make_task(slide, n_donors=6)
+    inter, intra, _ = draw_forces(4, 0, inter_strength=0.6, intra_strength=0.5)
+    genes, mean = np.array([0, 1, 3, 4]), np.full(4, 5.0)
+    np.savez(tmp_path / "forces.npz", inter=inter, intra=intra, genes=genes, mean=mean)
+    made = ADAPTER.predict(task, tmp_path, "right")
+
+    weights = interaction_weights(task.masked_graph, "row").toarray()
+    weights = (weights + weights.T) / 2
+    log = log_normalize(slide.X).toarray().astype(float)
+    about = log[:, genes] - mean
+    donors = task.question.donors("right")["published"]
+    for row in range(0, len(task.focal), 7):
+        cell = task.focal[row]
+        moved = weights.copy()
+        moved[cell] = moved[:, cell] = 0
+        moved[cell, donors[row]] = moved[donors[row], cell] = weights[cell].sum() / donors.shape[1]
+        old, new = (
+            conditional_mean(GaussianField(sparse.csr_array(w), inter, intra), cell, about)
+            for w in (weights, moved)
+        )
+        expected = log[cell].copy()
+        expected[genes] += new - old
+        assert np.abs(new - old).max() > 0.05
+        profile = np.clip(np.expm1(expected), 0, None)
+        profile *= slide.X[[cell]].sum() / profile.sum()
+        np.testing.assert_allclose(made["published"].values[row], profile, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(
+            made["no_intervention"].values[row], slide.X[[cell]].toarray()[0], rtol=1e-4, atol=1e-4
+        )
+
+
+def few_neighbors(task):
+    """The task in a graph of six neighbours, whose mean varies enough to be answered."""
+    task.question.graph["max_neighbors"] = 6
+    return task
+
+
+def test_planted_forces_are_found_and_answered(tmp_path):
+    """Tissue drawn from a field: what the fit says of neighbours is what the forces say."""
+    slide = small_slide(n_cells=3000, n_genes=6)
+    weights = interaction_weights(few_neighbors(make_task(slide)).masked_graph, "row")
+    inter, intra, _ = draw_forces(5, 1, inter_strength=0.9, intra_strength=0.5)
+    drawn = 0.3 * GaussianField(weights, inter, intra).sample(0)
+    # The last gene fills every library, and takes no part.
+    counts = np.zeros((slide.n_obs, 6))
+    counts[:, :5] = np.rint(1e4 * np.expm1(3 + drawn))
+    counts[:, 5] = 1e8 - counts.sum(axis=1)
+    slide.X = sparse.csr_matrix(counts.astype(np.float32))
+    task = few_neighbors(make_task(slide, settings={"ridge": 1e-3}, report=lambda line: None))
+    ADAPTER.fit(task, tmp_path)
+    with np.load(tmp_path / "forces.npz") as found:
+        fitted = neighbor_response(found["inter"], found["intra"])[:5, :5]
+    planted = neighbor_response(inter, intra)
+    assert np.corrcoef(fitted.ravel(), planted.ravel())[0, 1] > 0.95
+    assert np.vdot(fitted, planted) / np.vdot(planted, planted) == pytest.approx(1, abs=0.15)
+    assert np.abs(planted).max() > 0.3
+
+
+def test_genes_without_variance_and_cells_without_neighbours_do_not_stop_it(tmp_path):
+    slide = small_slide(n_cells=300, n_genes=8)
+    counts = slide.X.toarray()
+    counts[:, 3] = 0
+    slide.X = sparse.csr_matrix(counts)
+    # A hundred cells stand far from all others.
+    slide.obsm["spatial"][:100] += 1e4 * np.arange(1, 101)[:, None]
+    task = make_task(slide, settings=SECTIONS["celcomen_field"], report=lambda line: None)
+    ADAPTER.fit(task, tmp_path)
+    made = ADAPTER.predict(task, tmp_path, "right")
+    values = made["published"].values
+    assert np.isfinite(values).all()
+    assert (values[:, 3] == 0).all()
+    # They answer their donors too.
+    alone = task.focal < 100
+    assert np.diff(task.masked_graph[task.focal[alone]].indptr).sum() == 0
+    assert np.abs(values - made["no_intervention"].values)[alone].max() > 1e-3
+
+
+def test_what_cannot_be_fitted_is_the_methods_failure_and_not_the_users(tmp_path):
+    slide = small_slide(n_cells=60, n_genes=100)
+    task = make_task(slide, settings={"ridge": 0.0}, n_donors=5, report=lambda line: None)
+    with pytest.raises(ValueError, match="inference: "):
+        ADAPTER.fit(task, tmp_path)

@@ -1,0 +1,90 @@
+"""Celcomen: the focal cells keep what is their own and answer their new neighbours as the fitted field's forces say.
+
+The field is that of `models/celcomen_gaussian.py`, fitted on log-normalised expression about the mean of each sample, in
+the graph of neighbourhoods (J: the mean of a cell's neighbours). Given all others, the mean of cell i is
+sum_j J_ij s_j K with K = 2 g (1 - 2 g')^-1, so that with the neighbours held at their donors' values
+
+    x' = x + w K (mean of the donors - mean of the old neighbours),
+
+w the weight of all of a cell's neighbours together. That is the exact counterfactual of the field for a cell whose
+surroundings are held, and its twin is the observed cell.
+
+What it can answer: other neighbours. What it cannot: it knows neither cell types nor domains, so that all cells answer
+alike, and that neighbours are of a kind (composition) cannot be told from what they do. Donors do not answer in turn.
+Nobody published this use of the model, so that it is the same under both protocols.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy import sparse
+
+from tissue_counterfactuals.errors import InputError
+from tissue_counterfactuals.graph import neighborhood_features
+from tissue_counterfactuals.methods.prediction import Prediction, at_library
+from tissue_counterfactuals.models.celcomen_gaussian import fit_gaussian, neighbor_response
+from tissue_counterfactuals.models.celcomen_spectrum import symmetric_part
+from tissue_counterfactuals.models.celcomen_statistics import interaction_weights
+from tissue_counterfactuals.slide import log_normalize, normalize_counts
+
+
+def fit(task, folder: Path) -> None:
+    """Fit the field to the cells that are not held out; leaves forces.npz (inter, intra: k x k; genes: k of g; mean) and history.tsv."""
+    slide, seen = task.slide, ~task.split.held_out
+    expression = log_normalize(slide.X)
+    # A gene that is the same in all cells has no force.
+    genes = np.flatnonzero(_variance(expression[seen]) > 0)
+    samples = []
+    for cells in slide.obs.groupby("sample", observed=True).indices.values():
+        cells = cells[seen[cells]]
+        weights = interaction_weights(task.masked_graph[cells][:, cells], "row")
+        samples.append((sparse.csr_array(expression[cells][:, genes]), weights))
+    try:
+        forces = fit_gaussian(samples, ridge=task.settings["ridge"], errors=False, seed=task.seed)
+    except InputError as error:
+        raise ValueError(str(error)) from error
+    task.report(f"forces between {len(genes)} genes, from {int(seen.sum())} cells")
+    history = pd.DataFrame(forces.history)[["epoch", "loss"]]
+    history.rename(columns={"loss": "train_loss"}).to_csv(
+        folder / "history.tsv", sep="\t", index=False, float_format="%.6g"
+    )
+    np.savez(
+        folder / "forces.npz",
+        inter=forces.inter,
+        intra=forces.intra,
+        mean=forces.mean,
+        genes=genes,
+    )
+
+
+def predict(task, folder: Path, target: str) -> dict[str, Prediction | str]:
+    """One variant per donor rule, and the twin, which is the observed cell."""
+    slide, focal = task.slide, task.focal
+    with np.load(folder / "forces.npz") as stored:
+        response = neighbor_response(stored["inter"], stored["intra"])
+        genes, mean = stored["genes"], stored["mean"]
+    expression = sparse.csr_array(log_normalize(slide.X)[:, genes])
+    weights = symmetric_part(interaction_weights(task.masked_graph, "row"))[focal]
+    own, weight = neighborhood_features(weights, expression), weights.sum(axis=1)
+    # Around a cell without neighbours the field stands at its mean.
+    own[weight == 0], weight[weight == 0] = mean, 1
+    observed = normalize_counts(slide.X[focal]).toarray()
+
+    def moved(features) -> Prediction:
+        change = weight[:, None] * ((features - own) @ response)
+        values = observed.copy()
+        # The change of the logarithm of 1 + counts per 10,000.
+        values[:, genes] = np.clip((values[:, genes] + 1) * np.exp(change) - 1, 0, None)
+        return Prediction(at_library(values, slide, focal), focal)
+
+    made = task.counterfactuals(
+        target, lambda new: moved(neighborhood_features(new.graph(slide.n_obs), expression))
+    )
+    return made | {"no_intervention": moved(own)}
+
+
+def _variance(expression: sparse.csr_matrix) -> np.ndarray:
+    """(g,) of cells (n, g)."""
+    mean = np.asarray(expression.mean(axis=0)).ravel()
+    return np.asarray(expression.multiply(expression).mean(axis=0)).ravel() - mean**2
