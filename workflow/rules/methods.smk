@@ -53,8 +53,9 @@ rule fit:
         threads=config["threads"],
         checkpoint=f"results/checkpoints/{ONE_METHOD}.pt",
         limits=lambda w, input: time_limits([w.method]),
+        steps=f"--steps {config['equal_steps']}" if config["budget"] == "equal" else "",
     shell:
-        "{params.guest} fit {params.place} --method {wildcards.method} --slide {input.slide:q} --question {input.question:q}"
+        "{params.guest} fit {params.place} {params.steps} --method {wildcards.method} --slide {input.slide:q} --question {input.question:q}"
         " --settings {params.settings:q} --time-limits {params.limits:q} --device {params.device}"
         " --threads {params.threads} --checkpoint {params.checkpoint:q} --output {output:q} --log {log:q}"
 

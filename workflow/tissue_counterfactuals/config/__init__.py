@@ -95,6 +95,12 @@ class Config(Settings):
     methods: Some[Literal[*METHODS]] = [m.name for m in METHODS.values() if m.by_default]
     """Methods and controls to run, each where it can be: the two truth methods on simulated slides only. Ridge regression,
     nearest neighbours and the methods of other groups run when they are named."""
+    budget: Literal["own", "equal"] = "own"
+    """How long methods train: `own` as the section of each says, by default as published; `equal` gives every scored method
+    that takes optimiser steps `equal_steps` of them, with its own batches, without early stopping, and with its warm-ups
+    stretched in proportion. Methods that train in stages share the steps out among them."""
+    equal_steps: int = Field(2000, ge=1, le=100_000_000)
+    """Optimiser steps of each method where `budget` is equal."""
     nearest_neighbor: NearestNeighborSettings = NearestNeighborSettings()
     ridge: RidgeSettings = RidgeSettings()
     cellina: CellinaSettings = CellinaSettings()
@@ -134,7 +140,7 @@ def load_config(raw: dict) -> dict:
     config = Config.read(raw, start="config: ").model_dump()
     for name, dataset in config["datasets"].items():
         _resolve(name, dataset, config["methods"])
-    faults = [*download_faults(config), *known_faults(config, raw)]
+    faults = [*_budget_faults(config), *download_faults(config), *known_faults(config, raw)]
     if faults:
         raise InputError("\n".join(dict.fromkeys(faults)))
     for dataset in config["datasets"].values():
@@ -144,6 +150,14 @@ def load_config(raw: dict) -> dict:
             slides = slides_in_table(dataset["files"], table)
             dataset["samples"] = [name for name in slides if name not in left_out] or None
     return config
+
+
+def _budget_faults(config: dict) -> Iterator[str]:
+    if config["budget"] == "equal" and "as_run" in config["protocols"]:
+        yield (
+            "config: budget is equal, but protocols names as_run, which trains as long as the authors did; leave as_run "
+            "out, or set budget to own."
+        )
 
 
 def describe() -> str:

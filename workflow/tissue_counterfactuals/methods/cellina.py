@@ -8,7 +8,11 @@ from tissue_counterfactuals.graph import neighborhood_features
 from tissue_counterfactuals.methods.prediction import Prediction
 from tissue_counterfactuals.models.cellina import Cellina
 from tissue_counterfactuals.models.settings import CellinaSettings
-from tissue_counterfactuals.models.training import PUBLISHED_BATCH
+from tissue_counterfactuals.models.training import (
+    PUBLISHED_BATCH,
+    batches_of,
+    resolve_batch_size,
+)
 from tissue_counterfactuals.slide import log_normalize, normalize_counts
 
 # Below these the spatial latent is called unused: the counterfactual is then the twin, whatever the scores say.
@@ -23,6 +27,8 @@ def fit(task, folder: Path, **overrides) -> None:
         settings = CellinaSettings(batch_size=PUBLISHED_BATCH).model_dump()
         del settings["time_limit_minutes"]
     settings |= overrides
+    if task.steps is not None:
+        settings |= _in_budget(task, settings)
     settings["restore"], settings["monitor"] = task.switches["restore"], task.switches["monitor"]
     model = Cellina(device=task.device, **settings)
     model.fit(
@@ -64,6 +70,22 @@ def predict(task, folder: Path, target: str) -> dict[str, Prediction | str]:
         return Prediction(values, focal, diagnostics={"kl_s": kl_of_s, "donor_effect": effect})
 
     return task.counterfactuals(target, moved) | {"no_intervention": Prediction(twin, focal)}
+
+
+def _in_budget(task, settings: dict) -> dict:
+    """As many epochs as make the steps; the KL terms reach the weight that they would have reached."""
+    train = np.flatnonzero(task.split.train)
+    size = resolve_batch_size(settings["batch_size"], len(train), settings["epochs"])
+    epochs = task.epochs(settings["epochs"], len(batches_of(train, size)))
+    warmup = max(1, round(settings["kl_warmup_epochs"] * epochs / settings["epochs"]))
+    # The first epoch of a supervised model measures its losses and takes no step.
+    epochs += bool(settings["lambda_classifier"] or settings["lambda_adversary"])
+    return {
+        "batch_size": size,
+        "epochs": epochs,
+        "kl_warmup_epochs": warmup,
+        "patience": task.patience(settings["patience"], epochs),
+    }
 
 
 def _mean_change(values: np.ndarray, twin: np.ndarray) -> float:

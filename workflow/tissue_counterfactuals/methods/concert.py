@@ -21,13 +21,15 @@ def fit(task, folder: Path) -> None:
     cells, _, _ = _inputs(task)
     torch.manual_seed(stream_seed(task.seed, "concert_network"))
     network = _network(task, cells)
+    n_batches = model.n_batches(len(cells.domain), settings["batch_size"])
+    epochs = task.epochs(settings["epochs"], n_batches)
     history = model.train(
         network,
         cells,
-        settings["epochs"],
+        epochs,
         settings["batch_size"],
         settings["learning_rate"],
-        settings["patience"],
+        task.patience(settings["patience"], epochs),
         stream(task.seed, "concert_training"),
         resolve_device(task.device),
         task.report,

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from tissue_counterfactuals.methods.prediction import Prediction, at_library
-from tissue_counterfactuals.methods.scvi_tools import Seen, batch_size_for, seed_everything, shim
+from tissue_counterfactuals.methods.scvi_tools import Seen, length, seed_everything, shim
 
 # Networks and training as the authors of Cellina configured them.
 _NETWORK = {
@@ -57,19 +57,22 @@ def fit(task, folder: Path) -> None:
     settings, seen = task.settings, Seen.of(task)
     cpa = _package(task.device)
     model = cpa.CPA(_registered(cpa, task, seen), **_arguments(task))
+    epochs, size = length(task)
+    # In an equal budget the phases keep their shares of the training.
+    share = epochs / settings["max_epochs"]
     seed_everything(task.seed)
     model.train(
-        max_epochs=settings["max_epochs"],
-        batch_size=batch_size_for(settings["batch_size"], int(task.split.train.sum())),
+        max_epochs=epochs,
+        batch_size=size,
         plan_kwargs=_PLAN
         | {
             "lr": settings["learning_rate"],
-            "n_epochs_pretrain_ae": settings["pretrain_epochs"],
-            "n_epochs_adv_warmup": settings["adversary_warmup_epochs"],
+            "n_epochs_pretrain_ae": round(share * settings["pretrain_epochs"]),
+            "n_epochs_adv_warmup": round(share * settings["adversary_warmup_epochs"]),
         },
         save_path=False,
         check_val_every_n_epoch=settings["check_every"],
-        early_stopping_patience=settings["early_stopping_patience"],
+        early_stopping_patience=task.patience(settings["early_stopping_patience"], epochs),
         enable_progress_bar=False,
         enable_checkpointing=False,
         logger=False,

@@ -367,7 +367,7 @@ def _run_fit(options) -> None:
 
     def work(say):
         task = load_task(options.slide, options.question, options.device)
-        task.settings = options.settings.get(method, {})
+        task.settings, task.steps = options.settings.get(method, {}), options.steps
         say({"cell_type": task.fold.cell_type})
         fit(method, task, options.output, options.checkpoint)
 
@@ -440,6 +440,7 @@ def _parser() -> argparse.ArgumentParser:
     one = steps.add_parser("fit", parents=[common], help="train one method; leaves a folder")
     one.add_argument("--method", required=True, choices=METHODS)
     one.add_argument("--checkpoint", type=Path, required=True)
+    one.add_argument("--steps", type=int, help="optimiser steps; default: what the settings say")
     one.set_defaults(run=_run_fit, models=[])
     all_of_fold = steps.add_parser("predict", parents=[common], help="predict; leaves an h5ad")
     all_of_fold.add_argument("--controls", nargs="*", default=[], choices=METHODS)

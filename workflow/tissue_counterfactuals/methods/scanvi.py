@@ -15,14 +15,14 @@ def fit(task, folder: Path) -> None:
     model.save(folder / "model", save_anndata=False)
 
 
-def train_scanvi(task, seen: Seen):
-    """The trained model."""
+def train_scanvi(task, seen: Seen, stages: int = 2):
+    """The trained model; `stages` share a budget, scVI's training being one of them."""
     from scvi.model import SCANVI
 
     model = SCANVI.from_scvi_model(
-        train_scvi(task, seen), unlabeled_category="unlabelled", labels_key="cell_type"
+        train_scvi(task, seen, stages), unlabeled_category="unlabelled", labels_key="cell_type"
     )
-    train(model, task, seen)
+    train(model, task, seen, stages)
     return model
 
 

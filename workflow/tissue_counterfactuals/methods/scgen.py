@@ -25,7 +25,7 @@ def fit(task, folder: Path) -> None:
     scgen.SCGEN.setup_anndata(cells, batch_key="domain", labels_key="cell_type")
     seed_everything(task.seed)
     model = scgen.SCGEN(cells, n_latent=task.settings["n_latent"])
-    train(model, task, seen)
+    train(model, task, seen, warms_up=False)
     write_history(model.history, folder)
     model.save(folder / "model", save_anndata=False)
 

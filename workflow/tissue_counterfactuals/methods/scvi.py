@@ -17,15 +17,15 @@ def fit(task, folder: Path) -> None:
     model.save(folder / "model", save_anndata=False)
 
 
-def train_scvi(task, seen: Seen):
-    """The trained model, on cells whose counts are registered with their domain and type."""
+def train_scvi(task, seen: Seen, stages: int = 1):
+    """The trained model, on cells whose counts are registered with their domain and type; `stages` share a budget."""
     from scvi.model import SCVI
 
     cells = seen.counts()
     SCVI.setup_anndata(cells, batch_key="domain", labels_key="cell_type")
     seed_everything(task.seed)
     model = SCVI(cells, **architecture(task.settings))
-    train(model, task, seen)
+    train(model, task, seen, stages)
     return model
 
 

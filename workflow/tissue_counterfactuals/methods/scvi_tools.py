@@ -95,19 +95,40 @@ def seed_everything(seed: int, draw: int = 0) -> None:
     seed_lightning(number, workers=True, verbose=False)
 
 
-def train(model, task, seen: Seen, **options) -> None:
-    """Train on the cells that train, watch those that validate."""
-    settings = task.settings
+def train(model, task, seen: Seen, stages: int = 1, warms_up: bool = True) -> None:
+    """Train on the cells that train, watch those that validate.
+
+    Args:
+        stages: trainings that share an equal budget.
+        warms_up: whether the weight of the KL terms rises with the epochs (over 400, scvi-tools' default).
+    """
+    settings, patience = task.settings, task.settings["early_stopping_patience"]
+    epochs, size = length(task, stages)
+    rest = {}
+    if task.steps is not None:
+        patience = None
+        if warms_up:
+            # They reach the weight that they would have reached.
+            warmup = max(1, round(400 * epochs / settings["max_epochs"]))
+            rest["plan_kwargs"] = {"n_epochs_kl_warmup": warmup}
+    if patience is not None:
+        rest["early_stopping_patience"] = patience
     seed_everything(task.seed)
     model.train(
-        max_epochs=settings["max_epochs"],
-        batch_size=batch_size_for(settings["batch_size"], int(task.split.train.sum())),
-        early_stopping=settings["early_stopping_patience"] is not None,
+        max_epochs=epochs,
+        batch_size=size,
+        early_stopping=patience is not None,
         datasplitter_kwargs={"external_indexing": seen.split},
         **quiet(task.device),
-        **_patience(settings["early_stopping_patience"]),
-        **options,
+        **rest,
     )
+
+
+def length(task, stages: int = 1) -> tuple[int, int]:
+    """Epochs, and cells in a batch."""
+    n_train = int(task.split.train.sum())
+    size = batch_size_for(task.settings["batch_size"], n_train)
+    return task.epochs(task.settings["max_epochs"], -(-n_train // size), stages), size
 
 
 def quiet(device: str) -> dict:
@@ -118,10 +139,6 @@ def quiet(device: str) -> dict:
         "enable_checkpointing": False,
         "logger": None,
     }
-
-
-def _patience(epochs: int | None) -> dict:
-    return {} if epochs is None else {"early_stopping_patience": epochs}
 
 
 def batch_size_for(configured: int, n_train: int) -> int:

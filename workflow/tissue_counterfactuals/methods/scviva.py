@@ -26,12 +26,12 @@ def fit(task, folder: Path) -> None:
     from scvi.external import SCVIVA
 
     seen = Seen.of(task)
-    embedding = train_scanvi(task, seen).get_latent_representation()
+    embedding = train_scanvi(task, seen, stages=3).get_latent_representation()
     np.save(folder / "embedding.npy", embedding)
     cells = _with_niches(task, seen, embedding)
     seed_everything(task.seed)
     model = SCVIVA(cells, **architecture(task.settings))
-    train(model, task, seen)
+    train(model, task, seen, stages=3)
     write_history(model.history, folder)
     model.save(folder / "model", save_anndata=False)
 

@@ -27,12 +27,13 @@ def fit(task, folder: Path) -> None:
     centres = model.training_centres(
         graph, *labels, task.split.train, settings["cells_per_type"], rng
     )
+    n_batches = model.n_batches(len(centres), settings["batch_size"])
     history = model.train(
         network,
         expression,
         graph,
         centres,
-        settings["epochs"],
+        task.epochs(settings["epochs"], n_batches),
         settings["batch_size"],
         settings["learning_rate"],
         rng,

@@ -195,6 +195,11 @@ def negative_binomial_loss(
     return -likelihood.sum()
 
 
+def n_batches(n_cells: int, batch_size: int) -> int:
+    """Optimiser steps of an epoch: batches of about the wanted size, all alike."""
+    return max(1, round(n_cells / batch_size))
+
+
 def train(
     network: Concert,
     cells: Cells,
@@ -227,7 +232,7 @@ def train(
     n = len(cells.domain)
     for epoch in range(epochs):
         total = 0.0
-        for batch in np.array_split(rng.permutation(n), max(1, round(n / batch_size))):
+        for batch in np.array_split(rng.permutation(n), n_batches(n, batch_size)):
             index = torch.as_tensor(batch, device=device)
             counts = torch.as_tensor(cells.counts[batch].toarray(), device=device)
             mean, variance, divergence = network.smooth(

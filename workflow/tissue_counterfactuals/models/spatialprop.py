@@ -198,6 +198,11 @@ def loss(predicted: torch.Tensor, observed: torch.Tensor) -> torch.Tensor:
     return error + SIZE_PENALTY * predicted.square().mean()
 
 
+def n_batches(n_centres: int, batch_size: int) -> int:
+    """Optimiser steps of an epoch: batches of about the wanted size, all alike."""
+    return max(1, round(n_centres / batch_size))
+
+
 def train(
     network: SpatialProp,
     expression: sparse.csr_array,
@@ -217,7 +222,7 @@ def train(
     history = []
     for epoch in range(epochs):
         order, total = rng.permutation(centres), 0.0
-        for batch in np.array_split(order, max(1, round(len(order) / batch_size))):
+        for batch in np.array_split(order, n_batches(len(order), batch_size)):
             inputs = masked_inputs(expression, sums, Scene.in_place(graph, batch))
             observed = torch.as_tensor(expression[batch].toarray(), device=device)
             optimiser.zero_grad()

@@ -25,6 +25,7 @@ class Task:
         device: of training and prediction.
         checkpoint: where a training may leave what it needs to go on after it was killed.
         report: receives lines for the log.
+        steps: optimiser steps that every method takes (`budget: equal`); None: as its own settings say.
     """
 
     slide: AnnData
@@ -33,6 +34,7 @@ class Task:
     device: str = "auto"
     checkpoint: Path | None = None
     report: Callable[[str], None] = print
+    steps: int | None = None
 
     @property
     def fold(self) -> Fold:
@@ -53,6 +55,20 @@ class Task:
     def seed(self) -> int:
         """Reaches every draw."""
         return self.question.seed
+
+    def epochs(self, own: int, n_batches: int, stages: int = 1) -> int:
+        """Epochs to train with so many batches each: a method's own number, or its share of an equal budget.
+
+        Args:
+            stages: how many trainings share the budget, one after the other.
+        """
+        if self.steps is None:
+            return own
+        return max(1, round(self.steps / stages / n_batches))
+
+    def patience(self, own: int | None, epochs: int) -> int | None:
+        """Epochs without progress that end a training: none do where all methods take the same steps."""
+        return own if self.steps is None or own is None else epochs
 
     @property
     def focal(self) -> np.ndarray:
