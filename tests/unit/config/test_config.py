@@ -511,3 +511,40 @@ def test_what_can_be_no_file_is_told_wherever_it_stands(key, text, words):
 def test_a_name_that_is_too_long_for_a_folder_is_told():
     with pytest.raises(InputError, match=r"^config: the key 'm{40}'... has 300 characters; give"):
         config.load_config({"datasets": {"m" * 300: {"source": "simulated"}}})
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [("truth", "it reads the mechanism of a simulated tissue"), ("simvi", "no expression")],
+)
+def test_a_method_that_cannot_do_its_job_on_a_data_set_is_refused(slide_file, name, reason):
+    """Before anything runs, and only where it was asked for by name."""
+    real = {"source": "h5ad", "path": str(slide_file), "control_domain": "a", "target_domains": ["b"]}  # fmt: skip
+    entries = {"real": real, "made": SIMULATED}
+    asked = {"datasets": entries | {"real": real | {"methods": ["no_change", name]}}}
+    with pytest.raises(InputError) as error:
+        config.load_config(asked)
+    (sentence,) = str(error.value).splitlines()
+    assert sentence.startswith(
+        f"config: datasets.real.methods names {name}, which cannot be run here: "
+    )
+    assert reason in sentence
+    assert sentence.endswith("leave it out.")
+    # At the top level a method is run where it can be, and must be of use somewhere.
+    with pytest.raises(InputError) as error:
+        config.load_config({"datasets": {"real": real}, "methods": ["no_change", name]})
+    (sentence,) = str(error.value).splitlines()
+    assert sentence.startswith(f"config: methods names {name}, which no data set here can be asked")
+    assert reason in sentence
+    both = {"datasets": entries, "methods": ["no_change", name]}
+    if name == "truth":
+        assert config.load_config(both)["methods"] == ["no_change", "truth"]
+    else:
+        with pytest.raises(InputError, match="methods names simvi"):
+            config.load_config(both)
+
+
+def test_an_equal_budget_is_not_what_the_authors_ran():
+    assert load(budget="equal", protocols=["corrected"])["equal_steps"] == 2000
+    (sentence,) = faults(budget="equal", protocols=["corrected", "as_run"])
+    assert sentence.startswith("config: budget is equal, but protocols names as_run")

@@ -140,7 +140,12 @@ def load_config(raw: dict) -> dict:
     config = Config.read(raw, start="config: ").model_dump()
     for name, dataset in config["datasets"].items():
         _resolve(name, dataset, config["methods"])
-    faults = [*_budget_faults(config), *download_faults(config), *known_faults(config, raw)]
+    faults = [
+        *_method_faults(config, raw),
+        *_budget_faults(config),
+        *download_faults(config),
+        *known_faults(config, raw),
+    ]
     if faults:
         raise InputError("\n".join(dict.fromkeys(faults)))
     for dataset in config["datasets"].values():
@@ -150,6 +155,15 @@ def load_config(raw: dict) -> dict:
             slides = slides_in_table(dataset["files"], table)
             dataset["samples"] = [name for name in slides if name not in left_out] or None
     return config
+
+
+def _method_faults(config: dict, raw: dict) -> Iterator[str]:
+    """Methods named for all data sets that none of them can be asked."""
+    simulated = {entry["source"] == "simulated" for entry in config["datasets"].values()}
+    for name in raw.get("methods") or []:
+        reasons = [METHODS[name].refusal(kind) for kind in sorted(simulated)]
+        if all(reasons):
+            yield f"config: methods names {name}, which no data set here can be asked: {reasons[0]}; leave it out."
 
 
 def _budget_faults(config: dict) -> Iterator[str]:
