@@ -305,6 +305,15 @@ def normalize_counts(
     return normalized
 
 
+def noise_of_log_mean(counts: sp.csr_matrix | sp.csr_array) -> np.ndarray:
+    """Variance (genes,) of log1p of the mean CP10K of counts (cells, genes), from the scatter of its cells."""
+    normalized = normalize_counts(counts).astype(np.float64)
+    n = normalized.shape[0]
+    mean = np.asarray(normalized.mean(axis=0)).ravel()
+    squares = np.asarray(normalized.multiply(normalized).mean(axis=0)).ravel()
+    return np.maximum(squares - mean**2, 0) / max(n - 1, 1) / (1 + mean) ** 2
+
+
 def log_normalize(
     counts: sp.csr_matrix | sp.csr_array | np.ndarray, target_sum: float = 1e4
 ) -> sp.csr_matrix | sp.csr_array | np.ndarray:

@@ -19,7 +19,7 @@ from scipy import sparse
 from tissue_counterfactuals import protocols
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.files import atomic_path
-from tissue_counterfactuals.metrics import Reference
+from tissue_counterfactuals.metrics import Interval, Reference
 from tissue_counterfactuals.question.folds import Fold, check_folds, list_folds, read_folds
 from tissue_counterfactuals.question.predictions import PredictionReader, read_predictions
 from tissue_counterfactuals.question.question import ask
@@ -249,6 +249,9 @@ class _Scorer:
             (r["method"], r["target"]): task.slide.obs_names.get_indexer(r["cells"])
             for r in made.notes["target_cells"]
         }
+        told = {
+            (i["method"], i["target"], i["variant"]): i for i in made.notes.get("intervals", [])
+        }
         for method, target, variants in made.questions():
             cells = reserved.get((method, target), task.target_cells(target))
             twin = made.values(method, target, TWIN) if TWIN in variants else None
@@ -257,11 +260,14 @@ class _Scorer:
                 common = names | {"method": method, "target": target, "variant": variant}
                 common |= {"n_control": len(task.focal), "n_target": len(cells)}
                 common |= {"n_predicted": len(predicted), "status": "ok"}
-                scores = self._score(cells, predicted, None if variant == TWIN else twin)
+                limits = told.get((method, target, variant))
+                interval = limits and Interval(*(np.array(limits[k]) for k in Interval._fields))
+                own_twin = None if variant == TWIN else twin
+                scores = self._score(cells, predicted, own_twin, interval)
                 rows += [common | {"metric": m, "value": v} for m, v in scores.items()]
         return rows
 
-    def _score(self, target_cells, predicted, twin) -> dict[str, float]:
+    def _score(self, target_cells, predicted, twin, interval) -> dict[str, float]:
         key = target_cells.tobytes()
         if key not in self.references:
             counts = self.task.slide.X
@@ -274,7 +280,9 @@ class _Scorer:
                 **self.switches,
             )
         reference = self.references[key]
-        return reference.score(predicted) | reference.unbiased_scores(predicted, twin)
+        return reference.score(predicted) | reference.unbiased_scores(
+            predicted, twin, interval=interval
+        )
 
 
 def tabulate(

@@ -11,6 +11,7 @@ from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.metrics import (
     METRICS,
     Comparison,
+    Interval,
     Reference,
     populations,
     score,
@@ -20,6 +21,7 @@ from tissue_counterfactuals.streams import stream, stream_seed
 
 N_GENES = 70
 TWIN_METRICS = {name for name, metric in METRICS.items() if "twin" in metric.needs}
+INTERVAL_METRICS = {name for name, metric in METRICS.items() if "interval" in metric.needs}
 PUBLISHED = {
     "pearson", "spearman", "precision", "signed_precision", "signed_precision_intersection", "sign_agreement",
     "rmse_lfc", "rmse_counts", "e_distance", "e_distance_std", "e_distance_global", "mixing_index",
@@ -233,6 +235,46 @@ def test_unbiased_forms_equal_brute_force():
     assert without_twin.keys() == expected.keys() - TWIN_METRICS
 
 
+@pytest.mark.parametrize("protocol", ["corrected", "as_run"])
+def test_intervals_are_scored_by_brute_force(protocol):
+    control, target, predicted, *_ = tissue(n_control=400, n_target=500)
+    control[:, :5] = target[:, :5] = predicted[:, :5] = 0
+    rng = np.random.default_rng(1)
+    point = cp10k(predicted).mean(axis=0)
+    lower, upper = (point * (1 + x * rng.uniform(0, 0.1, N_GENES)) for x in (-1, 1))
+    abstained = rng.random(N_GENES) < 0.4
+    inside = {}
+    for g in range(5, N_GENES):
+        columns = cp10k(control)[:, g], cp10k(target)[:, g]
+        noise = sum(x.var(ddof=1) / len(x) / (1 + x.mean()) ** 2 for x in columns)
+        observed = np.log(1 + columns[1].mean())
+        error = observed - np.log(1 + point[g])
+        limit = lower[g] if error < 0 else upper[g]
+        length = np.log(1 + limit) - np.log(1 + point[g])
+        inside[g] = abs(error) <= np.sqrt(length**2 + 1.6448536**2 * noise)
+    expressed = sorted(inside, key=lambda g: sum(cp10k(x)[:, g].mean() for x in (control, target)))
+    low, middle, high = (
+        np.mean([inside[g] for g in part]) for part in np.array_split(expressed, 3)
+    )
+    lfc = "natural_pseudocount_1" if protocol == "corrected" else "log2_epsilon"
+    truth, guess = (fold_change(x, control, lfc) for x in (target, predicted))
+    answered = [g for g in largest(truth, 20) if not abstained[g]]
+    reference = Reference(control, target, n_deg=20, protocol=protocol)
+    scores = reference.unbiased_scores(predicted, interval=Interval(lower, upper, abstained))
+    expected = {
+        "coverage": np.mean(list(inside.values())),
+        "coverage_low": low,
+        "coverage_middle": middle,
+        "coverage_high": high,
+        "interval_width": np.median(np.log1p(upper) - np.log1p(lower)),
+        "abstained": abstained.mean(),
+        "rmse_lfc_answered": np.sqrt(((truth - guess)[answered] ** 2).mean()),
+    }
+    assert 0.3 < expected["coverage"] < 0.9
+    assert expected.keys() == INTERVAL_METRICS
+    assert_scores({name: scores[name] for name in expected}, expected)
+
+
 def test_split_control_is_free_of_the_shared_control():
     """No true change, a prediction that is the type's mean: published Pearson praises it, the split form does not."""
     rng = np.random.default_rng(0)
@@ -256,7 +298,7 @@ def test_registry_names_every_score():
     published = score(control, target, predicted, train=train)
     unbiased = unbiased_scores(control, target, predicted, twin=twin)
     assert published.keys() == PUBLISHED
-    assert published.keys() | unbiased.keys() == METRICS.keys()
+    assert published.keys() | unbiased.keys() == METRICS.keys() - INTERVAL_METRICS
     assert {"pearson_twin", "rmse_lfc_twin", "signed_precision_twin"} == TWIN_METRICS
     for metric in METRICS.values():
         best = {"higher": 1, "lower": 0, "none": np.nan}[metric.direction]
@@ -373,7 +415,9 @@ def test_without_training_cells_control_and_target_span_the_components():
 def test_smallest_groups_give_numbers(protocol):
     control, target, predicted, train, twin = (x[:2] for x in tissue())
     reference = Reference(control, target, train, protocol=protocol)
-    scores = reference.score(predicted) | reference.unbiased_scores(predicted, twin)
+    interval = Interval(np.zeros(N_GENES), np.full(N_GENES, 1e3), np.arange(N_GENES) < 60)
+    scores = reference.score(predicted)
+    scores |= reference.unbiased_scores(predicted, twin, interval=interval)
     assert scores.keys() == METRICS.keys()
     assert np.isfinite(list(scores.values())).all()
 

@@ -7,7 +7,13 @@ from scipy import sparse
 from scipy.stats import norm
 
 from tissue_counterfactuals.models import hierarchical
-from tissue_counterfactuals.models.hierarchical import Evidence, Prior, Spread
+from tissue_counterfactuals.models.hierarchical import (
+    Answer,
+    Evidence,
+    Known,
+    Prior,
+    Spread,
+)
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +116,8 @@ def test_intervals_of_an_unseen_type_hold():
         prior = hierarchical.predictive_prior(
             evidence[:-1], hierarchical.learn_spread(evidence[:-1])
         )
-        mean, variance = hierarchical.change(prior, move)
+        mean = hierarchical.change(prior, move)
+        variance = hierarchical.variance_of_change(prior, move[0])
         truth = move @ types[-1].T
         inside.append(np.abs(truth - mean) <= norm.ppf(0.95) * np.sqrt(variance))
     assert 0.86 < np.mean(inside) < 0.94
@@ -127,3 +134,79 @@ def test_axes_whiten_what_cells_receive():
     np.testing.assert_allclose(h.mean(axis=0), 0, atol=1e-4)
     alone = axes.project(sparse.csr_array((1, 500)), sparse.csr_array(received))
     np.testing.assert_array_equal(alone, np.zeros((1, 3)))
+
+
+def known_types(rng, n_types, level, wide):
+    """Types whose errors have `wide` (g,) times the variance that the model says, and counting noise."""
+    g, types = len(level), []
+    for _ in range(n_types):
+        variance, noise = rng.gamma(4, 0.01, g), rng.gamma(4, 0.002, g)
+        answer = Answer(np.ones(g), rng.normal(0, 0.5, g), variance)
+        error = rng.normal(0, np.sqrt(variance * wide + noise))
+        types.append(Known(answer, answer.change + error, noise))
+    return types
+
+
+def test_calibrated_intervals_hold_for_a_further_type():
+    """Errors three times, and a fifth, as wide as the model says, at two levels of expression; 60 slides."""
+    rng, inside = np.random.default_rng(5), []
+    level = np.repeat([0, 1], 60)
+    for _ in range(60):
+        wide = np.where(level == 0, 9.0, 0.04) * rng.gamma(2, 0.5, 120)
+        *types, last = known_types(rng, 7, level, wide)
+        found = hierarchical.calibrate(types, level)
+        half = np.sqrt(found.half_width(last.answer) ** 2 + norm.ppf(0.95) ** 2 * last.noise)
+        inside.append(np.abs(last.observed - last.answer.change) <= half)
+    inside = np.array(inside)
+    for own in (0, 1):
+        assert 0.88 < inside[:, level == own].mean() < 0.935
+
+
+def test_a_gene_that_no_type_can_be_told_about_gets_wide_intervals():
+    rng = np.random.default_rng(6)
+    level, wide = np.zeros(200, int), np.ones(200)
+    wide[:20] = 100
+    found = hierarchical.calibrate(known_types(rng, 12, level, wide), level)
+    assert found.inflation[:20].mean() > 10 * found.inflation[20:].mean()
+    np.testing.assert_allclose(found.effect, found.effect[0])
+
+
+def test_it_abstains_where_intervals_say_no_more_than_that_types_change():
+    rng = np.random.default_rng(7)
+    level = np.zeros(300, int)
+    types = known_types(rng, 6, level, np.ones(300))
+    found = hierarchical.calibrate(types, level)
+    assert found.effect[0] == pytest.approx(np.sqrt(0.25 + 0.04), rel=0.1)
+    told = Answer(np.ones(300), np.zeros(300), np.linspace(0, 1, 300))
+    abstains = found.abstains(told)
+    assert not abstains[0]
+    assert abstains[-1]
+    np.testing.assert_array_equal(
+        abstains, (told.variance + found.floor) * found.inflation >= found.effect**2
+    )
+
+
+def test_genes_that_a_type_does_not_show_do_not_count():
+    rng = np.random.default_rng(8)
+    level = np.zeros(100, int)
+    types = known_types(rng, 6, level, np.ones(100))
+    without = hierarchical.calibrate(types, level)
+    for own in types:
+        for array in (own.answer.base, own.answer.change, own.observed):
+            array[50:] = 0
+    halved = hierarchical.calibrate(types, level)
+    assert halved.inflation[:50].mean() == pytest.approx(without.inflation.mean(), rel=0.25)
+    assert np.isfinite(halved.inflation).all()
+
+
+def test_two_types_calibrate_nothing():
+    rng = np.random.default_rng(9)
+    level = np.zeros(10, int)
+    assert hierarchical.calibrate(known_types(rng, 2, level, np.ones(10)), level) is None
+    assert hierarchical.calibrate(known_types(rng, 3, level, np.ones(10)), level) is not None
+
+
+def test_levels_are_thirds_by_expression():
+    np.testing.assert_array_equal(
+        hierarchical.levels(np.array([5, 0, 3, 9, 0, 1.0])), [2, 0, 1, 2, 0, 1]
+    )

@@ -15,6 +15,8 @@ class Prediction:
         cells: (m,) indices of the cells that were predicted.
         target_cells: cells to compare with, if not all target cells (the ceiling keeps one half for itself).
         diagnostics: numbers about the prediction that are no scores.
+        interval: (2, g) mean CP10K of the predicted population, the limits between which it lies with probability .9.
+        abstained: (g,) genes about which the method says that they cannot be known, whatever stands in `values`.
         genes: names of the columns, from a method that returns them; they must be the slide's, in its order.
     """
 
@@ -22,6 +24,8 @@ class Prediction:
     cells: np.ndarray
     target_cells: np.ndarray | None = None
     diagnostics: dict[str, float] = field(default_factory=dict)
+    interval: np.ndarray | None = None
+    abstained: np.ndarray | None = None
     genes: list[str] | None = None
 
     def check(self, slide: AnnData) -> None:
@@ -40,6 +44,15 @@ class Prediction:
             )
         if not np.isfinite(self.values).all() or self.values.min() < 0:
             raise ValueError("the prediction holds negative or non-finite counts")
+        if self.interval is not None:
+            shapes = np.shape(self.interval), np.shape(self.abstained)
+            if shapes != ((2, slide.n_vars), (slide.n_vars,)):
+                raise ValueError(f"the interval and the abstained genes have shapes {shapes}")
+            lower, upper = self.interval
+            if not (np.isfinite(self.interval).all() and (lower <= upper).all()):
+                raise ValueError(
+                    "the interval holds non-finite limits, or a lower one above its upper"
+                )
 
 
 def at_library(profile: np.ndarray, slide: AnnData, cells: np.ndarray) -> np.ndarray:

@@ -95,7 +95,8 @@ def predict(
     """All variants of some methods for all targets of a question, in one h5ad: a row per method, target, variant, cell.
 
     `uns` holds, as JSON: `failures`, what could not be predicted and why; `diagnostics`, numbers about predictions;
-    `target_cells`, the cells to compare with where these are not all target cells.
+    `target_cells`, the cells to compare with where these are not all target cells; `intervals`, where a method gives
+    them, the limits of mean CP10K (see `Prediction`).
 
     Args:
         folders: method -> what `fit` left; None for methods that are not learned.
@@ -110,7 +111,12 @@ def predict(
 
     names = task.slide.obs_names
     with write_predictions(output, task.slide.var_names) as writer:
-        notes = writer.notes = {"failures": [], "diagnostics": [], "target_cells": []}
+        notes = writer.notes = {
+            "failures": [],
+            "diagnostics": [],
+            "target_cells": [],
+            "intervals": [],
+        }
         for method, folder in folders.items():
             begin(method)
             task.settings = (settings or {}).get(method, {})
@@ -128,6 +134,12 @@ def predict(
                     notes["diagnostics"] += [
                         key | {"name": k, "value": v} for k, v in prediction.diagnostics.items()
                     ]
+                    if prediction.interval is not None:
+                        arrays = (*prediction.interval, prediction.abstained)
+                        limits = zip(("lower", "upper", "abstained"), arrays, strict=True)
+                        notes["intervals"].append(
+                            key | {name: array.tolist() for name, array in limits}
+                        )
                     if prediction.target_cells is not None:
                         reserved = names[prediction.target_cells].tolist()
                         notes["target_cells"].append(key | {"cells": reserved})

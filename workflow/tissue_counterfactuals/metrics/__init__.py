@@ -17,10 +17,12 @@ Linear algebra runs on one thread, so that scores do not depend on the number of
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from scipy import sparse
+from scipy.stats import norm
 from threadpoolctl import threadpool_limits
 
 from tissue_counterfactuals import protocols
@@ -36,6 +38,7 @@ from tissue_counterfactuals.metrics.populations import (
     principal_axes,
     subsample,
 )
+from tissue_counterfactuals.slide import noise_of_log_mean
 from tissue_counterfactuals.streams import stream, stream_seed
 
 # What `corrected` and `as_run` mean for metrics: name of the switch -> its value under either protocol.
@@ -46,6 +49,16 @@ SWITCHES = {
 }
 
 N_REPEATS = 10
+# Half the length of a 90 % interval of a normal distribution, in its standard deviations.
+_HALF_LENGTH = norm.ppf(0.95)
+
+
+class Interval(NamedTuple):
+    """Limits of 90 % intervals of the predicted population's mean CP10K, and where the method abstains; all (genes,)."""
+
+    lower: np.ndarray
+    upper: np.ndarray
+    abstained: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -150,15 +163,20 @@ class Reference:
         return Comparison(self, predicted).scores(unbiased=False)
 
     def unbiased_scores(
-        self, predicted: Counts, twin: Counts | None = None, min_detected: float = 0.05
+        self,
+        predicted: Counts,
+        twin: Counts | None = None,
+        min_detected: float = 0.05,
+        interval: Interval | None = None,
     ) -> dict[str, float]:
-        """Forms of the scores without the published definitions' biases; those in `_twin` need a twin.
+        """Forms of the scores without the published definitions' biases, and what needs a twin or an interval.
 
         Args:
             twin: the model's own prediction for the same cells in their own neighbourhood, raw counts.
             min_detected: see `Comparison.among_expressed`.
+            interval: what the method says of its own error.
         """
-        return Comparison(self, predicted, twin, min_detected).scores(unbiased=True)
+        return Comparison(self, predicted, twin, min_detected, interval).scores(unbiased=True)
 
     def change(self, mean: np.ndarray, baseline: np.ndarray) -> np.ndarray:
         """Log-fold change (genes,) between two mean profiles."""
@@ -177,6 +195,11 @@ class Reference:
     @cached_property
     def target_mean(self) -> np.ndarray:
         return mean_expression(self.target)
+
+    @cached_property
+    def noise(self) -> np.ndarray:
+        """Variance (genes,) of the observed change from the scatter of cells, on the scale of log1p of mean CP10K."""
+        return sum(noise_of_log_mean(sparse.csr_array(x)) for x in (self.control, self.target))
 
     @cached_property
     def observed(self) -> np.ndarray:
@@ -231,7 +254,9 @@ class Comparison:
         predicted: Counts,
         twin: Counts | None = None,
         min_detected: float = 0.05,
+        interval: Interval | None = None,
     ):
+        self.interval = interval
         self.reference = reference
         n_genes = reference.n_genes
         self.predicted = _checked(predicted, "predicted", n_genes, fault=ValueError)
@@ -244,7 +269,8 @@ class Comparison:
         return {
             name: float(metric.function(self))
             for name, metric in METRICS.items()
-            if metric.unbiased == unbiased and not ("twin" in metric.needs and self.twin is None)
+            if metric.unbiased == unbiased
+            and all(getattr(self, n) is not None for n in metric.needs)
         }
 
     @cached_property
@@ -276,6 +302,38 @@ class Comparison:
         """The same, the predicted change measured against the twin; the observed change is as published."""
         own = self.reference.change(self.mean, mean_expression(self.twin))
         return _compare_changes(self.reference.observed, own, self.reference.n_deg)
+
+    def coverage(self, level: int | None = None) -> float:
+        """Share of genes whose observed change lies in the predicted interval, which is widened by counting noise.
+
+        All on the scale of log1p of mean CP10K, whatever the protocol; genes that neither group shows do not count.
+
+        Args:
+            level: thirds of these genes by mean expression, 0 is low; None takes all of them.
+        """
+        reference = self.reference
+        means = reference.control_mean, reference.target_mean
+        shown = np.flatnonzero(np.maximum(*means))
+        if level is not None:
+            shown = np.array_split(shown[np.argsort(sum(means)[shown], kind="stable")], 3)[level]
+        lower, upper, point, observed = (
+            np.log1p(x[shown]) for x in (*self.interval[:2], self.mean, reference.target_mean)
+        )
+        error = observed - point
+        model = np.where(error < 0, point - lower, upper - point)
+        noise = reference.noise[shown] * _HALF_LENGTH**2
+        return np.mean(np.abs(error) <= np.sqrt(model**2 + noise)) if len(shown) else np.nan
+
+    def width(self) -> float:
+        """Median length of the intervals of the change."""
+        lower, upper = self.interval[:2]
+        return np.median(np.log1p(upper) - np.log1p(lower))
+
+    def answered_error(self) -> float:
+        """Root mean squared error over the top genes about which the method does not abstain."""
+        reference = self.reference
+        top = reference.differential[~self.interval.abstained[reference.differential]]
+        return _root_mean_square((reference.observed - self.change)[top])
 
     def split_correlation(self) -> float:
         """Pearson correlation of changes that are measured against different halves of the control cells.
@@ -337,7 +395,7 @@ class Comparison:
         return np.minimum(share, target_share).sum()
 
 
-_TWIN = frozenset({"twin"})
+_TWIN, _INTERVAL = frozenset({"twin"}), frozenset({"interval"})
 METRICS = {
     metric.name: metric
     for metric in (
@@ -359,6 +417,13 @@ METRICS = {
         Metric("pearson_twin", "Pearson (against own twin)", "higher", 1, "as pearson, the predicted change measured against the same model's prediction without intervention", lambda c: c.against_twin["pearson"], _TWIN, unbiased=True),
         Metric("rmse_lfc_twin", "RMSE of log-fold change (against own twin)", "lower", 0, "as rmse_lfc, the predicted change measured against the same model's prediction without intervention", lambda c: c.against_twin["rmse_lfc"], _TWIN, unbiased=True),
         Metric("signed_precision_twin", "Signed precision (against own twin)", "higher", 1, "as signed_precision, the predicted change measured against the same model's prediction without intervention", lambda c: c.against_twin["signed_precision"], _TWIN, unbiased=True),
+        Metric("coverage", "Coverage of 90 % intervals", "none", np.nan, "share of genes whose observed change lies in the method's 90 % interval, counting noise of both groups added; genes that neither shows do not count", Comparison.coverage, _INTERVAL, unbiased=True),
+        Metric("coverage_low", "Coverage, low expression", "none", np.nan, "as coverage, the third of the genes with the lowest expression", lambda c: c.coverage(0), _INTERVAL, unbiased=True),
+        Metric("coverage_middle", "Coverage, middle expression", "none", np.nan, "as coverage, the middle third of the genes", lambda c: c.coverage(1), _INTERVAL, unbiased=True),
+        Metric("coverage_high", "Coverage, high expression", "none", np.nan, "as coverage, the third of the genes with the highest expression", lambda c: c.coverage(2), _INTERVAL, unbiased=True),
+        Metric("interval_width", "Width of 90 % intervals", "lower", 0, "median length of the 90 % intervals of the change, log1p of mean CP10K", Comparison.width, _INTERVAL, unbiased=True),
+        Metric("abstained", "Abstained", "none", np.nan, "share of genes about which the method says that they cannot be known from these data", lambda c: c.interval.abstained.mean(), _INTERVAL, unbiased=True),
+        Metric("rmse_lfc_answered", "RMSE of log-fold change (answered)", "lower", 0, "as rmse_lfc, without the genes about which the method abstains", Comparison.answered_error, _INTERVAL, unbiased=True),
     )
 }  # fmt: skip
 

@@ -10,19 +10,35 @@ diagonal, shared by all genes and learnt. A type that was held out of a domain s
 other neighbourhoods, and for the rest what other types do, with a variance that says how far types agree.
 
 All that is kept of the cells are sums: a gradient and an information matrix per type and gene.
+
+The model's own variance misses what it leaves out. So each type whose answer is known is asked the same question as if
+it were not, and the variance is multiplied by what that takes (`calibrate`): a two-layer conformal interval, genes
+within types.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import sparse
 from scipy.linalg import eigh
+from scipy.stats import norm
 
 LARGEST_CHANGE = 3.0
 N_CELLS_OF_AXES = 20_000
 _VALUES_PER_BLOCK = 1 << 22
 _FLOOR = 1e-4
+# The model's variance of a gene that it has hardly seen says nothing: all get this share of the mean squared error.
+_SHARE_OF_ERROR = 0.1
+# Genes from which the variances are learnt: they have few parameters, and steps over all genes take long.
+_GENES_OF_SPREAD = 500
+COVERAGE = 0.9
+QUANTILE = norm.ppf((1 + COVERAGE) / 2)
+N_LEVELS = 3
+# Fewer types whose answer is known say nothing about how far off the next one is.
+FEWEST_TYPES = 3
+# What a gene's own errors weigh: as much as its level's, once it has as many types.
+_TYPES_OF_LEVEL = 6
 
 
 @dataclass(frozen=True)
@@ -114,7 +130,7 @@ def regress(
     slopes = information[:, 1:, 1:] - cross[:, :, None] * cross[:, None, :] / np.maximum(information[:, :1, :1], 1e-12)  # fmt: skip
     score = (observed - expected)[1:].T / dispersion[:, None]
     fitted = coefficients[1:].T
-    linear = np.einsum("gpq,gq->gp", slopes, fitted) + score
+    linear = _times(slopes, fitted) + score
     return Evidence(linear, slopes, coefficients[0], centre, dispersion, n)
 
 
@@ -165,8 +181,8 @@ class Prior:
             return self
         precision = np.linalg.inv(self.covariance)
         covariance = np.linalg.inv(precision + evidence.information)
-        linear = np.einsum("gpq,gq->gp", precision, self.mean) + evidence.linear
-        return Prior(np.einsum("gpq,gq->gp", covariance, linear), covariance)
+        linear = _times(precision, self.mean) + evidence.linear
+        return Prior(_times(covariance, linear), covariance)
 
 
 @dataclass(frozen=True)
@@ -179,7 +195,13 @@ class Spread:
 
 def learn_spread(evidence: list[Evidence], n_steps: int = 40) -> Spread:
     """Both variances by expectation maximisation over types and genes."""
-    p = evidence[0].linear.shape[1]
+    g, p = evidence[0].linear.shape
+    if g > _GENES_OF_SPREAD:
+        some = np.linspace(0, g - 1, _GENES_OF_SPREAD).astype(int)
+        evidence = [
+            replace(own, linear=own.linear[some], information=own.information[some])
+            for own in evidence
+        ]
     common, between = np.full(p, 0.1), np.full(p, 0.05)
     for _ in range(n_steps):
         mean, covariance, parts = _common_slope(evidence, Spread(common, between))
@@ -198,22 +220,27 @@ def _common_slope(evidence, spread):
     for own in evidence:
         # Posterior of a type's deviation from a common slope m: covariance c, mean c (linear - information m).
         c = np.linalg.inv(own.information + inverse)
-        kept = np.einsum("pq,gqr->gpr", inverse, c)
-        precision += np.einsum("gpq,gqr->gpr", kept, own.information)
-        linear += np.einsum("gpq,gq->gp", kept, own.linear)
+        kept = inverse @ c
+        precision += kept @ own.information
+        linear += _times(kept, own.linear)
         parts.append((own, c))
     precision = (precision + precision.transpose(0, 2, 1)) / 2
     covariance = np.linalg.inv(precision)
-    return np.einsum("gpq,gq->gp", covariance, linear), covariance, parts
+    return _times(covariance, linear), covariance, parts
+
+
+def _times(matrices: np.ndarray, vectors: np.ndarray) -> np.ndarray:
+    """(g, p, q) times (g, q)."""
+    return (matrices @ vectors[:, :, None])[:, :, 0]
 
 
 def _deviation(part, mean, covariance) -> np.ndarray:
     """Expected squared deviation of a type's slopes from the common ones (g, p)."""
     own, c = part
-    gain = np.einsum("gpq,gqr->gpr", c, own.information)
-    deviation = np.einsum("gpq,gq->gp", c, own.linear) - np.einsum("gpq,gq->gp", gain, mean)
-    spread = c + np.einsum("gpq,gqr,gsr->gps", gain, covariance, gain)
-    return deviation**2 + spread.diagonal(axis1=1, axis2=2)
+    gain = c @ own.information
+    deviation = _times(c, own.linear) - _times(gain, mean)
+    spread = c.diagonal(axis1=1, axis2=2) + ((gain @ covariance) * gain).sum(axis=2)
+    return deviation**2 + spread
 
 
 def predictive_prior(evidence: list[Evidence], spread: Spread) -> Prior:
@@ -222,9 +249,136 @@ def predictive_prior(evidence: list[Evidence], spread: Spread) -> Prior:
     return Prior(mean, covariance + np.diag(spread.between))
 
 
-def change(prior: Prior, move: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Log change of expression and its variance, (m, g) each, for moves of the design (m, p)."""
-    mean = np.clip(move @ prior.mean.T, -LARGEST_CHANGE, LARGEST_CHANGE)
-    g, p = prior.mean.shape
-    pairs = (move[:, :, None] * move[:, None, :]).reshape(len(move), p * p)
-    return mean, pairs @ prior.covariance.reshape(g, p * p).T
+def change(prior: Prior, move: np.ndarray) -> np.ndarray:
+    """Log change of expected expression (m, g), for moves of the design (m, p)."""
+    return np.clip(move @ prior.mean.T, -LARGEST_CHANGE, LARGEST_CHANGE)
+
+
+def variance_of_change(prior: Prior, move: np.ndarray) -> np.ndarray:
+    """Variance of the log change (g,) for one move (p,)."""
+    return np.einsum("p,gpq,q->g", move, prior.covariance, move)
+
+
+def moved(counts: np.ndarray, prior: Prior, move: np.ndarray) -> np.ndarray:
+    """Counts (m, g) after a move (m, p), scaled to each cell's total; float64."""
+    values = counts * np.exp(change(prior, move))
+    total, new = counts.sum(axis=1, keepdims=True), values.sum(axis=1, keepdims=True)
+    return values * (total / np.maximum(new, 1e-12))
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The change of a population's mean expression: log1p of mean CP10K, new minus old; all (g,).
+
+    Attributes:
+        base: log1p of mean CP10K before. change: predicted. variance: the model's own.
+    """
+
+    base: np.ndarray
+    change: np.ndarray
+    variance: np.ndarray
+
+
+def answer(counts: np.ndarray, values: np.ndarray, prior: Prior, move: np.ndarray) -> Answer:
+    """What `values` (m, g), moved from `counts` by moves (m, p), say about the population."""
+    base, mean = _mean(counts), _mean(values)
+    # The log rate's variance on the scale of log1p.
+    variance = variance_of_change(prior, move.mean(axis=0)) * (mean / (1 + mean)) ** 2
+    return Answer(np.log1p(base), np.log1p(mean) - np.log1p(base), variance)
+
+
+def _mean(counts: np.ndarray) -> np.ndarray:
+    return (counts / np.maximum(counts.sum(axis=1, keepdims=True), 1e-12)).mean(axis=0) * 1e4
+
+
+@dataclass(frozen=True)
+class Known:
+    """A type that was asked although its answer is known; all (g,), on the scale of `Answer`.
+
+    Attributes:
+        answer: predicted without the type's cells in the target.
+        observed: change. noise: variance of `observed` from counting.
+    """
+
+    answer: Answer
+    observed: np.ndarray
+    noise: np.ndarray
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How far off the model is where the answer is known; all (g,).
+
+    Attributes:
+        floor: added to the model's variance, which is next to none where cells show next to nothing of a gene.
+        inflation: factor of both under which `COVERAGE` of the known answers lie in their intervals.
+        effect: root mean square of observed changes, counting noise taken off, among genes of the same level.
+    """
+
+    floor: np.ndarray
+    inflation: np.ndarray
+    effect: np.ndarray
+
+    def half_width(self, told: Answer) -> np.ndarray:
+        """Half the length of the interval of the change (g,)."""
+        return QUANTILE * np.sqrt((told.variance + self.floor) * self.inflation)
+
+    def abstains(self, told: Answer) -> np.ndarray:
+        """Genes (g,) about which an interval says no more than that types change between these domains."""
+        return self.half_width(told) >= QUANTILE * self.effect
+
+
+def levels(expression: np.ndarray) -> np.ndarray:
+    """Thirds of genes by mean expression: 0 (low), 1, 2 (high), (g,)."""
+    rank = np.argsort(np.argsort(expression, kind="stable"), kind="stable")
+    return rank * N_LEVELS // len(expression)
+
+
+def calibrate(known: list[Known], level: np.ndarray) -> Calibration | None:
+    """Learn from types whose answer is known how much wider intervals must be; None from fewer than `FEWEST_TYPES`.
+
+    A gene's factor is the mean of its own squared standard errors over types, shrunk to its level's; a further factor
+    per level makes the share of known answers within their intervals right. A type then counts without its own errors.
+
+    Args:
+        level: (g,) of `levels`.
+    """
+    n = len(known)
+    if n < FEWEST_TYPES:
+        return None
+    noise = np.array([own.noise for own in known])
+    observed = np.array([own.observed for own in known])
+    # A gene that a type shows in neither domain says nothing.
+    silent = (observed == 0) & np.array([own.answer.base == 0 for own in known])
+    observed[silent] = np.nan
+    error = (observed - np.array([own.answer.change for own in known])) ** 2
+    unexplained = _by_level(error - noise, level, np.nanmean)
+    floor = np.maximum(_SHARE_OF_ERROR * unexplained, 1e-6)
+    variance = np.array([own.answer.variance for own in known]) + floor
+    ratio = error / (variance + noise)
+
+    def scale(types: np.ndarray) -> np.ndarray:
+        own = np.nansum(ratio[types], axis=0)
+        seen = np.isfinite(ratio[types]).sum(axis=0)
+        wide = _by_level(ratio[types], level, np.nanmean)
+        return np.maximum((_TYPES_OF_LEVEL * wide + own) / (_TYPES_OF_LEVEL + seen), 1e-3)
+
+    every = np.arange(n)
+    scales = np.array([scale(every[every != left_out]) for left_out in every])
+    # A little more than the coverage, most where types are few: the next one may be further off than all of them.
+    share = COVERAGE + (1 - COVERAGE) / (n + 1)
+    needed = (error / QUANTILE**2 - noise) / (variance * scales)
+    factor = _by_level(needed, level, lambda values: np.nanquantile(values, share))
+    effect = _by_level(observed**2 - noise, level, np.nanmean)
+    inflation = scale(every) * np.maximum(factor, 0.01)
+    return Calibration(floor, inflation, np.sqrt(np.maximum(effect, 0)))
+
+
+def _by_level(values: np.ndarray, level: np.ndarray, statistic) -> np.ndarray:
+    """A statistic of values (types, g) over all of a level's genes, for every gene (g,); over all where a level has none."""
+    seen = np.isfinite(values)
+    result = np.empty(len(level))
+    for number in np.unique(level):
+        own = level == number
+        result[own] = statistic(values[:, own] if seen[:, own].any() else values)
+    return result

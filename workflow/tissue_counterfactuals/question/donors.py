@@ -117,7 +117,8 @@ def _matched_donors(slide, graph, split, held_out_here, target, n_focal, n_donor
     for code in range(len(cell_type.cat.categories)):
         pool = np.flatnonzero(in_target & (codes == code))
         pools.append(pool if len(pool) else np.flatnonzero(available & (codes == code)))
-    share = received * np.array([len(pool) > 0 for pool in pools])
+    # In double precision: shares that add up to more than 1 by rounding are refused.
+    share = received.astype(np.float64) * [len(pool) > 0 for pool in pools]
     if share.sum() == 0:
         raise InputError(
             f"domain {target!r}: the held-out cells have no neighbours whose composition donors could match: use "

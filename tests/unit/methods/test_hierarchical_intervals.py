@@ -1,0 +1,86 @@
+"""The method `hierarchical`: intervals that hold where truth is known, and what it leaves out where nothing is known."""
+
+import numpy as np
+import pytest
+
+from slides import small_slide
+from tasks import SECTIONS, make_task
+from tissue_counterfactuals.methods import hierarchical
+from tissue_counterfactuals.models.hierarchical import FEWEST_TYPES
+from tissue_counterfactuals.question.folds import Fold
+from tissue_counterfactuals.simulate import simulate_tissue, true_expression
+from tissue_counterfactuals.slide import normalize_counts
+
+SETTINGS = SECTIONS["hierarchical"] | {"n_components": 6}
+
+
+def asked(slide, fold, folder, **settings):
+    task = make_task(slide, fold, settings=SETTINGS | settings, report=lambda line: None)
+    hierarchical.fit(task, folder)
+    return task, hierarchical.predict(task, folder, fold.targets[0])
+
+
+def log_mean(counts):
+    return np.log1p(np.asarray(normalize_counts(counts).mean(axis=0)).ravel())
+
+
+@pytest.fixture(scope="module")
+def leaving_each_type_out(tmp_path_factory):
+    """Per fold: whether the true change lies in its interval (genes,), and the genes' mean expression."""
+    inside, expression = [], []
+    slide = simulate_tissue(n_cells=2500, n_genes=100, n_types=6, seed=1, n_slides=1)
+    for label in slide.obs["cell_type"].cat.categories:
+        fold = Fold(label, "domain_0", ("domain_1",))
+        task, made = asked(slide, fold, tmp_path_factory.mktemp("fold"))
+        there = log_mean(true_expression(slide, task.target_cells("domain_1")))
+        here = log_mean(true_expression(slide, task.focal))
+        lower, upper = np.log1p(made["published"].interval) - log_mean(slide.X[task.focal])
+        inside.append((lower <= there - here) & (there - here <= upper))
+        expression.append(here)
+    return np.array(inside), np.array(expression)
+
+
+def test_intervals_hold_on_simulated_tissue(leaving_each_type_out):
+    inside, expression = leaving_each_type_out
+    assert 0.85 < inside.mean() < 0.95
+    thirds = np.digitize(expression, np.quantile(expression, [1 / 3, 2 / 3]))
+    for level in range(3):
+        assert 0.85 < inside[thirds == level].mean() < 0.95
+    # Folds are few genes' worth of independent errors, for genes of one fold are off together.
+    assert np.mean(inside.mean(axis=1) > 0.8) >= 0.75
+
+
+def test_a_prediction_lies_in_its_interval_and_the_twin_has_none(tmp_path):
+    slide = simulate_tissue(n_cells=1500, n_genes=40, n_types=6, seed=1, n_slides=1)
+    _, made = asked(slide, Fold("type_0", "domain_0", ("domain_1",)), tmp_path)
+    prediction = made["published"]
+    mean = np.expm1(log_mean(prediction.values))
+    assert (prediction.interval[0] <= mean + 1e-3).all()
+    assert (prediction.interval[1] >= mean - 1e-3).all()
+    assert prediction.diagnostics["n_types_known"] == 5
+    assert made["no_intervention"].interval is None
+
+
+def test_without_types_whose_answer_is_known_there_is_no_interval(tmp_path):
+    _, made = asked(small_slide(n_cells=600), Fold("A", "left", ("right",)), tmp_path, min_cells=20)
+    prediction = made["published"]
+    assert prediction.diagnostics["n_types_known"] == 2 < FEWEST_TYPES
+    assert prediction.interval is None
+
+
+def test_the_form_mean_is_the_regression_without_the_noise_of_cells(tmp_path):
+    """Cells of one type in one place are the same: then the form `mean` gives the type's mean, for every cell."""
+    slide = small_slide(n_cells=600)
+    fold = Fold("A", "left", ("right",))
+    task, made = asked(slide, fold, tmp_path, form="mean", min_cells=20)
+    twin = made["no_intervention"].values
+    counts = slide.X[task.focal].toarray()
+    share, own = (x / x.sum(axis=1, keepdims=True) for x in (twin, counts))
+    np.testing.assert_allclose(share.mean(axis=0), own.mean(axis=0), atol=0.004)
+    assert share.std(axis=0).mean() < 0.4 * own.std(axis=0).mean()
+    np.testing.assert_allclose(twin.sum(axis=1), counts.sum(axis=1), rtol=1e-5)
+    moved = made["published"].values / made["published"].values.sum(axis=1, keepdims=True)
+    there = slide.X[task.target_cells("right")].toarray()
+    there = (there / there.sum(axis=1, keepdims=True)).mean(axis=0)
+    before, after = (np.abs(x.mean(axis=0) - there).sum() for x in (share, moved))
+    assert after < 0.5 * before
