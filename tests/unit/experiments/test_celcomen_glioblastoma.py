@@ -313,6 +313,34 @@ def test_an_effect_has_the_signs_of_the_forces(effects, tissue, truth):
         assert np.sign(change[strongest]) == -np.sign(strength[strongest])
 
 
+def test_unscaled_cells_lose_by_generation_what_the_field_says(tissue, graph):
+    """Score of the signature, as drawn in Fig. 3d: to a thousandth, where the gene is lost and around."""
+    switches = CORRECTED | {"scale": "none"}
+    fit = tumour.fit(tissue, graph, SETTINGS, switches, 0)
+    forces = fit.inter, fit.intra
+    cells = knockout.knocked_out_cells(tissue, GENE, graph, SETTINGS, switches, 0)
+    group, _ = knockout.group_cells(tissue, cells, SETTINGS["radius_um"])
+    place = tissue.var_names.get_loc(GENE)
+    marks = knockout.signature(tissue, GENE, group == 3)
+    columns = tissue.var_names.get_indexer(marks)
+    effects = (
+        knockout.ExactField(tissue, graph, *forces, switches).effect(cells, place),
+        counterfactual(
+            sparse.csr_array(tissue.X),
+            graph,
+            *forces,
+            [KnockOut(cells, [place])],
+            switches=switches,
+        ).effect,
+    )
+    exact, generated = (
+        [knockout.scores(effect, columns)[group == number].mean() for number in (0, 1)]
+        for effect in effects
+    )
+    assert abs(exact[0]) > 0.1
+    assert generated == pytest.approx(exact, rel=1e-3)
+
+
 def test_without_forces_between_cells_nothing_leaves_the_cell(tissue, graph, truth):
     cells = np.array([7])
     effect = knockout.ExactField(

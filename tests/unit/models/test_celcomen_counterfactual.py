@@ -5,6 +5,7 @@ import pytest
 from scipy import sparse
 
 from tissue_counterfactuals import protocols
+from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.models.celcomen import fit_interactions, generate
 from tissue_counterfactuals.models.celcomen_counterfactual import counterfactual
 from tissue_counterfactuals.models.celcomen_field import GaussianField
@@ -162,3 +163,92 @@ def test_knock_outs_agree_with_the_exact_counterfactual_of_the_field(tumour, gen
         one, other = found[part], exact[part]
         assert np.corrcoef(one, other)[0, 1] > 0.9
         assert 1 / 1.6 < (one @ other) / (other @ other) < 1.6
+
+
+AS_THEY_ARE = {"scale": "none"}
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    """60 cells of 6 genes that are not scaled, forces of a field near its border, what is held, and the dense field."""
+    rng = np.random.default_rng(4)
+    graph = knn_graph(rng.random((60, 2)), 5)
+    weights = interaction_weights(graph, "symmetric").toarray()
+    inter, intra = (m + m.T for m in rng.normal(size=(2, 6, 6)))
+    # Largest eigenvalues .36 and .08 of a norm term of 1: P - 2 j g is positive definite for all |j| <= 1.
+    inter, intra = 0.36 * inter / np.linalg.norm(inter, 2), 0.08 * intra / np.linalg.norm(intra, 2)
+    spread = np.array([0.2, 1, 3, 0.5, 8, 2])
+    inter, intra = (
+        inter / np.outer(spread, spread),
+        (intra - np.eye(6) / 2) / np.outer(spread, spread) + np.eye(6) / 2,
+    )
+    precision = np.kron(np.eye(60), np.eye(6) - 2 * intra) - np.kron(weights + weights.T, inter)
+    mean = rng.uniform(2, 20, 6)
+    draw = np.linalg.solve(np.linalg.cholesky(precision).T, rng.normal(size=360)).reshape(60, 6)
+    clamp = np.zeros((60, 6), dtype=bool)
+    clamp[[3, 30, 31], 2] = clamp[40] = True
+    return mean + draw, graph, inter, intra, clamp, mean, precision
+
+
+def dense_conditional(values, clamp, mean, precision):
+    """Mean of a multivariate normal given its held entries, from the textbook's blocks of the covariance."""
+    covariance, held = np.linalg.inv(precision), clamp.ravel()
+    change = (values - mean).ravel()[held]
+    found = (mean + np.zeros(clamp.shape)).ravel()
+    found[held] = values.ravel()[held]
+    found[~held] += covariance[np.ix_(~held, held)] @ np.linalg.solve(covariance[np.ix_(held, held)], change)  # fmt: skip
+    return found.reshape(clamp.shape)
+
+
+def test_off_the_sphere_generation_comes_to_the_exact_conditional_mean(tiny):
+    cells, graph, inter, intra, clamp, mean, precision = tiny
+    found = generate(
+        cells, graph, inter, intra, clamp, 400, mean=mean, switches=AS_THEY_ARE, return_history=True
+    )
+    expected = dense_conditional(cells, clamp, mean, precision)
+    spread = np.sqrt(np.diag(np.linalg.inv(precision))).reshape(cells.shape)
+    assert (np.abs(found.expression - expected) < 1e-6 * spread).all()
+    # It was far from there, and never went down.
+    assert np.abs((cells - expected) / spread).max() > 1
+    about = [(t - mean).ravel() for t in (cells, found.expression)]
+    fell = [(x @ precision @ x) / 2 for x in about]
+    assert losses_of(found)[[0, -1]] == pytest.approx(fell, rel=1e-9)
+    assert np.diff(losses_of(found)).max() < 1e-9
+    elsewhere = generate(
+        np.where(clamp, cells, 0), graph, inter, intra, clamp, 400, mean=mean, switches=AS_THEY_ARE
+    )
+    np.testing.assert_allclose(elsewhere, found.expression, atol=1e-5)
+    # Forces about 0 draw to 0.
+    about_zero = generate(
+        *(cells, graph, inter, intra, clamp, 400), switches=AS_THEY_ARE | {"centre": "none"}
+    )
+    expected = dense_conditional(cells, clamp, np.zeros(6), precision)
+    assert (np.abs(about_zero - expected) < 1e-5 * spread).all()
+    np.testing.assert_array_equal(about_zero[clamp], cells[clamp])
+
+
+def losses_of(generation):
+    return np.array([epoch["loss"] for epoch in generation.history])
+
+
+def test_off_the_sphere_a_knock_out_is_the_exact_one(tiny):
+    """To a ten-thousandth of the largest change, at the shipped number of epochs."""
+    cells, graph, inter, intra, _, _, precision = tiny
+    lost = KnockOut([10, 11, 50], [1])
+    found = counterfactual(cells, graph, inter, intra, [lost], switches=AS_THEY_ARE)
+    clamp = np.zeros(cells.shape, dtype=bool)
+    clamp[lost.cells, 1] = True
+    without = dense_conditional(cells, clamp, cells.mean(axis=0), precision)
+    values = np.where(clamp, 0, cells)
+    exact = dense_conditional(values, clamp, cells.mean(axis=0), precision) - without
+    assert np.abs(exact[~clamp]).max() > 0.1
+    assert np.abs(found.effect - exact).max() < 1e-4 * np.abs(exact).max()
+    np.testing.assert_array_equal(found.effect[clamp], -cells[clamp])
+
+
+def test_off_the_sphere_forces_without_a_maximum_are_refused(tiny):
+    cells, graph, inter, intra, *_ = tiny
+    with pytest.raises(InputError, match="no finite variance on this graph; scale the forces down"):
+        generate(cells, graph, 3 * inter, intra, switches=AS_THEY_ARE)
+    # On the sphere any forces have one.
+    assert np.isfinite(generate(cells, graph, 3 * inter, intra)).all()

@@ -14,7 +14,7 @@ from tissue_counterfactuals.models.celcomen_counterfactual import counterfactual
 from tissue_counterfactuals.models.celcomen_generation import (
     Held,
     build_field,
-    climb_on_sphere,
+    climb,
     descend_in_angles,
     noise_angles,
 )
@@ -439,8 +439,8 @@ def test_many_tissues_at_once_are_each_as_alone(tissue):
             own = [descend_in_angles(angles[None], f, 9, 1e-3, switches, Held()) for f in alone]
             both = descend_in_angles(np.stack([angles] * 2), field, 9, 1e-3, switches, Held())
         else:
-            own = [climb_on_sphere(cells[None], f, 9, 0.01, Held()) for f in alone]
-            both = climb_on_sphere(np.stack([cells] * 2), field, 9, 0.01, Held())
+            own = [climb(cells[None], f, 9, 0.01, Held()) for f in alone]
+            both = climb(np.stack([cells] * 2), field, 9, 0.01, Held())
         np.testing.assert_allclose(both, np.concatenate(own), atol=1e-12)
 
 

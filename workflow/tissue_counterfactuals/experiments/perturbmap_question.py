@@ -205,7 +205,9 @@ class Model:
                 self.question.tissues[place].graph, self.question.switches["interaction_weights"]
             )
             self._fields[place] = LesionField(weights, self._modes)
-        lost = self.question.scaled[place][spots, gene]
+        # In the unit of the forces.
+        cells = self.question.tissues[place].log_expression[spots]
+        lost = scale_cells(cells, self.question.switches["scale"])[:, gene]
         return self._fields[place].response(spots, gene, -lost)
 
     @cached_property

@@ -226,7 +226,7 @@ class KnockoutSettings(Settings):
     epochs: Epochs = 50
     """Epochs of generation."""
     learning_rate: LearningRate | None = None
-    """Learning rate of generation; `null` is 0.001 in angles, as run, and the largest safe one on the sphere."""
+    """Learning rate of generation; `null` is 0.001 in angles, as run, and the largest safe one else."""
 
 
 class GlioblastomaSettings(Settings):
@@ -305,7 +305,7 @@ class PerturbmapSettings(Settings):
     generation_epochs: int = Field(20, ge=2, le=1_000_000)
     """Epochs of the generation."""
     generation_learning_rate: LearningRate = 0.001
-    """Its learning rate in angles; on the sphere it is the largest safe one."""
+    """Its learning rate in angles; else it is the largest safe one."""
     draws: Draws = 200
     """Draws of each control: random genes, spots and forces, permuted predictions."""
     shuffled_fits: int = Field(20, ge=0, le=100_000)

@@ -19,7 +19,7 @@ from tissue_counterfactuals.models.celcomen_gaussian import partial_correlations
 from tissue_counterfactuals.models.celcomen_generation import (
     Held,
     build_field,
-    climb_on_sphere,
+    climb,
     descend_in_angles,
     log_sphere_of_many,
     noise_angles,
@@ -107,7 +107,7 @@ def generate_tissues(
     if switches["chart"] == "angles":
         tissues = descend_in_angles(angles, field, *steps, switches | {"last_gene": "sine"}, Held())
     else:
-        tissues = climb_on_sphere(noise, field, *steps, Held())
+        tissues = climb(noise, field, *steps, Held())
     if switches["log_partition"] == "paper":
         fits = [(f, "") for f in infer_side_by_side(tissues, graph, seeds, *steps, switches)]
     else:

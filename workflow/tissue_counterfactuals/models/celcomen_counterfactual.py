@@ -3,7 +3,8 @@
 Generation moves every cell, intervention or not. Its result against its start is therefore mostly that drift; the twin
 starts from the same tissue, takes the same steps and is subtracted. What the intervention holds, the twin holds at the
 values that were observed: the two differ in these values alone, as they do in the exact counterfactual of the Gaussian
-field (`celcomen_field.py`), which generation comes close to.
+field (`celcomen_field.py`). Generation comes to that where cells keep no norm, and close to it on the sphere, whose cells
+share out among their other genes what they lose of one.
 """
 
 from collections.abc import Sequence
@@ -13,7 +14,12 @@ import numpy as np
 from scipy import sparse
 
 from tissue_counterfactuals import protocols
-from tissue_counterfactuals.models.celcomen_generation import EPOCHS, Generation, generate
+from tissue_counterfactuals.models.celcomen_generation import (
+    EPOCHS,
+    Generation,
+    generate,
+    keeps_norm,
+)
 from tissue_counterfactuals.models.celcomen_interventions import OverExpress, intervene
 from tissue_counterfactuals.models.celcomen_statistics import scale_cells
 
@@ -51,7 +57,7 @@ def counterfactual(
 
     Args:
         expression: (n, g) cells in the unit that interventions are told in, for example log counts; scaled to norm 1
-            after the interventions, as run.
+            after the interventions, as run, where the switches say that cells keep a norm (`keeps_norm`).
         graph, inter, intra, epochs, learning_rate, protocol, switches: see `generate`.
         interventions: applied in turn, see `celcomen_interventions`.
         twin: of an earlier call with the same tissue and settings in which the same entries were held.
@@ -61,7 +67,8 @@ def counterfactual(
     """
     values = protocols.resolve(protocol) | (switches or {})
     changed, clamp = intervene(expression, interventions)
-    observed = scale_cells(expression, "l2")
+    unit = "l2" if keeps_norm(values) else "none"
+    observed = scale_cells(expression, unit)
     shared = {
         "epochs": epochs,
         "learning_rate": learning_rate,
@@ -74,7 +81,7 @@ def counterfactual(
     }
     if twin is None:
         twin = generate(observed, graph, inter, intra, clamp=clamp, **shared)
-    edited = generate(scale_cells(changed, "l2"), graph, inter, intra, clamp=clamp, **shared)
+    edited = generate(scale_cells(changed, unit), graph, inter, intra, clamp=clamp, **shared)
     if values["knockout_effect"] == "against_twin":
         without = twin.expression
     else:

@@ -9,9 +9,13 @@ m (switch `centre`), and so is what is climbed: the field's own log density, s_i
 -|s_i - m|^2 / 2 added. As run in the authors' code, steps are taken in nested angles (`celcomen_chart.py`), and log Z
 varies with the mean of the generated cells.
 
-On the sphere a step takes every cell to the maximum of a lower bound of E that touches it where the tissue stands:
-a quadratic with the same curvature M for every cell, the least that E can have whatever the neighbours do (`curvature`).
-So no step can lower E, and a tissue whose genes vary on different scales is climbed as fast as one whose genes do not.
+A step takes every cell to the maximum of a lower bound of E that touches it where the tissue stands: a quadratic with
+the same curvature M for every cell, the least that E can have whatever the neighbours do (`curvature`). So no step can
+lower E, and a tissue whose genes vary on different scales is climbed as fast as one whose genes do not.
+
+Forces fitted to cells as they are (`scale: none`) know no sphere: their field holds the norm of cells softly, by its norm
+term alone. Generation then moves in the space of expression (`keeps_norm`). The density has one maximum there, the
+field's exact conditional mean, which generation comes to from anywhere, and with it the exact counterfactual.
 """
 
 from collections.abc import Callable
@@ -24,6 +28,7 @@ from scipy import sparse
 from tissue_counterfactuals import protocols
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.models import celcomen_chart as chart
+from tissue_counterfactuals.models.celcomen_field import GaussianField
 from tissue_counterfactuals.models.celcomen_gaussian import NORM_WEIGHT
 from tissue_counterfactuals.models.celcomen_meanfield import log_sphere
 from tissue_counterfactuals.models.celcomen_spectrum import bounds, symmetric_part
@@ -133,14 +138,16 @@ def generate(
 
     Args:
         expression: (n, g) cells, dense or sparse, put on the unit sphere if they are not; None starts from noise. A
-            cell without expression (that is not held) starts in the direction that its neighbours pull it to.
+            cell without expression (that is not held) starts in the direction that its neighbours pull it to. Cells of
+            forces that know no sphere (`keeps_norm`) are taken as they are.
         graph: (n, n) adjacency; weighed by the switch `interaction_weights`, as in inference.
         inter, intra: (g, g) symmetric forces.
         clamp: (n, g) bool; True holds an entry at its value in `expression` while the rest of the cell keeps the norm
-            at 1; a row of True holds a cell as it is. Not read where the switch `knocked_out_gene` is `free`.
+            at 1 (on the sphere); a row of True holds a cell as it is. Not read where the switch `knocked_out_gene` is
+            `free`.
         epochs: steps. As run, the tissue before the last step is returned.
-        learning_rate: of the steps; default: 0.001 in angles, as run, and the largest safe one on the sphere, where no
-            step is longer than that, so that the likelihood never falls.
+        learning_rate: of the steps; default: 0.001 in angles, as run, and the largest safe one else, where no step is
+            longer than that, so that the likelihood never falls.
         seed: of the noise.
         return_history: return a `Generation` instead of the cells alone.
         switches: values of switches that shall differ from the protocol's.
@@ -155,7 +162,7 @@ def generate(
     Raises:
         InputError: matrices whose shapes do not go together, forces that are not symmetric or not finite, expression
             that is not finite, held entries of a norm above 1, a graph without edges, an unknown protocol; in angles,
-            a cell without expression.
+            a cell without expression; off the sphere, forces under which the tissue has no finite variance.
     """
     values = protocols.resolve(protocol) | (switches or {})
     protocols.resolve("corrected", switches)  # refuses unknown names and values
@@ -179,7 +186,11 @@ def generate(
             if epoch % snapshot_every == 0 and (in_angles or epoch < epochs):
                 history[-1]["expression"] = cells[0].copy()
 
-    held, start = _starting_point(expression, clamp, (n, g), dtype)
+    unit = keeps_norm(values)
+    if not unit:
+        # Refused where the density has no maximum.
+        GaussianField(field.weights, *((f[0] + f[0].T) / 2 for f in (field.inter, field.intra)))
+    held, start = _starting_point(expression, clamp, (n, g), dtype, unit)
     if acts_about_mean(values) and (mean is not None or start is not None):
         mean = _own_mean(start, held) if mean is None else np.asarray(mean, dtype=np.float64)
         if mean.shape != (g,) or not np.isfinite(mean).all():
@@ -187,6 +198,8 @@ def generate(
                 f"mean: its shape is {mean.shape}; give {g} finite values, one a gene."
             )
         field = replace(field, mean=mean)
+    elif not unit:
+        field = replace(field, mean=np.zeros(g))
     if in_angles:
         if start is None:
             angles = noise_angles(n, g, seed).astype(dtype)
@@ -203,7 +216,7 @@ def generate(
         if start is None:
             noise = stream(seed, "generation_start").standard_normal((n, g))
             start = (noise / np.linalg.norm(noise, axis=1, keepdims=True)).astype(dtype)
-        cells = climb_on_sphere(start[None], field, epochs, learning_rate, held, record)
+        cells = climb(start[None], field, epochs, learning_rate, held, record)
         cells = cells.astype(dtype)
     return Generation(cells[0], history) if return_history else cells[0]
 
@@ -248,7 +261,7 @@ def build_field(
     )
 
 
-def climb_on_sphere(
+def climb(
     cells: np.ndarray,
     field: Field,
     epochs: int,
@@ -256,7 +269,7 @@ def climb_on_sphere(
     held: "Held",
     record: Recorder = lambda *_: None,
 ) -> np.ndarray:
-    """Steps on the sphere itself, see the module's text; no order of genes or cells matters.
+    """Steps on the sphere itself or in expression, see the module's text; no order of genes or cells matters.
 
     Args:
         cells: (tissues, n, g) as `Held.put` gives them.
@@ -286,9 +299,13 @@ def climb_on_sphere(
         for rows, free, norm, block, values, vectors in parts:
             place = np.ix_(range(len(cells)), rows, free)
             pull = cells[place] @ block - gradient[place]
+            if norm is None:
+                highest = (pull @ vectors) / values[:, None, :]
+            else:
+                highest = _farthest_on_sphere(pull @ vectors, values, norm)
             moved[place] = np.where(
-                pull.any(axis=-1, keepdims=True),
-                _farthest_on_sphere(pull @ vectors, values, norm) @ vectors.transpose(0, 2, 1),
+                pull.any(axis=-1, keepdims=True) | (norm is None),
+                highest @ vectors.transpose(0, 2, 1),
                 cells[place],
             )
         cells = moved
@@ -380,8 +397,14 @@ def diagnose(cells: np.ndarray) -> dict[str, float]:
 class Held:
     """Entries of a tissue that generation may not change, and the norm that is left for the rest of each cell."""
 
-    def __init__(self, cells: np.ndarray | None = None, clamp: np.ndarray | None = None):
-        """`cells` (n, g) give the held values, `clamp` (n, g) bool says which they are; nothing is held without it."""
+    def __init__(
+        self, cells: np.ndarray | None = None, clamp: np.ndarray | None = None, unit: bool = True
+    ):
+        """`cells` (n, g) give the held values, `clamp` (n, g) bool says which they are; nothing is held without it.
+
+        Without `unit` cells have no norm to keep.
+        """
+        self.unit = unit
         self.clamp = clamp if clamp is not None and clamp.any() else None
         self.rows = np.zeros(0, np.int64)
         if self.clamp is None:
@@ -389,6 +412,9 @@ class Held:
         self.rows = np.flatnonzero(clamp.any(axis=1))
         self.values = np.where(clamp, cells, 0)[self.rows]
         self.clamp = clamp[self.rows]
+        self.left = np.ones(len(self.rows))
+        if not unit:
+            return
         taken = np.square(self.values, dtype=np.float64).sum(axis=1)
         whole = self.clamp.all(axis=1)
         too_much = ~whole & (taken > 1 + _UNIT)
@@ -401,8 +427,15 @@ class Held:
         self.left = np.sqrt(np.clip(1 - taken, 0, None)).astype(self.values.dtype)
 
     def put(self, directions: np.ndarray, otherwise: np.ndarray) -> np.ndarray:
-        """Cells (..., n, g) of norm 1 along directions of the free entries; `otherwise` where these are all 0."""
+        """Cells (..., n, g) of norm 1 along directions of the free entries; `otherwise` where these are all 0.
+
+        Without a norm to keep: the directions themselves.
+        """
         free = self.release(directions)
+        if not self.unit:
+            if self.clamp is not None:
+                free[..., self.rows, :] += self.values
+            return free
         norm = np.sqrt(np.einsum("...ng,...ng->...n", free, free))
         target = np.ones_like(norm)
         if self.clamp is not None:
@@ -423,23 +456,27 @@ class Held:
         return free
 
     def patterns(self, n: int, g: int):
-        """Cells that hold the same genes: (their rows, their free genes, the norm that is left for these (rows,))."""
+        """Cells that hold the same genes: (their rows, their free genes, the norm that is left for these (rows,)).
+
+        The norm is None where there is none to keep.
+        """
         free = np.setdiff1d(np.arange(n), self.rows)
         if len(free):
-            yield free, np.arange(g), np.ones(len(free))
+            yield free, np.arange(g), np.ones(len(free)) if self.unit else None
         if self.clamp is None:
             return
         kinds, kind = np.unique(self.clamp, axis=0, return_inverse=True)
         for number, held in enumerate(kinds):
             own = np.flatnonzero((kind.ravel() == number) & (self.left > 0))
             if len(own) and not held.all():
-                yield self.rows[own], np.flatnonzero(~held), self.left[own].astype(np.float64)
+                norm = self.left[own].astype(np.float64) if self.unit else None
+                yield self.rows[own], np.flatnonzero(~held), norm
 
     def undirected(self, cells: np.ndarray) -> np.ndarray:
-        """(..., n) bool: cells that have room for free entries, and all of these 0."""
-        room = np.ones(cells.shape[:-1], bool)
+        """(..., n) bool: cells with a norm to keep and room for free entries, all of which are 0."""
+        room = np.full(cells.shape[:-1], self.unit)
         if self.clamp is not None:
-            room[..., self.rows] = (self.left > 0) & ~self.clamp.all(axis=1)
+            room[..., self.rows] &= (self.left > 0) & ~self.clamp.all(axis=1)
         return room & ~self.release(cells).any(axis=-1)
 
 
@@ -476,6 +513,13 @@ def acts_about_mean(switches: dict[str, str]) -> bool:
     return switches["log_partition"] == "gaussian" and switches["centre"] == "mean"
 
 
+def keeps_norm(switches: dict[str, str]) -> bool:
+    """Whether generated cells are points on the unit sphere: not those of a Gaussian field of cells as they are."""
+    as_they_are = switches["log_partition"] == "gaussian" and switches["scale"] == "none"
+    on_sphere = switches["chart"] == "sphere" and switches["generation_log_partition"] == "frozen"
+    return not (as_they_are and on_sphere)
+
+
 def _own_mean(cells: np.ndarray, held: Held) -> np.ndarray:
     """Mean of the entries (g,) that are not held; of all where every cell holds a gene."""
     if held.clamp is None:
@@ -486,12 +530,12 @@ def _own_mean(cells: np.ndarray, held: Held) -> np.ndarray:
     return (cells * free).sum(axis=0, dtype=np.float64) / free.sum(axis=0)
 
 
-def _starting_point(expression, clamp, shape, dtype) -> tuple[Held, np.ndarray | None]:
-    """What is held, and the cells (n, g) on the unit sphere; None for noise."""
+def _starting_point(expression, clamp, shape, dtype, unit) -> tuple[Held, np.ndarray | None]:
+    """What is held, and the cells (n, g), on the unit sphere where they keep a norm; None for noise."""
     if expression is None:
         if clamp is not None:
             raise InputError("clamp: noise has no values to hold; give the expression too.")
-        return Held(), None
+        return Held(unit=unit), None
     cells = expression.toarray() if sparse.issparse(expression) else np.asarray(expression)
     if cells.shape != shape:
         raise InputError(
@@ -509,7 +553,7 @@ def _starting_point(expression, clamp, shape, dtype) -> tuple[Held, np.ndarray |
             raise InputError(
                 f"clamp: it is {clamp.dtype} of shape {clamp.shape}; give truth values of shape {shape}."
             )
-    held = Held(cells, clamp)
+    held = Held(cells, clamp, unit)
     placed = held.put(cells, cells)
     as_given = np.abs(np.linalg.norm(cells, axis=1) - 1) < _UNIT
     as_given[held.rows] = False

@@ -116,7 +116,9 @@ SWITCHES = (
         as_run="squared_l2",
         values=("l2", "squared_l2", "none"),
         step="inference",
-        why="The paper puts cells on the unit sphere; inference divides by the squared norm, generation by the norm.",
+        why="The paper puts cells on the unit sphere; inference divides by the squared norm, generation by the norm. "
+        "`none` takes cells as they are: in inference, and under the gaussian log Z also in generation, which then keeps "
+        "no norm and ends at the field's own conditional mean.",
     ),
     # --- generation (SCE) ---
     Switch(
@@ -125,7 +127,8 @@ SWITCHES = (
         as_run="angles",
         values=("sphere", "angles"),
         step="generation",
-        why="Steps in nested angles depend on the order of the genes; the corrected form steps on the sphere itself.",
+        why="Steps in nested angles depend on the order of the genes; the corrected form steps on the sphere itself (in "
+        "expression where gaussian forces were fitted to cells that are not scaled, see `scale`).",
     ),
     Switch(
         "angles",

@@ -20,9 +20,9 @@ GROUPS = {
     "rest": ("rest", "#E3D3DB"),
 }
 STATISTICS = {
-    "entries": "all entries, as run (inter - intra)",
-    "genes": "gene means, |inter| - |intra|",
-    "genes_signed": "gene means, inter - intra",
+    "entries": "all entries, as run\n(inter - intra)",
+    "genes": "gene means,\n|inter| - |intra|",
+    "genes_signed": "gene means,\ninter - intra",
 }
 N_TERMS = 14
 
@@ -53,11 +53,12 @@ def compose(tables: dict[str, pd.DataFrame], title: str, provenance_text: str) -
     tables = {name: t[t["seed"] == t["seed"].min()] for name, t in tables.items()}
     as_run = (tables["classes"].query("chosen")["statistic"] == "entries").all()
     with style.context():
-        figure = style.new_figure(12, 14 if as_run else 12.4)
+        lowest = 0.65 + 0.7 * min(tables["enrichment"]["term"].nunique(), N_TERMS) / N_TERMS
+        heights = (0.5, 1.15, 1.6 if as_run else 0.9, lowest)
+        figure = style.new_figure(12, 3.1 * sum(heights))
         style.suptitle(figure, title)
         bottom = style.footer(figure, provenance_text)
         figure.set_layout_engine("constrained", rect=(0, bottom, 1, 1 - bottom))
-        heights = (0.5, 1.15, 1.6 if as_run else 0.85, 1.35)
         first, top, middle, low = figure.subfigures(4, 1, height_ratios=heights)
         drawing = first.subplots(1, 1)
         gene = style.short(str(tables["cells"]["gene"].iloc[0]))
@@ -98,8 +99,7 @@ def _localization(axes: Axes, classes: pd.DataFrame, tests: pd.DataFrame) -> Non
     if (classes["mean"] == 0).all():
         text = "inter - intra is the same for all genes"
         axes.text(0.5, 0.3, text, ha="center", color=style.FAILED_COLOR, transform=axes.transAxes)
-    labels = ["\n".join(textwrap.wrap(STATISTICS[s], 18)) for s in statistics]
-    axes.set_xticks(range(len(statistics)), labels, size=6.5)
+    axes.set_xticks(range(len(statistics)), [STATISTICS[s] for s in statistics], size=6.5)
     axes.set_ylabel("inter against intra forces (z score)")
     axes.set_title("b  where genes act (full colour: this protocol's)")
     axes.legend(loc="upper left", fontsize=6.5, ncols=3, columnspacing=0.8, handlelength=1)
@@ -157,7 +157,7 @@ def _trajectories(
     what = (
         "upper row as published, z score over all points of the row; lower row, the score itself, dashed: twin without"
         if as_run
-        else "knock-out minus twin, 95 % interval over knocked-out cells"
+        else "knock-out minus twin, 95 % interval over knocked-out cells; dotted: the exact counterfactual"
     )
     part.suptitle(
         f"d  signature score over generation ({what})\ncells collapsed to zero: {values['collapsed_cells']:.0f} of "
@@ -184,7 +184,9 @@ def _trajectories(
             low.plot(own["epoch"], own["effect"], "o-", color=dark, markersize=3)
             low.axhline(0, color="black", linewidth=0.5)
             if name in exact.index:
-                title += f" (exact: {exact.loc[name, 'effect']:.2g})"
+                value = exact.loc[name, "effect"]
+                low.axhline(value, color="black", linewidth=0.9, linestyle=":", gid="exact")
+                title += f"\nexact: {value:.2g}"
         grid[0, column].set_title(title, size=7.5)
         low.set_xlim(*_margins(own["epoch"]))
         low.set_xlabel("epoch")
@@ -197,6 +199,13 @@ def _trajectories(
 def _margins(epochs: pd.Series) -> tuple[float, float]:
     room = 0.05 * max(np.ptp(epochs), 1)
     return epochs.min() - room, epochs.max() + room
+
+
+def _named(term: str) -> str:
+    """A gene set as the axis calls it; the name of a gene stays as it is."""
+    own = term.removeprefix("SIGNATURE_OF_")
+    name = term.replace("_", " ") if own == term else f"signature of {own}"
+    return textwrap.shorten(name, 62, placeholder=" …")
 
 
 def _enrichment(axes: Axes, enrichment: pd.DataFrame, part) -> None:
@@ -221,7 +230,7 @@ def _enrichment(axes: Axes, enrichment: pd.DataFrame, part) -> None:
     drawn = axes.scatter(x, y, s=size, c=shown["normalized_enrichment"], cmap="RdBu_r", vmin=-limit, vmax=limit, edgecolors=edge, linewidths=0.8)  # fmt: skip
     labels = [f"{GROUPS[group][0]}\n({method})" for method, group in columns]
     axes.set_xticks(range(len(columns)), labels, size=6.5)
-    axes.set_yticks(range(len(terms)), [textwrap.shorten(t.replace("_", " "), 62, placeholder=" …") for t in terms], size=6.3)  # fmt: skip
+    axes.set_yticks(range(len(terms)), [_named(term) for term in terms], size=6.3)  # fmt: skip
     axes.set_xlim(-0.6, len(columns) - 0.4)
     axes.set_ylim(-0.7, len(terms) - 0.3)
     axes.grid(color="#EDEDED", linewidth=0.5)

@@ -155,6 +155,8 @@ def _legend(figure, bottom) -> float:
     ]
     title = (
         "Recovery: Pearson with the true forces of the row over pairs of genes; a constant estimate counts as 0. "
-        "Cross-talk: the same with what only the truth of the other kind has.\nChain: where 1-2 and 2-3 exceed all pairs without a force. In the last two columns a point is a tissue, the bar the mean."
+        "Cross-talk: the same with what only the truth of the other kind has, tissues of all sizes together.\n"
+        "Chain: where 1-2 and 2-3 exceed all pairs without a force; ratios beyond "
+        f"{_WIDEST_RATIO:g} stand at the edge. In the last two columns a point is a tissue, the bar the mean."
     )
     return style.legend_below(figure, bottom, handles=handles, ncols=5, title=title)

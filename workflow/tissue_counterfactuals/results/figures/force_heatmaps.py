@@ -133,8 +133,12 @@ def _terms(axes: Axes, terms: pd.DataFrame) -> None:
     axes.set_ylim(-0.8, height - 0.2)
     axes.set_xlim(0, largest * 1.02)
     axes.set_yticks([])
-    axes.set_xlabel("-log10 p, hypergeometric, background: the model's genes (blue: q < 0.05)")
     axes.spines["left"].set_visible(False)
+    if all(p is None for _, p, _ in rows):
+        # An axis without a bar would count nothing.
+        axes.set_axis_off()
+        return
+    axes.set_xlabel("-log10 p, hypergeometric, background: the model's genes (blue: q < 0.05)")
 
 
 def _words(term: str) -> str:
