@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -259,17 +260,30 @@ def test_sites_are_the_unit():
     assert found.loc["neighbours_1", "n_cells"] == 0
 
 
-def test_an_interval_over_sites_is_that_of_a_t_test():
+def test_an_interval_over_sites_is_that_of_their_means():
     rng = np.random.default_rng(0)
     group = np.repeat([0, 1, 3], [12, 24, 50])
     nearest = np.concatenate([np.arange(12), np.arange(24) // 2, rng.integers(0, 12, 50)])
     values = rng.normal(size=86)
     found = knockout.by_site(values, group, nearest).set_index("group")
     by_site = values[12:36].reshape(12, 2).mean(axis=1)
-    expected = stats.ttest_1samp(by_site, 0).confidence_interval(0.95)
-    assert tuple(found.loc["neighbours_0", ["low", "high"]]) == pytest.approx(tuple(expected))
+    expected = force_statistics.mean_interval(by_site)
+    assert tuple(found.loc["neighbours_0", ["low", "high"]]) == pytest.approx(expected)
     # The rest is one population: its cells are no sites.
     assert np.isnan(found.loc["rest", "low"])
+
+
+def test_an_interval_is_student_s_but_where_values_are_skewed():
+    even = np.random.default_rng(0).normal(size=6)
+    even = np.concatenate([even, -even]) + 3
+    expected = stats.ttest_1samp(even, 0).confidence_interval(0.95)
+    assert force_statistics.mean_interval(even) == pytest.approx(tuple(expected), rel=1e-6)
+    low, high = force_statistics.mean_interval(np.exp(even))
+    mean = np.exp(even).mean()
+    assert high - mean > 1.3 * (mean - low)
+    lower, higher = force_statistics.mean_interval(-np.exp(even))
+    assert (-higher, -lower) == pytest.approx((low, high))
+    assert force_statistics.mean_interval(np.ones(10)) == (1, 1)
 
 
 @pytest.fixture(scope="module")
@@ -537,6 +551,14 @@ def test_figures_are_drawn(results, protocol, tmp_path):
         assert "as published, not valid:" in said
     else:
         assert not published
+        exact = read(files, "trajectories").query("seed == 0 and method == 'exact'")
+        lines = [line for line in figure.findobj(Line2D) if line.get_gid() == "exact"]
+        assert sorted(line.get_ydata()[0] for line in lines) == sorted(exact["effect"].dropna())
+        # Titles that stand side by side do not touch.
+        figure.canvas.draw()
+        titles = [a._left_title.get_window_extent() for a in figure.axes if a.get_xlabel() == "epoch"]  # fmt: skip
+        assert len(titles) == 4
+        assert all(a.x1 < b.x0 for a, b in pairwise(sorted(titles, key=lambda box: box.x0)))
         assert "rank" in said
         assert "entries share genes" in said
     assert json.loads(files["manifest"].read_text())["kind"] == "simulated"

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from anndata import AnnData
-from scipy import sparse, stats
+from scipy import sparse
 
 from tissue_counterfactuals import gene_sets, neighbors
 from tissue_counterfactuals.errors import InputError
@@ -206,24 +206,23 @@ def localization(
 def class_means(values: np.ndarray, classes: pd.DataFrame) -> list[dict]:
     """Mean of each class; `values` is (g,) or (g, g), rows being genes.
 
-    A 95 % interval over genes, by Student's t, where each gene has one value; entries of a matrix share their genes, and
+    A 95 % interval over genes (`mean_interval`) where each gene has one value; entries of a matrix share their genes, and
     an interval that takes them for independent covers nothing near 95 %.
     """
     rows = []
     for name in gene_sets.LOCALIZATIONS:
         own = values[classes[name].to_numpy()].ravel()
-        half = np.nan
+        low = high = np.nan
         if values.ndim == 1 and len(own) > 1:
-            half = stats.t.ppf(0.975, len(own) - 1) * own.std(ddof=1) / np.sqrt(len(own))
-        mean = own.mean() if len(own) else np.nan
+            low, high = force_statistics.mean_interval(own)
         rows.append(
             {
                 "class": name,
                 "n_genes": int(classes[name].sum()),
                 "n_values": len(own),
-                "mean": mean,
-                "low": mean - half,
-                "high": mean + half,
+                "mean": own.mean() if len(own) else np.nan,
+                "low": low,
+                "high": high,
             }
         )
     return rows
