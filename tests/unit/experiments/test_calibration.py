@@ -123,7 +123,7 @@ def test_localization_where_expression_still_differs_within_a_bin():
         place = stats.rankdata(mean) / n_genes
         secreted = rng.random(n_genes) < 0.1 + 0.8 * place
         labels = {"secreted": secreted, "membrane": np.zeros(n_genes, bool), "cytoplasmic": ~secreted}  # fmt: skip
-        values = 8 * place**2 + rng.normal(size=n_genes)
+        values = np.exp(3.5 * place) + rng.normal(size=n_genes)
         found = force_statistics.localization_of_genes(
             values, pd.DataFrame(labels), mean, settings["n_bins"], 199, seed
         )
