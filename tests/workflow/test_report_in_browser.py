@@ -16,6 +16,11 @@ SHOWN = "document.querySelector('#app > div > div:last-child img')"
 PICTURES = [
     ("Table 1", "tables/tiny/table_1.domain_1.corrected.png", "Table 1 of the Cellina paper"),
     ("scores by held-out type", "figures/tiny/cell_types.domain_1.corrected.png", "Bars are means"),
+    (
+        "coverage of intervals",
+        "figures/tiny/intervals.domain_1.corrected.png",
+        "90 % intervals hold",
+    ),
     ("map", "figures/tiny/map.slide_0.png", "the hold-out scheme of Fig. 2"),
     ("learning curves", "figures/tiny/learning_curves.corrected.png", "Learning curves of every"),
 ]

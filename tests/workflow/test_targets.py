@@ -16,7 +16,7 @@ def test_the_linter_finds_nothing(tmp_path):
     [
         ("demo", {"table_cellina_1", "figure_cellina_2"}),
         ("table1", {"table_cellina_1"}),
-        ("figures", {"figure_cellina_a2", "figure_cellina_2", "learning_curves"}),
+        ("figures", {"figure_cellina_a2", "figure_cellina_2", "learning_curves", "intervals"}),
         ("report", {"table_cellina_1", "figure_cellina_a2", "figure_cellina_2", "learning_curves"}),
         ("all", {"table_cellina_1", "figure_cellina_a2", "figure_cellina_2", "learning_curves"}),
         ("tiny", {"table_cellina_1", "figure_cellina_a2", "figure_cellina_2", "learning_curves"}),

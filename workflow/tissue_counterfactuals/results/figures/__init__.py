@@ -89,6 +89,14 @@ FIGURES = (
         takes=("target", "protocol"),
     ),
     Figure(
+        "intervals",
+        "cellina",
+        "coverage of intervals",
+        _SCORES,
+        f"{_FIGURES}/intervals.{{target}}.{{protocol}}.png",
+        takes=("target", "protocol"),
+    ),
+    Figure(
         "figure_cellina_2",
         "cellina",
         "map",
