@@ -1,5 +1,7 @@
 # Two commands: `make demo` runs the benchmark on a simulated tissue, `make test` runs the tests.
-PYTHON ?= python3
+# The first interpreter that the pins are for.
+PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13; do \
+  $$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$p && break; done)
 CORES ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
@@ -17,7 +19,7 @@ test: $(VENV)/installed
 	$(BIN)/python -m pytest --numprocesses $(CORES) --dist loadfile
 
 # Environments of published packages that tests compare with; without them those tests say that they are skipped.
-peers: $(VENV)/celcomen/installed $(VENV)/spatialdata/installed
+peers: $(VENV)/celcomen/installed $(VENV)/spatialdata/installed $(VENV)/rocrate/installed
 
 # What celcomen's data reader needs is left out: it is not used.
 $(VENV)/celcomen/installed: ALONE := celcomen==0.0.1
@@ -63,8 +65,8 @@ recorded: $(VENV)/installed
 	$(BIN)/python tests/recorded/demo_seeds.py --seeds 20 --jobs $(CORES)
 
 $(VENV)/installed: requirements.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
-	  { echo "The pinned packages are for Python 3.11: run make PYTHON=/path/to/python3.11"; exit 1; }
+	@test -n "$(PYTHON)" || { echo "The pinned packages are for Python 3.11, 3.12 and 3.13, and none was found: install one, or"; \
+	  echo "run make PYTHON=/path/to/python3.11"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
 	touch $@

@@ -47,6 +47,14 @@ include: "workflow/rules/experiments.smk"
 report: "workflow/report/workflow.rst"
 
 
+# What there is, what it was made from and how long it took, for all results that are there.
+onsuccess:
+    if workflow.is_main_process:
+        from tissue_counterfactuals.results import manifest
+
+        manifest.write(Path("results"), config)
+
+
 rule all:
     default_target: True
     input:
@@ -78,6 +86,19 @@ rule table1:
 rule figures:
     input:
         [results_of("cellina", name, tables=False) for name in datasets_for("cellina")],
+
+
+# Do the results still belong to this code, configuration and data? Computes all checksums anew; makes nothing.
+rule verify:
+    log:
+        "results/logs/verify.log",
+    localrule: True
+    conda:
+        "envs/core.yaml"
+    params:
+        config=config,
+    script:
+        "workflow/scripts/verify.py"
 
 
 # All that goes into the HTML; `--report results/report.html` then writes it.

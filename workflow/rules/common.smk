@@ -6,7 +6,7 @@ from functools import cache
 from snakemake.settings.types import DeploymentMethod
 
 import tissue_counterfactuals
-from tissue_counterfactuals import protocols
+from tissue_counterfactuals import estimates, protocols
 from tissue_counterfactuals.config import POOLED, load_config, samples_of, slug
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.files import verify
@@ -191,6 +191,16 @@ def environment_of(name):
 def memory_of_task(wildcards, input, attempt):
     """Megabytes: the slide, its graph and the dense neighbourhood features, more at each further attempt."""
     return int(2000 + 8 * input.size_mb) * attempt
+
+
+def runtime_of(rule_name):
+    """Resources function: minutes to ask a cluster for, from recorded runs, more at each further attempt."""
+
+    def minutes(wildcards, input, attempt):
+        method = getattr(wildcards, "method", "") if rule_name == "fit" else ""
+        return estimates.minutes(rule_name, input.size_mb, method) * attempt
+
+    return minutes
 
 
 def memory_of_preparation(wildcards, input, attempt):

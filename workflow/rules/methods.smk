@@ -42,6 +42,7 @@ rule fit:
     threads: config["threads"]
     resources:
         mem_mb=memory_of_task,
+        runtime=runtime_of("fit"),
         gpu=lambda w: uses_gpu([w.method]),
     params:
         guest=guest_command,
@@ -82,6 +83,7 @@ rule predict:
     threads: config["threads"]
     resources:
         mem_mb=memory_of_task,
+        runtime=runtime_of("predict"),
         gpu=lambda w: uses_gpu(method_names(w.dataset, w.environment)),
     params:
         guest=guest_command,
@@ -121,6 +123,7 @@ rule score:
     threads: config["threads"]
     resources:
         mem_mb=memory_of_task,
+        runtime=runtime_of("score"),
     params:
         switches=lambda w: protocols.of_step(SWITCHES[w.protocol], "metrics"),
         n_deg=config["metrics"]["n_deg"],

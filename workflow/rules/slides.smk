@@ -21,6 +21,7 @@ rule prepare:
         "../../envs/core.yaml"
     resources:
         mem_mb=memory_of_preparation,
+        runtime=runtime_of("prepare"),
     params:
         files=files_of,
         dataset=part_of_dataset(
@@ -59,6 +60,9 @@ rule build_graph:
         "results/benchmarks/build_graph/{dataset}/{slide}.tsv"
     conda:
         "../../envs/core.yaml"
+    resources:
+        mem_mb=memory_of_task,
+        runtime=runtime_of("build_graph"),
     params:
         settings=lambda w: dataset_of(w)["graph"],
     script:
@@ -98,6 +102,7 @@ rule write_question:
         "../../envs/core.yaml"
     resources:
         mem_mb=memory_of_task,
+        runtime=runtime_of("write_question"),
     params:
         settings=question_settings("graph", "training", "counterfactual"),
     script:

@@ -30,7 +30,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     temporary.unlink(missing_ok=True)
     try:
         yield temporary
-        record = f"{_digest(temporary)}  {path.name}\n"
+        record = f"{digest(temporary)}  {path.name}\n"
         _flush(temporary)
         # At no moment does a record stand beside a file that it does not belong to.
         _record_of(path).unlink(missing_ok=True)
@@ -51,7 +51,7 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     try:
         yield temporary
         files = sorted(file for file in temporary.rglob("*") if file.is_file())
-        lines = [f"{_digest(file)}  {file.relative_to(temporary)}\n" for file in files]
+        lines = [f"{digest(file)}  {file.relative_to(temporary)}\n" for file in files]
         (temporary / ".sha256").write_text("".join(lines))
         for file in (*files, temporary):
             _flush(file)
@@ -116,18 +116,31 @@ def _damage(path: Path) -> Path | None:
     with contextlib.suppress(OSError):
         lines = record.read_text().splitlines()
     for line in lines:
-        digest, _, name = line.partition("  ")
+        recorded, _, name = line.partition("  ")
         file = record.parent / name
-        if not file.is_file() or _digest(file) != digest:
+        if not file.is_file() or digest(file) != recorded:
             return file
     return None
+
+
+def recorded_digest(path: Path) -> str | None:
+    """SHA-256 of a file as recorded when it was written, beside it or in a folder above; None without a record."""
+    for folder in (path.parent, *path.parent.parents):
+        record = folder / ".sha256"
+        if record.is_file():
+            name = str(path.relative_to(folder))
+            lines = (line.partition("  ") for line in record.read_text().splitlines())
+            return next((value for value, _, known in lines if known == name), None)
+    record = _record_of(path)
+    return record.read_text().partition("  ")[0] if record.is_file() else None
 
 
 def _record_of(path: Path) -> Path:
     return path.with_name(f".{path.name}.sha256")
 
 
-def _digest(path: Path) -> str:
+def digest(path: Path) -> str:
+    """SHA-256 of a file, hexadecimal."""
     with open(path, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 

@@ -31,6 +31,7 @@ from importlib import metadata
 from multiprocessing.connection import wait
 from pathlib import Path
 
+from tissue_counterfactuals.devices import card_of_its_own
 from tissue_counterfactuals.errors import DamagedFile, InputError
 from tissue_counterfactuals.files import atomic_folder, remove
 from tissue_counterfactuals.jobs import job
@@ -370,8 +371,18 @@ def main(arguments: list[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
     if options.environment is not None:
         _change_interpreter(options.environment)
-    with job(options.log, options.threads, [options.slide, options.question, *options.models]):
+    inputs = [options.slide, options.question, *options.models]
+    with (
+        job(options.log, options.threads, inputs),
+        card_of_its_own(options.device if _wants_card(options) else "cpu", print),
+    ):
         options.run(options)
+
+
+def _wants_card(options) -> bool:
+    """Whether a method of the job computes on a GPU where there is one."""
+    methods = [getattr(options, "method", None), *(folder.parent.name for folder in options.models)]
+    return any(METHODS[name].gpu for name in methods if name is not None)
 
 
 def _run_fit(options) -> None:

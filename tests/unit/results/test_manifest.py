@@ -1,0 +1,84 @@
+"""The manifest of a run, and what it finds changed."""
+
+import json
+
+import pytest
+
+from tissue_counterfactuals.files import atomic_folder, atomic_path
+from tissue_counterfactuals.results import manifest, provenance
+
+CONFIG = {"seeds": [0, 1], "device": "cpu"}
+BENCHMARK = "s\th:m:s\tmax_rss\tcpu_time\n"
+# SHA-256 of "abc".
+ABC = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+@pytest.fixture
+def results(tmp_path, monkeypatch):
+    """A small folder of results, with its manifest."""
+    monkeypatch.setattr(provenance, "commit", lambda: "c0ffee")
+    with atomic_path(tmp_path / "tables/d/scores.tsv") as path:
+        path.write_text("abc")
+    table = {"kind": "simulated", "commit": "c0ffee", "config_hash": "0", "n_cells": 9}
+    table |= {"python": "3.11.7", "packages": {"torch": "2.13.0"}}
+    with atomic_path(tmp_path / "tables/d/provenance.json") as path:
+        path.write_text(json.dumps(table))
+    with atomic_folder(tmp_path / "models/d/s/f/cellina/corrected.seed0") as folder:
+        (folder / "status.json").write_text(json.dumps({"device": "NVIDIA H100"}))
+        (folder / "model.pt").write_text("abc")
+    for place, values in (("fit/d/a", "2.5\t0\t300.5\t2.25"), ("fit/d/b", "1.5\t0\t400\t1")):
+        (tmp_path / f"benchmarks/{place}.tsv").parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / f"benchmarks/{place}.tsv").write_text(f"{BENCHMARK}{values}\n")
+    (tmp_path / "benchmarks/score.tsv").write_text(f"{BENCHMARK}0.01\t0\t-\t-\n")
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs/fit.log").write_text("epoch 1")
+    (tmp_path / "environments").mkdir()
+    (tmp_path / "environments/scvi.json").write_text('{"interpreter": "python", "size_mb": 7}')
+    manifest.write(tmp_path, CONFIG)
+    return tmp_path
+
+
+def test_it_says_what_was_made_and_from_what(results):
+    written = json.loads((results / "manifest.json").read_text())
+    model = "models/d/s/f/cellina/corrected.seed0"
+    files = {"tables/d/scores.tsv", "tables/d/provenance.json", f"{model}/model.pt"}
+    assert set(written["files"]) == files | {f"{model}/status.json"}
+    for name in ("tables/d/scores.tsv", f"{model}/model.pt"):
+        assert written["files"][name]["sha256"] == ABC
+        assert written["files"][name]["bytes"] == 3
+    assert written["config"] == CONFIG
+    assert written["seeds"] == [0, 1]
+    assert written["devices"] == ["NVIDIA H100"]
+    assert written["tables"]["tables/d/provenance.json"]["commit"] == "c0ffee"
+    core = {"python": "3.11.7", "packages": {"torch": "2.13.0"}}
+    assert written["environments"] == {"core": core, "scvi": {"size_mb": 7}}
+    fits = {"jobs": 2, "seconds": 4.0, "cpu_seconds": 3.25, "peak_memory_mb": 400.0}
+    assert written["steps"]["fit"] == fits
+    assert written["steps"]["score.tsv"]["jobs"] == 1
+    assert manifest.differences(results, CONFIG) == []
+
+
+def test_it_finds_what_was_changed_taken_away_and_added(results):
+    (results / "tables/d/scores.tsv").write_text("abd")
+    (results / "models/d/s/f/cellina/corrected.seed0/model.pt").unlink()
+    (results / "tables/d/more.tsv").write_text("")
+    (results / "logs/fit.log").write_text("epoch 2")
+    found = "\n".join(manifest.differences(results, CONFIG))
+    assert "tables/d/scores.tsv: it is not what the run wrote" in found
+    assert "model.pt: it is gone" in found
+    assert "tables/d/more.tsv: the manifest does not know it" in found
+    assert len(found.splitlines()) == 3
+
+
+def test_it_finds_another_configuration_and_other_code(results, monkeypatch):
+    monkeypatch.setattr(provenance, "commit", lambda: "decaf")
+    code, configuration = manifest.differences(results, CONFIG | {"seeds": [0]})
+    assert code == (
+        "table tables/d/provenance.json: it was made by commit c0ffee; this checkout is decaf."
+    )
+    assert configuration.startswith("config: its hash is ")
+
+
+def test_without_a_manifest_that_is_said(tmp_path):
+    (sentence,) = manifest.differences(tmp_path, CONFIG)
+    assert "manifest.json: it is missing" in sentence

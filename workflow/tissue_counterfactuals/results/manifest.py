@@ -1,0 +1,231 @@
+"""One file for a whole run: what was made, from what, by which code, with which packages, how long it took.
+
+`results/manifest.json` is written at the end of every successful run, and `results/ro-crate-metadata.json` beside it says
+the same in the form of a research object crate (RO-Crate 1.3), so that the folder can be published as it is.
+"""
+
+import csv
+import json
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+from rocrate.rocrate import ROCrate
+
+from tissue_counterfactuals.files import atomic_path, digest, recorded_digest
+from tissue_counterfactuals.results import provenance
+
+MANIFEST, CRATE = "manifest.json", "ro-crate-metadata.json"
+# What a run leaves on the way, or only says how it went.
+_NOT_RESULTS = {"logs", "benchmarks", "checkpoints", "environments", "downloads"}
+_CONTENTS = {
+    "slides": "Cells: counts, labels and places, as checked and filtered",
+    "graphs": "Neighbours of every cell",
+    "folds": "Which cell types were held out, and which could not be",
+    "questions": "What methods were asked: held-out cells, focal cells and their new neighbours",
+    "models": "A trained method, its history and how the training went",
+    "predictions": "Expected counts, by method, target, variant and cell",
+    "scores": "Scores of the predictions of a fold",
+    "tables": "A table of results, or where it comes from",
+    "figures": "A figure",
+    "celcomen": "An experiment on Celcomen",
+    MANIFEST: "What was made, from what, by which code, and how long it took",
+}
+_FORMATS = {
+    ".tsv": "text/tab-separated-values",
+    ".json": "application/json",
+    ".md": "text/markdown",
+    ".png": "image/png",
+    ".svg": "image/svg+xml",
+    ".html": "text/html",
+    ".h5ad": "application/x-hdf5",
+    ".npz": "application/zip",
+}
+
+
+def write(results: Path, config: dict) -> None:
+    """Write the manifest of a folder of results, and its crate.
+
+    The manifest holds the configuration and its hash; of each file its size, SHA-256 and last change; of each table the
+    commit and the configuration it was made with; packages by environment; devices; and by step of the workflow the
+    number of jobs, their seconds and the highest memory.
+    """
+    manifest = {
+        "written": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": provenance.commit(),
+        "config_hash": provenance.config_hash(config),
+        "config": config,
+        "seeds": config["seeds"],
+        "tables": _tables(results),
+        "environments": _environments(results),
+        "devices": sorted({status["device"] for status in _statuses(results)}),
+        "steps": _steps(results / "benchmarks"),
+        "files": {str(path.relative_to(results)): _file(path) for path in _files(results)},
+    }
+    with atomic_path(results / MANIFEST) as temporary:
+        temporary.write_text(json.dumps(manifest, indent=1, default=str))
+    _write_crate(results, manifest)
+
+
+def differences(results: Path, config: dict) -> list[str]:
+    """What no longer belongs to this code, configuration and data: a sentence each, none where all is as it was.
+
+    All checksums are computed anew.
+    """
+    path = results / MANIFEST
+    if not path.is_file():
+        return [f"file {path}: it is missing; it is written at the end of a successful run."]
+    manifest = json.loads(path.read_text())
+    found = []
+    for name, file in manifest["files"].items():
+        if not (results / name).is_file():
+            found.append(f"file {results / name}: it is gone.")
+        elif digest(results / name) != file["sha256"]:
+            found.append(
+                f"file {results / name}: it is not what the run wrote (its SHA-256 differs)."
+            )
+    known = {results / name for name in manifest["files"]}
+    found += [
+        f"file {path}: the manifest does not know it; it was put there later."
+        for path in _files(results)
+        if path not in known
+    ]
+    here = provenance.commit()
+    for name, table in _tables(results).items():
+        if table["commit"] != here:
+            found.append(
+                f"table {name}: it was made by commit {table['commit']}; this checkout is {here}."
+            )
+    if manifest["config_hash"] != provenance.config_hash(config):
+        found.append(
+            f"config: its hash is {provenance.config_hash(config)}; the results were made with "
+            f"{manifest['config_hash']}."
+        )
+    return found
+
+
+def _files(results: Path) -> list[Path]:
+    """All results, sorted; checksums and hidden files are none."""
+    return sorted(
+        path
+        for path in results.rglob("*")
+        if path.is_file()
+        and path.relative_to(results).parts[0] not in {*_NOT_RESULTS, MANIFEST, CRATE, "README.md"}
+        and not any(part.startswith(".") for part in path.relative_to(results).parts)
+    )
+
+
+def _file(path: Path) -> dict:
+    status = path.stat()
+    changed = datetime.fromtimestamp(status.st_mtime, UTC).isoformat(timespec="seconds")
+    return {
+        "bytes": status.st_size,
+        "sha256": recorded_digest(path) or digest(path),
+        "changed": changed,
+    }
+
+
+def _tables(results: Path) -> dict[str, dict]:
+    """The commit, configuration and kind of data behind the tables of each data set."""
+    keys = ("kind", "commit", "config_hash", "n_cells")
+    records = {
+        path: json.loads(path.read_text()) for path in sorted(results.glob("tables/*/*.json"))
+    }
+    return {
+        str(path.relative_to(results)): {key: record[key] for key in keys}
+        for path, record in records.items()
+        if keys[1] in record
+    }
+
+
+def _statuses(results: Path) -> list[dict]:
+    return [json.loads(path.read_text()) for path in sorted(results.glob("models/**/status.json"))]
+
+
+def _environments(results: Path) -> dict[str, dict]:
+    """Python and packages: of the workflow's own environment as its tables say, of guests as they were built."""
+    found = {}
+    for path in sorted(results.glob("tables/*/provenance.json")):
+        record = json.loads(path.read_text())
+        found["core"] = {"python": record["python"], "packages": record["packages"]}
+    for path in sorted(results.glob("environments/*.json")):
+        found[path.stem] = json.loads(path.read_text())
+        # Where it stands says something of this machine alone.
+        found[path.stem].pop("interpreter", None)
+    return found
+
+
+def _steps(benchmarks: Path) -> dict[str, dict]:
+    """Jobs by step, their wall and CPU seconds together, and the highest resident memory."""
+    found = {}
+    for path in sorted(benchmarks.rglob("*.tsv")):
+        step = found.setdefault(
+            path.relative_to(benchmarks).parts[0],
+            {"jobs": 0, "seconds": 0.0, "cpu_seconds": 0.0, "peak_memory_mb": 0.0},
+        )
+        with open(path) as stream:
+            for row in csv.DictReader(stream, delimiter="\t"):
+                step["jobs"] += 1
+                step["seconds"] = round(step["seconds"] + float(row["s"]), 2)
+                # Jobs that end at once are not measured.
+                if row["max_rss"] not in ("-", "NA"):
+                    step["cpu_seconds"] = round(step["cpu_seconds"] + float(row["cpu_time"]), 2)
+                    step["peak_memory_mb"] = max(step["peak_memory_mb"], float(row["max_rss"]))
+    return found
+
+
+def _write_crate(results: Path, manifest: dict) -> None:
+    crate = ROCrate()
+    kinds = sorted({table["kind"] for table in manifest["tables"].values()}) or ["no tables yet"]
+    crate.name = "Results of tissue-counterfactuals"
+    crate.description = f"Counterfactual gene expression in tissue; data: {', '.join(kinds)}."
+    crate.license = crate.add_jsonld(
+        {
+            "@id": "https://spdx.org/licenses/BSD-3-Clause",
+            "@type": "CreativeWork",
+            "name": "BSD-3-Clause",
+            "description": "The licence of the code; results of other people's data stand under theirs.",
+        }
+    )
+    crate.datePublished = datetime.fromisoformat(manifest["written"])
+    snakemake = crate.add_jsonld(
+        {
+            "@id": "https://snakemake.github.io",
+            "@type": "SoftwareApplication",
+            "name": "Snakemake",
+            "url": "https://snakemake.github.io",
+            "version": version("snakemake"),
+        }
+    )
+    sizes = {MANIFEST: {"bytes": (results / MANIFEST).stat().st_size}}
+    entities = [
+        crate.add_file(
+            dest_path=name,
+            properties={
+                "name": name,
+                "description": _CONTENTS.get(Path(name).parts[0], "A result"),
+                "contentSize": str(file["bytes"]),
+                "encodingFormat": _FORMATS.get(Path(name).suffix, "application/octet-stream"),
+                **(
+                    {"sha256": file["sha256"], "dateModified": file["changed"]}
+                    if "sha256" in file
+                    else {}
+                ),
+            },
+        )
+        for name, file in (sizes | manifest["files"]).items()
+    ]
+    about, *files = entities
+    run = crate.add_jsonld(
+        {
+            "@id": "#run",
+            "@type": "CreateAction",
+            "name": f"Run of tissue-counterfactuals, commit {manifest['commit']}, configuration {manifest['config_hash']}",
+            "endTime": manifest["written"],
+            "instrument": {"@id": snakemake.id},
+            "object": {"@id": about.id},
+            "result": [{"@id": file.id} for file in files],
+        }
+    )
+    crate.root_dataset["mentions"] = run
+    crate.metadata.write(results)
