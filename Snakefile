@@ -1,6 +1,7 @@
 # Tissue counterfactuals: load and check the configuration, include the rules, name the targets.
 # What each step does is written in workflow/tissue_counterfactuals; the rules only connect files.
 import sys
+import time
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
@@ -15,9 +16,11 @@ sys.path.insert(0, str(HERE / "workflow"))
 
 from tissue_counterfactuals.config.yaml_files import check_config_files
 from tissue_counterfactuals.errors import InputError
+from tissue_counterfactuals.failures import show_at_exit
 from tissue_counterfactuals.files import refuse_future
 from tissue_counterfactuals.jobs import python_without_spaces
 
+STARTED = time.time()
 # A file given with --configfile stands alone; without one, or without data sets in it, this is the demo.
 DEMO = HERE / "config/config.yaml"
 try:
@@ -53,6 +56,12 @@ onsuccess:
         from tissue_counterfactuals.results import manifest
 
         manifest.write(Path("results"), config)
+
+
+# Why each job failed, once, below everything that Snakemake says of it.
+onerror:
+    if workflow.is_main_process:
+        show_at_exit(Path("results/logs"), STARTED)
 
 
 rule all:

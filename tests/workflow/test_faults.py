@@ -47,7 +47,7 @@ def test_bad_slides_stop_the_run_and_say_why(tmp_path):
     slide.layers["raw counts"].data[7] = -2
     slide.write_h5ad(tmp_path / "negative.h5ad")
     cell, gene = negative_entry(slide)
-    config = tiny()
+    config = tiny(methods=["no_change", "ceiling"])
     config["datasets"] = {
         "negative": ENTRY | {"path": "negative.h5ad"},
         "column": ENTRY | {"columns": {"cell_type": "celltype", "domain": "region"}},
@@ -63,6 +63,7 @@ def test_bad_slides_stop_the_run_and_say_why(tmp_path):
         "prepare/column/column": "there is no obs column 'celltype' (key columns.cell_type)",
         "build_graph/unit/unit": "no two of 900 cells lie within 214.6 um of each other",
     }
+    reasons = []
     for job, sentence in expected.items():
         log = run.read(f"results/logs/{job}.log")
         said = [line for line in log.splitlines() if line.startswith("error: ")]
@@ -70,6 +71,10 @@ def test_bad_slides_stop_the_run_and_say_why(tmp_path):
         assert sentence in said[0]
         assert said[0] in outcome.screen
         assert "Traceback" not in log
+        reasons.append(said[0])
+    # They are the last thing on the screen, each once.
+    last = outcome.screen.split("At least one job did not complete successfully.")[1]
+    assert sorted(last.split("\n")) == sorted(["", "", "", *reasons])
     assert not run.files("results/tables")
 
 
