@@ -63,6 +63,7 @@ class Run:
 
     folder: Path
     checkout: Path = ROOT
+    python: str = sys.executable
 
     def configure(self, config: dict) -> "Run":
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -82,7 +83,7 @@ class Run:
             *("--configfile", str(self.folder / "config.yaml")),
         ]
         return subprocess.Popen(
-            [sys.executable, "-m", "snakemake", *files, "--cores", str(cores), *arguments],
+            [self.python, "-m", "snakemake", *files, "--cores", str(cores), *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,

@@ -17,7 +17,13 @@ from tissue_counterfactuals.sources.downloads.table import (
     requested_files,
     table_files,
 )
-from tissue_counterfactuals.sources import READERS, files_of_samples
+from tissue_counterfactuals.sources import (
+    EXPECTED,
+    READERS,
+    RESOURCES,
+    files_of_samples,
+    published_as,
+)
 
 try:
     # Whatever stands in data and configuration is shown in the report as text.
@@ -84,6 +90,28 @@ def files_of(wildcards):
 def labels_of(wildcards):
     """The file of labels that a data set names, if it names one."""
     return [label for label in [dataset_of(wildcards)["labels"]] if label]
+
+
+def of_checkout(path):
+    """A file of the workflow as an input: from here where it lies below, so that a folder that moves stays finished."""
+    path = Path(path)
+    return str(
+        path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+    )
+
+
+def expected_shapes_of(wildcards):
+    """What published runs found in a data set, if it is one of theirs."""
+    return [of_checkout(EXPECTED)] if published_as(dataset_of(wildcards)) else []
+
+
+def tables_of(wildcards):
+    """The tables of the workflow that a slide is read with."""
+    reader = READERS.get(dataset_of(wildcards)["source"])
+    names = reader.tables if reader else ()
+    return [of_checkout(RESOURCES / name) for name in names] + expected_shapes_of(
+        wildcards
+    )
 
 
 @cache

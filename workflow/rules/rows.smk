@@ -91,18 +91,20 @@ def settings_of_experiment(experiment):
 
 
 def inputs_of_experiment(experiment):
-    """The input files of an experiment, those of gene sets included."""
-    sources = experiment.gene_sets
+    """The input files of an experiment, those of gene sets and of published shapes included."""
+    inputs, sources = experiment.inputs, experiment.gene_sets
+    if experiment.compares:
+        inputs = inputs | {"expected": expected_shapes_of}
     if not sources:
-        return experiment.inputs
+        return inputs
     if sources in gene_sets.BUNDLED:
         names = [sources]
     else:
         names = settings_of_experiment(experiment)
         for key in sources.split("."):
             names = names[key]
-    files = [str(gene_sets.file_of(name)) for name in names]
-    return experiment.inputs | {"gene_sets": files}
+    files = [of_checkout(gene_sets.file_of(name)) for name in names]
+    return inputs | {"gene_sets": files}
 
 
 def arguments_of(experiment):

@@ -4,7 +4,8 @@ QUESTION = "results/questions/{dataset}/{slide}/{fold}/{protocol}.seed{seed}.npz
 
 rule prepare:
     input:
-        lambda w: [*files_of(w).values(), *labels_of(w)],
+        files=lambda w: [*files_of(w).values(), *labels_of(w)],
+        tables=tables_of,
     output:
         slide="results/slides/{dataset}/{slide}.h5ad",
         shapes=report(

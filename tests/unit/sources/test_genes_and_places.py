@@ -15,7 +15,11 @@ from tissue_counterfactuals.slide import list_filters
 from tissue_counterfactuals.sources import READERS
 from tissue_counterfactuals.sources.genes import are_genes, tell_left_out
 from tissue_counterfactuals.sources.h5ad import read_h5ad_source
-from tissue_counterfactuals.sources.places import check_places, may_tell_sections
+from tissue_counterfactuals.sources.places import (
+    check_places,
+    may_tell_sections,
+    nearest_distance,
+)
 from tissue_counterfactuals.sources.tenx import read_10x
 
 NO_GENES = [
@@ -126,6 +130,25 @@ def test_spots_are_known_by_their_pitch(pitch, right):
         InputError, match=f"1 if they are right, {100 / pitch:.4g} if these are the"
     ):
         check_places(grid, "file a")
+
+
+def test_a_density_that_no_tissue_has_is_refused():
+    """Cells that were each written twice, a little apart: their nearest neighbour says nothing of the unit."""
+    twin = np.random.default_rng(1).normal(0, 3, (300, 2))
+    right = scattered(300, 12)
+    check_places(np.vstack([right, right + twin]), "file a")
+    pixels = scattered(300, 12) / 0.12
+    doubled = np.vstack([pixels, pixels + twin])
+    assert 2.5 < nearest_distance(doubled) < 25
+    message = r"^file a: cells stand [\d,]+ to a square millimetre \(median\), where 240 to 60,000 .*set unit_um to the"
+    with pytest.raises(InputError, match=message):
+        check_places(doubled, "file a")
+    check_places(doubled, "file a", unit_given=True)
+    # Denser than lymph nodes, and as regular as no tissue.
+    rng = np.random.default_rng(2)
+    grid = np.stack(np.meshgrid(np.arange(30), np.arange(30)), -1).reshape(-1, 2) * 3.6
+    with pytest.raises(InputError, match=r"cells stand 63,000 to a square millimetre"):
+        check_places(grid + rng.uniform(-0.5, 0.5, grid.shape), "file a")
 
 
 def sections(offset_um, n=150):

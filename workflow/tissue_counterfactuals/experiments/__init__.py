@@ -31,6 +31,7 @@ class Experiment:
             `overrides` (the switches that the configuration sets).
         gene_sets: the key of its settings that names gene sets, or one of `gene_sets.BUNDLED`: their files are inputs of
             the rule, so that an edited one runs it again. The function finds them by the same names.
+        compares: with what published runs found in real data; the table of that is an input of the rule too.
         memory_mb: of a job; None where it grows with the slide. With `parallel` false it has one thread.
     """
 
@@ -45,6 +46,7 @@ class Experiment:
     shown: dict[str, str] = field(default_factory=dict)
     caption: str = ""
     gene_sets: str = ""
+    compares: bool = False
     memory_mb: int | None = None
     parallel: bool = True
 
@@ -146,6 +148,7 @@ EXPERIMENTS = (
         outputs=_files(_TUMOUR, ("diagnostics", "shapes"), forces="npz", manifest="json"),
         takes=("entry", "protocol", "seeds"),
         unread=("localization", "knockout", "enrichment", "clusters"),
+        compares=True,
     ),
     _clusters("glioblastoma"),
     Experiment(

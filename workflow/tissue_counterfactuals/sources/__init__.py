@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 # Small facts about the data sets: label tables, published shapes, where the files are.
 RESOURCES = Path(__file__).resolve().parents[3] / "resources"
+# What published runs found in the real files.
+EXPECTED = RESOURCES / "expected_shapes.tsv"
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,7 @@ class Reader:
     Attributes:
         files: role -> what a file of that role is called, as patterns for a folder, the first that fits being taken.
         optional: roles without which the layout can be read.
+        tables: the tables in resources/ that the adapter reads.
         description: what the files are; it begins the line of the source in the documentation.
         published: the data set of resources/datasets.tsv whose published shapes hold for every file of this layout;
             None where the layout says nothing about whose data it is.
@@ -55,6 +58,7 @@ class Reader:
     description: str
     published: str | None = None
     optional: tuple[str, ...] = ()
+    tables: tuple[str, ...] = ()
 
     @property
     def needed(self) -> list[str]:
@@ -167,6 +171,13 @@ class Reader:
         return files
 
 
+def published_as(dataset: dict) -> str:
+    """The data set of resources/datasets.tsv whose published numbers hold for an entry's data; "" for none."""
+    if dataset["kind"] != "real":
+        return ""
+    return dataset["files"] or getattr(READERS.get(dataset["source"]), "published", None) or ""
+
+
 def files_by_sample(files: dict[str, Path]) -> dict[str, dict[str, Path]]:
     """Sample -> role -> file; the sample is "" for files that belong to the data set as a whole."""
     grouped: dict[str, dict[str, Path]] = {}
@@ -195,6 +206,7 @@ READERS = _table(
             {"h5ad": ("*.h5ad",)},
             "colorectal cancer, CosMx whole transcriptome, a file per slide (Crowell et al. 2025)",
             published="crc_cosmx",
+            tables=("labels_cosmx_crc.tsv", "slides_cosmx_crc.tsv"),
         ),
         Reader(
             "merfish_brain",

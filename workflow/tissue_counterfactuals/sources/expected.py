@@ -8,7 +8,7 @@ import pandas as pd
 from anndata import AnnData
 
 from tissue_counterfactuals.slide import VARIABLE
-from tissue_counterfactuals.sources import READERS, RESOURCES
+from tissue_counterfactuals.sources import EXPECTED, published_as
 from tissue_counterfactuals.sources.stored import StoredSlide
 
 COLUMNS = [
@@ -26,9 +26,7 @@ def expected_shapes() -> pd.DataFrame:
     `file` (as stored), `labelled` (as read: cells with labels), `prepared` (after the filters) or one that an
     experiment names; `cell_type` and `domain`, where given, say of which cells it is.
     """
-    table = pd.read_csv(
-        RESOURCES / "expected_shapes.tsv", sep="\t", dtype=str, keep_default_na=False
-    )
+    table = pd.read_csv(EXPECTED, sep="\t", dtype=str, keep_default_na=False)
     return table.astype({"expected": int})
 
 
@@ -63,9 +61,10 @@ def compare_numbers(dataset: dict, found: list[dict]) -> pd.DataFrame:
     Returns:
         Table of COLUMNS; verdict is same, differs, "not published" or, for data that are not real, "not compared".
     """
-    name = dataset["files"] or getattr(READERS.get(dataset["source"]), "published", None) or ""
+    name = published_as(dataset)
     table = pd.DataFrame(found).assign(dataset=name)
-    expected = expected_shapes() if dataset["kind"] == "real" else expected_shapes()[:0]
+    columns = [*_KEY, "expected", "published_in"]
+    expected = expected_shapes() if name else pd.DataFrame(columns=columns, dtype=object)
     counted = expected.merge(table[_KEY[:4]].drop_duplicates(), on=_KEY[:4])
     # A type that nobody was found of has no row of its own, but may have been published.
     table = table.merge(counted, on=_KEY, how="outer", sort=False).fillna({"found": 0})

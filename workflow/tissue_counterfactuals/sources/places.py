@@ -15,6 +15,9 @@ _SPOTS_UM, _BINS_UM = (90.0, 110.0), (1.9, 17.0)
 # Widths of a cell between the centres of neighbours: 1 to 2 in tissue, 4 and more where pixels are taken for micrometres.
 _MAX_SPACING_IN_CELLS = 3.5
 _MIN_CELLS = 50
+# Cells to a square millimetre around a cell, by its tenth neighbour. Eight real slides have 1,600 (mouse brain) to 12,900
+# (human lung cancer); the fewest are those that lie as far apart as is possible, at random.
+_MAX_DENSITY_PER_MM2, _DENSITY_NEIGHBOUR, _DENSITY_CELLS = 60_000.0, 10, 10_000
 # Share of cells that may stand exactly where another one does, as by rounding.
 _MAX_COINCIDENT = 0.05
 # Share of nearest neighbours from another section, relative to sections that are mixed at random: 0 where they lie
@@ -49,7 +52,8 @@ def check_places(
         sections: columns by name, codes (n,), that may tell sections apart though the user names none.
         published: the file is somebody's publication, whose keys are fixed: all that a user can do is to fetch it.
     Raises:
-        InputError: cells on top of each other, or a median distance to the nearest neighbour that no tissue has.
+        InputError: cells on top of each other, or a median distance to the nearest neighbour, or a density, that no
+            tissue has.
     """
     finite = np.isfinite(places).all(axis=1)
     places = places[finite]
@@ -66,7 +70,8 @@ def check_places(
         )
     if unit_given and not sections:
         return
-    distances, neighbours = cKDTree(places).query(places, k=2)
+    tree = cKDTree(places)
+    distances, neighbours = tree.query(places, k=2)
     for name, codes in (sections or {}).items():
         codes = codes[finite]
         shares = np.bincount(codes + 1) / len(codes)
@@ -77,12 +82,15 @@ def check_places(
                 "sections lie on top of each other; name the column of sections under columns.sample."
             )
     if not unit_given:
-        _check_unit(distances[:, 1], where, cell_area_um2, published)
+        some = places[:: -(-len(places) // _DENSITY_CELLS)]
+        tenth = float(np.median(tree.query(some, k=[_DENSITY_NEIGHBOUR + 1])[0]))
+        _check_unit(distances[:, 1], tenth, where, cell_area_um2, published)
 
 
 def _check_unit(
-    nearest: np.ndarray, where: str, cell_area_um2: float | None, published: bool
+    nearest: np.ndarray, tenth: float, where: str, cell_area_um2: float | None, published: bool
 ) -> None:
+    """Judge distances to the nearest neighbour (n,) and the median one to the tenth."""
     low, median, high = (float(x) for x in np.quantile(nearest, [0.1, 0.5, 0.9]))
     bounds, visium = _SPACING_UM, ""
     if high - low < 0.1 * median:
@@ -98,6 +106,22 @@ def _check_unit(
             f"{limit:.3g} um are possible, so the coordinates are not in the unit that they were taken for; "
             f"{_PUBLISHED if published else mend}."
         )
+    if visium:
+        # A lattice is as dense as its spacing says.
+        return
+    density = 1e6 * _DENSITY_NEIGHBOUR / (np.pi * tenth**2)
+    # Of points at random half have none within .47 of the root of the area that falls to each.
+    fewest = 1e6 * 0.15 / limit**2
+    if not fewest <= density <= _MAX_DENSITY_PER_MM2:
+        raise InputError(
+            f"{where}: cells stand {_two_digits(density)} to a square millimetre (median), where {_two_digits(fewest)} to "
+            f"{_two_digits(_MAX_DENSITY_PER_MM2)} are possible, so the coordinates are not in the unit that they were taken "
+            f"for, or cells are there twice; {_PUBLISHED if published else mend}."
+        )
+
+
+def _two_digits(number: float) -> str:
+    return f"{float(f'{number:.2g}'):,.0f}"
 
 
 def may_tell_sections(column: str) -> bool:
