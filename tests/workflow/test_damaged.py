@@ -1,7 +1,12 @@
-"""Intermediate files that were damaged: named in one sentence, and made again by the same command."""
+"""Files that were damaged: named in one sentence, and made again by the same command."""
+
+import subprocess
+import sys
+
+from runs import ROOT
 
 
-def test_damaged_intermediates_are_named_and_made_again(finished, tmp_path):
+def test_damaged_files_are_named_and_made_again(finished, tmp_path):
     run = finished.copy_to(tmp_path / "run")
     table = "results/tables/tiny/scores.tsv"
     (run.folder / table).unlink()
@@ -10,7 +15,10 @@ def test_damaged_intermediates_are_named_and_made_again(finished, tmp_path):
     folds.write_text(folds.read_text().splitlines(keepends=True)[0])
     score = run.folder / "results/scores/tiny/slide_0/type_0/corrected.seed0.tsv"
     score.write_bytes(score.read_bytes()[: score.stat().st_size // 2])
-    for damaged in (folds, score):
+    # Nothing reads it.
+    summary = run.folder / "results/tables/tiny/summary.tsv"
+    summary.write_bytes(summary.read_bytes().replace(b"0", b"1", 1))
+    for damaged in (folds, summary, score):
         outcome = run.snakemake(table)
         assert outcome.code != 0
         path = damaged.relative_to(run.folder)
@@ -21,3 +29,20 @@ def test_damaged_intermediates_are_named_and_made_again(finished, tmp_path):
     assert outcome.code == 0, outcome.screen
     assert outcome.planned().keys() == {"score", "tabulate"}
     assert run.bytes_of(table) == finished.bytes_of(table)
+    assert summary.read_bytes() == finished.bytes_of("results/tables/tiny/summary.tsv")
+
+
+def test_a_damaged_figure_is_not_shown(finished, tmp_path):
+    run = finished.copy_to(tmp_path / "run")
+    figure = run.folder / "results/figures/tiny/map.slide_0.png"
+    command = [sys.executable, ROOT / "workflow/scripts/show_results.py", "results", "report.html"]
+    shown = subprocess.run(command, cwd=run.folder, capture_output=True, text=True)
+    assert shown.returncode == 0, shown.stderr
+    assert "map.slide_0.png" in shown.stdout
+    figure.write_bytes(figure.read_bytes()[:-1])
+    shown = subprocess.run(command, cwd=run.folder, capture_output=True, text=True)
+    assert shown.returncode != 0
+    (sentence,) = shown.stderr.splitlines()
+    assert sentence.startswith(
+        "error: file results/figures/tiny/map.slide_0.png: it is not what was written there"
+    )

@@ -5,7 +5,16 @@ from pathlib import Path
 
 import pandas as pd
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from tissue_counterfactuals.errors import InputError
+from tissue_counterfactuals.files import final_files, verify
+
 results, report = map(Path, sys.argv[1:])
+try:
+    verify(final_files(results))
+except InputError as error:
+    sys.exit(f"error: {error}")
 tables = sorted(results.glob("tables/*/table_1.*.md"))
 for table in tables:
     print(f"\n{table.read_text().rstrip()}")

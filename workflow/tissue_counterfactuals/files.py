@@ -91,6 +91,12 @@ def verify(paths: Iterable[str | Path]) -> None:
         )
 
 
+def final_files(results: str | Path) -> list[Path]:
+    """The tables and figures of a folder of results: most are read by no job that would `verify` them."""
+    found = (file for kind in ("tables", "figures") for file in Path(results, kind).rglob("*"))
+    return sorted(file for file in found if file.is_file() and not file.name.startswith("."))
+
+
 def refuse_future(folder: str | Path) -> None:
     """Refuse results that are dated in the future: Snakemake would take them for newer than any change.
 

@@ -429,3 +429,22 @@ def test_bad_indices_in_a_store_are_told(tmp_path, part, place, value):
     matrix[part][place] = value
     with pytest.raises(InputError, match="the matrix X is damaged: ind"):
         open_slide("spatialdata", tmp_path / "store.zarr")
+
+
+@pytest.mark.parametrize("part", ["tables", "tables/table/X", "tables/table/obs/_index", "shapes"])
+def test_a_link_out_of_a_spatialdata_store_is_refused(tmp_path, part):
+    spatialdata.write(tmp_path / "store.zarr")
+    inside = tmp_path / "store.zarr" / part
+    inside.rename(tmp_path / "elsewhere")
+    inside.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(InputError, match=rf"store.zarr: {part} is a link out of the store, to .*elsewhere; put a copy"):  # fmt: skip
+        open_slide("spatialdata", tmp_path / "store.zarr")
+    if part.startswith("tables/"):
+        with pytest.raises(InputError, match=f"store.zarr: {part} is a link out of the store"):
+            open_slide("spatialdata", tmp_path / "store.zarr" / spatialdata.TABLE)
+    # Within the store, and to the store, links are followed.
+    inside.unlink()
+    (tmp_path / "elsewhere").rename(tmp_path / "store.zarr/kept")
+    inside.symlink_to(tmp_path / "store.zarr/kept")
+    (tmp_path / "link.zarr").symlink_to(tmp_path / "store.zarr")
+    assert open_slide("spatialdata", tmp_path / "link.zarr").n_obs

@@ -1,5 +1,6 @@
 """SpatialData zarr store: the counts of one of its tables, and the places of the elements that the table annotates."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -148,9 +149,11 @@ def _key(obs: "pd.DataFrame", attributes: dict, key: str, folder: Path) -> "pd.S
 
 
 def _table_folder(path: Path) -> Path:
-    """The folder of the table that a path names, or of the only one in a store."""
+    """The folder of the table that a path names, or of the only one in a store; no link in it leads out of the store."""
     if path.parent.name in ("tables", "table"):
+        _refuse_outside(path.parents[1])
         return path
+    _refuse_outside(path)
     found = sorted(
         child for kind in ("tables", "table") for child in (path / kind).glob("*") if child.is_dir()
     )
@@ -165,6 +168,19 @@ def _table_folder(path: Path) -> Path:
             f"{path / 'tables' / found[0].name} for example."
         )
     return found[0]
+
+
+def _refuse_outside(store: Path) -> None:
+    """Refuse a store of which a part that is read is a link to somewhere else, as an HDF5 file with external links."""
+    real = store.resolve()
+    for kind in ("tables", "table", "shapes", "points"):
+        for folder, folders, files in os.walk(store / kind):
+            for path in (Path(folder), *(Path(folder, name) for name in folders + files)):
+                if path.is_symlink() and not path.resolve().is_relative_to(real):
+                    raise InputError(
+                        f"file {store}: {path.relative_to(store)} is a link out of the store, to {path.resolve()}; put a "
+                        "copy of what it leads to in its place."
+                    )
 
 
 def _open_table(folder: Path) -> "zarr.Group":
