@@ -16,6 +16,7 @@ from tissue_counterfactuals.results.tables import TWIN, read_scores
 TABLES = "results/tables/tiny"
 PICTURES = [
     f"{TABLES}/table_1.domain_1.corrected.png",
+    f"{TABLES}/costs.corrected.png",
     "results/figures/tiny/cell_types.domain_1.corrected.png",
     "results/figures/tiny/map.slide_0.png",
     "results/figures/tiny/learning_curves.corrected.png",
@@ -30,11 +31,11 @@ def test_every_promised_table_and_figure_is_there(finished):
             [
                 *("scores.tsv", "summary.tsv", "gains.tsv", "diagnostics.tsv", "deviations.tsv"),
                 *(f"table_1.domain_1.corrected.{kind}" for kind in ("tsv", "md", "png")),
-                "provenance.json",
+                *("costs.corrected.tsv", "costs.corrected.png", "provenance.json"),
             ]
         )
     ]
-    assert sorted(PICTURES[1:]) == [
+    assert sorted(PICTURES[2:]) == [
         f"results/figures/{name}" for name in finished.files("results/figures")
     ]
     for name in PICTURES:

@@ -66,6 +66,7 @@ FIGURE_CAPTIONS = {
     "figure_cellina_a2.rst": {"target": "domain_2", "protocol": "as_run"},
     "figure_cellina_2.rst": {"slide": "slide_0"},
     "learning_curves.rst": {"protocol": "as_run"},
+    "costs.rst": {"protocol": "as_run"},
     "tables.rst": {},
     "shapes.rst": {"slide": "slide_0"},
 }

@@ -123,6 +123,18 @@ FIGURES = (
         learned=True,
     ),
     Figure(
+        "costs",
+        "cellina",
+        "costs of training",
+        {
+            "models": "results/models/{dataset}/{slide}/{fold}/{method}/{protocol}.seed{seed}",
+            "manifest": f"{_TABLES}/provenance.json",
+        },
+        {kind: f"{_TABLES}/costs.{{protocol}}.{kind}" for kind in ("tsv", "png")},
+        takes=("protocol",),
+        learned=True,
+    ),
+    Figure(
         "figure_celcomen_2",
         "celcomen_simulation",
         "Figure 2c: simulation",

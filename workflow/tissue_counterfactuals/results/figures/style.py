@@ -90,6 +90,7 @@ METHODS = {
     "scviva": MethodStyle("scVIVA", "#999933"),
     "scgen": MethodStyle("scGen", "#44AA99"),
     "cpa": MethodStyle("CPA", "#332288"),
+    "mintflow": MethodStyle("MintFlow", "#117733"),
     "simvi": MethodStyle("SIMVI", "#661100"),
     "target_mean": MethodStyle("Target mean", "#4D4D4D", "bound"),
     "truth": MethodStyle("Truth", "#D55E00", "bound"),

@@ -10,6 +10,7 @@ from matplotlib.patches import Rectangle
 from tissue_counterfactuals.files import atomic_path
 from tissue_counterfactuals.results import provenance
 from tissue_counterfactuals.results.figures import style
+from tissue_counterfactuals.results.figures.costs import training_note
 from tissue_counterfactuals.results.tables import (
     EXPERIMENT,
     TWIN,
@@ -44,6 +45,7 @@ def draw_files(
     record = provenance.read(inputs["manifest"])
     name = provenance.target_name(record, target)
     table = build(read_scores([inputs["scores"]]), record["dataset"], name, protocol)
+    table.attrs["training"] = training_note(record["config"])
     footer = provenance.footer(record, protocol)
     write_tsv(table, output["tsv"], sort=False)
     with atomic_path(output["md"]) as temporary:
@@ -161,6 +163,10 @@ def notes(table: pd.DataFrame) -> list[str]:
         "Gain: paired difference to the twin, the same fitted model with the cells' own neighbours; positive = better; "
         "in brackets the folds that improve. A score means little, a gain over the twin does.",
     ]
+    if table.attrs.get("training"):
+        lines.append(
+            f"{table.attrs['training']} Seconds and memory of each: costs.*.tsv beside this table."
+        )
     bounds = set(table["method"])
     if "ceiling" in bounds:
         lines.append("Ceiling: one random half of the target cells against the other half.")
