@@ -7,7 +7,9 @@ import pytest
 from slides import small_slide
 from tasks import Question
 from tissue_counterfactuals.metrics import METRICS, Reference
-from tissue_counterfactuals.question.folds import cells_of, split_cells
+from tissue_counterfactuals.metrics.populations import mean_expression
+from tissue_counterfactuals.question.folds import Fold, cells_of, split_cells
+from tissue_counterfactuals.simulate import simulate_tissue
 
 N_DEG = 8
 METHODS = ("no_change", "mean_shift", "ceiling", "cellina_ablated")
@@ -105,3 +107,27 @@ def _observed(slide):
         counts = slide.X[cells_of(slide, "A", domain)].toarray().astype(float)
         means.append((counts / counts.sum(axis=1, keepdims=True) * 1e4).mean(axis=0))
     return np.log(means[0] + 1) - np.log(means[1] + 1)
+
+
+def test_on_simulated_tissue_errors_to_the_truth_are_those_under_the_same_donors(tmp_path):
+    slide = simulate_tissue(n_cells=900, n_genes=40, n_slides=1, seed=1)
+    fold = Fold("type_0", "domain_0", ("domain_1",))
+    rules = ("published", "matched")
+    question = Question(tmp_path, slide, fold, donor_rules=rules, graph={"max_neighbors": 20})
+    made = question.predict("no_change", "truth", "truth_in_place")
+    table = question.score(N_DEG)
+    target, train = cells_of(slide, "type_0", "domain_1"), split_cells(slide, fold).train
+    control = slide.X[question.task.focal]
+    against = Reference(control, slide.X[target], train=slide.X[train], n_deg=N_DEG)
+    means = {key[2]: mean_expression(v) for key, v in made.items() if key[0] == "truth"}
+    for variant in (*rules, "no_intervention"):
+        assert values(table, "truth", variant)["rmse_lfc_truth"] == pytest.approx(0, abs=1e-6)
+    # What was given no donors is compared under the first rule.
+    expected = against.unbiased_scores(control, truths={"truth": means["published"]})
+    other = against.unbiased_scores(control, truths={"truth": means["matched"]})
+    found = values(table, "no_change", "-")["rmse_lfc_truth"]
+    assert found == pytest.approx(expected["rmse_lfc_truth"], rel=1e-4)
+    assert found != pytest.approx(other["rmse_lfc_truth"], rel=1e-3)
+    in_place = values(table, "truth_in_place", "-")
+    assert in_place["rmse_lfc_truth_in_place"] == pytest.approx(0, abs=1e-6)
+    assert values(table, "no_change", "-")["rmse_lfc_truth_in_place"] > 0.01

@@ -19,7 +19,9 @@ from scipy import sparse
 from tissue_counterfactuals import protocols
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.files import atomic_path
+from tissue_counterfactuals.methods import METHODS
 from tissue_counterfactuals.metrics import Interval, Reference
+from tissue_counterfactuals.metrics.populations import mean_expression
 from tissue_counterfactuals.question.folds import Fold, check_folds, list_folds, read_folds
 from tissue_counterfactuals.question.predictions import PredictionReader, read_predictions
 from tissue_counterfactuals.question.question import ask
@@ -219,7 +221,7 @@ def score(
         diagnostics: what methods said about their predictions, such as whether the spatial latent is used.
     """
     names = names | {"cell_type": task.fold.cell_type}
-    scorer = _Scorer(task, switches, n_deg)
+    scorer = _Scorer(task, switches, n_deg, _truths(predictions))
     rows, notes = [], []
     for path in predictions:
         with read_predictions(path) as made:
@@ -235,11 +237,23 @@ def score(
     write_tsv(pd.DataFrame(rows).reindex(columns=COLUMNS), output)
 
 
+def _truths(predictions: list[Path]) -> dict[tuple[str, str], dict[str, np.ndarray]]:
+    """Of a simulated tissue: method (`truth`, `truth_in_place`) and target -> variant -> mean CP10K (genes,)."""
+    found = {}
+    for path in predictions:
+        with read_predictions(path) as made:
+            for method, target, variants in made.questions():
+                if "truth" in METHODS[method].needs:
+                    values = {v: mean_expression(made.values(method, target, v)) for v in variants}
+                    found[method, target] = values
+    return found
+
+
 class _Scorer:
     """Scores against target cells of a fold; what depends on these cells alone is computed once."""
 
-    def __init__(self, task: Task, switches: dict[str, str], n_deg: int):
-        self.task, self.switches, self.n_deg = task, switches, n_deg
+    def __init__(self, task: Task, switches: dict[str, str], n_deg: int, truths: dict):
+        self.task, self.switches, self.n_deg, self.truths = task, switches, n_deg, truths
         self.references = {}
 
     def rows(self, made: PredictionReader, names: dict) -> list[dict]:
@@ -262,12 +276,25 @@ class _Scorer:
                 common |= {"n_predicted": len(predicted), "status": "ok"}
                 limits = told.get((method, target, variant))
                 interval = limits and Interval(*(np.array(limits[k]) for k in Interval._fields))
-                own_twin = None if variant == TWIN else twin
-                scores = self._score(cells, predicted, own_twin, interval)
+                own_twin, truths = (
+                    None if variant == TWIN else twin,
+                    self._truths_of(target, variant),
+                )
+                scores = self._score(cells, predicted, own_twin, interval, truths)
                 rows += [common | {"metric": m, "value": v} for m, v in scores.items()]
         return rows
 
-    def _score(self, target_cells, predicted, twin, interval) -> dict[str, float]:
+    def _truths_of(self, target: str, variant: str) -> dict[str, np.ndarray]:
+        """The true profiles that a variant is compared with; for one without donors those of the first donor rule."""
+        found = {}
+        for (truth, where), values in self.truths.items():
+            first = next((v for v in values if v != TWIN), None)
+            name = variant if variant in values else first
+            if where == target and name is not None:
+                found[truth] = values[name]
+        return found
+
+    def _score(self, target_cells, predicted, twin, interval, truths) -> dict[str, float]:
         key = target_cells.tobytes()
         if key not in self.references:
             counts = self.task.slide.X
@@ -281,7 +308,7 @@ class _Scorer:
             )
         reference = self.references[key]
         return reference.score(predicted) | reference.unbiased_scores(
-            predicted, twin, interval=interval
+            predicted, twin, interval=interval, truths=truths
         )
 
 

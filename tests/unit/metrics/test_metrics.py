@@ -22,6 +22,7 @@ from tissue_counterfactuals.streams import stream, stream_seed
 N_GENES = 70
 TWIN_METRICS = {name for name, metric in METRICS.items() if "twin" in metric.needs}
 INTERVAL_METRICS = {name for name, metric in METRICS.items() if "interval" in metric.needs}
+TRUTH_METRICS = {"rmse_lfc_truth", "rmse_lfc_truth_in_place"}
 PUBLISHED = {
     "pearson", "spearman", "precision", "signed_precision", "signed_precision_intersection", "sign_agreement",
     "rmse_lfc", "rmse_counts", "e_distance", "e_distance_std", "e_distance_global", "mixing_index",
@@ -275,6 +276,25 @@ def test_intervals_are_scored_by_brute_force(protocol):
     assert_scores({name: scores[name] for name in expected}, expected)
 
 
+@pytest.mark.parametrize("lfc", ["natural_pseudocount_1", "log2_epsilon"])
+def test_the_error_to_the_truth_is_taken_on_the_genes_that_change(lfc):
+    control, target, predicted, _, twin = tissue()
+    truths = {"truth": cp10k(twin).mean(axis=0), "truth_in_place": cp10k(target).mean(axis=0)}
+    reference = Reference(control, target, n_deg=20, lfc=lfc)
+    scores = reference.unbiased_scores(predicted, truths=truths)
+    top = largest(fold_change(target, control, lfc), 20)
+    guess = fold_change(predicted, control, lfc)
+    for name, cells in (("rmse_lfc_truth", twin), ("rmse_lfc_truth_in_place", target)):
+        error = (guess - fold_change(cells, control, lfc))[top]
+        assert scores[name] == pytest.approx(np.sqrt((error**2).mean()), rel=1e-5)
+    # Where the observed cells are the truth, it is the published error.
+    assert scores["rmse_lfc_truth_in_place"] == pytest.approx(
+        reference.score(predicted)["rmse_lfc"]
+    )
+    alone = reference.unbiased_scores(predicted, truths={"truth": truths["truth"]})
+    assert alone.keys() & TRUTH_METRICS == {"rmse_lfc_truth"}
+
+
 def test_split_control_is_free_of_the_shared_control():
     """No true change, a prediction that is the type's mean: published Pearson praises it, the split form does not."""
     rng = np.random.default_rng(0)
@@ -298,7 +318,7 @@ def test_registry_names_every_score():
     published = score(control, target, predicted, train=train)
     unbiased = unbiased_scores(control, target, predicted, twin=twin)
     assert published.keys() == PUBLISHED
-    assert published.keys() | unbiased.keys() == METRICS.keys() - INTERVAL_METRICS
+    assert published.keys() | unbiased.keys() == METRICS.keys() - INTERVAL_METRICS - TRUTH_METRICS
     assert {"pearson_twin", "rmse_lfc_twin", "signed_precision_twin"} == TWIN_METRICS
     for metric in METRICS.values():
         best = {"higher": 1, "lower": 0, "none": np.nan}[metric.direction]
@@ -418,7 +438,7 @@ def test_smallest_groups_give_numbers(protocol):
     interval = Interval(np.zeros(N_GENES), np.full(N_GENES, 1e3), np.arange(N_GENES) < 60)
     scores = reference.score(predicted)
     scores |= reference.unbiased_scores(predicted, twin, interval=interval)
-    assert scores.keys() == METRICS.keys()
+    assert scores.keys() == METRICS.keys() - TRUTH_METRICS
     assert np.isfinite(list(scores.values())).all()
 
 

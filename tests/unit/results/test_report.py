@@ -67,6 +67,7 @@ FIGURE_CAPTIONS = {
     "figure_cellina_2.rst": {"slide": "slide_0"},
     "learning_curves.rst": {"protocol": "as_run"},
     "costs.rst": {"protocol": "as_run"},
+    "metric_agreement.rst": {"target": "domain_2", "protocol": "as_run"},
     "tables.rst": {},
     "shapes.rst": {"slide": "slide_0"},
 }

@@ -14,7 +14,7 @@ genes that are hardly there.
 Linear algebra runs on one thread, so that scores do not depend on the number of cores.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -168,6 +168,7 @@ class Reference:
         twin: Counts | None = None,
         min_detected: float = 0.05,
         interval: Interval | None = None,
+        truths: Mapping[str, np.ndarray] | None = None,
     ) -> dict[str, float]:
         """Forms of the scores without the published definitions' biases, and what needs a twin or an interval.
 
@@ -175,8 +176,11 @@ class Reference:
             twin: the model's own prediction for the same cells in their own neighbourhood, raw counts.
             min_detected: see `Comparison.among_expressed`.
             interval: what the method says of its own error.
+            truths: of a simulated tissue, mean CP10K (genes,): `truth`, the focal cells in the neighbourhood that was
+                asked about, and `truth_in_place`, the target cells where they are.
         """
-        return Comparison(self, predicted, twin, min_detected, interval).scores(unbiased=True)
+        comparison = Comparison(self, predicted, twin, min_detected, interval, truths)
+        return comparison.scores(unbiased=True)
 
     def change(self, mean: np.ndarray, baseline: np.ndarray) -> np.ndarray:
         """Log-fold change (genes,) between two mean profiles."""
@@ -255,9 +259,11 @@ class Comparison:
         twin: Counts | None = None,
         min_detected: float = 0.05,
         interval: Interval | None = None,
+        truths: Mapping[str, np.ndarray] | None = None,
     ):
         self.interval = interval
         self.reference = reference
+        self.truths = truths or {}
         n_genes = reference.n_genes
         self.predicted = _checked(predicted, "predicted", n_genes, fault=ValueError)
         self.twin = None if twin is None else _checked(twin, "twin", n_genes, fault=ValueError)
@@ -266,11 +272,11 @@ class Comparison:
     @threadpool_limits.wrap(limits=1)
     def scores(self, unbiased: bool) -> dict[str, float]:
         """All metrics of one kind whose needs are there."""
+        present = {n for n in ("twin", "interval") if getattr(self, n) is not None} | {*self.truths}
         return {
             name: float(metric.function(self))
             for name, metric in METRICS.items()
-            if metric.unbiased == unbiased
-            and all(getattr(self, n) is not None for n in metric.needs)
+            if metric.unbiased == unbiased and metric.needs <= present
         }
 
     @cached_property
@@ -334,6 +340,12 @@ class Comparison:
         reference = self.reference
         top = reference.differential[~self.interval.abstained[reference.differential]]
         return _root_mean_square((reference.observed - self.change)[top])
+
+    def error_to(self, truth: str) -> float:
+        """Root mean squared error of the predicted change over the top genes, the true change in the observed one's place."""
+        reference = self.reference
+        true = reference.change(self.truths[truth], reference.control_mean)
+        return _root_mean_square((self.change - true)[reference.differential])
 
     def split_correlation(self) -> float:
         """Pearson correlation of changes that are measured against different halves of the control cells.
@@ -424,6 +436,8 @@ METRICS = {
         Metric("interval_width", "Width of 90 % intervals", "lower", 0, "median length of the 90 % intervals of the change, log1p of mean CP10K", Comparison.width, _INTERVAL, unbiased=True),
         Metric("abstained", "Abstained", "none", np.nan, "share of genes about which the method says that they cannot be known from these data", lambda c: c.interval.abstained.mean(), _INTERVAL, unbiased=True),
         Metric("rmse_lfc_answered", "RMSE of log-fold change (answered)", "lower", 0, "as rmse_lfc, without the genes about which the method abstains", Comparison.answered_error, _INTERVAL, unbiased=True),
+        Metric("rmse_lfc_truth", "RMSE of log-fold change (against the true counterfactual)", "lower", 0, "as rmse_lfc, the observed change replaced by the simulation's exact one for the focal cells among the same donors; a prediction without donors is compared under the first donor rule", lambda c: c.error_to("truth"), frozenset({"truth"}), unbiased=True),
+        Metric("rmse_lfc_truth_in_place", "RMSE of log-fold change (against the truth in place)", "lower", 0, "as rmse_lfc, the observed change replaced by the simulation's exact one for the target cells where they are", lambda c: c.error_to("truth_in_place"), frozenset({"truth_in_place"}), unbiased=True),
     )
 }  # fmt: skip
 

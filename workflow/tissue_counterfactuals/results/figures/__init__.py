@@ -31,6 +31,7 @@ class Figure:
         output: a path, or name -> path with the picture as `png`; its wildcards are all values of the configuration.
         takes: wildcards that `draw_files` is given.
         learned: whether it needs a method that is trained.
+        methods: it needs all of these.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Figure:
     takes: tuple[str, ...] = ()
     first: tuple[str, ...] = ()
     learned: bool = False
+    methods: tuple[str, ...] = ()
 
     @property
     def outputs(self) -> list[str]:
@@ -121,6 +123,15 @@ FIGURES = (
         f"{_FIGURES}/learning_curves.{{protocol}}.png",
         takes=("protocol",),
         learned=True,
+    ),
+    Figure(
+        "metric_agreement",
+        "cellina",
+        "which metric ranks methods as the truth does",
+        _SCORES,
+        f"{_FIGURES}/metric_agreement.{{target}}.{{protocol}}.png",
+        takes=("target", "protocol"),
+        methods=("truth", "truth_in_place"),
     ),
     Figure(
         "costs",

@@ -1,0 +1,123 @@
+"""Which metric ranks methods as the truth does: on a simulated tissue, where the true counterfactual is known.
+
+Each metric compares predictions with observed cells. In a fold it ranks the methods; so does the error against the
+simulation's exact expectation. The figure shows how well the two rankings agree.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from scipy import stats
+
+from tissue_counterfactuals.metrics import METRICS
+from tissue_counterfactuals.results import provenance
+from tissue_counterfactuals.results.figures import style
+from tissue_counterfactuals.results.tables import FOLD, choose, read_scores
+
+TRUTHS = {
+    "rmse_lfc_truth": "against the true effect of the donors",
+    "rmse_lfc_truth_in_place": "against the true target cells",
+}
+# Fewer methods have too few orders to tell apart.
+MIN_METHODS = 4
+MIN_FOLDS_OF_AN_INTERVAL = 3
+COLUMNS = ["metric", "truth", *FOLD, "n_methods", "agreement"]
+
+
+def draw_files(inputs: dict[str, Path], output: Path, target: str, protocol: str) -> None:
+    """Agreement of every metric's ranking with that by the true error.
+
+    Args:
+        inputs: `scores` (TSV) and `manifest` (JSON) of the data set.
+        target: path form of the target domain.
+    """
+    record = provenance.read(inputs["manifest"])
+    name = provenance.target_name(record, target)
+    scores = choose(read_scores([inputs["scores"]]), record["dataset"], name, protocol)
+    title = style.experiment_title(
+        "Rankings by metrics and by the truth", record["dataset"], record["kind"], name, protocol
+    )
+    table = agreements(scores, record["config"]["counterfactual"]["donor_rules"][0])
+    style.save(compose(table, title, provenance.footer(record, protocol)), output)
+
+
+def agreements(scores: pd.DataFrame, rule: str) -> pd.DataFrame:
+    """Spearman correlation over methods of a metric with the negative true error, per metric, truth and fold.
+
+    Positive: what the metric prefers is nearer to the truth. Scores are averaged over seeds first. Methods that see the
+    answer are left out, and so are, metric by metric, those without a value.
+
+    Args:
+        scores: of one data set, target and protocol.
+        rule: donor rule under which methods with donors are ranked.
+    """
+    methods = [m for m in scores["method"].unique() if style.method_style(m).group != "bound"]
+    chosen = scores[scores["method"].isin(methods) & scores["variant"].isin(["-", rule])]
+    means = chosen[chosen["status"] == "ok"].groupby([*FOLD, "metric", "method"])["value"].mean()
+    rows = []
+    for (*fold,), own in means.groupby(FOLD):
+        table = own.droplevel(FOLD).unstack("metric")
+        for truth in TRUTHS:
+            for name, metric in METRICS.items():
+                if metric.direction == "none" or metric.needs - {"twin"} or name not in table:
+                    continue
+                pair = table[[name, truth]].dropna() if truth in table else table.iloc[:0]
+                if len(pair) < MIN_METHODS or (pair.nunique() == 1).any():
+                    continue
+                sign = -1 if metric.direction == "higher" else 1
+                agreement = stats.spearmanr(sign * pair[name], pair[truth]).statistic
+                rows.append((name, truth, *fold, len(pair), agreement))
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def interval(values: np.ndarray) -> tuple[float, float]:
+    """95 % confidence interval of the mean over folds (Student's t); none, NaN, with fewer than three."""
+    n = len(values)
+    if n < MIN_FOLDS_OF_AN_INTERVAL:
+        return np.nan, np.nan
+    half = stats.t.ppf(0.975, n - 1) * np.std(values, ddof=1) / np.sqrt(n)
+    return max(values.mean() - half, -1.0), min(values.mean() + half, 1.0)
+
+
+def compose(table: pd.DataFrame, title: str, provenance_text: str) -> Figure:
+    """A row per metric, best first; a dot for each fold, the mean as a bar and its interval as a line."""
+    first = table[table["truth"] == next(iter(TRUTHS))]
+    means = first.groupby("metric")["agreement"].mean().sort_values()
+    metrics = means.index.tolist()
+    with style.context():
+        figure = style.new_figure(9, 1.7 + 0.24 * max(len(metrics), 3))
+        bottom = style.footer(figure, provenance_text)
+        panels = figure.subplots(1, len(TRUTHS), sharey=True)
+        for axes, (truth, label) in zip(panels, TRUTHS.items(), strict=True):
+            _draw_panel(axes, table[table["truth"] == truth], metrics)
+            axes.set_title(f"Errors {label}")
+            axes.set_xlabel("Spearman correlation of rankings")
+        if not metrics:
+            panels[0].text(0, 0, f"fewer than {MIN_METHODS} methods to rank", ha="center")
+        names = [f"{METRICS[m].label} ({_methods_of(first, m)})" for m in metrics]
+        panels[0].set_yticks(range(len(metrics)), names)
+        style.suptitle(figure, title)
+        figure.tight_layout(rect=(0, bottom, 1, 0.98))
+    return figure
+
+
+def _draw_panel(axes, table: pd.DataFrame, metrics: list[str]) -> None:
+    axes.axvline(0, color="#BBBBBB", linewidth=0.8)
+    for height, metric in enumerate(metrics):
+        values = table.loc[table["metric"] == metric, "agreement"].to_numpy()
+        if not len(values):
+            continue
+        color = "#0072B2" if METRICS[metric].unbiased else "#333333"
+        axes.plot(values, np.full(len(values), height), "o", color=color, alpha=0.4, ms=3.5)
+        axes.plot([values.mean()] * 2, [height - 0.32, height + 0.32], color=color, linewidth=2)
+        axes.plot(interval(values), [height, height], color=color, linewidth=1)
+    axes.set_xlim(-1.05, 1.05)
+    axes.set_ylim(-0.7, max(len(metrics), 1) - 0.3)
+
+
+def _methods_of(table: pd.DataFrame, metric: str) -> str:
+    numbers = table.loc[table["metric"] == metric, "n_methods"]
+    least, most = numbers.min(), numbers.max()
+    return f"{most}" if least == most else f"{least}-{most}"
