@@ -31,7 +31,7 @@ $(VENV)/%/installed: tests/peers/%-requirements.txt | $(VENV)/installed
 	touch $@
 
 # The environments that methods of other groups run in, as the workflow builds them; without them their tests are skipped.
-guests: $(VENV)/guests/scvi.json
+guests: $(VENV)/guests/scvi.json $(VENV)/guests/mintflow.json
 
 $(VENV)/guests/%.json: envs/%.yaml envs/%.post-deploy.sh | $(VENV)/installed
 	PYTHONPATH=workflow $(BIN)/python -m tissue_counterfactuals.methods.environments $* $@

@@ -1,17 +1,13 @@
 """Methods of other groups, trained and asked in their own environment, over the command line that the workflow uses."""
 
-import json
-import os
-import subprocess
-
 import numpy as np
 import pytest
+from guest import Guest
 
 from slides import small_slide
-from tasks import FOLD, Question
+from tasks import FOLD
 from tissue_counterfactuals.methods import METHODS
 from tissue_counterfactuals.question.folds import cells_of
-from tissue_counterfactuals.question.predictions import read_predictions
 
 SMALL = {"n_latent": 4, "max_epochs": 3, "batch_size": 64}
 SCVI = SMALL | {
@@ -36,54 +32,7 @@ SETTINGS = {
     "scgen": SMALL | {"early_stopping_patience": None, "n_draws": 2},
     "cpa": SMALL | CPA,
 }
-SIMVI = SMALL | {"n_neighbors": 5, "independence_weight": 10.0}
-
-
-class Guest:
-    """A fold of a slide, asked in another interpreter."""
-
-    def __init__(self, folder, slide, interpreter, root, **settings):
-        self.settings = SETTINGS | {"simvi": SIMVI} | settings
-        self.question = Question(folder, slide)
-        assert self.question.task.focal.size  # asking writes the file
-        self.folder, self.interpreter, self.root = folder, interpreter, root
-
-    def run(self, step: str, *arguments) -> None:
-        """One step on the command line."""
-        command = [
-            *(self.interpreter, "-m", "tissue_counterfactuals.methods.run", step),
-            *("--slide", self.question.slide, "--question", self.question.file),
-            *("--settings", json.dumps(self.settings), "--device", "cpu"),
-            *("--threads", "1", "--log", self.folder / f"{step}.log", *arguments),
-        ]
-        environment = os.environ | {"PYTHONPATH": str(self.root / "workflow")}
-        done = subprocess.run(
-            [str(word) for word in command], env=environment, capture_output=True, text=True
-        )
-        assert done.returncode == 0, done.stderr + (self.folder / f"{step}.log").read_text()
-
-    def fit(self, method: str):
-        """The folder that a training leaves."""
-        folder = self.folder / method / "corrected.seed0"
-        self.run(
-            "fit", "--method", method, "--output", folder, "--checkpoint", self.folder / "c.pt"
-        )
-        status = json.loads((folder / "status.json").read_text())
-        assert status["status"] == "ok", status["reason"]
-        return folder
-
-    def predict(self, *methods: str) -> dict:
-        """Method and variant -> predicted counts."""
-        output = self.folder / "predictions.h5ad"
-        models = [self.folder / method / "corrected.seed0" for method in methods]
-        self.run("predict", "--controls", "--models", *models, "--output", output)
-        with read_predictions(output) as made:
-            assert made.notes["failures"] == []
-            return {
-                (method, variant): made.values(method, target, variant)
-                for method, target, variants in made.questions()
-                for variant in variants
-            }
+SIMVI = {"simvi": SMALL | {"n_neighbors": 5, "independence_weight": 10.0}}
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +46,7 @@ def both(tmp_path_factory, interpreter, root):
     other.X = type(slide.X)(counts)
     made = []
     for asked in (slide, other):
-        guest = Guest(tmp_path_factory.mktemp("guest"), asked, interpreter, root)
+        guest = Guest(tmp_path_factory.mktemp("guest"), asked, interpreter, root, SETTINGS)
         for method in SETTINGS:
             guest.fit(method)
         made.append((guest, guest.predict(*SETTINGS)))
@@ -135,7 +84,7 @@ def test_what_held_out_cells_express_reaches_no_guest(both, method):
 
 
 def test_simvi_leaves_latents_of_the_cells_it_may_see(tmp_path, interpreter, root):
-    guest = Guest(tmp_path, small_slide(n_cells=200), interpreter, root)
+    guest = Guest(tmp_path, small_slide(n_cells=200), interpreter, root, SIMVI)
     with np.load(guest.fit("simvi") / "latents.npz") as latents:
         held_out = guest.question.task.split.held_out
         assert latents["cells"].tolist() == np.flatnonzero(~held_out).tolist()
@@ -150,7 +99,8 @@ def test_scgen_moves_along_the_difference_of_the_domains(tmp_path, interpreter, 
     right = (slide.obs["domain"] == "right").to_numpy()[:, None]
     first = (np.arange(slide.n_vars) < slide.n_vars // 2)[None]
     slide.X = type(slide.X)(slide.X.toarray() + np.where(right == first, 20, 0).astype(np.float32))
-    guest = Guest(tmp_path, slide, interpreter, root, scgen=SETTINGS["scgen"] | {"max_epochs": 60})
+    settings = {"scgen": SETTINGS["scgen"] | {"max_epochs": 60}}
+    guest = Guest(tmp_path, slide, interpreter, root, settings)
     guest.fit("scgen")
     shares = {
         variant: float((v[:, first[0]].sum(axis=1) / v.sum(axis=1)).mean())
@@ -158,3 +108,13 @@ def test_scgen_moves_along_the_difference_of_the_domains(tmp_path, interpreter, 
     }
     assert shares["no_intervention"] < 0.3
     assert shares["-"] > 0.7
+
+
+def test_in_an_equal_budget_stages_share_the_steps_and_patience_ends_nothing(
+    tmp_path, interpreter, root
+):
+    settings = {"scanvi": SCVI | {"early_stopping_patience": 1}}
+    guest = Guest(tmp_path, small_slide(n_cells=200), interpreter, root, settings)
+    folder = guest.fit("scanvi", "--steps", 60)
+    n_batches = -(-int(guest.question.task.split.train.sum()) // SMALL["batch_size"])
+    assert len((folder / "history.tsv").read_text().splitlines()) - 1 == round(30 / n_batches)

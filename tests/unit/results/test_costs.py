@@ -68,3 +68,7 @@ def test_files_and_note_say_how_long_methods_trained(models, tmp_path):
     (line,) = (line for line in table_cellina_1.notes(table) if "Training:" in line)
     assert "1,234 optimiser steps" in line
     assert "costs.*.tsv" in line
+    # What a method cannot answer stands beside it, and only there.
+    assert not any(line.startswith("Celcomen:") for line in table_cellina_1.notes(table))
+    table.loc[0, "method"] = "celcomen"
+    assert any("neither cell types nor domains" in line for line in table_cellina_1.notes(table))

@@ -23,6 +23,7 @@ from tissue_counterfactuals.methods.settings import (
     ConcertSettings,
     CpaSettings,
     HierarchicalSettings,
+    MintflowSettings,
     NearestNeighborSettings,
     RidgeSettings,
     ScgenSettings,
@@ -111,6 +112,7 @@ class Config(Settings):
     scvi: ScviSettings = ScviSettings()
     scgen: ScgenSettings = ScgenSettings()
     cpa: CpaSettings = CpaSettings()
+    mintflow: MintflowSettings = MintflowSettings()
     simvi: SimviSettings = SimviSettings()
     counterfactual: CounterfactualSettings = CounterfactualSettings()
     metrics: MetricSettings = MetricSettings()

@@ -92,6 +92,7 @@ METHODS = {
         Method("scviva", True, "scVIVA, its batch, the domain, exchanged", ("stochastic",), "scvi", "scvi", gpu=True, by_default=False),
         Method("scgen", True, "scGen, mean latent difference of the domains added", ("stochastic",), "scgen", "scvi", gpu=True, by_default=False),
         Method("cpa", True, "CPA, its perturbation, the domain, exchanged", ("stochastic",), "cpa", "scvi", gpu=True, by_default=False),
+        Method("mintflow", True, "MintFlow, drawn from its type and its donors' types", ("graph", "edge", "stochastic"), "mintflow", "mintflow", by_default=False),
         Method("simvi", True, "SIMVI", ("graph", "latent_only", "stochastic"), "simvi", "scvi", by_default=False),
     )
 }  # fmt: skip

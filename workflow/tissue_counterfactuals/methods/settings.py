@@ -130,6 +130,21 @@ class CpaSettings(MethodSettings):
     """Validations without a better score after which training stops."""
 
 
+class MintflowSettings(MethodSettings):
+    """MintFlow; defaults are its own, where the authors of Cellina kept them, and their number of epochs."""
+
+    epochs: Epochs = 100
+    """Number of epochs."""
+    window_um: float = Field(600, gt=0, le=1_000_000)
+    """Width of the squares of tissue that are trained on together, in micrometres."""
+    n_neighbors: int = Field(5, ge=1, le=100)
+    """Nearest neighbours that are a cell's neighbourhood, and donors that take their place."""
+    adversary_steps: int = Field(2000, ge=1, le=1_000_000)
+    """Steps of each epoch that the adversaries take alone."""
+    n_draws: int = Field(3, ge=1, le=1000)
+    """Draws that a prediction averages."""
+
+
 class SimviSettings(MethodSettings):
     """SIMVI; defaults are the settings with which the authors of Cellina ran it."""
 

@@ -30,6 +30,12 @@ UNBIASED = ("pearson_split", "pearson_twin")
 DIGITS = {"rmse_lfc": 3}
 MAX_REASON = 300
 NAME = "Table 1 of Cellina"
+# What a method can be asked, where its name does not say.
+ANSWERS = {
+    "celcomen": "Celcomen: its field knows neither cell types nor domains, so that what neighbours are and what they do "
+    "cannot be told apart; donors do not answer in turn.",
+    "mintflow": "MintFlow: a draw for the cell's type among its donors' types; it never reads the cell's expression.",
+}
 GAIN_COLORS = {1: "#00609C", -1: "#B2182B"}
 
 
@@ -168,6 +174,7 @@ def notes(table: pd.DataFrame) -> list[str]:
             f"{table.attrs['training']} Seconds and memory of each: costs.*.tsv beside this table."
         )
     bounds = set(table["method"])
+    lines += [note for method, note in ANSWERS.items() if method in bounds]
     if "ceiling" in bounds:
         lines.append("Ceiling: one random half of the target cells against the other half.")
     if bounds & {"truth", "truth_in_place"}:

@@ -1,0 +1,65 @@
+"""What MintFlow's adapter hands over, and the function that stands in for a compiled one; the package is not needed."""
+
+import anndata
+import numpy as np
+import torch
+from test_leaks import poisoned
+
+from slides import small_slide
+from tasks import make_task
+from tissue_counterfactuals.methods import mintflow
+from tissue_counterfactuals.methods.scvi_tools import Seen
+
+
+def test_held_out_cells_are_in_no_file_that_mintflow_reads(tmp_path):
+    slide = small_slide(n_cells=200, samples=("one", "two"))
+    read = []
+    for name, asked in (("clean", slide), ("poisoned", poisoned(slide))):
+        task, folder = make_task(asked), tmp_path / name
+        folder.mkdir()
+        files = mintflow._sections(Seen.of(task), folder)
+        assert len(files) == 2
+        read.append([anndata.read_h5ad(file) for file in files])
+        cells = [cell for section in read[-1] for cell in section.obs_names]
+        assert sorted(cells) == sorted(slide.obs_names[~task.split.held_out])
+    for clean, dirty in zip(*read, strict=True):
+        assert clean.obs["sample"].nunique() == 1
+        assert (clean.X != dirty.X).nnz == 0
+        assert clean.obs.equals(dirty.obs)
+    # The poison is one.
+    assert (slide.X != poisoned(slide).X).nnz
+
+
+def test_own_neighbours_are_the_nearest_seen_cells_of_the_sample():
+    slide = small_slide(n_cells=150, samples=("one", "two"))
+    task = make_task(slide)
+    found = mintflow._own_neighbors(task, Seen.of(task), 4)
+    places, sample = slide.obsm["spatial"], slide.obs["sample"].to_numpy()
+    for cell, neighbors in zip(task.focal, found, strict=True):
+        others = np.flatnonzero((sample == sample[cell]) & ~task.split.held_out)
+        others = others[others != cell]
+        distance = np.linalg.norm(places[others] - places[cell], axis=1)
+        assert set(neighbors) == set(others[np.argsort(distance)[:4]])
+
+
+def test_sampling_of_neighbours():
+    # 0 <- 1, 2, 3; 1 <- 0; 2 <- 4; a node hears those it points back to.
+    colptr, row = torch.tensor([0, 3, 4, 5, 5, 5]), torch.tensor([1, 2, 3, 0, 4])
+
+    def sampled(seeds, hops, directed=True):
+        nodes, source, target, number = mintflow.neighbor_sample(
+            colptr, row, torch.tensor(seeds), hops, False, directed
+        )
+        edges = {(int(nodes[s]), int(nodes[t])) for s, t in zip(source, target, strict=True)}
+        assert [int(row[e]) for e in number] == [int(nodes[s]) for s in source]
+        return nodes.tolist(), edges
+
+    nodes, edges = sampled([0], [-1])
+    assert nodes == [0, 1, 2, 3]
+    assert edges == {(1, 0), (2, 0), (3, 0)}
+    assert sampled([0], [-1], directed=False)[1] == edges | {(0, 1)}
+    assert sampled([0], [-1, -1]) == ([0, 1, 2, 3, 4], edges | {(0, 1), (4, 2)})
+    assert sampled([3], [-1]) == ([3], set())
+    drawn = [frozenset(sampled([0], [2])[1]) for _ in range(30)]
+    assert {len(edges) for edges in drawn} == {2}
+    assert len(set(drawn)) == 3

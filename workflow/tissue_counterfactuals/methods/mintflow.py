@@ -1,0 +1,239 @@
+"""MintFlow (mintflow 0.3.0): expression drawn from a cell's type and the types around it.
+
+The published counterfactual swaps the expression of cells before it generates, but generation reads cell types, the
+graph and the section alone (`generate_insilico_ST_data`, 0.2.0 and 0.3.0). So the question is put to it as it can answer
+it: a focal cell's type among the types of its donors, of whom it takes as many as MintFlow's graph gives a cell
+neighbours. All that is the focal cell's own beside its type and its total count is lost: read its twin, which is drawn
+from its own neighbours' types. Held-out cells are absent from training and from the graph.
+
+The authors trained on all cells, those to be predicted included. A prediction is the mean of several draws.
+"""
+
+import os
+import sys
+import tempfile
+import types
+from pathlib import Path
+
+import numpy as np
+from anndata import AnnData
+from scipy import sparse, spatial
+
+from tissue_counterfactuals.methods.prediction import Prediction, at_library
+from tissue_counterfactuals.methods.scvi_tools import Seen, seed_everything
+
+
+def fit(task, folder: Path) -> None:
+    """Train; leaves model.pt, MintFlow's own checkpoint, which holds the cells that it saw."""
+    mintflow, settings, seen = _package(), task.settings, Seen.of(task)
+    with tempfile.TemporaryDirectory() as scratch:
+        configs = _configuration(mintflow, task, _sections(seen, Path(scratch)))
+        seed_everything(task.seed)
+        silent = {"flag_verbose": False, "flag_visualise_tissue_sections": False}
+        data = mintflow.setup_data(configs, **silent)
+        model = mintflow.setup_model(dict_all4_configs=configs, data_mintflow=data, **silent)
+        trainer = mintflow.Trainer(dict_all4_configs=configs, model=model, data_mintflow=data)
+        n_batches = sum(len(s.pyg_dl_train) for s in data["train_list_tissue_section"].list_slice)
+        epochs = task.epochs(settings["epochs"], n_batches)
+        for epoch in range(epochs):
+            trainer.train_one_epoch()
+            task.report(f"epoch {epoch + 1} of {epochs}")
+    mintflow.dump_checkpoint(
+        model=model, data_mintflow=data, dict_all4_configs=configs, path_dump=folder / "model.pt"
+    )
+
+
+def predict(task, folder: Path, target: str) -> dict[str, Prediction | str]:
+    """One variant per donor rule, and the twin."""
+    import torch
+
+    mintflow, slide, focal = _package(), task.slide, task.focal
+    stored = torch.load(folder / "model.pt", map_location="cpu", weights_only=False)
+    data, configs = stored["data_mintflow"], stored["dict_all4_configs"]
+    seen = Seen.of(task)
+    codes = seen.counts(np.arange(slide.n_obs)).obs
+    n_neighbors = task.settings["n_neighbors"]
+
+    def drawn(neighbors: np.ndarray) -> Prediction:
+        """Neighbours (m, k): indices in the slide. Each focal cell and each neighbour is a cell of a tissue of its own."""
+        m, k = neighbors.shape
+        around, place = np.unique(neighbors, return_inverse=True)
+        rows = np.repeat(np.arange(m), k)
+        edges = sparse.coo_array(
+            (np.ones(m * k), (rows, m + place.ravel())), (m + len(around),) * 2
+        )
+        tissue = AnnData(
+            sparse.csr_matrix((m + len(around), slide.n_vars), dtype=np.float32),
+            obs=codes.iloc[np.concatenate([focal, around])].reset_index(drop=True),
+        )
+        tissue.obsp["spatial_connectivities"] = sparse.csr_matrix(edges + edges.T)
+        made = mintflow.generate_insilico_ST_data(
+            adata=tissue,
+            obskey_celltype="cell_type",
+            obspkey_neighbourhood_graph="spatial_connectivities",
+            device=torch.device("cpu"),
+            batch_index_trainingdata=0,
+            num_generated_realisations=task.settings["n_draws"],
+            model=stored["model"],
+            data_mintflow=data,
+            dict_all4_configs=configs,
+            estimate_spatial_sizefactors_on_sections=[0],
+        )["list_generated_realisations_ie_expressions"]
+        # The names are spelled so.
+        draws = [d["MintFlow_Generated_Xint"] + d["MintFLow_Generated_Xmic"] for d in made]
+        return Prediction(at_library(np.mean(draws, axis=0)[:m], slide, focal), focal)
+
+    def moved(perturbation) -> Prediction:
+        return drawn(perturbation.donors[:, :n_neighbors])
+
+    seed_everything(task.seed)
+    made = task.counterfactuals(target, moved)
+    return made | {"no_intervention": drawn(_own_neighbors(task, seen, n_neighbors))}
+
+
+def _sections(seen: Seen, folder: Path) -> list[Path]:
+    """An h5ad for each sample, of the cells that may be seen, as MintFlow reads them."""
+    files = []
+    for sample in sorted(set(seen.counts().obs["sample"])):
+        cells = seen.counts()
+        cells = cells[(cells.obs["sample"] == sample).to_numpy()].copy()
+        cells.obs[["x", "y"]] = cells.obsm["spatial"]
+        files.append(folder / f"{sample}.h5ad")
+        cells.write_h5ad(files[-1])
+    return files
+
+
+def _configuration(mintflow, task, files: list[Path]) -> dict:
+    """MintFlow's own defaults, with the files and what the settings say; its booleans are texts."""
+    settings, n = task.settings, len(files)
+    train, evaluation, network, training = mintflow.get_default_configurations(
+        num_tissue_sections_training=n, num_tissue_sections_evaluation=n
+    )
+    keys = {
+        "obskey_cell_type": "cell_type",
+        "obskey_sliceid_to_checkUnique": "sample",
+        "obskey_biological_batch_key": "sample",
+        "obskey_x": "x",
+        "obskey_y": "y",
+    }
+    graph = {"n_neighs": settings["n_neighbors"], "set_diag": "False", "delaunay": "False"}
+    loaders = ((train, "config_dataloader_train"), (evaluation, "config_dataloader_test"))
+    for config, loader in loaders:
+        for file, section in zip(files, config["list_tissue"].values(), strict=True):
+            section.update(keys, file=str(file), config_neighbourhood_graph=dict(graph))
+            section[loader]["width_window"] = settings["window_um"]
+    training.update(
+        num_training_epochs=settings["epochs"],
+        numiters_updateduals_seprately_perepoch=settings["adversary_steps"],
+        flag_enable_wandb="False",
+        flag_use_GPU="False",
+        sleeptime_gccollect_aftertraining=0,
+        sleeptime_gccollect_dumpOnePred=0,
+    )
+    return {
+        "config_data_train": mintflow.verify_and_postprocess_config_data_train(train),
+        "config_data_evaluation": mintflow.verify_and_postprocess_config_data_evaluation(
+            evaluation
+        ),
+        "config_model": mintflow.verify_and_postprocess_config_model(
+            network, num_tissue_sections=n
+        ),
+        "config_training": mintflow.verify_and_postprocess_config_training(training),
+    }
+
+
+def _own_neighbors(task, seen: Seen, n_neighbors: int) -> np.ndarray:
+    """(m, k) nearest cells of each focal cell's sample, among those that may be seen."""
+    places = np.asarray(task.slide.obsm["spatial"])
+    sample = task.slide.obs["sample"].astype(str).to_numpy()
+    found = np.empty((len(task.focal), n_neighbors), dtype=int)
+    for name in np.unique(sample[task.focal]):
+        own = np.flatnonzero(sample[task.focal] == name)
+        others = seen.cells[sample[seen.cells] == name]
+        _, nearest = spatial.KDTree(places[others]).query(places[task.focal[own]], n_neighbors + 1)
+        # The nearest of all is the cell itself.
+        found[own] = others[nearest[:, 1:]]
+    return found
+
+
+def _package():
+    """mintflow, importable: what it imports and never needs here is empty, and what PyG compiles is Python."""
+    os.environ.setdefault("MPLBACKEND", "Agg")
+
+    def empty(name: str, **names) -> None:
+        made = sys.modules.setdefault(name, types.ModuleType(name))
+        vars(made).update(names)
+
+    empty("wandb")
+    empty("gdown")
+    empty("IPython")
+    empty("IPython.utils", io=None)
+    empty("scib_metrics")
+    empty("scib_metrics.nearest_neighbors", NeighborsResults=None)
+    _sample_neighbors_in_python()
+    import mintflow
+    import mintflow.utils_pyg
+    import torch
+
+    # MintFlow seeds Python's generator from the clock, over and over; so that a seed counts, its clock is a draw.
+    clock = types.SimpleNamespace(timestamp=lambda: torch.rand(1).item())
+    mintflow.utils_pyg.datetime = types.SimpleNamespace(now=lambda: clock)
+    return mintflow
+
+
+def _sample_neighbors_in_python() -> None:
+    """PyG's loader of neighbourhoods calls torch_sparse, which is compiled from source; the one function it needs, here."""
+    import torch
+    import torch_geometric.typing as support
+
+    if support.WITH_PYG_LIB or support.WITH_TORCH_SPARSE:
+        return
+    library = torch.library.Library("torch_sparse", "DEF")
+    library.define(
+        "neighbor_sample(Tensor colptr, Tensor row, Tensor input_node, int[] num_neighbors, bool replace, bool directed)"
+        " -> (Tensor, Tensor, Tensor, Tensor)"
+    )
+    library.impl("neighbor_sample", neighbor_sample, "CPU")
+    support.WITH_TORCH_SPARSE = True
+    # The registration lives as long as the library.
+    _sample_neighbors_in_python.library = library
+
+
+def neighbor_sample(colptr, row, input_node, num_neighbors, replace: bool, directed: bool):
+    """Nodes, and edges between them (source, target, number in `row`), sampled hop by hop around the input nodes.
+
+    Args:
+        colptr, row: the graph by target: sources of node i are row[colptr[i]:colptr[i + 1]].
+        num_neighbors: of each hop; -1 takes all.
+        directed: whether only the edges along which nodes were found are returned, or all among the nodes.
+    """
+    import torch
+
+    starts, sources = colptr.numpy(), row.numpy()
+    nodes = input_node.tolist()
+    place = {node: i for i, node in enumerate(nodes)}
+    edges, first = [], 0
+    for wanted in num_neighbors:
+        last = len(nodes)
+        for target in range(first, last):
+            numbers = np.arange(starts[nodes[target]], starts[nodes[target] + 1])
+            if len(numbers) and wanted >= 0 and (replace or wanted < len(numbers)):
+                n = len(numbers)
+                drawn = torch.randint(n, (wanted,)) if replace else torch.randperm(n)[:wanted]
+                numbers = numbers[drawn.numpy()]
+            for number in numbers:
+                source = int(sources[number])
+                if source not in place:
+                    place[source] = len(nodes)
+                    nodes.append(source)
+                edges.append((place[source], target, number))
+        first = last
+    if not directed:
+        edges = [
+            (place[int(sources[number])], target, number)
+            for target, node in enumerate(nodes)
+            for number in range(starts[node], starts[node + 1])
+            if int(sources[number]) in place
+        ]
+    table = np.array(edges, dtype=np.int64).reshape(-1, 3).T
+    return (torch.tensor(nodes), *map(torch.from_numpy, np.ascontiguousarray(table)))
