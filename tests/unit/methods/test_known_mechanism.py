@@ -19,11 +19,17 @@ from tissue_counterfactuals.slide import make_slide
 TYPES = ("A", "B", "C", "sender")
 SENDER = TYPES.index("sender")
 N_CELLS, N_GENES = 1500, 20
-ANSWER = np.array([3.0, -3.0, 3.0, -3.0, 3.0, -3.0])  # change of log rate from no sender to senders alone
+ANSWER = np.array(
+    [3.0, -3.0, 3.0, -3.0, 3.0, -3.0]
+)  # change of log rate from no sender to senders alone
 ANSWERING = np.arange(len(ANSWER))
 MARKERS = np.arange(6, 10)  # of the sender
 GRAPH = {"bandwidth_um": 20.0, "max_neighbors": 20}
-CELLINA = {"epochs": 40, "learning_rate": 3e-3, "n_hidden": 16, "n_latent": 4}
+# Long enough for the spatial latent to be used; cells have few counts, or their own would say all.
+CELLINA = {
+    "epochs": 50, "patience": 50, "kl_warmup_epochs": 40, "learning_rate": 5e-3,
+    "n_hidden": 32, "n_latent": 4, "dropout": 0.0,
+}  # fmt: skip
 
 
 def shares(log_rates, types, senders):
@@ -50,7 +56,7 @@ def tissue(seed):
     log_rates[:, MARKERS] = -2.0
     log_rates[SENDER, MARKERS] = 2.0
     expected = shares(log_rates, types, graph @ (types == SENDER) / degree)
-    counts = rng.poisson(rng.lognormal(np.log(400), 0.2, (N_CELLS, 1)) * expected)
+    counts = rng.poisson(rng.lognormal(np.log(60), 0.2, (N_CELLS, 1)) * expected)
     domain = np.where(right, "right", "left")
     labels = {"cell_type": np.array(TYPES)[types], "domain": domain, "sample": "one"}
     labels = pd.DataFrame(labels, index=[f"cell_{i}" for i in range(N_CELLS)])
@@ -65,21 +71,29 @@ def profile(counts):
     return np.log1p(1e4 * share.mean(axis=0))[ANSWERING]
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
-def test_counterfactuals_are_nearer_to_the_truth_than_their_twins_and_no_change(seed, tmp_path):
+def errors(folder, seed):
+    """Distance to the true counterfactual by method and variant."""
     slide, log_rates, types = tissue(seed)
-    question = Question(tmp_path, slide, seed=seed, cellina=CELLINA, graph=GRAPH, n_donors=20)
+    question = Question(folder, slide, seed=seed, cellina=CELLINA, graph=GRAPH, n_donors=20)
     made = question.predict("cellina", "hierarchical", "no_change")
     donors = question.task.question.donors("right")["published"]
     senders = (types[donors] == SENDER).mean(axis=1)
     truth = profile(shares(log_rates, types[cells_of(slide, "A", "left")], senders))
+    return {
+        (method, variant): np.sqrt(np.mean((profile(values) - truth) ** 2))
+        for (method, _, variant), values in made.items()
+    }
 
-    def error(method, variant):
-        return np.sqrt(np.mean((profile(made[method, "right", variant]) - truth) ** 2))
 
-    unmoved = error("no_change", "-")
-    # Over 9 seeds: cellina 0.00 to 0.00, hierarchical 0.00 to 0.00 of the smaller of the two errors.
-    for method, most in (("cellina", 0.75), ("hierarchical", 0.5)):
-        own = error(method, "published")
-        assert own < most * error(method, "no_intervention"), method
-        assert own < most * unmoved, method
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_counterfactuals_are_nearer_to_the_truth_than_their_twins_and_no_change(seed, tmp_path):
+    found = errors(tmp_path, seed)
+    # Of the smaller of both errors, over seeds 0 to 7: cellina .44 to .63, hierarchical .16 to .28.
+    for method, most in (("cellina", 0.8), ("hierarchical", 0.5)):
+        own = found[method, "published"]
+        assert own < most * found[method, "no_intervention"], method
+        assert own < most * found["no_change", "-"], method
+    # Who was learnt from stands beside the model: of the held-out type nothing that was held out.
+    learnt = pd.read_csv(tmp_path / "hierarchical/types.tsv", sep="\t", index_col="cell_type")
+    assert list(learnt.columns) == ["n_cells", "dispersion"]
+    assert list(learnt.index) == ["B", "C", "sender"]

@@ -1,7 +1,10 @@
 """The methods that are not learned, against their definitions."""
 
 import inspect
+import re
 from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -9,10 +12,11 @@ import pytest
 
 from slides import small_slide
 from tasks import SECTIONS, make_task
-from tissue_counterfactuals import protocols
+from tissue_counterfactuals import methods, protocols
+from tissue_counterfactuals.config import Config
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.graph import neighborhood_features
-from tissue_counterfactuals.methods import METHODS, applicable
+from tissue_counterfactuals.methods import CORE, METHODS, applicable
 from tissue_counterfactuals.models.cellina import Cellina
 from tissue_counterfactuals.question.donors import EdgePerturbation
 from tissue_counterfactuals.question.folds import Fold
@@ -46,6 +50,29 @@ def test_every_adapter_has_the_same_functions(name):
         "target",
     ]
     assert hasattr(method.adapter, "fit") is method.learned
+
+
+def text_of(name: str) -> str:
+    """The adapter and the modules beside it that it imports; guests cannot be imported in every interpreter."""
+    text = (Path(methods.__file__).parent / f"{name}.py").read_text()
+    beside = re.findall(
+        r"^from tissue_counterfactuals\.methods(?:\.(\w+))? import \(?\s*(\w+)", text, re.M
+    )
+    names = {module or imported for module, imported in beside} - {"settings"}
+    return text + "".join(map(text_of, sorted(names)))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_row_says_what_its_adapter_reads(name):
+    method, text = METHODS[name], text_of(name)
+    assert ("task.settings" in text) is (method.settings is not None)
+    assert method.settings is None or method.settings in Config.model_fields
+    if "latent_only" not in method.needs:
+        assert ("device" in text) is method.gpu
+    packages = re.findall(r"^\s*(?:import|from) (\w+)", text, re.M)
+    foreign = {package for package in packages if find_spec(package) is None}
+    assert (method.environment == CORE) is (not foreign)
+    assert (Path(__file__).parents[3] / f"envs/{method.environment}.yaml").is_file()
 
 
 def test_methods_that_need_the_truth_are_for_simulated_tissue():

@@ -7,7 +7,7 @@ from scipy import sparse
 from slides import small_slide
 from tasks import FOLD, SECTIONS, make_task
 from tissue_counterfactuals.graph import neighborhood_features
-from tissue_counterfactuals.methods import METHODS
+from tissue_counterfactuals.methods import METHODS, nearest_neighbor
 from tissue_counterfactuals.slide import log_normalize
 
 EFFECT = 0.8
@@ -92,8 +92,12 @@ def test_ridge_says_nothing_about_held_out_cells(tmp_path):
     assert np.array_equal(*weights)
 
 
-@pytest.mark.parametrize("n_neighbors", [1, 5])
-def test_nearest_neighbors_are_the_most_similar_training_cells_of_the_domain(n_neighbors):
+@pytest.mark.parametrize("n_neighbors", [1, 5, 40])
+def test_nearest_neighbors_are_the_most_similar_training_cells_of_the_domain(
+    n_neighbors, monkeypatch
+):
+    # Focal cells in several blocks.
+    monkeypatch.setattr(nearest_neighbor, "_BLOCK", 16)
     task = make_task(
         small_slide(n_cells=500), settings={"n_neighbors": n_neighbors, "max_candidates": 10_000}
     )
