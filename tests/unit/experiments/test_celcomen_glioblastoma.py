@@ -371,6 +371,8 @@ def test_ranking_is_against_the_rest():
     assert found["knocked_out"].tolist() == [-1, 1]
     assert found["neighbours_0"].tolist() == [2, 4]
     assert "neighbours_1" not in found
+    every = knockout.rank_genes(effect, np.arange(4), pd.Index(["a", "b", "c"]), "b")
+    assert every.columns.tolist() == list(knockout.GROUPS[:3])
 
 
 def test_prerank_finds_a_planted_set_and_says_when_it_cannot():

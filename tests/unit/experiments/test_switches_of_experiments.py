@@ -143,6 +143,15 @@ def test_each_value_of_a_switch_leaves_other_tables(switch, bench):
         assert found[one] != found[other], f"{switch.name}: {one} and {other} give the same tables"
 
 
+@pytest.mark.parametrize("name", ROWS)
+def test_what_a_row_leaves_unread_is_a_key_of_its_settings(name):
+    """Or a change of that key runs the experiment again."""
+    settings = DEFAULTS
+    for key in ROWS[name].section.split("."):
+        settings = settings[key]
+    assert set(ROWS[name].unread) <= set(settings)
+
+
 @pytest.mark.parametrize("name", sorted({name for name, _ in CASES.values()}))
 def test_the_same_switches_leave_the_same_tables(name, bench, tmp_path):
     """Or any two runs would differ, and the test above would see nothing."""
