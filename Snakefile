@@ -75,7 +75,7 @@ rule all:
 rule demo:
     input:
         [
-            results_of("cellina", name)
+            [results_of("cellina", name), answers_of(name)]
             for name in datasets_for("cellina")
             if config["datasets"][name]["source"] == "simulated"
         ],

@@ -52,7 +52,8 @@ def demo() -> dict:
     """What the demo's configuration says of its benchmark."""
     raw = yaml.safe_load((ROOT / "config/config.yaml").read_text())
     asked = {key: raw[key] for key in ("protocols", "cellina", "methods") if key in raw}
-    return asked | {"datasets": {"simulated": raw["datasets"]["simulated"]}}
+    simulated = {k: v for k, v in raw["datasets"]["simulated"].items() if k != "questions"}
+    return asked | {"datasets": {"simulated": simulated}}
 
 
 def fingerprint() -> str:

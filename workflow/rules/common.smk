@@ -62,6 +62,7 @@ wildcard_constraints:
     dataset="[A-Za-z0-9_-]+",
     slide="[^/]+",
     fold="[^/]+",
+    question="[A-Za-z0-9_-]+",
     method="|".join(m.name for m in METHODS.values() if m.learned),
     protocol="|".join(protocols.PROTOCOLS),
     seed="[0-9]+",
@@ -254,9 +255,30 @@ def method_names(name, environment=None, learned=None):
     ]
 
 
-def environments_of(name):
-    """The environments that a data set's methods run in."""
-    return list(dict.fromkeys(method.environment for method in methods_of(name)))
+def environments_of(methods):
+    """The environments that methods run in."""
+    return list(dict.fromkeys(METHODS[name].environment for name in methods))
+
+
+def own_question(wildcards):
+    """The user's question that a job belongs to; None for a fold of the benchmark."""
+    known = dict(wildcards.items())
+    name = known.get("question") or known["fold"].partition("+")[2]
+    questions = dataset_of(wildcards)["questions"]
+    return next((asked for asked in questions if asked["name"] == name), None)
+
+
+def methods_asked(wildcards, learned=None):
+    """Names of the methods that a job asks: the data set's, or those of a user's question; of its environment if it has one."""
+    asked = own_question(wildcards)
+    names = asked["methods"] if asked else method_names(wildcards.dataset)
+    environment = dict(wildcards.items()).get("environment")
+    return [
+        name
+        for name in names
+        if environment in (None, METHODS[name].environment)
+        and learned in (None, METHODS[name].learned)
+    ]
 
 
 def folds_of(dataset, slide):

@@ -49,7 +49,10 @@ rule fit:
         place=place_of_guest,
         settings=lambda w: json.dumps(settings_of_methods([w.method])),
         asked=lambda w: question_settings("graph", "training")(w)
-        | part_of_dataset("control_domain", "target_domains", "holdout")(w),
+        | (
+            own_question(w)
+            or part_of_dataset("control_domain", "target_domains", "holdout")(w)
+        ),
         device=config["device"],
         threads=config["threads"],
         checkpoint=f"results/checkpoints/{ONE_METHOD}.pt",
@@ -68,7 +71,7 @@ rule predict:
         question=QUESTION,
         models=lambda w: expand(
             f"results/models/{ONE_METHOD}",
-            method=method_names(w.dataset, w.environment, learned=True),
+            method=methods_asked(w, learned=True),
             allow_missing=True,
         ),
         environment=lambda w: environment_of(w.environment),
@@ -84,17 +87,15 @@ rule predict:
     resources:
         mem_mb=memory_of_task,
         runtime=runtime_of("predict"),
-        gpu=lambda w: uses_gpu(method_names(w.dataset, w.environment)),
+        gpu=lambda w: uses_gpu(methods_asked(w)),
     params:
         guest=guest_command,
         place=place_of_guest,
-        controls=lambda w: method_names(w.dataset, w.environment, learned=False),
-        settings=lambda w: json.dumps(
-            settings_of_methods(method_names(w.dataset, w.environment))
-        ),
+        controls=lambda w: methods_asked(w, learned=False),
+        settings=lambda w: json.dumps(settings_of_methods(methods_asked(w))),
         device=config["device"],
         threads=config["threads"],
-        limits=lambda w, input: time_limits(method_names(w.dataset, w.environment)),
+        limits=lambda w, input: time_limits(methods_asked(w)),
     shell:
         "{params.guest} predict {params.place} --slide {input.slide:q} --question {input.question:q}"
         " --controls {params.controls} --models {input.models:q}"
@@ -108,7 +109,7 @@ rule score:
         question=QUESTION,
         predictions=lambda w: expand(
             f"results/predictions/{FOLD}/{RUN}/{{environment}}.h5ad",
-            environment=environments_of(w.dataset),
+            environment=environments_of(methods_asked(w)),
             allow_missing=True,
         ),
     output:
@@ -131,3 +132,52 @@ rule score:
         threads=config["threads"],
     script:
         "../scripts/score.py"
+
+
+# The answer to a user's question, from what its methods predicted with every seed.
+ANSWER = "results/answers/{dataset}/{slide}/{question}"
+
+
+rule answer:
+    input:
+        slide="results/slides/{dataset}/{slide}.h5ad",
+        questions=lambda w: expand(
+            QUESTION,
+            fold=f"asked+{w.question}",
+            protocol=config["protocols"][0],
+            seed=config["seeds"],
+            allow_missing=True,
+        ),
+        predictions=lambda w: expand(
+            f"results/predictions/{FOLD}/{RUN}/{{environment}}.h5ad",
+            fold=f"asked+{w.question}",
+            protocol=config["protocols"][0],
+            seed=config["seeds"],
+            environment=environments_of(methods_asked(w)),
+            allow_missing=True,
+        ),
+    output:
+        genes=f"{ANSWER}/genes.tsv",
+        sets=f"{ANSWER}/gene_sets.tsv",
+        text=f"{ANSWER}/answer.md",
+        figure=report(
+            f"{ANSWER}/answer.png",
+            caption="../report/answer.rst",
+            category="{dataset}",
+            labels={"result": "answer", "question": "{question}", "slide": "{slide}"},
+        ),
+    log:
+        "results/logs/answer/{dataset}/{slide}/{question}.log",
+    benchmark:
+        "results/benchmarks/answer/{dataset}/{slide}/{question}.tsv"
+    conda:
+        "../../envs/core.yaml"
+    resources:
+        mem_mb=memory_of_task,
+        runtime=runtime_of("score"),
+    params:
+        asked=own_question,
+        names=lambda w: {"dataset": w.dataset, "slide": w.slide}
+        | part_of_dataset("kind", "label")(w),
+    script:
+        "../scripts/answer.py"

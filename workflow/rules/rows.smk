@@ -12,6 +12,8 @@ def datasets_for(experiment):
         name
         for name, entry in config["datasets"].items()
         if experiment in entry["experiments"]
+        # A data set with questions alone has no benchmark.
+        and (experiment != "cellina" or entry["control_domain"] is not None)
     ]
 
 
@@ -70,7 +72,23 @@ def results_of(of, name=None, tables=None):
 def everything_of(name):
     """All results of a data set."""
     experiments = config["datasets"][name]["experiments"]
-    return [file for experiment in experiments for file in results_of(experiment, name)]
+    results = [
+        results_of(experiment, name)
+        for experiment in experiments
+        if name in datasets_for(experiment)
+    ]
+    return [*sum(results, []), *answers_of(name)]
+
+
+def answers_of(name):
+    """The answers to a data set's own questions, on each of its slides."""
+    questions = [asked["name"] for asked in config["datasets"][name]["questions"]]
+    return expand(
+        "results/answers/{dataset}/{slide}/{question}/answer.md",
+        dataset=name,
+        slide=SLIDES[name],
+        question=questions,
+    )
 
 
 def celcomen_files():

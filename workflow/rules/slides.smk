@@ -88,6 +88,29 @@ checkpoint write_folds:
         "../scripts/write_folds.py"
 
 
+# A user's own question stands among the folds: "+" is in no path form of a type, so that the two are never confused.
+rule write_own_question:
+    input:
+        slide="results/slides/{dataset}/{slide}.h5ad",
+        graph="results/graphs/{dataset}/{slide}.npz",
+    output:
+        "results/questions/{dataset}/{slide}/asked+{question}/{protocol}.seed{seed}.npz",
+    log:
+        "results/logs/write_own_question/{dataset}/{slide}/{question}/{protocol}.seed{seed}.log",
+    benchmark:
+        "results/benchmarks/write_own_question/{dataset}/{slide}/{question}/{protocol}.seed{seed}.tsv"
+    conda:
+        "../../envs/core.yaml"
+    resources:
+        mem_mb=memory_of_task,
+        runtime=runtime_of("write_question"),
+    params:
+        asked=own_question,
+        settings=question_settings("graph", "training", "counterfactual"),
+    script:
+        "../scripts/write_own_question.py"
+
+
 rule write_question:
     input:
         slide="results/slides/{dataset}/{slide}.h5ad",
@@ -99,6 +122,8 @@ rule write_question:
         "results/logs/write_question/{dataset}/{slide}/{fold}/{protocol}.seed{seed}.log",
     benchmark:
         "results/benchmarks/write_question/{dataset}/{slide}/{fold}/{protocol}.seed{seed}.tsv"
+    wildcard_constraints:
+        fold="[^/+]+",
     conda:
         "../../envs/core.yaml"
     resources:

@@ -29,6 +29,8 @@ for notes in sorted(results.glob("tables/*/diagnostics.tsv")):
         "change of log expression that new neighbours make (near 0: the counterfactual is its own twin)."
     )
     print(wide.round(3).to_string())
+for answer in sorted(results.glob("answers/*/*/*/answer.md")):
+    print(f"\n{answer.read_text().rstrip()}\n({answer})")
 print("\nTables:", *sorted(results.glob("tables/*")), sep="\n  ")
 print("Figures:", *sorted(results.glob("figures/*/*.png")), sep="\n  ")
 print(f"Report (open it in a browser):\n  {report}")

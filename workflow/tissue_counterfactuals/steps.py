@@ -22,6 +22,7 @@ from tissue_counterfactuals.files import atomic_path
 from tissue_counterfactuals.methods import METHODS
 from tissue_counterfactuals.metrics import Interval, Reference
 from tissue_counterfactuals.metrics.populations import mean_expression
+from tissue_counterfactuals.question.asked import ask_own
 from tissue_counterfactuals.question.folds import Fold, check_folds, list_folds, read_folds
 from tissue_counterfactuals.question.predictions import PredictionReader, read_predictions
 from tissue_counterfactuals.question.question import ask
@@ -90,7 +91,7 @@ def _hold_out(dataset: dict) -> Callable[[anndata.AnnData], dict[str, np.ndarray
     """From a slide to the held-out cells of each fold, by the name that paths are made of."""
     from tissue_counterfactuals.config import slug
 
-    if "cellina" not in dataset["experiments"]:
+    if "cellina" not in dataset["experiments"] or dataset["control_domain"] is None:
         return None
 
     def masks(slide: anndata.AnnData) -> dict[str, np.ndarray]:
@@ -185,6 +186,23 @@ def write_question(
     genes = None if chosen is None else np.flatnonzero(chosen)
     question = ask(
         cells, neighbors, held_out, protocol, seed, switches, graph_settings, **drawing, genes=genes
+    )
+    write_question_file(question, output)
+
+
+def write_own_question(
+    slide: Path, graph: Path, asked: dict, seed: int, settings: dict, output: Path
+) -> None:
+    """Slide and graph to a user's question (`asked`: keys of `UserQuestion`); `settings` as in `write_question`."""
+    cells = read_slide(slide, check=False)
+    drawing = {key: settings[key] for key in ("n_donors", "validation_fraction")}
+    chosen = cells.var.get(VARIABLE)
+    genes = None if chosen is None else np.flatnonzero(chosen)
+    question = ask_own(
+        *(cells, sparse.csr_array(sparse.load_npz(graph)), asked, settings["protocol"], seed),
+        *(settings["switches"], settings["graph"]),
+        **drawing,
+        genes=genes,
     )
     write_question_file(question, output)
 

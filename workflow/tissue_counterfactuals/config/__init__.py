@@ -33,7 +33,7 @@ from tissue_counterfactuals.methods.settings import (
 )
 from tissue_counterfactuals.models.settings import CellinaSettings
 from tissue_counterfactuals.protocols import PROTOCOLS, resolve
-from tissue_counterfactuals.question.settings import CounterfactualSettings
+from tissue_counterfactuals.question.settings import CounterfactualSettings, UserQuestion
 from tissue_counterfactuals.settings import (
     Block,
     Seed,
@@ -182,6 +182,7 @@ def describe() -> str:
     for title, prefix, settings in (
         ("At the top level", "", Config),
         ("For each data set", "datasets.NAME.", Dataset),
+        ("For each question of a data set", "datasets.NAME.questions[].", UserQuestion),
     ):
         lines += [f"## {title}", "", "| key | allowed | default | meaning |", "|---|---|---|---|"]
         for path, key in leaves(schema(settings), settings):
@@ -189,7 +190,7 @@ def describe() -> str:
             cells = (
                 f"`{prefix}{path}`",
                 allowed(key, settings),
-                f"`{show(key['default'])}`",
+                f"`{show(key['default'])}`" if "default" in key else "must be given",
                 meaning,
             )
             lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.experiments import ON_SLIDES
 from tissue_counterfactuals.methods import METHODS
-from tissue_counterfactuals.question.settings import GraphSettings, HoldoutSettings
+from tissue_counterfactuals.question.settings import GraphSettings, HoldoutSettings, UserQuestion
 from tissue_counterfactuals.settings import Distinct, Settings, Some, Text
 from tissue_counterfactuals.simulate.settings import FieldSettings, LesionSettings, TissueSettings
 from tissue_counterfactuals.sources import READERS
@@ -96,6 +96,9 @@ class Dataset(Settings):
     graph: GraphSettings = GraphSettings()
     methods: Some[Literal[*METHODS]] | None = None
     """Methods for this data set; `null` means those of the top level."""
+    questions: list[UserQuestion] = []
+    """Questions of your own about the slide, each answered in results/answers. With questions, `control_domain` and
+    `target_domains` may be left out; then there is no benchmark."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -149,7 +152,11 @@ class Dataset(Settings):
             yield f".path: there is no file {path!r}; paths count from {Path.cwd()}."
 
     def _domain_faults(self) -> Iterator[str]:
-        if "cellina" not in self.experiments:
+        names = [question.name for question in self.questions]
+        for name in sorted({name for name in names if names.count(name) > 1}):
+            yield f".questions has two of the name {name!r}; give each a name of its own."
+        no_benchmark = self.questions and self.control_domain is None and not self.target_domains
+        if "cellina" not in self.experiments or no_benchmark:
             return
         if self.control_domain is None:
             yield ".control_domain is missing; name the domain that cells are taken from."
@@ -169,6 +176,10 @@ class Dataset(Settings):
 
     def _method_faults(self) -> Iterator[str]:
         """Methods that are asked for here and cannot be asked; a list at the top level is run where it can be."""
+        for place, question in enumerate(self.questions):
+            for name in question.methods:
+                if reason := METHODS[name].refusal(self.source == "simulated"):
+                    yield f".questions[{place}].methods names {name}, which cannot be run here: {reason}; leave it out."
         for name in self.methods or []:
             if reason := METHODS[name].refusal(self.source == "simulated"):
                 yield f".methods names {name}, which cannot be run here: {reason}; leave it out."

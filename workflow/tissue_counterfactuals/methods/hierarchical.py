@@ -4,7 +4,7 @@ Its twin is what it says of the cells where they are: in the form `delta` their 
 regression's own expectation.
 """
 
-from dataclasses import astuple
+from dataclasses import astuple, fields
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.graph import neighborhood_features
 from tissue_counterfactuals.methods.prediction import Prediction, at_library
 from tissue_counterfactuals.models import hierarchical as model
-from tissue_counterfactuals.question.donors import EdgePerturbation, edge_perturbation
+from tissue_counterfactuals.question.donors import DONOR_RULES, EdgePerturbation, edge_perturbation
 from tissue_counterfactuals.question.folds import FEWEST_CELLS, Split, cells_of
 from tissue_counterfactuals.slide import log_normalize, noise_of_log_mean, normalize_counts
 from tissue_counterfactuals.streams import stream
@@ -54,8 +54,9 @@ def fit(task, folder: Path) -> None:
             "to see how far types agree"
         )
     spread = model.learn_spread(list(evidence.values()))
-    slopes = model.predictive_prior(list(evidence.values()), spread).update(own)
-    elsewhere = ~slide.obs["domain"].isin(task.fold.targets).to_numpy()
+    shared = model.predictive_prior(list(evidence.values()), spread)
+    slopes = shared.update(own)
+    elsewhere = ~slide.obs["domain"].isin(_compared(task)).to_numpy()
 
     def without_answer(label: str) -> model.Prior:
         """Slopes of a type that is known, as if its cells in the targets were not."""
@@ -65,6 +66,7 @@ def fit(task, folder: Path) -> None:
 
     stored = {"mean": axes.mean, "loadings": axes.loadings}
     stored |= {"slopes": slopes.mean, "covariance": slopes.covariance}
+    stored |= {"shared_covariance": shared.covariance}
     if own is not None:
         stored |= {"level": own.level, "centre": own.centre}
     stored |= _calibrations(task, axes, log_expression, sorted(evidence), without_answer)
@@ -85,25 +87,50 @@ def predict(task, folder: Path, target: str) -> dict[str, Prediction | str]:
     log_expression = log_normalize(slide.X)
     own = axes.project(task.masked_graph[focal], log_expression)
     counts = slide.X[focal].toarray().astype(float)
-    domain = _at(task.fold, target, len(focal))
+    compared, control = _compared(task), task.fold.control
+    domain = _at(compared, target, len(focal)) - _at(compared, control, len(focal))
     start = counts
     if task.settings["form"] == "mean":
         if "level" not in stored:
             raise ValueError(
                 f"form mean: too few cells of {task.fold.cell_type!r} are there to learn its level from"
             )
-        here = np.hstack([own, _at(task.fold, task.fold.control, len(focal))]) - stored["centre"]
+        here = np.hstack([own, _at(compared, control, len(focal))]) - stored["centre"]
         start = at_library(np.exp(stored["level"] + model.change(slopes, here)), slide, focal)
         start = start.astype(float)
+
+    shared = stored["shared_covariance"]
+    trained = np.flatnonzero((slide.obs["cell_type"] == task.fold.cell_type) & ~task.split.held_out)
+    seen = axes.project(task.masked_graph[trained], log_expression)
+
+    def beyond(move: np.ndarray) -> float:
+        """Share of cells whose new neighbourhood is further from what the type has seen than 99 % of what it has."""
+        centre, spread = seen.mean(axis=0), seen.std(axis=0) + 1e-9
+        far = np.quantile((((seen - centre) / spread) ** 2).sum(axis=1), 0.99)
+        new = own + move[:, : own.shape[1]]
+        return float(np.mean((((new - centre) / spread) ** 2).sum(axis=1) > far))
 
     def moved(rule: str, donors: np.ndarray) -> Prediction:
         around = EdgePerturbation(focal, donors).graph(slide.n_obs)
         move = np.hstack([axes.project(around, log_expression) - own, domain])
         values = model.moved(start, slopes, move)
         prediction = Prediction(values.astype(np.float32), focal)
-        prediction.diagnostics["n_types_known"] = float(stored[f"n_types:{target}:{rule}"])
-        if f"calibration:{target}:{rule}" in stored:
-            calibration = model.Calibration(*stored[f"calibration:{target}:{rule}"])
+        key = f"{target}:{rule}"
+        n_types = stored.get(f"n_types:{key}", 0)
+        prediction.diagnostics |= {"n_types_known": float(n_types), "beyond_support": beyond(move)}
+        if f"calibration:{key}" in stored:
+            calibration = model.Calibration(*stored[f"calibration:{key}"])
+            names = [f"rehearsal_{field.name}" for field in fields(model.Rehearsal)]
+            prediction.diagnostics |= dict(
+                zip(names, stored[f"rehearsal:{key}"].tolist(), strict=True)
+            )
+            mean = move.mean(axis=0)
+            without = model.variance_of_change(model.Prior(slopes.mean, shared), mean)
+            prediction.per_gene["own_evidence"] = 1 - model.variance_of_change(
+                slopes, mean
+            ) / np.maximum(without, 1e-12)
+            for number, errors in enumerate(stored[f"errors:{key}"]):
+                prediction.per_gene[f"error_{number}"] = errors
             told = model.answer(start, values, slopes, move)
             half = calibration.half_width(told)
             limits = np.expm1(told.base + told.change + [-half, half])
@@ -130,43 +157,58 @@ def _axes(task, log_expression) -> model.Axes:
 def _design(task, axes: model.Axes, log_expression) -> np.ndarray:
     """(n, k + targets): what neighbours express, and in which target domain a cell stands."""
     domain = task.slide.obs["domain"].astype(str).to_numpy()
-    columns = [(domain == name).astype(float) for name in task.fold.targets]
+    columns = [(domain == name).astype(float) for name in _compared(task)]
     return np.column_stack([axes.project(task.masked_graph, log_expression), *columns])
 
 
-def _at(fold, domain: str, n_cells: int) -> np.ndarray:
-    """Columns of the targets for cells that stand in one domain."""
-    return np.tile([float(name == domain) for name in fold.targets], (n_cells, 1))
+def _compared(task) -> tuple[str, ...]:
+    """Domains that get a column of their own, and in which types are asked whose answer is known: the targets.
+
+    A question that leaves its cells in their domain has none, and takes the largest other domain.
+    """
+    fold = task.fold
+    targets = tuple(name for name in fold.targets if name != fold.control)
+    sizes = task.slide.obs["domain"].astype(str).value_counts().drop(fold.control, errors="ignore")
+    return targets or tuple(sizes.index[:1])
+
+
+def _at(compared: tuple[str, ...], domain: str, n_cells: int) -> np.ndarray:
+    """Columns of the domains for cells that stand in one of them, or in none."""
+    return np.tile([float(name == domain) for name in compared], (n_cells, 1))
 
 
 def _calibrations(task, axes, log_expression, labels, without_answer) -> dict[str, np.ndarray]:
     """What the types whose answer is known say of each target and donor rule: see `model.Calibration`."""
-    slide, fold, graph = task.slide, task.fold, task.masked_graph
+    slide, graph, control = task.slide, task.masked_graph, task.fold.control
+    compared = _compared(task)
     shown = normalize_counts(slide.X[~task.split.held_out]).mean(axis=0)
     level = model.levels(np.asarray(shown).ravel())
     asked = {
         (target, rule): donors.shape[1]
-        for target in fold.targets
+        for target in task.fold.targets
         for rule, donors in task.question.donors(target).items()
         if not isinstance(donors, str)
     }
-    known = {key: [] for key in asked}
+    known = {key: {} for key in asked if compared}
     cell_type, domain = slide.obs["cell_type"], slide.obs["domain"]
     for number, label in enumerate(labels):
-        focal = cells_of(slide, label, fold.control)
-        there = {target: cells_of(slide, label, target) for target in fold.targets}
-        if min(map(len, (focal, *there.values()))) < FEWEST_CELLS:
+        focal = cells_of(slide, label, control)
+        there = {name: cells_of(slide, label, name) for name in compared}
+        if not there or min(map(len, (focal, *there.values()))) < FEWEST_CELLS:
             continue
         chosen = stream(task.seed, "hierarchical_known", number)
         if len(focal) > _MOST_CELLS:
             focal = np.sort(chosen.choice(focal, _MOST_CELLS, replace=False))
-        hidden = ((cell_type == label) & domain.isin(fold.targets)).to_numpy()
+        hidden = ((cell_type == label) & domain.isin(compared)).to_numpy()
         split = Split(task.split.train, task.split.validation, task.split.held_out | hidden)
         slopes, own = without_answer(label), axes.project(graph[focal], log_expression)
         for (target, rule), n_donors in asked.items():
+            # An intervention within a domain has no known answer: a move to another one stands for it.
+            place = target if target in compared else compared[0]
             try:
                 perturbation = edge_perturbation(
-                    *(slide, graph, split, label, target, focal, rule),
+                    *(slide, graph, split, label, place, focal),
+                    rule if rule in DONOR_RULES else "any_type",
                     restrict_to_domain=task.switches["donor_domain"] == "target_only",
                     n_donors=n_donors,
                     seed=task.seed,
@@ -174,16 +216,19 @@ def _calibrations(task, axes, log_expression, labels, without_answer) -> dict[st
             except InputError:
                 continue
             new = axes.project(perturbation.graph(slide.n_obs), log_expression)
-            move = np.hstack([new - own, _at(fold, target, len(focal))])
+            move = np.hstack([new - own, _at(compared, place, len(focal))])
             counts = slide.X[focal].toarray().astype(float)
             told = model.answer(counts, model.moved(counts, slopes, move), slopes, move)
-            real = slide.X[there[target]]
+            real = slide.X[there[place]]
             observed = np.log1p(np.asarray(normalize_counts(real).mean(axis=0)).ravel()) - told.base
             noise = noise_of_log_mean(real) + noise_of_log_mean(slide.X[focal])
-            known[target, rule].append(model.Known(told, observed, noise))
+            known[target, rule][label] = model.Known(told, observed, noise)
     stored = {}
     for (target, rule), types in known.items():
-        stored[f"n_types:{target}:{rule}"] = np.array(len(types))
-        if found := model.calibrate(types, level):
-            stored[f"calibration:{target}:{rule}"] = np.stack(astuple(found))
+        key, told = f"{target}:{rule}", list(types.values())
+        stored[f"n_types:{key}"] = np.array(len(types))
+        if found := model.calibrate(told, level):
+            stored[f"calibration:{key}"] = np.stack(astuple(found))
+            stored[f"errors:{key}"] = np.array([t.observed - t.answer.change for t in told])
+            stored[f"rehearsal:{key}"] = np.array(astuple(model.rehearse(told, level)))
     return stored

@@ -17,6 +17,7 @@ class Prediction:
         diagnostics: numbers about the prediction that are no scores.
         interval: (2, g) mean CP10K of the predicted population, the limits between which it lies with probability .9.
         abstained: (g,) genes about which the method says that they cannot be known, whatever stands in `values`.
+        per_gene: name -> (g,) further numbers about each gene of a prediction with an interval.
         genes: names of the columns, from a method that returns them; they must be the slide's, in its order.
     """
 
@@ -26,6 +27,7 @@ class Prediction:
     diagnostics: dict[str, float] = field(default_factory=dict)
     interval: np.ndarray | None = None
     abstained: np.ndarray | None = None
+    per_gene: dict[str, np.ndarray] = field(default_factory=dict)
     genes: list[str] | None = None
 
     def check(self, slide: AnnData) -> None:

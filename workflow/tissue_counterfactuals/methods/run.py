@@ -97,7 +97,7 @@ def predict(
 
     `uns` holds, as JSON: `failures`, what could not be predicted and why; `diagnostics`, numbers about predictions;
     `target_cells`, the cells to compare with where these are not all target cells; `intervals`, where a method gives
-    them, the limits of mean CP10K (see `Prediction`).
+    them, the limits of mean CP10K and what else is said per gene (see `Prediction`).
 
     Args:
         folders: method -> what `fit` left; None for methods that are not learned.
@@ -136,11 +136,10 @@ def predict(
                         key | {"name": k, "value": v} for k, v in prediction.diagnostics.items()
                     ]
                     if prediction.interval is not None:
-                        arrays = (*prediction.interval, prediction.abstained)
-                        limits = zip(("lower", "upper", "abstained"), arrays, strict=True)
-                        notes["intervals"].append(
-                            key | {name: array.tolist() for name, array in limits}
-                        )
+                        lower, upper = prediction.interval
+                        told = {"lower": lower, "upper": upper, "abstained": prediction.abstained}
+                        told |= prediction.per_gene
+                        notes["intervals"].append(key | {k: v.tolist() for k, v in told.items()})
                     if prediction.target_cells is not None:
                         reserved = names[prediction.target_cells].tolist()
                         notes["target_cells"].append(key | {"cells": reserved})

@@ -374,6 +374,43 @@ def calibrate(known: list[Known], level: np.ndarray) -> Calibration | None:
     return Calibration(floor, inflation, np.sqrt(np.maximum(effect, 0)))
 
 
+@dataclass(frozen=True)
+class Rehearsal:
+    """How good answers are where they are known: means over types, each told by the others.
+
+    Attributes:
+        coverage: share of genes whose observed change lies in its interval.
+        error, error_of_no_change: root mean square over the `N_TOP` most changed genes.
+        abstained: share of genes.
+    """
+
+    coverage: float
+    error: float
+    error_of_no_change: float
+    abstained: float
+
+
+N_TOP = 50
+
+
+def rehearse(known: list[Known], level: np.ndarray) -> Rehearsal:
+    """Calibrate by all types but one, in turn; the coverage is undefined below `FEWEST_TYPES` + 1 types."""
+    rows = []
+    for number, own in enumerate(known):
+        shown = (own.observed != 0) | (own.answer.base != 0)
+        top = np.argsort(-np.abs(own.observed), kind="stable")[:N_TOP]
+        error = own.observed - own.answer.change
+        inside, abstained = np.nan, np.nan
+        if found := calibrate(known[:number] + known[number + 1 :], level):
+            half = found.half_width(own.answer)
+            wide = np.sqrt(half**2 + QUANTILE**2 * own.noise)
+            inside = np.mean(np.abs(error[shown]) <= wide[shown])
+            abstained = found.abstains(own.answer).mean()
+        squares = (np.sqrt(np.mean(x[top] ** 2)) for x in (error, own.observed))
+        rows.append((inside, *squares, abstained))
+    return Rehearsal(*np.mean(rows, axis=0).tolist())
+
+
 def _by_level(values: np.ndarray, level: np.ndarray, statistic) -> np.ndarray:
     """A statistic of values (types, g) over all of a level's genes, for every gene (g,); over all where a level has none."""
     seen = np.isfinite(values)

@@ -1,9 +1,10 @@
-"""What a question is made of: sections `graph` and `holdout` of a data set, and `counterfactual`."""
+"""What a question is made of: sections `graph`, `holdout` and `questions` of a data set, and `counterfactual`."""
 
-from typing import Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, StringConstraints, model_validator
 
+from tissue_counterfactuals.methods import METHODS
 from tissue_counterfactuals.settings import Settings, Some, Text
 
 
@@ -38,3 +39,58 @@ class CounterfactualSettings(Settings):
     proportions of the real neighbourhoods."""
     n_donors: int = Field(50, ge=1, le=10_000)
     """New neighbours per focal cell."""
+
+
+# Keys that say what is done to the focal cells' neighbourhood; a question has one of them.
+INTERVENTIONS = ("move_to", "composition", "remove_sender", "add_sender")
+
+
+class UserQuestion(Settings):
+    """A question about the slide itself, in which nothing is held out."""
+
+    name: Annotated[str, StringConstraints(pattern="^[A-Za-z0-9_-]{1,100}$")]
+    """Names the folder of the answer."""
+    cell_type: Text
+    """Type of the focal cells: those that are asked what they would express."""
+    domain: Text
+    """Domain that the focal cells stand in."""
+    move_to: Text | None = None
+    """Intervention: neighbours are taken from this domain."""
+    donor_rule: Literal["published", "any_type", "matched"] = "any_type"
+    """For `move_to`: who may be a new neighbour, as in `counterfactual.donor_rules`; only `any_type` can be asked about a
+    domain that has no cell of the type."""
+    composition: Annotated[dict[str, float] | None, Field(min_length=1)] = None
+    """Intervention: neighbours of these types in these shares (any numbers from 0 up; they are divided by their sum), taken
+    from the focal cells' domain, or from all of the slide where it has none of the type."""
+    remove_sender: Text | None = None
+    """Intervention: the focal cells' own neighbours without this type."""
+    add_sender: Text | None = None
+    """Intervention: the focal cells' own neighbours, of which a share is replaced by cells of this type."""
+    share: float = Field(0.3, gt=0, le=1)
+    """For `add_sender`: the share."""
+    methods: Some[Literal[*(m.name for m in METHODS.values() if "edge" in m.needs)]] = [
+        "hierarchical",
+        "cellina",
+    ]
+    """Methods that answer; only those that can be told new neighbours."""
+
+    @model_validator(mode="after")
+    def _one_intervention(self) -> Self:
+        given = [key for key in INTERVENTIONS if getattr(self, key) is not None]
+        if len(given) != 1:
+            raise ValueError(
+                f" has {' and '.join(given) or 'no intervention'}; give one of {', '.join(INTERVENTIONS)}."
+            )
+        if self.composition is not None:
+            for cell_type, share in self.composition.items():
+                if share < 0:
+                    raise ValueError(
+                        f".composition.{cell_type} is {share:g}; give shares from 0 up."
+                    )
+            if sum(self.composition.values()) == 0:
+                raise ValueError(".composition sums to 0; give at least one type a share above 0.")
+        if self.move_to == self.domain:
+            raise ValueError(
+                f".move_to is {self.move_to!r}, where the focal cells already stand; name another domain."
+            )
+        return self

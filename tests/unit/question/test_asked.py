@@ -1,0 +1,145 @@
+"""A user's own question: who becomes a neighbour, and what is refused in one sentence."""
+
+import numpy as np
+import pytest
+
+from slides import small_slide
+from tissue_counterfactuals import protocols
+from tissue_counterfactuals.errors import InputError
+from tissue_counterfactuals.graph import slide_graph
+from tissue_counterfactuals.question.asked import ask_own
+from tissue_counterfactuals.question.question import read_question, write_question
+from tissue_counterfactuals.question.settings import UserQuestion
+
+GRAPH = {"max_neighbors": 30}
+
+
+@pytest.fixture(scope="module")
+def slide():
+    return small_slide(n_cells=600)
+
+
+@pytest.fixture(scope="module")
+def graph(slide):
+    return slide_graph(slide, **GRAPH)
+
+
+def asked(**keys):
+    given = {"name": "q", "cell_type": "A", "domain": "left"} | keys
+    return UserQuestion.read(given).model_dump()
+
+
+def ask(slide, graph, n_donors=20, seed=0, **keys):
+    switches = protocols.resolve("corrected")
+    return ask_own(slide, graph, asked(**keys), "corrected", seed, switches, GRAPH, n_donors)
+
+
+def types_of(slide, question):
+    (donors,) = question.perturbations.values()
+    return donors, slide.obs["cell_type"].astype(str).to_numpy()[donors]
+
+
+def test_nothing_is_held_out_and_the_file_says_the_same(slide, graph, tmp_path):
+    question = ask(slide, graph, move_to="right")
+    assert not question.split.held_out.any()
+    assert (question.split.train ^ question.split.validation).all()
+    expected = (slide.obs["cell_type"] == "A") & (slide.obs["domain"] == "left")
+    np.testing.assert_array_equal(question.focal, np.flatnonzero(expected))
+    donors, _ = types_of(slide, question)
+    assert (slide.obs["domain"].to_numpy()[donors] == "right").all()
+    write_question(question, tmp_path / "q.npz")
+    read = read_question(tmp_path / "q.npz")
+    np.testing.assert_array_equal(types_of(slide, read)[0], donors)
+    assert list(read.perturbations) == [("donors", "right", "any_type")]
+
+
+def test_another_seed_draws_others_and_the_same_seed_the_same(slide, graph):
+    one, again, other = (
+        types_of(slide, ask(slide, graph, seed=s, composition={"B": 1}))[0] for s in (0, 0, 1)
+    )
+    np.testing.assert_array_equal(one, again)
+    assert (one != other).any()
+
+
+def test_a_composition_is_met_from_the_cells_own_domain(slide, graph):
+    question = ask(slide, graph, composition={"B": 3, "C": 1, "A": 0})
+    donors, types = types_of(slide, question)
+    assert (slide.obs["domain"].to_numpy()[donors] == "left").all()
+    assert (types == "B").mean() == pytest.approx(0.75, abs=0.03)
+    assert not (types == "A").any()
+
+
+def test_a_type_that_the_domain_lacks_comes_from_elsewhere(slide, graph):
+    moved = slide.copy()
+    lacking = ((moved.obs["cell_type"] == "B") & (moved.obs["domain"] == "left")).to_numpy()
+    moved.obs.loc[lacking, "cell_type"] = "C"
+    donors, types = types_of(moved, ask(moved, graph, composition={"B": 1}))
+    assert (types == "B").all()
+    assert (moved.obs["domain"].to_numpy()[donors] == "right").all()
+
+
+def test_a_removed_sender_is_gone_and_the_others_are_the_cells_own_neighbours(slide, graph):
+    question = ask(slide, graph, remove_sender="B")
+    donors, types = types_of(slide, question)
+    assert not (types == "B").any()
+    near = [
+        np.isin(row, graph[[cell]].indices).all()
+        for cell, row in zip(question.focal, donors, strict=True)
+        if (slide.obs["cell_type"].to_numpy()[graph[[cell]].indices] != "B").any()
+    ]
+    assert len(near) > 50
+    assert all(near)
+
+
+def test_an_added_sender_has_its_share(slide, graph):
+    question = ask(slide, graph, add_sender="C", share=0.5)
+    donors, types = types_of(slide, question)
+    assert donors.shape[1] == 20
+    assert (types[:, 10:] == "C").all()
+    # The other half is drawn from the cells' own neighbours.
+    assert 0.2 < (types[:, :10] == "C").mean() < 0.5
+    near = [graph[[cell]].indices for cell in question.focal]
+    assert all(np.isin(row[:10], own).all() for row, own in zip(donors, near, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("keys", "sentence"),
+    [
+        ({"move_to": "rigt"}, "move_to names 'rigt', which no cell of the slide has; did you mean 'right'?"),
+        ({"cell_type": "Z", "move_to": "right"}, "cell_type names 'Z', which no cell of the slide has; there are A, B, C."),
+        ({"remove_sender": "D"}, "composition or sender names 'D', which no cell of the slide has"),
+        ({"composition": {"B": 1, "E": 1}}, "composition or sender names 'E'"),
+    ],
+)  # fmt: skip
+def test_what_the_slide_has_not_is_refused(slide, graph, keys, sentence):
+    with pytest.raises(InputError) as error:
+        ask(slide, graph, **keys)
+    assert str(error.value).startswith(f"question q: {sentence}")
+
+
+def test_too_few_focal_cells_are_refused(slide, graph):
+    few = slide.copy()
+    own = np.flatnonzero((few.obs["cell_type"] == "A") & (few.obs["domain"] == "left"))
+    few.obs.iloc[own[3:], few.obs.columns.get_loc("cell_type")] = "B"
+    with pytest.raises(
+        InputError, match="the slide has 3 cells of type 'A' in domain 'left', and at least 4"
+    ):
+        ask(few, graph, move_to="right")
+
+
+@pytest.mark.parametrize(
+    ("keys", "sentence"),
+    [
+        ({}, "has no intervention; give one of move_to, composition, remove_sender, add_sender."),
+        ({"move_to": "right", "add_sender": "B"}, "has move_to and add_sender; give one of"),
+        ({"composition": {"B": 0, "C": 0}}, ".composition sums to 0; give at least one type a share above 0."),
+        ({"composition": {"B": -1, "C": 2}}, ".composition.B is -1; give shares from 0 up."),
+        ({"move_to": "left"}, ".move_to is 'left', where the focal cells already stand; name another domain."),
+        ({"move_to": "right", "methods": ["mean_shift"]}, "allowed is"),
+        ({"move_to": "right", "name": "a/b"}, "name is"),
+    ],
+)  # fmt: skip
+def test_what_is_no_question_is_refused(keys, sentence):
+    with pytest.raises(InputError) as error:
+        asked(**keys)
+    assert sentence in str(error.value)

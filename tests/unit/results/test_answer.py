@@ -1,0 +1,151 @@
+"""The answer to a user's question: what its tables say, its verdict, and p values that are uniform where nothing is."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from slides import small_slide
+from tasks import SECTIONS
+from tissue_counterfactuals import gene_sets, protocols, steps
+from tissue_counterfactuals.methods import run
+from tissue_counterfactuals.question.settings import UserQuestion
+from tissue_counterfactuals.results import answer
+from tissue_counterfactuals.simulate import simulate_tissue, true_counterfactual, true_expression
+from tissue_counterfactuals.slide import normalize_counts, write_slide
+
+NAMES = {"dataset": "d", "slide": "s", "kind": "simulated", "label": "A tissue"}
+GRAPH = {"bandwidth_um": 100, "max_neighbors": 30, "cutoff": 0.1}
+
+
+class Asked:
+    """A question from file to answer."""
+
+    def __init__(self, folder, slide, methods=("hierarchical", "truth"), **keys):
+        given = {
+            "name": "mine",
+            "cell_type": "type_0",
+            "domain": "domain_0",
+            "methods": list(methods),
+        }
+        self.asked = UserQuestion.read(given | keys).model_dump()
+        self.files = {k: folder / f"{k}.tsv" for k in ("genes", "sets")}
+        self.files |= {"text": folder / "answer.md", "figure": folder / "answer.png"}
+        write_slide(slide, folder / "s.h5ad")
+        steps.build_graph(folder / "s.h5ad", GRAPH, folder / "g.npz")
+        drawn = {
+            "protocol": "corrected",
+            "switches": protocols.resolve("corrected"),
+            "graph": GRAPH,
+        }
+        drawn |= {"n_donors": 20, "validation_fraction": 0.1}
+        question = folder / "q.npz"
+        steps.write_own_question(
+            folder / "s.h5ad", folder / "g.npz", self.asked, 0, drawn, question
+        )
+        task = run.load_task(folder / "s.h5ad", question, "cpu", lambda line: None)
+        task.settings = SECTIONS["hierarchical"] | {"n_components": 5}
+        run.fit("hierarchical", task, folder / "hierarchical", folder / "c.pt")
+        folders = {m: folder / m if m == "hierarchical" else None for m in methods}
+        settings = {"hierarchical": task.settings}
+        run.predict(folders, task, folder / "p.h5ad", settings)
+        self.task = task
+        answer.write_answer(
+            folder / "s.h5ad", [question], [folder / "p.h5ad"], self.asked, NAMES, self.files
+        )
+        self.genes = pd.read_csv(self.files["genes"], sep="\t")
+        self.text = self.files["text"].read_text()
+
+
+@pytest.fixture(scope="module")
+def tissue():
+    return simulate_tissue(n_cells=2500, n_genes=60, n_types=6, seed=1, n_slides=1)
+
+
+@pytest.fixture(scope="module")
+def moved(tissue, tmp_path_factory):
+    return Asked(tmp_path_factory.mktemp("moved"), tissue, move_to="domain_1")
+
+
+def test_the_table_has_the_truth_beside_the_prediction(tissue, moved):
+    genes, task = moved.genes.set_index("gene"), moved.task
+    (donors,) = task.question.perturbations.values()
+    new, old = true_counterfactual(tissue, task.focal, donors), true_expression(tissue, task.focal)
+    truth = np.subtract(*(np.log1p(normalize_counts(x).mean(axis=0)) for x in (new, old)))
+    np.testing.assert_allclose(genes.loc[tissue.var_names, "truth"], truth, rtol=1e-3, atol=1e-5)
+    assert moved.genes["change_hierarchical"].abs().is_monotonic_decreasing
+    assert (genes["lower"] <= genes["change_hierarchical"] + 1e-4).all()
+    assert (genes["upper"] >= genes["change_hierarchical"] - 1e-4).all()
+    inside = genes["truth"].between(genes["lower"], genes["upper"])
+    assert ((genes["truth_in_interval"] == "yes") == inside).mean() > 0.98
+    assert inside.mean() > 0.7
+    assert genes[["truth", "change_hierarchical"]].corr().iloc[0, 1] > 0.7
+    assert genes["own_evidence"].between(0, 1).all()
+    shown = (tissue.X[(tissue.obs["cell_type"] == "type_0").to_numpy()] > 0).mean(axis=0)
+    np.testing.assert_allclose(genes.loc[tissue.var_names, "detected"], np.ravel(shown), rtol=1e-4)
+
+
+def test_the_text_has_a_verdict_and_says_how_good_such_answers_are(moved):
+    assert "# mine: supported" in moved.text
+    assert "A tissue [simulated], slide s: type_0 of domain_0, moved to domain_1" in moved.text
+    assert "How good such answers are on this slide: for the 5 other types" in moved.text
+    assert "Random effects (ours) and Truth" in moved.text
+    assert moved.files["figure"].stat().st_size > 10_000
+
+
+def test_a_type_that_was_never_there_is_an_extrapolation(tissue, tmp_path):
+    there = (tissue.obs["cell_type"] == "type_0") & (tissue.obs["domain"] == "domain_1")
+    alone = Asked(tmp_path, tissue[~there.to_numpy()].copy(), ("hierarchical",), move_to="domain_1")
+    assert "# mine: extrapolates" in alone.text
+    assert "No type_0 was seen in domain_1" in alone.text
+    assert "truth" not in alone.genes
+
+
+def test_too_few_other_types_are_not_identifiable(tmp_path):
+    slide = small_slide(n_cells=700)
+    keys = {"cell_type": "A", "domain": "left", "move_to": "right"}
+    few = Asked(tmp_path, slide, ("hierarchical",), **keys)
+    assert "# mine: not identifiable" in few.text
+    assert "Only 2 other types stand in both domains" in few.text
+    assert "lower" not in few.genes
+
+
+def test_no_change_of_neighbours_changes_nothing(tissue, tmp_path):
+    """The cells' own neighbours, drawn by weight, with none of a type that hardly sends: the model says so."""
+    shares = tissue.obs.loc[tissue.obs["domain"] == "domain_0", "cell_type"].value_counts()
+    same = Asked(
+        tmp_path, tissue, ("hierarchical",), composition={k: float(v) for k, v in shares.items()}
+    )
+    moved_far = same.genes["change_hierarchical"].abs().mean()
+    assert moved_far < 0.1
+    assert same.genes["lower"].lt(0).mean() > 0.5
+
+
+def test_p_values_of_sets_are_uniform_where_errors_are_correlated(monkeypatch):
+    """300 slides on which nothing changes but by error, and genes of a set are off together."""
+    genes = pd.Index([f"g{i}" for i in range(60)])
+    sets = {"a": list(genes[:15]), "b": list(genes[20:32])}
+    monkeypatch.setattr(gene_sets, "collect", lambda sources: sets)
+    rng, found = np.random.default_rng(0), []
+    for _ in range(300):
+        together = rng.normal(size=(8, 4)) @ np.repeat(np.eye(4), 15, axis=1)
+        change, *errors = together + rng.normal(size=(8, 60))
+        table = answer.set_table(genes, change, np.array(errors))
+        found += table["p_value"].tolist()
+    assert 0.03 < np.mean(np.array(found) <= 0.05) < 0.07
+    assert 0.45 < np.mean(np.array(found) <= 0.5) < 0.55
+
+
+def test_a_set_that_changes_is_found(monkeypatch):
+    genes = pd.Index([f"g{i}" for i in range(60)])
+    monkeypatch.setattr(
+        gene_sets, "collect", lambda sources: {"a": list(genes[:15]), "b": list(genes[30:40])}
+    )
+    rng = np.random.default_rng(1)
+    errors = rng.normal(size=(7, 60))
+    table = answer.set_table(genes, rng.normal(size=60) + 2.0 * (np.arange(60) < 15), errors)
+    assert table["term"].iloc[0] == "a"
+    assert table["p_value"].iloc[0] < 0.01
+    assert table["change"].iloc[0] == pytest.approx(2, abs=0.7)
+    np.testing.assert_allclose(
+        table["q_value"], gene_sets.benjamini_hochberg(table["p_value"].to_numpy())
+    )
