@@ -23,6 +23,7 @@ PICTURES = [
     ),
     ("map", "figures/tiny/map.slide_0.png", "the hold-out scheme of Fig. 2"),
     ("learning curves", "figures/tiny/learning_curves.corrected.png", "Learning curves of every"),
+    ("costs of training", "tables/tiny/costs.corrected.png", "What each method took to train"),
 ]
 FILES = [
     ("summary of all metrics", "tables/tiny/summary.tsv"),

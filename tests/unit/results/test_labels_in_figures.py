@@ -14,6 +14,7 @@ from test_figures import history
 from drawings import PROVENANCE, png_size, texts
 from synthetic_scores import synthetic_scores
 from tissue_counterfactuals.experiments import celcomen_spleen
+from tissue_counterfactuals.metrics import METRICS
 from tissue_counterfactuals.results.figures import (
     figure_celcomen_4,
     figure_celcomen_6,
@@ -21,6 +22,7 @@ from tissue_counterfactuals.results.figures import (
     figure_cellina_a2,
     force_heatmaps,
     learning_curves,
+    metric_agreement,
     style,
     table_cellina_1,
 )
@@ -61,6 +63,14 @@ def table():
     return table_cellina_1.compose(built, PROVENANCE)
 
 
+def rankings():
+    values = [
+        (m, t, LABELS[0], LABELS[1], 5, 0.5) for m in METRICS for t in metric_agreement.TRUTHS
+    ]
+    rows = pd.DataFrame(values, columns=metric_agreement.COLUMNS)
+    return metric_agreement.compose(rows, f"Rankings {LONG} $", PROVENANCE)
+
+
 def agreement():
     rng = np.random.default_rng(0)
     key = {"dataset": "d", "kind": "simulated", "protocol": "corrected", "seed": 0}
@@ -95,7 +105,9 @@ def clusters():
     )
 
 
-@pytest.mark.parametrize("make", [bars, slide_map, curves, table, agreement, lesions, clusters])
+@pytest.mark.parametrize(
+    "make", [bars, slide_map, curves, table, rankings, agreement, lesions, clusters]
+)
 def test_no_label_breaks_a_figure(make, tmp_path):
     with warnings.catch_warnings():
         # Such as a layout whose axes have no room left.
