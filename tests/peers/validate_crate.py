@@ -15,7 +15,7 @@ def answer(self, request, **options):
     assert request.url.endswith("/ro/crate/1.3/context"), request.url
     response = requests.Response()
     response.status_code, response.url, response.request = 200, request.url, request
-    response._content = CONTEXT
+    response._content, response.headers["Content-Type"] = CONTEXT, "application/ld+json"
     return response
 
 
