@@ -15,7 +15,7 @@ def test_sections_pooled_and_per_sample(tmp_path):
     columns = ENTRY["columns"] | {"sample": "section"}
     sections = ENTRY | {"columns": columns, "methods": ["no_change", "mean_shift"]}
     pooled = sections | {"fit": "pooled", "methods": ["no_change", "cellina_ablated"]}
-    config = tiny(seeds=[0], cellina={"epochs": 2})
+    config = tiny(seeds=[0], cellina={"epochs": 2}, methods=["no_change"])
     config["datasets"] = {"pooled": pooled, "sections": sections}
     run = Run(tmp_path).configure(config)
     mine = write_users_slide(tmp_path / "mine.h5ad", n_slides=3)
