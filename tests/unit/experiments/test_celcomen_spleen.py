@@ -295,6 +295,9 @@ def test_planted_blocks_are_the_clusters():
     # Numbers rise along the heatmap.
     assert (np.diff(labels[order]) >= 0).all()
     assert labels[order][0] == 1
+    # What a gene does to itself tells nothing about whom it belongs to.
+    alone = matrix + np.diag(np.random.default_rng(1).normal(0, 50, 30))
+    np.testing.assert_array_equal(force_clusters.cluster_genes(alone, 3)[1], labels)
 
 
 def test_constant_forces_are_one_cluster():

@@ -20,7 +20,7 @@ from tissue_counterfactuals.methods import CORE, METHODS, applicable
 from tissue_counterfactuals.models.cellina import Cellina
 from tissue_counterfactuals.question.donors import EdgePerturbation
 from tissue_counterfactuals.question.folds import Fold
-from tissue_counterfactuals.simulate import simulate_tissue
+from tissue_counterfactuals.simulate import simulate_tissue, true_expression
 from tissue_counterfactuals.slide import log_normalize
 
 
@@ -156,6 +156,7 @@ def test_truth_needs_no_model_and_differs_by_donor_rule():
     assert not np.allclose(values[0], values[2])
     in_place = predict(task, "truth_in_place", "domain_1")["-"]
     assert np.array_equal(in_place.cells, task.target_cells("domain_1"))
+    assert np.array_equal(in_place.values, true_expression(slide, in_place.cells))
 
 
 def test_a_donor_rule_that_finds_too_few_gives_its_reason_and_spares_the_others():

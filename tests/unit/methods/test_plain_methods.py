@@ -5,7 +5,7 @@ import pytest
 from scipy import sparse
 
 from slides import small_slide
-from tasks import FOLD, SECTIONS, make_task
+from tasks import FOLD, SECTIONS, Question, make_task
 from tissue_counterfactuals.graph import neighborhood_features
 from tissue_counterfactuals.methods import METHODS, nearest_neighbor
 from tissue_counterfactuals.slide import log_normalize
@@ -140,3 +140,37 @@ def test_too_few_candidates_are_a_reason_and_too_many_are_drawn():
     task.settings = {"n_neighbors": 1000, "max_candidates": 10_000}
     assert "lower nearest_neighbor.n_neighbors" in predict(task, None, "right")["-"]
     assert FOLD.control == "left"
+
+
+# --- settings of all methods that run here ---------------------------------------------------------------------------
+
+# Another value of each setting than that of tests/unit/tasks.py. Left out is what changes nothing on a small slide: who is
+# learnt from, and when a training that still improves is stopped.
+OTHER = {
+    "hierarchical": {"n_components": 1, "form": "mean"},
+    "celcomen": {"ridge": 10.0},
+    "ridge": {"penalties": [1e5]},
+    "nearest_neighbor": {"n_neighbors": 3, "max_candidates": 30},
+    "spatialprop": {
+        "n_hidden": 4, "dropout": 0.5, "epochs": 2, "batch_size": 16, "learning_rate": 0.05,
+        "cells_per_type": 5, "longest_edge_um": 20,
+    },
+    "concert": {"n_basal": 4, "epochs": 2, "batch_size": 16, "learning_rate": 0.01},
+}  # fmt: skip
+NOT_HERE = {"hierarchical": {"min_cells"}, "concert": {"patience"}}
+
+
+@pytest.mark.parametrize("name", OTHER)
+def test_every_setting_of_a_method_changes_its_predictions(name, tmp_path):
+    section, slide = METHODS[name].settings, small_slide(n_cells=400)
+
+    def predicted(folder, **changed):
+        question = Question(folder, slide)
+        question.settings = question.settings | {section: SECTIONS[section] | changed}
+        made = question.predict(name)
+        return np.concatenate(list(made.values()))
+
+    assert set(OTHER[name]) | NOT_HERE.get(name, set()) == set(SECTIONS[section])
+    base = predicted(tmp_path / "base")
+    for key, value in OTHER[name].items():
+        assert np.abs(predicted(tmp_path / key, **{key: value}) - base).max() > 1e-4, key
