@@ -1,12 +1,16 @@
 """The method `hierarchical`: intervals that hold where truth is known, and what it leaves out where nothing is known."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from scipy import sparse
 
 from slides import small_slide
-from tasks import SECTIONS, make_task
-from tissue_counterfactuals.methods import hierarchical
+from tasks import CELLINA, SECTIONS, make_task
+from tissue_counterfactuals.methods import cellina, hierarchical
 from tissue_counterfactuals.models.hierarchical import FEWEST_TYPES
+from tissue_counterfactuals.models.settings import CellinaSettings
 from tissue_counterfactuals.question.folds import Fold
 from tissue_counterfactuals.simulate import simulate_tissue, true_expression
 from tissue_counterfactuals.slide import normalize_counts
@@ -84,3 +88,82 @@ def test_the_form_mean_is_the_regression_without_the_noise_of_cells(tmp_path):
     there = (there / there.sum(axis=1, keepdims=True)).mean(axis=0)
     before, after = (np.abs(x.mean(axis=0) - there).sum() for x in (share, moved))
     assert after < 0.5 * before
+
+
+def with_factors(task, gene, factor, senders=slice(None)):
+    """The task, asked about altered neighbours in place of new ones."""
+    n_types = len(task.slide.obs["cell_type"].cat.categories)
+    factors = np.ones((n_types, task.slide.n_vars), np.float32)
+    factors[senders, gene] = factor
+    asked = {("factors", "left", "shift_genes"): factors}
+    stay = Fold("A", "left", ("left",))
+    return replace(task, question=replace(task.question, fold=stay, perturbations=asked))
+
+
+def log_change(made):
+    """Of the cells' mean counts (genes,)."""
+    return np.log(
+        made["shift_genes"].values.mean(axis=0) / made["no_intervention"].values.mean(axis=0)
+    )
+
+
+SOURCE, RESPONSE, FILLER, EFFECT = 0, 4, 5, 0.5
+
+
+@pytest.fixture(scope="module")
+def answering(tmp_path_factory):
+    """A task in which one gene's rate is EFFECT times the first gene around a cell; every library holds 10,000 counts."""
+    slide = small_slide(n_cells=1500, n_genes=6)
+    rng = np.random.default_rng(0)
+    level = np.full((slide.n_obs, 6), 3.0)
+    # What a cell receives must differ from place to place, for its effect to be learnt.
+    level[:, SOURCE] += 2 * np.sin(slide.obsm["spatial"][:, 1] / 80)
+    counts = rng.poisson(rng.lognormal(level, 0.5))
+    around = make_task(slide).masked_graph
+    received = around @ np.log1p(counts[:, SOURCE]) / np.maximum(around.sum(axis=1), 1e-12)
+    counts[:, RESPONSE] = rng.poisson(100 * np.exp(EFFECT * received))
+    counts[:, FILLER] = 10_000 - counts[:, :FILLER].sum(axis=1)
+    slide.X = sparse.csr_matrix(counts.astype(np.float32))
+    settings = SETTINGS | {"min_cells": 20}
+    task = make_task(slide, n_donors=20, settings=settings, report=lambda line: None)
+    folder = tmp_path_factory.mktemp("answering")
+    hierarchical.fit(task, folder)
+    return task, folder, received
+
+
+def test_a_gene_knocked_out_in_neighbours_takes_its_effect_with_it(answering):
+    task, folder, received = answering
+    made = hierarchical.predict(with_factors(task, SOURCE, 0.0), folder, "left")
+    change = log_change(made)
+    without = -np.log(np.exp(EFFECT * received[task.focal]).mean())
+    assert change[RESPONSE] == pytest.approx(without, rel=0.12)
+    assert np.abs(change[SOURCE + 1 : RESPONSE]).max() < 0.3
+
+
+def test_only_the_senders_of_the_type_are_altered(answering):
+    task, folder, _ = answering
+    one, two, every = (
+        log_change(hierarchical.predict(with_factors(task, SOURCE, 0.0, who), folder, "left"))[
+            RESPONSE
+        ]
+        for who in ([0], [1, 2], slice(None))
+    )
+    assert 0 > one > two > every
+    assert one + two == pytest.approx(every, rel=0.1)
+
+
+def test_factors_of_1_change_nothing(answering, tmp_path):
+    task, folder, _ = answering
+    same = with_factors(task, SOURCE, 1.0)
+    made = hierarchical.predict(same, folder, "left")
+    np.testing.assert_allclose(
+        made["shift_genes"].values, made["no_intervention"].values, rtol=1e-4
+    )
+    trained = replace(
+        same, settings=CellinaSettings.read(CELLINA).model_dump(exclude={"time_limit_minutes"})
+    )
+    cellina.fit(trained, tmp_path)
+    made = cellina.predict(trained, tmp_path, "left")
+    np.testing.assert_array_equal(made["shift_genes"].values, made["no_intervention"].values)
+    made = cellina.predict(with_factors(trained, SOURCE, 0.0), tmp_path, "left")
+    assert (made["shift_genes"].values != made["no_intervention"].values).any()

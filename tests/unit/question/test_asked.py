@@ -10,6 +10,7 @@ from tissue_counterfactuals.graph import slide_graph
 from tissue_counterfactuals.question.asked import ask_own
 from tissue_counterfactuals.question.question import read_question, write_question
 from tissue_counterfactuals.question.settings import UserQuestion
+from tissue_counterfactuals.question.task import Task
 
 GRAPH = {"max_neighbors": 30}
 
@@ -109,6 +110,8 @@ def test_an_added_sender_has_its_share(slide, graph):
         ({"cell_type": "Z", "move_to": "right"}, "cell_type names 'Z', which no cell of the slide has; there are A, B, C."),
         ({"remove_sender": "D"}, "composition or sender names 'D', which no cell of the slide has"),
         ({"composition": {"B": 1, "E": 1}}, "composition or sender names 'E'"),
+        ({"shift_genes": ["gene_1"], "senders": "F"}, "composition or sender names 'F'"),
+        ({"shift_genes": ["gene_99"]}, "shift_genes names 'gene_99', which is neither a gene of the slide nor a bundled gene set that holds one; the nearest names are gene_9"),
     ],
 )  # fmt: skip
 def test_what_the_slide_has_not_is_refused(slide, graph, keys, sentence):
@@ -130,12 +133,13 @@ def test_too_few_focal_cells_are_refused(slide, graph):
 @pytest.mark.parametrize(
     ("keys", "sentence"),
     [
-        ({}, "has no intervention; give one of move_to, composition, remove_sender, add_sender."),
+        ({}, "has no intervention; give one of move_to, composition, remove_sender, add_sender, shift_genes."),
         ({"move_to": "right", "add_sender": "B"}, "has move_to and add_sender; give one of"),
         ({"composition": {"B": 0, "C": 0}}, ".composition sums to 0; give at least one type a share above 0."),
         ({"composition": {"B": -1, "C": 2}}, ".composition.B is -1; give shares from 0 up."),
         ({"move_to": "left"}, ".move_to is 'left', where the focal cells already stand; name another domain."),
         ({"move_to": "right", "methods": ["mean_shift"]}, "allowed is"),
+        ({"shift_genes": ["gene_1"], "methods": ["ridge"]}, ".methods names ridge, which cannot be told altered neighbours"),
         ({"move_to": "right", "name": "a/b"}, "name is"),
     ],
 )  # fmt: skip
@@ -143,3 +147,27 @@ def test_what_is_no_question_is_refused(keys, sentence):
     with pytest.raises(InputError) as error:
         asked(**keys)
     assert sentence in str(error.value)
+
+
+def test_shifted_genes_are_factors_of_the_senders_alone(slide, graph, tmp_path):
+    question = ask(slide, graph, shift_genes=["gene_3", "gene_5"], factor=2.5, senders="B")
+    write_question(question, tmp_path / "q.npz")
+    (factors,) = read_question(tmp_path / "q.npz").factors("left").values()
+    expected = np.ones((3, 20))
+    expected[1, [3, 5]] = 2.5
+    np.testing.assert_array_equal(factors, expected)
+    task = Task(slide, question)
+    counts, altered = slide.X.toarray(), task.altered(factors).toarray()
+    of_b = (slide.obs["cell_type"] == "B").to_numpy()
+    np.testing.assert_allclose(altered[np.ix_(of_b, [3, 5])], 2.5 * counts[np.ix_(of_b, [3, 5])])
+    np.testing.assert_array_equal(altered[~of_b], counts[~of_b])
+    rest = np.setdiff1d(np.arange(20), [3, 5])
+    np.testing.assert_array_equal(altered[:, rest], counts[:, rest])
+
+
+def test_a_gene_set_stands_for_its_genes(slide, graph):
+    named = slide.copy()
+    named.var_names = ["IL6", "TNF", *named.var_names[2:]]
+    question = ask(named, graph, shift_genes=["HALLMARK_TNFA_SIGNALING_VIA_NFKB"])
+    (factors,) = question.factors("left").values()
+    np.testing.assert_array_equal(factors, np.where(np.arange(20) < 2, 0, 1) * np.ones((3, 1)))

@@ -58,8 +58,10 @@ def predict(task, folder: Path, target: str) -> dict[str, Prediction | str]:
     kl_of_s = model.kl_per_cell(slide, focal, own)[1]
 
     def moved(perturbation):
-        new = neighborhood_features(perturbation.graph(slide.n_obs), donor_expression)
-        values = expected(new)
+        return among(neighborhood_features(perturbation.graph(slide.n_obs), donor_expression))
+
+    def among(features):
+        values = expected(features)
         effect = _mean_change(values, twin)
         if kl_of_s < MIN_KL_OF_S or effect < MIN_EFFECT:
             task.report(
@@ -69,7 +71,13 @@ def predict(task, folder: Path, target: str) -> dict[str, Prediction | str]:
             )
         return Prediction(values, focal, diagnostics={"kl_s": kl_of_s, "donor_effect": effect})
 
-    return task.counterfactuals(target, moved) | {"no_intervention": Prediction(twin, focal)}
+    around = task.masked_graph[focal]
+    altered = {
+        name: among(neighborhood_features(around, log_normalize(task.altered(factors))))
+        for name, factors in task.question.factors(target).items()
+    }
+    twin_of_both = {"no_intervention": Prediction(twin, focal)}
+    return task.counterfactuals(target, moved) | altered | twin_of_both
 
 
 def _in_budget(task, settings: dict) -> dict:

@@ -21,6 +21,8 @@ from tissue_counterfactuals.streams import stream
 
 # Cells that stand for a type whose answer is known.
 _MOST_CELLS = 500
+# Their new neighbours, where the question itself has none.
+_N_DONORS = 50
 
 
 def fit(task, folder: Path) -> None:
@@ -110,9 +112,8 @@ def predict(task, folder: Path, target: str) -> dict[str, Prediction | str]:
         new = own + move[:, : own.shape[1]]
         return float(np.mean((((new - centre) / spread) ** 2).sum(axis=1) > far))
 
-    def moved(rule: str, donors: np.ndarray) -> Prediction:
-        around = EdgePerturbation(focal, donors).graph(slide.n_obs)
-        move = np.hstack([axes.project(around, log_expression) - own, domain])
+    def moved(rule: str, new: np.ndarray) -> Prediction:
+        move = np.hstack([new - own, domain])
         values = model.moved(start, slopes, move)
         prediction = Prediction(values.astype(np.float32), focal)
         key = f"{target}:{rule}"
@@ -138,10 +139,15 @@ def predict(task, folder: Path, target: str) -> dict[str, Prediction | str]:
             prediction.abstained = calibration.abstains(told)
         return prediction
 
-    variants = {
-        rule: donors if isinstance(donors, str) else moved(rule, donors)
-        for rule, donors in task.question.donors(target).items()
-    }
+    variants = {}
+    for rule, donors in task.question.donors(target).items():
+        variants[rule] = donors
+        if not isinstance(donors, str):
+            around = EdgePerturbation(focal, donors).graph(slide.n_obs)
+            variants[rule] = moved(rule, axes.project(around, log_expression))
+    for rule, factors in task.question.factors(target).items():
+        altered = log_normalize(task.altered(factors))
+        variants[rule] = moved(rule, axes.project(task.masked_graph[focal], altered))
     return variants | {"no_intervention": Prediction(start.astype(np.float32), focal)}
 
 
@@ -188,6 +194,11 @@ def _calibrations(task, axes, log_expression, labels, without_answer) -> dict[st
         for target in task.fold.targets
         for rule, donors in task.question.donors(target).items()
         if not isinstance(donors, str)
+    }
+    asked |= {
+        (target, rule): _N_DONORS
+        for target in task.fold.targets
+        for rule in task.question.factors(target)
     }
     known = {key: {} for key in asked if compared}
     cell_type, domain = slide.obs["cell_type"], slide.obs["domain"]

@@ -1,6 +1,7 @@
-"""A user's own question as a question file: nothing is held out, and neighbours are replaced as the user says.
+"""A user's own question as a question file: nothing is held out, and neighbours are replaced or altered as the user says.
 
-What is asked becomes donors, cell by cell, so that every method that is told new neighbours can answer it.
+What is asked becomes donors, cell by cell, or factors of the neighbours' genes, so that every method that is told new or
+altered neighbours can answer it.
 """
 
 import difflib
@@ -12,7 +13,7 @@ from scipy import sparse
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.question.donors import edge_perturbation
 from tissue_counterfactuals.question.folds import FEWEST_CELLS, Fold, Split, cells_of
-from tissue_counterfactuals.question.question import DONORS, Question, fingerprint
+from tissue_counterfactuals.question.question import DONORS, FACTORS, Question, fingerprint
 from tissue_counterfactuals.question.settings import INTERVENTIONS
 from tissue_counterfactuals.streams import stream
 
@@ -55,10 +56,14 @@ def ask_own(
     validation[chosen] = True
     split = Split(~validation, validation, nothing)
     rng = stream(seed, "donors_of_question", name)
-    if what == "move_to":
+    kind = DONORS
+    if what == "shift_genes":
+        kind, target, rule = FACTORS, domain, what
+        found = _factors(slide if genes is None else slide[:, genes], asked)
+    elif what == "move_to":
         target, rule = asked["move_to"], asked["donor_rule"]
         restricted = switches["donor_domain"] == "target_only"
-        donors = edge_perturbation(
+        found = edge_perturbation(
             *(slide, graph, split, cell_type, target, focal, rule),
             restrict_to_domain=restricted,
             n_donors=n_donors,
@@ -66,9 +71,9 @@ def ask_own(
         ).donors
     else:
         target, rule = domain, what
-        donors = _donors(slide, graph, asked, focal, n_donors, rng)
+        found = _donors(slide, graph, asked, focal, n_donors, rng)
     return Question(
-        *(Fold(cell_type, domain, (target,)), split, focal, {(DONORS, target, rule): donors}),
+        *(Fold(cell_type, domain, (target,)), split, focal, {(kind, target, rule): found}),
         *(protocol, seed, switches, graph_settings, fingerprint(slide), genes),
     )
 
@@ -81,6 +86,7 @@ def check_own(slide: AnnData, asked: dict) -> None:
     """
     types, domains = (slide.obs[c].astype(str) for c in ("cell_type", "domain"))
     senders = [*(asked["composition"] or {}), asked["remove_sender"], asked["add_sender"]]
+    senders.append(asked["senders"])
     for key, label, present in (
         ("cell_type", asked["cell_type"], types),
         ("domain", asked["domain"], domains),
@@ -100,6 +106,37 @@ def check_own(slide: AnnData, asked: dict) -> None:
             f"question {asked['name']}: the slide has {n_focal} cells of type {asked['cell_type']!r} in domain "
             f"{asked['domain']!r}, and at least {FEWEST_CELLS} are needed: ask about another type or domain."
         )
+
+
+def _factors(slide: AnnData, asked: dict) -> np.ndarray:
+    """Factors (types, genes) of the neighbours' counts.
+
+    Raises:
+        InputError: a name that is neither a gene of the slide nor a gene set with one.
+    """
+    names, chosen = slide.var_names.astype(str), []
+    for name in asked["shift_genes"]:
+        genes = [name] if name in names else _set_of(name, names)
+        if not genes:
+            near = difflib.get_close_matches(name, names, n=3) or list(names[:3])
+            raise InputError(
+                f"question {asked['name']}: shift_genes names {name!r}, which is neither a gene of the slide nor a bundled "
+                f"gene set that holds one; the nearest names are {', '.join(near)}."
+            )
+        chosen += genes
+    types = slide.obs["cell_type"].cat.categories.astype(str)
+    shifted = np.ones(len(types), bool) if asked["senders"] is None else types == asked["senders"]
+    factors = np.ones((len(types), len(names)), dtype=np.float32)
+    factors[np.ix_(shifted, names.isin(chosen))] = asked["factor"]
+    return factors
+
+
+def _set_of(name: str, genes) -> list[str]:
+    from tissue_counterfactuals import gene_sets
+    from tissue_counterfactuals.experiments.settings import BUNDLED_GENE_SETS
+
+    members = gene_sets.collect(BUNDLED_GENE_SETS).get(name, [])
+    return [gene for gene in members if gene in genes]
 
 
 def _donors(slide, graph, asked, focal, n_donors, rng) -> np.ndarray:

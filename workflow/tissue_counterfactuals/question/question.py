@@ -8,7 +8,9 @@ and is known by a fingerprint. What it says can so be answered in any interprete
     focal     (m,) cells to move: the held-out type in the control domain
     genes     (k,) of the slide's genes, in which the question is asked; absent: all
     array_0.. of the perturbations, in the order of the list: each has kind, target and rule, and names its array or the
-              reason why there is none. Kind `donors` is (m, d): the cells around each focal cell afterwards.
+              reason why there is none. Kind `donors` is (m, d): the cells around each focal cell afterwards. Kind
+              `factors` is (types, genes of the question): what the counts of neighbours are multiplied by, by their type
+              in the order of the slide's categories; the neighbours themselves stay.
 """
 
 import hashlib
@@ -27,7 +29,7 @@ from tissue_counterfactuals.question.donors import edge_perturbation
 from tissue_counterfactuals.question.folds import Fold, Split, cells_of, split_cells
 
 FORMAT = 1
-DONORS = "donors"
+DONORS, FACTORS = "donors", "factors"
 _TRAIN, _VALIDATION, _HELD_OUT = 0, 1, 2
 
 
@@ -59,10 +61,17 @@ class Question:
 
     def donors(self, target: str) -> dict[str, np.ndarray | str]:
         """Donor rule -> donors (m, d), or why there are none, in the order in which the rules were asked for."""
+        return self._of_kind(DONORS, target)
+
+    def factors(self, target: str) -> dict[str, np.ndarray | str]:
+        """Name -> factors (types, genes) of the neighbours' counts."""
+        return self._of_kind(FACTORS, target)
+
+    def _of_kind(self, kind: str, target: str) -> dict[str, np.ndarray | str]:
         return {
             rule: value
-            for (kind, where, rule), value in self.perturbations.items()
-            if (kind, where) == (DONORS, target)
+            for (own, where, rule), value in self.perturbations.items()
+            if (own, where) == (kind, target)
         }
 
     def check(self, slide: AnnData, name: str) -> None:

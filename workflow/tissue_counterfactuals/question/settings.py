@@ -42,7 +42,7 @@ class CounterfactualSettings(Settings):
 
 
 # Keys that say what is done to the focal cells' neighbourhood; a question has one of them.
-INTERVENTIONS = ("move_to", "composition", "remove_sender", "add_sender")
+INTERVENTIONS = ("move_to", "composition", "remove_sender", "add_sender", "shift_genes")
 
 
 class UserQuestion(Settings):
@@ -68,11 +68,18 @@ class UserQuestion(Settings):
     """Intervention: the focal cells' own neighbours, of which a share is replaced by cells of this type."""
     share: float = Field(0.3, gt=0, le=1)
     """For `add_sender`: the share."""
-    methods: Some[Literal[*(m.name for m in METHODS.values() if "edge" in m.needs)]] = [
+    shift_genes: Some[Text] | None = None
+    """Intervention: the neighbours stay, and their counts of these genes are multiplied by `factor`; a name that is no
+    gene of the slide may be one of the bundled gene sets, whose genes are then meant."""
+    factor: float = Field(0, ge=0, le=1000)
+    """For `shift_genes`: 0 is a knock-out, below 1 is down, above 1 is up."""
+    senders: Text | None = None
+    """For `shift_genes`: the type of the neighbours that are shifted; `null` means all of them."""
+    methods: Some[Literal[*(m.name for m in METHODS.values() if {"edge", "node"} & {*m.needs})]] = [
         "hierarchical",
         "cellina",
     ]
-    """Methods that answer; only those that can be told new neighbours."""
+    """Methods that answer; only those that can be told new neighbours, or altered ones."""
 
     @model_validator(mode="after")
     def _one_intervention(self) -> Self:
@@ -81,6 +88,12 @@ class UserQuestion(Settings):
             raise ValueError(
                 f" has {' and '.join(given) or 'no intervention'}; give one of {', '.join(INTERVENTIONS)}."
             )
+        need, what = ("node", "altered") if self.shift_genes else ("edge", "new")
+        for name in self.methods:
+            if need not in METHODS[name].needs:
+                raise ValueError(
+                    f".methods names {name}, which cannot be told {what} neighbours; leave it out."
+                )
         if self.composition is not None:
             for cell_type, share in self.composition.items():
                 if share < 0:

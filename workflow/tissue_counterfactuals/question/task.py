@@ -97,3 +97,10 @@ class Task:
             else predict_one(EdgePerturbation(self.focal, donors))
             for rule, donors in self.question.donors(target).items()
         }
+
+    def altered(self, factors: np.ndarray) -> sparse.csr_matrix:
+        """Counts (n, g) of all cells, multiplied by the factors (types, g) of their types."""
+        counts = self.slide.X.tocsr().copy()
+        code = np.repeat(self.slide.obs["cell_type"].cat.codes.to_numpy(), np.diff(counts.indptr))
+        counts.data = (counts.data * factors[code, counts.indices]).astype(np.float32)
+        return counts

@@ -96,7 +96,9 @@ def in_words(asked: dict) -> str:
     """The question as a sentence."""
     what = intervention_of(asked)
     shares = asked["composition"] or {}
+    done = "knocked out" if asked["factor"] == 0 else f"times {asked['factor']:g}"
     told = {
+        "shift_genes": f"{', '.join(asked['shift_genes'] or [])} {done} in their {asked['senders'] or ''} neighbours",
         "move_to": f"moved to {asked['move_to']} (donors: {asked['donor_rule']})",
         "composition": "among " + ", ".join(f"{share:g} {name}" for name, share in shares.items()),
         "remove_sender": f"without their {asked['remove_sender']} neighbours",
