@@ -15,10 +15,7 @@ def test_damaged_files_are_named_and_made_again(finished, tmp_path):
     folds.write_text(folds.read_text().splitlines(keepends=True)[0])
     score = run.folder / "results/scores/tiny/slide_0/type_0/corrected.seed0.tsv"
     score.write_bytes(score.read_bytes()[: score.stat().st_size // 2])
-    # Nothing reads it.
-    summary = run.folder / "results/tables/tiny/summary.tsv"
-    summary.write_bytes(summary.read_bytes().replace(b"0", b"1", 1))
-    for damaged in (folds, summary, score):
+    for damaged in (folds, score):
         outcome = run.snakemake(table)
         assert outcome.code != 0
         path = damaged.relative_to(run.folder)
@@ -29,10 +26,10 @@ def test_damaged_files_are_named_and_made_again(finished, tmp_path):
     assert outcome.code == 0, outcome.screen
     assert outcome.planned().keys() == {"score", "tabulate"}
     assert run.bytes_of(table) == finished.bytes_of(table)
-    assert summary.read_bytes() == finished.bytes_of("results/tables/tiny/summary.tsv")
 
 
-def test_a_damaged_figure_is_not_shown(finished, tmp_path):
+def test_a_damaged_table_or_figure_is_not_shown(finished, tmp_path):
+    """No job reads them."""
     run = finished.copy_to(tmp_path / "run")
     figure = run.folder / "results/figures/tiny/map.slide_0.png"
     command = [sys.executable, ROOT / "workflow/scripts/show_results.py", "results", "report.html"]
@@ -46,3 +43,16 @@ def test_a_damaged_figure_is_not_shown(finished, tmp_path):
     assert sentence.startswith(
         "error: file results/figures/tiny/map.slide_0.png: it is not what was written there"
     )
+    # The figure lies aside now; a report is made of nothing that was damaged either.
+    table = run.folder / "results/tables/tiny/summary.tsv"
+    table.write_bytes(table.read_bytes().replace(b"0", b"1", 1))
+    outcome = run.snakemake("--report", "report.html")
+    assert outcome.code != 0
+    assert (
+        "file results/tables/tiny/summary.tsv: it is not what was written there" in outcome.screen
+    )
+    assert not (run.folder / "report.html").exists()
+    assert "name it as the target of a run" in outcome.screen
+    outcome = run.snakemake("-n", "results/tables/tiny/summary.tsv", str(figure.relative_to(run.folder)))  # fmt: skip
+    assert outcome.code == 0, outcome.screen
+    assert outcome.planned().keys() == {"tabulate", "figure_cellina_2"}

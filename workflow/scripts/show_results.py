@@ -8,11 +8,11 @@ import pandas as pd
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from tissue_counterfactuals.errors import InputError
-from tissue_counterfactuals.files import final_files, verify
+from tissue_counterfactuals.files import BY_NAME, final_files, verify
 
 results, report = map(Path, sys.argv[1:])
 try:
-    verify(final_files(results))
+    verify(final_files(results), BY_NAME)
 except InputError as error:
     sys.exit(f"error: {error}")
 tables = sorted(results.glob("tables/*/table_1.*.md"))

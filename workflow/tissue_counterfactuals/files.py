@@ -68,11 +68,18 @@ def remove(path: str | Path) -> None:
     _record_of(Path(path)).unlink(missing_ok=True)
 
 
-def verify(paths: Iterable[str | Path]) -> None:
+# How a file comes back that jobs read, and one that none reads: Snakemake misses the first only.
+_AGAIN = "the same command makes it again"
+BY_NAME = "name it as the target of a run, and it is made again"
+
+
+def verify(paths: Iterable[str | Path], mend: str = _AGAIN) -> None:
     """Check that files and folders are what they were when they were written; those without a record pass.
 
     A damaged one is moved aside (NAME.damaged), so that the next run makes it again.
 
+    Args:
+        mend: what the message says of that; `BY_NAME` for `final_files`.
     Raises:
         InputError: names the first damaged one.
     """
@@ -87,7 +94,7 @@ def verify(paths: Iterable[str | Path]) -> None:
         _record_of(path).unlink(missing_ok=True)
         raise InputError(
             f"file {fault}: it is not what was written there (its SHA-256 differs), so it was damaged or edited; it is "
-            f"now called {aside.name}, and the same command makes it again."
+            f"now called {aside.name}, and {mend}."
         )
 
 

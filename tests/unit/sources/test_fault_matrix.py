@@ -49,7 +49,7 @@ with this sentence. `read`: the slide is right; how it differs from that of the 
 
 
 LIMITS = """
-## What no file can tell
+## What cannot be told
 
 - **Two sections laid over each other, no column that tells them apart, no two cells at one point**: read as one section. How
   evenly cells lie does not give it away: of real single sections 0.5 % (breast, Xenium) to 17 % (somatosensory cortex,
@@ -57,6 +57,8 @@ LIMITS = """
   the column of sections under `columns.sample`.
 - **A unit that is wrong by less than about a factor of two**: spacings of 2.5 to 25 um and densities of 240 to 60,000 cells per
   square millimetre are those of tissue. State `unit_um` where you know it.
+- **A file of settings in cp1252 or UTF-16**, given with `--configfile`: Snakemake reads it before a line of this workflow runs,
+  and stops with a traceback that ends in `'utf-8' codec can't decode byte ...`. Save the file in UTF-8.
 """
 
 
