@@ -151,11 +151,13 @@ def test_intervals_of_class_means():
         rows = celcomen_glioblastoma.class_means(rng.normal(size=60) + labels, classes)
         covered += [row["low"] <= i <= row["high"] for i, row in enumerate(rows)]
     assert 0.93 < np.mean(covered) < 0.97
-    # Student's own, at another spread.
-    values = 3 * rng.normal(size=60)
+    # Student's own, at another spread, of values that lie evenly about their mean.
+    half = 3 * rng.normal(size=30)
+    values, labels = np.concatenate([half, -half]), np.tile(np.arange(30) % 3, 2)
+    classes = pd.DataFrame({c: labels == i for i, c in enumerate(gene_sets.LOCALIZATIONS)})
     for i, row in enumerate(celcomen_glioblastoma.class_means(values, classes)):
         expected = stats.ttest_1samp(values[labels == i], 0).confidence_interval(0.95)
-        assert (row["low"], row["high"]) == pytest.approx(tuple(expected))
+        assert (row["low"], row["high"]) == pytest.approx(tuple(expected), rel=1e-6)
 
 
 # --- knock-out (Fig. 3d, e) -------------------------------------------------------------------------------------
