@@ -156,6 +156,7 @@ rule answer:
             environment=environments_of(methods_asked(w)),
             allow_missing=True,
         ),
+        gene_sets=[of_checkout(path) for path in gene_sets.BUNDLED.values()],
     output:
         genes=f"{ANSWER}/genes.tsv",
         sets=f"{ANSWER}/gene_sets.tsv",

@@ -127,6 +127,12 @@ def inputs_of_experiment(experiment):
     return inputs | {"gene_sets": files}
 
 
+def sets_of_question(wildcards):
+    """The gene sets that the genes of a user's own question may be named by."""
+    named = (own_question(wildcards) or {}).get("shift_genes")
+    return [of_checkout(path) for path in gene_sets.BUNDLED.values()] if named else []
+
+
 def arguments_of(experiment):
     """Params function: what the function of an experiment is called with beside its files."""
 

@@ -93,6 +93,7 @@ rule write_own_question:
     input:
         slide="results/slides/{dataset}/{slide}.h5ad",
         graph="results/graphs/{dataset}/{slide}.npz",
+        gene_sets=sets_of_question,
     output:
         "results/questions/{dataset}/{slide}/asked+{question}/{protocol}.seed{seed}.npz",
     log:
