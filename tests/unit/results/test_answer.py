@@ -149,3 +149,19 @@ def test_a_set_that_changes_is_found(monkeypatch):
     np.testing.assert_allclose(
         table["q_value"], gene_sets.benjamini_hochberg(table["p_value"].to_numpy())
     )
+
+
+@pytest.mark.parametrize(
+    ("keys", "sentence"),
+    [
+        ({"move_to": "y"}, "moved to y (donors: any_type)"),
+        ({"composition": {"B": 2, "C": 1}}, "among 2 B, 1 C"),
+        ({"remove_sender": "B"}, "without their B neighbours"),
+        ({"add_sender": "B", "share": 0.25}, "with 25% of their neighbours replaced by B"),
+        ({"shift_genes": ["g", "h"]}, "g, h knocked out in their neighbours"),
+        ({"shift_genes": ["g"], "factor": 2, "senders": "B"}, "g times 2 in their B neighbours"),
+    ],
+)
+def test_a_question_is_told_as_a_sentence(keys, sentence):
+    asked = UserQuestion.read({"name": "q", "cell_type": "A", "domain": "x"} | keys)
+    assert answer.in_words(asked.model_dump()) == f"A of x, {sentence}"

@@ -96,9 +96,10 @@ def in_words(asked: dict) -> str:
     """The question as a sentence."""
     what = intervention_of(asked)
     shares = asked["composition"] or {}
+    of = f"{asked['senders']} " if asked["senders"] else ""
     done = "knocked out" if asked["factor"] == 0 else f"times {asked['factor']:g}"
     told = {
-        "shift_genes": f"{', '.join(asked['shift_genes'] or [])} {done} in their {asked['senders'] or ''} neighbours",
+        "shift_genes": f"{', '.join(asked['shift_genes'] or [])} {done} in their {of}neighbours",
         "move_to": f"moved to {asked['move_to']} (donors: {asked['donor_rule']})",
         "composition": "among " + ", ".join(f"{share:g} {name}" for name, share in shares.items()),
         "remove_sender": f"without their {asked['remove_sender']} neighbours",

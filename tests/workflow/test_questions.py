@@ -1,0 +1,59 @@
+"""A question of a user's own, from a file to an answer with one command and no benchmark."""
+
+import json
+
+import pandas as pd
+
+from runs import Run, tiny
+from user_slides import ENTRY, write_users_slide
+
+QUESTION = {"name": "to_core", "cell_type": "T cell (CD4+)", "domain": "normal", "move_to": "tumour core/edge"}  # fmt: skip
+
+
+def test_questions_alone(tmp_path):
+    write_users_slide(tmp_path / "mine.h5ad")
+    kept = ("path", "layer", "columns", "spatial", "unit_um", "graph")
+    shifted = {
+        "name": "silenced",
+        "cell_type": "type_1",
+        "domain": "stroma",
+        "shift_genes": ["gene_03"],
+    }
+    questions = [
+        QUESTION | {"methods": ["hierarchical", "ridge"]},
+        shifted | {"methods": ["hierarchical"]},
+    ]
+    entry = {key: ENTRY[key] for key in kept} | {"kind": "stand-in"}
+    config = tiny(seeds=[0]) | {"hierarchical": {"n_components": 4}}
+    del config["methods"]
+    config["datasets"] = {"mine": entry | {"questions": [*questions, shifted | {"name": "bad", "shift_genes": ["gene_3"], "methods": ["hierarchical"]}]}}  # fmt: skip
+    run = Run(tmp_path).configure(config)
+    outcome = run.snakemake("mine")
+    assert outcome.code == 1
+    assert (
+        "question bad: shift_genes names 'gene_3', which is neither a gene of the slide"
+        in outcome.screen
+    )
+
+    # A question that cannot be asked keeps the others from nothing; without it, nothing is left to be done.
+    config["datasets"]["mine"]["questions"] = questions
+    outcome = run.configure(config).snakemake("mine")
+    assert outcome.code == 0, outcome.screen
+    assert "Nothing to be done" in outcome.screen
+    assert not (tmp_path / "results/scores").exists()
+    answers = "results/answers/mine/mine"
+    assert run.files(answers) == [
+        f"{q['name']}/{name}"
+        for q in sorted(questions, key=lambda q: q["name"])
+        for name in ("answer.md", "answer.png", "gene_sets.tsv", "genes.tsv")
+    ]
+    text = run.read(f"{answers}/to_core/answer.md")
+    assert "[stand-in], slide mine: T cell (CD4+) of normal, moved to tumour core/edge" in text
+    assert "1 seed" in text
+    assert "Random effects (ours)" in text
+    genes = pd.read_csv(tmp_path / answers / "silenced/genes.tsv", sep="\t")
+    assert genes["change_hierarchical"].notna().all()
+    assert "gene_03 knocked out in their neighbours" in run.read(f"{answers}/silenced/answer.md")
+    # Every method that was named has answered.
+    status = run.read("results/models/mine/mine/asked+to_core/ridge/corrected.seed0/status.json")
+    assert json.loads(status)["status"] == "ok"
