@@ -103,15 +103,17 @@ def test_the_graph_stays_within_samples_and_length(tissue):
     assert without[:, [7]].nnz == 0
 
 
-def test_training_centres_are_the_drawn_cells_and_their_two_hops(tissue):
+@pytest.mark.parametrize("per_type", [1, 2])
+def test_training_centres_are_the_drawn_cells_and_their_two_hops(tissue, per_type):
     _, _, graph = tissue
     cell_type, sample = np.repeat(["x"], 60), np.repeat(["a", "b"], 30)
     cells = np.arange(60) != 11
     chosen = spatialprop.training_centres(
-        graph, cell_type, sample, cells, 1, np.random.default_rng(3)
+        graph, cell_type, sample, cells, per_type, np.random.default_rng(3)
     )
     drawn_rng = np.random.default_rng(3)
-    drawn = [drawn_rng.choice(np.flatnonzero(cells & (sample == s)), 1, replace=False)[0] for s in "ab"]  # fmt: skip
+    own = [np.flatnonzero(cells & (sample == s)) for s in "ab"]
+    drawn = np.concatenate([drawn_rng.choice(x, per_type, replace=False) for x in own])
     reach = np.eye(60)[drawn].sum(axis=0) @ np.linalg.matrix_power(np.eye(60) + graph.toarray(), 2)
     assert chosen.tolist() == np.flatnonzero((reach > 0) & cells).tolist()
 
