@@ -3,8 +3,8 @@
 Generation moves every cell, intervention or not. Its result against its start is therefore mostly that drift; the twin
 starts from the same tissue, takes the same steps and is subtracted. What the intervention holds, the twin holds at the
 values that were observed: the two differ in these values alone, as they do in the exact counterfactual of the Gaussian
-field (`celcomen_field.py`). Generation comes to that where cells keep no norm, and close to it on the sphere, whose cells
-share out among their other genes what they lose of one.
+field (`celcomen_field.py`). Generation comes to that where cells keep no norm. On the sphere, whose cells share out among
+their other genes what they lose of one, it agrees in direction, and in size within a factor of about two over all genes.
 """
 
 from collections.abc import Sequence
