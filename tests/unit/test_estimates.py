@@ -56,5 +56,19 @@ def test_a_finished_run_is_recorded_by_step_and_method(tmp_path):
     ]
 
 
+def test_a_dry_run_says_what_a_run_will_take(table):
+    block = "rule fit:\n    output: x\n    wildcards: dataset=d, fold=f, method={}, seed=0\n"
+    screen = "".join(map(block.format, ("cellina", "cellina", "ridge")))
+    screen += "localrule tabulate:\n    wildcards: dataset=d\ncheckpoint write_folds:\n"
+    jobs = estimates.planned(screen)
+    fits = {("fit", "cellina"): 2, ("fit", "ridge"): 1}
+    assert jobs == fits | {("tabulate", ""): 1, ("write_folds", ""): 1}
+    said = estimates.table(jobs).splitlines()
+    assert said[1].split() == ["2", "64.0", "800", "fit", "cellina"]
+    assert said[2].split() == ["1", "?", "?", "fit", "ridge"]
+    # 2 x 64 s + 3 s
+    assert said[-1].startswith("In all 0.04 CPU hours beside the steps with a question mark")
+
+
 def test_every_recorded_method_is_one_of_the_table():
     assert {row.method for row in estimates.recorded().values()} <= {"", *METHODS}

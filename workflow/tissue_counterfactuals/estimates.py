@@ -1,14 +1,17 @@
 """How long jobs take and what they need: recorded runs, and what follows from them for other slides.
 
 Every step is linear in cells and genes, so that a slide of twice the size takes twice as long, beside the seconds that
-starting Python takes. `python -m tissue_counterfactuals.estimates results` records a finished run.
+starting Python takes. As a program: `plan` says what a run will take, `record` keeps what a finished one took.
 """
 
 import argparse
 import csv
 import math
+import re
 import statistics
-from collections import defaultdict
+import subprocess
+import sys
+from collections import Counter, defaultdict
 from dataclasses import astuple, dataclass, fields
 from functools import cache
 from pathlib import Path
@@ -61,27 +64,36 @@ def minutes(rule: str, slide_mb: float, method: str = "") -> int:
     return max(_LEAST_MINUTES, math.ceil(_MARGIN * (1200 if expected is None else expected) / 60))
 
 
-def table(jobs: dict[tuple[str, str], int]) -> str:
-    """What a run will take: jobs by rule (and method), seconds of each, hours of CPU together, highest memory.
+def planned(screen: str) -> dict[tuple[str, str], int]:
+    """Jobs by rule and method, from what a dry run of Snakemake prints."""
+    jobs, rule = Counter(), ""
+    for line in screen.splitlines():
+        if match := re.match(r"\s*(?:local)?(?:rule|checkpoint) (\w+):$", line):
+            rule = match[1]
+            jobs[rule, ""] += 1
+        elif rule == "fit" and (match := re.search(r"wildcards: .*\bmethod=(\w+)", line)):
+            jobs[rule, ""] -= 1
+            jobs[rule, match[1]] += 1
+    return {key: n for key, n in sorted(jobs.items()) if n}
 
-    Sizes are those of the recorded run: a slide of ten times the size takes ten times as long.
-    """
-    lines, hours = ["jobs  CPU s each  MB each  step"], 0.0
+
+def table(jobs: dict[tuple[str, str], int]) -> str:
+    """What jobs will take, a line per step: how many, CPU seconds and memory of each; and CPU hours in all."""
+    lines, hours = [f"{'jobs':>5}  {'CPU s each':>10}  {'MB each':>7}  step"], 0.0
     for (rule, method), n in jobs.items():
         row = recorded().get((rule, method))
-        name = f"{rule} {method}".strip()
         if row is None:
-            lines.append(f"{n:>4}  {'?':>10}  {'?':>7}  {name}")
-            continue
-        hours += n * row.cpu_s / 3600
-        lines.append(f"{n:>4}  {row.cpu_s:>10.1f}  {row.memory_mb:>7.0f}  {name}")
-    lines.append(f"In all {hours:.2f} CPU hours, for slides of the recorded size ({_sizes()}).")
-    return "\n".join(lines)
-
-
-def _sizes() -> str:
+            told = f"{'?':>10}  {'?':>7}"
+        else:
+            hours += n * row.cpu_s / 3600
+            told = f"{row.cpu_s:>10.1f}  {row.memory_mb:>7.0f}"
+        lines.append(f"{n:>5}  {told}  {rule} {method}".rstrip())
     sizes = [row.slide_mb for row in recorded().values() if row.slide_mb > 0]
-    return f"{min(sizes):g} to {max(sizes):g} MB" if sizes else "none"
+    lines.append(
+        f"In all {hours:.2f} CPU hours beside the steps with a question mark, for slide files of about "
+        f"{max(sizes, default=0):g} MB; work grows with their size. Folds that are not known yet are not among the jobs."
+    )
+    return "\n".join(lines)
 
 
 def record(results: Path) -> list[Recorded]:
@@ -114,9 +126,20 @@ def record(results: Path) -> list[Recorded]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("results", type=Path, help="folder of a finished run")
-    parser.add_argument("--machine", required=True, help="said at the top of the table")
+    steps = parser.add_subparsers(dest="step", required=True)
+    plan = steps.add_parser("plan", help="what a run will take, before it is begun")
+    plan.add_argument("arguments", nargs=argparse.REMAINDER, help="what snakemake would be given")
+    keep = steps.add_parser("record", help="record a finished run")
+    keep.add_argument("results", type=Path, help="its folder of results")
+    keep.add_argument("--machine", required=True, help="said at the top of the table")
     options = parser.parse_args()
+    if options.step == "plan":
+        command = [sys.executable, "-m", "snakemake", "--dry-run", *options.arguments]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            sys.exit(done.stdout + done.stderr)
+        print(table(planned(done.stdout + done.stderr)))
+        return
     with open(RECORDED, "w") as stream:
         print(f"# {options.machine}", file=stream)
         writer = csv.writer(stream, delimiter="\t", lineterminator="\n")
