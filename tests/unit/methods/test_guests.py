@@ -15,6 +15,7 @@ import torch
 
 from slides import small_slide
 from tasks import Question
+from tissue_counterfactuals import jobs
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.methods import CORE, METHODS, run
 from tissue_counterfactuals.methods import cellina as cellina_adapter
@@ -246,8 +247,10 @@ def ends_by(signal_number):
 
 @pytest.fixture(autouse=True)
 def _environment(monkeypatch):
-    """`main` is for a process of its own: put back what it changes."""
-    for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):  # fmt: skip
+    """`main` is for a process of its own: put back what it changes, and leave numba's threads, which may be running."""
+    variables = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+    monkeypatch.setattr(jobs, "_THREAD_VARIABLES", variables)
+    for variable in variables:
         monkeypatch.setenv(variable, "1")
 
 

@@ -52,8 +52,8 @@ def ask_own(
     nothing = np.zeros(slide.n_obs, dtype=bool)
     validation = nothing.copy()
     n_validation = int(slide.n_obs * validation_fraction)
-    chosen = stream(seed, "validation_cells").choice(slide.n_obs, n_validation, replace=False)
-    validation[chosen] = True
+    rng = stream(seed, "validation_cells_of_question")
+    validation[rng.choice(slide.n_obs, n_validation, replace=False)] = True
     split = Split(~validation, validation, nothing)
     rng = stream(seed, "donors_of_question", name)
     kind = DONORS
