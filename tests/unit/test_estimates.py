@@ -5,7 +5,7 @@ import pytest
 from tissue_counterfactuals import estimates
 from tissue_counterfactuals.methods import METHODS
 
-BENCHMARK = "s\th:m:s\tmax_rss\tmax_vms\tcpu_time\n9\t0:00:09\t{memory}\t0\t{seconds}\n"
+BENCHMARK = "s\th:m:s\tmax_rss\tmax_vms\tcpu_time\n{seconds}\t0:00:09\t{memory}\t0\t0.1\n"
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def test_a_finished_run_is_recorded_by_step_and_method(tmp_path):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(BENCHMARK.format(memory=memory, seconds=seconds))
     unmeasured = tmp_path / "benchmarks/tabulate/e.tsv"
-    unmeasured.write_text(BENCHMARK.format(memory="-", seconds="-"))
+    unmeasured.write_text(BENCHMARK.format(memory="-", seconds="0"))
     assert estimates.record(tmp_path) == [
         estimates.Recorded("build_graph", "", 2.5, 8.0, 250.0, 1),
         estimates.Recorded("fit", "cellina", 2.5, 65.0, 800.0, 2),
@@ -67,7 +67,9 @@ def test_a_dry_run_says_what_a_run_will_take(table):
     assert said[1].split() == ["2", "64.0", "800", "fit", "cellina"]
     assert said[2].split() == ["1", "?", "?", "fit", "ridge"]
     # 2 x 64 s + 3 s
-    assert said[-1].startswith("In all 0.04 CPU hours beside the steps with a question mark")
+    assert said[-1].startswith(
+        "In all 0.04 hours of single jobs beside the steps with a question mark"
+    )
 
 
 def test_every_recorded_method_is_one_of_the_table():

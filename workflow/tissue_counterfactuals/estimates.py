@@ -32,7 +32,7 @@ class Recorded:
     rule: str
     method: str
     slide_mb: float  # size of the slide file
-    cpu_s: float
+    seconds: float  # of wall time; Snakemake's CPU time leaves out what a job's children use
     memory_mb: float  # highest resident memory
     jobs: int
 
@@ -50,12 +50,12 @@ def recorded() -> dict[tuple[str, str], Recorded]:
 
 
 def seconds(rule: str, slide_mb: float | None = None, method: str = "") -> float | None:
-    """CPU seconds of a job on a slide file of this size (None: that of the record), or None if nothing is recorded."""
+    """Seconds of a job on a slide file of this size (None: that of the record), or None if nothing is recorded."""
     row = recorded().get((rule, method))
     if row is None:
         return None
     size = 1.0 if slide_mb is None or row.slide_mb == 0 else slide_mb / row.slide_mb
-    return min(row.cpu_s, _START_S) + max(row.cpu_s - _START_S, 0.0) * size
+    return min(row.seconds, _START_S) + max(row.seconds - _START_S, 0.0) * size
 
 
 def minutes(rule: str, slide_mb: float, method: str = "") -> int:
@@ -78,19 +78,19 @@ def planned(screen: str) -> dict[tuple[str, str], int]:
 
 
 def table(jobs: dict[tuple[str, str], int]) -> str:
-    """What jobs will take, a line per step: how many, CPU seconds and memory of each; and CPU hours in all."""
-    lines, hours = [f"{'jobs':>5}  {'CPU s each':>10}  {'MB each':>7}  step"], 0.0
+    """What jobs will take, a line per step: how many, seconds and memory of each; and hours in all."""
+    lines, hours = [f"{'jobs':>5}  {'s each':>10}  {'MB each':>7}  step"], 0.0
     for (rule, method), n in jobs.items():
         row = recorded().get((rule, method))
         if row is None:
             told = f"{'?':>10}  {'?':>7}"
         else:
-            hours += n * row.cpu_s / 3600
-            told = f"{row.cpu_s:>10.1f}  {row.memory_mb:>7.0f}"
+            hours += n * row.seconds / 3600
+            told = f"{row.seconds:>10.1f}  {row.memory_mb:>7.0f}"
         lines.append(f"{n:>5}  {told}  {rule} {method}".rstrip())
     sizes = [row.slide_mb for row in recorded().values() if row.slide_mb > 0]
     lines.append(
-        f"In all {hours:.2f} CPU hours beside the steps with a question mark, for slide files of about "
+        f"In all {hours:.2f} hours of single jobs beside the steps with a question mark, for slide files of about "
         f"{max(sizes, default=0):g} MB; work grows with their size. Folds that are not known yet are not among the jobs."
     )
     return "\n".join(lines)
@@ -111,9 +111,7 @@ def record(results: Path) -> list[Recorded]:
             for row in csv.DictReader(stream, delimiter="\t"):
                 # Jobs that end at once leave no measurement.
                 if row["max_rss"] not in ("-", "NA"):
-                    found[rule, method].append(
-                        (size, float(row["cpu_time"]), float(row["max_rss"]))
-                    )
+                    found[rule, method].append((size, float(row["s"]), float(row["max_rss"])))
     return [
         Recorded(
             *key,

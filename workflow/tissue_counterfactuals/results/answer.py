@@ -372,7 +372,7 @@ def compose(
 
 def _volcano(axes, genes, answers) -> None:
     change = genes[f"change_{answers.sure}"]
-    axes.set(title="All genes", xlabel="predicted change, log1p CP10K")
+    axes.set(title="All genes (grey: not identifiable)", xlabel="predicted change, log1p CP10K")
     axes.axvline(0, color=style.MUTED_COLOR, linewidth=0.6)
     if not answers.per_gene:
         axes.scatter(change, genes["detected"], s=8, color=style.MUTED_COLOR, linewidths=0)

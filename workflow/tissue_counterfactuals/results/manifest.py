@@ -156,12 +156,12 @@ def _environments(results: Path) -> dict[str, dict]:
 
 
 def _steps(benchmarks: Path) -> dict[str, dict]:
-    """Jobs by step, their wall and CPU seconds together, and the highest resident memory."""
+    """Jobs by step, their seconds together, and the highest resident memory."""
     found = {}
     for path in sorted(benchmarks.rglob("*.tsv")):
         step = found.setdefault(
             path.relative_to(benchmarks).parts[0],
-            {"jobs": 0, "seconds": 0.0, "cpu_seconds": 0.0, "peak_memory_mb": 0.0},
+            {"jobs": 0, "seconds": 0.0, "peak_memory_mb": 0.0},
         )
         with open(path) as stream:
             for row in csv.DictReader(stream, delimiter="\t"):
@@ -169,7 +169,6 @@ def _steps(benchmarks: Path) -> dict[str, dict]:
                 step["seconds"] = round(step["seconds"] + float(row["s"]), 2)
                 # Jobs that end at once are not measured.
                 if row["max_rss"] not in ("-", "NA"):
-                    step["cpu_seconds"] = round(step["cpu_seconds"] + float(row["cpu_time"]), 2)
                     step["peak_memory_mb"] = max(step["peak_memory_mb"], float(row["max_rss"]))
     return found
 

@@ -82,7 +82,7 @@ def compose(
         right.set(title="Error of what is answered")
         right.set(xlabel="abstained share of all genes", ylabel=style.metric_label("rmse_lfc"))
         right.set_xlim(-0.03, 1.03)
-        right.set_ylim(bottom=0)
+        right.set_ylim(0, 1.08 * right.get_ylim()[1])
         title = f"Grey: coverage of {ACCEPTED[0]:g} to {ACCEPTED[1]:g}; a dot is a fold."
         bottom = style.legend_below(
             *(figure, bottom), ncols=6, handles=[*handles.values()], labels=[*handles], title=title
