@@ -63,6 +63,8 @@ def test_it_finds_what_was_changed_taken_away_and_added(results):
     (results / "models/d/s/f/cellina/corrected.seed0/model.pt").unlink()
     (results / "tables/d/more.tsv").write_text("")
     (results / "logs/fit.log").write_text("epoch 2")
+    # Made from the results afterwards, with the time in it.
+    (results / "report.html").write_text("<html>")
     found = "\n".join(manifest.differences(results, CONFIG))
     assert "tables/d/scores.tsv: it is not what the run wrote" in found
     assert "model.pt: it is gone" in found

@@ -28,6 +28,7 @@ _CONTENTS = {
     "scores": "Scores of the predictions of a fold",
     "tables": "A table of results, or where it comes from",
     "figures": "A figure",
+    "answers": "The answer to a question of the user's own",
     "celcomen": "An experiment on Celcomen",
     MANIFEST: "What was made, from what, by which code, and how long it took",
 }
@@ -105,13 +106,14 @@ def differences(results: Path, config: dict) -> list[str]:
 
 
 def _files(results: Path) -> list[Path]:
-    """All results, sorted; checksums and hidden files are none."""
+    """All results, sorted: what lies in its folders. Checksums and hidden files are none, nor is a report made from them."""
+    names = {path: path.relative_to(results).parts for path in results.rglob("*") if path.is_file()}
     return sorted(
         path
-        for path in results.rglob("*")
-        if path.is_file()
-        and path.relative_to(results).parts[0] not in {*_NOT_RESULTS, MANIFEST, CRATE, "README.md"}
-        and not any(part.startswith(".") for part in path.relative_to(results).parts)
+        for path, parts in names.items()
+        if len(parts) > 1
+        and parts[0] not in _NOT_RESULTS
+        and not any(part.startswith(".") for part in parts)
     )
 
 
