@@ -3,16 +3,18 @@
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import sparse
 
 from slides import small_slide
 from tasks import Question
-from tissue_counterfactuals.metrics import METRICS, Reference
-from tissue_counterfactuals.metrics.populations import mean_expression
+from tissue_counterfactuals.metrics import METRICS, Noise, Reference
+from tissue_counterfactuals.metrics.populations import mean_expression, overdispersion
+from tissue_counterfactuals.models.cellina import Cellina
 from tissue_counterfactuals.question.folds import Fold, cells_of, split_cells
 from tissue_counterfactuals.simulate import simulate_tissue
 
 N_DEG = 8
-METHODS = ("no_change", "mean_shift", "ceiling", "cellina_ablated")
+METHODS = ("no_change", "mean_shift", "ceiling", "target_mean", "cellina_ablated")
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +89,49 @@ def test_a_counterfactual_is_scored_against_its_own_twin(slide, scored):
             else:
                 # Nobody else has a twin, and the twin itself least of all.
                 assert not {name for name in found.index if "twin" in METRICS[name].needs}
+
+
+def test_a_prediction_gets_the_counting_noise_that_it_lacks_and_no_more(slide, scored):
+    question, made, table = scored
+    task = question.task
+    own = (slide.obs["cell_type"] == "A").to_numpy() & task.split.train
+    groups = [own & (slide.obs["domain"] == name).to_numpy() for name in ("left", "right")]
+    observed = Noise(overdispersion(slide.X[group].tocsr() for group in groups if group.any()))
+    modelled = Noise(Cellina.load(question.folder / "cellina_ablated/model.pt", "cpu").dispersion)
+    against, kept = reference(slide, question), Noise(None)
+    for method, noise in {
+        "target_mean": observed,  # says nothing of its scatter
+        "cellina_ablated": modelled,
+        "mean_shift": kept,  # moves observed counts
+    }.items():
+        variant = "published" if method == "cellina_ablated" else "-"
+        found = values(table, method, variant)
+        for other in (observed, modelled, kept):
+            scores = against.unbiased_scores(made[method, "right", variant], noise=other)
+            same = scores["e_distance_noisy"] == pytest.approx(found["e_distance_noisy"], rel=1e-4)
+            assert same == (other is noise), method
+
+
+def test_changes_beyond_the_mean_over_types_are_measured_from_the_other_types_training_cells(
+    slide, scored
+):
+    question, made, table = scored
+    train = question.task.split.train
+    types, domain = slide.obs["cell_type"], slide.obs["domain"]
+    changes = []
+    for other in set(types) - {"A"}:
+        means = [
+            mean_expression(
+                sparse.csr_array(slide.X[(train & (types == other) & (domain == name)).to_numpy()])
+            )
+            for name in ("right", "left")
+        ]
+        changes.append(np.log1p(means[0]) - np.log1p(means[1]))
+    scores = reference(slide, question).unbiased_scores(
+        made["mean_shift", "right", "-"], shared=np.mean(changes, axis=0)
+    )
+    found = values(table, "mean_shift", "-")["pearson_beyond_types"]
+    assert found == pytest.approx(scores["pearson_beyond_types"], abs=1e-4)
 
 
 def test_control_cells_are_the_held_out_type_in_the_control_domain(slide, scored):

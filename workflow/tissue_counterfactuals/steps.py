@@ -20,7 +20,8 @@ from tissue_counterfactuals import protocols
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.files import atomic_path
 from tissue_counterfactuals.methods import METHODS
-from tissue_counterfactuals.metrics import Interval, Reference
+from tissue_counterfactuals.metrics import Interval, Noise
+from tissue_counterfactuals.metrics.fold import UNKNOWN, FoldScorer
 from tissue_counterfactuals.metrics.populations import mean_expression
 from tissue_counterfactuals.question.asked import ask_own
 from tissue_counterfactuals.question.folds import Fold, check_folds, list_folds, read_folds
@@ -271,8 +272,8 @@ class _Scorer:
     """Scores against target cells of a fold; what depends on these cells alone is computed once."""
 
     def __init__(self, task: Task, switches: dict[str, str], n_deg: int, truths: dict):
-        self.task, self.switches, self.n_deg, self.truths = task, switches, n_deg, truths
-        self.references = {}
+        self.task, self.truths = task, truths
+        self.fold = FoldScorer(task, switches, n_deg)
 
     def rows(self, made: PredictionReader, names: dict) -> list[dict]:
         """A row per prediction of a file and metric."""
@@ -284,6 +285,10 @@ class _Scorer:
         told = {
             (i["method"], i["target"], i["variant"]): i for i in made.notes.get("intervals", [])
         }
+        scatter = {
+            (n["method"], n["target"], n["variant"]): Noise(n["dispersion"] and np.array(n["dispersion"]))
+            for n in made.notes.get("noise", [])
+        }  # fmt: skip
         for method, target, variants in made.questions():
             cells = reserved.get((method, target), task.target_cells(target))
             twin = made.values(method, target, TWIN) if TWIN in variants else None
@@ -292,13 +297,15 @@ class _Scorer:
                 common = names | {"method": method, "target": target, "variant": variant}
                 common |= {"n_control": len(task.focal), "n_target": len(cells)}
                 common |= {"n_predicted": len(predicted), "status": "ok"}
-                limits = told.get((method, target, variant))
+                key = method, target, variant
+                limits = told.get(key)
                 interval = limits and Interval(*(np.array(limits[k]) for k in Interval._fields))
-                own_twin, truths = (
-                    None if variant == TWIN else twin,
-                    self._truths_of(target, variant),
+                own_twin = None if variant == TWIN else twin
+                truths = self._truths_of(target, variant)
+                noise = scatter.get(key, UNKNOWN)
+                scores = self.fold.score(
+                    target, cells, predicted, noise, own_twin, interval, truths
                 )
-                scores = self._score(cells, predicted, own_twin, interval, truths)
                 rows += [common | {"metric": m, "value": v} for m, v in scores.items()]
         return rows
 
@@ -311,23 +318,6 @@ class _Scorer:
             if where == target and name is not None:
                 found[truth] = values[name]
         return found
-
-    def _score(self, target_cells, predicted, twin, interval, truths) -> dict[str, float]:
-        key = target_cells.tobytes()
-        if key not in self.references:
-            counts = self.task.slide.X
-            self.references[key] = Reference(
-                counts[self.task.focal],
-                counts[target_cells],
-                train=counts[self.task.split.train],
-                n_deg=self.n_deg,
-                seed=self.task.seed,
-                **self.switches,
-            )
-        reference = self.references[key]
-        return reference.score(predicted) | reference.unbiased_scores(
-            predicted, twin, interval=interval, truths=truths
-        )
 
 
 def tabulate(

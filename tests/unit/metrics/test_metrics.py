@@ -5,6 +5,7 @@ import pytest
 from scipy import sparse, stats
 from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
+from sklearn.metrics import r2_score
 
 from tissue_counterfactuals import metrics, protocols
 from tissue_counterfactuals.errors import InputError
@@ -12,6 +13,7 @@ from tissue_counterfactuals.metrics import (
     METRICS,
     Comparison,
     Interval,
+    Noise,
     Reference,
     populations,
     score,
@@ -23,6 +25,8 @@ N_GENES = 70
 TWIN_METRICS = {name for name, metric in METRICS.items() if "twin" in metric.needs}
 INTERVAL_METRICS = {name for name, metric in METRICS.items() if "interval" in metric.needs}
 TRUTH_METRICS = {"rmse_lfc_truth", "rmse_lfc_truth_in_place"}
+# What the scoring step knows of a fold, and no single comparison.
+GIVEN_METRICS = {name for name, metric in METRICS.items() if metric.needs & metrics.GIVEN}
 PUBLISHED = {
     "pearson", "spearman", "precision", "signed_precision", "signed_precision_intersection", "sign_agreement",
     "rmse_lfc", "rmse_counts", "e_distance", "e_distance_std", "e_distance_global", "mixing_index",
@@ -231,9 +235,85 @@ def test_unbiased_forms_equal_brute_force():
             "rmse_lfc_twin": np.sqrt(((truth - own)[top] ** 2).mean()),
             "signed_precision_twin": len(right) / 20,
         }
+        here, there = np.log1p(cp10k(control)), np.log1p(cp10k(target))
+        size = np.abs(stats.ttest_ind(there, here, equal_var=False).statistic)
+        weights = ((size - size.min()) / (size.max() - size.min())) ** 2
+        weights /= weights.sum()
+        shown = [g for g in range(N_GENES) if control[:, g].any()]
+        shown = [shown[i] for i in largest(truth[shown], 20)]
+        expected |= {
+            "pearson_in_control": stats.pearsonr(truth[shown], guess[shown])[0],
+            "wmse": np.average((truth - guess) ** 2, weights=weights),
+            "weighted_r2": r2_score(truth, guess, sample_weight=weights),
+        }
         assert_scores(scores, expected)
     without_twin = unbiased_scores(control, target, predicted, n_deg=20, seed=4)
     assert without_twin.keys() == expected.keys() - TWIN_METRICS
+
+
+def test_genes_that_no_control_cell_shows_are_left_out():
+    control, target, predicted, *_ = tissue()
+    control[:, :6] = 0
+    target[:, :6] += 5
+    found = unbiased_scores(control, target, predicted, n_deg=20, lfc="log2_epsilon")
+    truth, guess = (fold_change(x, control, "log2_epsilon") for x in (target, predicted))
+    top = [g + 6 for g in largest(truth[6:], 20)]
+    assert found["pearson_in_control"] == pytest.approx(stats.pearsonr(truth[top], guess[top])[0])
+    assert found["pearson_in_control"] != pytest.approx(
+        score(control, target, predicted, n_deg=20, lfc="log2_epsilon")["pearson"]
+    )
+
+
+def test_what_all_types_do_is_no_merit_beyond_the_mean_over_types():
+    control, target, predicted, *_ = tissue()
+    reference = Reference(control, target, n_deg=20)
+    truth, guess = (fold_change(x, control, "natural_pseudocount_1") for x in (target, predicted))
+    shared = 0.7 * truth + np.random.default_rng(0).normal(0, 0.3, N_GENES)
+    found = reference.unbiased_scores(predicted, shared=shared)["pearson_beyond_types"]
+    top = largest(truth - shared, 20)
+    assert found == pytest.approx(stats.pearsonr((truth - shared)[top], (guess - shared)[top])[0])
+    # The mean over types itself knows nothing beyond it.
+    same = reference.unbiased_scores(predicted, shared=guess)["pearson_beyond_types"]
+    assert np.isnan(same)
+
+
+def test_counting_noise_takes_expected_counts_to_where_cells_are():
+    """The exact expectation of the target's own distribution: far from cells as published, among them with noise."""
+    rng = np.random.default_rng(2)
+    share, dispersion = rng.dirichlet(np.full(N_GENES, 2)), rng.uniform(0.1, 0.6, N_GENES)
+
+    def draw(expected):
+        return populations.counting_noise(expected, dispersion, rng)
+
+    expected = 300 * share * rng.lognormal(0, 0.2, (3, 180, 1))
+    control, target = draw(expected[0] * np.linspace(0.7, 1.3, N_GENES)), draw(expected[1])
+    reference = Reference(control, target, n_deg=20)
+    own = reference.score(expected[2])["e_distance"]
+
+    def noisy(dispersion):
+        return reference.unbiased_scores(expected[2], noise=Noise(dispersion))["e_distance_noisy"]
+
+    untouched = reference.score(control)["e_distance"]
+    assert own > untouched > noisy(dispersion) + 0.2
+    assert noisy(np.zeros(N_GENES)) > noisy(dispersion) + 0.2
+    # What scatters as cells do already gets no more.
+    assert noisy(None) == own
+    assert "e_distance_noisy" not in reference.unbiased_scores(expected[2])
+
+
+def test_overdispersion_is_that_of_each_group_about_its_own_mean():
+    rng = np.random.default_rng(3)
+    true = np.linspace(0, 1, N_GENES)
+    groups = []
+    for _ in range(2):
+        share = rng.dirichlet(np.full(N_GENES, 5))
+        expected = 2000 * share * rng.lognormal(0, 0.3, (3000, 1))
+        groups.append(sparse.csr_array(populations.counting_noise(expected, true, rng)))
+    found = populations.overdispersion(groups)
+    assert np.abs(found - true).max() < 0.12
+    # As one group, what tells the two apart counts as scatter.
+    together = populations.overdispersion([sparse.vstack(groups)])
+    assert np.mean(together - true) > 0.03
 
 
 @pytest.mark.parametrize("protocol", ["corrected", "as_run"])
@@ -318,7 +398,8 @@ def test_registry_names_every_score():
     published = score(control, target, predicted, train=train)
     unbiased = unbiased_scores(control, target, predicted, twin=twin)
     assert published.keys() == PUBLISHED
-    assert published.keys() | unbiased.keys() == METRICS.keys() - INTERVAL_METRICS - TRUTH_METRICS
+    never = INTERVAL_METRICS | TRUTH_METRICS | GIVEN_METRICS
+    assert published.keys() | unbiased.keys() == METRICS.keys() - never
     assert {"pearson_twin", "rmse_lfc_twin", "signed_precision_twin"} == TWIN_METRICS
     for metric in METRICS.values():
         best = {"higher": 1, "lower": 0, "none": np.nan}[metric.direction]
@@ -437,7 +518,8 @@ def test_smallest_groups_give_numbers(protocol):
     reference = Reference(control, target, train, protocol=protocol)
     interval = Interval(np.zeros(N_GENES), np.full(N_GENES, 1e3), np.arange(N_GENES) < 60)
     scores = reference.score(predicted)
-    scores |= reference.unbiased_scores(predicted, twin, interval=interval)
+    given = {"noise": Noise(np.ones(N_GENES)), "shared": np.zeros(N_GENES)}
+    scores |= reference.unbiased_scores(predicted, twin, interval=interval, **given)
     assert scores.keys() == METRICS.keys() - TRUTH_METRICS
     assert np.isfinite(list(scores.values())).all()
 

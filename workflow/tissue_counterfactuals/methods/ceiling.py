@@ -10,4 +10,5 @@ def predict(task, folder, target) -> dict[str, Prediction]:
     """Observed counts of one half, to be scored against the other half alone."""
     cells = stream(task.seed, "ceiling_halves").permutation(task.target_cells(target))
     ours, theirs = np.sort(cells[: len(cells) // 2]), np.sort(cells[len(cells) // 2 :])
-    return {"-": Prediction(task.slide.X[ours].toarray(), ours, target_cells=theirs)}
+    values = task.slide.X[ours].toarray()
+    return {"-": Prediction(values, ours, target_cells=theirs, keeps_noise=True)}

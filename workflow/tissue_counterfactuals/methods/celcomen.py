@@ -76,13 +76,13 @@ def predict(task, folder: Path, target: str) -> dict[str, Prediction | str]:
         values = observed.copy()
         # The change of the logarithm of 1 + counts per 10,000.
         values[:, genes] = np.clip((values[:, genes] + 1) * np.exp(change) - 1, 0, None)
-        return Prediction(at_library(values, slide, focal), focal)
+        return Prediction(at_library(values, slide, focal), focal, keeps_noise=True)
 
     made = task.counterfactuals(
         target, lambda new: moved(neighborhood_features(new.graph(slide.n_obs), expression))
     )
     # As observed to the last digit: a correlation with rounding would look like a result.
-    twin = Prediction(slide.X[focal].toarray().astype(np.float32), focal)
+    twin = Prediction(slide.X[focal].toarray().astype(np.float32), focal, keeps_noise=True)
     return made | {"no_intervention": twin}
 
 

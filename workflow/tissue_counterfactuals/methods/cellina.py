@@ -69,14 +69,15 @@ def predict(task, folder: Path, target: str) -> dict[str, Prediction | str]:
                 f"change log expression by {effect:.4f} on average), so this counterfactual is its own twin: give "
                 "the model more steps (smaller cellina.batch_size or more cellina.epochs)"
             )
-        return Prediction(values, focal, diagnostics={"kl_s": kl_of_s, "donor_effect": effect})
+        notes = {"kl_s": kl_of_s, "donor_effect": effect}
+        return Prediction(values, focal, diagnostics=notes, dispersion=model.dispersion)
 
     around = task.masked_graph[focal]
     altered = {
         name: among(neighborhood_features(around, log_normalize(task.altered(factors))))
         for name, factors in task.question.factors(target).items()
     }
-    twin_of_both = {"no_intervention": Prediction(twin, focal)}
+    twin_of_both = {"no_intervention": Prediction(twin, focal, dispersion=model.dispersion)}
     return task.counterfactuals(target, moved) | altered | twin_of_both
 
 

@@ -115,7 +115,7 @@ def predict(task, folder: Path, target: str) -> dict[str, Prediction | str]:
     def moved(rule: str, new: np.ndarray) -> Prediction:
         move = np.hstack([new - own, domain])
         values = model.moved(start, slopes, move)
-        prediction = Prediction(values.astype(np.float32), focal)
+        prediction = Prediction(values.astype(np.float32), focal, keeps_noise=start is counts)
         key = f"{target}:{rule}"
         n_types = stored.get(f"n_types:{key}", 0)
         prediction.diagnostics |= {"n_types_known": float(n_types), "beyond_support": beyond(move)}
@@ -148,7 +148,8 @@ def predict(task, folder: Path, target: str) -> dict[str, Prediction | str]:
     for rule, factors in task.question.factors(target).items():
         altered = log_normalize(task.altered(factors))
         variants[rule] = moved(rule, axes.project(task.masked_graph[focal], altered))
-    return variants | {"no_intervention": Prediction(start.astype(np.float32), focal)}
+    twin = Prediction(start.astype(np.float32), focal, keeps_noise=start is counts)
+    return variants | {"no_intervention": twin}
 
 
 def _axes(task, log_expression) -> model.Axes:

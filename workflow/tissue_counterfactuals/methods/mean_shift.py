@@ -16,7 +16,8 @@ def predict(task, folder, target) -> dict[str, Prediction]:
     mean_rest = np.asarray(slide.X[train & ~in_target].mean(axis=0)).ravel()
     delta = np.log2((mean_target + 1e-8) / (mean_rest + 1e-8))
     shifted = shift(slide.X[task.focal].toarray(), delta)
-    return {"-": Prediction(at_library(shifted, slide, task.focal), task.focal)}
+    values = at_library(shifted, slide, task.focal)
+    return {"-": Prediction(values, task.focal, keeps_noise=True)}
 
 
 def shift(expression: np.ndarray, delta: np.ndarray) -> np.ndarray:

@@ -14,25 +14,32 @@ from tissue_counterfactuals.slide import normalize_counts
 MIN_CELLS = 10
 
 
-def predict(task, folder, target) -> dict[str, Prediction]:
-    """(x + 1) 2^delta - 1 on counts per 10,000, delta = mean over other types of log2((p_target+1)/(p_control+1))."""
+def mean_profiles(task, target) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Mean counts per 10,000, each (g,), in the target and in the control domain, of every other type that can say."""
     slide, train = task.slide, task.split.train
     cell_type = slide.obs["cell_type"].astype(str).to_numpy()
     domain = slide.obs["domain"].astype(str).to_numpy()
-    changes = []
+    profiles = []
     for other in sorted(set(cell_type) - {task.fold.cell_type}):
         groups = [
             np.flatnonzero(train & (cell_type == other) & (domain == d))
             for d in (target, task.fold.control)
         ]
         if min(map(len, groups)) >= MIN_CELLS:
-            means = [np.asarray(normalize_counts(slide.X[g]).mean(axis=0)).ravel() for g in groups]
-            changes.append(np.log2((means[0] + 1) / (means[1] + 1)))
-    if not changes:
+            means = (np.asarray(normalize_counts(slide.X[g]).mean(axis=0)).ravel() for g in groups)
+            profiles.append(tuple(means))
+    return profiles
+
+
+def predict(task, folder, target) -> dict[str, Prediction]:
+    """(x + 1) 2^delta - 1 on counts per 10,000, delta = mean over other types of log2((p_target+1)/(p_control+1))."""
+    slide, profiles = task.slide, mean_profiles(task, target)
+    if not profiles:
         raise InputError(
             f"mean_shift_by_type: no other type has {MIN_CELLS} training cells in both {task.fold.control!r} and "
             f"{target!r}: leave this method out of `methods` or choose larger domains."
         )
     expression = normalize_counts(slide.X[task.focal]).toarray()
-    shifted = shift(expression, np.mean(changes, axis=0))
-    return {"-": Prediction(at_library(shifted, slide, task.focal), task.focal)}
+    delta = np.mean([np.log2((there + 1) / (here + 1)) for there, here in profiles], axis=0)
+    values = at_library(shift(expression, delta), slide, task.focal)
+    return {"-": Prediction(values, task.focal, keeps_noise=True)}

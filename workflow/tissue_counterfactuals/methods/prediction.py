@@ -18,6 +18,8 @@ class Prediction:
         interval: (2, g) mean CP10K of the predicted population, the limits between which it lies with probability .9.
         abstained: (g,) genes about which the method says that they cannot be known, whatever stands in `values`.
         per_gene: name -> (g,) further numbers about each gene of a prediction with an interval.
+        keeps_noise: made of observed counts, so that the values scatter as counts do; others are expected counts.
+        dispersion: (g,) a in the variance m + a m^2 of counts about their expectation, where the method models it.
         genes: names of the columns, from a method that returns them; they must be the slide's, in its order.
     """
 
@@ -28,6 +30,8 @@ class Prediction:
     interval: np.ndarray | None = None
     abstained: np.ndarray | None = None
     per_gene: dict[str, np.ndarray] = field(default_factory=dict)
+    keeps_noise: bool = False
+    dispersion: np.ndarray | None = None
     genes: list[str] | None = None
 
     def check(self, slide: AnnData) -> None:

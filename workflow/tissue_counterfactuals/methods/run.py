@@ -97,7 +97,8 @@ def predict(
 
     `uns` holds, as JSON: `failures`, what could not be predicted and why; `diagnostics`, numbers about predictions;
     `target_cells`, the cells to compare with where these are not all target cells; `intervals`, where a method gives
-    them, the limits of mean CP10K and what else is said per gene (see `Prediction`).
+    them, the limits of mean CP10K and what else is said per gene; `noise`, of predictions that keep counting noise, for
+    which `dispersion` is null, or model it (see `Prediction`).
 
     Args:
         folders: method -> what `fit` left; None for methods that are not learned.
@@ -117,6 +118,7 @@ def predict(
             "diagnostics": [],
             "target_cells": [],
             "intervals": [],
+            "noise": [],
         }
         for method, folder in folders.items():
             begin(method)
@@ -132,6 +134,11 @@ def predict(
                         notes["failures"].append(key | {"reason": prediction})
                         continue
                     writer.add(key, names[prediction.cells], prediction.values)
+                    if prediction.keeps_noise or prediction.dispersion is not None:
+                        modelled = (
+                            None if prediction.keeps_noise else prediction.dispersion.tolist()
+                        )
+                        notes["noise"].append(key | {"dispersion": modelled})
                     notes["diagnostics"] += [
                         key | {"name": k, "value": v} for k, v in prediction.diagnostics.items()
                     ]

@@ -11,9 +11,12 @@ from tissue_counterfactuals.simulate import true_counterfactual, true_expression
 def predict(task, folder, target) -> dict[str, Prediction | str]:
     """One variant per donor rule, and the twin without intervention."""
 
+    dispersion = task.slide.var["simulation_overdispersion"].to_numpy()
+
     def moved(perturbation):
         values = true_counterfactual(task.slide, perturbation.focal, perturbation.donors)
-        return Prediction(values, perturbation.focal)
+        return Prediction(values, perturbation.focal, dispersion=dispersion)
 
-    own = Prediction(true_expression(task.slide, task.focal), task.focal)
+    values = true_expression(task.slide, task.focal)
+    own = Prediction(values, task.focal, dispersion=dispersion)
     return task.counterfactuals(target, moved) | {"no_intervention": own}

@@ -7,4 +7,5 @@ from tissue_counterfactuals.simulate import true_expression
 def predict(task, folder, target) -> dict[str, Prediction]:
     """Expected counts of the target cells themselves."""
     cells = task.target_cells(target)
-    return {"-": Prediction(true_expression(task.slide, cells), cells)}
+    dispersion = task.slide.var["simulation_overdispersion"].to_numpy()
+    return {"-": Prediction(true_expression(task.slide, cells), cells, dispersion=dispersion)}

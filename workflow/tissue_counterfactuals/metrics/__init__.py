@@ -9,7 +9,8 @@ with the largest absolute observed change are the differential genes ("top genes
 Published log-fold changes share one control group: whatever the control cells deviate from their type's mean, the
 observed and the predicted change deviate alike, so every prediction that shrinks towards the mean correlates with
 the truth. The metrics whose names end in `_split` and `_twin` are free of that; those in `_expressed` are free of
-genes that are hardly there.
+genes that are hardly there. Expected counts scatter less than cells do, whatever their expectations are worth:
+`e_distance_noisy` gives them their counting noise. `metrics/calibration.py` tests the metrics themselves.
 
 Linear algebra runs on one thread, so that scores do not depend on the number of cores.
 """
@@ -30,10 +31,12 @@ from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.metrics.populations import (
     Counts,
     Moments,
+    counting_noise,
     distances,
     expression_blocks,
     local_energy,
     log_expression_of,
+    log_moments,
     mean_expression,
     principal_axes,
     subsample,
@@ -61,6 +64,12 @@ class Interval(NamedTuple):
     abstained: np.ndarray
 
 
+class Noise(NamedTuple):
+    """Counting noise that a prediction lacks: `dispersion` is a (genes,) in the variance m + a m^2; None: it lacks none."""
+
+    dispersion: np.ndarray | None
+
+
 @dataclass(frozen=True)
 class Metric:
     """What a score means, and the function that computes it.
@@ -70,7 +79,7 @@ class Metric:
         best: the value of a perfect prediction; NaN where there is none.
         function: from a `Comparison` to a number.
         needs: what the comparison must have beyond control, target and prediction; without it there is no score.
-        unbiased: no metric of the paper, but one free of a bias that those have.
+        unbiased: no metric of the paper, but one free of a bias that those have, or a newer proposal.
     """
 
     name: str
@@ -169,6 +178,8 @@ class Reference:
         min_detected: float = 0.05,
         interval: Interval | None = None,
         truths: Mapping[str, np.ndarray] | None = None,
+        noise: Noise | None = None,
+        shared: np.ndarray | None = None,
     ) -> dict[str, float]:
         """Forms of the scores without the published definitions' biases, and what needs a twin or an interval.
 
@@ -178,8 +189,12 @@ class Reference:
             interval: what the method says of its own error.
             truths: of a simulated tissue, mean CP10K (genes,): `truth`, the focal cells in the neighbourhood that was
                 asked about, and `truth_in_place`, the target cells where they are.
+            noise: the counting noise that the prediction lacks.
+            shared: mean log-fold change (genes,) of the other types, by `change`.
         """
-        comparison = Comparison(self, predicted, twin, min_detected, interval, truths)
+        comparison = Comparison(
+            self, predicted, twin, min_detected, interval, truths, noise, shared
+        )
         return comparison.scores(unbiased=True)
 
     def change(self, mean: np.ndarray, baseline: np.ndarray) -> np.ndarray:
@@ -212,6 +227,19 @@ class Reference:
     @cached_property
     def differential(self) -> np.ndarray:
         return _top_genes(self.observed, self.n_deg)
+
+    @cached_property
+    def weights(self) -> np.ndarray:
+        """Weights (genes,) that sum to 1: squares of Welch's t of log1p CP10K, target against control, scaled to 0..1.
+
+        Weights of WMSE and of weighted R2 (Mejia et al. 2025, "Diversity by design"); all the same where all t are.
+        """
+        (here, spread_here), (there, spread_there) = map(log_moments, (self.control, self.target))
+        error = spread_here / self.control.shape[0] + spread_there / self.target.shape[0]
+        # A gene that does not vary tells nothing apart.
+        size = np.abs(there - here) / np.sqrt(np.where(error > 0, error, np.inf))
+        size = size - size.min()
+        return size**2 / np.sum(size**2) if size.any() else np.full(len(size), 1 / len(size))
 
     @cached_property
     def target_profile(self) -> np.ndarray:
@@ -260,8 +288,10 @@ class Comparison:
         min_detected: float = 0.05,
         interval: Interval | None = None,
         truths: Mapping[str, np.ndarray] | None = None,
+        noise: Noise | None = None,
+        shared: np.ndarray | None = None,
     ):
-        self.interval = interval
+        self.interval, self.noise, self.shared = interval, noise, shared
         self.reference = reference
         self.truths = truths or {}
         n_genes = reference.n_genes
@@ -272,7 +302,8 @@ class Comparison:
     @threadpool_limits.wrap(limits=1)
     def scores(self, unbiased: bool) -> dict[str, float]:
         """All metrics of one kind whose needs are there."""
-        present = {n for n in ("twin", "interval") if getattr(self, n) is not None} | {*self.truths}
+        given = {n for n in ("twin", "interval", *GIVEN) if getattr(self, n) is not None}
+        present = given | {*self.truths}
         return {
             name: float(metric.function(self))
             for name, metric in METRICS.items()
@@ -302,6 +333,20 @@ class Comparison:
         expressed = share >= self.min_detected
         observed = reference.observed[expressed]
         return _compare_changes(observed, self.change[expressed], reference.n_deg)
+
+    @cached_property
+    def in_control(self) -> dict[str, float]:
+        """The same, top genes chosen among those that any control cell shows (the authors' later form)."""
+        shown, reference = self.reference.control_mean > 0, self.reference
+        return _compare_changes(reference.observed[shown], self.change[shown], reference.n_deg)
+
+    @cached_property
+    def beyond_types(self) -> dict[str, float]:
+        """The same, both changes without the mean change of the other types; top genes are those that stand out from it."""
+        reference = self.reference
+        own, predicted = reference.observed - self.shared, self.change - self.shared
+        predicted[np.abs(predicted) < 1e-9] = 0
+        return _compare_changes(own, predicted, reference.n_deg)
 
     @cached_property
     def against_twin(self) -> dict[str, float]:
@@ -370,14 +415,39 @@ class Comparison:
         reference = self.reference
         return _root_mean_square(reference.profile(self.predicted) - reference.target_profile)
 
+    def weighted_error(self) -> float:
+        """Mean squared error of the predicted change, weighted by how surely a gene changes."""
+        reference = self.reference
+        return np.sum(reference.weights * (reference.observed - self.change) ** 2)
+
+    def weighted_r2(self) -> float:
+        """Share of the weighted variance of the observed change that the predicted change explains."""
+        weights, observed = self.reference.weights, self.reference.observed
+        total = np.sum(weights * (observed - np.sum(weights * observed)) ** 2)
+        return 1 - self.weighted_error() / total if total > 0 else np.nan
+
     @cached_property
     def energy_distances(self) -> tuple[np.ndarray, np.ndarray]:
         """Local and global energy distance of every repeat, two arrays (N_REPEATS,)."""
+        return self._energy_distances(None)
+
+    @cached_property
+    def noisy_energy_distances(self) -> tuple[np.ndarray, np.ndarray]:
+        """The same of counts drawn about the predicted ones, where these are expectations."""
+        dispersion = self.noise.dispersion
+        return self.energy_distances if dispersion is None else self._energy_distances(dispersion)
+
+    def _energy_distances(self, dispersion: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
         local, everywhere = [], []
-        reference, predicted = self.reference, self.predicted
+        reference = self.reference
         for repeat, (axes, genes, target_axes, target_genes) in enumerate(reference.target_samples):
             chosen = stream(reference.seed, "predicted_subsample", repeat)
-            own_genes = log_expression_of(predicted, subsample(predicted, chosen))
+            own = self.predicted[subsample(self.predicted, chosen)]
+            if dispersion is not None:
+                own = own.toarray() if sparse.issparse(own) else own
+                rng = stream(reference.seed, "counting_noise", repeat)
+                own = counting_noise(own, dispersion, rng)
+            own_genes = log_expression_of(own, np.arange(own.shape[0]))
             own_axes = own_genes @ reference.components
             local.append(
                 local_energy(distances(own_axes, own_axes), target_axes, distances(own_axes, axes))
@@ -408,6 +478,8 @@ class Comparison:
 
 
 _TWIN, _INTERVAL = frozenset({"twin"}), frozenset({"interval"})
+# What the scoring step gives every prediction, where the slide allows it.
+GIVEN = frozenset({"noise", "shared"})
 METRICS = {
     metric.name: metric
     for metric in (
@@ -426,6 +498,11 @@ METRICS = {
         Metric("pearson_split", "Pearson (split control)", "higher", 1, "as pearson, observed and predicted change measured against different halves of the control cells", Comparison.split_correlation, unbiased=True),
         Metric("pearson_expressed", "Pearson (expressed genes)", "higher", 1, "as pearson, top genes chosen among genes detected in at least 5 % of control and of target cells", lambda c: c.among_expressed["pearson"], unbiased=True),
         Metric("rmse_lfc_expressed", "RMSE of log-fold change (expressed genes)", "lower", 0, "as rmse_lfc, top genes chosen among genes detected in at least 5 % of control and of target cells", lambda c: c.among_expressed["rmse_lfc"], unbiased=True),
+        Metric("pearson_in_control", "Pearson (genes of the control)", "higher", 1, "as pearson, top genes chosen among genes that any control cell shows (the authors' later form)", lambda c: c.in_control["pearson"], unbiased=True),
+        Metric("pearson_beyond_types", "Pearson (beyond the mean over types)", "higher", 1, "as pearson, both changes measured from the mean change of the other types, the perturbed centroid of Systema; undefined for a prediction that is this mean", lambda c: c.beyond_types["pearson"], frozenset({"shared"}), unbiased=True),
+        Metric("weighted_r2", "Weighted R2 of the change", "higher", 1, "R2 of the predicted change over all genes, weighted by the squared t statistic of target against control, scaled to 0..1; below 0 where one change for all genes would be nearer", Comparison.weighted_r2, unbiased=True),
+        Metric("wmse", "Weighted MSE of the change", "lower", 0, "mean squared error of the predicted change over all genes, weights as in weighted_r2", Comparison.weighted_error, unbiased=True),
+        Metric("e_distance_noisy", "E-distance (with counting noise)", "lower", 0, "as e_distance, of counts drawn about predictions that are expected counts: with the method's own dispersion, else with that of the training cells of the type", lambda c: c.noisy_energy_distances[0].mean(), frozenset({"noise"}), unbiased=True),
         Metric("pearson_twin", "Pearson (against own twin)", "higher", 1, "as pearson, the predicted change measured against the same model's prediction without intervention", lambda c: c.against_twin["pearson"], _TWIN, unbiased=True),
         Metric("rmse_lfc_twin", "RMSE of log-fold change (against own twin)", "lower", 0, "as rmse_lfc, the predicted change measured against the same model's prediction without intervention", lambda c: c.against_twin["rmse_lfc"], _TWIN, unbiased=True),
         Metric("signed_precision_twin", "Signed precision (against own twin)", "higher", 1, "as signed_precision, the predicted change measured against the same model's prediction without intervention", lambda c: c.against_twin["signed_precision"], _TWIN, unbiased=True),

@@ -3,7 +3,7 @@
 Counts are dense or CSR (cells, genes), whole or fractional; sparse ones become dense only some cells at a time.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,6 +45,43 @@ def mean_expression(counts: Counts) -> np.ndarray:
     """Mean CP10K over cells (genes,)."""
     total = sum(block.sum(axis=0) for block in expression_blocks(counts, log=False))
     return total / counts.shape[0]
+
+
+def log_moments(counts: Counts) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and variance (ddof 1) over cells of log1p CP10K, each (genes,)."""
+    total, squares, n = 0.0, 0.0, counts.shape[0]
+    for block in expression_blocks(counts, log=True):
+        total, squares = total + block.sum(axis=0), squares + np.einsum("ij,ij->j", block, block)
+    mean = total / n
+    return mean, np.maximum(squares - n * mean**2, 0) / (n - 1)
+
+
+def overdispersion(groups: Iterable[sparse.csr_array]) -> np.ndarray:
+    """a (genes,) in the variance m + a m^2 of counts, by moments: m is a cell's total times its group's share of the gene.
+
+    Args:
+        groups: counts (cells, genes) of cells that are taken to have one mean profile each.
+    """
+    excess, weight = 0.0, 0.0
+    for counts in groups:
+        library = np.asarray(counts.sum(axis=1), dtype=np.float64).ravel()
+        total = np.asarray(counts.sum(axis=0), dtype=np.float64).ravel()
+        share = total / max(library.sum(), 1e-12)
+        squares = np.asarray(counts.multiply(counts).sum(axis=0), dtype=np.float64).ravel()
+        means = share**2 * (library @ library)
+        excess = excess + squares - 2 * share * (counts.T @ library) + means - total
+        weight = weight + means
+    return np.maximum(excess, 0) / np.maximum(weight, 1e-12)
+
+
+def counting_noise(
+    expected: np.ndarray, dispersion: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
+    """Counts (cells, genes) drawn about expected counts: negative binomial of variance m + a m^2, Poisson where a is 0."""
+    expected = np.asarray(expected, dtype=np.float64)
+    shape = 1 / np.maximum(dispersion, 1e-12)
+    varied = rng.standard_gamma(np.broadcast_to(shape, expected.shape)) / shape
+    return rng.poisson(expected * np.where(dispersion > 1e-12, varied, 1)).astype(np.float64)
 
 
 def log_expression_of(counts: Counts, rows: np.ndarray) -> np.ndarray:

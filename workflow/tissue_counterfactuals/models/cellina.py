@@ -292,6 +292,11 @@ class Cellina:
                 outputs.append((share * batch.counts.library[:, None]).cpu().numpy())
         return np.concatenate(outputs)
 
+    @property
+    def dispersion(self) -> np.ndarray:
+        """a (g,) in the variance m + a m^2 of the counts about what `predict` gives."""
+        return np.exp(-self.network.log_theta.detach().cpu().numpy().astype(float))
+
     @torch.inference_mode()
     def latents(
         self, slide: AnnData, cells: np.ndarray, features: np.ndarray

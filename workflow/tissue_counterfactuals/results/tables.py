@@ -13,7 +13,7 @@ import pandas as pd
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.files import atomic_path
 from tissue_counterfactuals.methods import METHODS
-from tissue_counterfactuals.metrics import METRICS
+from tissue_counterfactuals.metrics import GIVEN, METRICS
 from tissue_counterfactuals.protocols import PROTOCOLS
 
 KINDS = ("simulated", "stand-in", "real")
@@ -279,7 +279,7 @@ def paired_differences(scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def _comparable() -> set[str]:
-    return {name for name, m in METRICS.items() if not m.needs and m.direction != "none"}
+    return {name for name, m in METRICS.items() if m.needs <= GIVEN and m.direction != "none"}
 
 
 def gains(scores: pd.DataFrame) -> pd.DataFrame:

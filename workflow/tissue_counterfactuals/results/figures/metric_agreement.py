@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from scipy import stats
 
-from tissue_counterfactuals.metrics import METRICS
+from tissue_counterfactuals.metrics import GIVEN, METRICS
 from tissue_counterfactuals.results import provenance
 from tissue_counterfactuals.results.figures import style
 from tissue_counterfactuals.results.tables import FOLD, choose, read_scores
@@ -61,7 +61,11 @@ def agreements(scores: pd.DataFrame, rule: str) -> pd.DataFrame:
         table = own.droplevel(FOLD).unstack("metric")
         for truth in TRUTHS:
             for name, metric in METRICS.items():
-                if metric.direction == "none" or metric.needs - {"twin"} or name not in table:
+                if (
+                    metric.direction == "none"
+                    or metric.needs - {"twin", *GIVEN}
+                    or name not in table
+                ):
                     continue
                 pair = table[[name, truth]].dropna() if truth in table else table.iloc[:0]
                 if len(pair) < MIN_METHODS or (pair.nunique() == 1).any():
