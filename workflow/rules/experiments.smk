@@ -1,4 +1,4 @@
-# Experiments on Celcomen: a rule for each row of the table in the package, which says what a row means.
+# Experiments: a rule for each row of the table in the package, which says what a row means.
 
 for experiment in EXPERIMENTS:
 
@@ -25,6 +25,7 @@ for experiment in EXPERIMENTS:
         threads: config["threads"] if experiment.parallel else 1
         resources:
             mem_mb=memory_of_experiment(experiment),
+            gpu=int(experiment.gpu and config["device"] == "cuda"),
         params:
             arguments=arguments_of(experiment),
             threads=config["threads"] if experiment.parallel else 1,

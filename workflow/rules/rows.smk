@@ -104,7 +104,7 @@ def celcomen_files():
 
 def settings_of_experiment(experiment):
     """The section of the configuration that an experiment reads."""
-    settings = config["celcomen"]
+    settings = config
     for key in experiment.section.split("."):
         settings = settings[key]
     return settings
@@ -144,7 +144,14 @@ def arguments_of(experiment):
             "protocol": protocol,
             "seeds": config["seeds"],
             "overrides": config["switches"],
+            "seed": int(getattr(wildcards, "seed", 0)),
+            "model": {k: v for k, v in config["cellina"].items() if k != TIME_LIMIT},
+            "n_deg": config["metrics"]["n_deg"],
+            "device": config["device"],
         }
+        if "domains" in experiment.takes:
+            keys = ("control_domain", "target_domains")
+            known["domains"] = part_of_dataset(*keys)(wildcards)
         if "entry" in experiment.takes:
             keys = ("kind", "label", "source", "files")
             entry = part_of_dataset(*keys)(wildcards)
@@ -184,6 +191,8 @@ def inputs_of(figure):
             inputs[key] = first_of(pattern)
         elif "fold" in further:
             inputs[key] = per_fold(pattern)
+        elif "slide" in further:
+            inputs[key] = per_slide(pattern, figure.of)
         elif "protocol" in further:
             inputs[key] = expand(
                 pattern, protocol=config["protocols"], allow_missing=True
@@ -191,6 +200,33 @@ def inputs_of(figure):
         else:
             inputs[key] = pattern
     return inputs
+
+
+def per_slide(pattern, experiment):
+    """Input function: the files of a pattern for the slides that an experiment is run on, and for all seeds."""
+
+    def files(wildcards):
+        return expand(
+            pattern,
+            slide=slides_for(experiment, wildcards.dataset),
+            seed=config["seeds"],
+            **wildcards,
+        )
+
+    return files
+
+
+def slides_for(experiment, name):
+    """The slides of a data set that an experiment is run on: all, or those that its settings name."""
+    (row,) = (row for row in EXPERIMENTS if row.name == experiment)
+    wanted = settings_of_experiment(row)["slides"]
+    slides = [s for s in SLIDES[name] if wanted is None or s in wanted]
+    if not slides:
+        raise WorkflowError(
+            f"config: {row.section}.slides names {', '.join(wanted)}, none of which is a slide of {name}; "
+            f"its slides are {', '.join(SLIDES[name])}."
+        )
+    return slides
 
 
 def outputs_of(figure):

@@ -16,7 +16,7 @@ from tissue_counterfactuals.config.dataset import (
 )
 from tissue_counterfactuals.config.known import known_faults
 from tissue_counterfactuals.errors import InputError
-from tissue_counterfactuals.experiments.settings import CelcomenSettings
+from tissue_counterfactuals.experiments.settings import CelcomenSettings, CellinaExperimentSettings
 from tissue_counterfactuals.methods import METHODS
 from tissue_counterfactuals.methods.settings import (
     CelcomenFieldSettings,
@@ -117,6 +117,7 @@ class Config(Settings):
     counterfactual: CounterfactualSettings = CounterfactualSettings()
     metrics: MetricSettings = MetricSettings()
     downloads: DownloadSettings = DownloadSettings()
+    cellina_experiments: CellinaExperimentSettings = CellinaExperimentSettings()
     celcomen: CelcomenSettings = CelcomenSettings()
     switches: Annotated[dict[str, str | int], Block, AfterValidator(_known_switches)] = {}
     """Protocol switches that shall differ from `corrected`, as name and value; `as_run` takes none."""

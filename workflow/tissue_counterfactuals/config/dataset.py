@@ -8,7 +8,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from tissue_counterfactuals.errors import InputError
-from tissue_counterfactuals.experiments import ON_SLIDES
+from tissue_counterfactuals.experiments import ON_EACH_SLIDE, ON_SLIDES
 from tissue_counterfactuals.methods import METHODS
 from tissue_counterfactuals.question.settings import GraphSettings, HoldoutSettings, UserQuestion
 from tissue_counterfactuals.settings import Distinct, Settings, Some, Text
@@ -50,9 +50,9 @@ class Dataset(Settings):
     """Where the slides come from: `h5ad` reads any AnnData file, `simulated` makes a tissue with a known mechanism,
     `simulated_field` one with known forces between genes, `simulated_lesions` tumour sections with knock-outs, the
     others read one raw layout each."""
-    experiments: Some[Literal["cellina", *ON_SLIDES]] = ["cellina"]
-    """What is run on the data set: `cellina` is the benchmark of counterfactuals, the others are the experiments of the
-    Celcomen paper."""
+    experiments: Some[Literal["cellina", *ON_EACH_SLIDE, *ON_SLIDES]] = ["cellina"]
+    """What is run on the data set: `cellina` is the benchmark of counterfactuals, the others are further experiments of the
+    Cellina paper, on each slide, and those of the Celcomen paper, on all of them as one."""
     kind: Literal["simulated", "real", "stand-in"] | None = None
     """What tables and figures call the data; `null` means `simulated` for a simulated source and `real` otherwise. Say
     `stand-in` where the data only resemble those of a published result."""
@@ -156,7 +156,8 @@ class Dataset(Settings):
         for name in sorted({name for name in names if names.count(name) > 1}):
             yield f".questions has two of the name {name!r}; give each a name of its own."
         no_benchmark = self.questions and self.control_domain is None and not self.target_domains
-        if "cellina" not in self.experiments or no_benchmark:
+        asking = "cellina" in self.experiments and not no_benchmark
+        if not asking and "cellina_gene_range" not in self.experiments:
             return
         if self.control_domain is None:
             yield ".control_domain is missing; name the domain that cells are taken from."
@@ -197,7 +198,7 @@ def samples_of(name: str, dataset: dict) -> dict[str, list[str] | None]:
     Raises:
         InputError: the samples cannot be known beforehand, are not there, or share a path form.
     """
-    if dataset["fit"] == POOLED or "cellina" not in dataset["experiments"]:
+    if dataset["fit"] == POOLED or not {"cellina", *ON_EACH_SLIDE} & {*dataset["experiments"]}:
         return {POOLED: dataset["samples"]}
     if dataset["source"] == "simulated":
         present = [f"slide_{i}" for i in range(dataset["simulation"]["n_slides"])]

@@ -1,11 +1,11 @@
-"""The table of experiments on Celcomen. Adding one is a row here, its settings in `settings.py`, and a module.
+"""The table of experiments of both papers. Adding one is a row here, its settings in `settings.py`, and a module.
 
 A row becomes a rule of the workflow, its function a job:
 
     function(<inputs by name>, settings=..., switches=..., <what `takes` names>, outputs={name: path})
 
-`cellina`, the benchmark of counterfactuals, is no row: its steps are those of the methods. What is drawn of all of them
-stands in `results/figures`.
+Experiments on Celcomen read a data set as one slide, those on Cellina each of its slides. `cellina`, the benchmark of
+counterfactuals, is no row: its steps are those of the methods. What is drawn of all of them stands in `results/figures`.
 """
 
 from collections.abc import Callable
@@ -22,17 +22,19 @@ class Experiment:
     Attributes:
         name: of the rule.
         function: module of this package and function, "celcomen_spleen.run".
-        section: where its settings stand below `celcomen` in the configuration; `unread` are keys that it does not read,
-            so that a change of them does not run it again.
+        section: where its settings stand in the configuration; `unread` are keys that it does not read, so that a change
+            of them does not run it again.
         switches: those that it reads, by their names or by the steps that they belong to.
         inputs, outputs: name -> path, with wildcards.
         shown: output -> what the report calls it, above the text of workflow/report/CAPTION.rst.
-        takes: further arguments: `entry` (the data set: name, kind, label, source, files), `protocol`, `seeds`,
-            `overrides` (the switches that the configuration sets).
+        takes: further arguments: `entry` (the data set: name, kind, label, source, files), `domains` (its control and
+            target domains), `protocol`, `seeds`, `seed` (of the wildcard), `overrides` (the switches that the
+            configuration sets), `model` (section `cellina`), `n_deg`, `device`.
         gene_sets: the key of its settings that names gene sets, or one of `gene_sets.BUNDLED`: their files are inputs of
             the rule, so that an edited one runs it again. The function finds them by the same names.
         compares: with what published runs found in real data; the table of that is an input of the rule too.
         memory_mb: of a job; None where it grows with the slide. With `parallel` false it has one thread.
+        gpu: whether it uses a GPU where there is one.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Experiment:
     compares: bool = False
     memory_mb: int | None = None
     parallel: bool = True
+    gpu: bool = False
 
     def run(self, **arguments: object) -> None:
         """Call the function; its module is imported only now."""
@@ -70,7 +73,7 @@ def _clusters(tissue: str) -> Experiment:
     return Experiment(
         f"celcomen_{tissue}_clusters",
         "force_clusters.run",
-        f"{tissue}.clusters",
+        f"celcomen.{tissue}.clusters",
         switches=("inference", "comparison"),
         inputs={"forces": f"{fits}.npz", "manifest": f"{fits}.json"},
         outputs={
@@ -89,11 +92,34 @@ _TUMOUR_FORCES = {"forces": f"{_TUMOUR_FITS}.npz", "manifest": f"{_TUMOUR_FITS}.
 _TUMOUR_TABLES = "results/tables/{dataset}/celcomen_glioblastoma.{protocol}"
 _NULL = "results/celcomen/perturbmap_null"
 
+_ONE_SLIDE = {
+    "slide": "results/slides/{dataset}/{slide}.h5ad",
+    "graph": "results/graphs/{dataset}/{slide}.npz",
+}
+
+
+def _on_each_slide(name: str, *switches: str, takes: tuple[str, ...] = ()) -> Experiment:
+    """An experiment that trains Cellina on a slide, with one protocol and seed a job; leaves a table and a manifest."""
+    stem = f"results/cellina/{{dataset}}/{{slide}}/{name}.{{protocol}}.seed{{seed}}"
+    return Experiment(
+        f"cellina_{name}",
+        f"cellina_{name}.run",
+        f"cellina_experiments.{name}",
+        switches=("training", "latent", *switches),
+        inputs=_ONE_SLIDE,
+        outputs={"scores": f"{stem}.tsv", "manifest": f"{stem}.json"},
+        takes=("entry", "protocol", "seed", "model", "device", *takes),
+        unread=("slides",),
+        gpu=True,
+    )
+
+
 EXPERIMENTS = (
+    _on_each_slide("gene_range", "metrics", takes=("domains", "n_deg")),
     Experiment(
         "celcomen_simulation",
         "celcomen_simulation.run",
-        "simulation",
+        "celcomen.simulation",
         switches=("inference", "generation", "celcomen_simulation"),
         inputs={},
         outputs={
@@ -109,7 +135,7 @@ EXPERIMENTS = (
     Experiment(
         "celcomen_recovery",
         "celcomen_recovery.run",
-        "recovery",
+        "celcomen.recovery",
         switches=("inference",),
         inputs={},
         outputs={
@@ -125,7 +151,7 @@ EXPERIMENTS = (
     Experiment(
         _SPLEEN,
         "celcomen_spleen.run",
-        "spleen",
+        "celcomen.spleen",
         switches=("inference", "comparison", "celcomen_spleen", "compared_entries"),
         inputs=SLIDE,
         outputs=_files(
@@ -142,7 +168,7 @@ EXPERIMENTS = (
     Experiment(
         _TUMOUR,
         "celcomen_glioblastoma.run",
-        "glioblastoma",
+        "celcomen.glioblastoma",
         switches=("inference", "comparison"),
         inputs=SLIDE,
         outputs=_files(_TUMOUR, ("diagnostics", "shapes"), forces="npz", manifest="json"),
@@ -154,7 +180,7 @@ EXPERIMENTS = (
     Experiment(
         "celcomen_localization",
         "celcomen_glioblastoma.localization",
-        "glioblastoma.localization",
+        "celcomen.glioblastoma.localization",
         switches=("inference", "comparison", "celcomen_glioblastoma"),
         inputs=_TUMOUR_FORCES,
         outputs={
@@ -169,7 +195,7 @@ EXPERIMENTS = (
     Experiment(
         "celcomen_knockout",
         "celcomen_knockout.run",
-        "glioblastoma",
+        "celcomen.glioblastoma",
         switches=("inference", "generation", "celcomen_glioblastoma"),
         inputs=SLIDE | _TUMOUR_FORCES,
         outputs={
@@ -189,7 +215,7 @@ EXPERIMENTS = (
     Experiment(
         _LESIONS,
         "celcomen_perturbmap.run",
-        "perturbmap",
+        "celcomen.perturbmap",
         switches=("inference", "generation", "celcomen_perturbmap"),
         inputs=SLIDE,
         outputs=_files(
@@ -204,7 +230,7 @@ EXPERIMENTS = (
     Experiment(
         "celcomen_perturbmap_null",
         "perturbmap_null.null_test",
-        "perturbmap",
+        "celcomen.perturbmap",
         switches=(),
         inputs={},
         outputs={name: f"{_NULL}/{name}.tsv" for name in ("correlations", "summary", "switches")},
@@ -218,6 +244,7 @@ EXPERIMENTS = (
         memory_mb=4000,
     ),
 )
-# What a configuration can ask for: of a data set, and without one.
+# What a configuration can ask for: of a data set (as one slide, or of each of its slides), and without one.
 ON_SLIDES = (_SPLEEN, _TUMOUR, _LESIONS)
+ON_EACH_SLIDE = ("cellina_gene_range",)
 WITHOUT_SLIDES = ("celcomen_simulation", "celcomen_recovery")

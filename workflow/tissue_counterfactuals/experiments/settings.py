@@ -1,4 +1,4 @@
-"""What the experiments on Celcomen can be told: the sections below `celcomen` in the configuration."""
+"""What experiments can be told: the sections below `celcomen` and `cellina_experiments` in the configuration."""
 
 from typing import Annotated, Literal, Self
 
@@ -323,3 +323,25 @@ class CelcomenSettings(Settings):
     glioblastoma: GlioblastomaSettings = GlioblastomaSettings()
     recovery: RecoverySettings = RecoverySettings()
     perturbmap: PerturbmapSettings = PerturbmapSettings()
+
+
+class OnSlideSettings(Settings):
+    """What every experiment on Cellina has."""
+
+    slides: Some[Text] | None = None
+    """Slides of the data set to run on, as their names in results/slides; `null` means all of them."""
+
+
+class GeneRangeSettings(OnSlideSettings):
+    """Figure A7: node perturbation of more and more genes, by a model that has seen all cells."""
+
+    n_genes: Some[Annotated[int, Field(ge=1, le=100_000)]] = [10, 50, 200]
+    """Numbers of genes that neighbours are shifted in, those with the largest change first; all genes are always added."""
+    min_cells: int = Field(50, ge=4, le=10_000_000)
+    """Cells that a type needs in the control and in the target domain."""
+
+
+class CellinaExperimentSettings(Settings):
+    """Settings of the further experiments on Cellina."""
+
+    gene_range: GeneRangeSettings = GeneRangeSettings()

@@ -22,14 +22,9 @@ MIN_EFFECT = 0.01
 
 def fit(task, folder: Path, **overrides) -> None:
     """Train; leaves model.pt and history.tsv."""
-    settings = dict(task.settings)
-    if task.switches["hyperparameters"] == "published":
-        settings = CellinaSettings(batch_size=PUBLISHED_BATCH).model_dump()
-        del settings["time_limit_minutes"]
-    settings |= overrides
+    settings = under_switches(task.settings, task.switches) | overrides
     if task.steps is not None:
         settings |= _in_budget(task, settings)
-    settings["restore"], settings["monitor"] = task.switches["restore"], task.switches["monitor"]
     model = Cellina(device=task.device, **settings)
     model.fit(
         task.slide,
@@ -41,6 +36,14 @@ def fit(task, folder: Path, **overrides) -> None:
     )
     model.history.to_csv(folder / "history.tsv", sep="\t", index=False, float_format="%.6g")
     model.save(folder / "model.pt")
+
+
+def under_switches(settings: dict, switches: dict[str, str]) -> dict:
+    """Arguments of `Cellina`: the section of the configuration, or as run the published values, and when to stop."""
+    if switches["hyperparameters"] == "published":
+        settings = CellinaSettings(batch_size=PUBLISHED_BATCH).model_dump()
+        del settings["time_limit_minutes"]
+    return settings | {key: switches[key] for key in ("restore", "monitor")}
 
 
 def predict(task, folder: Path, target: str) -> dict[str, Prediction | str]:

@@ -90,9 +90,20 @@ def read(path: str | Path) -> dict:
     return json.loads(Path(path).read_text())
 
 
+def read_joined(paths: list) -> dict:
+    """One manifest for those of an experiment on several slides and with several seeds."""
+    manifests = [read(path) for path in paths]
+    slides = {json.dumps([m["samples"], m["slide"]]): m["n_cells"] for m in manifests}
+    seeds = sorted({seed for m in manifests for seed in m["seeds"]})
+    return manifests[0] | {"n_cells": sum(slides.values()), "n_slides": len(slides), "seeds": seeds}
+
+
 def target_name(manifest: dict, path_form: str) -> str:
     """The target domain that a path form stands for."""
-    targets = manifest["config"]["datasets"][manifest["dataset"]]["target_domains"]
+    if "config" in manifest:
+        targets = manifest["config"]["datasets"][manifest["dataset"]]["target_domains"]
+    else:
+        targets = manifest["settings"]["domains"]["target_domains"]
     return slugs(targets, "target_domains")[path_form]
 
 

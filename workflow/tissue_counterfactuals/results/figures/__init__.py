@@ -24,10 +24,10 @@ class Figure:
 
     Attributes:
         name: of the rule, the module and the caption.
-        of: `cellina`, or the experiment on Celcomen, whose results it shows.
+        of: `cellina`, or the experiment, whose results it shows.
         title: what the report calls it.
         inputs: name -> path. Wildcards that the output does not have stand for all their values, or for the first where
-            the input is named by `first`.
+            the input is named by `first`; those of slides for the slides that the experiment is run on.
         output: a path, or name -> path with the picture as `png`; its wildcards are all values of the configuration.
         takes: wildcards that `draw_files` is given.
         learned: whether it needs a method that is trained.
@@ -68,6 +68,21 @@ def _clusters(name: str, experiment: str, title: str) -> Figure:
     figure = _of_experiment(name, experiment, title, members="clusters", enrichment="cluster_terms")
     figure.inputs["matrices"] = f"{_FITS}/{experiment}.{{protocol}}.clusters.npz"
     return figure
+
+
+def _on_each_slide(number: str, experiment: str, title: str, *takes: str) -> Figure:
+    """A figure of an experiment on Cellina, of all its slides and seeds, and the table that it shows."""
+    stem = f"results/cellina/{{dataset}}/{{slide}}/{experiment}.{{protocol}}.seed{{seed}}"
+    name = f"figure_cellina_{number}"
+    keys = "".join(f".{{{key}}}" for key in (*takes, "protocol"))
+    return Figure(
+        name,
+        f"cellina_{experiment}",
+        title,
+        {"scores": f"{stem}.tsv", "manifests": f"{stem}.json"},
+        {"tsv": f"{_TABLES}/{name}{keys}.tsv", "png": f"{_FIGURES}/{name}{keys}.png"},
+        takes=(*takes, "protocol"),
+    )
 
 
 FIGURES = (
@@ -145,6 +160,7 @@ FIGURES = (
         takes=("protocol",),
         learned=True,
     ),
+    _on_each_slide("a7", "gene_range", "Cellina Fig. A7: genes that are shifted", "target"),
     Figure(
         "figure_celcomen_2",
         "celcomen_simulation",

@@ -1,0 +1,167 @@
+"""Fig. A7 of Cellina: shifts of pseudobulks, altered neighbourhoods, and the table of scores."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import sparse
+
+from drawings import PROVENANCE, panel, texts
+from slides import small_slide
+from tissue_counterfactuals import protocols
+from tissue_counterfactuals.config import Config
+from tissue_counterfactuals.errors import InputError
+from tissue_counterfactuals.experiments import EXPERIMENTS, cellina_gene_range
+from tissue_counterfactuals.experiments.cellina_gene_range import (
+    largest,
+    log_fold_changes,
+    shifted_features,
+)
+from tissue_counterfactuals.graph import neighborhood_features, slide_graph
+from tissue_counterfactuals.results.figures import figure_cellina_a7
+from tissue_counterfactuals.slide import log_normalize, write_slide
+
+(ROW,) = (e for e in EXPERIMENTS if e.name == "cellina_gene_range")
+MODEL = {"n_hidden": 16, "n_latent": 4, "epochs": 3, "batch_size": 64}
+SWITCHES = {
+    name: value
+    for name, value in protocols.resolve("corrected").items()
+    if {name, protocols.SWITCHES[name].step} & {*ROW.switches}
+}
+
+
+def run(folder, slide, seed=0, **changes):
+    folder.mkdir(exist_ok=True)
+    write_slide(slide, folder / "one.h5ad")
+    sparse.save_npz(folder / "one.npz", slide_graph(slide, None, 40.0, 20))
+    settings = Config.model_fields["cellina_experiments"].default.gene_range.model_dump()
+    outputs = {"scores": folder / "scores.tsv", "manifest": folder / "manifest.json"}
+    ROW.run(
+        slide=folder / "one.h5ad",
+        graph=folder / "one.npz",
+        entry={"name": "toy", "kind": "simulated", "label": "Toy"},
+        domains={"control_domain": "left", "target_domains": ["right"]},
+        protocol="corrected",
+        seed=seed,
+        model=MODEL,
+        device="cpu",
+        n_deg=10,
+        settings=settings | {"n_genes": [2, 5], "min_cells": 20} | changes,
+        switches=SWITCHES,
+        outputs=outputs,
+    )
+    return outputs
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    return run(tmp_path_factory.mktemp("range") / "a", small_slide(300, types=("A", "B")))
+
+
+def test_a_shift_is_the_change_of_log_cp10k_of_summed_counts():
+    slide = small_slide(200, 6)
+    obs, counts = slide.obs, slide.X.toarray()
+
+    def bulk(mask):
+        total = counts[mask].sum(axis=0)
+        return np.log1p(total / total.sum() * 1e4)
+
+    right, left = ((obs["domain"] == d).to_numpy() for d in ("right", "left"))
+    everywhere = log_fold_changes(slide, "left", "right", "global")
+    np.testing.assert_allclose(everywhere, np.tile(bulk(right) - bulk(left), (3, 1)), rtol=1e-4)
+    by_type = log_fold_changes(slide, "left", "right", "by_type")
+    for row, name in enumerate(obs["cell_type"].cat.categories):
+        own = (obs["cell_type"] == name).to_numpy()
+        np.testing.assert_allclose(by_type[row], bulk(right & own) - bulk(left & own), rtol=1e-4)
+
+
+def test_a_type_that_one_domain_lacks_is_not_shifted():
+    slide = small_slide(200, 6)
+    slide = slide[~((slide.obs["cell_type"] == "B") & (slide.obs["domain"] == "right"))].copy()
+    change = log_fold_changes(slide, "left", "right", "by_type")
+    assert not change[1].any()
+    assert change[0].any()
+
+
+def test_the_largest_changes_of_each_row_stay_ties_to_the_first():
+    change = np.array([[1.0, -3.0, 2.0, 2.0], [0.0, 0.0, 5.0, -5.0]])
+    expected = [[0, -3, 2, 0], [0, 0, 5, -5]]
+    np.testing.assert_array_equal(largest(change, 2), expected)
+
+
+@pytest.mark.parametrize("block", [7, 10_000])
+def test_shifted_neighbourhoods_are_those_of_shifted_cells(block, monkeypatch):
+    monkeypatch.setattr(cellina_gene_range, "_BLOCK", block)
+    slide = small_slide(120, 8)
+    log = log_normalize(slide.X)
+    around = slide_graph(slide, None, 40.0, 10)[[3, 50, 90]]
+    code = slide.obs["cell_type"].cat.codes.to_numpy()
+    change = np.random.default_rng(0).normal(0, 2, (3, 8))
+    dense = log.toarray().astype(float)
+    moved = np.maximum(dense + change[code], 0)
+    moved *= dense.sum(axis=1, keepdims=True) / moved.sum(axis=1, keepdims=True)
+    expected = np.stack([np.average(moved[r.indices], axis=0, weights=r.data) for r in around])
+    np.testing.assert_allclose(shifted_features(around, log, code, change), expected, rtol=1e-5)
+    unmoved = shifted_features(around, log, code, np.zeros_like(change))
+    np.testing.assert_allclose(unmoved, neighborhood_features(around, log), rtol=1e-5)
+
+
+def test_every_type_truth_shift_and_number_has_its_scores(finished):
+    table = pd.read_csv(finished["scores"], sep="\t")
+    assert {*table["cell_type"]} == {"A", "B"}
+    assert {*table["truth"]} == {"observed", "reconstruction"}
+    numbers = table.groupby("shift")["n_genes"].unique().map(sorted).to_dict()
+    assert numbers == {"global": [2, 5, 20], "by_type": [2, 5, 20], "twin": [0], "edge_swap": [20]}
+    keys = ["cell_type", "truth", "shift", "n_genes", "metric"]
+    assert not table.duplicated(keys).any()
+    assert len(table) == 2 * 2 * (3 + 3 + 1 + 1) * 4
+    assert table["value"].notna().mean() > 0.9
+    # A shift moves predictions, and by another amount where it is of more genes.
+    wide = table[table["metric"] == "rmse_lfc"].pivot_table("value", keys[:2], ["shift", "n_genes"])
+    assert (wide["by_type"][20] != wide["twin"][0]).all()
+    assert (wide["by_type"][20] != wide["by_type"][2]).all()
+    record = json.loads(finished["manifest"].read_text())
+    assert record["n_cells"] == 300
+    assert record["settings"]["cellina"] == MODEL
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_does_not(finished, tmp_path):
+    slide = small_slide(300, types=("A", "B"))
+    again = run(tmp_path / "a", slide)["scores"].read_bytes()
+    assert again == finished["scores"].read_bytes()
+    other = pd.read_csv(run(tmp_path / "b", slide, seed=1)["scores"], sep="\t")
+    assert not other["value"].equals(pd.read_csv(finished["scores"], sep="\t")["value"])
+
+
+def test_types_with_too_few_cells_are_refused_with_the_key(tmp_path):
+    with pytest.raises(InputError, match=r"gene_range\.min_cells"):
+        run(tmp_path / "a", small_slide(100), min_cells=90)
+
+
+def scores(values):
+    keys = {"metric": "pearson", "shift": "global", "n_genes": 10, "truth": "observed"}
+    return pd.DataFrame(
+        [keys | {"slide": s, "seed": 0, "cell_type": t, "value": v} for s, t, v in values]
+    )
+
+
+def test_slides_count_alike_whatever_their_number_of_types():
+    table = figure_cellina_a7.summarize(scores([("a", "T", 0.0), ("a", "B", 0.2), ("b", "T", 0.5)]))
+    assert table["value"].tolist() == [pytest.approx((0.1 + 0.5) / 2)]
+    assert table["sd"].tolist() == [pytest.approx(0.4 / np.sqrt(2))]
+    assert table["n_slides"].tolist() == [2]
+
+
+def test_the_figure_draws_what_the_table_says(finished, tmp_path):
+    output = {"tsv": tmp_path / "a7.tsv", "png": tmp_path / "a7.png"}
+    inputs = {"scores": [finished["scores"]], "manifests": [finished["manifest"]]}
+    figure_cellina_a7.draw_files(inputs, output, "right", "corrected")
+    assert output["png"].stat().st_size > 10_000
+    table = pd.read_csv(output["tsv"], sep="\t")
+    figure = figure_cellina_a7.compose(table, "T [simulated]", PROVENANCE)
+    axes = panel(figure, "RMSE LFC")
+    chosen = table.query("metric == 'rmse_lfc' and truth == 'observed' and shift == 'by_type'")
+    lines = [line for line in axes.lines if len(line.get_xdata()) == 3]
+    assert any(np.allclose(line.get_ydata(), chosen["value"]) for line in lines)
+    assert PROVENANCE in texts(figure)
