@@ -17,6 +17,7 @@ from tissue_counterfactuals.methods import METHODS, run
 from tissue_counterfactuals.question.folds import Fold
 from tissue_counterfactuals.question.predictions import read_predictions
 from tissue_counterfactuals.question.question import ask
+from tissue_counterfactuals.question.settings import NodeSettings
 from tissue_counterfactuals.question.task import Task
 from tissue_counterfactuals.slide import write_slide
 
@@ -45,9 +46,10 @@ def make_task(
     seed: int = 0,
     donor_rules: tuple[str, ...] = ("published",),
     n_donors: int = 50,
+    node: dict | None = None,
     **options,
 ) -> Task:
-    """A question in memory; `options` are those of `Task`."""
+    """A question in memory; `node` are keys of `NodeSettings`, `options` those of `Task`."""
     graph = {"max_neighbors": 30}
     question = ask(
         slide,
@@ -59,6 +61,7 @@ def make_task(
         graph,
         donor_rules,
         n_donors,
+        node=node and NodeSettings.read(node).model_dump(),
     )
     return Task(slide, question, device="cpu", **options)
 
@@ -83,6 +86,7 @@ class Question:
         donor_rules: tuple[str, ...] = ("published",),
         n_donors: int = 10,
         validation_fraction: float = 0.1,
+        node: dict | None = None,
     ):
         self.folder, self.fold, self.protocol, self.seed = Path(folder), fold, protocol, seed
         self.switches = switches or {}
@@ -92,6 +96,7 @@ class Question:
             "donor_rules": donor_rules,
             "n_donors": n_donors,
             "validation_fraction": validation_fraction,
+            "node": NodeSettings.read(node or {}).model_dump(),
         }
         self.folder.mkdir(parents=True, exist_ok=True)
         self.slide, self.graph, self.folds, self.file = (

@@ -18,6 +18,8 @@ def test_cellinas_switches_have_the_values_of_the_paper_and_of_the_authors_code(
     expected = {
         "donor_features": ("log1p", "raw_counts"),
         "donor_domain": ("target_only", "any"),
+        "node_renormalization": ("none", "totals"),
+        "node_scaling": ("counts", "counts_plus_one"),
         "latent": ("mean", "sample"),
         "brain_unit": ("by_extent", "pixels"),
         "hyperparameters": ("configured", "published"),
@@ -52,7 +54,10 @@ def test_unknown_names_and_values_are_refused():
     [
         ("metrics", {"lfc", "pca_fit", "rmse_counts"}),
         ("training", {"hyperparameters", "restore", "monitor", "variable_genes"}),
-        ("counterfactual", {"donor_features", "donor_domain", "latent"}),
+        (
+            "counterfactual",
+            {"donor_features", "donor_domain", "latent", "node_renormalization", "node_scaling"},
+        ),
         ("graph", {"brain_unit"}),
     ],
 )

@@ -8,15 +8,19 @@ import itertools
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from scipy import sparse
 
 from slides import small_slide
-from tasks import CELLINA, FOLD, Question
+from tasks import CELLINA, FOLD, SECTIONS, Question
 from tissue_counterfactuals import metrics
 from tissue_counterfactuals.graph import neighborhood_features, slide_graph
+from tissue_counterfactuals.models import spatialprop
 from tissue_counterfactuals.models.cellina import Cellina
 from tissue_counterfactuals.protocols import cellina as switches_of_cellina
 from tissue_counterfactuals.question.donors import edge_perturbation
 from tissue_counterfactuals.question.folds import cells_of, split_cells
+from tissue_counterfactuals.question.nodes import pseudobulk_shift
 from tissue_counterfactuals.slide import log_normalize
 
 MAX_NEIGHBORS = 20
@@ -123,6 +127,56 @@ def donor_domain(slide, folder, value):
     return counterfactual(slide, folder, {"donor_domain": value}, restricted=restricted)
 
 
+NODE = {"shifts": ["node"], "n_genes": 6}
+
+
+def altered(slide, folder, method, switch):
+    """A method's prediction with altered neighbours, the change of each cell's type (n, g), and the slide of both."""
+    # Genes that all change one way, so that a cell's total does too.
+    slide, counts = slide.copy(), slide.X.toarray()
+    counts[np.ix_(slide.obs["domain"] == "right", np.arange(6))] *= 8
+    slide.X = sparse.csr_matrix(counts)
+    # So fast that the spatial latent is used after six epochs.
+    question = ask(folder, slide, node=NODE, cellina={"learning_rate": 0.1, "epochs": 6})
+    question.fit(method)
+    question.switches = switch
+    observed = question.predict(method)[method, "right", "node"]
+    shift = pseudobulk_shift(slide, "left", "right", split_of(slide).held_out, "A", NODE["n_genes"])
+    return observed, shift[slide.obs["cell_type"].cat.codes], slide
+
+
+def node_renormalization(slide, folder, value):
+    """What neighbours of Cellina's focal cells show, added up by hand."""
+    observed, shift, slide = altered(slide, folder, "cellina", {"node_renormalization": value})
+    before = log_normalize(slide.X).toarray()
+    after = np.maximum(before + shift, 0)
+    if value == "totals":
+        after *= (before.sum(axis=1) / after.sum(axis=1))[:, None]
+    model, focal = Cellina.load(folder / "cellina/model.pt", "cpu"), cells_of(slide, "A", "left")
+    features = neighborhood_features(masked_graph(slide)[focal], sparse.csr_array(after))
+    return observed, model.predict(slide, focal, features.astype(np.float32), seed=SEED)
+
+
+def node_scaling(slide, folder, value):
+    """SpatialProp, a method of counts."""
+    observed, shift, slide = altered(slide, folder, "spatialprop", {"node_scaling": value})
+    more = {"counts": 0, "counts_plus_one": 1}[value]
+    counts = np.maximum((slide.X.toarray() + more) * np.exp(shift) - more, 0)
+    task = ask(folder, slide).task
+    task.settings = SECTIONS["spatialprop"]
+    network = spatialprop.SpatialProp(slide.n_vars, task.settings["n_hidden"], task.settings["dropout"])  # fmt: skip
+    network.load_state_dict(torch.load(folder / "spatialprop/model.pt", weights_only=True))
+    total = np.asarray(slide.X.sum(axis=1))
+    shown = sparse.csr_array(counts / total * slide.n_vars, dtype=np.float32)
+    focal = cells_of(slide, "A", "left")
+    touching = spatialprop.delaunay_graph(
+        slide.obsm["spatial"], slide.obs["sample"].to_numpy(), ~split_of(slide).held_out, task.settings["longest_edge_um"]
+    )  # fmt: skip
+    scene = spatialprop.Scene.in_place(touching, focal)
+    values = spatialprop.predict(network, shown, touching, scene, torch.device("cpu"))
+    return observed, values / values.sum(axis=1, keepdims=True) * total[focal]
+
+
 def latent(slide, folder, value):
     return counterfactual(slide, folder, {"latent": value}, latent=value)
 
@@ -170,6 +224,8 @@ CASES = {
     "donor_features": donor_features,
     "donor_domain": donor_domain,
     "latent": latent,
+    "node_renormalization": node_renormalization,
+    "node_scaling": node_scaling,
     "brain_unit": brain_unit,
     "hyperparameters": hyperparameters,
     "variable_genes": variable_genes,

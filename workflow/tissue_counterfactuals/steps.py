@@ -167,7 +167,7 @@ def write_question(
 
     Args:
         fold: path form of the held-out type, as in the table of folds.
-        settings: protocol, switches (name -> value), graph, validation_fraction, donor_rules, n_donors.
+        settings: protocol, switches (name -> value), graph, validation_fraction, donor_rules, n_donors, node.
     """
     table = read_folds(folds)
     rows = table[table["fold"] == fold]
@@ -186,7 +186,10 @@ def write_question(
     chosen = cells.var.get(VARIABLE if of_all else f"{VARIABLE}_without_{fold}")
     genes = None if chosen is None else np.flatnonzero(chosen)
     question = ask(
-        cells, neighbors, held_out, protocol, seed, switches, graph_settings, **drawing, genes=genes
+        *(cells, neighbors, held_out, protocol, seed, switches, graph_settings),
+        **drawing,
+        genes=genes,
+        node=settings.get("node"),
     )
     write_question_file(question, output)
 

@@ -23,6 +23,7 @@ from tissue_counterfactuals.methods import cellina_ablated as ablated_adapter
 from tissue_counterfactuals.methods import no_change as no_change_adapter
 from tissue_counterfactuals.methods.prediction import Prediction
 from tissue_counterfactuals.models.cellina import Cellina
+from tissue_counterfactuals.question.settings import NodeSettings
 
 
 @pytest.fixture
@@ -339,9 +340,11 @@ def run_predictions(question):
 def test_methods_say_what_they_need(question):
     """The flags of the table, against what the methods do."""
     rules = ("published", "any_type")
-    question.drawn_from["donor_rules"] = rules
+    question.drawn_from |= {"donor_rules": rules}
+    question.drawn_from["node"] = NodeSettings(shifts=["node", "node_global"]).model_dump()
     here = [m for m in METHODS.values() if m.refusal(False) is None and m.environment == CORE]
     made = question.predict(*(m.name for m in here))
     for method in here:
         variants = {key[2] for key in made if key[0] == method.name}
         assert (set(rules) <= variants) is ("edge" in method.needs), method.name
+        assert ({"node", "node_global"} <= variants) is ("node" in method.needs), method.name

@@ -12,6 +12,7 @@ from tissue_counterfactuals.methods import cellina, hierarchical
 from tissue_counterfactuals.models.hierarchical import FEWEST_TYPES
 from tissue_counterfactuals.models.settings import CellinaSettings
 from tissue_counterfactuals.question.folds import Fold
+from tissue_counterfactuals.question.nodes import NodePerturbation
 from tissue_counterfactuals.simulate import simulate_tissue, true_expression
 from tissue_counterfactuals.slide import normalize_counts
 
@@ -93,9 +94,9 @@ def test_the_form_mean_is_the_regression_without_the_noise_of_cells(tmp_path):
 def with_factors(task, gene, factor, senders=slice(None)):
     """The task, asked about altered neighbours in place of new ones."""
     n_types = len(task.slide.obs["cell_type"].cat.categories)
-    factors = np.ones((n_types, task.slide.n_vars), np.float32)
-    factors[senders, gene] = factor
-    asked = {("factors", "left", "shift_genes"): factors}
+    shift = np.zeros((n_types, task.slide.n_vars), np.float32)
+    shift[senders, gene] = np.log(factor) if factor else -np.inf
+    asked = {("node", "left", "shift_genes"): NodePerturbation(shift, scale="counts")}
     stay = Fold("A", "left", ("left",))
     return replace(task, question=replace(task.question, fold=stay, perturbations=asked))
 

@@ -29,11 +29,11 @@ def poisoned(slide):
 def both(request, tmp_path_factory):
     """All predictions on a slide and on the poisoned one."""
     slide = small_slide(n_cells=500)
-    rules = ("published", "any_type", "matched")
+    asked = {"donor_rules": ("published", "any_type", "matched"), "node": {"shifts": ["node"]}}
     return [
-        Question(
-            tmp_path_factory.mktemp("q"), s, protocol=request.param, donor_rules=rules
-        ).predict(*METHODS_OF_A_REAL_SLIDE)
+        Question(tmp_path_factory.mktemp("q"), s, protocol=request.param, **asked).predict(
+            *METHODS_OF_A_REAL_SLIDE
+        )
         for s in (slide, poisoned(slide))
     ]
 

@@ -139,7 +139,7 @@ def test_too_few_focal_cells_are_refused(slide, graph):
         ({"composition": {"B": -1, "C": 2}}, ".composition.B is -1; give shares from 0 up."),
         ({"move_to": "left"}, ".move_to is 'left', where the focal cells already stand; name another domain."),
         ({"move_to": "right", "methods": ["mean_shift"]}, "allowed is"),
-        ({"shift_genes": ["gene_1"], "methods": ["ridge"]}, ".methods names ridge, which cannot be told altered neighbours"),
+        ({"shift_genes": ["gene_1"], "methods": ["mintflow"]}, ".methods names mintflow, which cannot be told altered neighbours"),
         ({"move_to": "right", "name": "a/b"}, "name is"),
     ],
 )  # fmt: skip
@@ -152,14 +152,15 @@ def test_what_is_no_question_is_refused(keys, sentence):
 def test_shifted_genes_are_factors_of_the_senders_alone(slide, graph, tmp_path):
     question = ask(slide, graph, shift_genes=["gene_3", "gene_5"], factor=2.5, senders="B")
     write_question(question, tmp_path / "q.npz")
-    (factors,) = read_question(tmp_path / "q.npz").factors("left").values()
+    (node,) = read_question(tmp_path / "q.npz").nodes("left").values()
     expected = np.ones((3, 20))
     expected[1, [3, 5]] = 2.5
-    np.testing.assert_array_equal(factors, expected)
+    np.testing.assert_allclose(np.exp(node.shift), expected, rtol=1e-6)
     task = Task(slide, question)
-    counts, altered = slide.X.toarray(), task.altered(factors).toarray()
+    counts, altered = slide.X.toarray(), task.altered_counts(node).toarray()
     of_b = (slide.obs["cell_type"] == "B").to_numpy()
-    np.testing.assert_allclose(altered[np.ix_(of_b, [3, 5])], 2.5 * counts[np.ix_(of_b, [3, 5])])
+    expected = 2.5 * counts[np.ix_(of_b, [3, 5])]
+    np.testing.assert_allclose(altered[np.ix_(of_b, [3, 5])], expected, rtol=1e-6)
     np.testing.assert_array_equal(altered[~of_b], counts[~of_b])
     rest = np.setdiff1d(np.arange(20), [3, 5])
     np.testing.assert_array_equal(altered[:, rest], counts[:, rest])
@@ -169,5 +170,7 @@ def test_a_gene_set_stands_for_its_genes(slide, graph):
     named = slide.copy()
     named.var_names = ["IL6", "TNF", *named.var_names[2:]]
     question = ask(named, graph, shift_genes=["HALLMARK_TNFA_SIGNALING_VIA_NFKB"])
-    (factors,) = question.factors("left").values()
-    np.testing.assert_array_equal(factors, np.where(np.arange(20) < 2, 0, 1) * np.ones((3, 1)))
+    (node,) = question.nodes("left").values()
+    np.testing.assert_array_equal(
+        np.exp(node.shift), np.where(np.arange(20) < 2, 0, 1) * np.ones((3, 1))
+    )

@@ -9,10 +9,11 @@ from scipy import sparse, stats
 from scipy.spatial import KDTree
 
 from tissue_counterfactuals.errors import InputError
-from tissue_counterfactuals.graph import slide_graph
+from tissue_counterfactuals.graph import gaussian_graph, slide_graph
 from tissue_counterfactuals.simulate.tissue import (
     SimulatedTissue,
     simulate_tissue,
+    true_altered,
     true_counterfactual,
     true_expression,
 )
@@ -464,3 +465,30 @@ def test_a_slide_without_mechanism_or_with_other_labels_is_refused(tissue):
     renamed.obs["cell_type"] = ["type_0", "tumour", "type_0", "type_1", "type_1"]
     with pytest.raises(InputError, match="has cell_type 'tumour', which the simulation does not"):
         true_expression(renamed)
+
+
+def test_altered_neighbours_send_as_their_ligand_genes_are_expressed():
+    slide = simulate_tissue(n_cells=900, n_genes=40, n_slides=1, seed=2)
+    focal, graph = np.arange(0, 900, 9), gaussian_graph(slide.obsm["spatial"])[::9]
+    ligands = slide.varm["simulation_ligands"].any(axis=1)
+    twin = true_expression(slide, focal)
+    shift = np.zeros((slide.obs["cell_type"].nunique(), slide.n_vars))
+    shift[:, ~ligands] = 3
+    np.testing.assert_allclose(true_altered(slide, focal, graph, shift), twin, rtol=1e-5)
+    shift[:] = np.where(ligands, np.log(2), 0)
+    more = slide.copy()
+    more.obsm["simulation_received"] = 2 * more.obsm["simulation_received"]
+    np.testing.assert_allclose(
+        true_altered(slide, focal, graph, shift), true_expression(more, focal), rtol=1e-5
+    )
+    nobody = true_altered(slide, focal, graph, shift, cells=np.array([], dtype=int))
+    np.testing.assert_allclose(nobody, twin, rtol=1e-5)
+    # Half of the ligand genes of a signal make half of it.
+    first = slide.varm["simulation_ligands"][:, 0] > 0
+    shift[:] = 0
+    shift[:, np.flatnonzero(first)[0]] = -np.inf
+    less = slide.copy()
+    less.obsm["simulation_received"][:, 0] *= 1 - 1 / first.sum()
+    np.testing.assert_allclose(
+        true_altered(slide, focal, graph, shift), true_expression(less, focal), rtol=1e-5
+    )

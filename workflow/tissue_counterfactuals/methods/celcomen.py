@@ -9,7 +9,7 @@ sum_j J_ij s_j K with K = 2 g (1 - 2 g')^-1, so that with the neighbours held at
 w the weight of all of a cell's neighbours together. That is the exact counterfactual of the field for a cell whose
 surroundings are held, and its twin is the observed cell.
 
-What it can answer: other neighbours. What it cannot: it knows neither cell types nor domains, so that all cells answer
+What it can answer: other neighbours, and neighbours that express something else. What it cannot: it knows neither cell types nor domains, so that all cells answer
 alike, and that neighbours are of a kind (composition) cannot be told from what they do. Donors do not answer in turn.
 Nobody published this use of the model, so that it is the same under both protocols.
 """
@@ -59,16 +59,24 @@ def fit(task, folder: Path) -> None:
 
 
 def predict(task, folder: Path, target: str) -> dict[str, Prediction | str]:
-    """One variant per donor rule, and the twin, which is the observed cell."""
+    """One variant per perturbation, and the twin, which is the observed cell."""
     slide, focal = task.slide, task.focal
     with np.load(folder / "forces.npz") as stored:
         response = neighbor_response(stored["inter"], stored["intra"])
         genes, mean = stored["genes"], stored["mean"]
     expression = sparse.csr_array(log_normalize(slide.X)[:, genes])
     weights = symmetric_part(interaction_weights(task.masked_graph, "row"))[focal]
-    own, weight = neighborhood_features(weights, expression), weights.sum(axis=1)
-    # Around a cell without neighbours the field stands at its mean.
-    own[weight == 0], weight[weight == 0] = mean, 1
+    weight = weights.sum(axis=1)
+    alone = weight == 0
+    weight[alone] = 1
+
+    def around(values) -> np.ndarray:
+        """What neighbours show; around a cell without neighbours the field stands at its mean."""
+        features = neighborhood_features(weights, values)
+        features[alone] = mean
+        return features
+
+    own = around(expression)
     observed = normalize_counts(slide.X[focal]).toarray()
 
     def moved(features) -> Prediction:
@@ -81,6 +89,7 @@ def predict(task, folder: Path, target: str) -> dict[str, Prediction | str]:
     made = task.counterfactuals(
         target, lambda new: moved(neighborhood_features(new.graph(slide.n_obs), expression))
     )
+    made |= task.altered(target, lambda node: moved(around(task.altered_log(node)[:, genes])))
     # As observed to the last digit: a correlation with rounding would look like a result.
     twin = Prediction(slide.X[focal].toarray().astype(np.float32), focal, keeps_noise=True)
     return made | {"no_intervention": twin}

@@ -1,4 +1,4 @@
-"""Cellina with edge perturbation: each focal cell keeps its z and gets the s of its donors."""
+"""Cellina: each focal cell keeps its z and gets the s of its donors (edge), or of its altered neighbours (node)."""
 
 from pathlib import Path
 
@@ -47,7 +47,7 @@ def under_switches(settings: dict, switches: dict[str, str]) -> dict:
 
 
 def predict(task, folder: Path, target: str) -> dict[str, Prediction | str]:
-    """One variant per donor rule, and the twin; diagnostics say whether s is used at all."""
+    """One variant per perturbation, and the twin; diagnostics say whether s is used at all."""
     slide, focal = task.slide, task.focal
     model = Cellina.load(folder / "model.pt", device=task.device)
     log_expression = log_normalize(slide.X)
@@ -76,10 +76,9 @@ def predict(task, folder: Path, target: str) -> dict[str, Prediction | str]:
         return Prediction(values, focal, diagnostics=notes, dispersion=model.dispersion)
 
     around = task.masked_graph[focal]
-    altered = {
-        name: among(neighborhood_features(around, log_normalize(task.altered(factors))))
-        for name, factors in task.question.factors(target).items()
-    }
+    altered = task.altered(
+        target, lambda node: among(neighborhood_features(around, task.altered_log(node)))
+    )
     twin_of_both = {"no_intervention": Prediction(twin, focal, dispersion=model.dispersion)}
     return task.counterfactuals(target, moved) | altered | twin_of_both
 

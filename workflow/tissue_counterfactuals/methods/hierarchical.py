@@ -4,7 +4,7 @@ Its twin is what it says of the cells where they are: in the form `delta` their 
 regression's own expectation.
 """
 
-from dataclasses import astuple, fields
+from dataclasses import astuple, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from tissue_counterfactuals.methods.prediction import Prediction, at_library
 from tissue_counterfactuals.models import hierarchical as model
 from tissue_counterfactuals.question.donors import DONOR_RULES, EdgePerturbation, edge_perturbation
 from tissue_counterfactuals.question.folds import FEWEST_CELLS, Split, cells_of
+from tissue_counterfactuals.question.nodes import NodePerturbation, pseudobulk_shift
 from tissue_counterfactuals.slide import log_normalize, noise_of_log_mean, normalize_counts
 from tissue_counterfactuals.streams import stream
 
@@ -80,7 +81,7 @@ def fit(task, folder: Path) -> None:
 
 
 def predict(task, folder: Path, target: str) -> dict[str, Prediction | str]:
-    """One variant per donor rule, and the twin."""
+    """One variant per perturbation, and the twin."""
     slide, focal = task.slide, task.focal
     with np.load(folder / "model.npz") as file:
         stored = dict(file)
@@ -112,7 +113,7 @@ def predict(task, folder: Path, target: str) -> dict[str, Prediction | str]:
         new = own + move[:, : own.shape[1]]
         return float(np.mean((((new - centre) / spread) ** 2).sum(axis=1) > far))
 
-    def moved(rule: str, new: np.ndarray) -> Prediction:
+    def moved(rule: str, new: np.ndarray, domain: np.ndarray) -> Prediction:
         move = np.hstack([new - own, domain])
         values = model.moved(start, slopes, move)
         prediction = Prediction(values.astype(np.float32), focal, keeps_noise=start is counts)
@@ -144,10 +145,13 @@ def predict(task, folder: Path, target: str) -> dict[str, Prediction | str]:
         variants[rule] = donors
         if not isinstance(donors, str):
             around = EdgePerturbation(focal, donors).graph(slide.n_obs)
-            variants[rule] = moved(rule, axes.project(around, log_expression))
-    for rule, factors in task.question.factors(target).items():
-        altered = log_normalize(task.altered(factors))
-        variants[rule] = moved(rule, axes.project(task.masked_graph[focal], altered))
+            variants[rule] = moved(rule, axes.project(around, log_expression), domain)
+    for rule, node in task.question.nodes(target).items():
+        variants[rule] = node
+        if not isinstance(node, str):
+            altered = axes.project(task.masked_graph[focal], task.altered_log(node))
+            # Who alters neighbours moves nobody to another domain.
+            variants[rule] = moved(rule, altered, np.zeros_like(domain))
     twin = Prediction(start.astype(np.float32), focal, keeps_noise=start is counts)
     return variants | {"no_intervention": twin}
 
@@ -184,6 +188,14 @@ def _at(compared: tuple[str, ...], domain: str, n_cells: int) -> np.ndarray:
     return np.tile([float(name == domain) for name in compared], (n_cells, 1))
 
 
+def _altered(task, node: NodePerturbation, label: str, place: str, split: Split):
+    """Log expression (n, g) after the node perturbation that another type would be asked with."""
+    told = node.origin["n_genes"], node.origin["by_type"]
+    fold = task.fold
+    shift = pseudobulk_shift(task.slide, fold.control, place, split.held_out, label, *told)
+    return task.altered_log(replace(node, shift=shift))
+
+
 def _calibrations(task, axes, log_expression, labels, without_answer) -> dict[str, np.ndarray]:
     """What the types whose answer is known say of each target and donor rule: see `model.Calibration`."""
     slide, graph, control = task.slide, task.masked_graph, task.fold.control
@@ -197,9 +209,10 @@ def _calibrations(task, axes, log_expression, labels, without_answer) -> dict[st
         if not isinstance(donors, str)
     }
     asked |= {
-        (target, rule): _N_DONORS
+        (target, rule): node if node.origin else _N_DONORS
         for target in task.fold.targets
-        for rule in task.question.factors(target)
+        for rule, node in task.question.nodes(target).items()
+        if not isinstance(node, str)
     }
     known = {key: {} for key in asked if compared}
     cell_type, domain = slide.obs["cell_type"], slide.obs["domain"]
@@ -214,21 +227,26 @@ def _calibrations(task, axes, log_expression, labels, without_answer) -> dict[st
         hidden = ((cell_type == label) & domain.isin(compared)).to_numpy()
         split = Split(task.split.train, task.split.validation, task.split.held_out | hidden)
         slopes, own = without_answer(label), axes.project(graph[focal], log_expression)
-        for (target, rule), n_donors in asked.items():
+        for (target, rule), drawn in asked.items():
             # An intervention within a domain has no known answer: a move to another one stands for it.
             place = target if target in compared else compared[0]
             try:
-                perturbation = edge_perturbation(
-                    *(slide, graph, split, label, place, focal),
-                    rule if rule in DONOR_RULES else "any_type",
-                    restrict_to_domain=task.switches["donor_domain"] == "target_only",
-                    n_donors=n_donors,
-                    seed=task.seed,
-                )
+                if isinstance(drawn, NodePerturbation):
+                    new = axes.project(graph[focal], _altered(task, drawn, label, place, split))
+                    domains = np.zeros((len(focal), len(compared)))
+                else:
+                    perturbation = edge_perturbation(
+                        *(slide, graph, split, label, place, focal),
+                        rule if rule in DONOR_RULES else "any_type",
+                        restrict_to_domain=task.switches["donor_domain"] == "target_only",
+                        n_donors=drawn,
+                        seed=task.seed,
+                    )
+                    new = axes.project(perturbation.graph(slide.n_obs), log_expression)
+                    domains = _at(compared, place, len(focal))
             except InputError:
                 continue
-            new = axes.project(perturbation.graph(slide.n_obs), log_expression)
-            move = np.hstack([new - own, _at(compared, place, len(focal))])
+            move = np.hstack([new - own, domains])
             counts = slide.X[focal].toarray().astype(float)
             told = model.answer(counts, model.moved(counts, slopes, move), slopes, move)
             real = slide.X[there[place]]

@@ -62,15 +62,13 @@ def fit(task, folder: Path) -> None:
 
 
 def predict(task, folder: Path, target: str) -> dict[str, Prediction | str]:
-    """One variant per donor rule, and the twin, which is the observed cell."""
+    """One variant per perturbation, and the twin, which is the observed cell."""
     slide, focal = task.slide, task.focal
     with np.load(folder / "ridge.npz") as model:
         weights, mean, penalty = (model[k] for k in ("weights", "mean_features", "penalty"))
     expression, observed = log_normalize(slide.X), normalize_counts(slide.X[focal]).toarray()
     graph = task.masked_graph[focal]
-    own = neighborhood_features(graph, expression)
-    # A cell without neighbours moves from where its type usually is.
-    own[np.diff(graph.indptr) == 0] = mean
+    own = _features(graph, expression, mean)
 
     def moved(features):
         change = (features - own) @ weights
@@ -85,9 +83,17 @@ def predict(task, folder: Path, target: str) -> dict[str, Prediction | str]:
     made = task.counterfactuals(
         target, lambda new: moved(neighborhood_features(new.graph(slide.n_obs), expression))
     )
+    made |= task.altered(target, lambda node: moved(_features(graph, task.altered_log(node), mean)))
     # As observed to the last digit: a correlation with rounding would look like a result.
     twin = Prediction(slide.X[focal].toarray().astype(np.float32), focal, keeps_noise=True)
     return made | {"no_intervention": twin}
+
+
+def _features(graph, expression, mean):
+    """What neighbours show (m, g); a cell without neighbours stands where its type usually does."""
+    features = neighborhood_features(graph, expression)
+    features[np.diff(graph.indptr) == 0] = mean
+    return features
 
 
 class _Sums:

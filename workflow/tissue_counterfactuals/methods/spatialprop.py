@@ -1,6 +1,6 @@
 """SpatialProp (re-implementation): a focal cell's expression predicted from its new neighbours alone.
 
-The published use shifts the expression of neighbours (node perturbation); exchanging them is the same network with other
+The published use alters the expression of neighbours (node perturbation); exchanging them is the same network with other
 neighbours. The focal cell's own expression is masked, so everything that is its own is lost: read its twin.
 """
 
@@ -46,25 +46,31 @@ def fit(task, folder: Path) -> None:
 
 
 def predict(task, folder: Path, target: str) -> dict[str, Prediction | str]:
-    """One variant per donor rule, and the twin."""
+    """One variant per perturbation, and the twin."""
     slide, settings, device = task.slide, task.settings, resolve_device(task.device)
     network = model.SpatialProp(slide.n_vars, settings["n_hidden"], settings["dropout"])
     network.load_state_dict(torch.load(folder / "model.pt", map_location="cpu", weights_only=True))
     expression, graph = _inputs(task)
 
-    def expected(scene: model.Scene) -> Prediction:
-        values = model.predict(network, expression, graph, scene, device)
+    def expected(scene: model.Scene, shown=expression) -> Prediction:
+        values = model.predict(network, shown, graph, scene, device)
         return Prediction(at_library(values, slide, task.focal), task.focal)
 
     def moved(perturbation) -> Prediction:
         return expected(model.Scene.moved(graph, perturbation.focal, perturbation.donors))
 
-    twin = expected(model.Scene.in_place(graph, task.focal))
-    return task.counterfactuals(target, moved) | {"no_intervention": twin}
+    in_place = model.Scene.in_place(graph, task.focal)
+
+    def altered(node) -> Prediction:
+        total = np.asarray(slide.X.sum(axis=1)).ravel()
+        return expected(in_place, model.scale_to_genes(task.altered_counts(node), total))
+
+    made = task.counterfactuals(target, moved) | task.altered(target, altered)
+    return made | {"no_intervention": expected(in_place)}
 
 
 def _inputs(task):
-    """Scaled expression, held-out cells empty, and the graph without them."""
+    """Scaled expression, and the graph without the held-out cells."""
     slide, seen = task.slide, ~task.split.held_out
     graph = model.delaunay_graph(
         np.asarray(slide.obsm["spatial"]),

@@ -56,10 +56,15 @@ def delaunay_graph(
     return edges
 
 
-def scale_to_genes(counts: sparse.csr_matrix) -> sparse.csr_array:
-    """(n, g) float32: every cell scaled to a total of g, empty cells stay 0."""
+def scale_to_genes(counts: sparse.csr_matrix, total: np.ndarray | None = None) -> sparse.csr_array:
+    """(n, g) float32: every cell scaled to a total of g, empty cells stay 0.
+
+    Args:
+        total: (n,) counts of each cell before they were altered; None: those that it has.
+    """
     scaled = sparse.csr_array(counts, dtype=np.float32, copy=True)
-    total = np.maximum(np.asarray(scaled.sum(axis=1)).ravel(), 1e-8)
+    total = np.asarray(scaled.sum(axis=1)).ravel() if total is None else total
+    total = np.maximum(total, 1e-8)
     scaled.data *= np.repeat((scaled.shape[1] / total).astype(np.float32), np.diff(scaled.indptr))
     return scaled
 

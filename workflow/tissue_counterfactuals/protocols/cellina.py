@@ -31,6 +31,25 @@ SWITCHES = (
         "noise. As-run draws are seeded here.",
     ),
     Switch(
+        "node_renormalization",
+        corrected="none",
+        as_run="totals",
+        values=("none", "totals"),
+        step="counterfactual",
+        why="After a node perturbation the authors' code scales every altered cell back to the sum that it had, so that "
+        "genes that are not perturbed change too; the paper's definition does not, and leaves them as they are.",
+    ),
+    Switch(
+        "node_scaling",
+        corrected="counts",
+        as_run="counts_plus_one",
+        values=("counts", "counts_plus_one"),
+        step="counterfactual",
+        why="Where counts are altered, the paper multiplies them by the exponential of the change; the authors' code "
+        "multiplies counts + 1 and takes 1 off again, so that a gene appears in cells that did not show it. Read by "
+        "methods of counts and by questions that say so, not by the additive form of Cellina.",
+    ),
+    Switch(
         "brain_unit",
         corrected="by_extent",
         as_run="pixels",
@@ -198,6 +217,14 @@ NOTES = (
         "1",
         "1",
         "Donors count equally, without Gaussian weights, in the authors' code; kept.",
+    ),
+    (
+        "node_cells",
+        "counterfactual",
+        "all cells of the slide",
+        "all cells of the slide",
+        "The paper alters neighbours; the code alters every cell of a type, also in the target domain. The same to a method "
+        "that looks one step far; key `counterfactual.node.cells`.",
     ),
     (
         "table_spread",

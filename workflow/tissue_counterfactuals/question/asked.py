@@ -5,6 +5,7 @@ altered neighbours can answer it.
 """
 
 import difflib
+import math
 
 import numpy as np
 from anndata import AnnData
@@ -13,7 +14,8 @@ from scipy import sparse
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.question.donors import edge_perturbation
 from tissue_counterfactuals.question.folds import FEWEST_CELLS, Fold, Split, cells_of
-from tissue_counterfactuals.question.question import DONORS, FACTORS, Question, fingerprint
+from tissue_counterfactuals.question.nodes import NodePerturbation
+from tissue_counterfactuals.question.question import DONORS, NODE, Question, fingerprint
 from tissue_counterfactuals.question.settings import INTERVENTIONS
 from tissue_counterfactuals.streams import stream
 
@@ -58,8 +60,8 @@ def ask_own(
     rng = stream(seed, "donors_of_question", name)
     kind = DONORS
     if what == "shift_genes":
-        kind, target, rule = FACTORS, domain, what
-        found = _factors(slide if genes is None else slide[:, genes], asked)
+        kind, target, rule = NODE, domain, what
+        found = _shifted(slide if genes is None else slide[:, genes], asked)
     elif what == "move_to":
         target, rule = asked["move_to"], asked["donor_rule"]
         restricted = switches["donor_domain"] == "target_only"
@@ -108,8 +110,8 @@ def check_own(slide: AnnData, asked: dict) -> None:
         )
 
 
-def _factors(slide: AnnData, asked: dict) -> np.ndarray:
-    """Factors (types, genes) of the neighbours' counts.
+def _shifted(slide: AnnData, asked: dict) -> NodePerturbation:
+    """The neighbours' counts of some genes, multiplied by a factor.
 
     Raises:
         InputError: a name that is neither a gene of the slide nor a gene set with one.
@@ -126,9 +128,11 @@ def _factors(slide: AnnData, asked: dict) -> np.ndarray:
         chosen += genes
     types = slide.obs["cell_type"].cat.categories.astype(str)
     shifted = np.ones(len(types), bool) if asked["senders"] is None else types == asked["senders"]
-    factors = np.ones((len(types), len(names)), dtype=np.float32)
-    factors[np.ix_(shifted, names.isin(chosen))] = asked["factor"]
-    return factors
+    shift = np.zeros((len(types), len(names)), dtype=np.float32)
+    shift[np.ix_(shifted, names.isin(chosen))] = (
+        math.log(asked["factor"]) if asked["factor"] else -np.inf
+    )
+    return NodePerturbation(shift, scale="counts")
 
 
 def _set_of(name: str, genes) -> list[str]:

@@ -9,8 +9,9 @@ and is known by a fingerprint. What it says can so be answered in any interprete
     genes     (k,) of the slide's genes, in which the question is asked; absent: all
     array_0.. of the perturbations, in the order of the list: each has kind, target and rule, and names its array or the
               reason why there is none. Kind `donors` is (m, d): the cells around each focal cell afterwards. Kind
-              `factors` is (types, genes of the question): what the counts of neighbours are multiplied by, by their type
-              in the order of the slide's categories; the neighbours themselves stay.
+              `node` is (types, genes of the question): the change of the logarithm of what neighbours express, by their
+              type in the order of the slide's categories; the neighbours themselves stay. It has a scale and an origin
+              (`NodePerturbation`) and, where not all cells are altered, names the array of those that are.
 """
 
 import hashlib
@@ -27,9 +28,15 @@ from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.files import atomic_path, remove
 from tissue_counterfactuals.question.donors import edge_perturbation
 from tissue_counterfactuals.question.folds import Fold, Split, cells_of, split_cells
+from tissue_counterfactuals.question.nodes import (
+    SHIFTS,
+    NodePerturbation,
+    altered_cells,
+    pseudobulk_shift,
+)
 
-FORMAT = 1
-DONORS, FACTORS = "donors", "factors"
+FORMAT = 2
+DONORS, NODE = "donors", "node"
 _TRAIN, _VALIDATION, _HELD_OUT = 0, 1, 2
 
 
@@ -40,7 +47,7 @@ class Question:
     Attributes:
         fold, split: who is held out, who trains and validates.
         focal: (m,) indices of the cells to move.
-        perturbations: (kind, target, rule) -> array, or the sentence why there is none.
+        perturbations: (kind, target, rule) -> array of donors or `NodePerturbation`, or the sentence why there is none.
         protocol, switches: the protocol's name, and the values of the switches that methods and donors follow.
         graph: bandwidth_um, max_neighbors, cutoff of the neighbourhood graph.
         seed: reaches every draw of a method.
@@ -51,7 +58,7 @@ class Question:
     fold: Fold
     split: Split
     focal: np.ndarray
-    perturbations: dict[tuple[str, str, str], np.ndarray | str]
+    perturbations: dict[tuple[str, str, str], np.ndarray | NodePerturbation | str]
     protocol: str
     seed: int
     switches: dict[str, str] = field(default_factory=dict)
@@ -63,11 +70,11 @@ class Question:
         """Donor rule -> donors (m, d), or why there are none, in the order in which the rules were asked for."""
         return self._of_kind(DONORS, target)
 
-    def factors(self, target: str) -> dict[str, np.ndarray | str]:
-        """Name -> factors (types, genes) of the neighbours' counts."""
-        return self._of_kind(FACTORS, target)
+    def nodes(self, target: str) -> dict[str, NodePerturbation | str]:
+        """Name -> what neighbours express afterwards, or why that cannot be said."""
+        return self._of_kind(NODE, target)
 
-    def _of_kind(self, kind: str, target: str) -> dict[str, np.ndarray | str]:
+    def _of_kind(self, kind: str, target: str) -> dict:
         return {
             rule: value
             for (own, where, rule), value in self.perturbations.items()
@@ -99,12 +106,14 @@ def ask(
     n_donors: int,
     validation_fraction: float = 0.1,
     genes: np.ndarray | None = None,
+    node: dict | None = None,
 ) -> Question:
     """Draw the split and the donors: the only place where either is drawn.
 
     Args:
         graph: (n, n) graph of all cells under `graph_settings`; it says who stands around the held-out cells.
         donor_rules, n_donors: of the edge perturbation; a rule that finds too few donors leaves its reason.
+        node: of the node perturbation, keys of `NodeSettings`; None asks for none.
     """
     split = split_cells(slide, fold, seed, validation_fraction)
     focal = cells_of(slide, fold.cell_type, fold.control)
@@ -127,6 +136,10 @@ def ask(
             except InputError as error:
                 found = str(error)
             perturbations[DONORS, target, rule] = found
+        for name in (node or {}).get("shifts", ()):
+            perturbations[NODE, target, name] = _node(
+                slide if genes is None else slide[:, genes], graph, split, fold, target, focal, name, node, seed
+            )  # fmt: skip
     return Question(
         fold,
         split,
@@ -139,6 +152,20 @@ def ask(
         fingerprint(slide),
         genes,
     )
+
+
+def _node(slide, graph, split, fold, target, focal, name, told, seed) -> NodePerturbation | str:
+    """The pseudobulk change of neighbours from the control to the target domain."""
+    origin = {"towards": target, "n_genes": told["n_genes"], "by_type": SHIFTS[name]}
+    try:
+        shift = pseudobulk_shift(
+            *(slide, fold.control, target, split.held_out, fold.cell_type),
+            *(told["n_genes"], SHIFTS[name]),
+        )
+    except InputError as error:
+        return str(error)
+    cells = altered_cells(told["cells"], told["share"], seed, graph, focal)
+    return NodePerturbation(shift, cells, told["scale"], origin)
 
 
 def fingerprint(slide: AnnData) -> str:
@@ -166,6 +193,12 @@ def write_question(question: Question, path: str | Path) -> None:
             listed.append(entry | {"reason": value})
             continue
         entry["array"] = f"array_{len(listed)}"
+        if isinstance(value, NodePerturbation):
+            entry |= {"scale": value.scale, "origin": value.origin}
+            if value.cells is not None:
+                entry["cells"] = f"cells_{len(listed)}"
+                arrays[entry["cells"]] = _compact(value.cells)
+            value = value.shift
         arrays[entry["array"]] = _compact(value)
         listed.append(entry)
     record = {
@@ -216,9 +249,7 @@ def read_question(path: str | Path) -> Question:
 def _assemble(record: dict, arrays: dict[str, np.ndarray]) -> Question:
     code = arrays["split"]
     perturbations = {
-        (entry["kind"], entry["target"], entry["rule"]): (
-            entry["reason"] if "reason" in entry else arrays[entry["array"]]
-        )
+        (entry["kind"], entry["target"], entry["rule"]): _perturbation(entry, arrays)
         for entry in record["perturbations"]
     }
     return Question(
@@ -229,6 +260,16 @@ def _assemble(record: dict, arrays: dict[str, np.ndarray]) -> Question:
         **{key: record[key] for key in ("protocol", "seed", "switches", "graph", "fingerprint")},
         genes=arrays.get("genes"),
     )
+
+
+def _perturbation(entry: dict, arrays: dict) -> np.ndarray | NodePerturbation | str:
+    if "reason" in entry:
+        return entry["reason"]
+    array = arrays[entry["array"]]
+    if entry["kind"] != NODE:
+        return array
+    cells = arrays[entry["cells"]] if "cells" in entry else None
+    return NodePerturbation(array, cells, entry["scale"], entry["origin"])
 
 
 def _compact(array: np.ndarray) -> np.ndarray:

@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, StringConstraints, model_validator
 
 from tissue_counterfactuals.methods import METHODS
-from tissue_counterfactuals.settings import Settings, Some, Text
+from tissue_counterfactuals.settings import Distinct, Settings, Some, Text
 
 
 class GraphSettings(Settings):
@@ -30,8 +30,27 @@ class HoldoutSettings(Settings):
     """Share of the cells that are not held out which is kept for validation."""
 
 
+class NodeSettings(Settings):
+    """How the expression of a focal cell's neighbours is altered (node perturbation), in the benchmark."""
+
+    shifts: Distinct[Literal["node", "node_global"]] = []
+    """Further variants of methods that can be told altered neighbours: `node` adds to the neighbours of each type the
+    log change of their type from the control to the target domain (the held-out type gets that of all others together),
+    `node_global` adds that of all types together to all of them. None asks for no such variant."""
+    n_genes: int = Field(200, ge=1, le=1_000_000)
+    """Genes that are altered: those with the largest change, for each type its own; 200 as published."""
+    cells: Literal["all", "neighbors"] = "all"
+    """Who is altered: `all` cells of the slide (as published), or only the `neighbors` of focal cells. The same to a method
+    that looks one step far."""
+    share: float = Field(1, ge=0, le=1)
+    """Share of these cells that is altered, drawn at random; 0 is the twin."""
+    scale: Literal["own", "log", "counts"] = "own"
+    """`own` is what was published for each method: added to log expression (Cellina) or multiplied into counts
+    (Cellina-GAT, SpatialProp); `log` and `counts` make all methods do the one or the other."""
+
+
 class CounterfactualSettings(Settings):
-    """How a focal cell's neighbourhood is replaced (edge perturbation)."""
+    """How a focal cell's neighbourhood is replaced (edge perturbation) or altered (node perturbation)."""
 
     donor_rules: Some[Literal["published", "any_type", "matched"]] = ["published", "any_type", "matched"]  # fmt: skip
     """Who may be a new neighbour: `published` takes neighbours of the held-out cells in the target domain, without the
@@ -39,6 +58,7 @@ class CounterfactualSettings(Settings):
     proportions of the real neighbourhoods."""
     n_donors: int = Field(50, ge=1, le=10_000)
     """New neighbours per focal cell."""
+    node: NodeSettings = NodeSettings()
 
 
 # Keys that say what is done to the focal cells' neighbourhood; a question has one of them.

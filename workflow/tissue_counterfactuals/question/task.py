@@ -11,7 +11,9 @@ from scipy import sparse
 
 from tissue_counterfactuals.question.donors import EdgePerturbation
 from tissue_counterfactuals.question.folds import Fold, Split, cells_of
+from tissue_counterfactuals.question.nodes import NodePerturbation, alter_counts, alter_log
 from tissue_counterfactuals.question.question import Question
+from tissue_counterfactuals.slide import log_normalize
 
 
 @dataclass
@@ -98,9 +100,41 @@ class Task:
             for rule, donors in self.question.donors(target).items()
         }
 
-    def altered(self, factors: np.ndarray) -> sparse.csr_matrix:
-        """Counts (n, g) of all cells, multiplied by the factors (types, g) of their types."""
-        counts = self.slide.X.tocsr().copy()
-        code = np.repeat(self.slide.obs["cell_type"].cat.codes.to_numpy(), np.diff(counts.indptr))
-        counts.data = (counts.data * factors[code, counts.indices]).astype(np.float32)
+    def altered(self, target: str, predict_one: Callable[[NodePerturbation], object]) -> dict:
+        """One prediction per node perturbation; one that cannot be had gives its reason instead."""
+        return {
+            name: node if isinstance(node, str) else predict_one(node)
+            for name, node in self.question.nodes(target).items()
+        }
+
+    def altered_log(self, node: NodePerturbation) -> sparse.csr_matrix:
+        """log1p(CP10K) (n, g) of all cells after a node perturbation: its change is added, or counts were multiplied."""
+        if node.scale != "counts":
+            return alter_log(log_normalize(self.slide.X), self._codes, node, self._keeps_totals)
+        counts = self.altered_counts(node)
+        # Per 10,000 of what the cell had: a gene that is taken out makes no other larger, unless totals are kept.
+        counts.data *= np.repeat(1e4 / self._totals, np.diff(counts.indptr)).astype(np.float32)
+        np.log1p(counts.data, out=counts.data)
         return counts
+
+    def altered_counts(self, node: NodePerturbation) -> sparse.csr_matrix:
+        """Counts (n, g), fractional ones too, of all cells after a node perturbation: see `altered_log`."""
+        if node.scale != "log":
+            one_more = self.switches["node_scaling"] == "counts_plus_one"
+            return alter_counts(self.slide.X, self._codes, node, one_more, self._keeps_totals)
+        values = self.altered_log(node)
+        np.expm1(values.data, out=values.data)
+        values.data *= np.repeat(self._totals / 1e4, np.diff(values.indptr)).astype(np.float32)
+        return values
+
+    @property
+    def _keeps_totals(self) -> bool:
+        return self.switches["node_renormalization"] == "totals"
+
+    @property
+    def _codes(self) -> np.ndarray:
+        return self.slide.obs["cell_type"].cat.codes.to_numpy()
+
+    @property
+    def _totals(self) -> np.ndarray:
+        return np.maximum(np.asarray(self.slide.X.sum(axis=1, dtype=np.float64)).ravel(), 1e-12)

@@ -1,6 +1,6 @@
 """Simulated tissues whose truth is known: cells that answer their neighbours, drawn force fields, lesions."""
 
-__all__ = ["simulate_tissue", "true_counterfactual", "true_expression"]
+__all__ = ["simulate_tissue", "true_altered", "true_counterfactual", "true_expression"]
 
 
 def __getattr__(name: str) -> object:

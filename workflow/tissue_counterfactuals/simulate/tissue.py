@@ -179,6 +179,41 @@ def true_expression(slide: AnnData, cells: np.ndarray | None = None) -> np.ndarr
     return _expected_counts(slide, mechanism, cells, slide.obsm["simulation_received"][cells])
 
 
+def true_altered(
+    slide: AnnData,
+    focal: np.ndarray,
+    weights: sparse.csr_array,
+    shift: np.ndarray,
+    cells: np.ndarray | None = None,
+) -> np.ndarray:
+    """Expected counts of focal cells whose neighbours express something else.
+
+    Neighbours send through their ligand genes alone: a signal is sent as many times over as its ligand genes, on average,
+    are expressed. Other genes of neighbours change nothing.
+
+    Args:
+        slide: simulated, n cells. focal: (m,) indices.
+        weights: (m, n) who stands around the focal cells.
+        shift: (types, genes) change of the log rate of neighbours, types in the order of the slide's categories.
+        cells: indices of those that are altered; None is all.
+
+    Returns:
+        (m, n_genes) float32, at the cells' own library as in `true_counterfactual`.
+    """
+    focal, mechanism = _checked_indices(slide, focal, "focal"), stored_mechanism(slide)
+    n_ligands = np.maximum(mechanism.ligands.sum(axis=0), 1)
+    factors = 1 + (np.exp(shift, dtype=np.float64) - 1) @ mechanism.ligands / n_ligands
+    factors = factors[slide.obs["cell_type"].cat.codes.to_numpy()]
+    if cells is not None:
+        factors[np.setdiff1d(np.arange(slide.n_obs), cells)] = 1
+    secretion = np.asarray(slide.obsm["simulation_secretion"])
+    before, after = (_receive(weights, x) for x in (secretion, secretion * factors))
+    # Neighbours that were dropped since the simulation change as those that are there.
+    ratio = np.divide(after, before, out=np.ones_like(after), where=before > 0)
+    received = slide.obsm["simulation_received"][focal] * ratio
+    return _expected_counts(slide, mechanism, focal, received)
+
+
 def _expected_counts(
     slide: AnnData, mechanism: Mechanism, cells: np.ndarray, received: np.ndarray
 ) -> np.ndarray:

@@ -18,6 +18,7 @@ from matplotlib.ticker import FuncFormatter
 from tissue_counterfactuals.files import atomic_path
 from tissue_counterfactuals.metrics import METRICS
 from tissue_counterfactuals.question.donors import DONOR_RULES
+from tissue_counterfactuals.question.nodes import SHIFTS
 from tissue_counterfactuals.results.tables import TWIN
 
 DPI = 150
@@ -101,6 +102,8 @@ VARIANTS = {
     "published": "donors as published",
     "any_type": "donors of any type",
     "matched": "donors matched to target",
+    "node": "altered neighbours",
+    "node_global": "altered neighbours, all types alike",
     TWIN: "no intervention (twin)",
 }
 # Names of metrics where the registry's own are too long for a column.
@@ -147,8 +150,8 @@ def method_order(methods: Iterable[str]) -> list[str]:
 
 
 def variant_order(variants: Iterable[str]) -> list[str]:
-    """Donor rules in the order of `DONOR_RULES`, then the twin, then anything else."""
-    known = [*DONOR_RULES, TWIN]
+    """Donor rules in the order of `DONOR_RULES`, node perturbations, the twin, then anything else."""
+    known = [*DONOR_RULES, *SHIFTS, TWIN]
     return sorted(set(variants), key=lambda v: (known.index(v) if v in known else len(known), v))
 
 
