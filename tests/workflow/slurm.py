@@ -1,7 +1,8 @@
 """A real SLURM of one node on this machine, without systemd: controller, node daemon and munge, on the loopback alone.
 
-Debian packages: slurmctld slurmd slurm-client munge. Only root can start it, for munge has a user of its own and SLURM
-reads /etc/slurm. What each line of the configuration is for stands beside it; without them jobs do not start.
+Debian packages: slurmctld slurmd slurm-client munge, with accounts also slurmdbd mariadb-server. Only root can start it,
+for munge has a user of its own and SLURM reads /etc/slurm. What each line of the configuration is for stands beside it;
+without them jobs do not start.
 """
 
 import os
@@ -14,6 +15,7 @@ import time
 from pathlib import Path
 
 PROGRAMS = ("slurmctld", "slurmd", "sbatch", "squeue", "munged", "mungekey")
+PROGRAMS += ("slurmdbd", "mariadbd", "mariadb-install-db")
 CONFIGURATION = """
 ClusterName=test
 SlurmctldHost={host}(127.0.0.1)
@@ -35,7 +37,7 @@ TaskPlugin=task/none
 JobAcctGatherType=jobacct_gather/linux
 JobAcctGatherFrequency=task=2
 JobAcctGatherParams=OverMemoryKill
-AccountingStorageType=accounting_storage/none
+{accounts}
 SwitchType=switch/none
 MpiDefault=none
 MailProg=/bin/true
@@ -54,6 +56,27 @@ NodeName={host} NodeAddr=127.0.0.1 CPUs={cores} RealMemory={memory} Gres=gpu:1 S
 PartitionName=cpu Nodes={host} Default=YES MaxTime=01:00:00 State=UP
 PartitionName=gpu Nodes={host} MaxTime=01:00:00 State=UP
 """
+NO_ACCOUNTS = "AccountingStorageType=accounting_storage/none"
+ACCOUNTS = """AccountingStorageType=accounting_storage/slurmdbd
+AccountingStorageHost=127.0.0.1
+AccountingStoragePort=16819
+AccountingStorageTRES=gres/gpu"""
+DATABASE = """AuthType=auth/munge
+DbdHost={host}
+DbdAddr=127.0.0.1
+DbdPort=16819
+SlurmUser=root
+LogFile={folder}/slurmdbd.log
+PidFile={folder}/slurmdbd.pid
+StorageType=accounting_storage/mysql
+StorageHost=127.0.0.1
+StoragePort=16820
+StorageUser=slurm
+StoragePass=x
+StorageLoc=slurm_acct_db
+"""
+# Whom jobs are billed to where accounts are kept.
+ACCOUNT = "laboratory"
 
 
 def missing() -> str:
@@ -101,10 +124,11 @@ def _until(ready, what: str, seconds: float = 30) -> None:
 
 
 class Slurm:
-    """Started on entering, stopped with all its jobs on leaving."""
+    """Started on entering, stopped with all its jobs on leaving; with accounts in a database or without."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, accounts: bool = False):
         self.folder = folder
+        self.accounts = accounts
 
     def __enter__(self) -> "Slurm":
         for name in ("controller", "node"):
@@ -117,6 +141,7 @@ class Slurm:
             CONFIGURATION.format(
                 host=socket.gethostname().split(".")[0],
                 folder=self.folder,
+                accounts=ACCOUNTS if self.accounts else NO_ACCOUNTS,
                 cores=4 * (os.cpu_count() or 1),
                 memory=int(0.9 * pages / 2**20),
             )
@@ -132,17 +157,76 @@ class Slurm:
         if not self._munge_answers():
             _start("munged", "--force", user="munge")
         _until(self._munge_answers, "munged")
+        if self.accounts:
+            self._keep_accounts(etc)
         _start("slurmctld", "-i")
         _start("slurmd")
         _until(lambda: "idle" in _call("sinfo", "-h", "-o", "%T").stdout, "the node")
+        if self.accounts:
+            _until(
+                lambda: "test" in _call("sacctmgr", "-n", "list", "cluster").stdout,
+                "the cluster's accounts",
+            )
+            assert _call("sacctmgr", "-i", "add", "account", ACCOUNT).returncode == 0
+            assert (
+                _call("sacctmgr", "-i", "add", "user", "root", f"Account={ACCOUNT}").returncode == 0
+            )
         return self
+
+    def _keep_accounts(self, etc: Path) -> None:
+        """A database on the loopback, and SLURM's daemon before it."""
+        data, socket_file = self.folder / "database", self.folder / "database.socket"
+        for folder in (self.folder, *self.folder.parents):
+            # pytest keeps its folders to itself; the database has a user of its own.
+            if folder.stat().st_uid == os.geteuid() and not folder.stat().st_mode & 0o001:
+                folder.chmod(folder.stat().st_mode | 0o011)
+        data.mkdir()
+        shutil.chown(data, "mysql", "mysql")
+        shutil.chown(self.folder, "mysql", "mysql")
+        made = _call("mariadb-install-db", "--no-defaults", "--user=mysql", f"--datadir={data}", "--skip-test-db", seconds=120)  # fmt: skip
+        assert made.returncode == 0, made.stdout + made.stderr
+        files = [
+            f"--datadir={data}",
+            f"--socket={socket_file}",
+            f"--log-error={self.folder}/database.log",
+        ]
+        files.append(f"--pid-file={self.folder}/mariadbd.pid")
+        limits = ["--innodb-buffer-pool-size=64M", "--innodb-lock-wait-timeout=900"]
+        address = ["--bind-address=127.0.0.1", "--port=16820"]
+        self.database = subprocess.Popen(
+            ["mariadbd", "--no-defaults", "--user=mysql", *files, *limits, *address],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env=os.environ | {"PATH": _PATH},
+        )
+        ask = ("mariadb", "--no-defaults", f"--socket={socket_file}", "-e")
+        _until(lambda: _call(*ask, "select 1").returncode == 0, "the database", seconds=60)
+        for host in ("127.0.0.1", "localhost"):
+            right = f"grant all on slurm_acct_db.* to slurm@'{host}' identified by 'x'"
+            assert _call(*ask, right).returncode == 0
+        settings = etc / "slurmdbd.conf"
+        settings.touch(mode=0o600)
+        settings.chmod(0o600)
+        settings.write_text(
+            DATABASE.format(host=socket.gethostname().split(".")[0], folder=self.folder)
+        )
+        _start("slurmdbd")
+        _until(
+            lambda: _call("sacctmgr", "-n", "list", "cluster").returncode == 0,
+            "slurmdbd",
+            seconds=60,
+        )
 
     def __exit__(self, *_) -> None:
         self.cancel()
-        for name in ("slurmd", "slurmctld"):
+        for name in ("slurmd", "slurmctld", *["slurmdbd"] * self.accounts):
             process = int((self.folder / f"{name}.pid").read_text())
             os.kill(process, signal.SIGTERM)
             _until(lambda process=process: not _lives(process), f"the end of {name}")
+        if self.accounts:
+            self.database.terminate()
+            self.database.wait(timeout=60)
 
     @staticmethod
     def _munge_answers() -> bool:
@@ -167,6 +251,12 @@ class Slurm:
         form = "|".join(names.values())
         lines = _call("squeue", "-h", "-t", state, "-o", form).stdout.splitlines()
         return [dict(zip(names, line.split("|"), strict=True)) for line in lines]
+
+    @staticmethod
+    def billed(account: str) -> set[str]:
+        """States of the jobs that an account has paid for."""
+        told = _call("sacct", "-n", "-X", "-A", account, "-o", "State%20").stdout
+        return set(told.split())
 
 
 def _lives(process: int) -> bool:

@@ -9,13 +9,13 @@ import time
 import pytest
 
 from runs import Run, clean_environment, clone_to, tiny
-from slurm import Slurm, missing
+from slurm import ACCOUNT, Slurm, missing
 
 FIT = "results/models/tiny/slide_0/type_0/cellina/corrected.seed0"
 SCORES = "results/scores/tiny/slide_0/type_0/corrected.seed0.tsv"
 # This cluster keeps no accounts, and tests do not wait as long as people.
-HERE = ["--slurm-no-account", "--slurm-init-seconds-before-status-checks", "2"]
-HERE += ["--latency-wait", "5"]
+HERE = ["--slurm-init-seconds-before-status-checks", "2", "--latency-wait", "5"]
+NO_ACCOUNT = "--slurm-no-account"
 PROFILE = ["--profile", "workflow/profiles/slurm"]
 ENDS = """
 rule all:
@@ -32,22 +32,30 @@ rule too_large:
     output: "too_large"
     resources: mem_mb=400
     shell: "python3 -c 'import time; x = bytearray(900 << 20); time.sleep(60)'"
+rule card:
+    output: "card"
+    resources: gpu=1
+    shell: "echo $CUDA_VISIBLE_DEVICES > {output}"
 """
 
 
-@pytest.fixture(scope="module")
-def slurm(tmp_path_factory):
+@pytest.fixture(scope="module", params=[False, True], ids=["no accounts", "accounts"])
+def slurm(request, tmp_path_factory):
     reason = missing()
     if reason and not os.environ.get("TC_REQUIRE_SLURM"):
         pytest.skip(f"no SLURM can be started here: {reason}")
     assert not reason
-    with Slurm(tmp_path_factory.mktemp("slurm")) as running:
+    with Slurm(tmp_path_factory.mktemp("slurm"), accounts=request.param) as running:
         yield running
 
 
-def start(folder, *arguments):
+without_accounts = pytest.mark.parametrize("slurm", [False], indirect=True, ids=["no accounts"])
+with_accounts = pytest.mark.parametrize("slurm", [True], indirect=True, ids=["accounts"])
+
+
+def start(folder, *arguments, account=(NO_ACCOUNT,)):
     return subprocess.Popen(
-        [sys.executable, "-m", "snakemake", *PROFILE, *HERE, *arguments],
+        [sys.executable, "-m", "snakemake", *PROFILE, *account, *HERE, *arguments],
         cwd=folder,
         env=clean_environment(),
         stdin=subprocess.DEVNULL,
@@ -62,6 +70,7 @@ def ended(process) -> tuple[int, str]:
     return process.returncode, screen
 
 
+@without_accounts
 def test_a_run_whose_submitter_is_killed_ends_as_the_local_run(slurm, finished, tmp_path):
     clone = clone_to(tmp_path / "clone")
     run = Run(clone).configure(tiny(seeds=[0]))
@@ -89,6 +98,7 @@ def test_a_run_whose_submitter_is_killed_ends_as_the_local_run(slurm, finished, 
     assert all(job["time"] not in ("", "1:00:00") and job["memory"] != "0" for job in jobs)
 
 
+@without_accounts
 def test_how_a_job_ended_is_said(slurm, tmp_path):
     clone = clone_to(tmp_path / "clone")
     (clone / "Ends").write_text(ENDS)
@@ -99,3 +109,40 @@ def test_how_a_job_ended_is_said(slurm, tmp_path):
     for rule, status in (("refused", "FAILED"), ("too_long", "TIMEOUT"), ("too_large", "FAILED")):
         states = [job["state"] for job in slurm.jobs() if f"rule_{rule}" in job["rule"]]
         assert states == [status], rule
+
+
+@without_accounts
+def test_a_cluster_that_refuses_gpus_takes_gres(slurm, tmp_path):
+    """What the profile has as a comment, with the comment signs taken away."""
+    clone = clone_to(tmp_path / "clone")
+    (clone / "Ends").write_text(ENDS)
+    profile = clone / "workflow/profiles/slurm/config.yaml"
+    before, block = profile.read_text().split("# set-resources:")
+    block = "set-resources:" + block.replace("#   fit:", "#   card:").replace("\n# ", "\n")
+    profile.write_text(before + block)
+    code, screen = ended(start(clone, "--snakefile", "Ends", "card"))
+    assert code == 0, screen
+    (job,) = [job for job in slurm.jobs() if job["rule"].startswith("rule_card")]
+    assert (job["partition"], job["gpu"]) == ("gpu", "gres:gpu:1")
+    assert (clone / "card").read_text() == "0\n"
+
+
+@with_accounts
+@pytest.mark.parametrize("command", ["squeue", "sacct"])
+def test_where_accounts_are_kept_both_status_commands_work(slurm, tmp_path, command):
+    clone = clone_to(tmp_path / "clone")
+    (clone / "Ends").write_text(ENDS)
+    profile = clone / "workflow/profiles/slurm/config.yaml"
+    text = profile.read_text()
+    assert "slurm-status-command: squeue" in text
+    profile.write_text(
+        text.replace("slurm-status-command: squeue", f"slurm-status-command: {command}")
+    )
+    account = ["--default-resources", f"slurm_account={ACCOUNT}"]
+    targets = ["--retries", "0", "--", "refused", "card"]
+    code, screen = ended(start(clone, "--snakefile", "Ends", *targets, account=account))
+    assert code == 1, screen
+    assert "error: slide s: no cell has the domain d." in screen
+    assert "SLURM status is: 'FAILED'" in screen
+    assert (clone / "card").read_text() == "0\n"
+    assert slurm.billed(ACCOUNT) >= {"COMPLETED", "FAILED"}
