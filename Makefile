@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 REPORT := results/report.html
 
-.PHONY: demo estimate test peers guests recorded mutation check format docs clean
+.PHONY: demo estimate test peers guests recorded kills mutation check format docs clean
 
 demo: $(VENV)/installed
 	@$(BIN)/python workflow/scripts/unlock.py
@@ -23,7 +23,7 @@ test: $(VENV)/installed
 	$(BIN)/python -m pytest --numprocesses $(CORES) --dist loadfile
 
 # Environments of published packages that tests compare with; without them those tests say that they are skipped.
-peers: $(VENV)/celcomen/installed $(VENV)/spatialdata/installed $(VENV)/rocrate/installed
+peers: $(VENV)/celcomen/installed $(VENV)/spatialdata/installed $(VENV)/rocrate/installed $(VENV)/conda/installed
 
 # What celcomen's data reader needs is left out: it is not used.
 $(VENV)/celcomen/installed: ALONE := celcomen==0.0.1
@@ -67,6 +67,10 @@ docs: $(VENV)/installed
 # What the README says of the demo: its scores with 20 seeds, half an hour on two idle cores; goes on where it was.
 recorded: $(VENV)/installed
 	$(BIN)/python tests/recorded/demo_seeds.py --seeds 20 --jobs $(CORES)
+
+# `make demo` killed at twenty moments and called again: the same results? Ten minutes; the table is kills.tsv.
+kills: $(VENV)/installed
+	$(BIN)/python tests/recorded/kills.py
 
 $(VENV)/installed: requirements.txt
 	@test -n "$(PYTHON)" || { echo "The pinned packages are for Python 3.11, 3.12 and 3.13, and none was found: install one, or"; \
