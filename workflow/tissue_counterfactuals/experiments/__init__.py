@@ -243,8 +243,24 @@ EXPERIMENTS = (
         caption="figure_celcomen_4_null",
         memory_mb=4000,
     ),
+    Experiment(
+        "screen_power",
+        "screen_power.run",
+        "screen",
+        switches=(),
+        inputs={},
+        outputs={
+            "rates": "results/celcomen/screen/rates.tsv",
+            "screens": "results/celcomen/screen/screens.tsv",
+            "provenance": "results/celcomen/screen/provenance.json",
+        },
+        shown={"rates": "spatial screens: false positives and power"},
+        caption="screen_power",
+        memory_mb=3000,
+        parallel=False,
+    ),
 )
 # What a configuration can ask for: of a data set (as one slide, or of each of its slides), and without one.
 ON_SLIDES = (_SPLEEN, _TUMOUR, _LESIONS)
 ON_EACH_SLIDE = ("cellina_gene_range",)
-WITHOUT_SLIDES = ("celcomen_simulation", "celcomen_recovery")
+WITHOUT_SLIDES = ("celcomen_simulation", "celcomen_recovery", "screen_power")

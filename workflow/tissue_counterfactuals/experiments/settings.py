@@ -313,6 +313,31 @@ class PerturbmapSettings(Settings):
     null_test: NullTestSettings = NullTestSettings()
 
 
+class ScreenPowerSettings(Settings):
+    """False positives and power of spatial screens, on simulated ones."""
+
+    n_simulations: Simulations = 40
+    """Screens in each scenario; their seeds count from 0."""
+    slow_simulations: int = Field(200, ge=0, le=10_000)
+    """Of these, how many are tested for a dose and against shifted carriers too, where the clones are as usual."""
+    n_targets: int = Field(9, ge=4, le=500)
+    """Genes lost in each screen."""
+    n_genes: int = Field(60, ge=12, le=5000)
+    """Genes that are measured."""
+    clones_per_target: Some[Annotated[int, Field(ge=1, le=100_000)]] = [4, 12, 36]
+    """Numbers of clones to compare: they set the number of recipients."""
+    spillovers: Some[Annotated[float, Field(ge=0, le=5)]] = [0, 0.25, 0.5, 1]
+    """Effects to compare, as `simulate.screen` means them; 0 gives false positives."""
+    usual_clones: int = Field(12, ge=1, le=100_000)
+    """Clones where a trap is set: large clones, missed guides, segmentation spill, regions."""
+    draws: Draws = 99
+    """Permutations behind each p value."""
+    shifts: int = Field(19, ge=0, le=10_000)
+    """Shifts of the map of carriers."""
+    relevant_effect: float = Field(0.2, gt=0, le=5)
+    """Change of log expression that would matter: a section that would not have shown it resolves nothing."""
+
+
 class CelcomenSettings(Settings):
     """Settings of the experiments on Celcomen."""
 
@@ -323,6 +348,7 @@ class CelcomenSettings(Settings):
     glioblastoma: GlioblastomaSettings = GlioblastomaSettings()
     recovery: RecoverySettings = RecoverySettings()
     perturbmap: PerturbmapSettings = PerturbmapSettings()
+    screen: ScreenPowerSettings = ScreenPowerSettings()
 
 
 class OnSlideSettings(Settings):

@@ -159,3 +159,52 @@ class LesionSettings(Settings):
     """a in the variance m + a m^2; 0 gives Poisson counts."""
     normal_tissue: float = Field(1.0, ge=0, le=1)
     """Share of the published number of normal spots, which no experiment models."""
+
+
+class ScreenSettings(Settings):
+    """For `simulated_screen`: what `simulate.screen.simulate_screen` takes."""
+
+    n_cells: Cells = 6000
+    """Cells of the section."""
+    n_genes: int = Field(60, ge=12, le=5000)
+    """Genes; the first eight are ligand genes, two for each of four signals."""
+    seed: Seed = 0
+    """Seed of the screen; the seeds of the experiment do not change it."""
+    n_targets: int = Field(9, ge=2, le=500)
+    """Genes that are lost, named KO1, KO2, ..."""
+    clones_per_target: int = Field(12, ge=1, le=100_000)
+    """Clones of each; with the clone size it sets how many recipients see the loss."""
+    control_share: float = Field(1.0, gt=0, le=100)
+    """Clones with a control guide, over those of all targets together."""
+    clone_size: float = Field(3.0, ge=1, le=1000)
+    """Mean number of cells of a clone, called or not (1 + Poisson)."""
+    missed: float = Field(0.5, ge=0, lt=1)
+    """Share of the carriers whose guide is not seen; their siblings stand around as if they carried none."""
+    recipient_share: float = Field(0.3, gt=0, lt=1)
+    """Share of the cells that are recipients (T cells)."""
+    spillover: Effect = 0.0
+    """Change of a recipient's log rate per unit of the log of a received signal; 0 is the null: no loss acts on others."""
+    autonomous: Effect = 1.0
+    """Standard deviation of the change of a carrier's own log rate, in three genes of ten."""
+    signal_change: Effect = 2.0
+    """Length of the change of a carrier's log secretion, over the signals."""
+    region_effect: LogSpread = 0.3
+    """Standard deviation of the smooth drift in space of the log rates, which knows nothing of guides."""
+    spill: float = Field(0.0, ge=0, lt=1)
+    """Share of a cell's counts that are its neighbours' (segmentation)."""
+    depth: float = Field(100.0, ge=1, le=1_000_000)
+    """Median counts of a cell."""
+    density_per_um2: Density = 0.003
+    """Cells per square micrometre."""
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        check_size(self.n_cells, self.n_genes)
+        clones = self.n_targets * self.clones_per_target * (1 + self.control_share)
+        room = 0.7 * (1 - self.recipient_share) * self.n_cells
+        if clones * self.clone_size > room:
+            raise ValueError(
+                f".clones_per_target is {self.clones_per_target}; {clones:.0f} clones of {self.clone_size:g} cells leave no "
+                f"room between {self.n_cells} cells, of which {room:.0f} can be in clones: give more cells or fewer clones."
+            )
+        return self

@@ -258,20 +258,20 @@ def _place_cells(
 
     log_share = np.log(mechanism.composition)[domains]
     for cell_type in range(n_types):
-        log_share[:, cell_type] += patchiness * _patchwork(rng, place)
+        log_share[:, cell_type] += patchiness * patchwork(rng, place)
     # The largest of (log share + Gumbel noise) is a draw by the shares.
     types = (log_share + rng.gumbel(size=log_share.shape)).argmax(axis=1)
 
     secretion = mechanism.levels[types, domains]
     for signal in range(n_signals):
-        log_noise = patchiness * _patchwork(rng, place)
+        log_noise = patchiness * patchwork(rng, place)
         log_noise += secretion_noise * rng.standard_normal(n_cells)
         # Noise of mean 1.
         secretion[:, signal] *= np.exp(log_noise - (patchiness**2 + secretion_noise**2) / 2)
     return {"place": place, "domain": domains, "type": types, "secretion": secretion}
 
 
-def _patchwork(rng: np.random.Generator, place: np.ndarray) -> np.ndarray:
+def patchwork(rng: np.random.Generator, place: np.ndarray) -> np.ndarray:
     """A smooth random field of variance 1 at the places: random waves, whose sum has a Gaussian covariance."""
     waves = rng.standard_normal((_WAVES_PER_PATCHWORK, 2)) / _PATCH_LENGTH_UM
     phases = rng.uniform(0, 2 * np.pi, _WAVES_PER_PATCHWORK)

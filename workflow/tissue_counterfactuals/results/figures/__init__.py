@@ -184,6 +184,16 @@ FIGURES = (
         },
         "results/figures/celcomen/recovery.png",
     ),
+    Figure(
+        "screen_power",
+        "screen_power",
+        "how many recipients must a spatial screen have?",
+        {
+            "rates": "results/celcomen/screen/rates.tsv",
+            "provenance": "results/celcomen/screen/provenance.json",
+        },
+        "results/figures/celcomen/screen_power.png",
+    ),
     _of_experiment(
         *("figure_celcomen_6", "celcomen_spleen", "Celcomen Fig. 6"),
         agreement="agreement",

@@ -1,0 +1,287 @@
+"""Effects of guides and lesions: each control does what it says, and keeps its level where nothing happens."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy import sparse, stats
+
+from tissue_counterfactuals.experiments import intervention_statistics as statistics
+from tissue_counterfactuals.experiments import screen_question
+from tissue_counterfactuals.experiments.screen_question import read_screen
+from tissue_counterfactuals.simulate.screen import simulate_screen
+
+SMALL = {"n_cells": 2500, "n_targets": 3, "clones_per_target": 10, "n_genes": 24}
+
+
+def screens(n, first=0, **knobs):
+    return (read_screen(simulate_screen(**SMALL | knobs, seed=first + i)) for i in range(n))
+
+
+def arena(values, labels, unit=None, tile=None, size=None):
+    """Each member beside one unit, its own unless told."""
+    m = len(values)
+    unit = np.arange(m) if unit is None else np.asarray(unit)
+    n_units = len(labels)
+    tile = np.zeros((m, 2), int) if tile is None else np.asarray(tile)
+    first = [int(np.flatnonzero(unit == u)[0]) for u in range(n_units)]
+    return statistics.Arena(
+        np.asarray(values, float), np.arange(m) / m, tile, unit, np.arange(m + 1), np.asarray(labels),
+        tile[first], np.ones(n_units, int) if size is None else np.asarray(size), ("A", "B"),
+    )  # fmt: skip
+
+
+# --- the effect ---------------------------------------------------------------------------------------------------
+
+
+def test_a_member_counts_only_where_all_units_around_it_bear_one_label():
+    place = np.array(
+        [
+            [0, 0],
+            [10, 0],
+            [500, 0],
+            [510, 0],
+            [520, 0],
+            [1000, 0],
+            [5, 5],
+            [515, 5],
+            [1000, 10],
+            [2000, 0.0],
+        ]
+    )
+    code = np.array([1, 1, 1, 0, 2, 0])
+    counts = sparse.csr_matrix(np.ones((10, 3)))
+    found = statistics.build_arena(place, np.arange(6), code, np.arange(6, 10), counts, ("A", "B"))
+    assert len(found.values) == 3  # the last recipient is near nothing
+    assert found.exposure()[0].tolist() == [1, statistics.NONE, 0]
+    # The two carriers of A that stand together are one clone.
+    assert sorted(found.unit_size) == [1, 1, 1, 1, 2]
+    assert found.only(0, 1).exposure()[0].tolist() == [1, 0]
+
+
+def test_members_are_matched_in_their_tile_and_by_depth():
+    values = np.exp(np.array([[3.0], [5.0], [2.0], [9.0]] * 3)) - 1
+    tile = np.repeat([[0, 0], [1, 0], [9, 9]], 4, axis=0)
+    found = arena(values, [1, 0, 0, 0] * 3, tile=tile)
+    # Depths rise along the rows: the nearest control of the first row of a tile is the second.
+    change = statistics.effects(found, found.exposure(), 1)
+    assert change.n[0] == 3
+    assert change.change[0, 0] == pytest.approx(3.0 - 5.0)
+    # Without controls of its own, a tile borrows from the nearest one and not from the one of nearest depth.
+    labels = np.array([1, 0, 0, 0, 1, 1, 1, 1, 0, 0, 0, 0])
+    lone = arena(np.arange(12.0)[:, None], labels, tile=tile)
+    draws = lone.exposure()
+    draws[0, 0] = statistics.NONE
+    found = statistics.effects(lone, draws, 1)
+    expected = np.log1p(np.arange(4.0, 8).mean()) - np.log1p(3)
+    assert found.change[0, 0] == pytest.approx(expected)
+
+
+def test_labels_change_places_within_strata_only():
+    tile = np.repeat([[0, 0], [5, 0]], 6, axis=0)
+    found = arena(np.ones((12, 2)), [1, 0, 0, 1, 0, 0, 1, 0, 0, 0, 0, 0], tile=tile)
+    stratum = statistics.strata(found)
+    labels = statistics.permuted_labels(found, stratum, 200, np.random.default_rng(0))
+    assert (labels[:, :6].sum(axis=1) == 2).all()
+    assert (labels[:, 6:].sum(axis=1) == 1).all()
+    assert (labels.mean(axis=0)[6:] > 0).all()
+    assert statistics.arrangements(found, stratum, 1) == 15 * 6
+
+
+def test_a_stratum_of_one_label_joins_the_nearest():
+    tile = np.array([[0, 0], [0, 0], [1, 0], [2, 0], [9, 0], [9, 0]])
+    found = arena(np.ones((6, 2)), [0, 0, 1, 0, 1, 0], tile=tile)
+    stratum = statistics.strata(found)
+    assert stratum[2] in (stratum[0], stratum[3])
+    assert len(set(stratum[4:])) == 1
+    assert stratum[4] != stratum[2]
+    # Of another size class only where there is nothing else.
+    sized = replace(found, unit_size=np.array([1, 1, 5, 1, 1, 1]))
+    assert statistics.strata(sized)[2] in statistics.strata(sized)[[0, 1, 3, 4, 5]]
+
+
+def test_the_ceiling_is_the_best_that_a_prediction_can_reach():
+    """Genes with true changes of spread 1 and errors of spread 1 per half: reliability 2/3 of the whole."""
+    rng = np.random.default_rng(0)
+    n, g = 400, 300
+    truth = rng.normal(0, 0.1, g)
+    kind = np.tile([1, 0], n // 2)
+    # The mean of 100 members a half and of their matches has a spread of 0.1.
+    noise = np.exp(rng.normal(0, np.sqrt(0.5), (n, g)) + np.outer(kind, truth) + 4)
+    tile = np.repeat(np.arange(n // 4), 4)
+    found = arena(noise, kind, tile=np.column_stack([tile, tile * 0]))
+    own = statistics.ceiling(found, found.exposure(), 1, 50, rng)
+    reached = np.corrcoef(statistics.effects(found, found.exposure(), 1).change[0], truth)[0, 1]
+    assert own["ceiling"] == pytest.approx(reached, abs=0.06)
+    none = arena(np.exp(rng.normal(0, 0.7, (n, g)) + 4), kind, tile=found.tile)
+    assert statistics.ceiling(none, none.exposure(), 1, 50, rng)["ceiling"] < 0.35
+
+
+# --- levels ---------------------------------------------------------------------------------------------------------
+
+
+def rejections(p):
+    p = np.asarray([x for x in p if np.isfinite(x)])
+    return int((p <= 0.05).sum()), len(p)
+
+
+def keeps_its_level(p):
+    k, n = rejections(p)
+    return n > 50 and stats.binom.ppf(0.001, n, 0.05) <= k <= stats.binom.ppf(0.999, n, 0.05)
+
+
+def test_permuted_clones_keep_their_level_where_regions_differ_and_single_cells_do_not():
+    """Large clones, half their guides missed, strong regions; resources/SCREEN.md has the rates of 200 screens."""
+    p = {"clones": [], "cells": [], "pseudo": []}
+    for number, screen in enumerate(screens(40, region_effect=0.8, clone_size=6.0, n_cells=4500)):
+        for target in (1, 2, 3):
+            own = screen.arena.only(0, target)
+            exposure = own.exposure()
+            observed = statistics.effects(own, exposure, target).size[0]
+            rng = np.random.default_rng((number, target))
+            labels = statistics.permuted_labels(own, statistics.strata(own), 79, rng)
+            null = statistics.in_parts(own, labels, target).size
+            p["clones"].append(statistics.empirical_p(observed, null))
+            mixed = np.stack([rng.permutation(exposure[0]) for _ in range(79)])
+            p["cells"].append(
+                statistics.empirical_p(observed, statistics.effects(own, mixed, target).size)
+            )
+    assert keeps_its_level(p["clones"])
+    k, n = rejections(p["cells"])
+    assert k / n > 0.5
+
+
+def test_what_is_asked_of_predictions_keeps_its_level():
+    """K3c, and the agreement against permuted clones, of predictions that know nothing."""
+    p = {"p_wrong_target": [], "p_clones": []}
+    for number, screen in enumerate(screens(60, first=500)):
+        found = [statistics.assess(screen.arena, k, 19, number, splits=4) for k in (1, 2, 3)]
+        if any(one.row["status"] != "tested" for one in found):
+            continue
+        observed = np.stack([one.change for one in found])
+        null = statistics.joint_null(screen.arena, [1, 2, 3], 39, number)
+        predicted = np.random.default_rng(number).normal(size=observed.shape)
+        scored = screen_question.score_corrected(
+            observed, predicted, 0 * predicted, null[np.isfinite(null).all(axis=(1, 2))], number, 99
+        )
+        for name, values in p.items():
+            values.append(scored[name])
+    # Three targets have six orders: one of them is p = 1/6, so only the permuted clones can reject at 0.05.
+    assert keeps_its_level(p["p_clones"])
+    assert np.mean(np.array(p["p_wrong_target"]) <= 0.25) < 0.4
+
+
+# --- verdicts -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def strong():
+    """Strong effects on many recipients."""
+    knobs = {"n_cells": 5000, "n_targets": 4, "clones_per_target": 30, "spillover": 2.0}
+    return read_screen(simulate_screen(**knobs, depth=200, n_genes=40, seed=2))
+
+
+def test_an_effect_is_found_and_none_is_not_resolvable(strong):
+    found = [statistics.assess(strong.arena, k, 199, 0) for k in range(1, 5)]
+    table = statistics.rows_of(found, relevant=0.2)
+    assert (table["verdict"] == "effect").sum() >= 3
+    assert table["ceiling"].min() > 0.5
+    assert (table["movable"] == 1).all()
+    nothing = next(screens(1, first=7))
+    table = statistics.rows_of([statistics.assess(nothing.arena, k, 99, 0) for k in (1, 2, 3)], 0.2)
+    assert set(table["verdict"]) == {"not resolvable from this section"}
+    # Where an effect of that size would have been seen, its absence is a finding.
+    table = statistics.rows_of([statistics.assess(nothing.arena, k, 99, 0) for k in (1, 2, 3)], 5.0)
+    assert set(table["verdict"]) == {"no effect of 5 or more"}
+
+
+def test_few_clones_are_not_testable():
+    screen = next(screens(1, clones_per_target=1))
+    row = statistics.rows_of([statistics.assess(screen.arena, 1, 99, 0)], 0.2).iloc[0]
+    assert row["verdict"].startswith("not testable")
+
+
+def test_the_verdict_needs_every_control():
+    passed = {
+        "p_wrong_target": 0.01,
+        "p_clones": 0.01,
+        "over_others_low": 0.1,
+        "over_twin_low": 0.1,
+    }
+    assert statistics.prediction_verdict(passed, 0.6) == "predicted"
+    assert statistics.prediction_verdict(passed, 0.2) == "not resolvable from this section"
+    assert statistics.prediction_verdict(passed, np.nan) == "not resolvable from this section"
+    for name in passed:
+        spoilt = passed | {name: 0.06 if name.startswith("p_") else -0.01}
+        assert statistics.prediction_verdict(spoilt, 0.6).startswith("no better than")
+
+
+def test_the_truth_is_recognised_as_a_prediction_and_other_targets_are_not(strong):
+    codes = range(1, 5)
+    observed = np.stack([statistics.effects(strong.arena.only(0, k), strong.arena.only(0, k).exposure(), k).change[0] for k in codes])  # fmt: skip
+    null = statistics.joint_null(strong.arena, list(codes), 99, 0)
+    null = null[np.isfinite(null).all(axis=(1, 2))]
+    right = screen_question.score_corrected(observed, observed + 0.1, 0 * observed, null, 0, 999)
+    assert right["pearson"] == pytest.approx(1)
+    assert right["p_clones"] <= 0.02
+    assert right["over_twin_low"] > 0
+    assert right["over_others_low"] > 0
+    wrong = screen_question.score_corrected(
+        observed, observed[[1, 2, 3, 0]], 0 * observed, null, 0, 999
+    )
+    assert wrong["matched"] < right["matched"]
+    assert wrong["p_wrong_target"] > 0.05
+
+
+def test_dose_and_shifted_carriers(strong):
+    assert statistics.dose_slope(strong.arena, 1, 19, 0)["p_dose"] <= 1
+    sizes = statistics.shifted_sizes(
+        strong.place, strong.carriers, strong.code[strong.carriers], np.flatnonzero(strong.recipient), strong.counts, strong.names, 9, 0
+    )  # fmt: skip
+    observed = [statistics.effects(strong.arena.only(0, k), strong.arena.only(0, k).exposure(), k).size[0] for k in range(1, 5)]  # fmt: skip
+    assert (np.array(observed) > np.median(sizes, axis=0)).all()
+
+
+def test_small_tools():
+    assert statistics.false_discovery([0.01, 0.04, np.nan, 0.03]) == pytest.approx([0.03, 0.04, np.nan, 0.04], nan_ok=True)  # fmt: skip
+    rows = np.arange(6.0).reshape(3, 2)
+    assert statistics.others_mean(rows)[0] == pytest.approx(rows[1:].mean(axis=0))
+    mean, low, high = statistics.paired_interval(np.array([1.0, 2, 3]))
+    expected = stats.ttest_1samp([1.0, 2, 3], 0).confidence_interval(0.95)
+    assert (mean, low, high) == pytest.approx((2, *expected))
+    many = np.eye(8)
+    found = statistics.wrong_target(many, many, 999, np.random.default_rng(0))
+    assert found["p_wrong_target"] < 0.01
+    assert found["matched"] > 1
+
+
+# --- the authors' protocol --------------------------------------------------------------------------------------------
+
+
+def test_as_run_scores_the_ten_most_changed_genes():
+    observed = np.zeros((2, 30))
+    observed[:, :10] = np.linspace(1, 2, 10)
+    observed[1] *= -1
+    predicted = np.where(observed != 0, observed, 100.0)
+    rows = screen_question.score_as_run(observed, predicted, np.ones((2, 30)))
+    full = [r for r in rows if r["truth"] == "full" and r["donors"] == "target"]
+    assert [r["pearson"] for r in full] == pytest.approx([1, 1])
+    assert [r["sign_agreement"] for r in full] == [1, 1]
+    assert full[0]["rmse"] == pytest.approx(0)
+    drawn = [r["pearson"] for r in rows if r["donors"] == "random"]
+    assert drawn == [0] * 4
+    own, other, p = screen_question.authors_test(rows, "full")
+    assert (own, other) == pytest.approx((1, 0))
+    assert p == pytest.approx(0.25)
+
+
+def test_far_recipients_are_matched_by_depth():
+    counts = np.array([[1.0, 1], [8, 8], [2, 2], [100, 0], [7, 9]])
+    screen = screen_question.Screen(
+        np.zeros((5, 2)), sparse.csr_matrix(counts), np.array(["a", "b"]), np.full(5, -1), ("A",),
+        np.zeros(5, bool), np.ones(5, bool), 30, 45,
+    )  # fmt: skip
+    # Of depths 16 and 100 the near cell of 16 is matched to that of 16.
+    change = screen_question.against_far(screen, np.array([4]), np.array([1, 3]))
+    expected = np.log1p([7 / 16 * 1e4, 9 / 16 * 1e4]) - np.log1p([5e3, 5e3])
+    assert change == pytest.approx(expected)

@@ -1,0 +1,55 @@
+"""The experiment on simulated screens from settings to figure, and the rates it reports."""
+
+import pandas as pd
+import pytest
+
+from tissue_counterfactuals.experiments import screen_power
+from tissue_counterfactuals.experiments.settings import ScreenPowerSettings
+from tissue_counterfactuals.results.figures import screen_power as figure
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("screen")
+    outputs = {name: folder / f"{name}.tsv" for name in ("rates", "screens")}
+    outputs["provenance"] = folder / "provenance.json"
+    told = {
+        "n_simulations": 2,
+        "n_targets": 4,
+        "n_genes": 16,
+        "clones_per_target": [2, 8],
+        "usual_clones": 8,
+    }
+    settings = ScreenPowerSettings.read(
+        told | {"spillovers": [0, 2], "draws": 19, "shifts": 1}, "screen"
+    )
+    screen_power.run(settings.model_dump(), outputs)
+    return outputs
+
+
+def test_every_scenario_and_test_has_a_rate_and_the_figure_shows_them(made, tmp_path):
+    rates = pd.read_csv(made["rates"], sep="\t")
+    usual = rates[(rates["clones_per_target"] == 8) & (rates["scenario"] == "grid")]
+    expected = {*screen_power.PER_TARGET, "effect", *screen_power.PER_SCREEN}
+    assert set(usual[usual["spillover"] == 0]["test"]) == expected
+    assert {"clone_size", "missed", "spill", "region"} <= set(rates["scenario"])
+    assert rates["rate"].between(rates["low"], rates["high"]).all()
+    # Two clones can be placed in too few ways to be tested: no verdict is an effect.
+    few = rates[(rates["clones_per_target"] == 2) & (rates["test"] == "effect")]
+    assert (few["rate"] == 0).all() and (few["n"] == 8).all()
+    # More of the same: twice the effect on as many recipients.
+    changes = rates[rates["scenario"] == "grid"].groupby("spillover")["true_change"].max()
+    assert changes[0] == 0 and changes[2] > 0.3
+    figure.draw_files(made, tmp_path / "power.png")
+    assert (tmp_path / "power.png").stat().st_size > 20_000
+
+
+def test_rates_count_what_was_decided():
+    scenario = {"scenario": "grid", "clones_per_target": 4, "spillover": 0.0}
+    screens = pd.DataFrame([scenario | {"recipients": 10.0, "true_change": 0.0, "predicted": p, "p_wrong_target": w}
+                            for p, w in ((True, 0.04), (False, 0.05), (None, None))])  # fmt: skip
+    targets = pd.DataFrame([scenario | {"p_clones": p, "verdict": v} for p, v in ((0.05, "effect"), (0.06, "x"), (None, "y"))])  # fmt: skip
+    rates = screen_power.rates(targets, screens).set_index("test")
+    assert rates.loc["p_clones", "rate"] == 0.5 and rates.loc["p_clones", "n"] == 2
+    assert rates.loc["effect", "rate"] == pytest.approx(1 / 3)
+    assert rates.loc["predicted", "rate"] == 0.5 and rates.loc["p_wrong_target", "rate"] == 1

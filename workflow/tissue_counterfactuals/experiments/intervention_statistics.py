@@ -1,0 +1,550 @@
+"""What an intervention in a tissue did, with the confounders of space taken out: one language for every such experiment.
+
+Units are what was changed together: clones of carriers of one guide (Perturb-FISH), lesions (Perturb-map). Members are the
+cells that may show it: recipients near carriers, or the spots of a lesion. A member counts for a label only where all
+units around it have that label. Labels: 0 is the control, 1, 2, ... are the targets.
+
+The effect of a target is the change of log mean expression between its members and control members, each matched to the
+control member of nearest depth in the same tile, or else in the nearest tile. It is tested by giving the units of a
+stratum (tile and size of the unit) each other's labels: clones stay whole and stay where they are, so that what the
+regions of a tissue differ by differs in every draw as well.
+"""
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+from scipy import sparse
+from scipy.sparse.csgraph import connected_components
+from scipy.spatial import cKDTree
+from scipy.special import comb
+from scipy.stats import t as student
+
+from tissue_counterfactuals.errors import InputError
+from tissue_counterfactuals.experiments.force_statistics import empirical_p
+from tissue_counterfactuals.streams import stream
+
+CONTROL, NONE = 0, -1
+# Fewer members, controls or arrangements of units than these are no experiment.
+FEWEST_MEMBERS, FEWEST_ARRANGEMENTS = 5, 20
+LEVEL, POWER = 0.05, 0.8
+# Carriers of one label that are no farther apart than this are taken for one clone. Where some of a clone are not called,
+# the rest of it falls apart at the radius of contacts (30), and permuting the parts by themselves is liberal.
+CLONE_UM = 60.0
+# What a ceiling must exceed for an agreement with the truth to mean anything.
+LEAST_CEILING = 0.3
+# Two-sided 5 %, power 80 %: 1.96 + 0.84 standard deviations.
+_DETECTABLE = 2.80
+_CANDIDATES = 24
+_DRAWS_AT_ONCE = 250
+
+
+@dataclass(frozen=True)
+class Arena:
+    """Members, the units around them, and what the units bear.
+
+    Attributes:
+        values: (m, g) expression of the members, scaled to equal totals.
+        depth: (m,) log(1 + counts).
+        tile: (m, 2) whole numbers; members are matched, and halves are split, by tile.
+        unit, start: around member i stand units unit[start[i]:start[i + 1]].
+        labels: (u,) of the units.
+        unit_tile: (u, 2), unit_size: (u,) carriers or spots.
+        target_names: of the labels 1, 2, ...
+    """
+
+    values: np.ndarray
+    depth: np.ndarray
+    tile: np.ndarray
+    unit: np.ndarray
+    start: np.ndarray
+    labels: np.ndarray
+    unit_tile: np.ndarray
+    unit_size: np.ndarray
+    target_names: tuple[str, ...]
+
+    @cached_property
+    def candidates(self) -> np.ndarray:
+        """(m, c) the other members in the order in which one would be matched: nearest tile first, then depth."""
+        # Depth is squeezed into a tenth of a tile, so that no difference of it reaches the next one.
+        span = max(float(np.ptp(self.depth)), 1e-9)
+        points = np.column_stack([self.tile, 0.1 * self.depth / span])
+        _, found = cKDTree(points).query(points, k=min(_CANDIDATES + 1, len(points)))
+        return np.atleast_2d(found)[:, 1:]
+
+    def only(self, *labels: int) -> "Arena":
+        """The members around which no other unit stands, and the units of these labels."""
+        kept = np.isin(self.labels, labels)
+        lengths = np.diff(self.start)
+        inside = np.logical_and.reduceat(kept[self.unit], self.start[:-1])
+        number = np.cumsum(kept) - 1
+        edges = np.repeat(inside, lengths)
+        return replace(
+            self,
+            values=self.values[inside],
+            depth=self.depth[inside],
+            tile=self.tile[inside],
+            unit=number[self.unit[edges]],
+            start=np.concatenate([[0], np.cumsum(lengths[inside])]),
+            labels=self.labels[kept],
+            unit_tile=self.unit_tile[kept],
+            unit_size=self.unit_size[kept],
+        )
+
+    def exposure(self, labels: np.ndarray | None = None) -> np.ndarray:
+        """(b, m) the label that all units around a member bear, NONE where they differ, for each row of labels (b, u)."""
+        labels = np.atleast_2d(self.labels if labels is None else labels)
+        at_edges = labels[:, self.unit]
+        low = np.minimum.reduceat(at_edges, self.start[:-1], axis=1)
+        high = np.maximum.reduceat(at_edges, self.start[:-1], axis=1)
+        return np.where(low == high, low, NONE)
+
+
+@dataclass(frozen=True)
+class Effects:
+    """Effects of a target in b draws: `change` and `z` (b, g), NaN with fewer than three matched members; `n` (b,)."""
+
+    change: np.ndarray
+    z: np.ndarray
+    n: np.ndarray
+
+    @property
+    def size(self) -> np.ndarray:
+        """(b,) mean squared z over genes; infinite where there is none, so that an empty draw never helps."""
+        return np.where(self.n >= 3, (self.z**2).mean(axis=1), np.inf)
+
+
+def build_arena(
+    place: np.ndarray,
+    carriers: np.ndarray,
+    code: np.ndarray,
+    members: np.ndarray,
+    counts: sparse.csr_matrix,
+    names: tuple[str, ...],
+    radius_um: float = 30.0,
+    clone_um: float = CLONE_UM,
+    tile_um: float = 250.0,
+    depth: np.ndarray | None = None,
+) -> Arena:
+    """The arena of cells around carriers.
+
+    Args:
+        place: (n, 2) micrometres.
+        carriers: (c,) cells with a guide; code: (c,) their labels.
+        members: (m,) cells that may show an effect; those with no carrier within the radius are left out.
+        counts: (n, g) of the genes that are looked at.
+        names: of the labels 1, 2, ...
+        clone_um: carriers of one label up to this far from each other are one clone.
+        depth: (n,) total counts; default: over these genes.
+
+    Raises:
+        InputError: no member has a carrier nearby.
+    """
+    unit_of = clones(place[carriers], code, clone_um)
+    pairs = cKDTree(place[members]).query_ball_tree(cKDTree(place[carriers]), radius_um)
+    near = np.flatnonzero([len(p) > 0 for p in pairs])
+    if len(near) == 0:
+        raise InputError(
+            f"slide: no recipient has a carrier of a guide within {radius_um:g} um; raise the radius, or check which "
+            "cells carry guides."
+        )
+    around = [np.unique(unit_of[pairs[i]]) for i in near]
+    members = members[near]
+    totals = np.asarray(counts.sum(axis=1)).ravel() if depth is None else depth
+    first = np.unique(unit_of, return_index=True)[1]
+    return Arena(
+        values=scaled(counts[members], totals[members]),
+        depth=np.log1p(totals[members]),
+        tile=np.floor(place[members] / tile_um).astype(int),
+        unit=np.concatenate(around),
+        start=np.concatenate([[0], np.cumsum([len(a) for a in around])]),
+        labels=code[first],
+        unit_tile=np.floor(place[carriers][first] / tile_um).astype(int),
+        unit_size=np.bincount(unit_of),
+        target_names=names,
+    )
+
+
+def scaled(counts: sparse.csr_matrix, totals: np.ndarray) -> np.ndarray:
+    """Counts per 10,000 of each cell's total, (m, g) float64."""
+    return counts.toarray() / np.maximum(totals, 1)[:, None] * 1e4
+
+
+def clones(place: np.ndarray, code: np.ndarray, radius_um: float) -> np.ndarray:
+    """(c,) number of the clone of each carrier: what hangs together, carrier by carrier, under one label."""
+    pairs = cKDTree(place).query_pairs(radius_um, output_type="ndarray")
+    pairs = pairs[code[pairs[:, 0]] == code[pairs[:, 1]]]
+    graph = sparse.coo_array((np.ones(len(pairs)), tuple(pairs.T)), shape=(len(place),) * 2)
+    return connected_components(graph, directed=False)[1]
+
+
+def effects(arena: Arena, exposure: np.ndarray, target: int) -> Effects:
+    """Effect of a target for each row of an exposure (b, m)."""
+    b = len(exposure)
+    draw, member = np.nonzero(exposure == target)
+    choices = arena.candidates[member]
+    fits = exposure[draw[:, None], choices] == CONTROL
+    found = fits.any(axis=1)
+    draw, member = draw[found], member[found]
+    match = choices[found, fits[found].argmax(axis=1)]
+    n = np.bincount(draw, minlength=b)
+    used = np.maximum(n, 1)[:, None]
+    values, (mean, variance) = arena.values, ([], [])
+    for side in (member, match):
+        picked = sparse.csr_array((np.ones(len(side)), (draw, side)), shape=exposure.shape)
+        mean.append(picked @ values / used)
+        square = picked @ values**2 / used - mean[-1] ** 2
+        variance.append(np.maximum(square, 1e-12) / used / (mean[-1] + 1) ** 2)
+    change = np.log1p(mean[0]) - np.log1p(mean[1])
+    change[n < 3] = np.nan
+    return Effects(change, change / np.sqrt(variance[0] + variance[1]), n)
+
+
+# --- K5: the null that keeps clones whole and in place --------------------------------------------------------------
+
+
+def strata(arena: Arena) -> np.ndarray:
+    """(u,) strata in which labels change places: tile and size class (1, 2-3, 4 and more carriers).
+
+    Where a stratum holds one label that is not the control's, it joins the nearest one: of its size class, else of any.
+    """
+    sizes = np.digitize(arena.unit_size, [2, 4])
+    key = np.column_stack([arena.unit_tile, sizes])
+    place, stratum = np.unique(key, axis=0, return_inverse=True)
+    stratum = stratum.ravel()
+    # Another size class is farther than any tile.
+    place = place * [1.0, 1.0, 1e4]
+    pending = list(range(len(place)))
+    while pending:
+        one = pending.pop()
+        own = arena.labels[stratum == one]
+        if len(own) == 0 or len(np.unique(own)) > 1 or own[0] == CONTROL:
+            continue
+        others = np.setdiff1d(stratum, [one])
+        if len(others) == 0:
+            break
+        distance = ((place[others] - place[one]) ** 2).sum(axis=1)
+        into = others[distance.argmin()]
+        stratum[stratum == one] = into
+        pending.append(into)
+    return stratum
+
+
+def permuted_labels(arena: Arena, stratum: np.ndarray, draws: int, rng) -> np.ndarray:
+    """(draws, u) labels after the units of each stratum have exchanged theirs at random."""
+    inside = np.argsort(stratum, kind="stable")
+    order = np.argsort(stratum + rng.random((draws, len(stratum))), axis=1)
+    labels = np.empty((draws, len(stratum)), arena.labels.dtype)
+    labels[:, inside] = arena.labels[order]
+    return labels
+
+
+def arrangements(arena: Arena, stratum: np.ndarray, target: int) -> float:
+    """How many ways there are to place a target's units within the strata."""
+    own = arena.labels == target
+    n, k = np.bincount(stratum), np.bincount(stratum, weights=own)
+    return float(np.prod(comb(n, k)))
+
+
+def in_parts(arena: Arena, labels: np.ndarray, target: int) -> Effects:
+    """`effects` for rows of labels, some hundred at a time."""
+    parts = [
+        effects(arena, arena.exposure(labels[i : i + _DRAWS_AT_ONCE]), target)
+        for i in range(0, len(labels), _DRAWS_AT_ONCE)
+    ]
+    return Effects(*(np.concatenate([getattr(p, f) for p in parts]) for f in ("change", "z", "n")))
+
+
+@dataclass(frozen=True)
+class Tested:
+    """What one target did, and its nulls; see `assess` for `row`."""
+
+    row: dict
+    change: np.ndarray
+    z: np.ndarray
+    detectable: np.ndarray
+
+
+def assess(arena: Arena, target: int, draws: int, seed: int, splits: int = 100) -> Tested:
+    """The effect of a target with everything that says whether it can be known.
+
+    Args:
+        arena: with all targets.
+        draws: of the nulls; splits: of the halves.
+
+    Returns:
+        `row` with target, n (members with a match), n_control, n_units; `size` (mean squared z) and `median_change`;
+        p_clones and z_clones (K5), p_pseudo (K1: against sets of control units in the place of the target's),
+        movable (share of the target's units with somewhere to go) and arrangements; reliability and ceiling (K6);
+        detectable (K7: median over genes of the smallest change found with power 80 %) and above (share of the genes
+        beyond their own); status: "tested" or why not. `change` and `z` are the effect (g,), `detectable` (g,).
+    """
+    own = arena.only(CONTROL, target)
+    exposure = own.exposure()
+    found = effects(own, exposure, target)
+    n, n_units = int(found.n[0]), int((own.labels == target).sum())
+    row = {
+        "target": arena.target_names[target - 1],
+        "n": n,
+        "n_control": int((exposure == CONTROL).sum()),
+        "n_units": n_units,
+    }
+    g = arena.values.shape[1]
+    nothing = np.full(g, np.nan)
+    stratum = strata(own) if n_units else np.zeros(len(own.labels), int)
+    ways = arrangements(own, stratum, target) if n_units else 0.0
+    row["arrangements"] = min(ways, 1e12)
+    reason = ""
+    if n < FEWEST_MEMBERS or row["n_control"] < FEWEST_MEMBERS:
+        reason = f"not testable: {n} recipients with a match, {row['n_control']} controls"
+    elif ways < max(FEWEST_ARRANGEMENTS, min(n / 2, draws)):
+        reason = f"not testable: its {n_units} clones can be placed in {ways:.0f} ways only"
+    if reason:
+        return Tested(row | {"status": reason}, nothing, nothing, nothing)
+    name = row["target"]
+    null = in_parts(
+        own, permuted_labels(own, stratum, draws, stream(seed, "clone_null", name)), target
+    )
+    sizes = np.bincount(stratum, weights=own.labels == CONTROL)
+    row["movable"] = float((sizes[stratum[own.labels == target]] > 0).mean())
+    observed = found.size[0]
+    row |= {
+        "size": observed,
+        "median_change": float(np.median(np.abs(found.change))),
+        "p_clones": empirical_p(observed, null.size),
+    }
+    finite = null.size[np.isfinite(null.size)]
+    spread = finite.std() if len(finite) > 1 else 0.0
+    row["z_clones"] = (observed - finite.mean()) / spread if spread > 0 else np.nan
+    pseudo = pseudo_targets(own, n, draws, stream(seed, "pseudo_targets", name))
+    row["p_pseudo"] = empirical_p(observed, pseudo.size) if pseudo is not None else np.nan
+    row |= ceiling(own, exposure, target, splits, stream(seed, "halves", name))
+    detectable = nothing
+    if pseudo is not None and (pseudo.n >= 3).sum() > 2:
+        detectable = _DETECTABLE * np.nanstd(pseudo.change, axis=0, ddof=1)
+    row["detectable"] = float(np.median(detectable))
+    row["above"] = float((np.abs(found.change[0]) > detectable).mean())
+    return Tested(row | {"status": "tested"}, found.change[0], found.z[0], detectable)
+
+
+def pseudo_targets(arena: Arena, n: int, draws: int, rng) -> Effects | None:
+    """Effects of random sets of whole control units with n members together (K1, K7), None where there are too few."""
+    control = arena.only(CONTROL)
+    alone = np.diff(control.start) == 1
+    each = np.bincount(control.unit[control.start[:-1][alone]], minlength=len(control.labels))
+    if each.sum() < 2 * n:
+        return None
+    order = np.argsort(rng.random((draws, len(each))), axis=1)
+    before = np.cumsum(each[order], axis=1) - each[order]
+    labels = np.zeros((draws, len(each)), int)
+    np.put_along_axis(labels, order, (before < n).astype(int), axis=1)
+    return in_parts(control, labels, 1)
+
+
+def ceiling(arena: Arena, exposure: np.ndarray, target: int, splits: int, rng) -> dict:
+    """K6: how well the effect in one half of the tiles tells that in the other, and so what a perfect prediction reaches.
+
+    Returns:
+        `split_half`, the mean correlation r of the halves over the genes; `reliability` 2r / (1 + r) and `ceiling`, its
+        square root (0 below 0): the correlation with the measured effect of a prediction that is exactly right.
+    """
+    _, tile = np.unique(arena.tile, axis=0, return_inverse=True)
+    half = rng.random((splits, tile.max() + 1)) < 0.5
+    first = half[:, tile.ravel()]
+    one, other = (
+        effects(arena, np.where(side, exposure, NONE), target).change for side in (first, ~first)
+    )
+    r = row_correlations(one, other)
+    if np.isnan(r).all():
+        return dict.fromkeys(("split_half", "reliability", "ceiling"), np.nan)
+    r = float(np.nanmean(r))
+    reliability = 2 * r / (1 + r)
+    top = np.sqrt(max(reliability, 0))
+    return {"split_half": r, "reliability": reliability, "ceiling": float(top)}
+
+
+def row_correlations(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Pearson correlation of each row of a with that of b, (n,); NaN where a side is constant or missing."""
+    a, b = (x - x.mean(axis=1, keepdims=True) for x in (a, b))
+    size = np.sqrt((a**2).sum(axis=1) * (b**2).sum(axis=1))
+    product = (a * b).sum(axis=1)
+    return np.divide(product, size, out=np.full(len(a), np.nan), where=size > 0)
+
+
+def false_discovery(p: np.ndarray) -> np.ndarray:
+    """Benjamini-Hochberg q values; NaN stays NaN and takes no part."""
+    p = np.asarray(p, float)
+    q = np.full(len(p), np.nan)
+    known = np.flatnonzero(np.isfinite(p))
+    order = known[np.argsort(p[known], kind="stable")]
+    scaled_up = p[order] * len(order) / np.arange(1, len(order) + 1)
+    q[order] = np.minimum(np.minimum.accumulate(scaled_up[::-1])[::-1], 1)
+    return q
+
+
+def dose_slope(arena: Arena, target: int, draws: int, seed: int) -> dict:
+    """K8: does the effect grow with the number of carriers around a member?
+
+    The slope of each gene's change over log2 of the number of carriers, and the effect at their mean, are independent
+    where nothing happens; the statistic is their correlation over genes, tested with permuted labels, so that numbers
+    and depths stay as they are at every dose.
+    """
+    own = arena.only(CONTROL, target)
+    around = np.add.reduceat(own.unit_size[own.unit], own.start[:-1])
+    labels = permuted_labels(
+        own, strata(own), draws, stream(seed, "dose_null", arena.target_names[target - 1])
+    )
+    found = _slopes(own, own.exposure(), target, np.log2(around))
+    null = _slopes(own, own.exposure(labels), target, np.log2(around))
+    return {
+        "dose_correlation": float(found[0]),
+        "p_dose": empirical_p(found[0], np.nan_to_num(null)),
+    }
+
+
+def _slopes(arena: Arena, exposure: np.ndarray, target: int, dose: np.ndarray) -> np.ndarray:
+    """(b,) correlation over genes of the slope over dose with the mean effect, both over the spread of the gene."""
+    result = np.full(len(exposure), np.nan)
+    spread = arena.values.std(axis=0) + 1e-9
+    for b, row in enumerate(exposure):
+        member = np.flatnonzero(row == target)
+        fits = row[arena.candidates[member]] == CONTROL
+        member, fits = member[fits.any(axis=1)], fits[fits.any(axis=1)]
+        if len(member) < 6 or np.ptp(dose[member]) == 0:
+            continue
+        match = arena.candidates[member, fits.argmax(axis=1)]
+        difference = (arena.values[member] - arena.values[match]) / spread
+        centred = dose[member] - dose[member].mean()
+        slope, mean = centred @ difference, difference.mean(axis=0)
+        result[b] = row_correlations(slope[None], mean[None])[0]
+    return result
+
+
+def shifted_sizes(
+    place: np.ndarray,
+    carriers: np.ndarray,
+    code: np.ndarray,
+    members: np.ndarray,
+    counts: sparse.csr_matrix,
+    names: tuple[str, ...],
+    draws: int,
+    seed: int,
+    radius_um: float = 30.0,
+) -> np.ndarray:
+    """The second null: (draws, k) `size` of each target's effect when the map of carriers is moved as a whole.
+
+    Each draw moves it by 300 to 1,000 micrometres in a random direction, around the edges of the section; carriers that
+    end where no cell is are dropped. Arguments as `build_arena`.
+    """
+    rng, low = stream(seed, "carrier_shifts"), place.min(axis=0)
+    side, tree = np.ptp(place, axis=0), cKDTree(place)
+    sizes = np.full((draws, len(names)), np.inf)
+    for draw in range(draws):
+        angle, length = rng.uniform(0, 2 * np.pi), rng.uniform(300, 1000)
+        moved = place[carriers] - low + length * np.array([np.cos(angle), np.sin(angle)])
+        moved = low + moved % side
+        kept = tree.query(moved)[0] <= radius_um
+        everywhere = np.concatenate([place, moved[kept]])
+        new = len(place) + np.arange(kept.sum())
+        try:
+            arena = build_arena(everywhere, new, code[kept], members, counts, names, radius_um)
+        except InputError:
+            continue
+        for target in range(1, len(names) + 1):
+            own = arena.only(CONTROL, target)
+            if len(own.values) > 1:
+                sizes[draw, target - 1] = effects(own, own.exposure(), target).size[0]
+    return sizes
+
+
+# --- predictions -----------------------------------------------------------------------------------------------------
+
+
+def others_mean(rows: np.ndarray) -> np.ndarray:
+    """K2: for each row (k, g) the mean of all other rows, the leave-one-out shared effect."""
+    return (rows.sum(axis=0) - rows) / (len(rows) - 1)
+
+
+def wrong_target(predicted: np.ndarray, observed: np.ndarray, draws: int, rng) -> dict:
+    """K3c: do predictions fit the effects of their own targets better than those of others?
+
+    `matched` is the mean correlation of a prediction (k, g) with its own effect less that with the others'; p from
+    exchanging the predictions.
+    """
+    k = len(predicted)
+    a, b = (x - x.mean(axis=1, keepdims=True) for x in (predicted, observed))
+    size = np.sqrt((a**2).sum(axis=1))[:, None] * np.sqrt((b**2).sum(axis=1))
+    table = np.divide(a @ b.T, size, out=np.zeros((k, k)), where=size > 0)
+
+    def statistic(order):
+        own = table[order, np.arange(k)].sum(axis=-1)
+        return own / k - (table.sum() - own) / (k * (k - 1))
+
+    orders = np.argsort(rng.random((draws, k)), axis=1)
+    found = float(statistic(np.arange(k)))
+    # Sums of the same numbers in another order are equal but for rounding.
+    return {"matched": found, "p_wrong_target": empirical_p(found, statistic(orders) + 1e-12)}
+
+
+def paired_interval(difference: np.ndarray) -> tuple[float, float, float]:
+    """Mean over targets and its 95 % interval (Student's t)."""
+    n = len(difference)
+    mean = float(difference.mean())
+    half = student.ppf(0.975, n - 1) * difference.std(ddof=1) / np.sqrt(n) if n > 1 else np.inf
+    return mean, mean - float(half), mean + float(half)
+
+
+def joint_null(arena: Arena, targets: list[int], draws: int, seed: int) -> np.ndarray:
+    """(draws, k, g) effects of all targets when all labels change places together, as a null of scores over targets."""
+    stratum = strata(arena)
+    labels = permuted_labels(arena, stratum, draws, stream(seed, "joint_null"))
+    return np.stack([in_parts(arena, labels, target).change for target in targets], axis=1)
+
+
+def verdict(row: dict, relevant: float) -> str:
+    """What a section says about the effect of a target, by numbers of `assess` and its q value over targets.
+
+    An effect is claimed only where the null that keeps clones rejects and the halves agree enough to be predicted; that
+    there is none (of a size that matters) only where one of that size would have been seen. The rest is not resolvable
+    from this section.
+    """
+    if row["status"] != "tested":
+        return row["status"]
+    if row["q_clones"] <= LEVEL:
+        if row["ceiling"] > LEAST_CEILING:
+            return "effect"
+        return "not resolvable from this section: it differs, but its halves do not agree"
+    if row["detectable"] <= relevant:
+        return f"no effect of {relevant:g} or more"
+    return "not resolvable from this section"
+
+
+def prediction_verdict(scored: dict, ceiling_median: float) -> str:
+    """Whether a method has predicted an intervention, by the numbers of its controls.
+
+    Claimed only if predictions fit their own targets (K3c), the agreement leaves the null of clones behind (K5), the
+    ceiling allows any (K6), and the method beats the shared effect of the other targets and its own twin over targets.
+    """
+    if not ceiling_median > LEAST_CEILING:
+        return "not resolvable from this section"
+    failed = [
+        name
+        for name, passed in (
+            ("no better than the wrong target", scored["p_wrong_target"] <= LEVEL),
+            ("no better than with permuted clones", scored["p_clones"] <= LEVEL),
+            ("no better than the other targets' mean", scored["over_others_low"] > 0),
+            ("no better than its twin", scored["over_twin_low"] > 0),
+        )
+        if not passed
+    ]
+    return "predicted" if not failed else failed[0]
+
+
+def rows_of(tested: list[Tested], relevant: float) -> pd.DataFrame:
+    """`row` of each target with its q value over all tested ones and the verdict."""
+    table = pd.DataFrame([one.row for one in tested])
+    if "p_clones" in table:
+        table["q_clones"] = false_discovery(table["p_clones"])
+    table["verdict"] = [verdict(row, relevant) for row in table.to_dict("records")]
+    return table

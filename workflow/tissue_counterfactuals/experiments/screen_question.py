@@ -1,0 +1,258 @@
+"""What a spatial screen is asked, by the authors' protocol and with the controls, and how predictions of it are scored.
+
+`as_run` is the protocol of the authors of Cellina on Perturb-FISH: recipients near a target against recipients far from
+any guide, matched by depth; the ten most changed of all genes; Pearson, equal signs and RMSE; donors of the target
+against random donors. `corrected` compares with recipients near control guides and keeps clones whole
+(`intervention_statistics`).
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from anndata import AnnData
+from scipy import sparse
+from scipy.spatial import cKDTree
+from scipy.stats import wilcoxon
+
+from tissue_counterfactuals.errors import InputError
+from tissue_counterfactuals.experiments import intervention_statistics as statistics
+from tissue_counterfactuals.experiments.intervention_statistics import Arena
+from tissue_counterfactuals.simulate.screen import CONTROL, RECIPIENT, TUMOUR
+from tissue_counterfactuals.streams import stream
+
+TOP_GENES = 10
+
+
+@dataclass(frozen=True)
+class Screen:
+    """A section whose carriers are known.
+
+    Attributes:
+        place: (n, 2) micrometres; counts: (n, g) of the genes that are looked at; genes: their names.
+        code: (n,) -1 no guide, 0 a control guide, 1.. the targets in the order of `names`.
+        tumour, recipient: (n,) bool; recipients carry nothing themselves.
+        radius_um: within which a recipient is near a carrier; far ones have none within `far_um`.
+    """
+
+    place: np.ndarray
+    counts: sparse.csr_matrix
+    genes: np.ndarray
+    code: np.ndarray
+    names: tuple[str, ...]
+    tumour: np.ndarray
+    recipient: np.ndarray
+    radius_um: float
+    far_um: float
+
+    @cached_property
+    def totals(self) -> np.ndarray:
+        """(n,) counts of the cells over these genes."""
+        return np.asarray(self.counts.sum(axis=1)).ravel()
+
+    @cached_property
+    def carriers(self) -> np.ndarray:
+        """(c,) tumour cells with a guide."""
+        return np.flatnonzero(self.tumour & (self.code >= 0))
+
+    @cached_property
+    def arena(self) -> Arena:
+        """Recipients around the clones."""
+        return self.arena_of(np.flatnonzero(self.recipient))
+
+    def arena_of(self, members: np.ndarray) -> Arena:
+        """Any cells around the clones."""
+        return statistics.build_arena(
+            self.place, self.carriers, self.code[self.carriers], members, self.counts, self.names, self.radius_um
+        )  # fmt: skip
+
+    @cached_property
+    def near_any(self) -> np.ndarray:
+        """(n,) whether a carrier other than the cell itself stands within the radius (K11: it may be its sibling)."""
+        distance, _ = cKDTree(self.place[self.carriers]).query(self.place, k=2)
+        own = (self.code >= 0) & self.tumour
+        return np.where(own, distance[:, 1], distance[:, 0]) <= self.radius_um
+
+    @cached_property
+    def far(self) -> np.ndarray:
+        """Recipients with a tumour cell but no carrier within `far_um`."""
+        distance, _ = cKDTree(self.place[self.carriers]).query(self.place)
+        beside, _ = cKDTree(self.place[self.tumour]).query(self.place)
+        return np.flatnonzero(self.recipient & (distance > self.far_um) & (beside <= self.far_um))
+
+    @cached_property
+    def seen(self) -> np.ndarray:
+        """(n,) the label that all carriers near a recipient bear; -1 for none, or several."""
+        recipients = np.flatnonzero(self.recipient)
+        tree, code = cKDTree(self.place[self.carriers]), self.code[self.carriers]
+        around = tree.query_ball_point(self.place[recipients], self.radius_um)
+        lengths = np.array([len(a) for a in around])
+        near, result = lengths > 0, np.full(len(self.place), -1)
+        if near.any():
+            labels = code[np.concatenate([a for a in around if a]).astype(int)]
+            start = np.concatenate([[0], np.cumsum(lengths[near])[:-1]])
+            low, high = np.minimum.reduceat(labels, start), np.maximum.reduceat(labels, start)
+            result[recipients[near]] = np.where(low == high, low, -1)
+        return result
+
+    def near(self, target: int) -> np.ndarray:
+        """Recipients near carriers of a target and of no other guide, control guides included."""
+        return np.flatnonzero(self.seen == target)
+
+    def spilled_genes(self, most: float = 5.0) -> np.ndarray:
+        """K12: (g,) genes so much higher in tumour cells than in recipients that a little spill would show."""
+        tumour, recipients = (
+            np.asarray(self.counts[m].mean(axis=0)).ravel() for m in (self.tumour, self.recipient)
+        )
+        return tumour > most * np.maximum(recipients, 1e-9)
+
+    def without_genes(self, dropped: np.ndarray) -> "Screen":
+        """The same section in fewer genes."""
+        kept = ~dropped
+        return Screen(
+            self.place, self.counts[:, kept], self.genes[kept], self.code, self.names, self.tumour, self.recipient,
+            self.radius_um, self.far_um,
+        )  # fmt: skip
+
+
+def read_screen(
+    slide: AnnData,
+    column: str = "target",
+    radius_um: float = 30.0,
+    far_um: float = 45.0,
+    min_mean: float = 0.0,
+) -> Screen:
+    """The screen on a slide.
+
+    Args:
+        column: of obs, with the called gene of each cell, Control for a control guide, "" for none or several.
+        min_mean: mean counts per cell that a gene needs.
+
+    Raises:
+        InputError: a column is missing, there are no control guides, or no targets.
+    """
+    for needed in (column, "cell_type"):
+        if needed not in slide.obs:
+            raise InputError(
+                f"slide: it has no obs column {needed!r}, which a screen needs; read it with the source perturb_fish, "
+                "or write one with the target of each cell's guide."
+            )
+    called = slide.obs[column].astype(str).replace("nan", "")
+    names = tuple(sorted(set(called) - {"", CONTROL}))
+    if CONTROL not in set(called) or not names:
+        raise InputError(
+            f"slide: column {column!r} names {len(names)} targets and {'no ' * (CONTROL not in set(called))}control guides "
+            f"({CONTROL!r}); both are needed."
+        )
+    number = {name: place for place, name in enumerate((CONTROL, *names))} | {"": -1}
+    code = called.map(number).to_numpy().astype(int)
+    tumour = (slide.obs["cell_type"] == TUMOUR).to_numpy()
+    recipient = (slide.obs["cell_type"] == RECIPIENT).to_numpy() & (code < 0)
+    if "excluded" in slide.obs:
+        recipient &= ~slide.obs["excluded"].to_numpy(bool)
+    kept = np.asarray(slide.X.mean(axis=0)).ravel() >= min_mean
+    return Screen(
+        np.asarray(slide.obsm["spatial"]), slide.X.tocsr()[:, kept], slide.var_names[kept].to_numpy(), code, names,
+        tumour, recipient, radius_um, far_um,
+    )  # fmt: skip
+
+
+# --- the authors' protocol --------------------------------------------------------------------------------------------
+
+
+def log_mean(screen: Screen, cells: np.ndarray) -> np.ndarray:
+    """log(1 + mean counts per 10,000) of some cells, (g,)."""
+    return np.log1p(statistics.scaled(screen.counts[cells], screen.totals[cells]).mean(axis=0))
+
+
+def against_far(screen: Screen, near: np.ndarray, far: np.ndarray) -> np.ndarray:
+    """Change (g,) of recipients against far ones, to each that of the nearest depth, which may serve several times."""
+    depth = np.log1p(screen.totals)
+    order = far[np.argsort(depth[far], kind="stable")]
+    at = np.searchsorted(depth[order], depth[near]).clip(1, len(order) - 1)
+    lower = depth[near] - depth[order[at - 1]] < depth[order[at]] - depth[near]
+    matched = order[at - lower]
+    return log_mean(screen, near) - log_mean(screen, matched)
+
+
+def score_top_genes(predicted: np.ndarray, observed: np.ndarray) -> dict[str, float]:
+    """Pearson, share of equal signs and RMSE on the ten genes that are observed to change most."""
+    top = np.argsort(-np.abs(observed), kind="stable")[:TOP_GENES]
+    a, b = predicted[top], observed[top]
+    r = statistics.row_correlations(a[None], b[None])[0]
+    return {
+        "pearson": float(np.nan_to_num(r)),
+        "sign_agreement": float((np.sign(a) == np.sign(b)).mean()),
+        "rmse": float(np.sqrt(np.mean((a - b) ** 2))),
+    }
+
+
+def score_as_run(
+    observed: np.ndarray, predicted: np.ndarray, at_random: np.ndarray
+) -> list[dict[str, object]]:
+    """The authors' scores: a row per truth (full, ko_specific), donors (target, random) and target.
+
+    Args:
+        observed: (k, g) against far recipients; KO-specific is less the mean over all targets, the own one included,
+            while predictions stay as they are.
+        predicted: (k, g); at_random: (r, g) with random donors, whose scores are averaged.
+    """
+    rows = []
+    for truth, values in (("full", observed), ("ko_specific", observed - observed.mean(axis=0))):
+        for target, (own, aim) in enumerate(zip(predicted, values, strict=True)):
+            rows.append({"truth": truth, "donors": "target", "target": target} | score_top_genes(own, aim))  # fmt: skip
+            drawn = [score_top_genes(other, aim) for other in at_random]
+            mean = {name: float(np.mean([d[name] for d in drawn])) for name in drawn[0]}
+            rows.append({"truth": truth, "donors": "random", "target": target} | mean)
+    return rows
+
+
+def authors_test(rows: list[dict], truth: str) -> tuple[float, float, float]:
+    """Mean Pearson with the target's donors and with random ones, and the authors' one-sided Wilcoxon p over targets."""
+    own, other = (
+        np.array([r["pearson"] for r in rows if r["truth"] == truth and r["donors"] == donors])
+        for donors in ("target", "random")
+    )
+    p = 1.0 if np.allclose(own, other) else wilcoxon(own, other, alternative="greater").pvalue
+    return float(own.mean()), float(other.mean()), float(p)
+
+
+# --- with the controls ------------------------------------------------------------------------------------------------
+
+
+def score_corrected(
+    observed: np.ndarray,
+    predicted: np.ndarray,
+    twin: np.ndarray,
+    null: np.ndarray,
+    seed: int,
+    draws: int = 9999,
+) -> dict[str, float]:
+    """Scores over targets of predicted changes with their controls.
+
+    Args:
+        observed: (k, g) effects of `assess`; null: (draws, k, g) of `joint_null`.
+        predicted: (k, g) change by the target's carriers against control carriers; twin: (k, g) the same with the own
+            neighbours, nothing where a method changes nothing then.
+
+    Returns:
+        `pearson`, mean over targets and all genes; p_clones (K5) of it; `matched` and p_wrong_target (K3c);
+        `centred`, the mean after the other targets' mean is taken from both sides (K2); `over_others` and `over_twin`
+        with their 95 % intervals over targets (K2, K4).
+    """
+    own = np.nan_to_num(statistics.row_correlations(predicted, observed))
+    flat = null.reshape(-1, null.shape[-1])
+    repeated = np.broadcast_to(predicted, null.shape).reshape(flat.shape)
+    of_null = np.nan_to_num(statistics.row_correlations(repeated, flat)).reshape(null.shape[:2])
+    scored = {
+        "pearson": float(own.mean()),
+        "p_clones": statistics.empirical_p(own.mean(), of_null.mean(axis=1)),
+    } | statistics.wrong_target(predicted, observed, draws, stream(seed, "wrong_target"))
+    others = statistics.others_mean(observed)
+    centred = statistics.row_correlations(predicted - statistics.others_mean(predicted), observed - others)  # fmt: skip
+    scored["centred"] = float(np.nan_to_num(centred).mean())
+    for name, rows in (("others", others), ("twin", twin)):
+        baseline = np.nan_to_num(statistics.row_correlations(rows, observed))
+        mean, low, high = statistics.paired_interval(own - baseline)
+        scored |= {f"over_{name}": mean, f"over_{name}_low": low, f"over_{name}_high": high}
+    return scored
