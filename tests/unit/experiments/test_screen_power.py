@@ -36,10 +36,12 @@ def test_every_scenario_and_test_has_a_rate_and_the_figure_shows_them(made, tmp_
     assert rates["rate"].between(rates["low"], rates["high"]).all()
     # Two clones can be placed in too few ways to be tested: no verdict is an effect.
     few = rates[(rates["clones_per_target"] == 2) & (rates["test"] == "effect")]
-    assert (few["rate"] == 0).all() and (few["n"] == 8).all()
+    assert (few["rate"] == 0).all()
+    assert (few["n"] == 8).all()
     # More of the same: twice the effect on as many recipients.
     changes = rates[rates["scenario"] == "grid"].groupby("spillover")["true_change"].max()
-    assert changes[0] == 0 and changes[2] > 0.3
+    assert changes[0] == 0
+    assert changes[2] > 0.3
     figure.draw_files(made, tmp_path / "power.png")
     assert (tmp_path / "power.png").stat().st_size > 20_000
 
@@ -50,6 +52,8 @@ def test_rates_count_what_was_decided():
                             for p, w in ((True, 0.04), (False, 0.05), (None, None))])  # fmt: skip
     targets = pd.DataFrame([scenario | {"p_clones": p, "verdict": v} for p, v in ((0.05, "effect"), (0.06, "x"), (None, "y"))])  # fmt: skip
     rates = screen_power.rates(targets, screens).set_index("test")
-    assert rates.loc["p_clones", "rate"] == 0.5 and rates.loc["p_clones", "n"] == 2
+    assert rates.loc["p_clones", "rate"] == 0.5
+    assert rates.loc["p_clones", "n"] == 2
     assert rates.loc["effect", "rate"] == pytest.approx(1 / 3)
-    assert rates.loc["predicted", "rate"] == 0.5 and rates.loc["p_wrong_target", "rate"] == 1
+    assert rates.loc["predicted", "rate"] == 0.5
+    assert rates.loc["p_wrong_target", "rate"] == 1

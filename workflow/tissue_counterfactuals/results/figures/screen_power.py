@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 from tissue_counterfactuals.experiments.screen_power import PER_SCREEN, PER_TARGET
 from tissue_counterfactuals.results import provenance
@@ -23,8 +24,8 @@ _SCENARIOS = {
 }
 _CURVES = {
     "p_clones": "a target differs from control\nguides (K5, p ≤ .05)",
-    "effect": "verdict: the target has an effect",
-    "predicted": "verdict: the effects are predicted",
+    "effect": "verdict: the target has\nan effect",
+    "predicted": "verdict: the effects are\npredicted",
     "authors_specific": "the authors' test claims\na prediction (KO-specific)",
 }
 
@@ -62,7 +63,7 @@ def _false_positives(part: object, null: pd.DataFrame, usual: int) -> None:
         own = null[null["scenario"] == scenario].set_index("test").reindex(tests)
         y = [len(tests) - i - (place + 0.5) / (len(scenarios) + 1) for i in range(len(tests))]
         error = np.array([own["rate"] - own["low"], own["high"] - own["rate"]])
-        axes.errorbar(own["rate"], y, xerr=error, fmt="o", ms=3, lw=0.8, color=colors[scenario], label=_SCENARIOS[scenario])  # fmt: skip
+        axes.errorbar(own["rate"].to_numpy(), y, xerr=error, fmt="o", ms=3, lw=0.8, color=colors[scenario], label=_SCENARIOS[scenario])  # fmt: skip
     axes.set_yticks([len(tests) - i - 0.5 for i in range(len(tests))], [_NAMES[t] for t in tests])
     axes.set_ylim(0, len(tests))
     for edge in range(1, len(tests)):
@@ -76,7 +77,7 @@ def _false_positives(part: object, null: pd.DataFrame, usual: int) -> None:
 
 def _power(part: object, grid: pd.DataFrame) -> None:
     shown = [t for t in _CURVES if (grid["test"] == t).any()]
-    every = part.subplots(1, len(shown), sharey=True, squeeze=False)[0]
+    every = part.subplots(1, len(shown), sharex=True, sharey=True, squeeze=False)[0]
     effects = sorted(grid["spillover"].unique())
     colors = style.category_colors([f"{e:g}" for e in effects])
     for axes, test in zip(every, shown, strict=True):
@@ -85,11 +86,12 @@ def _power(part: object, grid: pd.DataFrame) -> None:
             own = own.sort_values("recipients")
             change = grid.loc[grid["spillover"] == effect, "true_change"].mean()
             error = np.array([own["rate"] - own["low"], own["high"] - own["rate"]])
-            axes.errorbar(own["recipients"], own["rate"], yerr=error, marker="o", ms=3, lw=1, elinewidth=0.6, color=colors[f"{effect:g}"], label=f"{change:.2f}")  # fmt: skip
+            axes.errorbar(own["recipients"].to_numpy(), own["rate"].to_numpy(), yerr=error, marker="o", ms=3, lw=1, elinewidth=0.6, color=colors[f"{effect:g}"], label=f"{change:.2f}")  # fmt: skip
         axes.axhline(0.8, color="0.8", lw=0.8, zorder=0)
         axes.axhline(0.05, color="0.8", lw=0.8, zorder=0)
         axes.set_title(_CURVES[test], size=7.5)
         style.log_scale(axes, "x")
+        axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_xlabel("recipients per target")
         axes.set_ylim(-0.03, 1.03)
     every[0].set_ylabel("share of targets or screens")
