@@ -246,7 +246,7 @@ EXPERIMENTS = (
     Experiment(
         "screen_power",
         "screen_power.run",
-        "screen",
+        "celcomen.screen",
         switches=(),
         inputs={},
         outputs={
