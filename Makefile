@@ -7,17 +7,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 REPORT := results/report.html
 
-.PHONY: demo estimate test peers guests recorded kills mutation check format docs clean
+.PHONY: demo test peers guests recorded kills mutation check format docs clean
 
 demo: $(VENV)/installed
 	@$(BIN)/python workflow/scripts/unlock.py
 	$(BIN)/snakemake --cores $(CORES) demo
 	$(BIN)/snakemake --cores $(CORES) demo --report $(REPORT) --report-stylesheet workflow/report/style.css
 	@$(BIN)/python workflow/scripts/show_results.py results $(REPORT)
-
-# What a run will take, before it is begun: make estimate ARGS='table1 --configfile my.yaml'
-estimate: $(VENV)/installed
-	@PYTHONPATH=workflow $(BIN)/python -m tissue_counterfactuals.estimates plan $(ARGS)
 
 test: $(VENV)/installed
 	$(BIN)/python -m pytest --numprocesses $(CORES) --dist loadfile

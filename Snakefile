@@ -16,6 +16,7 @@ sys.path.insert(0, str(HERE / "workflow"))
 
 from tissue_counterfactuals.config.yaml_files import check_config_files
 from tissue_counterfactuals.errors import InputError
+from tissue_counterfactuals.estimates import show_after_dry_run
 from tissue_counterfactuals.failures import show_at_exit
 from tissue_counterfactuals.files import refuse_future
 from tissue_counterfactuals.jobs import python_without_spaces
@@ -45,6 +46,10 @@ include: "workflow/rules/slides.smk"
 include: "workflow/rules/methods.smk"
 include: "workflow/rules/results.smk"
 include: "workflow/rules/experiments.smk"
+
+
+if workflow.is_main_process:
+    show_after_dry_run(workflow, config)
 
 
 report: "workflow/report/workflow.rst"

@@ -1,5 +1,7 @@
 """What jobs of a recorded run took, and what that says of others."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from tissue_counterfactuals import estimates
@@ -56,20 +58,43 @@ def test_a_finished_run_is_recorded_by_step_and_method(tmp_path):
     ]
 
 
-def test_a_dry_run_says_what_a_run_will_take(table):
-    block = "rule fit:\n    output: x\n    wildcards: dataset=d, fold=f, method={}, seed=0\n"
-    screen = "".join(map(block.format, ("cellina", "cellina", "ridge")))
-    screen += "localrule tabulate:\n    wildcards: dataset=d\ncheckpoint write_folds:\n"
-    jobs = estimates.planned(screen)
-    fits = {("fit", "cellina"): 2, ("fit", "ridge"): 1}
-    assert jobs == fits | {("tabulate", ""): 1, ("write_folds", ""): 1}
-    said = estimates.table(jobs).splitlines()
-    assert said[1].split() == ["2", "64.0", "800", "fit", "cellina"]
+def test_what_a_run_will_take_is_added_up_from_its_jobs(table, tmp_path):
+    (tmp_path / "large.h5ad").write_bytes(bytes(20_000_000))
+
+    def job(rule, slide=None, **wildcards):
+        files = SimpleNamespace(slide=slide) if slide else []
+        return SimpleNamespace(rule=SimpleNamespace(name=rule), wildcards=wildcards, input=files)
+
+    fits = [job("fit", slide, method="cellina") for slide in ("not there", tmp_path / "large.h5ad")]
+    jobs = estimates.planned([*fits, job("fit", method="ridge"), job("tabulate", method="x")])
+    assert jobs == {("fit", "cellina"): [None, 20.0], ("fit", "ridge"): [None], ("tabulate", ""): [None]}  # fmt: skip
+    said = estimates.table(jobs, cores=2).splitlines()
+    # (64 + 4 + 2 x 60) / 2
+    assert said[1].split() == ["2", "94.0", "800", "fit", "cellina"]
     assert said[2].split() == ["1", "?", "?", "fit", "ridge"]
-    # 2 x 64 s + 3 s
+    # 188 s + 3 s
     assert said[-1].startswith(
-        "In all 0.04 hours of single jobs beside the steps with a question mark"
+        "About 3 min of jobs one after another, 2 min on 2 cores. 3 min are trainings"
     )
+
+
+def test_folds_that_are_not_known_yet_are_counted_from_the_configuration():
+    dataset = {"source": "h5ad", "methods": ["cellina", "ridge", "mean_shift", "scvi"]}
+    named = dataset | {"holdout": {"cell_types": ["a", "b", "c"]}}
+    config = {"seeds": [0, 1], "protocols": ["corrected"], "datasets": {"named": named}}
+    config["datasets"]["auto"] = dataset | {"holdout": {"cell_types": "auto"}}
+
+    def folds(name):
+        return SimpleNamespace(
+            rule=SimpleNamespace(name="write_folds"), wildcards={"dataset": name}
+        )
+
+    counted, all_known = estimates.of_folds_to_come([folds("named")] * 2, config)
+    assert all_known
+    # 2 slides x 3 types x 2 seeds; two environments
+    steps = {("score", ""): 12, ("write_question", ""): 12, ("predict", ""): 24}
+    assert counted == steps | {("fit", m): 12 for m in ("cellina", "ridge", "scvi")}
+    assert estimates.of_folds_to_come([folds("auto")], config) == ({}, False)
 
 
 def test_every_recorded_method_is_one_of_the_table():

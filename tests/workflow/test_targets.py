@@ -26,3 +26,16 @@ def test_a_target_resolves(tmp_path, target, rules):
     outcome = Run(tmp_path).configure(tiny()).snakemake("--dry-run", target)
     assert outcome.code == 0, outcome.screen
     assert rules | {"prepare", "tabulate"} <= outcome.planned().keys()
+
+
+def test_a_dry_run_ends_with_what_the_run_will_take(tmp_path):
+    run = Run(tmp_path).configure(tiny())
+    outcome = run.snakemake("--dry-run", "table1")
+    *steps, end = outcome.screen.split(" jobs    s each")[1].splitlines()
+    # One fold is to come, with two seeds; the folds are not known yet.
+    jobs = {" ".join(line.split()[3:]): int(line.split()[0]) for line in steps[1:]}
+    assert {jobs["fit cellina"], jobs["predict"], jobs["score"]} == {2}
+    assert "min of jobs one after another" in end
+    # Nothing to be done, nothing to be said; a real run ends with its own words.
+    assert "s each" not in run.snakemake("results/slides/tiny/slide_0.h5ad").screen
+    assert "s each" not in run.snakemake("--dry-run", "results/slides/tiny/slide_0.h5ad").screen

@@ -1,20 +1,21 @@
 """How long jobs take and what they need: recorded runs, and what follows from them for other slides.
 
 Every step is linear in cells and genes, so that a slide of twice the size takes twice as long, beside the seconds that
-starting Python takes. As a program: `plan` says what a run will take, `record` keeps what a finished one took.
+starting Python takes. A dry run ends with what the run will take; as a program, this keeps what a finished one took.
 """
 
 import argparse
+import atexit
 import csv
 import math
-import re
 import statistics
-import subprocess
-import sys
-from collections import Counter, defaultdict
+from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import astuple, dataclass, fields
 from functools import cache
 from pathlib import Path
+
+from tissue_counterfactuals.methods import METHODS, applicable
 
 RECORDED = Path(__file__).resolve().parents[2] / "resources/recorded_runs.tsv"
 # A job's first seconds: Python, its packages, compiled kernels.
@@ -64,36 +65,86 @@ def minutes(rule: str, slide_mb: float, method: str = "") -> int:
     return max(_LEAST_MINUTES, math.ceil(_MARGIN * (1200 if expected is None else expected) / 60))
 
 
-def planned(screen: str) -> dict[tuple[str, str], int]:
-    """Jobs by rule and method, from what a dry run of Snakemake prints."""
-    jobs, rule = Counter(), ""
-    for line in screen.splitlines():
-        if match := re.match(r"\s*(?:local)?(?:rule|checkpoint) (\w+):$", line):
-            rule = match[1]
-            jobs[rule, ""] += 1
-        elif rule == "fit" and (match := re.search(r"wildcards: .*\bmethod=(\w+)", line)):
-            jobs[rule, ""] -= 1
-            jobs[rule, match[1]] += 1
-    return {key: n for key, n in sorted(jobs.items()) if n}
+def planned(jobs: Iterable) -> dict[tuple[str, str], list[float | None]]:
+    """Jobs of Snakemake by rule and method: the size of each one's slide file in MB, None where it is not there yet."""
+    found = defaultdict(list)
+    for job in jobs:
+        method = job.wildcards.get("method", "") if job.rule.name == "fit" else ""
+        slide = Path(str(getattr(job.input, "slide", "")))
+        size = slide.stat().st_size / 1e6 if slide.is_file() else None
+        found[job.rule.name, method].append(size)
+    return dict(sorted(found.items()))
 
 
-def table(jobs: dict[tuple[str, str], int]) -> str:
+def of_folds_to_come(jobs: Iterable, config: dict) -> tuple[dict[tuple[str, str], int], bool]:
+    """Jobs of the folds that are only known when slides are prepared, and whether all could be counted.
+
+    Held-out types that the configuration names are taken to be all there; with `auto` their number is unknown.
+    """
+    found, all_known = defaultdict(int), True
+    for job in jobs:
+        if job.rule.name != "write_folds":
+            continue
+        dataset = config["datasets"][job.wildcards["dataset"]]
+        types = dataset["holdout"]["cell_types"]
+        if isinstance(types, str):
+            all_known = False
+            continue
+        runs = len(types) * len(config["seeds"]) * len(config["protocols"])
+        methods = applicable(dataset["methods"], dataset["source"] == "simulated")
+        for method in methods:
+            found["fit", method.name] += runs * method.learned
+        found["predict", ""] += runs * len({method.environment for method in methods})
+        found["write_question", ""] += runs
+        found["score", ""] += runs
+    return {key: n for key, n in found.items() if n}, all_known
+
+
+def table(
+    jobs: dict[tuple[str, str], list[float | None]], cores: int, all_known: bool = True
+) -> str:
     """What jobs will take, a line per step: how many, seconds and memory of each; and hours in all."""
-    lines, hours = [f"{'jobs':>5}  {'s each':>10}  {'MB each':>7}  step"], 0.0
-    for (rule, method), n in jobs.items():
-        row = recorded().get((rule, method))
-        if row is None:
-            told = f"{'?':>10}  {'?':>7}"
+    lines, total, on_gpu = [f"{'jobs':>5}  {'s each':>8}  {'MB each':>7}  step"], 0.0, 0.0
+    for (rule, method), sizes in jobs.items():
+        times = [seconds(rule, size, method) for size in sizes]
+        if None in times:
+            told = f"{'?':>8}  {'?':>7}"
         else:
-            hours += n * row.seconds / 3600
-            told = f"{row.seconds:>10.1f}  {row.memory_mb:>7.0f}"
-        lines.append(f"{n:>5}  {told}  {rule} {method}".rstrip())
-    sizes = [row.slide_mb for row in recorded().values() if row.slide_mb > 0]
+            total += sum(times)
+            if method and METHODS[method].gpu:
+                on_gpu += sum(times)
+            memory = recorded()[rule, method].memory_mb
+            told = f"{sum(times) / len(times):>8.1f}  {memory:>7.0f}"
+        lines.append(f"{len(sizes):>5}  {told}  {rule} {method}".rstrip())
     lines.append(
-        f"In all {hours:.2f} hours of single jobs beside the steps with a question mark, for slide files of about "
-        f"{max(sizes, default=0):g} MB; work grows with their size. Folds that are not known yet are not among the jobs."
+        f"About {_hours(total)} of jobs one after another, {_hours(total / cores)} on {cores} cores. {_hours(on_gpu)} are "
+        "trainings that can use a GPU, as they take without. From resources/recorded_runs.tsv, in proportion to the slides "
+        "that are there; a slide still to be made counts as one of the record's."
     )
+    if not all_known:
+        lines.append("With `cell_types: auto` the folds, most of the work, are known when slides are prepared.")  # fmt: skip
     return "\n".join(lines)
+
+
+def _hours(seconds: float) -> str:
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def show_after_dry_run(workflow: object, config: dict) -> None:
+    """Have Snakemake print the table below all that it says of a dry run."""
+
+    def show() -> None:
+        if workflow.dryrun and workflow.dag:
+            jobs = [job for job in workflow.dag.needrun_jobs(exclude_finished=False) if job.output]
+            if not jobs:
+                return
+            found = planned(jobs)
+            to_come, all_known = of_folds_to_come(jobs, config)
+            for key, n in to_come.items():
+                found[key] = found.get(key, []) + [None] * n
+            print("", table(found, max(workflow.cores or 1, 1), all_known), sep="\n")
+
+    atexit.register(show)
 
 
 def record(results: Path) -> list[Recorded]:
@@ -123,21 +174,10 @@ def record(results: Path) -> list[Recorded]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    steps = parser.add_subparsers(dest="step", required=True)
-    plan = steps.add_parser("plan", help="what a run will take, before it is begun")
-    plan.add_argument("arguments", nargs=argparse.REMAINDER, help="what snakemake would be given")
-    keep = steps.add_parser("record", help="record a finished run")
-    keep.add_argument("results", type=Path, help="its folder of results")
-    keep.add_argument("--machine", required=True, help="said at the top of the table")
+    parser = argparse.ArgumentParser(description="record a finished run")
+    parser.add_argument("results", type=Path, help="its folder of results")
+    parser.add_argument("--machine", required=True, help="said at the top of the table")
     options = parser.parse_args()
-    if options.step == "plan":
-        command = [sys.executable, "-m", "snakemake", "--dry-run", *options.arguments]
-        done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode:
-            sys.exit(done.stdout + done.stderr)
-        print(table(planned(done.stdout + done.stderr)))
-        return
     with open(RECORDED, "w") as stream:
         print(f"# {options.machine}", file=stream)
         writer = csv.writer(stream, delimiter="\t", lineterminator="\n")
