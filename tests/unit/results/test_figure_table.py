@@ -55,6 +55,12 @@ def test_what_a_figure_reads_some_step_makes():
             assert path in made or of_slide, (row.name, path)
 
 
+def test_no_two_rows_have_the_same_name():
+    # Each becomes a rule.
+    names = [row.name for row in (*EXPERIMENTS, *FIGURES)]
+    assert len(set(names)) == len(names)
+
+
 def test_no_two_rows_make_the_same_file():
     paths = [path for e in EXPERIMENTS for path in e.outputs.values()]
     paths += [path for figure in FIGURES for path in figure.outputs]

@@ -244,7 +244,7 @@ EXPERIMENTS = (
         memory_mb=4000,
     ),
     Experiment(
-        "screen_power",
+        "screen",
         "screen_power.run",
         "celcomen.screen",
         switches=(),
@@ -263,4 +263,4 @@ EXPERIMENTS = (
 # What a configuration can ask for: of a data set (as one slide, or of each of its slides), and without one.
 ON_SLIDES = (_SPLEEN, _TUMOUR, _LESIONS)
 ON_EACH_SLIDE = ("cellina_gene_range",)
-WITHOUT_SLIDES = ("celcomen_simulation", "celcomen_recovery", "screen_power")
+WITHOUT_SLIDES = ("celcomen_simulation", "celcomen_recovery", "screen")

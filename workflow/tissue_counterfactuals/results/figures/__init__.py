@@ -186,7 +186,7 @@ FIGURES = (
     ),
     Figure(
         "screen_power",
-        "screen_power",
+        "screen",
         "how many recipients must a spatial screen have?",
         {
             "rates": "results/celcomen/screen/rates.tsv",
