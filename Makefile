@@ -19,7 +19,7 @@ test: $(VENV)/installed
 	$(BIN)/python -m pytest --numprocesses $(CORES) --dist loadfile
 
 # Environments of published packages that tests compare with; without them those tests say that they are skipped.
-peers: $(VENV)/celcomen/installed $(VENV)/spatialdata/installed $(VENV)/rocrate/installed $(VENV)/conda/installed
+peers: $(VENV)/celcomen/installed $(VENV)/spatialdata/installed $(VENV)/rocrate/installed $(VENV)/conda/installed $(VENV)/scperteval/installed
 
 # What celcomen's data reader needs is left out: it is not used.
 $(VENV)/celcomen/installed: ALONE := celcomen==0.0.1

@@ -149,6 +149,23 @@ FIGURES = (
         methods=("truth", "truth_in_place"),
     ),
     Figure(
+        "metrics_under_test",
+        "cellina",
+        "which metric tells the truth from a control",
+        {
+            "slides": "results/slides/{dataset}/{slide}.h5ad",
+            "questions": "results/questions/{dataset}/{slide}/{fold}/{protocol}.seed{seed}.npz",
+            "predictions": "results/predictions/{dataset}/{slide}/{fold}/{protocol}.seed{seed}/core.h5ad",
+            "manifest": f"{_TABLES}/provenance.json",
+        },
+        {
+            "tsv": f"{_TABLES}/metrics_under_test.{{target}}.{{protocol}}.tsv",
+            "png": f"{_FIGURES}/metrics_under_test.{{target}}.{{protocol}}.png",
+        },
+        takes=("target", "protocol"),
+        methods=("no_change",),
+    ),
+    Figure(
         "costs",
         "cellina",
         "costs of training",
