@@ -51,7 +51,9 @@ rule fit:
         asked=lambda w: question_settings("graph", "training")(w)
         | (
             own_question(w)
-            or part_of_dataset("control_domain", "target_domains", "holdout")(w)
+            or part_of_dataset(
+                "control_domain", "target_domains", "holdout", "fit", "patients"
+            )(w)
         ),
         device=config["device"],
         threads=config["threads"],

@@ -44,6 +44,8 @@ rule prepare:
             "control_domain",
             "target_domains",
             "holdout",
+            "fit",
+            "patients",
         ),
         samples=samples_of_slide,
     script:
@@ -82,7 +84,9 @@ checkpoint write_folds:
     conda:
         "../../envs/core.yaml"
     params:
-        dataset=part_of_dataset("control_domain", "target_domains", "holdout"),
+        dataset=part_of_dataset(
+            "control_domain", "target_domains", "holdout", "fit", "patients"
+        ),
         alone=lambda w: len(SLIDES[w.dataset]) == 1,
     script:
         "../scripts/write_folds.py"

@@ -24,12 +24,19 @@ from tissue_counterfactuals.metrics import Interval, Noise
 from tissue_counterfactuals.metrics.fold import UNKNOWN, FoldScorer
 from tissue_counterfactuals.metrics.populations import mean_expression
 from tissue_counterfactuals.question.asked import ask_own
-from tissue_counterfactuals.question.folds import Fold, check_folds, list_folds, read_folds
+from tissue_counterfactuals.question.folds import (
+    check_folds,
+    fold_of,
+    list_folds,
+    patients_of,
+    read_folds,
+)
 from tissue_counterfactuals.question.predictions import PredictionReader, read_predictions
 from tissue_counterfactuals.question.question import ask
 from tissue_counterfactuals.question.question import write_question as write_question_file
 from tissue_counterfactuals.question.task import Task
 from tissue_counterfactuals.results import provenance
+from tissue_counterfactuals.results.patients import patients_of_slides
 from tissue_counterfactuals.results.tables import (
     COLUMNS,
     TWIN,
@@ -44,6 +51,9 @@ DIAGNOSTIC_COLUMNS = [
     *("dataset", "kind", "slide", "cell_type", "target", "method", "variant", "protocol", "seed"),
     *("name", "value"),
 ]
+
+# Value of `fit` of a data set.
+LEAVE_PATIENT_OUT = "leave_patient_out"
 
 # Source of a simulated data set -> module, function, and the section of the data set that holds its arguments.
 SIMULATORS = {
@@ -79,7 +89,7 @@ def prepare(
             slide = slide[slide.obs["sample"].isin(samples)].copy()
     else:
         slide = READERS[dataset["source"]].open(files, dataset, samples)
-    prepared = prepare_slide(slide, **dataset["preprocess"], hold_out=_hold_out(dataset))
+    prepared = prepare_slide(slide, **dataset["preprocess"], hold_out=held_out_masks(dataset))
     for sentence in json.loads(prepared.uns["provenance"].get("notes", "[]")):
         print(f"note: {sentence}")
     table = compare_shapes(dataset, slide, prepared)
@@ -88,7 +98,7 @@ def prepare(
     write_slide(prepared, output)
 
 
-def _hold_out(dataset: dict) -> Callable[[anndata.AnnData], dict[str, np.ndarray]] | None:
+def held_out_masks(dataset: dict) -> Callable[[anndata.AnnData], dict[str, np.ndarray]] | None:
     """From a slide to the held-out cells of each fold, by the name that paths are made of."""
     from tissue_counterfactuals.config import slug
 
@@ -96,18 +106,24 @@ def _hold_out(dataset: dict) -> Callable[[anndata.AnnData], dict[str, np.ndarray
         return None
 
     def masks(slide: anndata.AnnData) -> dict[str, np.ndarray]:
-        targets, holdout = dataset["target_domains"], dataset["holdout"]
-        folds = list_folds(
-            *(slide, "", dataset["control_domain"], targets),
-            *(holdout["cell_types"], holdout["min_cells"]),
-        )
-        there = slide.obs["domain"].isin(targets).to_numpy()
-        return {
-            slug(name): there & (slide.obs["cell_type"] == name).to_numpy()
-            for name in folds.loc[folds["left_out"] == "", "cell_type"].unique()
-        }
+        folds = _folds(slide, "", dataset)
+        asked = folds[folds["left_out"] == ""].groupby(["patient", "cell_type"])
+        found = [fold_of(rows) for _, rows in asked]
+        return {slug(fold.label): fold.held_out(slide) for fold in found}
 
     return masks
+
+
+def _folds(slide: anndata.AnnData, name: str, dataset: dict) -> pd.DataFrame:
+    """The folds of a slide of a data set, see `list_folds`."""
+    patients = None
+    if dataset.get("fit") == LEAVE_PATIENT_OUT:
+        patients = patients_of(slide.obs["sample"].astype(str), dataset["patients"])
+    holdout = dataset["holdout"]
+    return list_folds(
+        *(slide, name, dataset["control_domain"], dataset["target_domains"]),
+        *(holdout["cell_types"], holdout["min_cells"], patients),
+    )
 
 
 def build_graph(slide: Path, settings: dict, output: Path) -> None:
@@ -141,18 +157,12 @@ def write_folds(slide: Path, name: str, dataset: dict, output: Path, alone: bool
     """
     from tissue_counterfactuals.config import slugs
 
-    folds = list_folds(
-        read_slide(slide, check=False),
-        name,
-        dataset["control_domain"],
-        dataset["target_domains"],
-        dataset["holdout"]["cell_types"],
-        dataset["holdout"]["min_cells"],
-    )
+    folds = _folds(read_slide(slide, check=False), name, dataset)
     asked = folds["left_out"] == ""
-    paths = slugs(folds.loc[asked, "cell_type"], f"slide {name}: the held-out cell types")
+    labels = [fold_of(folds.iloc[[row]]).label for row in range(len(folds))]
+    paths = slugs(np.array(labels, dtype=object)[asked], f"slide {name}: the held-out cell types")
     forms = {label: path for path, label in paths.items()}
-    folds.insert(0, "fold", folds["cell_type"].map(forms).where(asked, ""))
+    folds.insert(0, "fold", pd.Series(labels).map(forms).where(asked, ""))
     for sentence in folds["left_out"][~asked]:
         print(f"left out: {sentence}")
     if alone:
@@ -170,8 +180,7 @@ def write_question(
         settings: protocol, switches (name -> value), graph, validation_fraction, donor_rules, n_donors, node.
     """
     table = read_folds(folds)
-    rows = table[table["fold"] == fold]
-    held_out = Fold(rows["cell_type"].iloc[0], rows["control"].iloc[0], tuple(rows["target"]))
+    held_out = fold_of(table[table["fold"] == fold])
     cells = read_slide(slide, check=False)
     graph_settings = _graph_as_run(cells, settings)
     if graph_settings == settings["graph"]:
@@ -243,6 +252,9 @@ def score(
         diagnostics: what methods said about their predictions, such as whether the spatial latent is used.
     """
     names = names | {"cell_type": task.fold.cell_type}
+    # A model over all samples is asked about one patient at a time.
+    if task.fold.patient:
+        names["slide"] = task.fold.patient
     scorer = _Scorer(task, switches, n_deg, _truths(predictions))
     rows, notes = [], []
     for path in predictions:
@@ -338,10 +350,10 @@ def tabulate(
         slides, folds: the slides they belong to, and the tables of their folds.
         outputs: files for scores, summary, gains, diagnostics, deviations (TSV) and provenance (JSON).
     """
-    table = read_scores(scores)
+    table, patients = read_scores(scores), patients_of_slides(config["datasets"][name])
     write_tsv(table, outputs["scores"])
-    write_tsv(summarize(table), outputs["summary"])
-    write_tsv(gains(table), outputs["gains"])
+    write_tsv(summarize(table, patients), outputs["summary"])
+    write_tsv(gains(table, patients), outputs["gains"])
     notes = [pd.read_csv(Path(path).with_suffix(".diagnostics.tsv"), sep="\t", keep_default_na=False) for path in scores]  # fmt: skip
     write_tsv(pd.concat(notes, ignore_index=True), outputs["diagnostics"])
     write_tsv(protocols.deviations("cellina"), outputs["deviations"], sort=False)

@@ -6,7 +6,9 @@ import pytest
 
 from synthetic_scores import CELL_TYPES, FAILURE, SEEDS, SLIDES, synthetic_scores
 from tissue_counterfactuals.errors import InputError
+from tissue_counterfactuals.results.patients import estimate
 from tissue_counterfactuals.results.tables import (
+    BEST,
     COLUMNS,
     KEY,
     choose,
@@ -112,7 +114,8 @@ def test_failed_fit_counts_for_every_variant_of_its_method():
     ]
     assert summarize(scores).query("method == 'cellina'")["n_failed"].tolist() == [1, 1]
     # One run failed, though both sides of the pair miss it.
-    assert gains(scores).query("variant == 'published'")["n_failed"].unique().tolist() == [1]
+    twin = gains(scores).query("reference == 'no_intervention'")
+    assert twin.query("variant == 'published'")["n_failed"].unique().tolist() == [1]
 
 
 def test_gain_over_the_twin_is_paired_by_fold_and_seed():
@@ -159,21 +162,78 @@ def test_control_pairs_by_seed_or_by_its_mean_over_seeds():
     assert set(references.index) == {"no_intervention", "mean_shift"}
 
 
-@pytest.mark.parametrize(("n_folds", "p_value"), [(5, np.nan), (6, 2 / 2**6), (8, 2 / 2**8)])
-def test_wilcoxon_is_exact_and_needs_six_folds(n_folds, p_value):
-    # All folds improve, by different amounts: two-sided p = 2 / 2^n.
-    after = {("s1", f"type {i}", 0): 0.5 + 0.01 * i for i in range(1, n_folds + 1)}
+def by_patient(gains_of_patients, types=("A", "B")):
+    """Scores of a counterfactual that gains so much over its twin on each patient's one slide."""
+    after = {
+        (f"p{i}", t, 0): 0.5 + gain + (0.02 if t == "A" else -0.02)
+        for i, gain in enumerate(gains_of_patients)
+        for t in types
+    }
     before = dict.fromkeys(after, 0.5)
-    scores = table(rows("cellina", "published", after), rows("cellina", "no_intervention", before))
-    assert gains(scores).squeeze()["p_value"] == pytest.approx(p_value, nan_ok=True)
+    return table(rows("cellina", "published", after), rows("cellina", "no_intervention", before))
+
+
+def test_intervals_are_over_patients_and_need_four():
+    scores = by_patient([0.1, 0.18, 0.3, 0.22])
+    row = gains(scores).squeeze()
+    expected = estimate(np.array([0.1, 0.18, 0.3, 0.22]))
+    assert (row["n"], row["n_patients"], row["patient_mean"]) == (8, 4, pytest.approx(0.2))
+    assert row[["low", "high", "p_value"]].tolist() == pytest.approx(expected[:3])
+    assert row["p_adjusted"] == pytest.approx(expected.p_value)
+    # Two slides of one patient are one piece of evidence.
+    row = gains(scores, {"p0": "P", "p1": "P"}).squeeze()
+    assert (row["n"], row["n_patients"], row["patient_mean"]) == (8, 3, pytest.approx(0.66 / 3))
+    assert row[["low", "high", "p_value", "p_adjusted"]].isna().all()
+
+
+def test_spread_by_patient_by_hand():
+    scores = table(rows("m", "-", {(f"s{i}", "A", 0): v for i, v in enumerate([0.1, 0.3, 0.8])}))
+    row = summarize(scores, {"s0": "P", "s1": "P"}).squeeze()
+    assert row["std_patients"] == pytest.approx(0.6 / np.sqrt(2))
+    assert row["std_slides"] == pytest.approx(np.std([0.1, 0.3, 0.8], ddof=1))
 
 
 def test_no_difference_at_all_gives_no_p_value():
-    values = {("s1", f"type {i}", 0): 0.5 for i in range(8)}
+    values = {(f"s{i}", "A", 0): 0.5 for i in range(8)}
     scores = table(rows("cellina", "published", values), rows("cellina", "no_intervention", values))
     row = gains(scores).squeeze()
     assert (row["mean"], row["n"], row["n_improved"]) == (0, 8, 0)
     assert np.isnan(row["p_value"])
+
+
+def test_every_other_method_and_the_ceiling_are_references_and_the_best_is_named():
+    folds = [(f"p{i}", "A", 0) for i in range(5)]
+    wobble = dict(zip(folds, (0.0, 0.01, 0.02, 0.03, 0.05), strict=True))
+
+    def at(level):
+        return {fold: level + wobble[fold] for fold in folds}
+
+    flat = dict.fromkeys(folds, 0.0)
+    scores = table(
+        rows("cellina", "published", at(0.9)),
+        rows("cellina", "matched", at(0.95)),
+        rows("ridge", "published", flat),
+        rows("ridge", "matched", dict.fromkeys(folds, 0.8)),
+        rows("scgen", "-", dict.fromkeys(folds, 0.7)),
+        rows("ceiling", "-", dict.fromkeys(folds, 0.99)),
+    )
+    found = gains(scores).query("method == 'cellina'").set_index(["variant", "reference"])
+    # A method is compared under the same donors, one without donors with what it has.
+    assert found.loc[("published", "ridge"), "mean"] == pytest.approx(0.922)
+    assert found.loc[("matched", "ridge"), "mean"] == pytest.approx(0.172)
+    assert found.loc[("published", "scgen"), "mean"] == pytest.approx(0.222)
+    assert found.loc[("published", "ceiling"), "mean"] == pytest.approx(-0.068)
+    assert found.loc["published"].index.tolist() == ["no_intervention", "ceiling", "ridge", "scgen", BEST]  # fmt: skip
+    best = found.loc[("published", BEST)]
+    each = [estimate(np.array([*at(level).values()])) for level in (0.2, 0.9)]
+    assert (best["competitor"], best["mean"]) == ("scgen", pytest.approx(0.222))
+    assert best["p_value"] == pytest.approx(max(e.p_greater for e in each))
+    assert best["low"] == pytest.approx(each[0].low)
+    assert np.isnan(best["high"])
+    assert found.loc[("matched", BEST), "competitor"] == "ridge"
+    # Three references with a value (the twin was not run): the smallest p value counts three times.
+    three = found.loc["published"].loc[["ceiling", "ridge", "scgen"]]
+    assert three["p_adjusted"].min() == pytest.approx(min(3 * three["p_value"].min(), 1))
 
 
 def test_learned_method_that_failed_everywhere_stays_in_the_gains():

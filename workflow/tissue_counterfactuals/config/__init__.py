@@ -228,3 +228,6 @@ def _resolve(name: str, dataset: dict, methods: list[str]) -> None:
     dataset["methods"] = list(dataset["methods"] or methods)
     if dataset["samples"] is not None:
         dataset["samples"] = [str(sample) for sample in dataset["samples"]]
+    dataset["patients"] = {
+        name: [str(sample) for sample in own] for name, own in dataset["patients"].items()
+    }

@@ -78,9 +78,13 @@ class Dataset(Settings):
     unit_um: float | None = Field(None, gt=0, le=1_000_000)
     """Micrometres per unit of the coordinates, for example 0.12028 for CosMx pixels; it is taken at its word. `null` is
     what the layout says (1 for `h5ad`), and cells that then lie impossibly far apart or close together are refused."""
-    fit: Literal["per_sample", "pooled"] = "per_sample"
+    fit: Literal["per_sample", "pooled", "leave_patient_out"] = "per_sample"
     """`per_sample` trains a model for each sample, as published; `pooled` trains one over all samples, each with a graph
-    of its own."""
+    of its own; `leave_patient_out` trains, for each held-out type and each patient, one over the samples of all other
+    patients, and asks it about this patient's cells: one slide and one type left out."""
+    patients: dict[str, Some[str | int]] = {}
+    """Patient (or animal) -> those of its samples, where several come from one. A sample that is not named is a patient of
+    its own. Patients are the unit of intervals and tests, and a patient's samples are left out together."""
     samples: Some[str | int] | None = None
     """Values of the sample column to use; `null` means all of them. Needed for an address fitted per sample."""
     simulation: TissueSettings = TissueSettings()
@@ -128,6 +132,12 @@ class Dataset(Settings):
             yield f".labels: there is no file {self.labels!r}; paths count from {Path.cwd()}."
         if self.source == "h5ad" and self.samples and self.columns.sample is None:
             yield ".samples is set, but columns.sample is not; name the column they are in."
+        if self.source == "h5ad" and self.patients and self.columns.sample is None:
+            yield ".patients is set, but columns.sample is not; name the column of the samples."
+        for patient, own in self.patients.items():
+            for sample in own:
+                if self.samples and str(sample) not in map(str, self.samples):
+                    yield f".patients.{patient} has the sample {sample!r}, which samples does not name; correct one of them."  # fmt: skip
 
     def _path_faults(self) -> Iterator[str]:
         reader, path = READERS[self.source], self.path
@@ -198,7 +208,9 @@ def samples_of(name: str, dataset: dict) -> dict[str, list[str] | None]:
     Raises:
         InputError: the samples cannot be known beforehand, are not there, or share a path form.
     """
-    if dataset["fit"] == POOLED or not {"cellina", *ON_EACH_SLIDE} & {*dataset["experiments"]}:
+    if dataset["fit"] != "per_sample" or not {"cellina", *ON_EACH_SLIDE} & {
+        *dataset["experiments"]
+    }:
         return {POOLED: dataset["samples"]}
     if dataset["source"] == "simulated":
         present = [f"slide_{i}" for i in range(dataset["simulation"]["n_slides"])]

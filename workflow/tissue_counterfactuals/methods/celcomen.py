@@ -38,6 +38,8 @@ def fit(task, folder: Path) -> None:
     samples = []
     for cells in slide.obs.groupby("sample", observed=True).indices.values():
         cells = cells[seen[cells]]
+        if not len(cells):
+            continue
         weights = interaction_weights(task.masked_graph[cells][:, cells], "row")
         samples.append((sparse.csr_array(expression[cells][:, genes]), weights))
     try:

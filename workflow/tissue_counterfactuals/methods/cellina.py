@@ -49,7 +49,8 @@ def under_switches(settings: dict, switches: dict[str, str]) -> dict:
 def predict(task, folder: Path, target: str) -> dict[str, Prediction | str]:
     """One variant per perturbation, and the twin; diagnostics say whether s is used at all."""
     slide, focal = task.slide, task.focal
-    model = Cellina.load(folder / "model.pt", device=task.device)
+    new = bool(task.fold.samples)
+    model = Cellina.load(folder / "model.pt", device=task.device, new_samples=new)
     log_expression = log_normalize(slide.X)
     donor_expression = log_expression if task.switches["donor_features"] == "log1p" else slide.X
 

@@ -217,8 +217,11 @@ def _calibrations(task, axes, log_expression, labels, without_answer) -> dict[st
     known = {key: {} for key in asked if compared}
     cell_type, domain = slide.obs["cell_type"], slide.obs["domain"]
     for number, label in enumerate(labels):
+        # Of a patient who is left out, nothing may be learnt, nor how far off answers are.
         focal = cells_of(slide, label, control)
+        focal = focal[~task.split.held_out[focal]]
         there = {name: cells_of(slide, label, name) for name in compared}
+        there = {name: cells[~task.split.held_out[cells]] for name, cells in there.items()}
         if not there or min(map(len, (focal, *there.values()))) < FEWEST_CELLS:
             continue
         chosen = stream(task.seed, "hierarchical_known", number)

@@ -88,9 +88,16 @@ class HiddenLayers(nn.Module):
         for i, (linear, norm) in enumerate(zip(self.linear, self.norm, strict=True)):
             x = linear(x)
             if self.offset:
-                x = x + self.offset[i](sample)
+                x = x + self._offset(i, sample)
             x = self.dropout(torch.relu_(norm(x)))
         return x
+
+    def _offset(self, i: int, sample: torch.Tensor) -> torch.Tensor:
+        """A sample that was never trained on (-1) has the mean of the offsets of those that were."""
+        if self.training:
+            return self.offset[i](sample)
+        weight = self.offset[i].weight
+        return torch.cat([weight, weight.mean(0, keepdim=True)])[sample]
 
 
 @dataclass(frozen=True)
@@ -221,6 +228,7 @@ class Cellina:
         self.history: pd.DataFrame | None = None
         self.categories: dict[str, list[str]] = {}
         self.genes: list[str] = []
+        self.new_samples = False
 
     def fit(
         self,
@@ -332,8 +340,11 @@ class Cellina:
         stored.save(content, path)
 
     @classmethod
-    def load(cls, path: Path, device: str = "auto") -> "Cellina":
+    def load(cls, path: Path, device: str = "auto", new_samples: bool = False) -> "Cellina":
         """Read a model that `save` wrote, on any device.
+
+        Args:
+            new_samples: whether it may be asked about samples that it was not trained on; else they are refused.
 
         Raises:
             DamagedFile: it is not what `save` wrote.
@@ -341,6 +352,7 @@ class Cellina:
         content = stored.load(path, resolve_device(device))
         model = cls(**content["shape"], device=device, **content["settings"])
         model.categories, model.genes = content["categories"], content["genes"]
+        model.new_samples = new_samples
         model.network = CellinaNetwork(len(model.genes), *model._sizes(), **model.shape)
         model.network.load_state_dict(content["network"])
         model.network.to(model.device).eval()
@@ -360,7 +372,7 @@ class Cellina:
                 "the slide's genes are not those that the model was trained on: prepare both with the same settings."
             )
         samples = self._codes(slide, "sample")[cells]
-        if (samples < 0).any():
+        if (samples < 0).any() and not self.new_samples:
             unseen = slide.obs["sample"].iloc[cells[np.argmax(samples < 0)]]
             raise InputError(
                 f"sample {unseen!r} was not seen in training: fit the model on it too."

@@ -20,7 +20,7 @@ from anndata import AnnData
 from scipy import sparse
 
 from tissue_counterfactuals.errors import InputError
-from tissue_counterfactuals.question.folds import Split, cells_of
+from tissue_counterfactuals.question.folds import Fold, Split, cells_of
 from tissue_counterfactuals.streams import stream
 
 DONOR_RULES = ("published", "any_type", "matched")
@@ -57,6 +57,7 @@ def edge_perturbation(
     restrict_to_domain: bool = True,
     n_donors: int = 50,
     seed: int = 0,
+    fold: Fold | None = None,
 ) -> EdgePerturbation:
     """Give every focal cell `n_donors` new neighbours under a donor rule.
 
@@ -70,25 +71,30 @@ def edge_perturbation(
         restrict_to_domain: for `published` only, see the module's text.
         n_donors: donors per focal cell, drawn without replacement.
         seed: of the draw; focal cells are served in order from one generator.
+        fold: where a patient is left out whole, donors are this patient's own cells, though nobody trained on them: they
+            are what is asked, not what is answered.
 
     Raises:
         InputError: an unknown rule, or fewer donors than `n_donors`.
     """
     rng = stream(seed, "donors")
-    held_out_here = cells_of(slide, cell_type, target)
+    held_out_here, available = cells_of(slide, cell_type, target), ~split.held_out
+    if fold is not None and fold.samples:
+        held_out_here = fold.cells(slide, target)
+        available = fold.asked_about(slide) & ~fold.answers(slide)
     if rule == "matched":
         donors = _matched_donors(
-            slide, graph, split, held_out_here, target, len(focal), n_donors, rng
+            slide, graph, available, held_out_here, target, len(focal), n_donors, rng
         )
         return EdgePerturbation(focal, donors)
     if rule == "published":
         pool = np.unique(graph[held_out_here].indices)
-        keep = (slide.obs["cell_type"].to_numpy()[pool] != cell_type) & ~split.held_out[pool]
+        keep = (slide.obs["cell_type"].to_numpy()[pool] != cell_type) & available[pool]
         pool = pool[keep]
         if restrict_to_domain:
             pool = pool[slide.obs["domain"].to_numpy()[pool] == target]
     elif rule == "any_type":
-        pool = np.flatnonzero((slide.obs["domain"] == target).to_numpy() & ~split.held_out)
+        pool = np.flatnonzero((slide.obs["domain"] == target).to_numpy() & available)
     else:
         raise InputError(
             f"config: counterfactual.donor_rules holds {rule!r}; allowed are {', '.join(DONOR_RULES)}."
@@ -102,7 +108,7 @@ def edge_perturbation(
     return EdgePerturbation(focal, donors)
 
 
-def _matched_donors(slide, graph, split, held_out_here, target, n_focal, n_donors, rng):
+def _matched_donors(slide, graph, available, held_out_here, target, n_focal, n_donors, rng):
     """Donors whose types follow the composition around the held-out cells, weighted as the graph weighs them."""
     cell_type = slide.obs["cell_type"].astype("category")
     codes = cell_type.cat.codes.to_numpy()
@@ -111,7 +117,6 @@ def _matched_donors(slide, graph, split, held_out_here, target, n_focal, n_donor
         shape=(len(codes), len(cell_type.cat.categories)),
     )
     received = (graph[held_out_here] @ one_hot).sum(axis=0)
-    available = ~split.held_out
     in_target = available & (slide.obs["domain"] == target).to_numpy()
     pools = []
     for code in range(len(cell_type.cat.categories)):

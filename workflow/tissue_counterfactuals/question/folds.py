@@ -1,5 +1,7 @@
 """Who is held out, who trains, who validates."""
 
+import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,16 +14,49 @@ from tissue_counterfactuals.streams import stream
 
 # Ceilings and some scores halve a group, and a comparison needs two cells.
 FEWEST_CELLS = 4
-FOLD_COLUMNS = ["cell_type", "control", "target", "n_control", "n_target", "left_out"]
+FOLD_COLUMNS = ["cell_type", "control", "target", "patient", "samples", "n_control", "n_target", "left_out"]  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Fold:
-    """One leave-one-cell-type-out question: `cell_type` is never seen in any of the `targets`."""
+    """One leave-one-cell-type-out question: `cell_type` is never seen in any of the `targets`.
+
+    Attributes:
+        patient, samples: a patient whose samples are left out whole as well, so that the question is about cells of
+            somebody never seen; empty where one slide trains and is asked.
+    """
 
     cell_type: str
     control: str
     targets: tuple[str, ...]
+    patient: str = ""
+    samples: tuple[str, ...] = ()
+
+    @property
+    def label(self) -> str:
+        """What tells the fold from others of the slide; paths are made of it."""
+        return f"{self.cell_type}.without.{self.patient}" if self.patient else self.cell_type
+
+    def answers(self, slide: AnnData) -> np.ndarray:
+        """Mask (n,) of the type in the targets, in every sample: cells that nobody may see."""
+        obs = slide.obs
+        return ((obs["cell_type"] == self.cell_type) & obs["domain"].isin(self.targets)).to_numpy()
+
+    def asked_about(self, slide: AnnData) -> np.ndarray:
+        """Mask (n,) of the cells that the question is about: those of the patient, or all."""
+        if not self.samples:
+            return np.ones(slide.n_obs, bool)
+        return slide.obs["sample"].isin(self.samples).to_numpy()
+
+    def held_out(self, slide: AnnData) -> np.ndarray:
+        """Mask (n,) of the cells that no method is trained on."""
+        answers = self.answers(slide)
+        return answers | self.asked_about(slide) if self.samples else answers
+
+    def cells(self, slide: AnnData, domain: str) -> np.ndarray:
+        """Indices of the cells of the type in a domain, among those that the question is about."""
+        found = cells_of(slide, self.cell_type, domain)
+        return found[self.asked_about(slide)[found]]
 
 
 @dataclass(frozen=True)
@@ -33,10 +68,33 @@ class Split:
     held_out: np.ndarray
 
 
-def group_sizes(slide: AnnData, control: str, targets: list[str]) -> pd.DataFrame:
-    """Number of cells of every type (rows) in the control and target domains (columns)."""
-    sizes = pd.crosstab(slide.obs["cell_type"].astype(str), slide.obs["domain"].astype(str))
-    return sizes.reindex(columns=[control, *targets], fill_value=0)
+def patients_of(samples: Iterable[str], named: dict[str, list[str]]) -> dict[str, tuple[str, ...]]:
+    """Patient -> samples, in sorted order; a sample that is not among those of `named` is a patient of its own.
+
+    Raises:
+        InputError: a sample that is not there, or that two patients have, or a patient called like another's sample.
+    """
+    samples = sorted(set(samples))
+    owner: dict[str, str] = {}
+    for patient, own in named.items():
+        for sample in map(str, own):
+            if sample not in samples:
+                raise InputError(
+                    f"patients: {patient!r} has the sample {sample!r}, which no cell has; the samples are "
+                    f"{', '.join(samples)}."
+                )
+            if owner.setdefault(sample, patient) != patient:
+                raise InputError(
+                    f"patients: sample {sample!r} is said to be of {owner[sample]!r} and of {patient!r}: keep one."
+                )
+    for sample in samples:
+        if sample not in owner and sample in named:
+            raise InputError(f"patients: {sample!r} names a patient and a sample of another one; rename the patient.")  # fmt: skip
+        owner.setdefault(sample, sample)
+    return {
+        patient: tuple(s for s in samples if owner[s] == patient)
+        for patient in sorted(set(owner.values()))
+    }
 
 
 def list_folds(
@@ -46,21 +104,44 @@ def list_folds(
     targets: list[str],
     cell_types: str | list[str] = "auto",
     min_cells: int = 100,
+    patients: dict[str, tuple[str, ...]] | None = None,
 ) -> pd.DataFrame:
-    """The folds of a slide: one row per held-out cell type and target domain.
+    """The folds of a slide: one row per held-out cell type and target domain, for every patient who is left out.
 
     `auto` takes every type with at least `min_cells` cells in the control domain and in each target. Domains are
     compared as whole strings (the authors' code searched for substrings in one place). What cannot be asked on this
     slide is left out with the reason and costs the other types, and other slides, nothing; `check_folds` refuses names
     that no slide has.
 
+    Args:
+        patients: patient -> samples, each to be left out in turn; None leaves out nobody.
+
     Returns:
-        Columns cell_type, control, target, n_control, n_target and left_out: empty, or the sentence why this type (or,
-        with an empty cell_type, the slide) is left out.
+        Columns cell_type, control, target, patient and samples (a JSON list; both empty where nobody is left out),
+        n_control, n_target and left_out: empty, or the sentence why this type (or, with an empty cell_type, the slide) is
+        left out.
+
+    Raises:
+        InputError: one patient only.
     """
-    obs = slide.obs
+    if patients is not None and len(patients) < 2:
+        raise InputError(
+            f"slide {name}: all cells are of one patient, so that nobody is left to learn from: set fit to per_sample or "
+            "pooled, or correct `patients`."
+        )
+    parts = []
+    for patient, samples in (patients or {"": ()}).items():
+        obs = slide.obs[slide.obs["sample"].isin(samples)] if samples else slide.obs
+        of_whom = f"{name}, patient {patient}" if patient else name
+        part = _folds_of(obs, of_whom, control, targets, cell_types, min_cells)
+        parts.append(part.assign(patient=patient, samples=json.dumps(samples) if samples else ""))
+    return pd.concat(parts, ignore_index=True)[FOLD_COLUMNS]
+
+
+def _folds_of(obs, name, control, targets, cell_types, min_cells) -> pd.DataFrame:
     present = sorted(obs["domain"].astype(str).unique())
-    sizes = group_sizes(slide, control, targets)
+    sizes = pd.crosstab(obs["cell_type"].astype(str), obs["domain"].astype(str))
+    sizes = sizes.reindex(columns=[control, *targets], fill_value=0)
     rows = []
 
     def leave_out(cell_type: str, reason: str) -> None:
@@ -97,12 +178,22 @@ def list_folds(
             (cell_type, control, t, *map(int, sizes.loc[cell_type, [control, t]]), "")
             for t in targets
         ]
-    return pd.DataFrame(rows, columns=FOLD_COLUMNS)
+    columns = ["cell_type", "control", "target", "n_control", "n_target", "left_out"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def read_folds(path: str | Path) -> pd.DataFrame:
     """A table of folds as text; `fold` is the form of the type that paths are made of, empty for what is left out."""
     return pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
+
+
+def fold_of(rows: pd.DataFrame) -> Fold:
+    """The fold of some rows of a table, which differ in their targets alone."""
+    first = rows.iloc[0]
+    samples = tuple(json.loads(first["samples"] or "[]"))
+    return Fold(
+        first["cell_type"], first["control"], tuple(rows["target"]), first["patient"], samples
+    )
 
 
 def check_folds(dataset: str, tables: dict[str, pd.DataFrame], cell_types: str | list[str]) -> None:
@@ -138,18 +229,16 @@ def check_folds(dataset: str, tables: dict[str, pd.DataFrame], cell_types: str |
 def split_cells(
     slide: AnnData, fold: Fold, seed: int = 0, validation_fraction: float = 0.1
 ) -> Split:
-    """Split the cells: the held-out type in every target domain, then a random share of the rest for validation.
+    """Split the cells: what the fold holds out, then a random share of the rest for validation.
 
     As run in the authors' code (test = type in the target domains, validation = 10 % of the others).
 
     Raises:
         InputError: nothing would be held out in one of the targets.
     """
-    cell_type = slide.obs["cell_type"].astype(str).to_numpy()
-    domain = slide.obs["domain"].astype(str).to_numpy()
-    held_out = (cell_type == fold.cell_type) & np.isin(domain, fold.targets)
+    held_out = fold.held_out(slide)
     for target in fold.targets:
-        if not held_out[domain == target].any():
+        if not len(fold.cells(slide, target)):
             raise InputError(
                 f"fold {fold.cell_type!r}: the slide has no cell of this type in the target domain {target!r}, so "
                 "that nothing would be held out there; run the folds again, or correct the labels of the slide."

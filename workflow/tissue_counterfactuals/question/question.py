@@ -27,7 +27,7 @@ from scipy import sparse
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.files import atomic_path, remove
 from tissue_counterfactuals.question.donors import edge_perturbation
-from tissue_counterfactuals.question.folds import Fold, Split, cells_of, split_cells
+from tissue_counterfactuals.question.folds import Fold, Split, split_cells
 from tissue_counterfactuals.question.nodes import (
     SHIFTS,
     NodePerturbation,
@@ -116,7 +116,7 @@ def ask(
         node: of the node perturbation, keys of `NodeSettings`; None asks for none.
     """
     split = split_cells(slide, fold, seed, validation_fraction)
-    focal = cells_of(slide, fold.cell_type, fold.control)
+    focal = fold.cells(slide, fold.control)
     perturbations = {}
     for target in fold.targets:
         for rule in donor_rules:
@@ -132,6 +132,7 @@ def ask(
                     restrict_to_domain=switches["donor_domain"] == "target_only",
                     n_donors=n_donors,
                     seed=seed,
+                    fold=fold,
                 ).donors
             except InputError as error:
                 found = str(error)
@@ -213,6 +214,8 @@ def write_question(question: Question, path: str | Path) -> None:
         "fingerprint": question.fingerprint,
         "perturbations": listed,
     }
+    if question.fold.patient:
+        record |= {"patient": question.fold.patient, "samples": question.fold.samples}
     if question.genes is not None:
         arrays["genes"] = _compact(question.genes)
     arrays["record"] = np.frombuffer(json.dumps(record).encode(), dtype=np.uint8)
@@ -253,7 +256,10 @@ def _assemble(record: dict, arrays: dict[str, np.ndarray]) -> Question:
         for entry in record["perturbations"]
     }
     return Question(
-        Fold(record["cell_type"], record["control"], tuple(record["targets"])),
+        Fold(
+            *(record["cell_type"], record["control"], tuple(record["targets"])),
+            *(record.get("patient", ""), tuple(record.get("samples", ()))),
+        ),
         Split(code == _TRAIN, code == _VALIDATION, code == _HELD_OUT),
         arrays["focal"],
         perturbations,

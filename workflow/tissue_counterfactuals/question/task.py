@@ -10,7 +10,7 @@ from anndata import AnnData
 from scipy import sparse
 
 from tissue_counterfactuals.question.donors import EdgePerturbation
-from tissue_counterfactuals.question.folds import Fold, Split, cells_of
+from tissue_counterfactuals.question.folds import Fold, Split
 from tissue_counterfactuals.question.nodes import NodePerturbation, alter_counts, alter_log
 from tissue_counterfactuals.question.question import Question
 from tissue_counterfactuals.slide import log_normalize
@@ -79,15 +79,19 @@ class Task:
 
     @cached_property
     def masked_graph(self) -> sparse.csr_array:
-        """(n, n) graph without the held-out cells: they are nobody's neighbours and have none."""
+        """(n, n) graph without the answers: held-out cells are nobody's neighbours and have none.
+
+        Other cells of a patient who is left out keep their neighbours, which are all of the same sample.
+        """
         # numba, which an interpreter of a guest that needs no graph may lack.
         from tissue_counterfactuals.graph import slide_graph
 
-        return slide_graph(self.slide, excluded=self.split.held_out, **self.question.graph)
+        excluded = self.split.held_out & self.fold.answers(self.slide)
+        return slide_graph(self.slide, excluded=excluded, **self.question.graph)
 
     def target_cells(self, target: str) -> np.ndarray:
         """The held-out cells that a prediction is compared with."""
-        return cells_of(self.slide, self.fold.cell_type, target)
+        return self.fold.cells(self.slide, target)
 
     def counterfactuals(
         self, target: str, predict_one: Callable[[EdgePerturbation], object]

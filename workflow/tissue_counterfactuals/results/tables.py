@@ -15,6 +15,8 @@ from tissue_counterfactuals.files import atomic_path
 from tissue_counterfactuals.methods import METHODS
 from tissue_counterfactuals.metrics import GIVEN, METRICS
 from tissue_counterfactuals.protocols import PROTOCOLS
+from tissue_counterfactuals.question.donors import DONOR_RULES
+from tissue_counterfactuals.results.patients import estimate, holm
 
 KINDS = ("simulated", "stand-in", "real")
 MISSING = ("", "nan")
@@ -31,8 +33,9 @@ COLUMNS = (
 TWIN = "no_intervention"
 # What a prediction must beat to be worth a model, besides its twin.
 CONTROLS = ("no_change", "mean_shift", "mean_shift_by_type")
-# Below six pairs the signed-rank test cannot reach p < 0.05 even if every fold improves.
-MIN_WILCOXON_PAIRS = 6
+CEILING = "ceiling"
+# Whichever other method does best: the reference that a claim of being best must beat.
+BEST = "best_competitor"
 
 
 def read_scores(paths: Iterable[str | Path]) -> pd.DataFrame:
@@ -178,14 +181,14 @@ def spread_failures(scores: pd.DataFrame) -> pd.DataFrame:
     return table.sort_values(KEY, ignore_index=True)
 
 
-def summarize(scores: pd.DataFrame) -> pd.DataFrame:
+def summarize(scores: pd.DataFrame, patients: dict[str, str] | None = None) -> pd.DataFrame:
     """Mean and spread of every metric of every method.
 
-    Values are first averaged over seeds within a fold; then
+    `patients` is slide -> patient; a slide that is not in it is a patient of its own. Values are first averaged over seeds within a fold; then
 
     - `mean` is the mean over folds, `std_pooled` their sample standard deviation (the published tables pool slides
-      and types like this), `std_slides` the one of the slides' means, and `std_seeds` the mean over folds of the
-      standard deviation over seeds;
+      and types like this), `std_slides` the one of the slides' means, `std_patients` that of the patients' means, and
+      `std_seeds` the mean over folds of the standard deviation over seeds;
     - `n_folds`, `n_seeds`: folds and seeds with a value; `n_undefined`: scores that exist but have no value, such as
       a correlation with a prediction that changes nothing; `n_failed`, `reason`: failed runs and why.
 
@@ -206,6 +209,7 @@ def summarize(scores: pd.DataFrame) -> pd.DataFrame:
                     "mean": means.mean(),
                     "std_pooled": means.std(),
                     "std_slides": means.groupby("slide").mean().std(),
+                    "std_patients": _by_patient(means, patients).std(),
                     "std_seeds": folds.std().mean(),
                     "n_folds": len(means),
                     "n_seeds": defined["seed"].nunique(),
@@ -213,8 +217,22 @@ def summarize(scores: pd.DataFrame) -> pd.DataFrame:
                 }
                 rows.append((*experiment, *method, metric, *spread.values(), *failures))
     columns = [*EXPERIMENT, "method", "variant", "metric", "mean", "std_pooled", "std_slides"]
-    columns += ["std_seeds", "n_folds", "n_seeds", "n_undefined", "n_failed", "reason"]
+    columns += [
+        "std_patients",
+        "std_seeds",
+        "n_folds",
+        "n_seeds",
+        "n_undefined",
+        "n_failed",
+        "reason",
+    ]
     return pd.DataFrame(rows, columns=columns)
+
+
+def _by_patient(folds: pd.Series, patients: dict[str, str] | None) -> pd.Series:
+    """Mean of each patient over folds, whose index has a level `slide`."""
+    slide = folds.index.get_level_values("slide")
+    return folds.groupby([(patients or {}).get(name, name) for name in slide]).mean()
 
 
 def _failures(rows: pd.DataFrame) -> tuple[int, str]:
@@ -232,39 +250,37 @@ def learned_methods(scores: pd.DataFrame) -> list[str]:
 
 
 def paired_differences(scores: pd.DataFrame) -> pd.DataFrame:
-    """Every counterfactual of a learned method against its twin and against each control, pair by pair.
+    """Every counterfactual of a learned method against its twin, the controls, every other method and the ceiling.
 
-    The twin comes from the same fitted model, so it pairs by fold and seed. Controls pair by fold and seed too;
-    where a control was not run with that seed, its mean over seeds in the fold stands in.
+    The twin comes from the same fitted model, so it pairs by fold and seed. Others pair by fold and seed too; where one
+    was not run with that seed, its mean over seeds in the fold stands in. Another method is compared under the same
+    donor rule, or, where it has none, with the one counterfactual that it has.
 
     Left out are metrics without a better end and those that contain a comparison
     with the twin already.
 
     Returns:
         `difference` = counterfactual - reference, and `gain`, the same with its sign turned where lower is better,
-        so that a positive gain always is an improvement; `reference` names the twin (`no_intervention`) or control.
+        so that a positive gain always is an improvement; `reference` names the twin (`no_intervention`), the control,
+        the other method or `ceiling`.
     """
     defined = scores[(scores["status"] == "ok") & scores["metric"].isin(_comparable())]
     defined = defined.dropna(subset="value")
     pair_key = [*EXPERIMENT, *FOLD, "seed", "metric"]
-    learned = defined["method"].isin(learned_methods(scores))
+    learned = learned_methods(scores)
     is_twin = defined["variant"] == TWIN
-    counterfactuals = defined.loc[learned & ~is_twin, [*pair_key, "method", "variant", "value"]]
-    twins = defined.loc[learned & is_twin, [*pair_key, "method", "value"]]
+    columns = [*pair_key, "method", "variant", "value"]
+    counterfactuals = defined.loc[defined["method"].isin(learned) & ~is_twin, columns]
+    twins = defined.loc[defined["method"].isin(learned) & is_twin, [*pair_key, "method", "value"]]
     pairs = [
         counterfactuals.merge(twins, on=[*pair_key, "method"], suffixes=("", "_reference")).assign(
             reference=TWIN
         )
     ]
-    for name in CONTROLS:
-        control = defined[defined["method"] == name]
-        fold_key = [*EXPERIMENT, *FOLD, "metric"]
-        fold_means = control.groupby(fold_key, as_index=False)["value"].mean()
-        paired = counterfactuals.merge(
-            control[[*pair_key, "value"]], on=pair_key, how="left", suffixes=("", "_reference")
-        ).merge(fold_means, on=fold_key, suffixes=("", "_fold"))
-        paired["value_reference"] = paired["value_reference"].fillna(paired["value_fold"])
-        pairs.append(paired.drop(columns="value_fold").assign(reference=name))
+    for name in (*CONTROLS, *learned, CEILING):
+        others = counterfactuals[counterfactuals["method"] != name]
+        found = _paired(others, defined.loc[(defined["method"] == name) & ~is_twin, columns])
+        pairs.append(found.assign(reference=name))
     table = pd.concat(pairs, ignore_index=True)
     direction = table["metric"].map({name: m.direction for name, m in METRICS.items()})
     difference = table["value"] - table["value_reference"]
@@ -278,22 +294,44 @@ def paired_differences(scores: pd.DataFrame) -> pd.DataFrame:
     return table.sort_values(order, ignore_index=True)
 
 
+def _paired(counterfactuals: pd.DataFrame, reference: pd.DataFrame) -> pd.DataFrame:
+    """The counterfactuals with `value_reference`, of the same variant of the reference where it has that."""
+    if counterfactuals.empty or reference.empty:
+        return counterfactuals.iloc[:0].assign(value_reference=np.empty(0))
+    there = [v for v in (*DONOR_RULES, *sorted(set(reference["variant"]))) if v in {*reference["variant"]}]  # fmt: skip
+    wanted = {v: v if v in there else next(iter(there), v) for v in counterfactuals["variant"]}
+    table = counterfactuals.assign(of=counterfactuals["variant"].map(wanted))
+    reference = reference.drop(columns="method").rename(columns={"variant": "of"})
+    fold = [*EXPERIMENT, *FOLD, "metric", "of"]
+    means = reference.groupby(fold, as_index=False)["value"].mean()
+    own = table.merge(reference, on=[*fold, "seed"], how="left", suffixes=("", "_reference"))
+    table = own.merge(means, on=fold, suffixes=("", "_fold"))
+    table["value_reference"] = table["value_reference"].fillna(table["value_fold"])
+    return table.drop(columns=["value_fold", "of"])
+
+
 def _comparable() -> set[str]:
     return {name for name, m in METRICS.items() if m.needs <= GIVEN and m.direction != "none"}
 
 
-def gains(scores: pd.DataFrame) -> pd.DataFrame:
-    """Paired gain of every counterfactual over its twin and over each control.
+def gains(scores: pd.DataFrame, patients: dict[str, str] | None = None) -> pd.DataFrame:
+    """Paired gain of every counterfactual over its twin, each control, each other method, and the ceiling.
 
-    Gains are averaged over seeds within a fold, because seeds of one fold are no independent evidence; the fold is
-    the unit of everything else.
+    Gains are averaged over seeds within a fold, because seeds of one fold are no independent evidence. Folds of one
+    patient are none either: intervals and tests are over patients (slide -> patient; a slide that is not named is a
+    patient of its own).
 
     Returns:
         Per experiment x method x variant x reference x metric: `direction` of the metric; `mean` and `std` (ddof 1) of
         the gain over folds, positive = better; `mean_difference`, counterfactual - reference as it is; `n` folds,
-        `n_improved` of them with a positive gain; `p_value` of the two-sided Wilcoxon signed-rank test where n >= 6
-        (not adjusted for the number of comparisons); `n_failed` and `reason` of failed runs on either side. Where
-        nothing could be paired, n is 0 and the row stays.
+        `n_improved` of them with a positive gain; `n_patients`, the mean over patients of their means (`patient_mean`)
+        with its 95 % interval (`low`, `high`) and two-sided p value (bootstrap of the t statistic, from four patients
+        on), and `p_adjusted`, corrected for the references of this method, variant and metric (Holm); `n_failed` and
+        `reason` of failed runs on either side. Where nothing could be paired, n is 0 and the row stays.
+
+        The reference `best_competitor` is the other method, named by `competitor`, that gains least is over. Choosing it
+        favours it, so that its `p_value` is that of the claim to be better than every other method: the largest of the
+        one-sided p values, which needs no correction, with the smallest of the lower limits and no upper one.
     """
     pairs = paired_differences(scores)
     scores = spread_failures(scores)
@@ -306,34 +344,63 @@ def gains(scores: pd.DataFrame) -> pd.DataFrame:
         counterfactuals = of_experiment[
             of_experiment["method"].isin(learned) & (of_experiment["variant"] != TWIN)
         ]
-        references = [c for c in CONTROLS if (of_experiment["method"] == c).any()]
+        by_method = dict(iter(of_experiment.groupby("method")))
         for (method, variant), own in counterfactuals.groupby(["method", "variant"]):
-            for reference in (TWIN, *references):
-                other = (
-                    of_experiment[
-                        (of_experiment["method"] == method) & (of_experiment["variant"] == TWIN)
-                    ]
-                    if reference == TWIN
-                    else of_experiment[of_experiment["method"] == reference]
-                )
-                failures = _failures(pd.concat([own, other]))
-                for metric in metrics:
-                    key = (*experiment, method, variant, reference, metric)
-                    rows.append((*key, *_fold_gains(by_group.get(key), metric), *failures))
-    columns = [*group, "direction", "mean", "std", "mean_difference", "n", "n_improved", "p_value"]
-    return pd.DataFrame(rows, columns=[*columns, "n_failed", "reason"])
+            others = [name for name in learned if name in by_method and name != method]
+            known = [name for name in (*CONTROLS, CEILING) if name in by_method]
+            failures = {
+                name: _failures(pd.concat([own, by_method[method if name == TWIN else name]]))
+                for name in (TWIN, *known, *others)
+            }
+            for metric in metrics:
+                key = (*experiment, method, variant)
+                found = {
+                    name: _gain(by_group.get((*key, name, metric)), metric, patients)
+                    for name in failures
+                }
+                adjusted = holm([gain["p_value"] for gain in found.values()])
+                for (name, gain), p in zip(found.items(), adjusted, strict=True):
+                    row = dict(zip(group, (*key, name, metric), strict=True)) | gain
+                    n_failed, reason = failures[name]
+                    rows.append(row | {"p_adjusted": p, "n_failed": n_failed, "reason": reason})
+                if best := _over_the_best({name: found[name] for name in others}):
+                    n_failed, reason = failures[best["competitor"]]
+                    row = dict(zip(group, (*key, BEST, metric), strict=True)) | best
+                    rows.append(row | {"n_failed": n_failed, "reason": reason})
+    columns = [*group, "direction", "mean", "std", "mean_difference", "n", "n_improved"]
+    columns += ["n_patients", "patient_mean", "low", "high", "p_value", "p_adjusted", "competitor"]
+    table = pd.DataFrame(rows, columns=[*columns, "p_greater", "n_failed", "reason"])
+    return table.drop(columns="p_greater").assign(competitor=table["competitor"].fillna(""))
 
 
-def _fold_gains(pairs: pd.DataFrame | None, metric: str) -> tuple:
-    from scipy.stats import wilcoxon  # slow to import, and most jobs make no table
-
-    direction = METRICS[metric].direction if metric else ""
+def _gain(pairs: pd.DataFrame | None, metric: str, patients: dict[str, str] | None) -> dict:
+    """The numbers of one row of `gains`."""
+    found = {"direction": METRICS[metric].direction if metric else "", "n": 0, "n_improved": 0}
     if pairs is None:
-        return direction, np.nan, np.nan, np.nan, 0, 0, np.nan
+        return found | {"n_patients": 0, "p_value": np.nan, "p_greater": np.nan}
     folds = pairs.groupby(FOLD)[["gain", "difference"]].mean()
     gain = folds["gain"]
-    testable = len(gain) >= MIN_WILCOXON_PAIRS and (gain != 0).any()
-    p_value = float(wilcoxon(gain).pvalue) if testable else np.nan
-    mean_difference = folds["difference"].mean()
-    n_improved = int((gain > 0).sum())
-    return direction, gain.mean(), gain.std(), mean_difference, len(gain), n_improved, p_value
+    by_patient = _by_patient(gain, patients)
+    return found | {
+        "mean": gain.mean(),
+        "std": gain.std(),
+        "mean_difference": folds["difference"].mean(),
+        "n": len(gain),
+        "n_improved": int((gain > 0).sum()),
+        "n_patients": len(by_patient),
+        "patient_mean": by_patient.mean(),
+        **estimate(by_patient.to_numpy())._asdict(),
+    }
+
+
+def _over_the_best(gains_over: dict[str, dict]) -> dict | None:
+    """The row over the best competitor: of those over each, the smallest gain; None where there is none."""
+    paired = {name: gain for name, gain in gains_over.items() if gain["n"]}
+    if not paired:
+        return None
+    name = min(paired, key=lambda name: paired[name]["patient_mean"])
+    # NaN, an interval that could not be had, is none of the whole either.
+    p = np.max([gain["p_greater"] for gain in paired.values()])
+    low = np.min([gain["low"] for gain in paired.values()])
+    best = {"competitor": name, "p_value": p, "p_adjusted": p, "low": low, "high": np.nan}
+    return paired[name] | best

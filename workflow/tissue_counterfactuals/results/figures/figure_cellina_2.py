@@ -81,9 +81,11 @@ def draw_files(inputs: dict[str, Path], output: Path) -> None:
     table.insert(0, "y_um", cells.obsm["spatial"][:, 1])
     table.insert(0, "x_um", cells.obsm["spatial"][:, 0])
     title = f"{of_slide}: {asked.fold.cell_type} held out in {', '.join(asked.fold.targets)}"
+    if asked.fold.patient:
+        title += f", all of {asked.fold.patient} left out"
     draw(
         table,
-        asked.split.held_out,
+        asked.split.held_out & asked.fold.answers(cells),
         focal,
         neighbors[[focal]].indices,
         donors[int(np.flatnonzero(asked.focal == focal)[0])],

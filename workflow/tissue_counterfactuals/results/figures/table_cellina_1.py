@@ -11,6 +11,7 @@ from tissue_counterfactuals.files import atomic_path
 from tissue_counterfactuals.results import provenance
 from tissue_counterfactuals.results.figures import style
 from tissue_counterfactuals.results.figures.costs import training_note
+from tissue_counterfactuals.results.patients import patients_of_slides
 from tissue_counterfactuals.results.tables import (
     EXPERIMENT,
     TWIN,
@@ -50,7 +51,8 @@ def draw_files(
     """
     record = provenance.read(inputs["manifest"])
     name = provenance.target_name(record, target)
-    table = build(read_scores([inputs["scores"]]), record["dataset"], name, protocol)
+    patients = patients_of_slides(record["config"]["datasets"][record["dataset"]])
+    table = build(read_scores([inputs["scores"]]), record["dataset"], name, protocol, patients)
     table.attrs["training"] = training_note(record["config"])
     footer = provenance.footer(record, protocol)
     write_tsv(table, output["tsv"], sort=False)
@@ -59,12 +61,19 @@ def draw_files(
     draw(table, footer, output["png"])
 
 
-def build(scores: pd.DataFrame, dataset: str, target: str, protocol: str) -> pd.DataFrame:
+def build(
+    scores: pd.DataFrame,
+    dataset: str,
+    target: str,
+    protocol: str,
+    patients: dict[str, str] | None = None,
+) -> pd.DataFrame:
     """The table as numbers: one row per method and variant, in the order of display.
 
     Returns:
         dataset, kind, target, protocol, group, method, variant; for each metric `<metric>_mean`, `<metric>_std`
-        (pooled over slides and held-out types after averaging over seeds), `<metric>_n` folds and
+        (pooled over slides and held-out types after averaging over seeds), `<metric>_std_patients` (of the means of
+        patients), `<metric>_n` folds and
         `<metric>_undefined` scores without value; for Pearson and RMSE `<metric>_gain`, `_gain_std`, `_gain_n`, `_gain_improved` over the own twin (positive = better; empty
         for methods without twin); n_folds (most of any metric), n_seeds, n_failed, reason.
 
@@ -72,7 +81,7 @@ def build(scores: pd.DataFrame, dataset: str, target: str, protocol: str) -> pd.
         InputError: the score table holds nothing for this data set, target and protocol.
     """
     chosen = spread_failures(choose(scores, dataset, target, protocol))
-    summary = summarize(chosen).set_index(["method", "variant", "metric"])
+    summary = summarize(chosen, patients).set_index(["method", "variant", "metric"])
     gain = gains(chosen[chosen["metric"].isin((*GAIN_METRICS, ""))])
     gain = gain[gain["reference"] == TWIN].set_index(["method", "variant", "metric"])
     present = chosen[["method", "variant"]].drop_duplicates()
@@ -90,6 +99,7 @@ def build(scores: pd.DataFrame, dataset: str, target: str, protocol: str) -> pd.
                 of_metric = own.loc[metric] if metric in own.index else {}
                 row[f"{metric}_mean"] = of_metric.get("mean", np.nan)
                 row[f"{metric}_std"] = of_metric.get("std_pooled", np.nan)
+                row[f"{metric}_std_patients"] = of_metric.get("std_patients", np.nan)
                 row[f"{metric}_n"] = of_metric.get("n_folds", 0)
                 row[f"{metric}_undefined"] = of_metric.get("n_undefined", 0)
             for metric in GAIN_METRICS:
