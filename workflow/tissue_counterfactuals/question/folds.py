@@ -68,6 +68,12 @@ class Split:
     held_out: np.ndarray
 
 
+def group_sizes(obs: pd.DataFrame, control: str, targets: list[str]) -> pd.DataFrame:
+    """Number of cells of every type (rows) in the control and target domains (columns)."""
+    sizes = pd.crosstab(obs["cell_type"].astype(str), obs["domain"].astype(str))
+    return sizes.reindex(columns=[control, *targets], fill_value=0)
+
+
 def patients_of(samples: Iterable[str], named: dict[str, list[str]]) -> dict[str, tuple[str, ...]]:
     """Patient -> samples, in sorted order; a sample that is not among those of `named` is a patient of its own.
 
@@ -140,8 +146,7 @@ def list_folds(
 
 def _folds_of(obs, name, control, targets, cell_types, min_cells) -> pd.DataFrame:
     present = sorted(obs["domain"].astype(str).unique())
-    sizes = pd.crosstab(obs["cell_type"].astype(str), obs["domain"].astype(str))
-    sizes = sizes.reindex(columns=[control, *targets], fill_value=0)
+    sizes = group_sizes(obs, control, targets)
     rows = []
 
     def leave_out(cell_type: str, reason: str) -> None:
