@@ -57,7 +57,7 @@ def run(
     """
     cells, graph = cellina_slides.read_inputs(slide, graph)
     control, targets = domains["control_domain"], domains["target_domains"]
-    sizes = group_sizes(cells, control, targets)
+    sizes = group_sizes(cells.obs, control, targets)
     asked = [(t, y) for t in targets for y in sizes.index if sizes.loc[y, [control, t]].min() >= settings["min_cells"]]  # fmt: skip
     if not asked:
         raise InputError(
