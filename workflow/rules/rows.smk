@@ -60,6 +60,8 @@ def results_of(of, name=None, tables=None):
         is_table = figure.name.startswith("table_")
         if figure.of != of or tables not in (None, is_table):
             continue
+        if figure.several_targets and len(values.get("target", ())) < 2:
+            continue
         if figure.learned and not method_names(name, learned=True):
             continue
         if {*figure.methods} - {*(method_names(name) if name else [])}:

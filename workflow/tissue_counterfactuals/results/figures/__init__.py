@@ -32,6 +32,7 @@ class Figure:
         takes: wildcards that `draw_files` is given.
         learned: whether it needs a method that is trained.
         methods: it needs all of these.
+        several_targets: it needs more than one target domain.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Figure:
     first: tuple[str, ...] = ()
     learned: bool = False
     methods: tuple[str, ...] = ()
+    several_targets: bool = False
 
     @property
     def outputs(self) -> list[str]:
@@ -96,6 +98,15 @@ FIGURES = (
             for kind in ("tsv", "md", "png")
         },
         takes=("target", "protocol"),
+    ),
+    Figure(
+        "table_cellina_2",
+        "cellina",
+        "Table 2: average over targets",
+        _SCORES,
+        {kind: f"{_TABLES}/table_2.{{protocol}}.{kind}" for kind in ("tsv", "md", "png")},
+        takes=("protocol",),
+        several_targets=True,
     ),
     Figure(
         "figure_cellina_a2",

@@ -49,10 +49,20 @@ def draw_files(
         inputs: `scores` (TSV) and `manifest` (JSON) of the data set.
         target: path form of the target domain.
     """
+    draw_table(
+        *(inputs, output, protocol),
+        lambda inputs, record, patients, protocol: build(
+            read_scores([inputs["scores"]]),
+            *(record["dataset"], provenance.target_name(record, target), protocol, patients),
+        ),
+    )
+
+
+def draw_table(inputs: dict[str, Path], output: dict[str, Path], protocol: str, build) -> None:
+    """Write a table that `build` makes of the inputs, the manifest and the patients of the slides."""
     record = provenance.read(inputs["manifest"])
-    name = provenance.target_name(record, target)
     patients = patients_of_slides(record["config"]["datasets"][record["dataset"]])
-    table = build(read_scores([inputs["scores"]]), record["dataset"], name, protocol, patients)
+    table = build(inputs, record, patients, protocol)
     table.attrs["training"] = training_note(record["config"])
     footer = provenance.footer(record, protocol)
     write_tsv(table, output["tsv"], sort=False)
@@ -119,7 +129,7 @@ def build(
 
 def title(table: pd.DataFrame) -> str:
     """Title of the table, with the kind of its data."""
-    return style.experiment_title(NAME, *table.iloc[0][EXPERIMENT])
+    return style.experiment_title(table.attrs.get("name", NAME), *table.iloc[0][EXPERIMENT])
 
 
 def unbiased(table: pd.DataFrame) -> list[str]:
@@ -179,6 +189,8 @@ def notes(table: pd.DataFrame) -> list[str]:
         "Gain: paired difference to the twin, the same fitted model with the cells' own neighbours; positive = better; "
         "in brackets the folds that improve. A score means little, a gain over the twin does.",
     ]
+    if table.attrs.get("note"):
+        lines.insert(0, table.attrs["note"])
     if table.attrs.get("training"):
         lines.append(
             f"{table.attrs['training']} Seconds and memory of each: costs.*.tsv beside this table."

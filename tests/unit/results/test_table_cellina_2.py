@@ -1,0 +1,56 @@
+"""Table 2: the average over target domains is that of the tables of each."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from synthetic_scores import synthetic_scores
+from tissue_counterfactuals.results.figures import table_cellina_1, table_cellina_2
+from tissue_counterfactuals.results.tables import write_tsv
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("table_2")
+    first = synthetic_scores()
+    second = first.assign(target="margin", value=first["value"] * 0.5)
+    # In the second target the mean shift has no correlation.
+    lost = (second["method"] == "mean_shift") & (second["metric"] == "pearson")
+    second.loc[lost, "value"] = np.nan
+    scores = pd.concat([first, second])
+    write_tsv(scores, folder / "scores.tsv")
+    dataset = {"target_domains": ["tumour", "margin"], "patients": {}}
+    record = {"dataset": "demo", "label": "Demo", "kind": "simulated", "n_cells": 9, "seeds": [0]}
+    record |= {"commit": "a", "config_hash": "b", "config": {"datasets": {"demo": dataset}}}
+    (folder / "manifest.json").write_text(json.dumps(record))
+    inputs = {"scores": folder / "scores.tsv", "manifest": folder / "manifest.json"}
+    output = {kind: folder / f"table_2.{kind}" for kind in ("tsv", "md", "png")}
+    table_cellina_2.draw_files(inputs, output, "corrected")
+    single = table_cellina_1.build(scores, "demo", "tumour", "corrected")
+    return single, pd.read_csv(output["tsv"], sep="\t"), output
+
+
+def test_means_and_standard_deviations_are_averaged_and_folds_are_summed(made):
+    single, table, _ = made
+    assert table["method"].tolist() == single["method"].tolist()
+    kept = (table["method"] != "mean_shift").to_numpy()
+    for column in ("pearson_mean", "pearson_std", "rmse_lfc_gain", "e_distance_std_patients"):
+        expected = 0.75 * single[column].to_numpy()
+        np.testing.assert_allclose(table[column][kept], expected[kept], rtol=1e-4)
+    assert (table["n_folds"] == 2 * single["n_folds"]).all()
+    assert table["target"].unique().tolist() == ["average over tumour and margin"]
+
+
+def test_a_method_without_value_in_one_target_has_no_average(made):
+    _, table, output = made
+    row = table.query("method == 'mean_shift'").squeeze()
+    assert np.isnan(row["pearson_mean"])
+    assert (row["pearson_n"], row["e_distance_n"]) == (0, 20)
+    markdown = output["md"].read_text()
+    assert "undefined" in next(line for line in markdown.splitlines() if "Mean shift " in line)
+    assert markdown.startswith("### Table 2 of Cellina · demo [simulated] · target domain: average")
+    assert "Average over tumour and margin: of their means" in markdown
+    # What failed in both targets is failed, with its reason once.
+    assert markdown.count("scGen: 60 runs") == 1

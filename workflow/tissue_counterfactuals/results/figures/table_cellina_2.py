@@ -1,0 +1,54 @@
+"""Table 2 of Cellina: the average over target domains, for each of which Table 1 (A2 in the paper) stands by itself."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from tissue_counterfactuals.results.figures import table_cellina_1 as single
+from tissue_counterfactuals.results.tables import EXPERIMENT, read_scores
+
+NAME = "Table 2 of Cellina"
+NOTE = (
+    "Average over {}: of their means, and of their standard deviations, as published; folds and failures are summed. Each "
+    "target by itself: table_1.*."
+)
+
+
+def draw_files(inputs: dict[str, Path], output: dict[str, Path], protocol: str) -> None:
+    """Table 2 of the Cellina paper, as numbers (`tsv`), as text (`md`) and as a picture (`png`); `inputs` as Table 1's."""
+    single.draw_table(inputs, output, protocol, build)
+
+
+def build(inputs: dict[str, Path], record: dict, patients: dict, protocol: str) -> pd.DataFrame:
+    """The average of the tables of all target domains of a data set, see `average`."""
+    dataset, scores = record["dataset"], read_scores([inputs["scores"]])
+    targets = record["config"]["datasets"][dataset]["target_domains"]
+    tables = [single.build(scores, dataset, name, protocol, patients) for name in targets]
+    return average(tables)
+
+
+def average(tables: list[pd.DataFrame]) -> pd.DataFrame:
+    """Tables of several targets as one: means of `_mean`, `_std` and `_gain` columns, sums of numbers.
+
+    A method without a value in one of the targets has none here.
+    """
+    key = [c for c in (*EXPERIMENT, "group", "method", "variant") if c != "target"]
+    order = pd.concat(tables)[key].drop_duplicates()
+    stacked = pd.concat([order.merge(t, how="left", on=key) for t in tables])
+    is_count = [c for c in stacked if c.endswith(("_n", "_undefined", "_improved", "n_failed", "n_folds"))]  # fmt: skip
+    groups = stacked.groupby(key, sort=False)
+    result = groups[is_count].sum().astype(int)
+    result["n_seeds"] = groups["n_seeds"].max().fillna(0).astype(int)
+    result["reason"] = groups["reason"].agg(lambda own: "; ".join(sorted({*own.dropna()} - {""})))
+    # Not pandas' mean of a group, which leaves out what is missing.
+    others = [c for c in stacked if c not in {*key, *is_count, "target", "n_seeds", "reason"}]
+    result[others] = groups[others].agg(lambda own: own.mean(skipna=False))
+    for metric in (*single.METRICS, *single.UNBIASED):
+        lost = result[f"{metric}_mean"].isna()
+        result.loc[lost, f"{metric}_undefined"] += result.loc[lost, f"{metric}_n"]
+        result.loc[lost, f"{metric}_n"] = 0
+    targets = " and ".join(table["target"].iloc[0] for table in tables)
+    table = result.reset_index().assign(target=f"average over {targets}")
+    table = table[list(tables[0].columns)]
+    table.attrs |= {"name": NAME, "note": NOTE.format(targets)}
+    return table
