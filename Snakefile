@@ -72,29 +72,28 @@ onerror:
 rule all:
     default_target: True
     input:
-        [everything_of(name) for name in config["datasets"]],
-        celcomen_files(),
+        results_of_target("all"),
+        comparison("all"),
 
 
 # The benchmark on simulated tissue: what `make demo` shows.
 rule demo:
     input:
-        [
-            [results_of("cellina", name), answers_of(name)]
-            for name in datasets_for("cellina")
-            if config["datasets"][name]["source"] == "simulated"
-        ],
+        results_of_target("demo"),
+        comparison("demo"),
 
 
 # Every experiment of the Celcomen paper that the configuration names.
 rule celcomen:
     input:
-        celcomen_files(),
+        results_of_target("celcomen"),
+        comparison("celcomen"),
 
 
 rule table1:
     input:
-        [results_of("cellina", name, tables=True) for name in datasets_for("cellina")],
+        results_of_target("table1"),
+        comparison("table1"),
 
 
 rule figures:
@@ -118,8 +117,14 @@ rule verify:
 # All that goes into the HTML; `--report results/report.html` then writes it.
 rule report:
     input:
-        [everything_of(name) for name in config["datasets"]],
-        celcomen_files(),
+        results_of_target("all"),
+        comparison("all"),
+
+
+# Published numbers and statements beside those of the run, and its answer: results/compare/all.
+rule compare:
+    input:
+        comparison("all"),
 
 
 # Every data set is a target of its own: `snakemake <name of the data set>`. It comes last, to know which names are taken.
@@ -133,4 +138,5 @@ for name in config["datasets"]:
         name:
             name
         input:
-            everything_of(name),
+            results_of_target(name),
+            comparison(name),

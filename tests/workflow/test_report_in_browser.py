@@ -106,7 +106,8 @@ def page(browser, report):
 
 def test_the_landing_page_can_be_read_from_its_first_line(page):
     text = page.wait_for("document.querySelector('.prose')?.innerText")
-    assert text.startswith("Tissue counterfactuals")
+    assert text.startswith("Tissue counterfactuals\n\nCellina ")
+    assert text.index("What was asked") < text.index("Table 1 of Cellina") < text.index("This run")
     for words in ("no_change, mean_shift, ceiling, truth, cellina", "domain_0", "Seeds: 0, 1."):
         assert words in text
     assert page.evaluate("document.querySelector('.prose').getBoundingClientRect().top") >= 0
@@ -121,7 +122,7 @@ def results_row(label: str) -> str:
 def test_a_picture_is_shown_with_its_caption(page, finished, label, picture, words):
     with Image.open(finished.folder / "results" / picture) as file:
         size = list(file.size)
-    page.click("//nav//a[contains(., 'Results')]")
+    page.click("//nav//a[.='tiny']")
     page.click(f"{results_row(label)}//a[1]")
     page.wait_for(f"{SHOWN}?.complete")
     assert page.evaluate(f"[{SHOWN}.naturalWidth, {SHOWN}.naturalHeight]") == size
@@ -137,7 +138,7 @@ def test_a_picture_is_shown_with_its_caption(page, finished, label, picture, wor
 
 @pytest.mark.parametrize(("label", "table"), FILES)
 def test_a_table_can_be_downloaded(page, finished, label, table):
-    page.click("//nav//a[contains(., 'Results')]")
+    page.click("//nav//a[.='tiny']")
     row = (
         "[...document.querySelectorAll('nav tr')].find(r => r.cells[0].innerText === arguments[0])"
     )
@@ -145,6 +146,31 @@ def test_a_table_can_be_downloaded(page, finished, label, table):
     assert name == Path(table).name
     content = base64.b64decode(address.partition("base64,")[2])
     assert content == finished.bytes_of(f"results/{table}")
+
+
+def test_tables_can_be_searched_and_sorted_and_the_gallery_seen(browser, finished):
+    """The page itself, as it stands beside the tables; the report shows the same file."""
+    browser.open(finished.folder / "results/compare/all/page.html")
+    rows = "document.querySelectorAll('#table-numbers tbody tr')"
+    browser.wait_for(f"{rows}.length === 10")
+    browser.click("//*[@id='table-numbers_wrapper']//input[@type='search']")
+    browser.evaluate(
+        "(box => {box.value = 'Fig. 2c'; box.dispatchEvent(new Event('input'))})"
+        "(document.querySelector('#table-numbers_wrapper input[type=search]'))"
+    )
+    places = f"[...{rows}].map(row => row.cells[1].innerText)"
+    browser.wait_for(f"{places}.every(place => place === 'Fig. 2c')")
+    figures = "[...document.querySelectorAll('figure')]"
+    said = browser.evaluate(f"{figures}.map(figure => figure.innerText)")
+    assert any("Cellina, Table 1" in text and "tiny (simulated data)" in text for text in said)
+    assert browser.evaluate(f"{figures}.every(f => f.querySelector('img').naturalWidth > 100)")
+    assert browser.errors() == []
+
+
+def test_the_report_shows_the_page(page):
+    page.click("//nav//a[.='Answer']")
+    page.click(f"{results_row('tables and figures, to sort and filter')}//a[1]")
+    page.wait_for("document.querySelector('#app iframe, #app embed, #app object') !== null")
 
 
 def test_the_landing_page_leads_to_the_deviations(page):
@@ -164,11 +190,13 @@ def test_labels_that_are_scripts_and_directives_are_shown_as_text(browser, ill_r
     ):
         assert label in text
     assert "root:" not in text
-    browser.click("//nav//a[contains(., 'Results')]")
+    browser.click("//nav//a[.='ill']")
     rows = "[...document.querySelectorAll('nav tr td:first-child')].map(cell => cell.innerText)"
     # Everything stands there: the tables, the figures, and the sizes of the slide.
     wanted = {"Table 1", "scores by held-out type", "map", "shapes", *(label for label, _ in FILES)}
     assert wanted <= set(browser.wait_for(f"{rows}.length && {rows}"))
+    page = (ill_report.parent / "results/compare/all/page.html").read_text()
+    assert "<script>window.ill = 4" not in page
     # The parameters of the job that read the slide name its sample.
     browser.click(f"{results_row('shapes')}//a[2]")
     browser.wait_for(

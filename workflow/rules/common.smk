@@ -64,6 +64,7 @@ wildcard_constraints:
     slide="[^/]+",
     fold="[^/]+",
     question="[A-Za-z0-9_-]+",
+    run="[A-Za-z0-9_-]+",
     method="|".join(m.name for m in METHODS.values() if m.learned),
     protocol="|".join(protocols.PROTOCOLS),
     seed="[0-9]+",

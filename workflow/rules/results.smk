@@ -1,5 +1,7 @@
 # Tables and figures: a rule for each row of the table of figures in the package, which says what a row means.
 TABLES = "results/tables/{dataset}"
+# Capital letters come before the names of data sets.
+COMPARISON = "Answer"
 
 
 rule tabulate:
@@ -73,3 +75,58 @@ for figure in FIGURES:
             "../../envs/core.yaml"
         script:
             "../scripts/figure.py"
+
+
+# Published numbers and statements beside those of a target's results; it reads tables, so that it costs seconds.
+rule compare_with_published:
+    input:
+        tables=tables_compared,
+        figures=pictures_compared,
+        published=[
+            of_checkout(path)
+            for path in [
+                *sorted((RESOURCES / "published").glob("*.tsv")),
+                *(
+                    RESOURCES / f"{name}.tsv"
+                    for name in ("expected_shapes", "datasets")
+                ),
+                RESOURCES / "slides_cosmx_crc.tsv",
+            ]
+        ],
+    output:
+        page=report(
+            "results/compare/{run}/page.html",
+            caption="../report/compare.rst",
+            category=COMPARISON,
+            labels={"result": "tables and figures, to sort and filter"},
+        ),
+        statements=report(
+            "results/compare/{run}/statements.tsv",
+            caption="../report/compare.rst",
+            category=COMPARISON,
+            labels={"result": "statements of the papers"},
+        ),
+        numbers=report(
+            "results/compare/{run}/numbers.tsv",
+            caption="../report/compare.rst",
+            category=COMPARISON,
+            labels={"result": "published numbers and ours"},
+        ),
+        methods=report(
+            "results/compare/{run}/methods.md",
+            caption="../report/compare.rst",
+            category=COMPARISON,
+            labels={"result": "methods and settings, to paste"},
+        ),
+        answer="results/compare/{run}/answer.md",
+        opening="results/compare/{run}/opening.html",
+    log:
+        "results/logs/compare_with_published/{run}.log",
+    benchmark:
+        "results/benchmarks/compare_with_published/{run}.tsv"
+    conda:
+        "../../envs/core.yaml"
+    params:
+        config=config,
+    script:
+        "../scripts/compare.py"

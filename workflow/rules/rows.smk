@@ -1,7 +1,7 @@
 # What the rows of the tables of experiments and figures mean to Snakemake, and the lists of files that targets are made of.
 from snakemake.io import get_wildcard_names
 
-from tissue_counterfactuals import gene_sets
+from tissue_counterfactuals import compare, gene_sets
 from tissue_counterfactuals.experiments import EXPERIMENTS, ON_SLIDES
 from tissue_counterfactuals.results.figures import FIGURES
 
@@ -15,6 +15,17 @@ def datasets_for(experiment):
         # A data set with questions alone has no benchmark.
         and (experiment != "cellina" or entry["control_domain"] is not None)
     ]
+
+
+# Target -> data sets whose benchmark is all that it holds.
+COMPARED = {
+    "demo": [
+        name
+        for name in datasets_for("cellina")
+        if config["datasets"][name]["source"] == "simulated"
+    ],
+    "table1": datasets_for("cellina"),
+}
 
 
 def wildcards_of(*patterns):
@@ -102,6 +113,78 @@ def celcomen_files():
         for name in datasets_for(of):
             files += results_of(of, name)
     return files
+
+
+def results_of_target(target):
+    """All results of a target, which may be a data set, without what compares them."""
+    if target == "all":
+        return [*map(everything_of, config["datasets"]), celcomen_files()]
+    if target == "celcomen":
+        return celcomen_files()
+    if target == "table1":
+        return [results_of("cellina", name, tables=True) for name in COMPARED[target]]
+    if target == "demo":
+        return [
+            [results_of("cellina", name), answers_of(name)] for name in COMPARED[target]
+        ]
+    return everything_of(target)
+
+
+def compared_experiments(target):
+    """(experiment, data set) for all that a target has tables of; experiments without slides have no data set."""
+    benchmark = datasets_for("cellina")
+    if target in COMPARED:
+        return [("cellina", name) for name in COMPARED[target]]
+    names = config["datasets"] if target in ("all", "celcomen") else [target]
+    on_slides = [
+        (experiment, name)
+        for name in names
+        for experiment in config["datasets"][name]["experiments"]
+        if (name in benchmark and target != "celcomen") or experiment != "cellina"
+    ]
+    alone = (
+        config["celcomen"]["without_slides"] if target in ("all", "celcomen") else []
+    )
+    return [*on_slides, *((experiment, None) for experiment in alone)]
+
+
+def comparison(target):
+    """What the results of a target are compared in: published numbers and statements, and the answer of the run."""
+    return (
+        [f"results/compare/{target}/page.html"] if compared_experiments(target) else []
+    )
+
+
+def tables_compared(wildcards):
+    """The tables that a comparison reads."""
+    files = []
+    for experiment, name in compared_experiments(wildcards.run):
+        values = {"protocol": config["protocols"]}
+        if name is not None:
+            entry = config["datasets"][name]
+            values |= {
+                "dataset": [name],
+                "target": list(map(slug, entry["target_domains"])),
+            }
+            if published_as(entry):
+                slides = SLIDES[name] if experiment == "cellina" else [POOLED]
+                files += [
+                    f"results/slides/{name}/{slide}.shapes.tsv" for slide in slides
+                ]
+        for path in compare.READ[experiment]:
+            files += expand(path, **{key: values[key] for key in wildcards_of(path)})
+    return list(dict.fromkeys(files))
+
+
+def pictures_compared(wildcards):
+    """The figures of a target, for the gallery."""
+    files = dict.fromkeys(flatten(results_of_target(wildcards.run)))
+    return [file for file in files if file.endswith((".png", ".svg"))]
+
+
+def flatten(files):
+    """Nested lists of files as one list."""
+    return sum(([f] if isinstance(f, str) else flatten(f) for f in files), [])
 
 
 def settings_of_experiment(experiment):

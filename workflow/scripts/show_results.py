@@ -1,4 +1,4 @@
-"""Print where a run left its tables, figures and report, and Table 1 itself: `show_results.py RESULTS REPORT`."""
+"""Print the answer of the demo, Table 1, and where everything is: `show_results.py RESULTS REPORT`."""
 
 import sys
 from pathlib import Path
@@ -15,6 +15,8 @@ try:
     verify(final_files(results), BY_NAME)
 except InputError as error:
     sys.exit(f"error: {error}")
+for answer in results.glob("compare/demo/answer.md"):
+    print(f"\n{answer.read_text().rstrip()}")
 tables = sorted(results.glob("tables/*/table_1.*.md"))
 for table in tables:
     print(f"\n{table.read_text().rstrip()}")

@@ -16,14 +16,15 @@ from jinja2 import Environment, StrictUndefined
 from tissue_counterfactuals import config as configuration
 from tissue_counterfactuals.results.harmless import harmless
 
+DEVIATIONS = SimpleNamespace(target="deviations.tsv", path="results/deviations.tsv")
 
-def rendered(root, name, config, **wildcards):
+
+def rendered(root, name, config, files=(DEVIATIONS,), **wildcards):
     """A caption as Snakemake renders it: Jinja, then docutils; any warning of docutils is an error here."""
     template = (root / "workflow/report" / name).read_text()
     environment = Environment(trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
     snakemake = SimpleNamespace(config=config, wildcards=SimpleNamespace(**wildcards))
-    files = [SimpleNamespace(target="deviations.tsv", path="results/deviations.tsv")]
-    targets = "\n\n.. _deviations.tsv: javascript:show('deviations')\n"
+    targets = "\n\n" + "".join(f".. _{f.target}: javascript:show('{f.path}')\n" for f in files)
     text = environment.from_string(template + targets).render(
         snakemake=snakemake, files=files, categories={}
     )
@@ -118,6 +119,30 @@ def test_landing_page_describes_the_run(root, settings):
     # The truth is known on simulated slides only.
     lists = [part for part in html.split("<li>") if "Methods and controls on" in part]
     assert ["truth_in_place" in part for part in lists] == [True, False]
+
+
+def test_landing_page_opens_with_the_answer(root, settings, tmp_path):
+    files = [SimpleNamespace(target=n, path=tmp_path / n) for n in ("page.html", "methods.md")]
+    (tmp_path / "opening.html").write_text("<p><strong>Cellina loses &lt;here&gt;</strong></p>")
+    html = rendered(root, "workflow.rst", settings, files=[DEVIATIONS, *files])
+    first = html.index("Cellina loses &lt;here&gt;")
+    assert first < html.index("methods and settings") < html.index("This run")
+    assert f"javascript:show('{tmp_path / 'page.html'}')" in html
+
+
+def test_landing_page_says_what_was_run_on_each_data_set(root, settings):
+    samples = settings["datasets"]["tissue"] | {
+        "experiments": ["celcomen_spleen"],
+        "label": "Only samples",
+        "control_domain": None,
+        "target_domains": [],
+    }
+    config = harmless(settings | {"datasets": {"s": samples}})
+    html = rendered(root, "workflow.rst", config)
+    assert "celcomen_spleen" in html
+    assert "None" not in html
+    assert "Methods and controls on" not in html
+    assert "benchmark" in rendered(root, "workflow.rst", settings)
 
 
 def test_landing_page_names_switches_that_were_set(root, settings):

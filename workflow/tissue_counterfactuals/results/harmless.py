@@ -6,6 +6,8 @@ and renders captions as reStructuredText, whose directives can include files of 
 
 from __future__ import annotations
 
+import re
+
 
 class Harmless(str):
     """A text that compares, joins and is written as ever, but shows itself without angle brackets (`repr`)."""
@@ -36,3 +38,8 @@ def harmless(value: object) -> object:
     if isinstance(value, list | tuple):
         return type(value)(harmless(child) for child in value)
     return Harmless(value) if isinstance(value, str) else value
+
+
+def markdown_line(text: object) -> str:
+    """A text from data in Markdown: on one line, with nothing that ends a cell, opens a tag or begins code."""
+    return re.sub(r"([\\`<|])", r"\\\1", " ".join(str(text).split()))

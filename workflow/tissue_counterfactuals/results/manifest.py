@@ -30,6 +30,7 @@ _CONTENTS = {
     "figures": "A figure",
     "answers": "The answer to a question of the user's own",
     "celcomen": "An experiment on Celcomen",
+    "compare": "Published numbers and statements beside those of the run, and its answer",
     MANIFEST: "What was made, from what, by which code, and how long it took",
 }
 _FORMATS = {

@@ -1,0 +1,172 @@
+"""Published numbers beside ours: when a verdict is given, and which."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from runs_to_compare import PUBLISHED, config, noisy, scores, tables
+
+from tissue_counterfactuals import protocols
+from tissue_counterfactuals.compare import Tables, numbers, published
+from tissue_counterfactuals.methods import METHODS
+from tissue_counterfactuals.metrics import METRICS
+from tissue_counterfactuals.results.tables import write_tsv
+
+TABLE_1 = {"pearson": 0.82, "signed_precision": 0.40, "e_distance": 7.55, "rmse_lfc": 1.29}
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def answers(means, method="cellina", variant="published"):
+    return {
+        (method, variant, metric): noisy(mean, seed=i)
+        for i, (metric, mean) in enumerate(means.items())
+    }
+
+
+def of_table_1(found, **where):
+    own = found[(found["place"] == "Table 1") & (found["method"] == "cellina")]
+    own = own[own["intervention"] == "edge"]
+    for key, value in where.items():
+        own = own[own[key] == value]
+    return own.set_index("quantity")
+
+
+def test_on_the_published_data_as_run_numbers_are_met_or_not(tmp_path):
+    far = TABLE_1 | {"pearson": 0.70}
+    found = numbers.build(tables(tmp_path, scores(answers(far)), config()))
+    own = of_table_1(found, protocol="as_run")
+    assert own["verdict"].to_dict() == dict.fromkeys(PUBLISHED, "met") | {"pearson": "not met"}
+    assert own.loc["pearson", "reason"].startswith("ours - published: -0.1")
+    assert own["tolerance"].between(0.005, 0.03).all()
+    assert own["tolerance_from"].eq("spread of 3 seeds in 30 folds; rounding").all()
+    # A newer run of the authors stands beside the printed number.
+    assert float(own.loc["pearson", "newer"]) == pytest.approx(0.87, abs=0.005)
+    assert own["n_seeds"].eq(3).all()
+
+
+def test_other_rules_and_other_data_get_no_verdict(tmp_path):
+    corrected = scores(answers(TABLE_1), protocol="corrected")
+    found = numbers.build(tables(tmp_path, corrected, config()))
+    own = of_table_1(found)
+    assert own["verdict"].eq("not comparable").all()
+    assert own["reason"].str.startswith("other rules than the published run: donor_features").all()
+    for kind, reason in (("stand-in", "stand-in data"), ("simulated", "simulated data")):
+        rows = scores(answers(TABLE_1), kind=kind)
+        own = of_table_1(numbers.build(tables(tmp_path, rows, config(kind))), protocol="as_run")
+        assert own["verdict"].eq("not comparable").all()
+        assert own["reason"].eq(reason).all()
+        assert own["tolerance"].isna().all()
+        assert own.loc["pearson", "ours"].startswith("0.8")
+
+
+def test_both_pairs_of_the_donors_scale_stand_beside_each_other(tmp_path):
+    """The authors' package 1.1.1 and 1.1.2 differ by the switch `donor_features`; a run with just that switched is theirs."""
+    only = {
+        switch.name: switch.as_run
+        for switch in protocols.PAPERS["cellina"].SWITCHES
+        if switch.name != "donor_features"
+    }
+    newer = {"pearson": 0.87, "signed_precision": 0.42, "e_distance": 7.94, "rmse_lfc": 1.17}
+    rows = pd.concat(
+        [
+            scores(answers(TABLE_1 | {"e_distance": 7.5})),
+            scores(answers(newer), protocol="corrected"),
+        ],
+        ignore_index=True,
+    )
+    found = numbers.build(tables(tmp_path, rows, config(switches=only)))
+    own = found[found["place"].str.contains("donors' scale") & (found["verdict"] == "met")]
+    pairs = own.pivot(index="quantity", columns="protocol", values="published").astype(float)
+    assert pairs.loc["pearson"].to_dict() == {"as_run": 0.82, "corrected": 0.87}
+    assert pairs.loc["e_distance"].to_dict() == {"as_run": 7.50, "corrected": 7.94}
+    # The newer run is compared fold by fold as well.
+    folds = found[
+        (found["place"] == "newer runs, fold by fold") & (found["protocol"] == "corrected")
+    ]
+    assert set(folds.loc[folds["newer_run"].str.contains("1.1.2"), "quantity"]) >= {
+        "pearson",
+        "rmse_lfc",
+    }
+    assert folds["n_folds"].eq(30).any()
+
+
+def test_every_published_number_keeps_its_row(tmp_path):
+    found = numbers.build(Tables(config(), []))
+    assert found["verdict"].eq("not run").all()
+    assert found["reason"].ne("").all()
+    printed = published.numbers()
+    assert len(found) >= len(printed) + 100
+    assert set(found["verdict"]) <= set(numbers.VERDICTS)
+
+
+def test_published_numbers_name_what_there_is():
+    printed = published.numbers()
+    benchmark = printed[printed["experiment"] == "cellina"]
+    assert set(benchmark["quantity"]) <= {*METRICS, "nb_deviance"}
+    assert set(benchmark["method"]) <= {*METHODS, "cellina_gat"}
+    assert (printed["source"] != "").all()
+    table_1 = benchmark[(benchmark["place"] == "Table 1") & (benchmark["method"] == "cellina")]
+    edge = (
+        table_1[table_1["intervention"] == "edge"].set_index("quantity")["published"].astype(float)
+    )
+    assert edge.to_dict() == TABLE_1
+    assert {m.name for m in METHODS.values() if m.learned} - {*published.references()} == {
+        "ridge",
+        "hierarchical",
+    }
+
+
+def simulations(folder, rng, gain, n=100):
+    rows = []
+    for quantity in ("inter", "intra", "expression"):
+        for seed in range(n):
+            for source, shift in (("estimate", gain), ("noise", 0.0)):
+                rho = float(np.tanh(rng.normal(shift + 0.4, 0.25)))
+                rows += [
+                    {"panel": "paper", "quantity": quantity, "seed": seed, "source": source}
+                    | {"entries": entries, "spearman": rho, "p_value": 10 ** -abs(4 * rho)}
+                    for entries in ("all", "upper_triangle")
+                ]
+    path = folder / "results/celcomen/simulation/correlations.as_run.tsv"
+    write_tsv(pd.DataFrame(rows), path)
+    return Tables(config("simulated", protocols=["as_run"]), [path.relative_to(folder)])
+
+
+def test_statistics_of_simulations_are_met_by_another_draw_and_not_by_no_effect(tmp_path):
+    own = numbers.build(simulations(tmp_path, np.random.default_rng(0), 0.0))
+    own = own[own["place"] == "Fig. 2c"]
+    p_values = own[own["quantity"].str.endswith("_p")]
+    assert len(p_values) == 12
+    assert p_values["verdict"].eq("not met").all()
+    # An effect as large as theirs gives log10 p near theirs, -8 for inter forces.
+    close = numbers.build(simulations(tmp_path, np.random.default_rng(0), 0.25))
+    inter = close[close["quantity"] == "inter rho wilcoxon_p"]
+    assert inter["verdict"].tolist() == ["met"]
+    assert inter["tolerance_from"].str.contains("200 resamples").all()
+
+
+def test_a_signature_is_met_only_by_all_its_genes(tmp_path):
+    (row,) = (r for r in published.numbers().itertuples() if r.quantity == "signature")
+    genes = row.published.split()
+    assert len(genes) == 24
+    entry = {
+        "source": "xenium",
+        "files": "glioblastoma_xenium",
+        "experiments": ["celcomen_glioblastoma"],
+    }
+    settings = config("simulated") | {"protocols": ["as_run"]}
+    settings["datasets"] = {
+        "g": settings["datasets"]["crc"] | entry | {"kind": "real", "label": "g"}
+    }
+    stem = "results/tables/g/celcomen_glioblastoma.as_run"
+    for listed, verdict in ((genes[::-1], "met"), (genes[:-1] + ["MALAT1"], "not met")):
+        write_tsv(pd.DataFrame({"gene": listed}), f"{stem}.signature.tsv", sort=False)
+        write_tsv(pd.DataFrame({"dataset": ["g"]}), f"{stem}.shapes.tsv")
+        here = Tables(settings, [f"{stem}.signature.tsv", f"{stem}.shapes.tsv"])
+        found = numbers.build(here)
+        own = found[found["quantity"] == "signature"]
+        assert own["verdict"].tolist() == [verdict]
+        assert own["ours"].iloc[0].startswith(f"{24 if verdict == 'met' else 23} of 24 the same")

@@ -1,0 +1,99 @@
+"""The answer of a run, and the page of its tables and figures: what they say first, and that data stay text."""
+
+import re
+
+import pytest
+from PIL import Image
+from runs_to_compare import config, noisy, scores, tables
+
+from tissue_counterfactuals.compare import methods, numbers, opening, page, run, statements
+from tissue_counterfactuals.results.tables import TWIN
+
+ILL = "<script>alert(1)</script>|`x"
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def a_run(folder, control, kind="real", **changes):
+    answers = {
+        ("cellina", "published", "rmse_lfc"): noisy(0.5, seed=1),
+        ("cellina", TWIN, "rmse_lfc"): noisy(0.7, seed=2),
+        ("mean_shift", "-", "rmse_lfc"): noisy(control, seed=3),
+        ("ceiling", "-", "rmse_lfc"): noisy(0.1, seed=4),
+    }
+    return tables(
+        folder, scores(answers, kind, protocol="corrected"), config(kind, **changes), True
+    )
+
+
+def answer(here):
+    found = {"numbers": numbers.build(here), "statements": statements.build(here)}
+    return opening.build(here, **found), found
+
+
+def test_the_first_line_says_that_cellina_loses(tmp_path):
+    text, _ = answer(a_run(tmp_path, control=0.3))
+    assert text.first.startswith("Cellina does worse than a control: mean shift on Bowel <i>")
+    assert "errs less in 30 of 30 folds" in text.first
+    # The ceiling has seen the answer and is no method.
+    assert text.best[0].startswith("Bowel <i> (real data), corrected: Mean shift errs least")
+    assert "a control that knows nothing" in text.best[0]
+
+
+def test_the_best_method_is_put_beside_twin_and_control(tmp_path):
+    text, found = answer(a_run(tmp_path, control=0.9))
+    assert text.first.startswith("Cellina errs less than every control; the strongest: mean shift")
+    assert re.search(
+        r"Cellina errs least .* \+0\.2\S* against its twin \(30 of 30 folds\)", text.best[0]
+    )
+    assert len(text.verdicts) == 10
+    assert text.verdicts["verdict"].iloc[0] == "holds"
+    screen = opening.to_markdown(text)
+    assert screen.startswith("# Answer\n\nCellina errs less")
+    assert "not comparable" in screen
+    assert "real: those of the papers" in screen
+
+
+def test_labels_stay_text_in_everything_that_is_made(tmp_path):
+    here = a_run(tmp_path, control=0.3, kind="stand-in")
+    here.config["datasets"]["crc"] |= {"label": ILL}
+    picture = tmp_path / "results/figures/crc/map.slide_0.png"
+    picture.parent.mkdir(parents=True)
+    Image.new("RGB", (40, 30)).save(picture)
+    names = ("numbers", "statements", "answer", "opening", "methods", "page")
+    outputs = {name: tmp_path / f"results/compare/all/{name}" for name in names}
+    inputs = {"tables": sorted(here.paths), "figures": ["results/figures/crc/map.slide_0.png"]}
+    run(inputs, here.config, outputs)
+    texts = {name: path.read_text() for name, path in outputs.items()}
+    for name in ("opening", "page"):
+        assert "<script>alert" not in texts[name]
+        assert "&lt;script&gt;alert(1)" in texts[name]
+    for name in ("answer", "methods"):
+        assert "\\<script>alert(1)\\</script>\\|\\`x" in texts[name]
+    # Nothing is fetched from elsewhere, and the same run gives the same page.
+    assert not re.search(r"(src=|<link[^>]*href=)[\"']?(https?:)?//", texts["page"])
+    again = page.build(here, answer(here)[1], inputs["figures"])
+    assert again == texts["page"]
+
+
+def test_the_gallery_knows_places_in_the_papers():
+    assert page.place_of("figure_celcomen_6") == ("Celcomen", "Fig. 6")
+    assert page.place_of("table_cellina_1") == ("Cellina", "Table 1")
+    assert page.place_of("figure_cellina_a2") == ("Cellina", "Fig. A2")
+    assert page.place_of("learning_curves") == ("ours", "")
+
+
+def test_methods_name_and_cite_what_was_used(tmp_path):
+    here = a_run(tmp_path, control=0.3)
+    text = methods.text(here.config, here)
+    assert "One cell type at a time was held out of CRC" in text
+    assert "| `cellina.n_latent` | 64 |" in text
+    assert "Querying Counterfactuals on Tissue Graphs" in text
+    assert "doi 10.5281/zenodo.15574384" in text
+    # Of what was not run nothing is told.
+    assert "celcomen." not in text
+    assert "Megas" not in text
+    assert "scgen." not in text

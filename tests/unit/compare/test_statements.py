@@ -1,0 +1,169 @@
+"""Statements: what decides, and that chance alone seldom does."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from runs_to_compare import SLIDES, TYPES, config, noisy, scores, tables
+
+from tissue_counterfactuals.compare import Tables, statements
+from tissue_counterfactuals.results.tables import TWIN, write_tsv
+
+N = 400
+# Four standard errors above one in twenty.
+SELDOM = 0.05 + 4 * np.sqrt(0.05 * 0.95 / N)
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def verdicts(found):
+    return found.groupby("statement", sort=False)["verdict"].unique().str.join(", ").to_dict()
+
+
+def line(found, name):
+    return found[(found["line"] == name) & (found["protocol"] == "as_run")]
+
+
+BASE = {
+    ("cellina", "published", "pearson"): noisy(0.8, seed=1),
+    ("cellina", "published", "rmse_lfc"): noisy(0.5, seed=2),
+    ("cellina", TWIN, "pearson"): noisy(0.6, seed=3),
+    ("cellina", TWIN, "rmse_lfc"): noisy(0.7, seed=4),
+    ("cellina_ablated", "published", "pearson"): noisy(0.8, seed=5),
+    ("cellina_ablated", "published", "rmse_lfc"): noisy(0.5, seed=6),
+    ("mean_shift_by_type", "-", "pearson"): noisy(0.9, seed=7),
+    ("mean_shift_by_type", "-", "rmse_lfc"): noisy(0.4, seed=8),
+    ("cellina", "node", "pearson"): noisy(0.8, seed=9),
+    ("cellina", "node", "rmse_lfc"): noisy(0.51, seed=10),
+}
+
+
+def test_what_is_better_holds_what_is_worse_does_not_and_the_rest_is_not_resolvable(tmp_path):
+    found = statements.build(tables(tmp_path, scores(BASE), config()))
+    assert line(found, "Cellina beats its own twin")["verdict"].tolist() == ["holds"]
+    assert line(found, "Supervision helps")["verdict"].tolist() == ["not resolvable"]
+    controls = line(found, "Cellina beats every control")["verdict"].tolist()
+    assert controls == ["not run", "not run", "does not hold"]
+    assert line(found, "GAT beats Cellina")["verdict"].tolist() == ["not run"]
+    assert line(found, "Altered neighbours do as well as new ones")["verdict"].tolist() == ["holds"]
+    # Six slides of five patients.
+    assert line(found, "Cellina beats its own twin")["unit"].tolist() == ["patients"]
+    assert line(found, "Cellina beats its own twin")["n"].tolist() == [5]
+
+
+def test_metrics_that_disagree_settle_nothing(tmp_path):
+    mixed = BASE | {("cellina", TWIN, "pearson"): noisy(0.9, seed=3)}
+    found = statements.build(tables(tmp_path, scores(mixed), config()))
+    own = line(found, "Cellina beats its own twin")
+    assert own[["verdict", "reason"]].to_numpy().tolist() == [
+        ["not resolvable", "metrics disagree"]
+    ]
+
+
+def test_two_folds_settle_nothing(tmp_path):
+    rows = scores(BASE, slides=SLIDES[:1], types=TYPES[:2])
+    own = line(statements.build(tables(tmp_path, rows, config())), "Cellina beats its own twin")
+    assert own["verdict"].tolist() == ["not resolvable"]
+    assert own["reason"].tolist() == ["fewer than 3 independent units"]
+    assert "2 of 2 folds better" in own["result"].iloc[0]
+
+
+@pytest.mark.parametrize("n_slides", [1, 6])
+def test_where_nothing_differs_a_verdict_is_rare(n_slides):
+    """Differences of two methods on five types, slides sharing an effect of their own."""
+    rng = np.random.default_rng(n_slides)
+    index = pd.MultiIndex.from_product([SLIDES[:n_slides], TYPES], names=["slide", "cell_type"])
+    found = []
+    for _ in range(N):
+        shared = np.repeat(rng.normal(0, 0.1 if n_slides > 1 else 0, n_slides), len(TYPES))
+        gains = {
+            m: pd.Series(shared + rng.normal(0, 0.1, len(index)), index)
+            for m in statements.JUDGED_BY
+        }
+        found.append(statements._judged(gains, {}, "").verdict)
+    assert 0 < found.count("holds") / N < SELDOM
+    assert 0 < found.count("does not hold") / N < SELDOM
+
+
+def test_answers_apart_by_the_margin_are_seldom_called_equal(tmp_path):
+    """At the edge of the margin two one-sided tests say `equal` in at most one of twenty."""
+    rng = np.random.default_rng(0)
+    equal = 0
+    n = 40
+    for _ in range(n):
+        # The twin is worse by exactly .2 in every fold, so the margin is .1, and so is the true difference.
+        base = {fold: rng.normal(0, 0.03) for fold in TYPES}
+        rows = scores(
+            {
+                ("cellina", "published", "rmse_lfc"): lambda s, t, seed, base=base: 0.5 + base[t],
+                ("cellina", TWIN, "rmse_lfc"): lambda s, t, seed, base=base: 0.7 + base[t],
+                ("cellina", "node", "rmse_lfc"): lambda s, t, seed: 0.6,
+            },
+            slides=SLIDES[:1],
+            seeds=(0,),
+        )
+        run = tables(tmp_path, rows, config())
+        (found,) = statements.equal(
+            run, "crc", "as_run", first=("cellina", "edge"), second=("cellina", "node")
+        )
+        equal += found.verdict == "holds"
+    assert equal / n <= 0.05 + 4 * np.sqrt(0.05 * 0.95 / n)
+
+
+def test_forces_from_noise_are_seldom_found_again(tmp_path):
+    rng = np.random.default_rng(0)
+    path = tmp_path / "results/celcomen/simulation/correlations.as_run.tsv"
+    held, n = 0, 40
+    keys = [
+        (q, s, seed)
+        for q in ("inter", "intra")
+        for s in ("estimate", "noise")
+        for seed in range(40)
+    ]
+    for _ in range(n):
+        table = pd.DataFrame(keys, columns=["quantity", "source", "seed"])
+        table = table.assign(
+            panel="paper", entries="upper_triangle", spearman=rng.uniform(-1, 1, len(keys))
+        )
+        write_tsv(table, path)
+        run = Tables(
+            {"protocols": ["as_run"], "datasets": {}},
+            ["results/celcomen/simulation/correlations.as_run.tsv"],
+        )
+        (found,) = statements.found_again(run, "", "as_run")
+        held += found.verdict == "holds"
+    assert held / n <= 0.05 + 4 * np.sqrt(0.05 * 0.95 / n)
+
+
+def agreement(observed, partial, shuffled):
+    common = {"seed": 0, "constant": False, "p_value": 0.001, "random_high": 0.1}
+    rows = [
+        common
+        | {
+            "hold_out": h,
+            "force": "inter",
+            "variant": v,
+            "spearman": rho,
+            "partial_spearman": partial,
+        }
+        for h in "abc"
+        for v, rho in (("observed", observed), ("shuffled_space", shuffled))
+    ]
+    return pd.DataFrame(rows)
+
+
+@pytest.mark.parametrize(
+    ("observed", "partial", "shuffled", "verdict", "reason"),
+    [
+        (0.5, 0.4, 0.0, "holds", ""),
+        (0.5, 0.05, 0.0, "not resolvable", "mean expression explains the agreement"),
+        (0.5, 0.4, 0.6, "not resolvable", "cells shuffled in space agree as well"),
+    ],
+)
+def test_agreement_of_samples_must_leave_its_controls_behind(tmp_path, observed, partial, shuffled, verdict, reason):  # fmt: skip
+    path = "results/tables/s/celcomen_spleen.corrected.agreement.tsv"
+    write_tsv(agreement(observed, partial, shuffled), tmp_path / path)
+    (found,) = statements.samples_agree(Tables({}, [path]), "s", "corrected")
+    assert (found.verdict, found.reason) == (verdict, reason)

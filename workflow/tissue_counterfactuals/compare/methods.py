@@ -1,0 +1,133 @@
+"""A methods paragraph, a table of settings and the citations for a paper, from the configuration of a run."""
+
+import json
+from importlib.metadata import version
+
+import pandas as pd
+
+from tissue_counterfactuals import __version__
+from tissue_counterfactuals.compare import READ, Tables, label_of, published
+from tissue_counterfactuals.methods import METHODS
+from tissue_counterfactuals.results.harmless import markdown_line
+from tissue_counterfactuals.sources import RESOURCES, published_as
+from tissue_counterfactuals.steps import SIMULATORS
+
+# Sections of the configuration that no result depends on, or that are told in the text.
+_NOT_SETTINGS = {"datasets", "downloads", "device", "threads", "methods", "seeds", "protocols"}
+
+
+def text(config: dict, tables: Tables) -> str:
+    """Markdown: paragraphs to paste, the settings that differ between data sets and those of methods, citations."""
+    used = _methods_used(config, tables)
+    blocks = [
+        "# Methods",
+        "Made from the configuration of this run; check it, shorten it, and cite what is named at the end.",
+        *_paragraphs(config, tables, used),
+        "## Settings",
+        _settings(config, tables, used),
+        "## References",
+        "\n".join(f"- {line}" for line in _references(config, tables, used)),
+    ]
+    return "\n\n".join(blocks) + "\n"
+
+
+def _methods_used(config: dict, tables: Tables) -> list[str]:
+    names = []
+    for name, _ in tables.datasets("cellina"):
+        scores = tables.of("cellina", "scores", dataset=name)
+        names += [m for m in METHODS if m in set(scores["method"]) and m not in names]
+    return names
+
+
+def _paragraphs(config: dict, tables: Tables, used: list[str]) -> list[str]:
+    seeds = ", ".join(map(str, config["seeds"]))
+    found = [
+        f"Analyses were run with tissue-counterfactuals {__version__} (Snakemake {version('snakemake')}), "
+        f"{'protocols' if len(config['protocols']) > 1 else 'protocol'} {' and '.join(config['protocols'])}, seeds {seeds}."
+    ]
+    for name, entry in config["datasets"].items():
+        for experiment in entry["experiments"]:
+            if name in dict(tables.datasets(experiment)):
+                found.append(_of_dataset(name, entry, experiment, config))
+    if used:
+        described = "; ".join(f"{name}, {METHODS[name].description}" for name in used)
+        counterfactual = config["counterfactual"]
+        found.append(
+            f"Compared were {described}. Each focal cell was given {counterfactual['n_donors']} new neighbours, chosen by the "
+            f"rules {', '.join(counterfactual['donor_rules'])}. Predictions were scored against the held-out cells of the "
+            f"target domain over the {config['metrics']['n_deg']} genes that change most; every score was put beside that of "
+            "the same fitted model without intervention and beside controls without a model, paired by slide and cell type."
+        )
+    return found
+
+
+def _of_dataset(name: str, entry: dict, experiment: str, config: dict) -> str:
+    kind = {"simulated": "simulated", "stand-in": "stand-in"}.get(entry["kind"], "real")
+    label = markdown_line(label_of(name, entry))
+    filters = entry["preprocess"]
+    genes = filters["n_top_genes"]
+    said = (
+        f"{label} ({kind} data): cells with at least {filters['min_counts_per_cell']} counts and genes with at least "
+        f"{filters['min_counts_per_gene']} were kept{f', and of these {genes} variable genes' if genes else ''}."
+    )
+    if experiment != "cellina":
+        return f"{said} The experiment {experiment} was run on them."
+    graph = entry["graph"]
+    targets = ", ".join(markdown_line(target) for target in entry["target_domains"])
+    return (
+        f"{said} Neighbours were weighted by a Gaussian of {graph['bandwidth_um']:g} µm, at most {graph['max_neighbors']} "
+        f"for a cell, weights of {graph['cutoff']:g} or less left out. One cell type at a time was held out of {targets}; its "
+        f"cells in {markdown_line(entry['control_domain'])} were asked what they would express there. "
+        f"{'One model was fitted over all samples' if entry['fit'] == 'pooled' else 'A model was fitted to each sample'}."
+    )
+
+
+def _settings(config: dict, tables: Tables, used: list[str]) -> str:
+    """What results of this run depend on, a key a line: of methods and experiments those that were run."""
+    sections = {METHODS[name].settings for name in used} - {None}
+    known = {row.settings for row in METHODS.values()} - {None}
+    ran = {name for name in config["celcomen"] if tables.ran(f"celcomen_{name}")}
+    found = {
+        section: {key: value[key] for key in sorted(ran)} if section == "celcomen" else value
+        for section, value in config.items()
+        if section not in _NOT_SETTINGS and (section not in known or section in sections)
+    }
+    for name, entry in config["datasets"].items():
+        if entry["source"] in SIMULATORS and any(map(tables.ran, entry["experiments"])):
+            section = SIMULATORS[entry["source"]][2]
+            found[f"datasets.{name}.{section}"] = entry[section]
+    rows = [
+        f"| `{key}` | {markdown_line(json.dumps(leaf, ensure_ascii=False))} |"
+        for section, value in found.items()
+        for key, leaf in _leaves(value, section)
+        if leaf != {}
+    ]
+    return "\n".join(["| setting | value |", "| --- | --- |", *rows])
+
+
+def _leaves(value: object, name: str):
+    if isinstance(value, dict) and value:
+        for key, child in value.items():
+            yield from _leaves(child, f"{name}.{key}")
+    else:
+        yield name, value
+
+
+def _references(config: dict, tables: Tables, used: list[str]) -> list[str]:
+    """Citations of every method and data set that was used, each once."""
+    known = published.references()
+    wanted = [known.get(name, "") for name in used]
+    if any(tables.ran(experiment) for experiment in READ if experiment != "cellina"):
+        wanted.append(known["celcomen"])
+    if tables.ran("cellina"):
+        # Its benchmark, also where the model itself was not asked.
+        wanted.append(known["cellina"])
+    sets = pd.read_csv(RESOURCES / "datasets.tsv", sep="\t", dtype=str, keep_default_na=False)
+    for name, entry in config["datasets"].items():
+        here = any(name in dict(tables.datasets(e)) for e in entry["experiments"])
+        if here and (own := published_as(entry)):
+            citations = sets.loc[sets["dataset"] == own, "citation"].unique()
+            wanted += [f"{markdown_line(label_of(name, entry))}: {c}" for c in citations if c]
+        elif here and entry["kind"] != "simulated":
+            wanted.append(f"{markdown_line(label_of(name, entry))}: cite those who made these data")
+    return list(dict.fromkeys(filter(None, wanted)))

@@ -1,0 +1,440 @@
+"""Every published number beside ours, with a tolerance and a verdict; one row per number and data set of the run."""
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from scipy.stats import ttest_1samp, wilcoxon
+
+from tissue_counterfactuals import protocols
+from tissue_counterfactuals.compare import Tables, kind_of, label_of, published
+from tissue_counterfactuals.compare.tolerance import (
+    Tolerance,
+    of_folds,
+    of_replicates,
+    rounding,
+)
+from tissue_counterfactuals.experiments.settings import SimulationSettings
+from tissue_counterfactuals.results.tables import FOLD, TWIN
+from tissue_counterfactuals.sources import published_as
+from tissue_counterfactuals.sources.expected import expected_shapes
+from tissue_counterfactuals.streams import stream
+
+MET, NOT_MET, NOT_COMPARABLE, NOT_RUN = "met", "not met", "not comparable", "not run"
+VERDICTS = (MET, NOT_MET, NOT_COMPARABLE, NOT_RUN)
+COLUMNS = [
+    *("paper", "place", "quantity", "method", "intervention", "target", "published_on", "dataset", "kind", "protocol"),
+    *("published", "published_spread", "newer", "newer_spread", "newer_run", "ours", "ours_spread", "n_folds", "n_seeds"),
+    *("tolerance", "tolerance_from", "verdict", "reason", "source"),
+]  # fmt: skip
+N_RESAMPLES = 200
+# What the simulation of Fig. 2c must be to be the published one.
+_PUBLISHED_SIMULATION = ("n_simulations", "n_genes", "n_cells", "epochs", "learning_rate")
+
+
+class Ours(NamedTuple):
+    """Our number for a published one: a number or text, its spread, how far apart is too far, and whether it is met."""
+
+    value: float | str
+    spread: float = np.nan
+    n_folds: int | None = None
+    n_seeds: int | None = None
+    tolerance: Tolerance = Tolerance(np.nan, "")
+    met: bool | None = None
+
+
+def build(tables: Tables) -> pd.DataFrame:
+    """The table of numbers, of COLUMNS.
+
+    The verdict is `met` or `not met` only where the data are those that were published and the protocol does what was
+    run for them; `not comparable` where ours was computed on other data or by other rules; `not run` where it was not.
+    """
+    rows = []
+    for number in published.numbers().itertuples():
+        common = {
+            **{column: getattr(number, column) for column in COLUMNS if hasattr(number, column)},
+            "published_on": number.dataset,
+            "dataset": "",
+            "published_spread": number.spread,
+        }
+        found = [common | row for row in _rows(tables, number)]
+        rows += found or [common | {"verdict": NOT_RUN, "reason": _why_not(tables, number)}]
+    rows += _shapes(tables)
+    rows += _folds(tables)
+    table = pd.DataFrame(rows, columns=COLUMNS)
+    for column in ("ours_spread", "tolerance"):
+        table[column] = table[column].astype(float)
+    for column in ("n_folds", "n_seeds"):
+        table[column] = table[column].astype("Int64")
+    return table.fillna({c: "" for c in COLUMNS if table[c].dtype == object})
+
+
+def _why_not(tables: Tables, number) -> str:
+    if not number.experiment:
+        return "the workflow does not run this form"
+    if not number.published:
+        return "a newer run without a printed number"
+    if number.experiment == "cellina" and any(
+        published_as(entry) == number.dataset for _, entry in tables.datasets("cellina")
+    ):
+        return "the method, or this form of it, was not asked"
+    return "not part of this run"
+
+
+def _rows(tables: Tables, number) -> Iterator[dict]:
+    """Ours for one published number, for each data set and protocol that has one."""
+    if not number.experiment or not number.published:
+        return
+    for name, entry in _data(tables, number):
+        for protocol in tables.config["protocols"]:
+            if number.experiment == "cellina":
+                ours = _of_scores(tables, number, name, protocol)
+            else:
+                kind, _, detail = number.quantity.partition(" ")
+                ours = _CELCOMEN[kind](tables, number, detail, name, protocol)
+            if ours is None:
+                continue
+            why_not = _not_comparable(tables.config, number, entry, protocol)
+            yield {
+                "dataset": label_of(name, entry) if entry else "",
+                "kind": kind_of(entry) if entry else "simulated",
+                "protocol": protocol,
+                **_shown(ours),
+                **_judged(number, ours, why_not),
+            }
+
+
+def _data(tables: Tables, number) -> list[tuple[str, dict]]:
+    """The data sets that a number is put beside: those it was published on, or else whatever the run has."""
+    if number.dataset == "simulated":
+        return [("", {})]
+    found = tables.datasets(number.experiment)
+    own = [(name, entry) for name, entry in found if published_as(entry) == number.dataset]
+    # Of the tables of the benchmark only the first two are shown beside other data; the rest would say no more.
+    others = number.experiment != "cellina" or number.place in ("Table 1", "Table 2")
+    return own or (found if others else [])
+
+
+def _shown(ours: Ours) -> dict:
+    value = ours.value
+    if not isinstance(value, str):
+        value = "undefined" if np.isnan(value) else f"{value:.4g}"
+    return {
+        "ours": value,
+        "ours_spread": ours.spread,
+        "n_folds": ours.n_folds,
+        "n_seeds": ours.n_seeds,
+    }
+
+
+def _judged(number, ours: Ours, why_not: str) -> dict:
+    if why_not:
+        return {"verdict": NOT_COMPARABLE, "reason": why_not}
+    tolerance, met, reason = ours.tolerance, ours.met, ""
+    if met is None:
+        if not np.isfinite(tolerance.value):
+            return {"verdict": NOT_COMPARABLE, "reason": tolerance.origin or "no spread to compare by"}  # fmt: skip
+        difference = float(ours.value) - float(number.published)
+        tolerance = Tolerance(
+            tolerance.value + rounding(number.published), f"{tolerance.origin}; rounding"
+        )
+        met, reason = abs(difference) <= tolerance.value, f"ours - published: {difference:+.3g}"
+    return {
+        "tolerance": tolerance.value,
+        "tolerance_from": tolerance.origin,
+        "verdict": MET if met else NOT_MET,
+        "reason": reason,
+    }
+
+
+def _not_comparable(config: dict, number, entry: dict, protocol: str) -> str:
+    """Why no verdict on a published number can come from this data set and protocol; "" if one can."""
+    if entry and published_as(entry) != number.dataset:
+        return {
+            "simulated": "simulated data",
+            "stand-in": "stand-in data",
+        }.get(entry["kind"], "data of another source")
+    if not entry:
+        settings, printed = config["celcomen"]["simulation"], SimulationSettings()
+        changed = [k for k in _PUBLISHED_SIMULATION if settings[k] != getattr(printed, k)]
+        if changed:
+            return f"settings of its own: {', '.join(changed)}"
+    paper = "cellina" if number.experiment == "cellina" else "celcomen"
+    wanted = protocols.resolve("as_run") | dict(
+        pair.split("=") for pair in number.switches.split() if pair
+    )
+    here = protocols.resolve(protocol, config["switches"])
+    names = [switch.name for switch in protocols.PAPERS[paper].SWITCHES]
+    if differ := [name for name in names if here[name] != wanted[name]]:
+        more = f" and {len(differ) - 3} more" if len(differ) > 3 else ""
+        return f"other rules than the published run: {', '.join(differ[:3])}{more}"
+    return ""
+
+
+# ---- Cellina: means over folds
+
+
+def counterfactual(rows: pd.DataFrame, intervention: str = "edge") -> pd.DataFrame:
+    """Of one method's scores those of its answer: `node` perturbation, or new neighbours as published."""
+    variants = set(rows["variant"]) - {TWIN}
+    wanted = ["node"] if intervention == "node" else ["published", "-"]
+    chosen = next((variant for variant in wanted if variant in variants), None)
+    return rows[rows["variant"] == chosen]
+
+
+def _of_scores(tables: Tables, number, name: str, protocol: str) -> Ours | None:
+    scores = tables.of("cellina", "scores", dataset=name)
+    own = scores[(scores["method"] == number.method) & (scores["protocol"] == protocol)]
+    if published_as(tables.config["datasets"][name]) == number.dataset and number.target:
+        own = own[own["target"] == number.target]
+    own = counterfactual(own, number.intervention)
+    own = own[(own["metric"] == number.quantity) & (own["status"] == "ok")].dropna(subset="value")
+    if own.empty:
+        return None
+    fold = own[[*FOLD, "target"]].astype(str).agg("/".join, axis=1)
+    values = pd.DataFrame({"fold": fold, "value": own["value"]})
+    means = values.groupby("fold")["value"].mean()
+    tolerance = of_folds(values, int(number.folds))
+    return Ours(means.mean(), means.std(), len(means), own["seed"].nunique(), tolerance)
+
+
+# ---- Celcomen: each kind of number has its own reading
+
+
+def _simulations(tables: Tables, protocol: str, detail: str) -> pd.DataFrame | None:
+    """Estimate and noise of each simulation, all entries compared as published: a column each."""
+    table = tables.table(f"results/celcomen/simulation/correlations.{protocol}.tsv")
+    if table is None:
+        return None
+    own = table[(table["panel"] == "paper") & (table["entries"] == "all") & (table["quantity"] == detail)]  # fmt: skip
+    wide = own.pivot_table(index="seed", columns="source", values=["spearman", "p_value"], dropna=False)  # fmt: skip
+    return wide.dropna()
+
+
+def _test_of_simulations(tables: Tables, number, detail: str, name: str, protocol: str) -> Ours | None:  # fmt: skip
+    statistic, test = detail.split()
+    quantity = number.quantity.split()[0]
+    pairs = _simulations(tables, protocol, quantity)
+    if pairs is None:
+        return None
+    values = pairs["spearman"] if statistic == "rho" else -np.log10(pairs["p_value"] + 0.0001)
+    values = values[["estimate", "noise"]].to_numpy()
+    differences = values[:, 0] - values[:, 1]
+    found = float(_log_p(differences[None], test)[0])
+    rng = stream(0, "compare.simulations", number.quantity)
+    draws = rng.choice(differences, (N_RESAMPLES, len(differences)))
+    tolerance = of_replicates(_log_p(draws, test), f"log10 p of {N_RESAMPLES} resamples")
+    met = None
+    if np.isfinite(tolerance.value):
+        met = bool(abs(found - np.log10(float(number.published))) <= tolerance.value)
+    return Ours(10.0**found, np.nan, len(values), None, tolerance, met)
+
+
+def _log_p(differences: np.ndarray, test: str) -> np.ndarray:
+    """log10 p values of paired tests, one for each row of differences."""
+    if test == "wilcoxon_p":
+        p = wilcoxon(differences, axis=1, method="asymptotic").pvalue
+    else:
+        p = ttest_1samp(differences, 0, axis=1).pvalue
+    return np.log10(np.maximum(p, 1e-300))
+
+
+def _median_of_simulations(tables: Tables, number, detail: str, name: str, protocol: str) -> Ours | None:  # fmt: skip
+    pairs = _simulations(tables, protocol, "inter" if detail == "noise" else detail)
+    if pairs is None:
+        return None
+    values = pairs["spearman"]["noise" if detail == "noise" else "estimate"].to_numpy()
+    rng = stream(0, "compare.medians", detail)
+    draws = np.median(rng.choice(values, (N_RESAMPLES, len(values))), axis=1)
+    tolerance = of_replicates(draws, f"{N_RESAMPLES} resamples of simulations; read by eye to .05")
+    # What is read by eye is no better than a twentieth.
+    tolerance = tolerance._replace(value=tolerance.value + 0.05)
+    return Ours(float(np.median(values)), float(values.std(ddof=1)), len(values), None, tolerance)
+
+
+def _agreements(tables: Tables, name: str, protocol: str, force: str) -> pd.Series | None:
+    """Agreement of forces for each hold-out and seed."""
+    table = tables.of("celcomen_spleen", "agreement", dataset=name, protocol=protocol)
+    if table is None:
+        return None
+    own = table[(table["variant"] == "observed") & (table["force"] == force)]
+    return own.set_index(["seed", "hold_out"])["spearman"].astype(float)
+
+
+def _agreement(tables: Tables, number, detail: str, name: str, protocol: str) -> Ours | None:
+    values = _agreements(tables, name, protocol, detail.split()[-1])
+    if values is None:
+        return None
+    by_seed = values.groupby("seed").mean()
+    folds = pd.DataFrame({"fold": values.index.get_level_values("hold_out"), "value": values.to_numpy()})  # fmt: skip
+    tolerance = of_folds(folds, folds["fold"].nunique())
+    mean = float(values.mean())
+    met = None
+    if " to " in number.published:
+        low, high = map(float, number.published.split(" to "))
+        tolerance = tolerance._replace(value=tolerance.value + rounding(number.published[:3]))
+        met = bool(low - tolerance.value <= mean <= high + tolerance.value)
+        if not np.isfinite(tolerance.value):
+            met = None if not low <= mean <= high else True
+    return Ours(mean, float(values.std()), folds["fold"].nunique(), len(by_seed), tolerance, met)
+
+
+def _mann_whitney(tables: Tables, number, detail: str, name: str, protocol: str) -> Ours | None:
+    """The test of the paper on the hold-outs: all above their random draws or not, which is all that it can say."""
+    table = tables.of("celcomen_spleen", "summary", dataset=name, protocol=protocol)
+    if table is None:
+        return None
+    own = table[(table["variant"] == "observed") & (table["force"] == detail)]
+    values = own["published_mann_whitney_p"].astype(float).dropna()
+    exact = Tolerance(0.0, "exact: the smallest value that the test can take")
+    n_folds = int(own["n_hold_outs"].max())
+    return Ours(float(values.max()), np.nan, n_folds, len(values), exact) if len(values) else None
+
+
+def _signature(tables: Tables, number, detail: str, name: str, protocol: str) -> Ours | None:
+    table = tables.of("celcomen_glioblastoma", "signature", dataset=name, protocol=protocol)
+    if table is None:
+        return None
+    wanted, genes = set(number.published.split()), list(dict.fromkeys(table["gene"]))
+    shared = [gene for gene in genes if gene in wanted]
+    exact = Tolerance(0.0, "exact: a list of genes")
+    text = f"{len(shared)} of {len(wanted)} the same: {' '.join(genes)}"
+    return Ours(text, tolerance=exact, met=set(genes) == wanted)
+
+
+def _processes(tables: Tables, number, detail: str, name: str, protocol: str) -> Ours | None:
+    """Named processes found among the enriched terms (q <= .05) of the clusters of one kind of force."""
+    experiment = number.experiment
+    table = tables.of(experiment, "cluster_terms", dataset=name, protocol=protocol)
+    if table is None:
+        return None
+    q = pd.to_numeric(table["q_value"], errors="coerce")
+    terms = table.loc[(table["force"] == detail) & (q <= 0.05), "term"].astype(str).str.lower()
+    terms = terms.str.replace("_", " ")
+    wanted = [process.strip() for process in number.published.split(";")]
+    found = [process for process in wanted if terms.str.contains(process).any()]
+    text = f"{len(found)} of {len(wanted)}: {', '.join(found) or 'none'}; {len(terms)} terms with q <= .05"
+    rule = Tolerance(np.nan, "every process is named by a term with q <= .05")
+    return Ours(text, tolerance=rule, met=len(found) == len(wanted))
+
+
+def _lesions(tables: Tables, number, detail: str, name: str, protocol: str) -> Ours | None:
+    """Lowest or highest correlation of any lesion, over both knock-outs; or the rank test of one."""
+    table = tables.of("celcomen_perturbmap", "summary", dataset=name, protocol=protocol)
+    if table is None:
+        return None
+    kind = number.quantity.split()[0]
+    own = table[(table["control"] == "permuted") & (table["predictor"] == "generation")]
+    if kind == "rank_test_p":
+        own = own[own["knockout"] == detail]
+    values = pd.to_numeric(own[kind]).dropna()
+    if values.empty:
+        return None
+    if kind == "rank_test_p":
+        exact = Tolerance(0.0, "exact: the smallest value that the test can take")
+        return Ours(float(values.iloc[0]), np.nan, None, own["seed"].nunique(), exact)
+    extreme = values.min() if kind == "lowest" else values.max()
+    by_seed = values.groupby(own["seed"]).agg("min" if kind == "lowest" else "max")
+    tolerance = of_replicates(by_seed.to_numpy(), f"{len(by_seed)} seeds")
+    return Ours(float(extreme), np.nan, None, len(by_seed), tolerance)
+
+
+_CELCOMEN: dict[str, Callable] = {
+    "inter": _test_of_simulations,
+    "intra": _test_of_simulations,
+    "expression": _test_of_simulations,
+    "median": _median_of_simulations,
+    "agreement": _agreement,
+    "mean": _agreement,
+    "mann_whitney_p": _mann_whitney,
+    "signature": _signature,
+    "processes": _processes,
+    "lowest": _lesions,
+    "highest": _lesions,
+    "rank_test_p": _lesions,
+}
+
+
+# ---- Cells, genes and edges of the published files: exact
+
+
+def _shapes(tables: Tables) -> Iterator[dict]:
+    """Sizes of the published slides, which the preparation has compared already."""
+    here = [tables.table(path) for path in sorted(tables.paths) if path.endswith("shapes.tsv")]
+    key = ["dataset", "sample", "step", "quantity", "cell_type", "domain"]
+    columns = [*key, "found", "verdict"]
+    joined = pd.concat([t.reindex(columns=columns) for t in here] or [pd.DataFrame(columns=columns)])  # fmt: skip
+    joined[key] = joined[key].fillna("").astype(str)
+    joined = joined.drop_duplicates(key)
+    both = expected_shapes().merge(joined, on=key, how="left")
+    for row in both.itertuples():
+        what = " ".join(filter(None, [row.cell_type, row.quantity, row.domain and f"in {row.domain}"]))  # fmt: skip
+        run = isinstance(row.verdict, str)
+        yield {
+            "paper": "Cellina" if row.dataset in ("crc_cosmx", "brain_merfish") else "Celcomen",
+            "place": "sizes of the data",
+            "quantity": " ".join(filter(None, [row.sample, what, f"({row.step})"])),
+            "published_on": row.dataset,
+            "kind": "real" if run else "",
+            "published": str(row.expected),
+            "ours": f"{row.found:.0f}" if run else "",
+            "tolerance": 0.0 if run else np.nan,
+            "tolerance_from": "exact: a count" if run else "",
+            "verdict": {"same": MET, "differs": NOT_MET}.get(row.verdict, NOT_RUN),
+            "reason": "" if run else "not part of this run",
+            "source": row.published_in,
+        }
+
+
+# ---- The authors' newer runs, fold by fold
+
+
+def _folds(tables: Tables) -> Iterator[dict]:
+    """Mean difference to the newer runs over the folds that both have, where this run has their data."""
+    for key, theirs in published.new_folds().groupby(["dataset", "target", "run", "method", "intervention", "form"]):  # fmt: skip
+        dataset, target, run, method, intervention, form = key
+        for name, entry in tables.datasets("cellina"):
+            if published_as(entry) != dataset or form:
+                continue
+            scores = tables.of("cellina", "scores", dataset=name)
+            for protocol in tables.config["protocols"]:
+                own = scores[
+                    (scores["method"] == method)
+                    & (scores["protocol"] == protocol)
+                    & (scores["target"] == target)
+                ]
+                own = counterfactual(own, intervention)
+                yield from _paired(tables, name, entry, protocol, key, own, theirs)
+
+
+def _paired(tables, name, entry, protocol, key, own, theirs) -> Iterator[dict]:
+    dataset, target, run, method, intervention, _ = key
+    for metric in theirs.columns[theirs.columns.get_loc("cell_type") + 1 :]:
+        ours = own[own["metric"] == metric].groupby(FOLD)["value"].mean()
+        pairs = pd.DataFrame({"ours": ours, "theirs": theirs.set_index(FOLD)[metric]}).dropna()
+        if pairs.empty:
+            continue
+        difference = pairs["ours"] - pairs["theirs"]
+        values = pd.DataFrame({"fold": range(len(pairs)), "value": difference})
+        # A paired difference: its own standard error, not that of two runs.
+        tolerance = of_folds(values, 10**9)._replace(origin=f"paired over {len(pairs)} folds")
+        switches = "donor_features=log1p" if "1.1.2" in run else ""
+        number = published_row(dataset, switches)
+        why_not = _not_comparable(tables.config, number, entry, protocol)
+        mean = float(difference.mean())
+        met = bool(abs(mean) <= tolerance.value) if np.isfinite(tolerance.value) else None
+        yield {
+            **{"paper": "Cellina", "place": "newer runs, fold by fold", "quantity": metric},
+            **{"method": method, "intervention": intervention, "target": target},
+            **{"published_on": dataset, "dataset": label_of(name, entry), "kind": "real"},
+            **{"protocol": protocol, "newer": f"{pairs['theirs'].mean():.4g}", "newer_run": run},
+            **_shown(Ours(pairs["ours"].mean(), difference.std(), len(pairs))),
+            **_judged(number, Ours(mean, tolerance=tolerance, met=met), why_not),
+            "source": "table of the authors' newer runs",
+        }
+
+
+def published_row(dataset: str, switches: str):
+    """As much of a published number as says what it can be compared with."""
+    return pd.Series({"dataset": dataset, "experiment": "cellina", "switches": switches, "published": "0"})  # fmt: skip

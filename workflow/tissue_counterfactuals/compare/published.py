@@ -1,0 +1,34 @@
+"""What the papers print and what their authors' newer runs gave: resources/published/, which says where each is from."""
+
+from functools import cache
+
+import pandas as pd
+
+from tissue_counterfactuals.sources import RESOURCES
+
+FOLDER = RESOURCES / "published"
+
+
+@cache
+def numbers() -> pd.DataFrame:
+    """The table numbers.tsv, all of it text: a row per published number, see resources/published/README.md."""
+    return _read("numbers.tsv")
+
+
+@cache
+def new_folds() -> pd.DataFrame:
+    """Scores of the authors' newer runs, a row per slide and held-out type; scores are numbers, NaN where none is."""
+    table = _read("cellina_new_folds.tsv")
+    metrics = list(table.columns[table.columns.get_loc("cell_type") + 1 :])
+    return table.assign(**{m: pd.to_numeric(table[m], errors="coerce") for m in metrics})
+
+
+def _read(name: str) -> pd.DataFrame:
+    return pd.read_csv(FOLDER / name, sep="\t", dtype=str, keep_default_na=False)
+
+
+@cache
+def references() -> dict[str, str]:
+    """Method -> whom to cite for it."""
+    table = _read("references.tsv")
+    return dict(zip(table["name"], table["citation"], strict=True))

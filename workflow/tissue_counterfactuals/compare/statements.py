@@ -1,0 +1,494 @@
+"""What the papers say in words: each statement with what would have to be true, a test, and its result on a run's data.
+
+A statement about the benchmark is tested on paired differences of two methods over independent units (patients or slides
+where there are three or more, else held-out types) by the 95 % interval of their mean (Student's t). It holds if the
+interval of one metric, Pearson or the error of log-fold changes, lies above 0 and that of the other not below; it does
+not hold in the mirror image; anything else is "not resolvable". By chance alone either happens once in twenty.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+from scipy.stats import t, wilcoxon
+
+from tissue_counterfactuals.compare import Tables, kind_of, label_of
+from tissue_counterfactuals.compare.numbers import NOT_RUN, counterfactual
+from tissue_counterfactuals.metrics import METRICS
+from tissue_counterfactuals.results.figures import style
+from tissue_counterfactuals.results.tables import CONTROLS, FOLD, TWIN
+from tissue_counterfactuals.sources import RESOURCES, published_as
+
+HOLDS, DOES_NOT_HOLD, NOT_RESOLVABLE = "holds", "does not hold", "not resolvable"
+VERDICTS = (HOLDS, DOES_NOT_HOLD, NOT_RESOLVABLE, NOT_RUN)
+COLUMNS = [
+    *("line", "paper", "place", "statement", "would_be_true", "test", "dataset", "kind", "target", "protocol"),
+    *("unit", "n", "estimate", "low", "high", "p_value", "result", "verdict", "reason"),
+]  # fmt: skip
+JUDGED_BY = ("pearson", "rmse_lfc")
+# Fewer than three units leave the spread to guesswork.
+FEWEST = 3
+ALPHA = 0.05
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a test found on one data set.
+
+    `result` says it in a few words; `estimate`, `low`, `high`, `p_value` are those of the difference that was tested.
+    """
+
+    verdict: str
+    result: str = ""
+    reason: str = ""
+    unit: str = ""
+    n: int | None = None
+    estimate: float = np.nan
+    low: float = np.nan
+    high: float = np.nan
+    p_value: float = np.nan
+    target: str = ""
+
+
+@dataclass(frozen=True)
+class Statement:
+    """One row of the table of statements.
+
+    Attributes:
+        line: what the report's first table calls it; statements may share a line.
+        says: the statement, in our words.
+        would_be_true: what the data would have to show.
+        test: how that is tested.
+        function: (tables, data set, protocol, arguments) to results; none where this run cannot say.
+    """
+
+    line: str
+    paper: str
+    place: str
+    experiment: str
+    says: str
+    would_be_true: str
+    test: str
+    function: Callable[..., Iterator[Result]]
+    arguments: dict = field(default_factory=dict)
+
+
+def build(tables: Tables) -> pd.DataFrame:
+    """The table of statements, of COLUMNS: a row per statement, data set, target and protocol, or one that says `not run`."""
+    rows = []
+    for statement in STATEMENTS:
+        common = {key: getattr(statement, key) for key in COLUMNS[:3]}
+        common |= {"statement": statement.says, "would_be_true": statement.would_be_true}
+        common["test"] = statement.test
+        found = [common | row for row in _rows(tables, statement)]
+        rows += found or [common | {"verdict": NOT_RUN, "reason": "not part of this run"}]
+    table = pd.DataFrame(rows, columns=COLUMNS)
+    table["n"] = table["n"].astype("Int64")
+    return table.fillna({c: "" for c in COLUMNS if table[c].dtype == object})
+
+
+def _rows(tables: Tables, statement: Statement) -> Iterator[dict]:
+    without_slides = statement.experiment in ("celcomen_recovery", "celcomen_simulation")
+    data = [("", None)] if without_slides else tables.datasets(statement.experiment)
+    for name, entry in data:
+        for protocol in tables.config["protocols"]:
+            for found in statement.function(tables, name, protocol, **statement.arguments):
+                yield {
+                    "dataset": label_of(name, entry) if entry else "",
+                    "kind": kind_of(entry) if entry else "simulated",
+                    "protocol": protocol,
+                    **vars(found),
+                }
+
+
+# ---- The benchmark
+
+
+def interval(values: np.ndarray) -> tuple[float, float, float, float]:
+    """Mean of independent values, its 95 % interval and the p value of 0, by Student's t."""
+    values = np.asarray(values, dtype=float)
+    n, mean = len(values), float(values.mean())
+    error = float(values.std(ddof=1) / np.sqrt(n))
+    if error == 0:
+        return mean, mean, mean, 1.0 if mean == 0 else 0.0
+    half = float(t.ppf(1 - ALPHA / 2, n - 1)) * error
+    return mean, mean - half, mean + half, float(2 * t.sf(abs(mean) / error, n - 1))
+
+
+def units(gains: pd.Series, patients: dict[str, str]) -> tuple[str, pd.Series]:
+    """Differences averaged within what is independent: patients or slides if there are enough, else folds.
+
+    Args:
+        gains: by slide and held-out type.
+        patients: slide -> patient; slides that it does not name are their own.
+    """
+    slides = gains.index.get_level_values("slide")
+    patient = pd.Index([patients.get(str(slide), str(slide)) for slide in slides])
+    if patient.nunique() >= FEWEST:
+        return ("patients" if patients else "slides"), gains.groupby(patient.to_numpy()).mean()
+    return "folds", gains
+
+
+def _patients(entry: dict) -> dict[str, str]:
+    if published_as(entry) != "crc_cosmx":
+        return {}
+    table = pd.read_csv(RESOURCES / "slides_cosmx_crc.tsv", sep="\t", dtype=str)
+    return dict(zip(table["slide"], table["patient"], strict=True))
+
+
+def _answers(scores: pd.DataFrame, method: str, form: str) -> pd.DataFrame:
+    own = scores[(scores["method"] == method) & (scores["status"] == "ok")]
+    return own[own["variant"] == TWIN] if form == TWIN else counterfactual(own, form)
+
+
+def gain(first: pd.DataFrame, second: pd.DataFrame, metric: str) -> pd.Series:
+    """How much better the first is, by fold, each side averaged over seeds; positive is better."""
+    means = [
+        rows[rows["metric"] == metric].dropna(subset="value").groupby(FOLD)["value"].mean()
+        for rows in (first, second)
+    ]
+    difference = (means[0] - means[1]).dropna()
+    return difference if METRICS[metric].direction == "higher" else -difference
+
+
+def better(
+    tables: Tables, name: str, protocol: str, *, first: tuple, second: tuple
+) -> Iterator[Result]:
+    """Whether one answer is better than another; both are (method, `edge`, `node` or twin)."""
+    entry = tables.config["datasets"][name]
+    scores = tables.of("cellina", "scores", dataset=name)
+    scores = scores[scores["protocol"] == protocol]
+    for target, of_target in scores.groupby("target"):
+        sides = [_answers(of_target, *side) for side in (first, second)]
+        if any(side.empty for side in sides):
+            missing = next(side for side, rows in zip((first, second), sides, strict=True) if rows.empty)  # fmt: skip
+            failed = of_target[(of_target["method"] == missing[0]) & (of_target["status"] == "failed")]  # fmt: skip
+            reason = "failed" if len(failed) else "not asked"
+            yield Result(NOT_RUN, reason=f"{_told(missing)}: {reason}", target=target)
+            continue
+        by_metric = {m: gain(*sides, m) for m in JUDGED_BY}
+        yield _judged(by_metric, _patients(entry), target)
+
+
+def _judged(by_metric: dict[str, pd.Series], patients: dict[str, str], target: str) -> Result:
+    signs, words, main = [], [], None
+    for metric, gains in by_metric.items():
+        label = METRICS[metric].label
+        if gains.empty:
+            words.append(f"{label}: undefined")
+            continue
+        unit, values = units(gains, patients)
+        better_in = f"{(values > 0).sum()} of {len(values)} {unit} better"
+        if len(values) < FEWEST:
+            words.append(f"{label}: {better_in}, mean gain {values.mean():+.3g}")
+            main = (unit, len(values), values.mean(), np.nan, np.nan, np.nan)
+            continue
+        found = interval(values.to_numpy())
+        signs.append(1 if found[1] > 0 else -1 if found[2] < 0 else 0)
+        words.append(f"{label}: gain {found[0]:+.3g} [{found[1]:.3g}, {found[2]:.3g}], {better_in}")
+        main = (unit, len(values), *found)
+    reason, verdict = "", NOT_RESOLVABLE
+    if not signs:
+        reason = f"fewer than {FEWEST} independent units"
+    elif 1 in signs and -1 not in signs:
+        verdict = HOLDS
+    elif -1 in signs and 1 not in signs:
+        verdict = DOES_NOT_HOLD
+    else:
+        reason = "metrics disagree" if 1 in signs else "the interval holds 0"
+    if main is None:
+        return Result(NOT_RESOLVABLE, "; ".join(words), "no fold has a value", target=target)
+    unit, n, mean, low, high, p = main
+    return Result(verdict, "; ".join(words), reason, unit, n, mean, low, high, p, target)
+
+
+def equal(
+    tables: Tables, name: str, protocol: str, *, first: tuple, second: tuple
+) -> Iterator[Result]:
+    """Whether two answers are as good as each other: apart by less than half of what either gains over the twin.
+
+    Two one-sided tests: the 90 % interval of the difference of errors lies within the margin.
+    """
+    entry = tables.config["datasets"][name]
+    scores = tables.of("cellina", "scores", dataset=name)
+    scores = scores[scores["protocol"] == protocol]
+    for target, of_target in scores.groupby("target"):
+        sides = [_answers(of_target, *side) for side in (first, second)]
+        twin = _answers(of_target, first[0], TWIN)
+        if any(side.empty for side in (*sides, twin)):
+            yield Result(NOT_RUN, reason="one of the two was not asked", target=target)
+            continue
+        unit, difference = units(gain(*sides, "rmse_lfc"), _patients(entry))
+        margin = abs(float(gain(sides[0], twin, "rmse_lfc").mean())) / 2
+        if len(difference) < FEWEST:
+            yield Result(NOT_RESOLVABLE, f"difference of errors {difference.mean():+.3g}", f"fewer than {FEWEST} independent units", unit, len(difference), target=target)  # fmt: skip
+            continue
+        mean, low, high, p = interval(difference.to_numpy())
+        half = (high - mean) * t.ppf(0.95, len(difference) - 1) / t.ppf(0.975, len(difference) - 1)
+        inside = mean - half > -margin and mean + half < margin
+        verdict = HOLDS if inside else DOES_NOT_HOLD if low > margin or high < -margin else NOT_RESOLVABLE  # fmt: skip
+        words = f"difference of errors {mean:+.3g} [{mean - half:.3g}, {mean + half:.3g}], margin {margin:.3g}"
+        reason = "" if verdict != NOT_RESOLVABLE else "the interval reaches beyond the margin"
+        yield Result(
+            *(verdict, words, reason, unit, len(difference), mean, mean - half, mean + half, p),
+            target,
+        )
+
+
+# ---- Celcomen
+
+
+def told_apart(tables: Tables, name: str, protocol: str) -> Iterator[Result]:
+    """Whether estimated forces follow the truth of their own kind more closely than that of the other kind."""
+    table = tables.table("results/celcomen/recovery/recovery.tsv")
+    if table is None:
+        return
+    methods = {"as_run": "as_run", "corrected": "gaussian"}
+    own = table[(table["method"] == methods[protocol]) & (table["data"] == "field")]
+    tissue = own.groupby(["n_genes", "n_cells", "seed", "tissue", "forces"])[["recovery", "cross_talk"]].mean()  # fmt: skip
+    # Independent are tissues; the weaker of the two kinds of forces counts.
+    differences = (tissue["recovery"] - tissue["cross_talk"].abs()).groupby(["n_genes", "n_cells", "seed", "tissue"]).min()  # fmt: skip
+    if len(differences) < FEWEST:
+        return
+    mean, low, high, p = interval(differences.to_numpy())
+    words = f"correlation with own truth minus |that with the other kind's|, weaker kind: {mean:+.2f} [{low:.2f}, {high:.2f}]"
+    verdict = HOLDS if low > 0 else DOES_NOT_HOLD if high < 0 else NOT_RESOLVABLE
+    reason = "the interval holds 0" if verdict == NOT_RESOLVABLE else ""
+    yield Result(verdict, words, reason, "tissues", len(differences), mean, low, high, p)
+
+
+def found_again(tables: Tables, name: str, protocol: str) -> Iterator[Result]:
+    """Whether inferred forces follow the true ones more closely than pure noise does, each pair of genes once."""
+    table = tables.table(f"results/celcomen/simulation/correlations.{protocol}.tsv")
+    if table is None:
+        return
+    own = table[(table["panel"] == "paper") & (table["entries"] == "upper_triangle")]
+    wide = own.pivot_table(index=["quantity", "seed"], columns="source", values="spearman", dropna=False)  # fmt: skip
+    # An inference that ends at one value has found nothing.
+    difference = (wide["estimate"].fillna(0) - wide["noise"].fillna(0)).unstack("quantity")
+    p_values = {kind: float(wilcoxon(difference[kind], alternative="greater").pvalue) for kind in ("inter", "intra")}  # fmt: skip
+    medians = {kind: float(difference[kind].median()) for kind in p_values}
+    words = ", ".join(f"{kind}: median gain {medians[kind]:+.2f}, p = {p:.2g}" for kind, p in p_values.items())  # fmt: skip
+    worst = max(p_values.values())
+    verdict = HOLDS if worst <= ALPHA else NOT_RESOLVABLE
+    reason = "" if verdict == HOLDS else "one kind of forces is not above noise"
+    yield Result(verdict, words, reason, "simulations", len(difference), min(medians.values()), p_value=worst)  # fmt: skip
+
+
+def samples_agree(tables: Tables, name: str, protocol: str) -> Iterator[Result]:
+    """Whether forces of one sample and of the rest agree beyond permuted genes, and beyond what no force explains."""
+    table = tables.of("celcomen_spleen", "agreement", dataset=name, protocol=protocol)
+    if table is None:
+        return
+    leaks = protocol == "as_run"
+    observed = "fixed_slides" if leaks else "observed"
+    for force in ("inter", "intra"):
+        own = table[table["force"] == force].copy()
+        own["spearman"] = pd.to_numeric(own["spearman"]).fillna(0)
+        by = own.pivot_table(index=["seed", "hold_out"], columns="variant", values="spearman")
+        if observed not in by:
+            continue
+        chosen = own[own["variant"] == observed]
+        n, p = len(chosen), float(pd.to_numeric(chosen["p_value"]).fillna(1).max())
+        rho = float(by[observed].mean())
+        # What is left given mean expression, in the hold-out with least, against what permuted genes reach.
+        partial = pd.to_numeric(chosen["partial_spearman"]).fillna(0)
+        limit = float(pd.to_numeric(chosen["random_high"]).max())
+        words = (
+            f"{force}: rho {rho:.2f} over {n} hold-outs, {partial.mean():.2f} given mean expression"
+        )
+        verdict, reason = HOLDS, ""
+        if (chosen["constant"].astype(str) == "True").any():
+            verdict, reason = NOT_RESOLVABLE, "forces of a hold-out all have one value"
+        elif p > ALPHA:
+            verdict, reason = DOES_NOT_HOLD, "permuted genes agree as well"
+        elif partial.min() <= limit:
+            verdict, reason = NOT_RESOLVABLE, "mean expression explains the agreement"
+        elif force == "inter" and "shuffled_space" in by and by["shuffled_space"].mean() >= rho:
+            verdict, reason = NOT_RESOLVABLE, "cells shuffled in space agree as well"
+        yield Result(verdict, words, reason, "hold-outs", n, rho, p_value=p)
+
+
+def know_proteins(tables: Tables, name: str, protocol: str) -> Iterator[Result]:
+    """Whether forces between cells outweigh those within cells for secreted genes more than for cytoplasmic ones."""
+    table = tables.of("celcomen_glioblastoma", "localization_tests", dataset=name, protocol=protocol)  # fmt: skip
+    if table is None:
+        return
+    # Each gene once, also where the published test took all entries for independent.
+    own = table[(table["statistic"] == "genes") & (table["first"] == "secreted") & (table["second"] == "cytoplasmic")]  # fmt: skip
+    if own.empty:
+        return
+    difference = float(pd.to_numeric(own["difference"]).mean())
+    p = float(pd.to_numeric(own["p_value"]).max())
+    n = int(own["n_first"].iloc[0] + own["n_second"].iloc[0])
+    words = f"secreted minus cytoplasmic genes: {difference:+.3g}, p = {p:.2g}"
+    verdict = NOT_RESOLVABLE if p > ALPHA else HOLDS if difference > 0 else DOES_NOT_HOLD
+    reason = "genes of other classes differ as much" if verdict == NOT_RESOLVABLE else ""
+    yield Result(verdict, words, reason, "genes", n, difference, p_value=p)
+
+
+# The controls of a knock-out that keep their level where nothing happens, by the prediction they are for.
+_HONEST_CONTROLS = {"field": ("wild_type_lesion", "random_gene"), "generation": ("wild_type_lesion",)}  # fmt: skip
+
+
+def lesions_agree(tables: Tables, name: str, protocol: str) -> Iterator[Result]:
+    """Whether predicted knock-outs agree with lesions more than every control that keeps its level."""
+    table = tables.of("celcomen_perturbmap", "summary", dataset=name, protocol=protocol)
+    if table is None:
+        return
+    predictor = "field" if (table["predictor"] == "field").any() else "generation"
+    for gene, own in table[table["predictor"] == predictor].groupby("knockout"):
+        drawn = own[pd.to_numeric(own["n_draws"]).fillna(0) > 0]
+        if drawn.empty:
+            continue
+        rho = float(pd.to_numeric(own["median"]).mean())
+        null = float(pd.to_numeric(drawn["null_median"]).max())
+        honest = drawn[drawn["control"].isin(_HONEST_CONTROLS[predictor])]
+        p = pd.to_numeric(honest["p_value"]).max() if len(honest) else np.nan
+        smallest = pd.to_numeric(honest["smallest_p"]).max() if len(honest) else np.nan
+        words = f"{gene}: median rho {rho:.2f}, best control {null:.2f}, largest p = {p:.2g}"
+        verdict, reason = NOT_RESOLVABLE, "a control agrees as well by chance"
+        if not np.isfinite(p) or smallest > ALPHA:
+            reason = "too few lesions: no p value can be small"
+        elif p <= ALPHA and rho > null:
+            verdict, reason = HOLDS, ""
+        elif rho <= null:
+            verdict, reason = DOES_NOT_HOLD, "a control that knows nothing agrees better"
+        n = int(pd.to_numeric(own["n_lesions"]).max())
+        yield Result(verdict, words, reason, "lesions", n, rho - null, p_value=float(p))
+
+
+_BY_UNITS = "paired differences over patients, slides or held-out types: 95 % interval of the mean"
+_CELLINA = ("cellina", "edge")
+_SEES_NOTHING = {
+    "no_change": "no change at all",
+    "mean_shift": "one mean shift for all types",
+    "mean_shift_by_type": "the mean shift of other types",
+}
+
+
+def _told(side: tuple[str, str]) -> str:
+    """A method and what it was asked, in words."""
+    forms = {"edge": "", "node": " (altered neighbours)", TWIN: " without intervention"}
+    return style.method_style(side[0]).label + forms[side[1]]
+
+
+def _compared(line: str, place: str, says: str, first: tuple, second: tuple, paper="Cellina") -> Statement:  # fmt: skip
+    would = f"{_told(first)} has the higher Pearson correlation or the smaller error of log-fold changes than {_told(second)}, and the other is not worse"
+    return Statement(line, paper, place, "cellina", says, would, _BY_UNITS, better, {"first": first, "second": second})  # fmt: skip
+
+
+STATEMENTS = (
+    _compared(
+        "Cellina beats its own twin",
+        "ours",
+        "New neighbours add something to what the fitted model says without them.",
+        _CELLINA,
+        ("cellina", TWIN),
+        "ours",
+    ),
+    *(
+        _compared(
+            "Cellina beats every control",
+            "Table 1" if control == "mean_shift" else "ours",
+            f"A model of neighbours says more than {_SEES_NOTHING[control]}.",
+            _CELLINA,
+            (control, "edge"),
+            "Cellina" if control == "mean_shift" else "ours",
+        )
+        for control in CONTROLS
+    ),
+    _compared(
+        "Supervision helps",
+        "Table 1",
+        "A classifier and an adversary on the latent variables make counterfactuals better.",
+        _CELLINA,
+        ("cellina_ablated", "edge"),
+    ),
+    _compared(
+        "GAT beats Cellina",
+        "Table 1",
+        "Attention over neighbours makes counterfactuals better than their mean does.",
+        ("cellina_gat", "edge"),
+        _CELLINA,
+    ),
+    *(
+        _compared(
+            "Cellina beats published baselines",
+            "Table 1",
+            f"Cellina predicts the effect of other neighbours better than {label}.",
+            _CELLINA,
+            (method, "edge"),
+        )
+        for method, label in (("cpa", "CPA"), ("scgen", "scGen"), ("mintflow", "MintFlow"))
+    ),
+    _compared(
+        "Cellina beats published baselines",
+        "Table 1",
+        "Cellina predicts the effect of altered neighbours better than SpatialProp.",
+        ("cellina", "node"),
+        ("spatialprop", "node"),
+    ),
+    Statement(
+        "Altered neighbours do as well as new ones",
+        "Cellina",
+        "Table 1",
+        "cellina",
+        "Altering the expression of neighbours predicts as well as giving other neighbours.",
+        "the errors of the two differ by less than half of what new neighbours gain over the twin",
+        "two one-sided tests on paired differences over patients, slides or held-out types, 5 % each",
+        equal,
+        {"first": _CELLINA, "second": ("cellina", "node")},
+    ),
+    Statement(
+        "Forces are found again and told apart",
+        "Celcomen",
+        "Fig. 2c",
+        "celcomen_simulation",
+        "Forces between and within cells are inferred from a simulated tissue better than from noise.",
+        "both kinds of inferred forces correlate with the true ones more than noise does, each pair of genes counted once",
+        "one-sided Wilcoxon test over simulations; the larger of the two p values",
+        found_again,
+    ),
+    Statement(
+        "Forces are found again and told apart",
+        "Celcomen",
+        "Fig. 2c",
+        "celcomen_recovery",
+        "What acts between cells is told apart from what acts within them.",
+        "forces correlate with the truth of their own kind more than with that of the other kind, where both are independent",
+        "95 % interval of the mean difference over tissues (all sizes together), for the weaker kind",
+        told_apart,
+    ),
+    Statement(
+        "Forces agree between samples",
+        "Celcomen",
+        "Fig. 6",
+        "celcomen_spleen",
+        "Forces fitted to one sample agree with those fitted to the rest.",
+        "they agree beyond permuted genes, beyond mean expression, and between cells beyond shuffled places (slides kept apart)",
+        "permutation of genes in each hold-out, the largest p value; partial correlation given mean expression above what permuted genes reach",
+        samples_agree,
+    ),
+    Statement(
+        "Forces know where proteins are",
+        "Celcomen",
+        "Fig. 3b",
+        "celcomen_glioblastoma",
+        "Forces between cells weigh more for genes of secreted proteins, those within cells for cytoplasmic ones.",
+        "inter outweighs intra for secreted genes more than for cytoplasmic ones of like mean expression",
+        "genes exchanged between classes among those of like mean expression, each gene once",
+        know_proteins,
+    ),
+    Statement(
+        "Predicted knock-outs agree with lesions",
+        "Celcomen",
+        "Fig. 4",
+        "celcomen_perturbmap",
+        "A gene knocked out in the model changes the tissue as lesions are changed that have lost it.",
+        "predicted and observed changes correlate more than under every control that knows nothing of the gene",
+        "wild-type lesions, and another gene, in place of the real ones; the larger p value",
+        lesions_agree,
+    ),
+)  # fmt: skip
