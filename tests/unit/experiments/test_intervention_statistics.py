@@ -278,7 +278,7 @@ def test_as_run_scores_the_ten_most_changed_genes():
 def test_far_recipients_are_matched_by_depth():
     counts = np.array([[1.0, 1], [8, 8], [2, 2], [100, 0], [7, 9]])
     screen = screen_question.Screen(
-        np.zeros((5, 2)), sparse.csr_matrix(counts), np.array(["a", "b"]), np.full(5, -1), ("A",),
+        np.zeros((5, 2)), sparse.csr_matrix(counts), np.array(["a", "b"]), np.full(5, -1), None, ("A",),
         np.zeros(5, bool), np.ones(5, bool), 30, 45,
     )  # fmt: skip
     # Of depths 16 and 100 the near cell of 16 is matched to that of 16.

@@ -25,9 +25,9 @@ def test_clones_hang_together_lose_one_gene_and_keep_a_call():
     members = obs[obs["clone"] >= 0]
     assert members["cell_type"].eq("cancer").all()
     assert members.groupby("clone")["target_true"].nunique().eq(1).all()
-    assert members.groupby("clone")["target"].apply(lambda t: (t != "").any()).all()
-    called = members["target"] != ""
-    assert (members["target"][called] == members["target_true"][called]).all()
+    assert members.groupby("clone")["target_raw"].apply(lambda t: (t != "").any()).all()
+    called = members["target_raw"] != ""
+    assert (members["target_raw"][called] == members["target_true"][called]).all()
     # Of five members one keeps its call, and of the others a fifth.
     assert 0.25 < called.mean() < 0.5
     for _, own in obs.reset_index()[obs["clone"].to_numpy() >= 0].groupby("clone"):

@@ -29,7 +29,7 @@ CONTROL, NONE = 0, -1
 # Fewer members, controls or arrangements of units than these are no experiment.
 FEWEST_MEMBERS, FEWEST_ARRANGEMENTS = 5, 20
 LEVEL, POWER = 0.05, 0.8
-# Carriers of one label that are no farther apart than this are taken for one clone. Where some of a clone are not called,
+# Carriers of one guide that are no farther apart than this are taken for one clone. Where some of a clone are not called,
 # the rest of it falls apart at the radius of contacts (30), and permuting the parts by themselves is liberal.
 CLONE_UM = 60.0
 # What a ceiling must exceed for an agreement with the truth to mean anything.
@@ -123,6 +123,7 @@ def build_arena(
     counts: sparse.csr_matrix,
     names: tuple[str, ...],
     radius_um: float = 30.0,
+    guide: np.ndarray | None = None,
     clone_um: float = CLONE_UM,
     tile_um: float = 250.0,
     depth: np.ndarray | None = None,
@@ -135,13 +136,15 @@ def build_arena(
         members: (m,) cells that may show an effect; those with no carrier within the radius are left out.
         counts: (n, g) of the genes that are looked at.
         names: of the labels 1, 2, ...
-        clone_um: carriers of one label up to this far from each other are one clone.
+        guide: (c,) guide of each carrier, which clones share; default: the labels, so that neighbouring clones of one
+            target are taken for one.
+        clone_um: carriers of one guide up to this far from each other are one clone.
         depth: (n,) total counts; default: over these genes.
 
     Raises:
         InputError: no member has a carrier nearby.
     """
-    unit_of = clones(place[carriers], code, clone_um)
+    unit_of = clones(place[carriers], code if guide is None else guide, clone_um)
     pairs = cKDTree(place[members]).query_ball_tree(cKDTree(place[carriers]), radius_um)
     near = np.flatnonzero([len(p) > 0 for p in pairs])
     if len(near) == 0:
@@ -172,7 +175,7 @@ def scaled(counts: sparse.csr_matrix, totals: np.ndarray) -> np.ndarray:
 
 
 def clones(place: np.ndarray, code: np.ndarray, radius_um: float) -> np.ndarray:
-    """(c,) number of the clone of each carrier: what hangs together, carrier by carrier, under one label."""
+    """(c,) number of the clone of each carrier: what hangs together, carrier by carrier, under one guide."""
     pairs = cKDTree(place).query_pairs(radius_um, output_type="ndarray")
     pairs = pairs[code[pairs[:, 0]] == code[pairs[:, 1]]]
     graph = sparse.coo_array((np.ones(len(pairs)), tuple(pairs.T)), shape=(len(place),) * 2)
@@ -317,7 +320,7 @@ def assess(arena: Arena, target: int, draws: int, seed: int, splits: int = 100) 
     finite = null.size[np.isfinite(null.size)]
     spread = finite.std() if len(finite) > 1 else 0.0
     row["z_clones"] = (observed - finite.mean()) / spread if spread > 0 else np.nan
-    pseudo = pseudo_targets(own, n, draws, stream(seed, "pseudo_targets", name))
+    pseudo = pseudo_targets(own, n_units, draws, stream(seed, "pseudo_targets", name))
     row["p_pseudo"] = empirical_p(observed, pseudo.size) if pseudo is not None else np.nan
     row |= ceiling(own, exposure, target, splits, stream(seed, "halves", name))
     detectable = nothing
@@ -328,17 +331,14 @@ def assess(arena: Arena, target: int, draws: int, seed: int, splits: int = 100) 
     return Tested(row | {"status": "tested"}, found.change[0], found.z[0], detectable)
 
 
-def pseudo_targets(arena: Arena, n: int, draws: int, rng) -> Effects | None:
-    """Effects of random sets of whole control units with n members together (K1, K7), None where there are too few."""
+def pseudo_targets(arena: Arena, n_units: int, draws: int, rng) -> Effects | None:
+    """Effects of random sets of so many whole control units (K1, K7), None where there are not twice as many."""
     control = arena.only(CONTROL)
-    alone = np.diff(control.start) == 1
-    each = np.bincount(control.unit[control.start[:-1][alone]], minlength=len(control.labels))
-    if each.sum() < 2 * n:
+    n = len(control.labels)
+    if n < 2 * n_units:
         return None
-    order = np.argsort(rng.random((draws, len(each))), axis=1)
-    before = np.cumsum(each[order], axis=1) - each[order]
-    labels = np.zeros((draws, len(each)), int)
-    np.put_along_axis(labels, order, (before < n).astype(int), axis=1)
+    labels = np.zeros((draws, n), int)
+    np.put_along_axis(labels, np.argsort(rng.random((draws, n)), axis=1)[:, :n_units], 1, axis=1)
     return in_parts(control, labels, 1)
 
 
@@ -431,6 +431,7 @@ def shifted_sizes(
     draws: int,
     seed: int,
     radius_um: float = 30.0,
+    guide: np.ndarray | None = None,
 ) -> np.ndarray:
     """The second null: (draws, k) `size` of each target's effect when the map of carriers is moved as a whole.
 
@@ -438,6 +439,7 @@ def shifted_sizes(
     end where no cell is are dropped. Arguments as `build_arena`.
     """
     rng, low = stream(seed, "carrier_shifts"), place.min(axis=0)
+    guide = code if guide is None else guide
     side, tree = np.ptp(place, axis=0), cKDTree(place)
     sizes = np.full((draws, len(names)), np.inf)
     for draw in range(draws):
@@ -448,7 +450,9 @@ def shifted_sizes(
         everywhere = np.concatenate([place, moved[kept]])
         new = len(place) + np.arange(kept.sum())
         try:
-            arena = build_arena(everywhere, new, code[kept], members, counts, names, radius_um)
+            arena = build_arena(
+                everywhere, new, code[kept], members, counts, names, radius_um, guide[kept]
+            )
         except InputError:
             continue
         for target in range(1, len(names) + 1):

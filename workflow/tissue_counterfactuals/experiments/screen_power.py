@@ -55,7 +55,7 @@ def run(settings: dict, outputs: dict[str, Path]) -> None:
     targets, screens = [], []
     for scenario, knobs in scenarios(settings):
         for number in range(settings["n_simulations"]):
-            slow = knobs["clones_per_target"] == settings["usual_clones"]
+            slow = is_slow(scenario, settings)
             one, several = judge(knobs, number, settings, slow)
             screens.append(scenario | one)
             targets += [scenario | row for row in several]
@@ -99,6 +99,12 @@ def scenarios(settings: dict) -> list[tuple[dict, dict]]:
     return made
 
 
+def is_slow(scenario: dict, settings: dict) -> bool:
+    """Whether screens are tested for a dose and against shifted carriers too: where nothing but the effect varies."""
+    usual = scenario["clones_per_target"] == settings["usual_clones"]
+    return usual and scenario["scenario"] == "grid"
+
+
 def judge(knobs: dict, number: int, settings: dict, slow: bool) -> tuple[dict, list[dict]]:
     """One simulated screen: a row of what is decided once, and a row for each target; `slow`: dose and shifts too."""
     slide = simulate_screen(**knobs, seed=number)
@@ -111,7 +117,7 @@ def judge(knobs: dict, number: int, settings: dict, slow: bool) -> tuple[dict, l
     slow = slow and number < settings["slow_simulations"]
     shifts = slow and statistics.shifted_sizes(
         screen.place, screen.carriers, screen.code[screen.carriers], np.flatnonzero(screen.recipient), screen.counts,
-        screen.names, settings["shifts"], number, screen.radius_um,
+        screen.names, settings["shifts"], number, screen.radius_um, screen.guide[screen.carriers],
     )  # fmt: skip
     for place, k in enumerate(codes):
         near = screen.near(k)

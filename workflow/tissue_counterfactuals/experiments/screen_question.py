@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import pandas as pd
 from anndata import AnnData
 from scipy import sparse
 from scipy.spatial import cKDTree
@@ -31,6 +32,7 @@ class Screen:
     Attributes:
         place: (n, 2) micrometres; counts: (n, g) of the genes that are looked at; genes: their names.
         code: (n,) -1 no guide, 0 a control guide, 1.. the targets in the order of `names`.
+        guide: (n,) number of the guide of each carrier, or None where only its target is known.
         tumour, recipient: (n,) bool; recipients carry nothing themselves.
         radius_um: within which a recipient is near a carrier; far ones have none within `far_um`.
     """
@@ -39,6 +41,7 @@ class Screen:
     counts: sparse.csr_matrix
     genes: np.ndarray
     code: np.ndarray
+    guide: np.ndarray | None
     names: tuple[str, ...]
     tumour: np.ndarray
     recipient: np.ndarray
@@ -63,7 +66,8 @@ class Screen:
     def arena_of(self, members: np.ndarray) -> Arena:
         """Any cells around the clones."""
         return statistics.build_arena(
-            self.place, self.carriers, self.code[self.carriers], members, self.counts, self.names, self.radius_um
+            self.place, self.carriers, self.code[self.carriers], members, self.counts, self.names, self.radius_um,
+            None if self.guide is None else self.guide[self.carriers],
         )  # fmt: skip
 
     @cached_property
@@ -110,14 +114,14 @@ class Screen:
         """The same section in fewer genes."""
         kept = ~dropped
         return Screen(
-            self.place, self.counts[:, kept], self.genes[kept], self.code, self.names, self.tumour, self.recipient,
+            self.place, self.counts[:, kept], self.genes[kept], self.code, self.guide, self.names, self.tumour, self.recipient,
             self.radius_um, self.far_um,
         )  # fmt: skip
 
 
 def read_screen(
     slide: AnnData,
-    column: str = "target",
+    column: str = "target_raw",
     radius_um: float = 30.0,
     far_um: float = 45.0,
     min_mean: float = 0.0,
@@ -150,9 +154,12 @@ def read_screen(
     recipient = (slide.obs["cell_type"] == RECIPIENT).to_numpy() & (code < 0)
     if "excluded" in slide.obs:
         recipient &= ~slide.obs["excluded"].to_numpy(bool)
+    guide_column = column.replace("target", "guide")
+    guide = pd.factorize(slide.obs[guide_column])[0] if guide_column in slide.obs else None
     kept = np.asarray(slide.X.mean(axis=0)).ravel() >= min_mean
     return Screen(
-        np.asarray(slide.obsm["spatial"]), slide.X.tocsr()[:, kept], slide.var_names[kept].to_numpy(), code, names,
+        np.asarray(slide.obsm["spatial"]), slide.X.tocsr()[:, kept], slide.var_names[kept].to_numpy(), code, guide,
+        names,
         tumour, recipient, radius_um, far_um,
     )  # fmt: skip
 

@@ -45,7 +45,8 @@ def simulate_screen(**knobs: float) -> AnnData:
 
     Returns:
         A slide: `cell_type` cancer or T cells, `domain` as the authors of Cellina label it (perturbed: a tumour cell with
-        any guide, and any other cell with such a neighbour), obs `target` the called guide's gene, Control or "".
+        any guide, and any other cell with such a neighbour), obs `target_raw` the called guide's gene, Control or "", and
+        `guide_raw` the guide.
 
     Raises:
         InputError: unknown knobs, or knobs out of their range.
@@ -58,6 +59,8 @@ def simulate_screen(**knobs: float) -> AnnData:
     recipient = rng.random(n) < told.recipient_share
     tumour = np.flatnonzero(~recipient)
     lost, clone = _grow_clones(rng, place, tumour, told)
+    # Two guides for each target and four controls, as published; a clone carries one of them.
+    guide = np.where(lost == 0, 1 + clone % 4, 1 + clone % 2)
     called = _call_guides(rng, lost, clone, told.missed)
     weights, touching = _tumour_weights(place, tumour)
 
@@ -100,7 +103,8 @@ def simulate_screen(**knobs: float) -> AnnData:
             "cell_type": np.where(recipient, RECIPIENT, TUMOUR),
             "domain": np.where(np.isfinite(beside), "perturbed", "control"),
             "sample": "screen",
-            "target": called_name,
+            "target_raw": called_name,
+            "guide_raw": np.where(called >= 0, called_name + np.char.mod("_%d", guide), ""),
             "target_true": true_name,
             "clone": clone,
         },

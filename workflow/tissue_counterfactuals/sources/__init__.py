@@ -269,6 +269,20 @@ READERS = _table(
             published="perturbmap_visium",
             optional=("scalefactors",),
         ),
+        Reader(
+            "perturb_fish",
+            {
+                "counts": ("merfishcounttable.csv",),
+                "coordinates": ("coordinates.csv",),
+                "guides": ("allcellsPerturbationTable.csv",),
+                "tumour": ("tumorMerfish.csv",),
+                "tumour_guides": ("tumorpooledperturbations.csv",),
+                "t_cells": ("perturbed_tcells_merfish.csv",),
+                "t_cell_neighbours": ("perturbed_tcells_perturbation.csv",),
+            },
+            "Perturb-FISH, tables of the tumour section as the Brain Image Library ships them (Binan et al. 2025)",
+            published="perturb_fish",
+        ),
         Reader("spatialdata", {"zarr": ("*.zarr",)}, "SpatialData zarr store"),
         Reader(
             "cosmx_flat",

@@ -97,16 +97,19 @@ def read_table(
 
 
 def read_matrix(
-    path: Path, ids: tuple[str, ...], genes: list[str]
+    path: Path, ids: tuple[str, ...], genes: list[str], names: tuple[str, ...] | None = None
 ) -> Iterator[tuple[pd.DataFrame, np.ndarray]]:
     """A table with a column for each gene, block by block: ids as text, and values (rows, genes) float32.
+
+    Args:
+        names: of all columns where the file has no header line.
 
     Raises:
         InputError: as `read_table`.
     """
     _refuse_open_end(path)
     types = dict.fromkeys(ids, pa.string()) | dict.fromkeys(genes, pa.float32())
-    with _open_csv(path, types, [*ids, *genes]) as reader:
+    with _open_csv(path, types, [*ids, *genes], names) as reader:
         for batch in _batches(reader, path):
             columns = [batch.column(i).to_numpy(zero_copy_only=False) for i in range(len(ids))]
             values = np.empty((batch.num_rows, len(genes)), dtype=np.float32)

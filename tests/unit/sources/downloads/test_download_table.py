@@ -24,6 +24,7 @@ def test_every_file_of_the_table_has_a_role_that_its_reader_knows():
         "spleen_visium": "fetal_spleen",
         "glioblastoma_xenium": "xenium",
         "perturbmap_visium": "visium_perturbmap",
+        "perturb_fish": "perturb_fish",
     }
     datasets = read_datasets()
     assert datasets.keys() == readers.keys()
