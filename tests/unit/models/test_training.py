@@ -270,7 +270,7 @@ def test_dropout_stands_behind_every_hidden_layer_but_the_decoders(monkeypatch):
                     module.register_forward_hook(hook(part))
         for _ in range(20):
             batch = data.batch(np.arange(200))
-            z, s, _, _ = network.encode_sampled(batch)
+            z, s, *_ = network.encode_sampled(batch)
             network.reconstruction_loss(z, s, batch)
             network.classifier(z)
             network.discriminator(z)

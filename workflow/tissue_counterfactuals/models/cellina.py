@@ -12,6 +12,7 @@ import itertools
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -147,11 +148,23 @@ def _classifier(n_in: int, n_hidden: int, n_layers: int, n_classes: int) -> nn.S
     return nn.Sequential(*layers, nn.Linear(n_hidden, n_classes))
 
 
+class Encoded(NamedTuple):
+    """What a training step needs of the latents of b cells."""
+
+    z: torch.Tensor  # (b, n_latent), one draw
+    s: torch.Tensor
+    kl_z: torch.Tensor  # mean KL divergence per cell from N(0, I), 0-d
+    kl_s: torch.Tensor
+    contrastive: torch.Tensor | None = None  # loss of s, 0-d, with graph attention in training
+
+
 class CellinaNetwork(nn.Module):
     """The network alone: encoders, decoder, classifier and discriminator.
 
     Shapes: b cells, g genes, `n_latent` dimensions for each of z and s.
     """
+
+    spatial_encoder = Encoder
 
     def __init__(
         self,
@@ -166,7 +179,9 @@ class CellinaNetwork(nn.Module):
     ):
         super().__init__()
         self.z_encoder = Encoder(n_genes, n_latent, n_hidden, n_layers, dropout, n_samples)
-        self.s_encoder = Encoder(n_genes, n_latent, n_hidden, n_layers, dropout, n_samples)
+        self.s_encoder = self.spatial_encoder(
+            n_genes, n_latent, n_hidden, n_layers, dropout, n_samples
+        )
         self.decoder = HiddenLayers(2 * n_latent, n_hidden, n_layers, 0.0, n_samples)
         self.logits = nn.Linear(n_hidden, n_genes)
         self.log_theta = nn.Parameter(torch.randn(n_genes))
@@ -178,10 +193,10 @@ class CellinaNetwork(nn.Module):
         q_z = self.z_encoder(batch.counts.log_counts, batch.sample)
         return q_z, self.s_encoder(batch.features, batch.sample)
 
-    def encode_sampled(self, batch: Batch):
-        """One draw of z and s (b, n_latent) and the mean KL divergence per cell of each from N(0, I)."""
+    def encode_sampled(self, batch: Batch) -> Encoded:
+        """Draws of z and s, and how far they are from the prior."""
         q_z, q_s = self.encode(batch)
-        return q_z.sample(), q_s.sample(), q_z.mean_kl(), q_s.mean_kl()
+        return Encoded(q_z.sample(), q_s.sample(), q_z.mean_kl(), q_s.mean_kl())
 
     def decode(self, z, s, sample) -> torch.Tensor:
         """Shares (b, g) of the genes in the library."""
@@ -207,6 +222,8 @@ class Cellina:
         training: any field of `TrainingSettings`.
     """
 
+    network_class, settings_class = CellinaNetwork, TrainingSettings
+
     def __init__(
         self,
         n_hidden: int = 128,
@@ -222,7 +239,7 @@ class Cellina:
             "n_latent": n_latent,
             "dropout": dropout,
         }
-        self.settings = TrainingSettings(**training)
+        self.settings = self.settings_class(**training)
         self.device = resolve_device(device)
         self.network: CellinaNetwork | None = None
         self.history: pd.DataFrame | None = None
@@ -255,13 +272,10 @@ class Cellina:
             for key in ("cell_type", "domain", "sample")
         }
         codes = {key: self._codes(slide, key)[cells] for key in self.categories}
-        features = neighborhood_features(graph[cells], log_normalize(slide.X))
-        data = CellData(slide.X[cells], features, **codes, device=self.device)
+        data = self._training_data(slide, graph, cells, codes)
         with torch.random.fork_rng():
             torch.manual_seed(stream_seed(seed, "initial_weights"))
-            self.network = CellinaNetwork(slide.n_vars, *self._sizes(), **self.shape).to(
-                self.device
-            )
+            self.network = self._new_network()
             self.history = train(
                 self.network,
                 data,
@@ -353,10 +367,17 @@ class Cellina:
         model = cls(**content["shape"], device=device, **content["settings"])
         model.categories, model.genes = content["categories"], content["genes"]
         model.new_samples = new_samples
-        model.network = CellinaNetwork(len(model.genes), *model._sizes(), **model.shape)
+        model.network = model._new_network()
         model.network.load_state_dict(content["network"])
-        model.network.to(model.device).eval()
+        model.network.eval()
         return model
+
+    def _new_network(self) -> nn.Module:
+        return self.network_class(len(self.genes), *self._sizes(), **self.shape).to(self.device)
+
+    def _training_data(self, slide, graph, cells, codes) -> CellData:
+        features = neighborhood_features(graph[cells], log_normalize(slide.X))
+        return CellData(slide.X[cells], features, **codes, device=self.device)
 
     def _sizes(self) -> tuple[int, int, int]:
         return tuple(len(self.categories[key]) for key in ("cell_type", "domain", "sample"))
@@ -367,6 +388,16 @@ class Cellina:
 
     def _batches(self, slide: AnnData, cells: np.ndarray, features: np.ndarray):
         """Batches of the given cells with the given neighbourhood features, in order."""
+        data = CellData(slide.X[cells], features, *self._checked_codes(slide, cells), self.device)
+        for piece in np.array_split(np.arange(len(cells)), max(1, -(-len(cells) // 4096))):
+            yield data.batch(piece)
+
+    def _checked_codes(self, slide: AnnData, cells: np.ndarray) -> list[np.ndarray]:
+        """Codes of type, domain and sample, each (m,), of cells to predict.
+
+        Raises:
+            InputError: other genes than in training, or a sample that was not seen.
+        """
         if list(slide.var_names) != self.genes:
             raise InputError(
                 "the slide's genes are not those that the model was trained on: prepare both with the same settings."
@@ -378,6 +409,4 @@ class Cellina:
                 f"sample {unseen!r} was not seen in training: fit the model on it too."
             )
         codes = [self._codes(slide, key)[cells] for key in ("cell_type", "domain")]
-        data = CellData(slide.X[cells], features, *codes, samples, self.device)
-        for piece in np.array_split(np.arange(len(cells)), max(1, -(-len(cells) // 4096))):
-            yield data.batch(piece)
+        return [*codes, samples]

@@ -41,6 +41,7 @@ class TrainingSettings:
     patience: int = 10
     lambda_classifier: float = 1.0
     lambda_adversary: float = 1.0
+    lambda_contrastive: float = 0.0
     restore: str = "best"
     monitor: str = "reconstruction"
 
@@ -106,6 +107,20 @@ class CellData:
         codes = np.stack([cell_type, domain, sample]).astype(np.int64)
         self.codes = torch.as_tensor(codes, device=device)
 
+    @property
+    def arrays(self) -> tuple[np.ndarray, ...]:
+        """What tells these cells from others."""
+        counts = self.counts.csr
+        return counts.indices, counts.data, self.features.cpu().numpy(), self.codes.cpu().numpy()
+
+    def order(self, rng: np.random.Generator, cells: np.ndarray) -> np.ndarray:
+        """The cells in the order in which an epoch's batches are cut from them."""
+        return rng.permutation(cells)
+
+    def pieces(self, cells: np.ndarray) -> list[np.ndarray]:
+        """The batches in which validation cells are looked at."""
+        return batches_of(cells, 2048)
+
     def batch(self, cells: np.ndarray) -> Batch:
         """The batch of the given cells (b,); the next call may overwrite its dense tensors (see `CountMatrix`)."""
         index = torch.as_tensor(cells, device=self.device)
@@ -136,8 +151,9 @@ def train(
     """Train a Cellina network in place.
 
     Loss (Cellina, section 3.2; weights as run in the authors' code): NB + beta (KL_z + KL_s)
-    + lambda_c a_c CE_classifier - lambda_a a_a CE_discriminator, where a_j makes the terms comparable and is measured
-    in epoch 0, which updates nothing. Without classifier and adversary (the ablated model) there is no such epoch.
+    + lambda_c a_c CE_classifier - lambda_a a_a CE_discriminator + lambda_s a_s contrastive loss of s (with graph attention
+    only), where a_j makes the terms comparable and is measured in epoch 0, which updates nothing. With all three weights
+    at 0 (the ablated model) there is no such epoch.
 
     Args:
         network: a `CellinaNetwork`.
@@ -148,7 +164,7 @@ def train(
 
     Returns:
         One row per epoch: epoch, beta, train_loss, reconstruction, kl_z, kl_s, classifier_loss, adversary_loss,
-        validation_loss, validation_reconstruction, validation_kl_z, validation_kl_s, seconds, best.
+        contrastive_loss (where it has a weight), validation_loss, validation_reconstruction, validation_kl_z, validation_kl_s, seconds, best.
 
     Raises:
         InputError: fewer than two training cells or no validation cell.
@@ -159,7 +175,7 @@ def train(
             f"training needs at least 2 training cells and 1 validation cell, and has {len(train_cells)} and "
             f"{len(validation_cells)}: use a larger slide or another holdout.validation_fraction."
         )
-    supervised = settings.lambda_classifier > 0 or settings.lambda_adversary > 0
+    terms = _TERMS if settings.lambda_contrastive > 0 else _TERMS[:-1]
     state = _State(network, settings)
     fingerprint = _fingerprint(settings, seed, data, train_cells, validation_cells)
     if checkpoint is not None and checkpoint.exists():
@@ -170,22 +186,21 @@ def train(
     while state.epoch < settings.epochs and state.bad_epochs < settings.patience:
         epoch, started = state.epoch, time.perf_counter()
         torch.manual_seed(stream_seed(seed, "training_noise", epoch))
-        order = stream(seed, "training_order", epoch).permutation(train_cells)
+        order = data.order(stream(seed, "training_order", epoch), train_cells)
         network.train()
-        measuring = supervised and epoch == 0
-        totals = torch.zeros(6, device=data.device)
+        measuring = epoch == 0 and _supervised(settings)
+        totals = torch.zeros(len(terms), device=data.device)
         for cells in batches_of(order, batch_size):
             totals += len(cells) * _step(
                 network, data.batch(cells), settings, state, epoch, measuring
             )
         means = (totals / len(order)).tolist()
         if not np.isfinite(means).all():
-            raise FloatingPointError(_not_finite(means, epoch, measuring, data))
-        row = dict(zip(_TERMS, means, strict=True))
+            raise FloatingPointError(_not_finite(terms, means, epoch, measuring, data))
+        row = dict(zip(terms, means, strict=True))
         if measuring:
             state.scale = tuple(
-                row["train_loss"] / (abs(row[k]) + 1e-8)
-                for k in ("classifier_loss", "adversary_loss")
+                row["train_loss"] / (abs(row.get(term, 0.0)) + 1e-8) for term in _TERMS[-3:]
             )
         row |= _validate(network, data, validation_cells, settings, seed, epoch)
         row |= {
@@ -209,12 +224,20 @@ def train(
     return history
 
 
-_TERMS = ("train_loss", "reconstruction", "kl_z", "kl_s", "classifier_loss", "adversary_loss")
+_TERMS = (
+    *("train_loss", "reconstruction", "kl_z", "kl_s"),
+    *("classifier_loss", "adversary_loss", "contrastive_loss"),
+)
 
 
-def _not_finite(means, epoch, measuring, data) -> str:
+def _supervised(settings: TrainingSettings) -> bool:
+    weights = settings.lambda_classifier, settings.lambda_adversary, settings.lambda_contrastive
+    return max(weights) > 0
+
+
+def _not_finite(names, means, epoch, measuring, data) -> str:
     """What is known about a loss that is not finite."""
-    terms = ", ".join(t for t, mean in zip(_TERMS, means, strict=True) if not np.isfinite(mean))
+    terms = ", ".join(t for t, mean in zip(names, means, strict=True) if not np.isfinite(mean))
     highest = f"the highest count is {data.counts.csr.data.max(initial=0):g}"
     if measuring:
         cause = "no weight had been changed yet, so that the learning rate is not the cause"
@@ -224,13 +247,13 @@ def _not_finite(means, epoch, measuring, data) -> str:
 
 
 def _step(network, batch, settings, state, epoch, measuring) -> torch.Tensor:
-    """One optimiser step of adversary and model; returns the (6,) detached loss terms `_TERMS`.
+    """One optimiser step of adversary and model; returns the detached loss terms `_TERMS`, the last if it has a weight.
 
     The discriminator and the model see the same draw of z: the encoder does not change between the two steps, so one
     pass serves both (the authors ran it twice).
     """
     with torch.set_grad_enabled(not measuring):
-        z, s, kl_z, kl_s = network.encode_sampled(batch)
+        z, s, kl_z, kl_s, contrastive = network.encode_sampled(batch)
         zero = torch.zeros((), device=z.device)
         if settings.lambda_adversary > 0 and not measuring:
             loss = settings.lambda_adversary * F.cross_entropy(
@@ -250,13 +273,17 @@ def _step(network, batch, settings, state, epoch, measuring) -> torch.Tensor:
             network.discriminator.requires_grad_(False)
             adversary = F.cross_entropy(network.discriminator(z), batch.domain)
             total = total - settings.lambda_adversary * state.scale[1] * adversary
+        terms = [vae_loss, reconstruction, kl_z, kl_s, classifier, adversary]
+        if settings.lambda_contrastive > 0:
+            total = total + settings.lambda_contrastive * state.scale[2] * contrastive
+            terms.append(contrastive)
         if not measuring:
             state.optimizer.zero_grad(set_to_none=True)
             total.backward()
             state.optimizer.step()
         if settings.lambda_adversary > 0:
             network.discriminator.requires_grad_(True)
-    return torch.stack([vae_loss, reconstruction, kl_z, kl_s, classifier, adversary]).detach()
+    return torch.stack(terms).detach()
 
 
 @torch.no_grad()
@@ -269,9 +296,9 @@ def _validate(network, data, cells, settings, seed, epoch) -> dict[str, float]:
     network.eval()
     torch.manual_seed(stream_seed(seed, "validation_noise"))
     totals = torch.zeros(3, device=data.device)
-    for piece in batches_of(cells, 2048):
+    for piece in data.pieces(cells):
         batch = data.batch(piece)
-        z, s, kl_z, kl_s = network.encode_sampled(batch)
+        z, s, kl_z, kl_s, _ = network.encode_sampled(batch)
         totals += len(piece) * torch.stack([network.reconstruction_loss(z, s, batch), kl_z, kl_s])
     reconstruction, kl_z, kl_s = (totals / len(cells)).tolist()
     beta = settings.beta(epoch) if settings.monitor == "current_beta" else 0.0
@@ -299,7 +326,7 @@ class _State:
         self.network = network
         self.optimizer = torch.optim.Adam(model, **options)
         self.adversary_optimizer = torch.optim.Adam(adversary, **options)
-        self.scale = (1.0, 1.0)
+        self.scale = (1.0, 1.0, 1.0)
         self.epoch = self.bad_epochs = self.best_epoch = 0
         self.best_loss = float("inf")
         self.best_weights = None
@@ -355,13 +382,6 @@ class _State:
 def _fingerprint(settings, seed, data, train_cells, validation_cells) -> str:
     """A checkpoint is used only by the training that wrote it: same settings, seed, cells and data."""
     digest = hashlib.sha256(json.dumps([asdict(settings), seed], sort_keys=True).encode())
-    for array in (
-        data.counts.csr.indices,
-        data.counts.csr.data,
-        data.features.cpu().numpy(),
-        data.codes.cpu().numpy(),
-        train_cells,
-        validation_cells,
-    ):
+    for array in (*data.arrays, train_cells, validation_cells):
         digest.update(np.ascontiguousarray(array).view(np.uint8))
     return digest.hexdigest()
