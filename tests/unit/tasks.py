@@ -27,6 +27,7 @@ CELLINA = {"epochs": 3, "batch_size": 64, "n_hidden": 8, "n_latent": 3}
 OTHERS = {
     "hierarchical": {"n_components": 3, "min_cells": 20},
     "spatialprop": {"n_hidden": 8, "epochs": 3, "cells_per_type": 20},
+    "cellina_gat": CELLINA | {"max_neighbors": 10},
     "concert": {"n_basal": 8, "epochs": 3, "batch_size": 64},
 }
 NAMES = {"dataset": "d", "kind": "simulated", "slide": "s", "protocol": "corrected", "seed": 0}

@@ -29,6 +29,12 @@ def test_cellinas_switches_have_the_values_of_the_paper_and_of_the_authors_code(
         "pca_fit": ("log", "counts"),
         "rmse_counts": ("mean", "sum"),
         "variable_genes": ("without_held_out", "all_cells"),
+        "gat_edges": ("nearest", "transposed"),
+        "gat_field": ("three_hops", "one_hop"),
+        "gat_inputs": ("log1p", "log_counts"),
+        "gat_cutoff": ("applied", "none"),
+        "gat_new_edges": ("to_focal", "both_ways"),
+        "gat_altered_inputs": ("as_trained", "raw_counts"),
     }
     corrected, as_run = protocols.resolve("corrected"), protocols.resolve("as_run")
     assert {s.name: (corrected[s.name], as_run[s.name]) for s in cellina.SWITCHES} == expected
@@ -53,10 +59,15 @@ def test_unknown_names_and_values_are_refused():
     ("step", "names"),
     [
         ("metrics", {"lfc", "pca_fit", "rmse_counts"}),
-        ("training", {"hyperparameters", "restore", "monitor", "variable_genes"}),
+        (
+            "training",
+            {"hyperparameters", "restore", "monitor", "variable_genes"}
+            | {"gat_edges", "gat_field", "gat_inputs", "gat_cutoff"},
+        ),
         (
             "counterfactual",
-            {"donor_features", "donor_domain", "latent", "node_renormalization", "node_scaling"},
+            {"donor_features", "donor_domain", "latent", "node_renormalization", "node_scaling"}
+            | {"gat_new_edges", "gat_altered_inputs"},
         ),
         ("graph", {"brain_unit"}),
     ],

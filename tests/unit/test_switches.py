@@ -17,6 +17,7 @@ from tissue_counterfactuals import metrics
 from tissue_counterfactuals.graph import neighborhood_features, slide_graph
 from tissue_counterfactuals.models import spatialprop
 from tissue_counterfactuals.models.cellina import Cellina
+from tissue_counterfactuals.models.cellina_gat import CellinaGAT, Surroundings
 from tissue_counterfactuals.protocols import cellina as switches_of_cellina
 from tissue_counterfactuals.question.donors import edge_perturbation
 from tissue_counterfactuals.question.folds import cells_of, split_cells
@@ -24,6 +25,7 @@ from tissue_counterfactuals.question.nodes import pseudobulk_shift
 from tissue_counterfactuals.slide import log_normalize
 
 MAX_NEIGHBORS = 20
+GAT_NEIGHBORS = SECTIONS["cellina_gat"]["max_neighbors"]
 # Not the default of any function: a draw that the question's seed does not reach is another draw.
 SEED = 3
 
@@ -181,6 +183,83 @@ def latent(slide, folder, value):
     return counterfactual(slide, folder, {"latent": value}, latent=value)
 
 
+def gat_training(slide, folder, name, value, neighborhood=None, **setting):
+    """What Cellina-GAT learnt and predicts of cells in their own place."""
+    question = ask(folder, slide, switches={name: value})
+    folder = question.fit("cellina_gat")
+    history = pd.read_csv(folder / "history.tsv", sep="\t").drop(columns="seconds")
+    twin = question.predict("cellina_gat")["cellina_gat", "right", "no_intervention"]
+    graph = gat_graph(slide, **(neighborhood or {}))
+    model = CellinaGAT(device="cpu", **(CELLINA | setting))
+    model.fit(slide, graph, split_of(slide), SEED)
+    expected = model.predict(
+        slide, cells_of(slide, "A", "left"), model.surroundings(graph, slide.X)
+    )
+    return (
+        np.concatenate([history.to_numpy(float).ravel(), twin.ravel()]),
+        np.concatenate([history_of(model).ravel(), expected.ravel()]),
+    )
+
+
+def gat_graph(slide, **settings):
+    settings = {"bandwidth_um": 20.0, "max_neighbors": GAT_NEIGHBORS} | settings
+    return slide_graph(slide, split_of(slide).held_out, **settings)
+
+
+def gat_edges(slide, folder, value):
+    return gat_training(slide, folder, "gat_edges", value, edges=value)
+
+
+def gat_field(slide, folder, value):
+    setting = {"three_hops": {"field": "hops"}, "one_hop": {"field": "induced", "patch_cells": 1}}
+    return gat_training(slide, folder, "gat_field", value, **setting[value])
+
+
+def gat_inputs(slide, folder, value):
+    return gat_training(slide, folder, "gat_inputs", value, inputs=value)
+
+
+def gat_cutoff(slide, folder, value):
+    neighborhood = {"applied": {}, "none": {"cutoff": 0.0}}[value]
+    return gat_training(slide, folder, "gat_cutoff", value, neighborhood)
+
+
+def gat_counterfactual(slide, folder, switch, variant, around):
+    """Predictions of a Cellina-GAT that was fitted under the default switches, in surroundings that `around` makes."""
+    question = ask(folder, slide, node=NODE)
+    # Long enough that neighbours matter.
+    longer = {"epochs": 6, "learning_rate": 0.03}
+    question.settings["cellina_gat"] = question.settings["cellina_gat"] | longer
+    question.fit("cellina_gat")
+    question.switches = switch
+    observed = question.predict("cellina_gat")["cellina_gat", "right", variant]
+    model = CellinaGAT.load(question.folder / "cellina_gat/model.pt", "cpu")
+    own = model.surroundings(gat_graph(slide), slide.X)
+    return observed, model.predict(
+        slide, cells_of(slide, "A", "left"), around(model, own, question.task)
+    )
+
+
+def gat_new_edges(slide, folder, value):
+    def around(model, own, task):
+        donors = task.question.donors("right")["published"]
+        return own.moved(task.focal, donors, {"to_focal": False, "both_ways": True}[value])
+
+    return gat_counterfactual(slide, folder, {"gat_new_edges": value}, "published", around)
+
+
+def gat_altered_inputs(slide, folder, value):
+    def around(model, own, task):
+        shift = task.question.nodes("right")["node"].shift
+        counts = slide.X.toarray() * np.exp(shift[slide.obs["cell_type"].cat.codes])
+        total = slide.X.toarray().sum(axis=1, keepdims=True)
+        expression = {"as_trained": np.log1p(counts / total * 1e4), "raw_counts": counts}[value]
+        expression = sparse.csr_array(expression.astype(np.float32))
+        return Surroundings(own.graph, expression, own.expression)
+
+    return gat_counterfactual(slide, folder, {"gat_altered_inputs": value}, "node", around)
+
+
 def brain_unit(slide, folder, value):
     """Training, twin and donors on the graph whose bandwidth follows the unit that the authors assumed."""
     made = ask(folder, slide, switches={"brain_unit": value}).predict("cellina")
@@ -231,6 +310,12 @@ CASES = {
     "variable_genes": variable_genes,
     "restore": restore,
     "monitor": monitor,
+    "gat_edges": gat_edges,
+    "gat_field": gat_field,
+    "gat_inputs": gat_inputs,
+    "gat_cutoff": gat_cutoff,
+    "gat_new_edges": gat_new_edges,
+    "gat_altered_inputs": gat_altered_inputs,
     "lfc": lambda slide, folder, value: scores(slide, folder, {"lfc": value}),
     "pca_fit": lambda slide, folder, value: scores(slide, folder, {"pca_fit": value}),
     "rmse_counts": lambda slide, folder, value: scores(slide, folder, {"rmse_counts": value}),

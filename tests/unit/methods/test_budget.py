@@ -17,6 +17,7 @@ SMALL = {
     "cellina_ablated": SECTIONS["cellina"]
     | CELLINA
     | {"epochs": 2, "patience": 1, "learning_rate": 1e-12},
+    "cellina_gat": SECTIONS["cellina_gat"] | {"epochs": 2, "patience": 1, "learning_rate": 1e-12},
     "spatialprop": SECTIONS["spatialprop"] | {"epochs": 2, "batch_size": 40},
     "concert": SECTIONS["concert"] | {"epochs": 2, "patience": 1, "learning_rate": 1e-12},
 }

@@ -1,4 +1,4 @@
-"""Predictions of Cellina as they were: what nobody meant to change has not changed.
+"""Predictions of Cellina, its ablated form and Cellina-GAT as they were: what nobody meant to change has not changed.
 
 Expected counts of the first focal cell, genes 0 to 7, made by this file at the commit that brought them: 6 epochs on
 300 cells x 8 genes; `as_run` without the published hyperparameters, whose 100 epochs would magnify rounding. Another
@@ -15,6 +15,7 @@ from slides import small_slide
 from tasks import Question
 from tissue_counterfactuals.protocols.cellina import SWITCHES
 
+METHODS = ("cellina", "cellina_ablated", "cellina_gat")
 SETTINGS = {"epochs": 6, "learning_rate": 0.01, "kl_warmup_epochs": 6}
 # fmt: off
 FROZEN = {
@@ -26,6 +27,10 @@ FROZEN = {
     ("cellina_ablated", "corrected", "no_intervention"): [3.149376, 3.393399, 3.491996, 1.183798, 3.904049, 2.026289, 2.356154, 1.494939],
     ("cellina_ablated", "as_run", "published"): [3.407455, 3.696215, 3.354263, 1.250576, 3.554976, 2.039426, 2.142649, 1.554438],
     ("cellina_ablated", "as_run", "no_intervention"): [3.419422, 3.698378, 3.356606, 1.246745, 3.544718, 2.036916, 2.137249, 1.559966],
+    ("cellina_gat", "corrected", "published"): [2.918681, 3.258065, 2.673482, 2.369292, 2.672402, 2.296205, 2.338224, 2.473649],
+    ("cellina_gat", "corrected", "no_intervention"): [2.918646, 3.258246, 2.673422, 2.369336, 2.672505, 2.296147, 2.338227, 2.473473],
+    ("cellina_gat", "as_run", "published"): [2.883089, 3.080111, 2.704857, 2.498977, 2.589708, 2.377859, 2.303186, 2.562212],
+    ("cellina_gat", "as_run", "no_intervention"): [2.879157, 3.052406, 2.715794, 2.508915, 2.587397, 2.382300, 2.298231, 2.575799],
 }
 # fmt: on
 
@@ -33,10 +38,12 @@ FROZEN = {
 def predictions(folder, method, protocol):
     slide = small_slide(n_cells=300, n_genes=8)
     switches = {s.name: getattr(s, protocol) for s in SWITCHES if s.name != "hyperparameters"}
-    return Question(folder, slide, switches=switches, cellina=SETTINGS).predict(method)
+    question = Question(folder, slide, switches=switches, cellina=SETTINGS)
+    question.settings["cellina_gat"] = question.settings["cellina_gat"] | SETTINGS
+    return question.predict(method)
 
 
-@pytest.mark.parametrize("method", ["cellina", "cellina_ablated"])
+@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("protocol", ["corrected", "as_run"])
 def test_predictions_are_as_they_were(tmp_path, method, protocol):
     made = predictions(tmp_path, method, protocol)
@@ -46,7 +53,7 @@ def test_predictions_are_as_they_were(tmp_path, method, protocol):
 
 
 if __name__ == "__main__":
-    for method in ("cellina", "cellina_ablated"):
+    for method in METHODS:
         for protocol in ("corrected", "as_run"):
             with tempfile.TemporaryDirectory() as folder:
                 for (_, _, variant), values in predictions(folder, method, protocol).items():

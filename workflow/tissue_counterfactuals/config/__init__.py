@@ -31,7 +31,7 @@ from tissue_counterfactuals.methods.settings import (
     SimviSettings,
     SpatialPropSettings,
 )
-from tissue_counterfactuals.models.settings import CellinaSettings
+from tissue_counterfactuals.models.settings import CellinaGATSettings, CellinaSettings
 from tissue_counterfactuals.protocols import PROTOCOLS, resolve
 from tissue_counterfactuals.question.settings import CounterfactualSettings, UserQuestion
 from tissue_counterfactuals.settings import (
@@ -105,6 +105,7 @@ class Config(Settings):
     nearest_neighbor: NearestNeighborSettings = NearestNeighborSettings()
     ridge: RidgeSettings = RidgeSettings()
     cellina: CellinaSettings = CellinaSettings()
+    cellina_gat: CellinaGATSettings = CellinaGATSettings()
     hierarchical: HierarchicalSettings = HierarchicalSettings()
     celcomen_field: CelcomenFieldSettings = CelcomenFieldSettings()
     spatialprop: SpatialPropSettings = SpatialPropSettings()

@@ -83,6 +83,7 @@ METHODS = {
         Method("truth_in_place", False, "the simulation's exact expectation of the target cells", ("in_domain", "truth")),
         Method("cellina_ablated", True, "Cellina without classifier and adversary", ("graph", "edge", "node", "stochastic"), "cellina", gpu=True),
         Method("cellina", True, "Cellina, edge perturbation", ("graph", "edge", "node", "stochastic"), "cellina", gpu=True),
+        Method("cellina_gat", True, "Cellina-GAT: graph attention and a contrastive loss for s", ("graph", "edge", "node", "stochastic"), "cellina_gat", gpu=True, by_default=False),
         Method("hierarchical", True, "regression on neighbours' expression, types as random effects (ours)", ("graph", "edge", "node"), "hierarchical"),
         Method("celcomen", True, "Celcomen's field, neighbours held at the donors' values; knows no types", ("graph", "edge", "node"), "celcomen_field", by_default=False),
         Method("spatialprop", True, "SpatialProp (re-implementation): a cell from its neighbours alone", ("edge", "node", "stochastic"), "spatialprop", gpu=True, by_default=False),

@@ -1,5 +1,6 @@
 """Cellina: each focal cell keeps its z and gets the s of its donors (edge), or of its altered neighbours (node)."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -23,12 +24,17 @@ MIN_EFFECT = 0.01
 def fit(task, folder: Path, **overrides) -> None:
     """Train; leaves model.pt and history.tsv."""
     settings = under_switches(task.settings, task.switches) | overrides
+    fit_model(task, folder, Cellina, settings, task.masked_graph)
+
+
+def fit_model(task, folder: Path, model_class: type[Cellina], settings: dict, graph) -> None:
+    """Train one of Cellina's forms with the given arguments; leaves model.pt and history.tsv."""
     if task.steps is not None:
-        settings |= _in_budget(task, settings)
-    model = Cellina(device=task.device, **settings)
+        settings = settings | _in_budget(task, settings)
+    model = model_class(device=task.device, **settings)
     model.fit(
         task.slide,
-        task.masked_graph,
+        graph,
         task.split,
         seed=task.seed,
         checkpoint=task.checkpoint,
@@ -38,50 +44,66 @@ def fit(task, folder: Path, **overrides) -> None:
     model.save(folder / "model.pt")
 
 
-def under_switches(settings: dict, switches: dict[str, str]) -> dict:
-    """Arguments of `Cellina`: the section of the configuration, or as run the published values, and when to stop."""
+def under_switches(
+    settings: dict, switches: dict[str, str], published: CellinaSettings | None = None
+) -> dict:
+    """Arguments of a model: the section of the configuration, or as run the published values, and when to stop."""
     if switches["hyperparameters"] == "published":
-        settings = CellinaSettings(batch_size=PUBLISHED_BATCH).model_dump()
-        del settings["time_limit_minutes"]
+        published = published or CellinaSettings(batch_size=PUBLISHED_BATCH)
+        settings = published.model_dump(exclude={"time_limit_minutes"})
     return settings | {key: switches[key] for key in ("restore", "monitor")}
 
 
 def predict(task, folder: Path, target: str) -> dict[str, Prediction | str]:
     """One variant per perturbation, and the twin; diagnostics say whether s is used at all."""
-    slide, focal = task.slide, task.focal
+    slide = task.slide
     new = bool(task.fold.samples)
     model = Cellina.load(folder / "model.pt", device=task.device, new_samples=new)
     log_expression = log_normalize(slide.X)
     donor_expression = log_expression if task.switches["donor_features"] == "log1p" else slide.X
 
-    def expected(features):
-        return model.predict(slide, focal, features, latent=task.switches["latent"], seed=task.seed)
+    around = task.masked_graph[task.focal]
 
-    own = neighborhood_features(task.masked_graph[focal], log_expression)
+    def moved(perturbation):
+        return neighborhood_features(perturbation.graph(slide.n_obs), donor_expression)
+
+    def altered(node):
+        return neighborhood_features(around, task.altered_log(node))
+
+    own = neighborhood_features(around, log_expression)
+    return variants(task, target, model, own, moved, altered)
+
+
+def variants(task, target: str, model: Cellina, own, moved: Callable, altered: Callable) -> dict:
+    """What a model answers: one prediction per perturbation, and the twin.
+
+    Args:
+        own: what the model reads of the focal cells' surroundings; `moved` and `altered` give the same from an
+            `EdgePerturbation` and from a `NodePerturbation`.
+    """
+    slide, focal = task.slide, task.focal
+
+    def expected(around):
+        return model.predict(slide, focal, around, latent=task.switches["latent"], seed=task.seed)
+
     twin = expected(own)
     kl_of_s = model.kl_per_cell(slide, focal, own)[1]
 
-    def moved(perturbation):
-        return among(neighborhood_features(perturbation.graph(slide.n_obs), donor_expression))
-
-    def among(features):
-        values = expected(features)
+    def among(around):
+        values = expected(around)
         effect = _mean_change(values, twin)
         if kl_of_s < MIN_KL_OF_S or effect < MIN_EFFECT:
             task.report(
                 f"warning: the spatial latent is hardly used (KL of s {kl_of_s:.3f} nats per cell, new neighbours "
                 f"change log expression by {effect:.4f} on average), so this counterfactual is its own twin: give "
-                "the model more steps (smaller cellina.batch_size or more cellina.epochs)"
+                "the model more steps (a smaller batch_size or more epochs in its section)"
             )
         notes = {"kl_s": kl_of_s, "donor_effect": effect}
         return Prediction(values, focal, diagnostics=notes, dispersion=model.dispersion)
 
-    around = task.masked_graph[focal]
-    altered = task.altered(
-        target, lambda node: among(neighborhood_features(around, task.altered_log(node)))
-    )
+    among_altered = task.altered(target, lambda node: among(altered(node)))
     twin_of_both = {"no_intervention": Prediction(twin, focal, dispersion=model.dispersion)}
-    return task.counterfactuals(target, moved) | altered | twin_of_both
+    return task.counterfactuals(target, lambda p: among(moved(p))) | among_altered | twin_of_both
 
 
 def _in_budget(task, settings: dict) -> dict:
@@ -91,7 +113,8 @@ def _in_budget(task, settings: dict) -> dict:
     epochs = task.epochs(settings["epochs"], len(batches_of(train, size)))
     warmup = max(1, round(settings["kl_warmup_epochs"] * epochs / settings["epochs"]))
     # The first epoch of a supervised model measures its losses and takes no step.
-    epochs += bool(settings["lambda_classifier"] or settings["lambda_adversary"])
+    lambdas = ("lambda_classifier", "lambda_adversary", "lambda_contrastive")
+    epochs += any(settings.get(name) for name in lambdas)
     return {
         "batch_size": size,
         "epochs": epochs,

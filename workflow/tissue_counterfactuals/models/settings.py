@@ -1,4 +1,4 @@
-"""Network and training of Cellina: section `cellina` of the configuration."""
+"""Network and training of Cellina and of Cellina-GAT: sections `cellina` and `cellina_gat` of the configuration."""
 
 from typing import Annotated, Literal
 
@@ -45,3 +45,23 @@ class CellinaSettings(MethodSettings):
     authors' runs."""
     patience: Epochs = 10
     """Epochs without a better validation loss after which training stops."""
+
+
+class CellinaGATSettings(CellinaSettings):
+    """Network and training of Cellina-GAT under `corrected`; `as_run` always takes the defaults, the paper's Table A1."""
+
+    n_layers: int = Field(3, ge=1, le=100)
+    """Hidden layers of the encoder of z and of the decoder, and layers of attention."""
+    max_neighbors: int = Field(50, ge=1, le=10_000)
+    """Nearest neighbours that a cell can attend to; beyond the cutoff of the data set's graph there are none."""
+    lambda_contrastive: Weight = 1
+    """Weight of the contrastive loss of the spatial latent, relative to the size of the VAE loss."""
+    temperature: float = Field(0.25, gt=0, le=100)
+    """Temperature of the contrastive loss."""
+    batch_size: Literal["enough_steps", "auto"] | Annotated[int, Field(ge=2, le=10_000_000)] = 256
+    """Cells per optimiser step; the words mean what they do for Cellina."""
+    patch_cells: int = Field(16, ge=1, le=100_000)
+    """Cells of a batch that stand together: what they hear overlaps, which is why a step is fast, and makes them neighbours
+    for the contrastive loss. 1 gives batches of random cells, as `as_run` has them."""
+    weight_decay: Weight = 0.0001
+    """Weight decay of both Adam optimisers."""

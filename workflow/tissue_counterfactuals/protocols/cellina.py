@@ -99,6 +99,64 @@ SWITCHES = (
         "reconstruction alone.",
     ),
     Switch(
+        "gat_edges",
+        corrected="nearest",
+        as_run="transposed",
+        values=("nearest", "transposed", "symmetric"),
+        step="training",
+        why="Cellina-GAT is described on Cellina's graph, in which a cell has its own nearest cells. The edges were handed to "
+        "the layers the other way round, so that a cell heard those that it is among the nearest of. `symmetric` has both, "
+        "as later versions of the authors' code.",
+    ),
+    Switch(
+        "gat_field",
+        corrected="three_hops",
+        as_run="one_hop",
+        values=("three_hops", "one_hop"),
+        step="training",
+        why="Three layers reach three steps. As run, a batch of random cells and their direct neighbours were cut out as one "
+        "small graph, in which all three layers stayed, so that what a cell hears depends on who else is in its batch; the "
+        "contrastive loss was taken over all cells of it. Corrected, layers see the tissue around each cell, as if computed "
+        "for the whole slide, and the contrastive loss is taken over the cells of a batch, which are patches of neighbours "
+        "(`cellina_gat.patch_cells`).",
+    ),
+    Switch(
+        "gat_inputs",
+        corrected="log1p",
+        as_run="log_counts",
+        values=("log1p", "log_counts"),
+        step="training",
+        why="The paper's attention reads log-normalised neighbours; the code gave it the logarithm of raw counts, in which "
+        "the library sizes of neighbours remain.",
+    ),
+    Switch(
+        "gat_cutoff",
+        corrected="applied",
+        as_run="none",
+        values=("applied", "none"),
+        step="training",
+        why="Weights below the cutoff were stored as zeros, and the attention took every stored entry for an edge; the "
+        "corrected form has the edges of the graph, none longer than 215 um at the published bandwidth.",
+    ),
+    Switch(
+        "gat_new_edges",
+        corrected="to_focal",
+        as_run="both_ways",
+        values=("to_focal", "both_ways"),
+        step="counterfactual",
+        why="As run, donors of a moved cell heard it as well, so that the cell's own expression came back to it through the "
+        "donors (mended in later versions); corrected, donors stay as they are in their own place.",
+    ),
+    Switch(
+        "gat_altered_inputs",
+        corrected="as_trained",
+        as_run="raw_counts",
+        values=("as_trained", "raw_counts"),
+        step="counterfactual",
+        why="Node perturbation gave Cellina-GAT altered raw counts, where it was trained on their logarithm (mended in later "
+        "versions).",
+    ),
+    Switch(
         "lfc",
         corrected="natural_pseudocount_1",
         as_run="log2_epsilon",
@@ -187,6 +245,28 @@ NOTES = (
         "1e-6",
         "1e-6",
         "Table A1 gives none for Cellina; the code has the default of scvi-tools. Key `cellina.weight_decay`.",
+    ),
+    (
+        "gat_z_statistics",
+        "training",
+        "the batch's cells",
+        "the batch's cells (the authors: all cells of the batch's small graph)",
+        "Batch normalisation of the encoder of z saw neighbours as well as the batch, so that cells counted by how often "
+        "they are neighbours; later versions have the batch alone.",
+    ),
+    (
+        "gat_altered_graph",
+        "counterfactual",
+        "the graph of training",
+        "the graph of training (the authors: 200 neighbours)",
+        "The authors' notebook of node perturbation built a graph of 200 neighbours for models trained with 50.",
+    ),
+    (
+        "gat_donors",
+        "counterfactual",
+        "those of the question",
+        "those of the question (the authors: from a graph of 50 neighbours)",
+        "All methods get the same donors; for Cellina-GAT the authors drew them from a smaller pool.",
     ),
     (
         "pca_cells",

@@ -79,15 +79,22 @@ class Task:
 
     @cached_property
     def masked_graph(self) -> sparse.csr_array:
-        """(n, n) graph without the answers: held-out cells are nobody's neighbours and have none.
+        """(n, n) graph of the question without the answers."""
+        return self.graph_without_answers()
+
+    def graph_without_answers(self, **settings) -> sparse.csr_array:
+        """(n, n) graph in which held-out cells are nobody's neighbours and have none.
 
         Other cells of a patient who is left out keep their neighbours, which are all of the same sample.
+
+        Args:
+            settings: of the graph, where they are not those of the question.
         """
         # numba, which an interpreter of a guest that needs no graph may lack.
         from tissue_counterfactuals.graph import slide_graph
 
         excluded = self.split.held_out & self.fold.answers(self.slide)
-        return slide_graph(self.slide, excluded=excluded, **self.question.graph)
+        return slide_graph(self.slide, excluded=excluded, **(self.question.graph | settings))
 
     def target_cells(self, target: str) -> np.ndarray:
         """The held-out cells that a prediction is compared with."""

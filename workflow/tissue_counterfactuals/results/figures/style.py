@@ -82,6 +82,7 @@ METHODS = {
     "ridge": MethodStyle("Ridge regression", "#A6761D"),
     "cellina_ablated": MethodStyle("Cellina (ablated)", "#56B4E9"),
     "cellina": MethodStyle("Cellina", "#0072B2"),
+    "cellina_gat": MethodStyle("Cellina-GAT", "#0B2F6B"),
     "hierarchical": MethodStyle("Random effects (ours)", "#009E73"),
     "celcomen": MethodStyle("Celcomen", "#AA4499"),
     "spatialprop": MethodStyle("SpatialProp (re-impl.)", "#CC79A7"),
