@@ -16,7 +16,7 @@ sys.path.insert(0, str(HERE / "workflow"))
 
 from tissue_counterfactuals.config.yaml_files import check_config_files
 from tissue_counterfactuals.errors import InputError
-from tissue_counterfactuals.estimates import show_after_dry_run
+from tissue_counterfactuals.estimates import say_at_start, show_after_dry_run
 from tissue_counterfactuals.failures import show_at_exit
 from tissue_counterfactuals.files import refuse_future
 from tissue_counterfactuals.jobs import python_without_spaces
@@ -53,6 +53,11 @@ if workflow.is_main_process:
 
 
 report: "workflow/report/workflow.rst"
+
+
+onstart:
+    if workflow.is_main_process:
+        say_at_start(workflow, config)
 
 
 # What there is, what it was made from and how long it took, for all results that are there.

@@ -83,14 +83,13 @@ def demo(clone: Path) -> subprocess.Popen:
 def killed_at(clone: Path, step: str, wait: float) -> dict:
     """Start, kill everything `wait` seconds after a step began, say what stood on the screen."""
     process, screen = demo(clone), []
-    started, end = time.monotonic(), float("inf")
+    began, started, end = time.time(), time.monotonic(), float("inf")
     os.set_blocking(process.stdout.fileno(), False)
     while process.poll() is None and time.monotonic() < end:
         while line := process.stdout.readline():
             screen.append(line)
-            begins = step in line if step == REPORT else re.search(rf"rule {step}:$", line)
-            if begins and end == float("inf"):
-                end = time.monotonic() + wait
+        if end == float("inf") and begins(clone, step, began, screen):
+            end = time.monotonic() + wait
         time.sleep(0.01)
     killed = process.poll() is None
     assert killed or process.returncode == 0, "".join(screen)
@@ -107,6 +106,14 @@ def killed_at(clone: Path, step: str, wait: float) -> dict:
         "steps_done": done[-1] if done else "0",
         "trainings_resumed": len(re.findall("resumed after epoch", logs(clone))),
     }
+
+
+def begins(clone: Path, step: str, since: float, screen: list[str]) -> bool:
+    """Whether a job of the step has begun since then: it has a log."""
+    if step == REPORT:
+        return any(REPORT in line for line in screen)
+    logs = (clone / "results/logs" / step).rglob("*.log")
+    return any(log.stat().st_mtime > since for log in logs)
 
 
 def logs(clone: Path) -> str:

@@ -36,6 +36,10 @@ SIZES = {
             "samples": [SLIDE],
             "holdout": {"cell_types": ["Epithelial"]},
             "graph": {"max_neighbors": 20},
+            "questions": [
+                {"name": "moved", "cell_type": "Epithelial", "domain": "REF", "move_to": "CRC"}
+                | {"methods": ["hierarchical"]}
+            ],
         },
         "brain": {
             "samples": [SECTION],
@@ -152,7 +156,7 @@ def finished(tmp_path_factory):
         config = yaml.safe_load((ROOT / "config/paper.yaml").read_text())
         downloads = {"table": "table.tsv", "backoff_s": 0.01}
         run.configure(override(config, SIZES | {"downloads": downloads}))
-        outcome = run.snakemake("table1", "figures", "celcomen")
+        outcome = run.snakemake("table1", "figures", "celcomen", "compare", "crc")
     assert outcome.code == 0, outcome.screen[-6000:]
     return run, held, config
 

@@ -31,11 +31,13 @@ def test_a_target_resolves(tmp_path, target, rules):
 def test_a_dry_run_ends_with_what_the_run_will_take(tmp_path):
     run = Run(tmp_path).configure(tiny())
     outcome = run.snakemake("--dry-run", "table1")
-    *steps, end = outcome.screen.split(" jobs    s each")[1].splitlines()
+    *steps, end, _ = outcome.screen.split(" jobs    s each")[1].splitlines()
     # One fold is to come, with two seeds; the folds are not known yet.
     jobs = {" ".join(line.split()[3:]): int(line.split()[0]) for line in steps[1:]}
     assert {jobs["fit cellina"], jobs["predict"], jobs["score"]} == {2}
-    assert "min of jobs one after another" in end
-    # Nothing to be done, nothing to be said; a real run ends with its own words.
-    assert "s each" not in run.snakemake("results/slides/tiny/slide_0.h5ad").screen
+    assert "min of jobs, " in end
+    # A run begins with how long it will take. Where nothing is to be done, nothing is said.
+    screen = run.snakemake("results/slides/tiny/slide_0.h5ad").screen
+    assert screen.index("min of jobs, ") < screen.index("steps (100%) done")
+    assert "s each" not in screen
     assert "s each" not in run.snakemake("--dry-run", "results/slides/tiny/slide_0.h5ad").screen

@@ -9,6 +9,7 @@ import atexit
 import csv
 import math
 import statistics
+import sys
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import astuple, dataclass, fields
@@ -100,49 +101,70 @@ def of_folds_to_come(jobs: Iterable, config: dict) -> tuple[dict[tuple[str, str]
     return {key: n for key, n in found.items() if n}, all_known
 
 
-def table(
-    jobs: dict[tuple[str, str], list[float | None]], cores: int, all_known: bool = True
-) -> str:
-    """What jobs will take, a line per step: how many, seconds and memory of each; and hours in all."""
-    lines, total, on_gpu = [f"{'jobs':>5}  {'s each':>8}  {'MB each':>7}  step"], 0.0, 0.0
+def table(jobs: dict[tuple[str, str], list[float | None]]) -> list[str]:
+    """What jobs will take, a line per step: how many, seconds and memory of each."""
+    lines = [f"{'jobs':>5}  {'s each':>8}  {'MB each':>7}  step"]
     for (rule, method), sizes in jobs.items():
         times = [seconds(rule, size, method) for size in sizes]
-        if None in times:
-            told = f"{'?':>8}  {'?':>7}"
-        else:
-            total += sum(times)
-            if method and METHODS[method].gpu:
-                on_gpu += sum(times)
+        told = f"{'?':>8}  {'?':>7}"
+        if None not in times:
             memory = recorded()[rule, method].memory_mb
             told = f"{sum(times) / len(times):>8.1f}  {memory:>7.0f}"
         lines.append(f"{len(sizes):>5}  {told}  {rule} {method}".rstrip())
-    lines.append(
-        f"About {_hours(total)} of jobs one after another, {_hours(total / cores)} on {cores} cores. {_hours(on_gpu)} are "
-        "trainings that can use a GPU, as they take without. From resources/recorded_runs.tsv, in proportion to the slides "
-        "that are there; a slide still to be made counts as one of the record's."
+    return lines
+
+
+def in_all(jobs: dict[tuple[str, str], list[float | None]], cores: int) -> str:
+    """A sentence: how long the jobs will take one after another, and on so many cores; how much of it a GPU may do."""
+    total = on_gpu = 0.0
+    for (rule, method), sizes in jobs.items():
+        taken = sum(seconds(rule, size, method) or 0.0 for size in sizes)
+        total += taken
+        if method and METHODS[method].gpu:
+            on_gpu += taken
+    return (
+        f"About {_time(total)} of jobs, {_time(total / cores)} on {cores} cores; {_time(on_gpu)} are trainings that can "
+        "use a GPU, as they take without."
     )
-    if not all_known:
-        lines.append("With `cell_types: auto` the folds, most of the work, are known when slides are prepared.")  # fmt: skip
-    return "\n".join(lines)
 
 
-def _hours(seconds: float) -> str:
+def _time(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def to_be_done(workflow: object, config: dict) -> tuple[dict, bool]:
+    """Jobs of a run by rule and method, those of folds to come among them, and whether those could be counted."""
+    jobs = [job for job in workflow.dag.needrun_jobs(exclude_finished=False) if job.output]
+    found = planned(jobs)
+    to_come, all_known = of_folds_to_come(jobs, config)
+    for key, n in to_come.items():
+        found[key] = found.get(key, []) + [None] * n
+    return found, all_known
+
+
+def say_at_start(workflow: object, config: dict) -> None:
+    """Say how long the run will take."""
+    jobs, all_known = to_be_done(workflow, config)
+    if jobs:
+        unknown = (
+            "" if all_known else " The folds come on top: they are known when slides are prepared."
+        )
+        print(f"{in_all(jobs, workflow.cores or 1)}{unknown}", file=sys.stderr)
 
 
 def show_after_dry_run(workflow: object, config: dict) -> None:
     """Have Snakemake print the table below all that it says of a dry run."""
 
     def show() -> None:
-        if workflow.dryrun and workflow.dag:
-            jobs = [job for job in workflow.dag.needrun_jobs(exclude_finished=False) if job.output]
-            if not jobs:
-                return
-            found = planned(jobs)
-            to_come, all_known = of_folds_to_come(jobs, config)
-            for key, n in to_come.items():
-                found[key] = found.get(key, []) + [None] * n
-            print("", table(found, max(workflow.cores or 1, 1), all_known), sep="\n")
+        if not (workflow.dryrun and workflow.dag):
+            return
+        jobs, all_known = to_be_done(workflow, config)
+        if not jobs:
+            return
+        print("", *table(jobs), in_all(jobs, workflow.cores or 1), sep="\n")
+        print("From resources/recorded_runs.tsv, in proportion to the slides that are there; a slide still to be made counts as one of the record's.")  # fmt: skip
+        if not all_known:
+            print("With `cell_types: auto` the folds, most of the work, are known when slides are prepared.")  # fmt: skip
 
     atexit.register(show)
 
