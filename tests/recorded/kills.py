@@ -139,10 +139,10 @@ def main() -> None:
     options = parser.parse_args()
     draw = random.Random(options.seed)
     with tempfile.TemporaryDirectory() as folder:
-        quiet = prepare(Path(folder) / "quiet")
+        quiet, clone = (prepare(Path(folder) / name) for name in ("quiet", "killed"))
         seconds, _ = ended(quiet)
         print(f"undisturbed: {seconds:.0f} s", flush=True)
-        clone, rows = prepare(Path(folder) / "killed"), []
+        rows = []
         for step, longest in MOMENTS:
             rows.append(killed_at(clone, step, draw.uniform(0, longest)))
             print(rows[-1], flush=True)
