@@ -270,6 +270,11 @@ def own_question(wildcards):
     return next((asked for asked in questions if asked["name"] == name), None)
 
 
+def seeds_asked(wildcards):
+    """Seeds of a user's question."""
+    return own_question(wildcards)["seeds"] or config["seeds"]
+
+
 def methods_asked(wildcards, learned=None):
     """Names of the methods that a job asks: the data set's, or those of a user's question; of its environment if it has one."""
     asked = own_question(wildcards)

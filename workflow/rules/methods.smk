@@ -147,21 +147,26 @@ rule answer:
             QUESTION,
             fold=f"asked+{w.question}",
             protocol=config["protocols"][0],
-            seed=config["seeds"],
+            seed=seeds_asked(w),
             allow_missing=True,
         ),
         predictions=lambda w: expand(
             f"results/predictions/{FOLD}/{RUN}/{{environment}}.h5ad",
             fold=f"asked+{w.question}",
             protocol=config["protocols"][0],
-            seed=config["seeds"],
+            seed=seeds_asked(w),
             environment=environments_of(methods_asked(w)),
             allow_missing=True,
         ),
-        gene_sets=[of_checkout(path) for path in gene_sets.BUNDLED.values()],
+        gene_sets=[
+            of_checkout(path)
+            for path in [*gene_sets.BUNDLED.values(), *gene_sets.WEIGHTS.values()]
+        ],
     output:
         genes=f"{ANSWER}/genes.tsv",
+        cells=f"{ANSWER}/cells.tsv",
         sets=f"{ANSWER}/gene_sets.tsv",
+        pathways=f"{ANSWER}/pathways.tsv",
         text=f"{ANSWER}/answer.md",
         figure=report(
             f"{ANSWER}/answer.png",

@@ -213,9 +213,13 @@ def inputs_of_experiment(experiment):
 
 
 def sets_of_question(wildcards):
-    """The gene sets that the genes of a user's own question may be named by."""
-    named = (own_question(wildcards) or {}).get("shift_genes")
-    return [of_checkout(path) for path in gene_sets.BUNDLED.values()] if named else []
+    """The gene sets or weights that a user's own question may name its genes by."""
+    asked = own_question(wildcards) or {}
+    if asked.get("shift_pathway"):
+        named = [asked["weights"]] if asked["weights"] else gene_sets.WEIGHTS.values()
+    else:
+        named = gene_sets.BUNDLED.values() if asked.get("shift_genes") else []
+    return [of_checkout(path) for path in named]
 
 
 def arguments_of(experiment):

@@ -13,6 +13,8 @@ from tissue_counterfactuals.experiments.settings import BUNDLED_GENE_SETS
 
 RESOURCES = Path(__file__).resolve().parents[2] / "resources" / "gene_sets"
 BUNDLED = {name: RESOURCES / f"{name}_human.gmt.xz" for name in BUNDLED_GENE_SETS}
+# Weights of genes in pathways, see `pathways`.
+WEIGHTS = {name: RESOURCES / f"{name}.tsv.xz" for name in ("progeny_human", "progeny_mouse")}
 LOCALIZATIONS = ("secreted", "membrane", "cytoplasmic")
 # What a table says where no set has enough of the genes: never an empty file.
 NO_SETS = "not applicable: no gene set holds {least} to {most} of the {n} genes"

@@ -16,9 +16,7 @@ from tissue_counterfactuals import gene_sets
 from tissue_counterfactuals.errors import InputError
 
 COLUMNS = ["source", "target", "weight"]
-BUNDLED = {
-    name: gene_sets.RESOURCES / f"{name}.tsv.xz" for name in ("progeny_human", "progeny_mouse")
-}
+BUNDLED = gene_sets.WEIGHTS
 CHANGES = ["pathway", "n_genes", "activity", "slope", "p_value", "q_value", "status"]
 
 

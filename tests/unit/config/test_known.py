@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from slides import small_slide
 from tissue_counterfactuals.config import load_config
 from tissue_counterfactuals.errors import InputError
 
@@ -99,3 +100,45 @@ def test_a_bad_file_of_gene_sets_is_refused(tmp_path, name, content, words):
     sentence = refused(TUMOUR, **tumour(clusters={"gene_sets": ["hallmark", str(path)]}))
     assert sentence.startswith("config: celcomen.glioblastoma.clusters.gene_sets[1]: gene sets ")
     assert words in sentence
+
+
+QUESTION = {"name": "q", "cell_type": "type_1", "domain": "domain_0", "methods": ["ridge"]}
+
+
+@pytest.mark.parametrize(
+    ("keys", "sentence"),
+    [
+        ({"cell_type": "type_9", "move_to": "domain_1"}, "cell_type names 'type_9', which no cell of the slide has; did you mean"),
+        ({"move_to": "domain_7"}, "move_to names 'domain_7', which no cell of the slide has"),
+        ({"composition": {"typ_1": 1}}, "composition or sender names 'typ_1', which no cell of the slide has; did you mean 'type_1'?"),
+        ({"sample": "one", "move_to": "domain_1"}, "sample names 'one', which no cell of the slide has; there are slide_0"),
+        ({"shift_genes": ["gene_7"]}, "shift_genes names 'gene_7', which is neither a gene of the slide nor a bundled gene set that holds one; the nearest names are gene_"),
+        ({"shift_pathway": "TGFb"}, "shift_pathway: no gene of the slide is in PROGENy"),
+    ],
+)  # fmt: skip
+def test_questions_about_what_a_simulated_tissue_has_not(keys, sentence):
+    entry = BENCHMARK | {"questions": [QUESTION | keys]}
+    assert refused(entry).startswith(f"config: datasets.mine.questions[0].{sentence}")
+
+
+def test_questions_about_what_the_header_of_a_file_has_not(tmp_path):
+    slide = small_slide(n_cells=300)
+    slide.obs["batch"] = pd.Categorical(np.where(np.arange(300) % 2, "x", "y"))
+    slide.write_h5ad(tmp_path / "mine.h5ad")
+    question = QUESTION | {"cell_type": "A", "domain": "left", "shift_genes": ["gene_1"]}
+    entry = {"source": "h5ad", "path": str(tmp_path / "mine.h5ad"), "keep_columns": ["batch"]}
+    fitting = entry | {"questions": [question | {"where": {"batch": "x"}, "sample": "mine"}]}
+    load_config({"datasets": {"mine": fitting}})
+    for keys, sentence in (
+        ({"domain": "lft"}, "domain names 'lft', which no cell of the slide has; did you mean 'left'?"),
+        ({"where": {"batch": "z"}}, "where.batch names 'z', which no cell of the slide has; there are x, y."),
+        ({"shift_genes": ["gene_99"]}, "shift_genes names 'gene_99', which is neither"),
+    ):  # fmt: skip
+        told = refused(entry | {"questions": [question | keys]})
+        assert told.startswith(f"config: datasets.mine.questions[0].{sentence}")
+    told = refused(entry | {"keep_columns": None, "questions": [question | {"where": {"batch": "x"}}]})  # fmt: skip
+    assert told == (
+        "config: datasets.mine.questions[0].where names the column 'batch', which keep_columns does not; name it there too."
+    )
+    told = refused(fitting | {"keep_columns": ["batch", "domain"]})
+    assert "keep_columns names domain, which every slide has from columns.domain" in told

@@ -1,5 +1,7 @@
 """Celcomen as a method: its counterfactual against dense conditional normals, and forces that are known."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy import sparse
@@ -55,6 +57,40 @@ def test_cells_move_by_the_difference_of_two_dense_conditional_means(tmp_path):
         np.testing.assert_allclose(made["published"].values[row], profile, rtol=1e-4, atol=1e-4)
     # The twin is the observed cell, to the last digit.
     assert np.array_equal(made["no_intervention"].values, slide.X[task.focal].toarray())
+
+
+def test_a_knock_out_is_answered_by_the_whole_field(tmp_path):
+    """Against a solution of the dense field: knocked-out entries held at 0, all others free."""
+    slide = small_slide(n_cells=80, n_genes=5, types=("A", "B"))
+    task = make_task(slide, n_donors=6)
+    inter, intra, _ = draw_forces(4, 0, inter_strength=0.6, intra_strength=0.5)
+    genes = np.array([0, 1, 3, 4])
+    np.savez(tmp_path / "forces.npz", inter=inter, intra=intra, genes=genes, mean=np.full(4, 5.0))
+    asked = {("own", "right", "knock_out"): np.array([1, 4])}
+    task.question = replace(task.question, perturbations=asked)
+    made = ADAPTER.predict(task, tmp_path, "right")
+
+    field = GaussianField(interaction_weights(task.masked_graph, "row"), inter, intra)
+    log = log_normalize(slide.X).toarray().astype(float)
+    held = np.zeros((80, 4), dtype=bool)
+    held[np.ix_(task.focal, [1, 3])] = True
+    change, precision, held = np.zeros(320), field.dense(), held.ravel()
+    change[held] = -log[:, genes].ravel()[held]
+    free = ~held
+    change[free] = np.linalg.solve(
+        precision[np.ix_(free, free)], -precision[np.ix_(free, held)] @ change[held]
+    )
+    change = change.reshape(80, 4)[task.focal]
+    assert np.abs(change[:, [0, 2]]).max() > 0.05
+    expected = np.exp(log[task.focal])
+    expected[:, genes] *= np.exp(change)
+    expected = np.clip(expected - 1, 0, None)
+    expected *= np.asarray(slide.X[task.focal].sum(axis=1) / expected.sum(axis=1, keepdims=True))
+    np.testing.assert_allclose(made["knock_out"].values, expected, rtol=1e-3, atol=1e-3)
+    assert (made["knock_out"].values[:, [1, 4]] < 1e-5).all()
+    asked = {("own", "right", "knock_out"): np.array([2])}
+    task.question = replace(task.question, perturbations=asked)
+    assert "no force reaches it" in ADAPTER.predict(task, tmp_path, "right")["knock_out"]
 
 
 def few_neighbors(task):

@@ -1,6 +1,7 @@
 """A user's own question: who becomes a neighbour, and what is refused in one sentence."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from slides import small_slide
@@ -8,6 +9,7 @@ from tissue_counterfactuals import protocols
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.graph import slide_graph
 from tissue_counterfactuals.question.asked import ask_own
+from tissue_counterfactuals.question.nodes import pseudobulk_shift
 from tissue_counterfactuals.question.question import read_question, write_question
 from tissue_counterfactuals.question.settings import UserQuestion
 from tissue_counterfactuals.question.task import Task
@@ -111,6 +113,11 @@ def test_an_added_sender_has_its_share(slide, graph):
         ({"remove_sender": "D"}, "composition or sender names 'D', which no cell of the slide has"),
         ({"composition": {"B": 1, "E": 1}}, "composition or sender names 'E'"),
         ({"shift_genes": ["gene_1"], "senders": "F"}, "composition or sender names 'F'"),
+        ({"sample": "two", "move_to": "right"}, "sample names 'two', which no cell of the slide has; there are one."),
+        ({"where": {"batch": 1}, "move_to": "right"}, "where.batch: the slide has no column 'batch'; name it under keep_columns of the data set."),
+        ({"shift_towards": "rihgt"}, "shift_towards names 'rihgt', which no cell of the slide has; did you mean 'right'?"),
+        ({"knock_out": ["gene_99"]}, "knock_out names 'gene_99', which is no gene of the slide; the nearest names are gene_9"),
+        ({"shift_pathway": "TGFb"}, "shift_pathway: no gene of the slide is in PROGENy (the first is 'gene_0'); give weights of your own."),
         ({"shift_genes": ["gene_99"]}, "shift_genes names 'gene_99', which is neither a gene of the slide nor a bundled gene set that holds one; the nearest names are gene_9"),
     ],
 )  # fmt: skip
@@ -133,13 +140,16 @@ def test_too_few_focal_cells_are_refused(slide, graph):
 @pytest.mark.parametrize(
     ("keys", "sentence"),
     [
-        ({}, "has no intervention; give one of move_to, composition, remove_sender, add_sender, shift_genes."),
+        ({}, "has no intervention; give one of move_to, composition, remove_sender, add_sender, shift_genes, shift_towards, shift_pathway, knock_out."),
         ({"move_to": "right", "add_sender": "B"}, "has move_to and add_sender; give one of"),
         ({"composition": {"B": 0, "C": 0}}, ".composition sums to 0; give at least one type a share above 0."),
         ({"composition": {"B": -1, "C": 2}}, ".composition.B is -1; give shares from 0 up."),
         ({"move_to": "left"}, ".move_to is 'left', where the focal cells already stand; name another domain."),
         ({"move_to": "right", "methods": ["mean_shift"]}, "allowed is"),
         ({"shift_genes": ["gene_1"], "methods": ["mintflow"]}, ".methods names mintflow, which cannot be told altered neighbours"),
+        ({"knock_out": ["gene_1"], "methods": ["hierarchical"]}, ".methods names hierarchical, which cannot be told a knock-out in the focal cells"),
+        ({"shift_towards": "left"}, ".shift_towards is 'left', where the focal cells already stand"),
+        ({"shift_towards": "right", "dose": 0}, ".dose is 0, which changes nothing; give another number."),
         ({"move_to": "right", "name": "a/b"}, "name is"),
     ],
 )  # fmt: skip
@@ -174,3 +184,57 @@ def test_a_gene_set_stands_for_its_genes(slide, graph):
     np.testing.assert_array_equal(
         np.exp(node.shift), np.where(np.arange(20) < 2, 0, 1) * np.ones((3, 1))
     )
+
+
+def test_focal_cells_are_of_a_sample_and_of_any_column(slide, graph):
+    labelled = slide.copy()
+    labelled.obs["batch"] = pd.Categorical(np.arange(slide.n_obs) % 3)
+    question = ask(labelled, graph, move_to="right", sample="one", where={"batch": 2})
+    expected = (slide.obs["cell_type"] == "A") & (slide.obs["domain"] == "left")
+    expected &= np.arange(slide.n_obs) % 3 == 2
+    np.testing.assert_array_equal(question.focal, np.flatnonzero(expected))
+    few = labelled.copy()
+    few.obs["batch"] = np.arange(slide.n_obs)
+    with pytest.raises(InputError, match="0 cells of type 'A' in domain 'left', batch 7, and at"):
+        ask(few, graph, move_to="right", where={"batch": 7})
+
+
+def test_neighbours_may_express_what_their_types_do_elsewhere(slide, graph):
+    keys = {"shift_towards": "right", "top_genes": 4, "dose": 0.5, "senders": "B"}
+    (node,) = ask(slide, graph, **keys).nodes("left").values()
+    nothing = np.zeros(slide.n_obs, dtype=bool)
+    whole = pseudobulk_shift(slide, "left", "right", nothing, n_genes=4)
+    np.testing.assert_allclose(node.shift[1], 0.5 * whole[1], rtol=1e-6)
+    assert (node.shift[[0, 2]] == 0).all()
+    assert (node.scale, node.cells) == ("own", None)
+    # Nothing is held out, so that the focal type's own change is its own.
+    (every,) = ask(slide, graph, **(keys | {"senders": "A"})).nodes("left").values()
+    np.testing.assert_allclose(every.shift[0], 0.5 * whole[0], rtol=1e-6)
+    assert (whole[0] != whole[1]).any()
+
+
+def test_a_pathway_is_stimulated_by_a_dose(slide, graph, tmp_path):
+    weights = tmp_path / "w.tsv"
+    weights.write_text(
+        "source\ttarget\tweight\non\tgene_3\t-4\non\tgene_5\t2\non\tgene_7\t1\non\telsewhere\t9\n"
+    )
+    keys = {"shift_pathway": "on", "weights": str(weights), "dose": 2, "share_of_senders": 0.5}
+    (node,) = ask(slide, graph, **keys, top_genes=2).nodes("left").values()
+    expected = np.zeros(20)
+    expected[[3, 5]] = [-2, 1]
+    np.testing.assert_allclose(node.shift, np.tile(expected, (3, 1)), rtol=1e-6)
+    assert len(node.cells) == 300
+    with pytest.raises(InputError, match="shift_pathway names 'off', of which .*; there are on"):
+        ask(slide, graph, **(keys | {"shift_pathway": "off"}))
+    human = slide.copy()
+    human.var_names = ["TMPRSS2", *slide.var_names[1:]]
+    (node,) = ask(human, graph, shift_pathway="Androgen").nodes("left").values()
+    assert (node.shift != 0).sum(axis=1).tolist() == [1, 1, 1]
+
+
+def test_a_knock_out_names_genes_of_the_focal_cells(slide, graph, tmp_path):
+    question = ask(slide, graph, knock_out=["gene_4", "gene_2"])
+    write_question(question, tmp_path / "q.npz")
+    (genes,) = read_question(tmp_path / "q.npz").knock_outs("left").values()
+    assert genes.tolist() == [2, 4]
+    assert asked(knock_out=["gene_4"])["methods"] == ["celcomen"]

@@ -6,7 +6,7 @@ import pytest
 
 from slides import small_slide
 from tasks import SECTIONS
-from tissue_counterfactuals import gene_sets, protocols, steps
+from tissue_counterfactuals import gene_sets, pathways, protocols, steps
 from tissue_counterfactuals.methods import run
 from tissue_counterfactuals.question.settings import UserQuestion
 from tissue_counterfactuals.results import answer
@@ -28,7 +28,7 @@ class Asked:
             "methods": list(methods),
         }
         self.asked = UserQuestion.read(given | keys).model_dump()
-        self.files = {k: folder / f"{k}.tsv" for k in ("genes", "sets")}
+        self.files = {k: folder / f"{k}.tsv" for k in ("genes", "cells", "sets", "pathways")}
         self.files |= {"text": folder / "answer.md", "figure": folder / "answer.png"}
         write_slide(slide, folder / "s.h5ad")
         steps.build_graph(folder / "s.h5ad", GRAPH, folder / "g.npz")
@@ -43,10 +43,19 @@ class Asked:
             folder / "s.h5ad", folder / "g.npz", self.asked, 0, drawn, question
         )
         task = run.load_task(folder / "s.h5ad", question, "cpu", lambda line: None)
-        task.settings = SECTIONS["hierarchical"] | {"n_components": 5}
-        run.fit("hierarchical", task, folder / "hierarchical", folder / "c.pt")
-        folders = {m: folder / m if m == "hierarchical" else None for m in methods}
-        settings = {"hierarchical": task.settings}
+        small = {
+            "batch_size": 256,
+            "epochs": 3,
+            "learning_rate": 0.01,
+            "n_hidden": 16,
+            "n_latent": 4,
+        }
+        settings = {"hierarchical": SECTIONS["hierarchical"] | {"n_components": 5}}
+        settings["cellina"] = SECTIONS["cellina"] | small
+        folders = dict.fromkeys(methods)
+        for method in {*settings} & {*methods}:
+            task.settings, folders[method] = settings[method], folder / method
+            run.fit(method, task, folders[method], folder / "c.pt")
         run.predict(folders, task, folder / "p.h5ad", settings)
         self.task = task
         answer.write_answer(
@@ -92,6 +101,46 @@ def test_the_text_has_a_verdict_and_says_how_good_such_answers_are(moved):
     assert moved.files["figure"].stat().st_size > 10_000
 
 
+def test_each_cell_has_its_own_change(tissue, moved):
+    cells, task = pd.read_csv(moved.files["cells"], sep="\t"), moved.task
+    assert len(cells) == 20 * len(task.focal)
+    assert set(cells["gene"]) == {*moved.genes["gene"].head(20)}
+    (donors,) = task.question.perturbations.values()
+    new, old = true_counterfactual(tissue, task.focal, donors), true_expression(tissue, task.focal)
+    truth = pd.DataFrame(np.log(new / old), tissue.obs_names[task.focal], tissue.var_names)
+    told = cells.pivot(index="cell", columns="gene", values="change").loc[truth.index]
+    # Within a gene, over cells: who changes more than others.
+    among = [np.corrcoef(told[gene], truth[gene])[0, 1] for gene in told]
+    assert np.mean(among) > 0.3
+    pathways_told = pd.read_csv(moved.files["pathways"], sep="\t")
+    assert pathways_told["status"].tolist() == ["not applicable: PROGENy has none of the genes"]
+
+
+def test_cellina_answers_altered_neighbours_and_focal_cells_of_a_column(tissue, tmp_path):
+    named = tissue.copy()
+    named.obs["batch"] = pd.Categorical(np.where(np.arange(tissue.n_obs) % 2, "odd", "even"))
+    asked = Asked(
+        tmp_path,
+        named,
+        ("cellina",),
+        shift_towards="domain_1",
+        top_genes=20,
+        where={"batch": "odd"},
+    )
+    of_odd = named.obs["batch"].iloc[asked.task.focal]
+    assert set(of_odd) == {"odd"}
+    assert "# mine: not identifiable" in asked.text
+    assert "No method that answered says how sure it is" in asked.text
+    assert (
+        "type_0 of domain_0, batch odd, expression as in domain_1 in their neighbours" in asked.text
+    )
+    change = asked.genes.set_index("gene")["change_cellina"]
+    assert 0 < change.abs().max() < 5
+    cells = pd.read_csv(asked.files["cells"], sep="\t")
+    assert (cells["change"] > 0).all()
+    assert len(cells) == len(asked.task.focal)
+
+
 def test_a_type_that_was_never_there_is_an_extrapolation(tissue, tmp_path):
     there = (tissue.obs["cell_type"] == "type_0") & (tissue.obs["domain"] == "domain_1")
     alone = Asked(tmp_path, tissue[~there.to_numpy()].copy(), ("hierarchical",), move_to="domain_1")
@@ -120,19 +169,17 @@ def test_no_change_of_neighbours_changes_nothing(tissue, tmp_path):
     assert same.genes["lower"].lt(0).mean() > 0.5
 
 
-def test_p_values_of_sets_are_uniform_where_errors_are_correlated(monkeypatch):
-    """300 slides on which nothing changes but by error, and genes of a set are off together."""
-    genes = pd.Index([f"g{i}" for i in range(60)])
-    sets = {"a": list(genes[:15]), "b": list(genes[20:32])}
-    monkeypatch.setattr(gene_sets, "collect", lambda sources: sets)
+def test_p_values_of_sets_are_uniform_where_errors_are_correlated():
+    """1,000 slides on which nothing changes but by error, and genes of a set are off together."""
+    inside = np.zeros((60, 2))
+    inside[:15, 0] = inside[20:32, 1] = 1
     rng, found = np.random.default_rng(0), []
-    for _ in range(300):
+    for _ in range(1000):
         together = rng.normal(size=(8, 4)) @ np.repeat(np.eye(4), 15, axis=1)
         change, *errors = together + rng.normal(size=(8, 60))
-        table = answer.set_table(genes, change, np.array(errors))
-        found += table["p_value"].tolist()
-    assert 0.03 < np.mean(np.array(found) <= 0.05) < 0.07
-    assert 0.45 < np.mean(np.array(found) <= 0.5) < 0.55
+        found += pathways.slope_test(change, np.array(errors), inside)[1].tolist()
+    assert 0.035 < np.mean(np.array(found) <= 0.05) < 0.065
+    assert 0.46 < np.mean(np.array(found) <= 0.5) < 0.54
 
 
 def test_a_set_that_changes_is_found(monkeypatch):
@@ -142,7 +189,15 @@ def test_a_set_that_changes_is_found(monkeypatch):
     )
     rng = np.random.default_rng(1)
     errors = rng.normal(size=(7, 60))
-    table = answer.set_table(genes, rng.normal(size=60) + 2.0 * (np.arange(60) < 15), errors)
+    change = rng.normal(size=60) + 2.0 * (np.arange(60) < 15)
+    table = answer.set_table(genes, change, errors).set_index("term", drop=False)
+    for name, own in (("a", slice(0, 15)), ("b", slice(30, 40))):
+        inside = np.zeros((60, 1))
+        inside[own] = 1
+        contrast = change[own].mean() - np.delete(change, np.arange(60)[own]).mean()
+        p_value = pathways.slope_test(change, errors, inside)[1].item()
+        assert table.loc[name, ["change", "p_value"]].tolist() == pytest.approx([contrast, p_value])
+    assert table.loc["a", "normalized_enrichment"] > 1.3
     assert table["term"].iloc[0] == "a"
     assert table["p_value"].iloc[0] < 0.01
     assert table["change"].iloc[0] == pytest.approx(2, abs=0.7)

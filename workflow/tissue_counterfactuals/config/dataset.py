@@ -38,6 +38,7 @@ _ONLY_FOR = {
     "layer": ("h5ad", "spatialdata"),
     "spatial": ("h5ad", "spatialdata"),
     "columns": ("h5ad", *_BUNDLES),
+    "keep_columns": ("h5ad",),
     "unit_um": ("h5ad", *_BUNDLES),
     "labels": _BUNDLES,
 }
@@ -73,6 +74,8 @@ class Dataset(Settings):
     columns named under `columns`; cells without a row are dropped and counted. Where there are
     several samples, ids begin with the sample (`left_AAAC-1`), unless `columns.sample` names the column that says it."""
     columns: ColumnsSettings = ColumnsSettings()
+    keep_columns: Distinct[Text] | None = None
+    """Further columns of obs by which a question may choose its cells (`questions[].where`)."""
     spatial: Text = "spatial"
     """Array of obsm with the coordinates (x, y)."""
     unit_um: float | None = Field(None, gt=0, le=1_000_000)
@@ -130,6 +133,8 @@ class Dataset(Settings):
             yield from self._path_faults()
         if self.labels is not None and not Path(self.labels).is_file():
             yield f".labels: there is no file {self.labels!r}; paths count from {Path.cwd()}."
+        for name in {*(self.keep_columns or [])} & {"cell_type", "domain", "sample"}:
+            yield f".keep_columns names {name}, which every slide has from columns.{name}; take it out."
         if self.source == "h5ad" and self.samples and self.columns.sample is None:
             yield ".samples is set, but columns.sample is not; name the column they are in."
         if self.source == "h5ad" and self.patients and self.columns.sample is None:
@@ -188,6 +193,12 @@ class Dataset(Settings):
     def _method_faults(self) -> Iterator[str]:
         """Methods that are asked for here and cannot be asked; a list at the top level is run where it can be."""
         for place, question in enumerate(self.questions):
+            for column in question.where:
+                if column not in (self.keep_columns or []):
+                    yield (
+                        f".questions[{place}].where names the column {column!r}, which keep_columns does not; name it there "
+                        "too."
+                    )
             for name in question.methods:
                 if reason := METHODS[name].refusal(self.source == "simulated"):
                     yield f".questions[{place}].methods names {name}, which cannot be run here: {reason}; leave it out."

@@ -6,14 +6,16 @@ still to be downloaded is not known, and is checked where it is read.
 
 import difflib
 from collections.abc import Iterator
+from pathlib import Path
 
 import h5py
 
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.experiments.settings import BUNDLED_GENE_SETS
+from tissue_counterfactuals.question.named import gene_faults, label_faults
 from tissue_counterfactuals.simulate.settings import KNOCKOUTS
 from tissue_counterfactuals.sources import READERS
-from tissue_counterfactuals.sources.columns import open_h5ad, read_texts
+from tissue_counterfactuals.sources.columns import open_h5ad, read_labels, read_texts
 
 # Stands for a panel that is not known.
 _MANY = range(10**9)
@@ -41,6 +43,7 @@ def known_faults(config: dict, raw: dict) -> Iterator[str]:
                 f"datasets.{name}.graph.max_neighbors", neighbors, name, cells
             )
             yield from _too_few_genes("metrics.n_deg", n_deg, name, kept)
+        yield from _question_faults(name, entry, genes)
         if "celcomen_spleen" in entry["experiments"]:
             settings = sections["spleen"]
             yield from _too_few_cells("celcomen.spleen.n_neighbors", settings["n_neighbors"], name, cells)  # fmt: skip
@@ -82,6 +85,35 @@ def _panel(entry: dict) -> list[str] | None:
             return read_texts(file["matrix/features/name"])
     except (InputError, OSError, KeyError, ValueError, TypeError, AttributeError):
         return None
+
+
+def _question_faults(name: str, entry: dict, genes: list[str] | None) -> Iterator[str]:
+    """What users' questions name and the slides have not, as far as that is known before they are read."""
+    labels = _labels(entry) if entry["questions"] else None
+    for place, asked in enumerate(entry["questions"]):
+        faults = label_faults(asked, labels) if labels else []
+        faults += gene_faults(asked, genes) if genes else []
+        yield from (f"config: datasets.{name}.questions[{place}].{fault}" for fault in faults)
+
+
+def _labels(entry: dict) -> dict[str, list[str]] | None:
+    """Column of obs -> its values; None where they are not known, or their file is for the reader to refuse."""
+    if entry["source"] == "simulated":
+        told = entry["simulation"]
+        numbers = {"cell_type": "n_types", "domain": "n_domains", "sample": "n_slides"}
+        stems = {"cell_type": "type", "domain": "domain", "sample": "slide"}
+        return {c: [f"{stems[c]}_{i}" for i in range(told[key])] for c, key in numbers.items()}
+    if entry["source"] != "h5ad" or not entry["path"] or "://" in entry["path"]:
+        return None
+    columns = {key: entry["columns"][key] for key in ("cell_type", "domain", "sample")}
+    columns |= {name: name for name in entry["keep_columns"] or []}
+    try:
+        with open_h5ad(READERS["h5ad"].locate(entry["path"])["h5ad"]) as file:
+            found = {key: read_labels(file["obs"][c])[1] for key, c in columns.items() if c}
+    except (InputError, OSError, KeyError, ValueError, TypeError, AttributeError):
+        return None
+    # Without a column for it there is one sample, and it has the name of the file.
+    return {"sample": [Path(entry["path"]).stem]} | found
 
 
 def _gene_set_faults(key: str, settings: dict) -> Iterator[str]:

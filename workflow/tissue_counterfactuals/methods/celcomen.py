@@ -9,7 +9,8 @@ sum_j J_ij s_j K with K = 2 g (1 - 2 g')^-1, so that with the neighbours held at
 w the weight of all of a cell's neighbours together. That is the exact counterfactual of the field for a cell whose
 surroundings are held, and its twin is the observed cell.
 
-What it can answer: other neighbours, and neighbours that express something else. What it cannot: it knows neither cell types nor domains, so that all cells answer
+What it can answer: other neighbours, neighbours that express something else, and a gene that is taken out of the focal cells
+themselves (then neighbours answer in turn, see `models/celcomen_field.py`). What it cannot: it knows neither cell types nor domains, so that all cells answer
 alike, and that neighbours are of a kind (composition) cannot be told from what they do. Donors do not answer in turn.
 Nobody published this use of the model, so that it is the same under both protocols.
 """
@@ -23,10 +24,14 @@ from scipy import sparse
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.graph import neighborhood_features
 from tissue_counterfactuals.methods.prediction import Prediction, at_library
+from tissue_counterfactuals.models.celcomen_field import GaussianField
 from tissue_counterfactuals.models.celcomen_gaussian import fit_gaussian, neighbor_response
 from tissue_counterfactuals.models.celcomen_spectrum import symmetric_part
 from tissue_counterfactuals.models.celcomen_statistics import interaction_weights
 from tissue_counterfactuals.slide import log_normalize, normalize_counts
+
+# Cells x genes whose field answers a knock-out; it is held dense a few times over.
+_LARGEST_FIELD = 100_000_000
 
 
 def fit(task, folder: Path) -> None:
@@ -64,10 +69,12 @@ def predict(task, folder: Path, target: str) -> dict[str, Prediction | str]:
     """One variant per perturbation, and the twin, which is the observed cell."""
     slide, focal = task.slide, task.focal
     with np.load(folder / "forces.npz") as stored:
-        response = neighbor_response(stored["inter"], stored["intra"])
+        forces = stored["inter"], stored["intra"]
         genes, mean = stored["genes"], stored["mean"]
+    response = neighbor_response(*forces)
     expression = sparse.csr_array(log_normalize(slide.X)[:, genes])
-    weights = symmetric_part(interaction_weights(task.masked_graph, "row"))[focal]
+    every = symmetric_part(interaction_weights(task.masked_graph, "row"))
+    weights = every[focal]
     weight = weights.sum(axis=1)
     alone = weight == 0
     weight[alone] = 1
@@ -82,7 +89,9 @@ def predict(task, folder: Path, target: str) -> dict[str, Prediction | str]:
     observed = normalize_counts(slide.X[focal]).toarray()
 
     def moved(features) -> Prediction:
-        change = weight[:, None] * ((features - own) @ response)
+        return changed(weight[:, None] * ((features - own) @ response))
+
+    def changed(change) -> Prediction:
         values = observed.copy()
         # The change of the logarithm of 1 + counts per 10,000.
         values[:, genes] = np.clip((values[:, genes] + 1) * np.exp(change) - 1, 0, None)
@@ -92,9 +101,30 @@ def predict(task, folder: Path, target: str) -> dict[str, Prediction | str]:
         target, lambda new: moved(neighborhood_features(new.graph(slide.n_obs), expression))
     )
     made |= task.altered(target, lambda node: moved(around(task.altered_log(node)[:, genes])))
+    for rule, knocked_out in task.question.knock_outs(target).items():
+        change = _without(knocked_out, genes, focal, expression, every, *forces)
+        made[rule] = change if isinstance(change, str) else changed(change)
     # As observed to the last digit: a correlation with rounding would look like a result.
     twin = Prediction(slide.X[focal].toarray().astype(np.float32), focal, keeps_noise=True)
     return made | {"no_intervention": twin}
+
+
+def _without(knocked_out, genes, focal, expression, graph, inter, intra) -> np.ndarray | str:
+    """Change of log expression (m, k) of focal cells whose genes are held at 0: exact, the whole field answers."""
+    missing = np.setdiff1d(knocked_out, genes)
+    if len(missing):
+        return "a gene that is knocked out is the same in all cells, so that no force reaches it"
+    if expression.shape[0] * len(genes) > _LARGEST_FIELD:
+        return (
+            f"a field of {expression.shape[0]:,} cells x {len(genes):,} genes does not fit in memory (at most "
+            f"{_LARGEST_FIELD:,} values): take one sample, or fewer genes (preprocess.n_top_genes)"
+        )
+    values = expression.toarray().astype(np.float64)
+    clamp = np.zeros(values.shape, dtype=bool)
+    clamp[np.ix_(focal, np.searchsorted(genes, knocked_out))] = True
+    field = GaussianField(graph, inter, intra)
+    answered = field.counterfactual(values, np.zeros_like(values), clamp)
+    return answered[focal] - values[focal]
 
 
 def _variance(expression: sparse.csr_matrix) -> np.ndarray:

@@ -20,6 +20,8 @@ class Prediction:
         per_gene: name -> (g,) further numbers about each gene of a prediction with an interval.
         keeps_noise: made of observed counts, so that the values scatter as counts do; others are expected counts.
         dispersion: (g,) a in the variance m + a m^2 of counts about their expectation, where the method models it.
+        per_cell: of the genes that change most, `genes` (k,) indices, and of every cell `change` (m, k) of the logarithm of
+            its expected share.
         genes: names of the columns, from a method that returns them; they must be the slide's, in its order.
     """
 
@@ -30,6 +32,7 @@ class Prediction:
     interval: np.ndarray | None = None
     abstained: np.ndarray | None = None
     per_gene: dict[str, np.ndarray] = field(default_factory=dict)
+    per_cell: dict[str, np.ndarray] = field(default_factory=dict)
     keeps_noise: bool = False
     dispersion: np.ndarray | None = None
     genes: list[str] | None = None

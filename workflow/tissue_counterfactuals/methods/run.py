@@ -118,6 +118,7 @@ def predict(
             "diagnostics": [],
             "target_cells": [],
             "intervals": [],
+            "cells": [],
             "noise": [],
         }
         for method, folder in folders.items():
@@ -147,6 +148,9 @@ def predict(
                         told = {"lower": lower, "upper": upper, "abstained": prediction.abstained}
                         told |= prediction.per_gene
                         notes["intervals"].append(key | {k: v.tolist() for k, v in told.items()})
+                    if prediction.per_cell:
+                        told = {k: v.round(4).tolist() for k, v in prediction.per_cell.items()}
+                        notes["cells"].append(key | told)
                     if prediction.target_cells is not None:
                         reserved = names[prediction.target_cells].tolist()
                         notes["target_cells"].append(key | {"cells": reserved})

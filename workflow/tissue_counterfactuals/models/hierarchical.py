@@ -287,6 +287,14 @@ def answer(counts: np.ndarray, values: np.ndarray, prior: Prior, move: np.ndarra
     return Answer(np.log1p(base), np.log1p(mean) - np.log1p(base), variance)
 
 
+def change_per_cell(counts: np.ndarray, prior: Prior, move: np.ndarray) -> np.ndarray:
+    """Log change of each gene's expected share in each cell (m, g), for counts (m, g) before and moves (m, p)."""
+    every = change(prior, move)
+    # Shares add up to 1 again: what all genes gain, each loses.
+    total = (counts * np.exp(every)).sum(axis=1) / np.maximum(counts.sum(axis=1), 1e-12)
+    return every - np.log(np.maximum(total, 1e-12))[:, None]
+
+
 def _mean(counts: np.ndarray) -> np.ndarray:
     return (counts / np.maximum(counts.sum(axis=1, keepdims=True), 1e-12)).mean(axis=0) * 1e4
 

@@ -1,10 +1,9 @@
 """A user's own question as a question file: nothing is held out, and neighbours are replaced or altered as the user says.
 
-What is asked becomes donors, cell by cell, or factors of the neighbours' genes, so that every method that is told new or
-altered neighbours can answer it.
+What is asked becomes donors, cell by cell, or a change of what neighbours express, so that every method that is told new
+or altered neighbours can answer it; or genes that are taken out of the focal cells themselves.
 """
 
-import difflib
 import math
 
 import numpy as np
@@ -14,8 +13,14 @@ from scipy import sparse
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.question.donors import edge_perturbation
 from tissue_counterfactuals.question.folds import FEWEST_CELLS, Fold, Split, cells_of
-from tissue_counterfactuals.question.nodes import NodePerturbation
-from tissue_counterfactuals.question.question import DONORS, NODE, Question, fingerprint
+from tissue_counterfactuals.question.named import (
+    gene_faults,
+    label_faults,
+    members_of_set,
+    pathway_change,
+)
+from tissue_counterfactuals.question.nodes import NodePerturbation, altered_cells, pseudobulk_shift
+from tissue_counterfactuals.question.question import DONORS, NODE, OWN, Question, fingerprint
 from tissue_counterfactuals.question.settings import INTERVENTIONS
 from tissue_counterfactuals.streams import stream
 
@@ -50,7 +55,7 @@ def ask_own(
     name, what = asked["name"], intervention_of(asked)
     check_own(slide, asked)
     cell_type, domain = asked["cell_type"], asked["domain"]
-    focal = cells_of(slide, cell_type, domain)
+    focal = np.flatnonzero(_focal(slide, asked))
     nothing = np.zeros(slide.n_obs, dtype=bool)
     validation = nothing.copy()
     n_validation = int(slide.n_obs * validation_fraction)
@@ -58,10 +63,14 @@ def ask_own(
     validation[rng.choice(slide.n_obs, n_validation, replace=False)] = True
     split = Split(~validation, validation, nothing)
     rng = stream(seed, "donors_of_question", name)
-    kind = DONORS
-    if what == "shift_genes":
-        kind, target, rule = NODE, domain, what
-        found = _shifted(slide if genes is None else slide[:, genes], asked)
+    shown = slide if genes is None else slide[:, genes]
+    if faults := gene_faults(asked, list(shown.var_names.astype(str))):
+        raise InputError(f"question {name}: {faults[0]}")
+    kind, target, rule = DONORS, domain, what
+    if INTERVENTIONS[what] == "node":
+        kind, found = NODE, _shifted(shown, graph, asked, focal, seed)
+    elif what == "knock_out":
+        kind, found = OWN, np.flatnonzero(_named(shown, asked, what))
     elif what == "move_to":
         target, rule = asked["move_to"], asked["donor_rule"]
         restricted = switches["donor_domain"] == "target_only"
@@ -72,7 +81,6 @@ def ask_own(
             seed=seed,
         ).donors
     else:
-        target, rule = domain, what
         found = _donors(slide, graph, asked, focal, n_donors, rng)
     return Question(
         *(Fold(cell_type, domain, (target,)), split, focal, {(kind, target, rule): found}),
@@ -86,61 +94,60 @@ def check_own(slide: AnnData, asked: dict) -> None:
     Raises:
         InputError: one sentence.
     """
-    types, domains = (slide.obs[c].astype(str) for c in ("cell_type", "domain"))
-    senders = [*(asked["composition"] or {}), asked["remove_sender"], asked["add_sender"]]
-    senders.append(asked["senders"])
-    for key, label, present in (
-        ("cell_type", asked["cell_type"], types),
-        ("domain", asked["domain"], domains),
-        ("move_to", asked["move_to"], domains),
-        *(("composition or sender", label, types) for label in senders),
-    ):
-        known = sorted(present.unique())
-        if label is not None and label not in known:
-            near = difflib.get_close_matches(label, known, n=1)
-            meant = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}."
-            raise InputError(
-                f"question {asked['name']}: {key} names {label!r}, which no cell of the slide has; {meant}"
-            )
-    n_focal = int(((types == asked["cell_type"]) & (domains == asked["domain"])).sum())
+    columns = {"cell_type", "domain", "sample", *asked["where"]} & {*slide.obs}
+    present = {c: [*slide.obs[c].dropna().astype(str).unique()] for c in columns}
+    if faults := label_faults(asked, present):
+        raise InputError(f"question {asked['name']}: {faults[0]}")
+    n_focal = int(_focal(slide, asked).sum())
     if n_focal < FEWEST_CELLS:
         raise InputError(
-            f"question {asked['name']}: the slide has {n_focal} cells of type {asked['cell_type']!r} in domain "
-            f"{asked['domain']!r}, and at least {FEWEST_CELLS} are needed: ask about another type or domain."
+            f"question {asked['name']}: the slide has {n_focal} cells of {in_place(asked)}, and at least {FEWEST_CELLS} "
+            "are needed: ask about another type or domain."
         )
 
 
-def _shifted(slide: AnnData, asked: dict) -> NodePerturbation:
-    """The neighbours' counts of some genes, multiplied by a factor.
-
-    Raises:
-        InputError: a name that is neither a gene of the slide nor a gene set with one.
-    """
-    names, chosen = slide.var_names.astype(str), []
-    for name in asked["shift_genes"]:
-        genes = [name] if name in names else _set_of(name, names)
-        if not genes:
-            near = difflib.get_close_matches(name, names, n=3) or list(names[:3])
-            raise InputError(
-                f"question {asked['name']}: shift_genes names {name!r}, which is neither a gene of the slide nor a bundled "
-                f"gene set that holds one; the nearest names are {', '.join(near)}."
-            )
-        chosen += genes
-    types = slide.obs["cell_type"].cat.categories.astype(str)
-    shifted = np.ones(len(types), bool) if asked["senders"] is None else types == asked["senders"]
-    shift = np.zeros((len(types), len(names)), dtype=np.float32)
-    shift[np.ix_(shifted, names.isin(chosen))] = (
-        math.log(asked["factor"]) if asked["factor"] else -np.inf
-    )
-    return NodePerturbation(shift, scale="counts")
+def in_place(asked: dict) -> str:
+    """The focal cells in words."""
+    further = {"sample": asked["sample"]} if asked["sample"] else {}
+    further |= asked["where"]
+    told = [f"type {asked['cell_type']!r} in domain {asked['domain']!r}"]
+    return ", ".join([*told, *(f"{column} {value!r}" for column, value in further.items())])
 
 
-def _set_of(name: str, genes) -> list[str]:
-    from tissue_counterfactuals import gene_sets
-    from tissue_counterfactuals.experiments.settings import BUNDLED_GENE_SETS
+def _focal(slide: AnnData, asked: dict) -> np.ndarray:
+    chosen = {key: asked[key] for key in ("cell_type", "domain", "sample") if asked[key]}
+    mask = np.ones(slide.n_obs, dtype=bool)
+    for column, value in (chosen | asked["where"]).items():
+        mask &= (slide.obs[column].astype(str) == str(value)).to_numpy()
+    return mask
 
-    members = gene_sets.collect(BUNDLED_GENE_SETS).get(name, [])
-    return [gene for gene in members if gene in genes]
+
+def _named(slide: AnnData, asked: dict, key: str) -> np.ndarray:
+    """Mask (genes,) of the genes, and genes of sets, that `shift_genes` or `knock_out` names."""
+    names = slide.var_names.astype(str)
+    return names.isin(sum(([n] if n in names else members_of_set(n) for n in asked[key]), []))
+
+
+def _shifted(slide, graph, asked, focal, seed) -> NodePerturbation:
+    """What neighbours express afterwards."""
+    labels = slide.obs["cell_type"].cat.categories.astype(str)
+    shift = np.zeros((len(labels), slide.n_vars), dtype=np.float32)
+    if asked["shift_towards"]:
+        nothing = np.zeros(slide.n_obs, dtype=bool)
+        shift += asked["dose"] * pseudobulk_shift(
+            slide, asked["domain"], asked["shift_towards"], nothing, n_genes=asked["top_genes"]
+        )
+    elif asked["shift_pathway"]:
+        weights = pathway_change(asked, list(slide.var_names.astype(str)))
+        shift[:, slide.var_names.get_indexer(weights.index)] = weights.to_numpy()
+    else:
+        chosen = _named(slide, asked, "shift_genes")
+        shift[:, chosen] = math.log(asked["factor"]) if asked["factor"] else -np.inf
+    if asked["senders"]:
+        shift[labels != asked["senders"]] = 0
+    scale = asked["scale"] or ("counts" if asked["shift_genes"] else "own")
+    cells = altered_cells("all", asked["share_of_senders"], seed, graph, focal, asked["name"])
+    return NodePerturbation(shift, cells, scale)
 
 
 def _donors(slide, graph, asked, focal, n_donors, rng) -> np.ndarray:

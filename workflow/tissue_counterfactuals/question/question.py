@@ -11,7 +11,8 @@ and is known by a fingerprint. What it says can so be answered in any interprete
               reason why there is none. Kind `donors` is (m, d): the cells around each focal cell afterwards. Kind
               `node` is (types, genes of the question): the change of the logarithm of what neighbours express, by their
               type in the order of the slide's categories; the neighbours themselves stay. It has a scale and an origin
-              (`NodePerturbation`) and, where not all cells are altered, names the array of those that are.
+              (`NodePerturbation`) and, where not all cells are altered, names the array of those that are. Kind `own`
+              is (k,): genes of the question that are taken out of the focal cells themselves.
 """
 
 import hashlib
@@ -36,7 +37,7 @@ from tissue_counterfactuals.question.nodes import (
 )
 
 FORMAT = 2
-DONORS, NODE = "donors", "node"
+DONORS, NODE, OWN = "donors", "node", "own"
 _TRAIN, _VALIDATION, _HELD_OUT = 0, 1, 2
 
 
@@ -73,6 +74,10 @@ class Question:
     def nodes(self, target: str) -> dict[str, NodePerturbation | str]:
         """Name -> what neighbours express afterwards, or why that cannot be said."""
         return self._of_kind(NODE, target)
+
+    def knock_outs(self, target: str) -> dict[str, np.ndarray]:
+        """Name -> genes (k,) that are taken out of the focal cells themselves."""
+        return self._of_kind(OWN, target)
 
     def _of_kind(self, kind: str, target: str) -> dict:
         return {

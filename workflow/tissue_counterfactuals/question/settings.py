@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, StringConstraints, model_validator
 
 from tissue_counterfactuals.methods import METHODS
-from tissue_counterfactuals.settings import Distinct, Settings, Some, Text
+from tissue_counterfactuals.settings import Distinct, Seed, Settings, Some, Text
 
 
 class GraphSettings(Settings):
@@ -61,8 +61,18 @@ class CounterfactualSettings(Settings):
     node: NodeSettings = NodeSettings()
 
 
-# Keys that say what is done to the focal cells' neighbourhood; a question has one of them.
-INTERVENTIONS = ("move_to", "composition", "remove_sender", "add_sender", "shift_genes")
+# Intervention of a user's question -> what a method must be able to answer.
+INTERVENTIONS = {
+    "move_to": "edge",
+    "composition": "edge",
+    "remove_sender": "edge",
+    "add_sender": "edge",
+    "shift_genes": "node",
+    "shift_towards": "node",
+    "shift_pathway": "node",
+    "knock_out": "own",
+}
+_TOLD = {"edge": "new neighbours", "node": "altered neighbours", "own": "a knock-out in the focal cells"}  # fmt: skip
 
 
 class UserQuestion(Settings):
@@ -74,6 +84,11 @@ class UserQuestion(Settings):
     """Type of the focal cells: those that are asked what they would express."""
     domain: Text
     """Domain that the focal cells stand in."""
+    sample: Text | None = None
+    """Sample that the focal cells are of; `null` means all of the slide's."""
+    where: dict[Text, str | int | bool] = {}
+    """Further columns and the value that the focal cells have in each; the data set names the columns under
+    `keep_columns`."""
     move_to: Text | None = None
     """Intervention: neighbours are taken from this domain."""
     donor_rule: Literal["published", "any_type", "matched"] = "any_type"
@@ -89,17 +104,40 @@ class UserQuestion(Settings):
     share: float = Field(0.3, gt=0, le=1)
     """For `add_sender`: the share."""
     shift_genes: Some[Text] | None = None
-    """Intervention: the neighbours stay, and their counts of these genes are multiplied by `factor`; a name that is no
+    """Intervention: the neighbours stay, and what they express of these genes is multiplied by `factor`; a name that is no
     gene of the slide may be one of the bundled gene sets, whose genes are then meant."""
     factor: float = Field(0, ge=0, le=1000)
     """For `shift_genes`: 0 is a knock-out, below 1 is down, above 1 is up."""
+    shift_towards: Text | None = None
+    """Intervention: the neighbours stay, and express what their types express in this domain: each type's log change of
+    pseudobulks is added, in the `top_genes` that change most."""
+    shift_pathway: Text | None = None
+    """Intervention: the neighbours stay, and express as if a pathway of `weights` were stimulated in them."""
+    weights: Text | None = None
+    """For `shift_pathway`: a table of text with the columns source (pathway), target (gene) and weight; `null` means those
+    of PROGENy, human or mouse by the symbols of the slide."""
+    dose: float = Field(1, ge=-100, le=100)
+    """For `shift_towards`: times the change, 1 is all of it. For `shift_pathway`: log change of the gene with the largest
+    weight, others in proportion. Below 0 is the reverse."""
+    top_genes: int = Field(200, ge=1, le=1_000_000)
+    """For `shift_towards` and `shift_pathway`: so many genes are altered, those with the largest change."""
     senders: Text | None = None
-    """For `shift_genes`: the type of the neighbours that are shifted; `null` means all of them."""
-    methods: Some[Literal[*(m.name for m in METHODS.values() if {"edge", "node"} & {*m.needs})]] = [
+    """For the three of them: the type of the neighbours that are altered; `null` means all of them."""
+    share_of_senders: float = Field(1, gt=0, le=1)
+    """For the three of them: share of these cells that is altered, drawn at random."""
+    scale: Literal["own", "log", "counts"] | None = None
+    """For the three of them: what the change is applied to, see `counterfactual.node.scale`; `null` means `counts` for
+    `shift_genes` and `own` for the others."""
+    knock_out: Some[Text] | None = None
+    """Intervention: these genes are taken out of the focal cells themselves and held at 0, and the field of forces
+    answers. Only `celcomen` can be asked."""
+    methods: Some[Literal[*(m.name for m in METHODS.values() if {*INTERVENTIONS.values()} & {*m.needs})]] = [
         "hierarchical",
         "cellina",
-    ]
-    """Methods that answer; only those that can be told new neighbours, or altered ones."""
+    ]  # fmt: skip
+    """Methods that answer; only those that can be told the intervention. For `knock_out` the default is `celcomen`."""
+    seeds: Some[Seed] | None = None
+    """Seeds of draws and trainings, over which changes are averaged; `null` means those at the top level."""
 
     @model_validator(mode="after")
     def _one_intervention(self) -> Self:
@@ -108,11 +146,13 @@ class UserQuestion(Settings):
             raise ValueError(
                 f" has {' and '.join(given) or 'no intervention'}; give one of {', '.join(INTERVENTIONS)}."
             )
-        need, what = ("node", "altered") if self.shift_genes else ("edge", "new")
+        need = INTERVENTIONS[given[0]]
+        if need == "own" and "methods" not in self.model_fields_set:
+            self.methods = ["celcomen"]
         for name in self.methods:
             if need not in METHODS[name].needs:
                 raise ValueError(
-                    f".methods names {name}, which cannot be told {what} neighbours; leave it out."
+                    f".methods names {name}, which cannot be told {_TOLD[need]}; leave it out."
                 )
         if self.composition is not None:
             for cell_type, share in self.composition.items():
@@ -122,8 +162,11 @@ class UserQuestion(Settings):
                     )
             if sum(self.composition.values()) == 0:
                 raise ValueError(".composition sums to 0; give at least one type a share above 0.")
-        if self.move_to == self.domain:
-            raise ValueError(
-                f".move_to is {self.move_to!r}, where the focal cells already stand; name another domain."
-            )
+        for key in ("move_to", "shift_towards"):
+            if getattr(self, key) == self.domain:
+                raise ValueError(
+                    f".{key} is {self.domain!r}, where the focal cells already stand; name another domain."
+                )
+        if self.dose == 0:
+            raise ValueError(".dose is 0, which changes nothing; give another number.")
         return self

@@ -10,9 +10,8 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 from matplotlib.figure import Figure
-from scipy import stats
 
-from tissue_counterfactuals import gene_sets
+from tissue_counterfactuals import gene_sets, pathways
 from tissue_counterfactuals.experiments.settings import BUNDLED_GENE_SETS
 from tissue_counterfactuals.files import atomic_path
 from tissue_counterfactuals.metrics.populations import mean_expression
@@ -40,6 +39,7 @@ class Answers:
         base: (g,) log1p mean CP10K of the twin of that method.
         diagnostics: name -> mean over seeds, of that method. failures: method -> reason.
         effect: (m,) root mean square change of log expression of each focal cell, first seed.
+        per_cell: of the method with intervals, first seed: `genes` (k,) and `change` (m, k).
         sure: the method with intervals, or the first that answered.
     """
 
@@ -49,6 +49,7 @@ class Answers:
     diagnostics: dict[str, list[float]] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
     effect: np.ndarray | None = None
+    per_cell: dict = field(default_factory=dict)
     sure: str = ""
 
 
@@ -65,7 +66,7 @@ def write_answer(
     Args:
         asked: keys of `UserQuestion`.
         names: dataset, slide, kind, label.
-        outputs: files for genes, sets, text, figure.
+        outputs: files for genes, cells, sets, pathways, text, figure.
     """
     cells, question = read_slide(slide, check=False), read_question(questions[0])
     if question.genes is not None:
@@ -73,11 +74,10 @@ def write_answer(
     answers = collect(predictions, asked["methods"])
     genes = gene_table(cells, question, answers)
     errors = [v for k, v in sorted(answers.per_gene.items()) if k.startswith("error_")]
-    sets = set_table(
-        cells.var_names,
-        np.mean(answers.change[answers.sure], axis=0) if answers.sure else np.zeros(cells.n_vars),
-        np.mean(errors, axis=1) if errors else np.empty((0, cells.n_vars)),
-    )
+    change = np.mean(answers.change[answers.sure], axis=0) if answers.sure else np.zeros(cells.n_vars)  # fmt: skip
+    off = np.mean(errors, axis=1) if errors else np.empty((0, cells.n_vars))
+    sets = set_table(cells.var_names, change, off)
+    active = pathway_table(cells.var_names, change, off)
     word, reason = verdict(cells, question, answers, genes)
     source = (
         f"{names['label']}: {names['kind']} data, {cells.n_obs:,} cells · slide {names['slide']} · "
@@ -86,9 +86,11 @@ def write_answer(
     title = f"{asked['name']}: {in_words(asked)}"
     style.save(compose(cells, question, answers, genes, title, word, source), outputs["figure"])
     write_tsv(sets, outputs["sets"], sort=False)
+    write_tsv(active, outputs["pathways"], sort=False)
+    write_tsv(cell_table(cells, question, answers), outputs["cells"], sort=False)
     write_tsv(genes, outputs["genes"], sort=False)
     with atomic_path(outputs["text"]) as temporary:
-        text = markdown(asked, names, question, answers, genes, sets, word, reason)
+        text = markdown(asked, names, question, answers, genes, sets, active, word, reason)
         temporary.write_text(f"{text}\n\n{source}\n")
 
 
@@ -97,15 +99,23 @@ def in_words(asked: dict) -> str:
     what = intervention_of(asked)
     shares = asked["composition"] or {}
     of = f"{asked['senders']} " if asked["senders"] else ""
+    of = of if asked["share_of_senders"] == 1 else f"{asked['share_of_senders']:.0%} of the {of}"
+    around = f"in {of}neighbours" if "%" in of else f"in their {of}neighbours"
     done = "knocked out" if asked["factor"] == 0 else f"times {asked['factor']:g}"
+    dose = "" if asked["dose"] == 1 else f" (dose {asked['dose']:g})"
     told = {
-        "shift_genes": f"{', '.join(asked['shift_genes'] or [])} {done} in their {of}neighbours",
+        "shift_genes": f"{', '.join(asked['shift_genes'] or [])} {done} {around}",
+        "shift_towards": f"expression as in {asked['shift_towards']} {around}{dose}",
+        "shift_pathway": f"{asked['shift_pathway']} stimulated {around}{dose}",
+        "knock_out": f"{', '.join(asked['knock_out'] or [])} knocked out in themselves",
         "move_to": f"moved to {asked['move_to']} (donors: {asked['donor_rule']})",
         "composition": "among " + ", ".join(f"{share:g} {name}" for name, share in shares.items()),
         "remove_sender": f"without their {asked['remove_sender']} neighbours",
         "add_sender": f"with {asked['share']:.0%} of their neighbours replaced by {asked['add_sender']}",
     }
-    return f"{asked['cell_type']} of {asked['domain']}, {told[what]}"
+    further = {"sample": asked["sample"]} if asked["sample"] else {}
+    who = "".join(f", {column} {value}" for column, value in (further | asked["where"]).items())
+    return f"{asked['cell_type']} of {asked['domain']}{who}, {told[what]}"
 
 
 def collect(predictions: list[Path], methods: list[str]) -> Answers:
@@ -128,6 +138,9 @@ def collect(predictions: list[Path], methods: list[str]) -> Answers:
                     own["effect"] = np.sqrt(
                         ((log_normalize(values) - log_normalize(twin)) ** 2).mean(axis=1)
                     )
+                own.setdefault(
+                    "cells", [c for c in made.notes.get("cells", []) if c["method"] == method]
+                )
                 own["told"] += [told[k] for k in [(method, target, variant)] if k in told]
                 own["notes"] += [
                     note
@@ -140,6 +153,7 @@ def collect(predictions: list[Path], methods: list[str]) -> Answers:
     answers.sure = next((m for m in answered if per_method[m]["told"]), answered[0])
     own = per_method[answers.sure]
     answers.base, answers.effect = own["base"], own["effect"]
+    answers.per_cell = next(iter(own["cells"]), {})
     for told in own["told"]:
         for name, values in told.items():
             if name not in KEY:
@@ -192,10 +206,11 @@ def set_table(genes: pd.Index, change: np.ndarray, errors: np.ndarray) -> pd.Dat
         change: (g,) predicted. errors: (types, g) observed minus predicted change of types whose answer is known.
 
     Returns:
-        term, n_term, change (mean over the set minus mean over all other genes), p_value, q_value (Benjamini-Hochberg),
-        genes; smallest p value first. Or a row whose `status` says why there is none.
+        term, n_term, change (mean over the set minus mean over all other genes), normalized_enrichment (gseapy's, for
+        the order of terms; its p value takes genes for exchangeable and is not given), p_value, q_value
+        (Benjamini-Hochberg), genes; smallest p value first. Or a row whose `status` says why there is none.
     """
-    columns = ["term", "n_term", "change", "p_value", "q_value", "genes", "status"]
+    columns = ["term", "n_term", "change", "normalized_enrichment", "p_value", "q_value", "genes", "status"]  # fmt: skip
     every = gene_sets.collect(BUNDLED_GENE_SETS)
     sets = gene_sets.within(every, genes, LEAST_OF_SET, min(MOST_OF_SET, len(genes) - 1))
     reason = None
@@ -208,14 +223,14 @@ def set_table(genes: pd.Index, change: np.ndarray, errors: np.ndarray) -> pd.Dat
     if reason:
         return pd.DataFrame([{"status": reason}]).reindex(columns=columns)
     inside = np.array([genes.isin(members) for members in sets.values()])
-    contrast, off = (_contrasts(inside, values) for values in (change[None], errors))
-    error = np.sqrt((off**2).mean(axis=1))
-    p_values = 2 * stats.t.sf(np.abs(contrast[:, 0]) / np.maximum(error, 1e-12), len(errors))
+    # The slope on belonging to a set is the mean of its genes minus the mean of all others.
+    contrast, p_values = pathways.slope_test(change, errors, inside.T.astype(float))
     table = pd.DataFrame(
         {
             "term": list(sets),
             "n_term": inside.sum(axis=1),
-            "change": contrast[:, 0],
+            "change": contrast,
+            "normalized_enrichment": _enrichment(pd.Series(change, index=genes), sets),
             "p_value": p_values,
             "q_value": gene_sets.benjamini_hochberg(p_values),
             "genes": [" ".join(sorted(members)) for members in sets.values()],
@@ -225,11 +240,34 @@ def set_table(genes: pd.Index, change: np.ndarray, errors: np.ndarray) -> pd.Dat
     return table.sort_values(["p_value", "term"], ignore_index=True)[columns]
 
 
-def _contrasts(inside: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Mean over each set's genes (sets, g) minus mean over all others, of each row of values (n, g): (sets, n)."""
-    size = inside.sum(axis=1)[:, None]
-    total = inside @ values.T
-    return total / size - (values.sum(axis=1) - total) / (inside.shape[1] - size)
+def _enrichment(change: pd.Series, sets: dict[str, list[str]]) -> np.ndarray:
+    """GSEA's normalised enrichment of each set along the genes, by their change; NaN where they have no order."""
+    found = gene_sets.prerank(change, sets, LEAST_OF_SET, MOST_OF_SET, n_permutations=100)
+    return found.set_index("term")["normalized_enrichment"].reindex(list(sets)).to_numpy()
+
+
+def pathway_table(genes: pd.Index, change: np.ndarray, errors: np.ndarray) -> pd.DataFrame:
+    """Pathways that the change looks like (see `pathways.changes`), on the weights of the species of the genes."""
+    source = pathways.fitting(genes)
+    if source is None:
+        reason = "not applicable: PROGENy has none of the genes"
+        return pd.DataFrame([{"status": reason}]).reindex(columns=pathways.CHANGES)
+    return pathways.changes(change, errors, genes, pathways.read_weights(source), LEAST_OF_SET)
+
+
+def cell_table(slide: AnnData, question: Question, answers: Answers) -> pd.DataFrame:
+    """A row per focal cell and gene, of the genes that change most, first seed: cell, gene, change.
+
+    The change is that of the logarithm of its expected share. A method that says nothing of cells leaves a row per cell
+    without a gene, whose `change` is the root mean square over genes.
+    """
+    names = slide.obs_names[question.focal]
+    if not answers.per_cell:
+        effect = np.full(len(names), np.nan) if answers.effect is None else answers.effect
+        return pd.DataFrame({"cell": names, "gene": "", "change": effect})
+    genes, change = (np.array(answers.per_cell[k]) for k in ("genes", "change"))
+    cells, shown = np.repeat(names, len(genes)), np.tile(slide.var_names[genes], len(names))
+    return pd.DataFrame({"cell": cells, "gene": shown, "change": change.ravel()})
 
 
 def verdict(
@@ -285,7 +323,7 @@ def agreement(answers: Answers) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["method", "other", "pearson"])
 
 
-def markdown(asked, names, question, answers, genes, sets, word, reason) -> str:
+def markdown(asked, names, question, answers, genes, sets, active, word, reason) -> str:
     """The answer as a text."""
     lines = [
         f"# {asked['name']}: {word}",
@@ -335,12 +373,13 @@ def markdown(asked, names, question, answers, genes, sets, word, reason) -> str:
             f"{notes['rehearsal_error']:.2f}, where no change at all would have been off by "
             f"{notes['rehearsal_error_of_no_change']:.2f}.",
         ]
-    if sets["status"].iloc[0] == "ok":
-        low = int((sets["q_value"] <= 0.1).sum())
-        first = ", ".join(sets["term"].head(3))
-        lines += ["", f"Gene sets: {low} of {len(sets)} with q <= 0.1; first are {first}."]
-    else:
-        lines += ["", f"Gene sets: {sets['status'].iloc[0]}."]
+    for title, table, column in (("Gene sets", sets, "term"), ("Pathways", active, "pathway")):
+        if table["status"].iloc[0] == "ok":
+            low = int((table["q_value"] <= 0.1).sum())
+            first = ", ".join(table[column].head(3))
+            lines += ["", f"{title}: {low} of {len(table)} with q <= 0.1; first are {first}."]
+        else:
+            lines += ["", f"{title}: {table['status'].iloc[0]}."]
     return "\n".join(lines)
 
 

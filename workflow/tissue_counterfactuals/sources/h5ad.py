@@ -56,6 +56,7 @@ def stored(files: dict[str, Path], dataset: dict, samples: list[str] | None) -> 
         samples=samples,
         sha256=dataset["sha256"],
         source=dataset["path"],
+        keep_columns=dataset.get("keep_columns"),
     )
 
 
@@ -68,6 +69,7 @@ def read_h5ad_source(
     samples: list[str] | None = None,
     source: str | None = None,
     sha256: str | None = None,
+    keep_columns: list[str] | None = None,
 ) -> AnnData:
     """Read a file into the slide contract.
 
@@ -84,15 +86,20 @@ def read_h5ad_source(
         samples: values of the sample column to keep; None keeps all.
         source: what the provenance calls the file, for example its address; None means its path.
         sha256: checksum that the file must have; None does not check.
+        keep_columns: further columns of obs, kept as categorical text; cells may lack a value.
     Returns:
         A slide that `check_slide` has passed.
     Raises:
         InputError: something named is missing (with what there is), or the data break the contract.
     """
-    return _store(path, layer, columns, spatial, unit_um, samples, source, sha256).load()
+    return _store(
+        *(path, layer, columns, spatial, unit_um, samples, source, sha256, keep_columns)
+    ).load()
 
 
-def _store(path, layer, columns, spatial, unit_um, samples, source, sha256) -> StoredSlide:
+def _store(
+    path, layer, columns, spatial, unit_um, samples, source, sha256, keep_columns
+) -> StoredSlide:
     from tissue_counterfactuals.slide import new_provenance
     from tissue_counterfactuals.sources.stored import (
         note,
@@ -108,6 +115,8 @@ def _store(path, layer, columns, spatial, unit_um, samples, source, sha256) -> S
         checksum = check_sha256(path, sha256)
         provenance = new_provenance(source or str(path), checksum)
         labels = _read_labels(file, columns, where, Path(path).stem, provenance)
+        for name in keep_columns or []:
+            labels[name] = read_column(file["obs"], name, where, "keep_columns", provenance)
         key, var = _find_counts(file, layer, where)
         genes, types = read_index(var), None
         if "feature_types" in var:

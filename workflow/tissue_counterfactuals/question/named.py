@@ -1,0 +1,93 @@
+"""What a user's question names, against what there is: a sentence for each name that is not there.
+
+Nothing slow is imported at the top: planning a run checks questions against the headers of files.
+"""
+
+import difflib
+
+from tissue_counterfactuals.errors import InputError
+
+
+def label_faults(asked: dict, labels: dict[str, list[str]]) -> list[str]:
+    """What a question names and the slide has not, a sentence each.
+
+    Args:
+        labels: column of obs -> its values, as text; of cell_type, domain and sample, and of further columns.
+    """
+    senders = [*(asked["composition"] or {}), asked["remove_sender"], asked["add_sender"]]
+    named = [
+        ("cell_type", asked["cell_type"], "cell_type"),
+        ("domain", asked["domain"], "domain"),
+        ("sample", asked["sample"], "sample"),
+        *((key, asked[key], "domain") for key in ("move_to", "shift_towards")),
+        *(("composition or sender", label, "cell_type") for label in (*senders, asked["senders"])),
+        *((f"where.{column}", str(value), column) for column, value in asked["where"].items()),
+    ]
+    faults = []
+    for key, label, column in named:
+        if column not in labels:
+            faults.append(
+                f"{key}: the slide has no column {column!r}; name it under keep_columns of the data set."
+            )
+        elif label is not None and label not in labels[column]:
+            known = sorted(labels[column])
+            near = difflib.get_close_matches(label, known, n=1)
+            meant = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known[:30])}."
+            faults.append(f"{key} names {label!r}, which no cell of the slide has; {meant}")
+    return faults
+
+
+def gene_faults(asked: dict, genes: list[str]) -> list[str]:
+    """Genes, gene sets and pathways that a question names and the slide has not, a sentence each."""
+    faults, known = [], set(genes)
+    for key in ("shift_genes", "knock_out"):
+        for name in asked[key] or []:
+            if name in known or (key == "shift_genes" and known & {*members_of_set(name)}):
+                continue
+            near = difflib.get_close_matches(name, genes, n=3) or genes[:3]
+            what = "nor a bundled gene set that holds one" if key == "shift_genes" else ""
+            neither = f"neither a gene of the slide {what}" if what else "no gene of the slide"
+            faults.append(f"{key} names {name!r}, which is {neither}; the nearest names are {', '.join(near)}.")  # fmt: skip
+    if asked["shift_pathway"]:
+        try:
+            pathway_change(asked, genes)
+        except InputError as error:
+            faults.append(str(error))
+    return faults
+
+
+def pathway_change(asked: dict, genes: list[str]):
+    """Log change by gene (a series) of a stimulated pathway, in the genes of the slide.
+
+    Raises:
+        InputError: no such pathway, or one of which the slide has no gene.
+    """
+    from tissue_counterfactuals import pathways
+
+    source = asked["weights"] or pathways.fitting(genes)
+    if source is None:
+        raise InputError(
+            f"shift_pathway: no gene of the slide is in PROGENy (the first is {genes[0]!r}); give weights of your own."
+        )
+    table = pathways.read_weights(source)
+    known = sorted(table["source"].unique())
+    if asked["shift_pathway"] not in known:
+        near = difflib.get_close_matches(asked["shift_pathway"], known, n=1)
+        meant = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}."
+        raise InputError(f"shift_pathway names {asked['shift_pathway']!r}, of which {source} has no weights; {meant}")  # fmt: skip
+    own = table[table["source"] == asked["shift_pathway"]].set_index("target")["weight"]
+    own = own[own.index.isin(genes)]
+    if own.empty or own.abs().max() == 0:
+        raise InputError(
+            f"shift_pathway: of {asked['shift_pathway']} the slide has no gene with a weight; ask about another pathway."
+        )
+    own = own[own.abs().sort_values(ascending=False, kind="stable").index[: asked["top_genes"]]]
+    return own / own.abs().max() * asked["dose"]
+
+
+def members_of_set(name: str) -> list[str]:
+    """The genes of a bundled set; none where there is no such set."""
+    from tissue_counterfactuals import gene_sets
+    from tissue_counterfactuals.experiments.settings import BUNDLED_GENE_SETS
+
+    return gene_sets.collect(BUNDLED_GENE_SETS).get(name, [])
