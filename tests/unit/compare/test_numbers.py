@@ -82,6 +82,13 @@ def test_both_pairs_of_the_donors_scale_stand_beside_each_other(tmp_path):
     pairs = own.pivot(index="quantity", columns="protocol", values="published").astype(float)
     assert pairs.loc["pearson"].to_dict() == {"as_run": 0.82, "corrected": 0.87}
     assert pairs.loc["e_distance"].to_dict() == {"as_run": 7.50, "corrected": 7.94}
+    scale = numbers.donors_scale(found).set_index("metric")
+    assert scale.loc["pearson", "authors: raw counts":"authors: logarithms"].tolist() == [
+        "0.82",
+        "0.87",
+    ]
+    ours = scale.loc["pearson", "ours: as_run":"ours: corrected"].astype(float)
+    assert ours.tolist() == pytest.approx([0.82, 0.87], abs=0.01)
     # The newer run is compared fold by fold as well.
     folds = found[
         (found["place"] == "newer runs, fold by fold") & (found["protocol"] == "corrected")

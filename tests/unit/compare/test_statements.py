@@ -42,21 +42,20 @@ BASE = {
 
 def test_what_is_better_holds_what_is_worse_does_not_and_the_rest_is_not_resolvable(tmp_path):
     found = statements.build(tables(tmp_path, scores(BASE), config()))
-    assert line(found, "Cellina beats its own twin")["verdict"].tolist() == ["holds"]
+    controls = line(found, "Cellina beats its twin and every control")["verdict"].tolist()
+    assert controls == ["holds", "not run", "not run", "does not hold"]
     assert line(found, "Supervision helps")["verdict"].tolist() == ["not resolvable"]
-    controls = line(found, "Cellina beats every control")["verdict"].tolist()
-    assert controls == ["not run", "not run", "does not hold"]
     assert line(found, "GAT beats Cellina")["verdict"].tolist() == ["not run"]
     assert line(found, "Altered neighbours do as well as new ones")["verdict"].tolist() == ["holds"]
     # Six slides of five patients.
-    assert line(found, "Cellina beats its own twin")["unit"].tolist() == ["patients"]
-    assert line(found, "Cellina beats its own twin")["n"].tolist() == [5]
+    twin = line(found, "Cellina beats its twin and every control").iloc[0]
+    assert (twin["unit"], twin["n"]) == ("patients", 5)
 
 
 def test_metrics_that_disagree_settle_nothing(tmp_path):
     mixed = BASE | {("cellina", TWIN, "pearson"): noisy(0.9, seed=3)}
     found = statements.build(tables(tmp_path, scores(mixed), config()))
-    own = line(found, "Cellina beats its own twin")
+    own = line(found, "Cellina beats its twin and every control").iloc[:1]
     assert own[["verdict", "reason"]].to_numpy().tolist() == [
         ["not resolvable", "metrics disagree"]
     ]
@@ -64,7 +63,8 @@ def test_metrics_that_disagree_settle_nothing(tmp_path):
 
 def test_two_folds_settle_nothing(tmp_path):
     rows = scores(BASE, slides=SLIDES[:1], types=TYPES[:2])
-    own = line(statements.build(tables(tmp_path, rows, config())), "Cellina beats its own twin")
+    found = statements.build(tables(tmp_path, rows, config()))
+    own = line(found, "Cellina beats its twin and every control").iloc[:1]
     assert own["verdict"].tolist() == ["not resolvable"]
     assert own["reason"].tolist() == ["fewer than 3 independent units"]
     assert "2 of 2 folds better" in own["result"].iloc[0]
@@ -167,3 +167,20 @@ def test_agreement_of_samples_must_leave_its_controls_behind(tmp_path, observed,
     write_tsv(agreement(observed, partial, shuffled), tmp_path / path)
     (found,) = statements.samples_agree(Tables({}, [path]), "s", "corrected")
     assert (found.verdict, found.reason) == (verdict, reason)
+
+
+@pytest.mark.parametrize(
+    ("rank", "n_ranked", "effect", "verdict"),
+    [
+        (1, 30, -0.1, "holds"),
+        (9, 30, -0.1, "not resolvable"),
+        (1, 11, -0.1, "not resolvable"),
+        (30, 30, 0.1, "does not hold"),
+    ],
+)
+def test_a_knock_out_reaches_neighbours_more_than_other_genes_do(tmp_path, rank, n_ranked, effect, verdict):  # fmt: skip
+    path = "results/tables/g/celcomen_glioblastoma.corrected.placebo.tsv"
+    row = {"group": "neighbours_0", "role": "gene", "gene": "G", "rank": rank, "n_ranked": n_ranked}
+    write_tsv(pd.DataFrame([row | {"effect": effect}]), tmp_path / path)
+    (found,) = statements.reaches_neighbours(Tables({}, [path]), "g", "corrected")
+    assert found.verdict == verdict

@@ -38,6 +38,8 @@ READ = {
             "localization_tests",
             "signature",
             "cluster_terms",
+            "placebo",
+            "knockout_terms",
         ),
         "celcomen_perturbmap": ("summary",),
     }.items()

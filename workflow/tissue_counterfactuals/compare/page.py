@@ -13,6 +13,7 @@ from itables.javascript import generate_init_offline_itables_html
 from PIL import Image
 
 from tissue_counterfactuals.compare import Tables, label_of
+from tissue_counterfactuals.compare.numbers import donors_scale
 from tissue_counterfactuals.results.figures import FIGURES
 
 _WIDTH = 460
@@ -41,6 +42,7 @@ def build(tables: Tables, found: dict[str, pd.DataFrame], figures: Iterable[str]
     parts = [
         ("Statements", "statements", found["statements"]),
         ("Published numbers", "numbers", found["numbers"]),
+        ("The donors' scale", "donors", donors_scale(found["numbers"])),
     ]
     for name, entry in tables.datasets("cellina"):
         for title, table in (("All metrics", "summary"), ("Gains", "gains")):
