@@ -20,7 +20,7 @@ PICTURES = [
     "results/figures/tiny/cell_types.domain_1.corrected.png",
     "results/figures/tiny/map.slide_0.png",
     "results/figures/tiny/learning_curves.corrected.png",
-    "results/figures/tiny/intervals.domain_1.corrected.png",
+    "results/figures/tiny/intervals.domain_1.corrected.svg",
 ]
 
 

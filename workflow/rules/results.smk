@@ -90,7 +90,6 @@ rule compare_with_published:
                     RESOURCES / f"{name}.tsv"
                     for name in ("expected_shapes", "datasets")
                 ),
-                RESOURCES / "slides_cosmx_crc.tsv",
             ]
         ],
     output:

@@ -171,7 +171,7 @@ def tables_compared(wildcards):
                 files += [
                     f"results/slides/{name}/{slide}.shapes.tsv" for slide in slides
                 ]
-        for path in compare.READ[experiment]:
+        for path in compare.READ.get(experiment, ()):
             files += expand(path, **{key: values[key] for key in wildcards_of(path)})
     return list(dict.fromkeys(files))
 

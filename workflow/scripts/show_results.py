@@ -34,5 +34,5 @@ for notes in sorted(results.glob("tables/*/diagnostics.tsv")):
 for answer in sorted(results.glob("answers/*/*/*/answer.md")):
     print(f"\n{answer.read_text().rstrip()}\n({answer})")
 print("\nTables:", *sorted(results.glob("tables/*")), sep="\n  ")
-print("Figures:", *sorted(results.glob("figures/*/*.png")), sep="\n  ")
+print("Figures:", *sorted(results.glob("figures/*/[!.]*.*g")), sep="\n  ")
 print(f"Report (open it in a browser):\n  {report}")

@@ -19,6 +19,7 @@ def config(kind="real", **changes):
         entry |= {"source": "simulated"}
     else:
         entry |= {"source": "cosmx_crc", "files": "crc_cosmx", "kind": kind, "label": "Bowel <i>"}
+        entry["patients"] = {"231_232": ["231", "232"]}
     return load_config({"datasets": {"crc": entry}, "protocols": ["corrected", "as_run"]} | changes)
 
 

@@ -66,7 +66,7 @@ def test_two_folds_settle_nothing(tmp_path):
     found = statements.build(tables(tmp_path, rows, config()))
     own = line(found, "Cellina beats its twin and every control").iloc[:1]
     assert own["verdict"].tolist() == ["not resolvable"]
-    assert own["reason"].tolist() == ["fewer than 3 independent units"]
+    assert own["reason"].tolist() == ["fewer than 4 independent units"]
     assert "2 of 2 folds better" in own["result"].iloc[0]
 
 

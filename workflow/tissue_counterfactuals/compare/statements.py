@@ -1,9 +1,10 @@
 """What the papers say in words: each statement with what would have to be true, a test, and its result on a run's data.
 
-A statement about the benchmark is tested on paired differences of two methods over independent units (patients or slides
-where there are three or more, else held-out types) by the 95 % interval of their mean (Student's t). It holds if the
-interval of one metric, Pearson or the error of log-fold changes, lies above 0 and that of the other not below; it does
-not hold in the mirror image; anything else is "not resolvable". By chance alone either happens once in twenty.
+A statement about the benchmark is tested on paired differences of two methods over independent units (patients where
+there are four or more, else held-out types, which speak for their own slides alone) by the 95 % interval of their mean
+(see `results/patients.py`). It holds if the interval of one metric, Pearson or the error of log-fold changes, lies above
+0 and that of the other not below; it does not hold in the mirror image; anything else is "not resolvable". By chance
+alone either happens once in twenty.
 """
 
 from collections.abc import Callable, Iterator
@@ -11,14 +12,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
-from scipy.stats import t, wilcoxon
+from scipy.stats import wilcoxon
 
 from tissue_counterfactuals.compare import Tables, kind_of, label_of
 from tissue_counterfactuals.compare.numbers import NOT_RUN, counterfactual
 from tissue_counterfactuals.metrics import METRICS
 from tissue_counterfactuals.results.figures import style
+from tissue_counterfactuals.results.patients import FEWEST_PATIENTS, estimate, patients_of_slides
 from tissue_counterfactuals.results.tables import CONTROLS, FOLD, TWIN
-from tissue_counterfactuals.sources import RESOURCES, published_as
 
 HOLDS, DOES_NOT_HOLD, NOT_RESOLVABLE = "holds", "does not hold", "not resolvable"
 VERDICTS = (HOLDS, DOES_NOT_HOLD, NOT_RESOLVABLE, NOT_RUN)
@@ -27,8 +28,7 @@ COLUMNS = [
     *("unit", "n", "estimate", "low", "high", "p_value", "result", "verdict", "reason"),
 ]  # fmt: skip
 JUDGED_BY = ("pearson", "rmse_lfc")
-# Fewer than three units leave the spread to guesswork.
-FEWEST = 3
+FEWEST = FEWEST_PATIENTS
 ALPHA = 0.05
 
 
@@ -105,36 +105,18 @@ def _rows(tables: Tables, statement: Statement) -> Iterator[dict]:
 # ---- The benchmark
 
 
-def interval(values: np.ndarray) -> tuple[float, float, float, float]:
-    """Mean of independent values, its 95 % interval and the p value of 0, by Student's t."""
-    values = np.asarray(values, dtype=float)
-    n, mean = len(values), float(values.mean())
-    error = float(values.std(ddof=1) / np.sqrt(n))
-    if error == 0:
-        return mean, mean, mean, 1.0 if mean == 0 else 0.0
-    half = float(t.ppf(1 - ALPHA / 2, n - 1)) * error
-    return mean, mean - half, mean + half, float(2 * t.sf(abs(mean) / error, n - 1))
-
-
 def units(gains: pd.Series, patients: dict[str, str]) -> tuple[str, pd.Series]:
-    """Differences averaged within what is independent: patients or slides if there are enough, else folds.
+    """Differences averaged within what is independent: patients if there are enough, else held-out types on their slides.
 
     Args:
         gains: by slide and held-out type.
-        patients: slide -> patient; slides that it does not name are their own.
+        patients: slide -> patient; a slide that is not named is a patient of its own.
     """
     slides = gains.index.get_level_values("slide")
-    patient = pd.Index([patients.get(str(slide), str(slide)) for slide in slides])
-    if patient.nunique() >= FEWEST:
-        return ("patients" if patients else "slides"), gains.groupby(patient.to_numpy()).mean()
+    patient = np.array([patients.get(str(slide), str(slide)) for slide in slides])
+    if len(set(patient)) >= FEWEST:
+        return "patients", gains.groupby(patient).mean()
     return "folds", gains
-
-
-def _patients(entry: dict) -> dict[str, str]:
-    if published_as(entry) != "crc_cosmx":
-        return {}
-    table = pd.read_csv(RESOURCES / "slides_cosmx_crc.tsv", sep="\t", dtype=str)
-    return dict(zip(table["slide"], table["patient"], strict=True))
 
 
 def _answers(scores: pd.DataFrame, method: str, form: str) -> pd.DataFrame:
@@ -156,7 +138,7 @@ def better(
     tables: Tables, name: str, protocol: str, *, first: tuple, second: tuple
 ) -> Iterator[Result]:
     """Whether one answer is better than another; both are (method, `edge`, `node` or twin)."""
-    entry = tables.config["datasets"][name]
+    patients = patients_of_slides(tables.config["datasets"][name])
     scores = tables.of("cellina", "scores", dataset=name)
     scores = scores[scores["protocol"] == protocol]
     for target, of_target in scores.groupby("target"):
@@ -168,7 +150,7 @@ def better(
             yield Result(NOT_RUN, reason=f"{_told(missing)}: {reason}", target=target)
             continue
         by_metric = {m: gain(*sides, m) for m in JUDGED_BY}
-        yield _judged(by_metric, _patients(entry), target)
+        yield _judged(by_metric, patients, target)
 
 
 def _judged(by_metric: dict[str, pd.Series], patients: dict[str, str], target: str) -> Result:
@@ -184,10 +166,10 @@ def _judged(by_metric: dict[str, pd.Series], patients: dict[str, str], target: s
             words.append(f"{label}: {better_in}, mean gain {values.mean():+.3g}")
             main = (unit, len(values), values.mean(), np.nan, np.nan, np.nan)
             continue
-        found = interval(values.to_numpy())
-        signs.append(1 if found[1] > 0 else -1 if found[2] < 0 else 0)
-        words.append(f"{label}: gain {found[0]:+.3g} [{found[1]:.3g}, {found[2]:.3g}], {better_in}")
-        main = (unit, len(values), *found)
+        mean, found = values.mean(), estimate(values.to_numpy())
+        signs.append(1 if found.low > 0 else -1 if found.high < 0 else 0)
+        words.append(f"{label}: gain {mean:+.3g} [{found.low:.3g}, {found.high:.3g}], {better_in}")
+        main = (unit, len(values), mean, *found[:3])
     reason, verdict = "", NOT_RESOLVABLE
     if not signs:
         reason = f"fewer than {FEWEST} independent units"
@@ -210,7 +192,7 @@ def equal(
 
     Two one-sided tests: the 90 % interval of the difference of errors lies within the margin.
     """
-    entry = tables.config["datasets"][name]
+    patients = patients_of_slides(tables.config["datasets"][name])
     scores = tables.of("cellina", "scores", dataset=name)
     scores = scores[scores["protocol"] == protocol]
     for target, of_target in scores.groupby("target"):
@@ -219,20 +201,21 @@ def equal(
         if any(side.empty for side in (*sides, twin)):
             yield Result(NOT_RUN, reason="one of the two was not asked", target=target)
             continue
-        unit, difference = units(gain(*sides, "rmse_lfc"), _patients(entry))
+        unit, difference = units(gain(*sides, "rmse_lfc"), patients)
         margin = abs(float(gain(sides[0], twin, "rmse_lfc").mean())) / 2
         if len(difference) < FEWEST:
             yield Result(NOT_RESOLVABLE, f"difference of errors {difference.mean():+.3g}", f"fewer than {FEWEST} independent units", unit, len(difference), target=target)  # fmt: skip
             continue
-        mean, low, high, p = interval(difference.to_numpy())
-        half = (high - mean) * t.ppf(0.95, len(difference) - 1) / t.ppf(0.975, len(difference) - 1)
-        inside = mean - half > -margin and mean + half < margin
-        verdict = HOLDS if inside else DOES_NOT_HOLD if low > margin or high < -margin else NOT_RESOLVABLE  # fmt: skip
-        words = f"difference of errors {mean:+.3g} [{mean - half:.3g}, {mean + half:.3g}], margin {margin:.3g}"
-        reason = "" if verdict != NOT_RESOLVABLE else "the interval reaches beyond the margin"
+        mean, found = difference.mean(), estimate(difference.to_numpy(), level=1 - 2 * ALPHA)
+        apart = found.low > margin or found.high < -margin
+        verdict = DOES_NOT_HOLD if apart else NOT_RESOLVABLE
+        if -margin < found.low and found.high < margin:
+            verdict = HOLDS
+        words = f"difference of errors {mean:+.3g} [{found.low:.3g}, {found.high:.3g}], margin {margin:.3g}"
+        reason = "the interval reaches beyond the margin" if verdict == NOT_RESOLVABLE else ""
         yield Result(
-            *(verdict, words, reason, unit, len(difference), mean, mean - half, mean + half, p),
-            target,
+            *(verdict, words, reason, unit, len(difference), mean, found.low, found.high),
+            target=target,
         )
 
 
@@ -251,11 +234,11 @@ def told_apart(tables: Tables, name: str, protocol: str) -> Iterator[Result]:
     differences = (tissue["recovery"] - tissue["cross_talk"].abs()).groupby(["n_genes", "n_cells", "seed", "tissue"]).min()  # fmt: skip
     if len(differences) < FEWEST:
         return
-    mean, low, high, p = interval(differences.to_numpy())
-    words = f"correlation with own truth minus |that with the other kind's|, weaker kind: {mean:+.2f} [{low:.2f}, {high:.2f}]"
-    verdict = HOLDS if low > 0 else DOES_NOT_HOLD if high < 0 else NOT_RESOLVABLE
+    mean, found = float(differences.mean()), estimate(differences.to_numpy())
+    words = f"correlation with own truth minus |that with the other kind's|, weaker kind: {mean:+.2f} [{found.low:.2f}, {found.high:.2f}]"
+    verdict = HOLDS if found.low > 0 else DOES_NOT_HOLD if found.high < 0 else NOT_RESOLVABLE
     reason = "the interval holds 0" if verdict == NOT_RESOLVABLE else ""
-    yield Result(verdict, words, reason, "tissues", len(differences), mean, low, high, p)
+    yield Result(verdict, words, reason, "tissues", len(differences), mean, *found[:3])
 
 
 def found_again(tables: Tables, name: str, protocol: str) -> Iterator[Result]:
@@ -380,7 +363,9 @@ def lesions_agree(tables: Tables, name: str, protocol: str) -> Iterator[Result]:
         yield Result(verdict, words, reason, "lesions", n, rho - null, p_value=float(p))
 
 
-_BY_UNITS = "paired differences over patients, slides or held-out types: 95 % interval of the mean"
+_BY_UNITS = (
+    "paired differences over patients, or held-out types of few patients: 95 % interval of the mean"
+)
 _CELLINA = ("cellina", "edge")
 _SEES_NOTHING = {
     "no_change": "no change at all",
@@ -458,7 +443,7 @@ STATEMENTS = (
         "cellina",
         "Altering the expression of neighbours predicts as well as giving other neighbours.",
         "the errors of the two differ by less than half of what new neighbours gain over the twin",
-        "two one-sided tests on paired differences over patients, slides or held-out types, 5 % each",
+        "two one-sided tests on paired differences over patients, or held-out types of few patients, 5 % each",
         equal,
         {"first": _CELLINA, "second": ("cellina", "node")},
     ),

@@ -121,7 +121,7 @@ FIGURES = (
         "cellina",
         "coverage of intervals",
         _SCORES,
-        f"{_FIGURES}/intervals.{{target}}.{{protocol}}.png",
+        f"{_FIGURES}/intervals.{{target}}.{{protocol}}.svg",
         takes=("target", "protocol"),
     ),
     Figure(
@@ -155,7 +155,7 @@ FIGURES = (
         "cellina",
         "which metric ranks methods as the truth does",
         _SCORES,
-        f"{_FIGURES}/metric_agreement.{{target}}.{{protocol}}.png",
+        f"{_FIGURES}/metric_agreement.{{target}}.{{protocol}}.svg",
         takes=("target", "protocol"),
         methods=("truth", "truth_in_place"),
     ),
