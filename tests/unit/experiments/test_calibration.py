@@ -346,7 +346,7 @@ def lesions_without_effect(
 
 
 def test_controls_of_knock_outs_without_effect():
-    """Wild-type lesions, and other genes, keep their level; permuted genes do not, which is why they have no p value."""
+    """Other genes keep their level. Permuted genes do not, and wild-type lesions not quite: neither has a p value."""
     p_values = {"wild_type_lesion": [], "random_gene": [], "permuted": []}
     for seed in range(40):
         asked, loadings = lesions_without_effect(seed)
@@ -366,7 +366,11 @@ def test_controls_of_knock_outs_without_effect():
 
 @pytest.mark.parametrize("protocol", protocols.PROTOCOLS)
 def test_wild_type_lesions_against_generated_knock_outs_without_effect(protocol):
-    """One section, as run; as many ways to take lesions for those without the gene as an experiment gets draws."""
+    """One section, as run; as many ways to take lesions for those without the gene as an experiment gets draws.
+
+    Their range is near its level but somewhat narrow (9 of 100 at 0.05), so that it is not given as a p value.
+    """
+    assert "wild_type_lesion" not in celcomen_perturbmap.CALIBRATED
     p_values = []
     for seed in range(40):
         asked, loadings = lesions_without_effect(seed, protocol, "A", 7, 2, n_genes=12)

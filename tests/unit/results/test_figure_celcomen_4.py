@@ -180,9 +180,9 @@ def test_a_control_that_was_not_drawn_is_not_beaten():
 
 
 def test_to_survive_takes_a_p_value_that_could_be_small_and_is():
-    lesions = {"wild_type_lesion": {"p_value": 1 / 6, "smallest_p": 1 / 6}}
-    (said,) = verdict(summary_rows(**lesions), ["A"])
-    assert said == "A ρ 0.50 cannot be told: wild-type lesion has too few draws for p <= 0.05 (the smallest is 0.17)"  # fmt: skip
+    few = {"random_gene": {"p_value": 1 / 6, "smallest_p": 1 / 6}}
+    (said,) = verdict(summary_rows(**few), ["A"])
+    assert said == "A ρ 0.50 cannot be told: random gene has too few draws for p <= 0.05 (the smallest is 0.17)"  # fmt: skip
     large = {"random_gene": {"p_value": 0.06}}
     assert verdict(summary_rows(**large), ["A"]) == ["A ρ 0.50 does not survive: as good is random gene"]  # fmt: skip
 
@@ -195,8 +195,7 @@ def test_p_values_stand_at_calibrated_controls_only():
     labels = [t.get_text().replace("\n", " ") for t in axes.get_xticklabels()]
     assert labels[0] == "observed 3 lesions"
     notes = {labels[round(t.xy[0])]: t.get_text() for t in axes.texts}
-    assert {n for n, text in notes.items() if text.startswith("p ")} == {"wild-type lesion", "random gene"}  # fmt: skip
-    assert notes["wild-type lesion"] == "p 0.048"
+    assert {n for n, text in notes.items() if text.startswith("p ")} == {"random gene"}
 
 
 def test_one_protocol_is_enough():

@@ -333,7 +333,7 @@ def reaches_neighbours(tables: Tables, name: str, protocol: str) -> Iterator[Res
 
 
 # The controls of a knock-out that keep their level where nothing happens, by the prediction they are for.
-_HONEST_CONTROLS = {"field": ("wild_type_lesion", "random_gene"), "generation": ("wild_type_lesion",)}  # fmt: skip
+_HONEST_CONTROLS = {"field": ("random_gene",), "generation": ()}
 
 
 def lesions_agree(tables: Tables, name: str, protocol: str) -> Iterator[Result]:
@@ -353,7 +353,9 @@ def lesions_agree(tables: Tables, name: str, protocol: str) -> Iterator[Result]:
         smallest = pd.to_numeric(honest["smallest_p"]).max() if len(honest) else np.nan
         words = f"{gene}: median rho {rho:.2f}, best control {null:.2f}, largest p = {p:.2g}"
         verdict, reason = NOT_RESOLVABLE, "a control agrees as well by chance"
-        if not np.isfinite(p) or smallest > ALPHA:
+        if honest.empty:
+            reason = "no control of this prediction gives a valid p value"
+        elif not np.isfinite(p) or smallest > ALPHA:
             reason = "too few lesions: no p value can be small"
         elif p <= ALPHA and rho > null:
             verdict, reason = HOLDS, ""
