@@ -337,3 +337,41 @@ def test_the_network_has_the_sizes_of_the_paper(monkeypatch):
     # Log dispersions start as N(0, 1) draws.
     theta = network.log_theta.detach()
     assert theta.min() < 0 < theta.max()
+
+
+def trained(**options):
+    slide = small_slide(n_cells=120, n_genes=10)
+    split = split_cells(slide, FOLD)
+    graph = slide_graph(slide, excluded=split.held_out, max_neighbors=10)
+    shape = {"n_hidden": 8, "n_layers": 1, "n_latent": 3, "dropout": 0.0, "device": "cpu"}
+    return Cellina(**shape, epochs=3, batch_size=50, **options).fit(slide, graph, split)
+
+
+@pytest.mark.parametrize(("precision", "products"), [("tf32", "high"), ("bfloat16", "medium")])
+def test_products_are_rounded_in_training_steps_and_nowhere_else(monkeypatch, precision, products):
+    seen = set()
+    loss = cellina_module.CellinaNetwork.reconstruction_loss
+
+    def watch(network, *args):
+        seen.add((network.training, torch.get_float32_matmul_precision()))
+        return loss(network, *args)
+
+    monkeypatch.setattr(cellina_module.CellinaNetwork, "reconstruction_loss", watch)
+    trained(precision=precision)
+    assert seen == {(True, products), (False, "highest")}
+    assert torch.get_float32_matmul_precision() == "highest"
+
+
+def test_a_compiled_network_learns_the_same_up_to_rounding(monkeypatch):
+    compiled, compile_ = [], torch.nn.Module.compile
+
+    def without_a_compiler(module):
+        compiled.append(type(module).__name__)
+        # All of PyTorch's compilation but the last step, which would call a C++ compiler.
+        compile_(module, backend="aot_eager")
+
+    monkeypatch.setattr(torch.nn.Module, "compile", without_a_compiler)
+    plain, fast = trained(), trained(compile=True)
+    assert compiled == ["Encoder", "Encoder", "HiddenLayers"]
+    for name, weight in plain.network.state_dict().items():
+        np.testing.assert_allclose(fast.network.state_dict()[name], weight, rtol=1e-4, atol=1e-6)

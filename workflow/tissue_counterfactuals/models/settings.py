@@ -45,6 +45,13 @@ class CellinaSettings(MethodSettings):
     authors' runs."""
     patience: Epochs = 10
     """Epochs without a better validation loss after which training stops."""
+    precision: Literal["float32", "tf32", "bfloat16"] = "float32"
+    """How matrices are multiplied in training; weights, sums, validation and predictions stay in single precision. On a GPU
+    `tf32` rounds factors to 11 bits and `bfloat16` to 8, so that results are those of another rounding, not the same bytes;
+    without such units (most CPUs) nothing changes."""
+    compile: bool = False
+    """Whether PyTorch compiles encoders and decoder (a minute at the start, and a C++ compiler on a CPU): the same
+    formulas in another order of sums, so results differ by rounding."""
 
 
 class CellinaGATSettings(CellinaSettings):

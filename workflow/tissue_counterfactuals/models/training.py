@@ -7,7 +7,8 @@ training that was killed goes on from its last checkpoint with the same numbers 
 import hashlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -44,6 +45,8 @@ class TrainingSettings:
     lambda_contrastive: float = 0.0
     restore: str = "best"
     monitor: str = "reconstruction"
+    precision: str = "float32"
+    compile: bool = False
 
     def beta(self, epoch: int) -> float:
         """Weight of the KL terms in an epoch: linear warm-up, never complete when epochs < kl_warmup_epochs."""
@@ -76,6 +79,21 @@ def resolve_batch_size(batch_size: int | str, n_train: int, epochs: int) -> int:
     else:
         return int(batch_size)
     return int(np.clip(2**exponent, 128, PUBLISHED_BATCH))
+
+
+# How PyTorch multiplies matrices; weights, sums and all else stay in single precision.
+MATRIX_PRODUCTS = {"float32": "highest", "tf32": "high", "bfloat16": "medium"}
+
+
+@contextmanager
+def products_in(precision: str) -> Iterator[None]:
+    """Multiply matrices in a precision of `MATRIX_PRODUCTS`, where the device has units for it."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(MATRIX_PRODUCTS[precision])
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 @dataclass
@@ -181,6 +199,9 @@ def train(
     if checkpoint is not None and checkpoint.exists():
         state.restore(checkpoint, fingerprint, data.device, report)
     batch_size = resolve_batch_size(settings.batch_size, len(train_cells), settings.epochs)
+    if settings.compile:
+        for part in (network.z_encoder, network.s_encoder, network.decoder):
+            part.compile()
 
     saved = -float("inf")
     while state.epoch < settings.epochs and state.bad_epochs < settings.patience:
@@ -190,10 +211,11 @@ def train(
         network.train()
         measuring = epoch == 0 and _supervised(settings)
         totals = torch.zeros(len(terms), device=data.device)
-        for cells in batches_of(order, batch_size):
-            totals += len(cells) * _step(
-                network, data.batch(cells), settings, state, epoch, measuring
-            )
+        with products_in(settings.precision):
+            for cells in batches_of(order, batch_size):
+                totals += len(cells) * _step(
+                    network, data.batch(cells), settings, state, epoch, measuring
+                )
         means = (totals / len(order)).tolist()
         if not np.isfinite(means).all():
             raise FloatingPointError(_not_finite(terms, means, epoch, measuring, data))
