@@ -54,6 +54,8 @@ except InputError as error:
 
 # Whether conda makes the environments, or the workflow does where a method needs one.
 USE_CONDA = DeploymentMethod.CONDA in workflow.deployment_settings.deployment_method
+# The fold of models from which nobody is held out; "+" is in no path form of a type.
+WHOLE = "all+"
 # Key of a method's section, and what holds for a method without settings.
 TIME_LIMIT = "time_limit_minutes"
 DAY_MIN = 24 * 60
@@ -72,6 +74,8 @@ wildcard_constraints:
     environment="|".join(sorted({m.environment for m in METHODS.values()})),
     collection="[A-Za-z0-9_-]+",
     file="[^/]+",
+    swept="[a-z_]+",
+    weight="[0-9.e+-]+",
 
 
 def dataset_of(wildcards):
@@ -170,15 +174,20 @@ def question_settings(*steps):
     return settings
 
 
-def settings_of_methods(methods):
+def settings_of_methods(methods, fold=None):
     """Method -> its own section of the configuration, without what only bounds its time."""
-    return {
+    settings = {
         name: {
             k: v for k, v in config[METHODS[name].settings].items() if k != TIME_LIMIT
         }
         for name in methods
         if METHODS[name].settings
     }
+    if fold == WHOLE:
+        # The domain is looked for in latents, so that no model may be told it apart from them.
+        for own in settings.values():
+            own |= {"batch": "sample"} if "batch" in own else {}
+    return settings
 
 
 def time_limits(methods):
@@ -260,6 +269,12 @@ def method_names(name, environment=None, learned=None):
 def environments_of(methods):
     """The environments that methods run in."""
     return list(dict.fromkeys(METHODS[name].environment for name in methods))
+
+
+def methods_with_latents(environment):
+    """Names of the methods of an environment whose latents are compared."""
+    names = config["cellina_experiments"]["disentanglement"]["methods"]
+    return [name for name in names if METHODS[name].environment == environment]
 
 
 def own_question(wildcards):

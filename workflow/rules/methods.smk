@@ -47,7 +47,7 @@ rule fit:
     params:
         guest=guest_command,
         place=place_of_guest,
-        settings=lambda w: json.dumps(settings_of_methods([w.method])),
+        settings=lambda w: json.dumps(settings_of_methods([w.method], w.fold)),
         asked=lambda w: question_settings("graph", "training")(w)
         | (
             own_question(w)
@@ -101,6 +101,47 @@ rule predict:
     shell:
         "{params.guest} predict {params.place} --slide {input.slide:q} --question {input.question:q}"
         " --controls {params.controls} --models {input.models:q}"
+        " --settings {params.settings:q} --time-limits {params.limits:q} --device {params.device}"
+        " --threads {params.threads} --output {output:q} --log {log:q}"
+
+
+# Latents of all cells, by models of the whole slide.
+rule latents:
+    input:
+        slide="results/slides/{dataset}/{slide}.h5ad",
+        question=QUESTION.replace("{fold}", WHOLE),
+        models=lambda w: expand(
+            f"results/models/{ONE_METHOD}",
+            method=methods_with_latents(w.environment),
+            fold=WHOLE,
+            allow_missing=True,
+        ),
+        environment=lambda w: environment_of(w.environment),
+    output:
+        f"results/latents/{{dataset}}/{{slide}}/{RUN}/{{environment}}.npz",
+    log:
+        f"results/logs/latents/{{dataset}}/{{slide}}/{RUN}/{{environment}}.log",
+    benchmark:
+        f"results/benchmarks/latents/{{dataset}}/{{slide}}/{RUN}/{{environment}}.tsv"
+    conda:
+        "../../envs/{environment}.yaml"
+    threads: config["threads"]
+    resources:
+        mem_mb=memory_of_task,
+        runtime=runtime_of("predict"),
+        gpu=lambda w: uses_gpu(methods_with_latents(w.environment)),
+    params:
+        guest=guest_command,
+        place=place_of_guest,
+        settings=lambda w: json.dumps(
+            settings_of_methods(methods_with_latents(w.environment), WHOLE)
+        ),
+        device=config["device"],
+        threads=config["threads"],
+        limits=lambda w, input: time_limits(methods_with_latents(w.environment)),
+    shell:
+        "{params.guest} latents {params.place} --slide {input.slide:q} --question {input.question:q}"
+        " --models {input.models:q}"
         " --settings {params.settings:q} --time-limits {params.limits:q} --device {params.device}"
         " --threads {params.threads} --output {output:q} --log {log:q}"
 

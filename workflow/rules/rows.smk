@@ -197,7 +197,11 @@ def settings_of_experiment(experiment):
 
 def inputs_of_experiment(experiment):
     """The input files of an experiment, those of gene sets and of published shapes included."""
-    inputs, sources = experiment.inputs, experiment.gene_sets
+    inputs, sources = dict(experiment.inputs), experiment.gene_sets
+    for key, pattern in inputs.items():
+        if "environment" in wildcards_of(pattern):
+            places = environments_of(settings_of_experiment(experiment)["methods"])
+            inputs[key] = expand(pattern, environment=places, allow_missing=True)
     if experiment.compares:
         inputs = inputs | {"expected": expected_shapes_of}
     if not sources:
@@ -233,7 +237,6 @@ def arguments_of(experiment):
             "protocol": protocol,
             "seeds": config["seeds"],
             "overrides": config["switches"],
-            "seed": int(getattr(wildcards, "seed", 0)),
             "model": {k: v for k, v in config["cellina"].items() if k != TIME_LIMIT},
             "n_deg": config["metrics"]["n_deg"],
             "device": config["device"],
@@ -245,6 +248,7 @@ def arguments_of(experiment):
             keys = ("kind", "label", "source", "files")
             entry = part_of_dataset(*keys)(wildcards)
             known["entry"] = {"name": wildcards.dataset} | entry
+        known |= {key: value for key, value in wildcards.items() if key not in known}
         # Only what it reads, so that a change of anything else does not run it again.
         chosen = {key: known[key] for key in experiment.takes}
         chosen["settings"] = {
@@ -292,24 +296,38 @@ def inputs_of(figure):
 
 
 def per_slide(pattern, experiment):
-    """Input function: the files of a pattern for the slides that an experiment is run on, and for all seeds."""
+    """Input function: the files of a pattern for the slides and seeds that an experiment is run with, and its axes."""
+    row = next((row for row in EXPERIMENTS if row.name == experiment), None)
+    settings = settings_of_experiment(row) if row else {}
+    axes = row.axes.items() if row else ()
 
     def files(wildcards):
         return expand(
             pattern,
-            slide=slides_for(experiment, wildcards.dataset),
-            seed=config["seeds"],
+            slide=slides_for(row, wildcards.dataset),
+            seed=settings.get("seeds") or config["seeds"],
+            **{key: [as_text(v) for v in settings[name]] for key, name in axes},
             **wildcards,
         )
 
     return files
 
 
-def slides_for(experiment, name):
-    """The slides of a data set that an experiment is run on: all, or those that its settings name."""
-    if experiment == "cellina":
+def as_text(value):
+    """A setting in the name of a file."""
+    return value if isinstance(value, str) else f"{value:g}"
+
+
+def slides_for(row, name):
+    """The slides of a data set that an experiment is run on: all, those that its settings name, or all as one.
+
+    Args:
+        row: of the experiment; None is the benchmark, which runs on all.
+    """
+    if row is None:
         return list(SLIDES[name])
-    (row,) = (row for row in EXPERIMENTS if row.name == experiment)
+    if row.pooled:
+        return [POOLED]
     wanted = settings_of_experiment(row)["slides"]
     slides = [s for s in SLIDES[name] if wanted is None or s in wanted]
     if not slides:

@@ -116,6 +116,27 @@ rule write_own_question:
         "../scripts/write_own_question.py"
 
 
+# Behind models of a whole slide; of a user's question it has no name.
+rule write_question_of_all:
+    input:
+        slide="results/slides/{dataset}/{slide}.h5ad",
+    output:
+        f"results/questions/{{dataset}}/{{slide}}/{WHOLE}/{{protocol}}.seed{{seed}}.npz",
+    log:
+        "results/logs/write_question_of_all/{dataset}/{slide}/{protocol}.seed{seed}.log",
+    benchmark:
+        "results/benchmarks/write_question_of_all/{dataset}/{slide}/{protocol}.seed{seed}.tsv"
+    conda:
+        "../../envs/core.yaml"
+    resources:
+        mem_mb=memory_of_task,
+        runtime=runtime_of("write_question"),
+    params:
+        settings=question_settings("graph", "training"),
+    script:
+        "../scripts/write_question_of_all.py"
+
+
 rule write_question:
     input:
         slide="results/slides/{dataset}/{slide}.h5ad",

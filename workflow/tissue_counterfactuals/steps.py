@@ -23,7 +23,7 @@ from tissue_counterfactuals.methods import METHODS
 from tissue_counterfactuals.metrics import Interval, Noise
 from tissue_counterfactuals.metrics.fold import UNKNOWN, FoldScorer
 from tissue_counterfactuals.metrics.populations import mean_expression
-from tissue_counterfactuals.question.asked import ask_own
+from tissue_counterfactuals.question.asked import ask_nothing, ask_own
 from tissue_counterfactuals.question.folds import (
     check_folds,
     fold_of,
@@ -216,6 +216,18 @@ def write_own_question(
         *(settings["switches"], settings["graph"]),
         **drawing,
         genes=genes,
+    )
+    write_question_file(question, output)
+
+
+def write_question_of_all(slide: Path, seed: int, settings: dict, output: Path) -> None:
+    """The question behind models of a whole slide, in which nobody is held out; `settings` as in `write_question`."""
+    cells = read_slide(slide, check=False)
+    chosen = cells.var.get(VARIABLE)
+    question = ask_nothing(
+        *(cells, settings["protocol"], seed, settings["switches"], _graph_as_run(cells, settings)),
+        settings["validation_fraction"],
+        genes=None if chosen is None else np.flatnonzero(chosen),
     )
     write_question_file(question, output)
 

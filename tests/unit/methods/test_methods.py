@@ -42,6 +42,7 @@ def cp10k(counts):
 def test_every_adapter_has_the_same_functions(name):
     method = METHODS[name]
     assert hasattr(method.adapter, "predict") is ("latent_only" not in method.needs)
+    assert hasattr(method.adapter, "latents") is ("latent" in method.needs)
     if "latent_only" in method.needs:
         return
     assert list(inspect.signature(method.adapter.predict).parameters) == [

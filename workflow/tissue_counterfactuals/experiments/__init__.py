@@ -8,7 +8,7 @@ Experiments on Celcomen read a data set as one slide, those on Cellina each of i
 counterfactuals, is no row: its steps are those of the methods. What is drawn of all of them stands in `results/figures`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from importlib import import_module
 
@@ -25,14 +25,16 @@ class Experiment:
         section: where its settings stand in the configuration; `unread` are keys that it does not read, so that a change
             of them does not run it again.
         switches: those that it reads, by their names or by the steps that they belong to.
-        inputs, outputs: name -> path, with wildcards.
+        inputs, outputs: name -> path, with wildcards; an input with `environment` stands for all of its methods.
         shown: output -> what the report calls it, above the text of workflow/report/CAPTION.rst.
         takes: further arguments: `entry` (the data set: name, kind, label, source, files), `domains` (its control and
-            target domains), `protocol`, `seeds`, `seed` (of the wildcard), `overrides` (the switches that the
-            configuration sets), `model` (section `cellina`), `n_deg`, `device`.
+            target domains), `protocol`, `seeds`, `overrides` (the switches that the configuration sets), `model` (section
+            `cellina`), `n_deg`, `device`; and wildcards of its outputs, as text.
+        axes: further wildcards of its outputs -> the key of its settings that lists their values; each value is a job.
         gene_sets: the key of its settings that names gene sets, or one of `gene_sets.BUNDLED`: their files are inputs of
             the rule, so that an edited one runs it again. The function finds them by the same names.
         compares: with what published runs found in real data; the table of that is an input of the rule too.
+        pooled: whether it reads all slides of a data set as one.
         memory_mb: of a job; None where it grows with the slide. With `parallel` false it has one thread.
         gpu: whether it uses a GPU where there is one.
     """
@@ -44,6 +46,7 @@ class Experiment:
     inputs: dict[str, str]
     outputs: dict[str, str]
     takes: tuple[str, ...] = ()
+    axes: dict[str, str] = field(default_factory=dict)
     unread: tuple[str, ...] = ()
     shown: dict[str, str] = field(default_factory=dict)
     caption: str = ""
@@ -51,6 +54,7 @@ class Experiment:
     compares: bool = False
     memory_mb: int | None = None
     parallel: bool = True
+    pooled: bool = False
     gpu: bool = False
 
     def run(self, **arguments: object) -> None:
@@ -98,9 +102,18 @@ _ONE_SLIDE = {
 }
 
 
-def _on_each_slide(name: str, *switches: str, takes: tuple[str, ...] = ()) -> Experiment:
+def stem_on_each_slide(name: str, axes: Iterable[str] = ()) -> str:
+    """What the files of an experiment on each slide begin with."""
+    keys = "".join(f"{{{key}}}." for key in axes)
+    return f"results/cellina/{{dataset}}/{{slide}}/{name}.{keys}{{protocol}}.seed{{seed}}"
+
+
+def _on_each_slide(
+    name: str, *switches: str, takes: tuple[str, ...] = (), axes: dict[str, str] | None = None
+) -> Experiment:
     """An experiment that trains Cellina on a slide, with one protocol and seed a job; leaves a table and a manifest."""
-    stem = f"results/cellina/{{dataset}}/{{slide}}/{name}.{{protocol}}.seed{{seed}}"
+    axes = axes or {}
+    stem = stem_on_each_slide(name, axes)
     return Experiment(
         f"cellina_{name}",
         f"cellina_{name}.run",
@@ -108,14 +121,32 @@ def _on_each_slide(name: str, *switches: str, takes: tuple[str, ...] = ()) -> Ex
         switches=("training", "latent", *switches),
         inputs=_ONE_SLIDE,
         outputs={"scores": f"{stem}.tsv", "manifest": f"{stem}.json"},
-        takes=("entry", "protocol", "seed", "model", "device", *takes),
-        unread=("slides",),
+        takes=("entry", "protocol", "seed", "model", "device", *axes, *takes),
+        axes=axes,
+        unread=("slides", *(("seeds",) if name == "weights" else ()), *axes.values()),
         gpu=True,
     )
 
 
 EXPERIMENTS = (
     _on_each_slide("gene_range", "metrics", takes=("domains", "n_deg")),
+    _on_each_slide("weights", axes={"swept": "sweeps", "weight": "weights"}),
+    Experiment(
+        "cellina_disentanglement",
+        "cellina_disentanglement.run",
+        "cellina_experiments.disentanglement",
+        switches=("training", "latent"),
+        inputs={
+            "slide": "results/slides/{dataset}/{slide}.h5ad",
+            "latents": "results/latents/{dataset}/{slide}/{protocol}.seed{seed}/{environment}.npz",
+        },
+        outputs={
+            "scores": f"{stem_on_each_slide('disentanglement')}.tsv",
+            "manifest": f"{stem_on_each_slide('disentanglement')}.json",
+        },
+        takes=("entry", "protocol", "seed"),
+        pooled=True,
+    ),
     Experiment(
         "celcomen_simulation",
         "celcomen_simulation.run",
@@ -262,5 +293,5 @@ EXPERIMENTS = (
 )
 # What a configuration can ask for: of a data set (as one slide, or of each of its slides), and without one.
 ON_SLIDES = (_SPLEEN, _TUMOUR, _LESIONS)
-ON_EACH_SLIDE = ("cellina_gene_range",)
+ON_EACH_SLIDE = ("cellina_gene_range", "cellina_weights", "cellina_disentanglement")
 WITHOUT_SLIDES = ("celcomen_simulation", "celcomen_recovery", "screen")

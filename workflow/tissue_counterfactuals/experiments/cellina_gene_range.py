@@ -38,7 +38,7 @@ def run(
     entry: dict,
     domains: dict,
     protocol: str,
-    seed: int,
+    seed: str,
     model: dict,
     device: str,
     n_deg: int,
@@ -55,7 +55,7 @@ def run(
     Raises:
         InputError: no type has cells enough in the control domain and a target.
     """
-    cells, graph = cellina_slides.read_inputs(slide, graph)
+    cells, graph, seed = *cellina_slides.read_inputs(slide, graph), int(seed)
     control, targets = domains["control_domain"], domains["target_domains"]
     sizes = group_sizes(cells.obs, control, targets)
     asked = [(t, y) for t in targets for y in sizes.index if sizes.loc[y, [control, t]].min() >= settings["min_cells"]]  # fmt: skip

@@ -5,11 +5,13 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from tissue_counterfactuals.experiments import WITHOUT_SLIDES
+from tissue_counterfactuals.methods import METHODS
 from tissue_counterfactuals.settings import (
     Distinct,
     Draws,
     Epochs,
     LearningRate,
+    Seed,
     Settings,
     Some,
     Text,
@@ -367,7 +369,38 @@ class GeneRangeSettings(OnSlideSettings):
     """Cells that a type needs in the control and in the target domain."""
 
 
+class WeightSettings(OnSlideSettings):
+    """Figure A1: one weight of the loss at a time."""
+
+    sweeps: Distinct[Literal["classifier", "adversary"]] = ["classifier", "adversary"]
+    """Losses whose weight is varied: of the cell-type classifier on z, and of the domain adversary on z."""
+    weights: Some[Annotated[float, Field(ge=0, le=1_000_000)]] = [0, 0.1, 1, 10]
+    """Weights to compare."""
+    others: Some[Annotated[float, Field(ge=0, le=1_000_000)]] = [1e-7, 1]
+    """Weight of the other losses; published is 1e-7, which is none, and 1 is that of Cellina as it is used."""
+    seeds: Some[Seed] | None = None
+    """Seeds; `null` means those of the run."""
+    test_share: float = Field(0.1, gt=0, lt=1)
+    """Share of the cells that are kept from training, for probes and likelihood."""
+    n_samples: Draws = 50
+    """Draws of the latents behind each marginal likelihood; published are 500."""
+
+
+class DisentanglementSettings(Settings):
+    """Figure A5: what latents hold of cell type and domain; models see all cells of a data set, its slides together."""
+
+    methods: Some[Literal[*(m.name for m in METHODS.values() if "latent" in m.needs)]] = [
+        "cellina_ablated",
+        "cellina",
+    ]
+    """Methods to compare; those of other groups run in environments of their own."""
+    n_cells: int = Field(5000, ge=100, le=1_000_000)
+    """Cells that are looked at, at random and the same for all methods; time grows with their square."""
+
+
 class CellinaExperimentSettings(Settings):
     """Settings of the further experiments on Cellina."""
 
     gene_range: GeneRangeSettings = GeneRangeSettings()
+    weights: WeightSettings = WeightSettings()
+    disentanglement: DisentanglementSettings = DisentanglementSettings()

@@ -3,6 +3,7 @@
 An adapter file defines
 
     fit(task, folder)                      only if the method is learned: train, and leave in `folder` what predict needs
+    latents(task, folder) -> dict          only if it has latent variables: name -> (n, d) of all cells, NaN for unseen ones
     predict(task, folder, target) -> dict  variant name -> Prediction, or the reason (str) why there is none
 
 and knows nothing of Snakemake, files of slides or scores (`task`: see question/task.py). It runs in the environment
@@ -25,7 +26,8 @@ NEEDS = {
     "edge": "answers new neighbours: one variant per donor rule",
     "node": "answers altered neighbours",
     "own": "answers a knock-out in the focal cells themselves",
-    "latent_only": "gives latent variables and no expression",
+    "latent": "gives latent variables of each cell",
+    "latent_only": "gives no expression beside them",
     "in_domain": "sees cells of the held-out type in the target domain",
     "stochastic": "draws at random: another seed is another answer",
     "truth": "reads the mechanism of a simulated tissue",
@@ -82,20 +84,20 @@ METHODS = {
         Method("ceiling", False, "sees the answer: one random half of the target cells against the other", ("in_domain", "stochastic")),
         Method("truth", False, "the simulation's exact expectation, given the same donors", ("edge", "node", "truth")),
         Method("truth_in_place", False, "the simulation's exact expectation of the target cells", ("in_domain", "truth")),
-        Method("cellina_ablated", True, "Cellina without classifier and adversary", ("graph", "edge", "node", "stochastic"), "cellina", gpu=True),
-        Method("cellina", True, "Cellina, edge perturbation", ("graph", "edge", "node", "stochastic"), "cellina", gpu=True),
-        Method("cellina_gat", True, "Cellina-GAT: graph attention and a contrastive loss for s", ("graph", "edge", "node", "stochastic"), "cellina_gat", gpu=True, by_default=False),
+        Method("cellina_ablated", True, "Cellina without classifier and adversary", ("graph", "edge", "node", "stochastic", "latent"), "cellina", gpu=True),
+        Method("cellina", True, "Cellina, edge perturbation", ("graph", "edge", "node", "stochastic", "latent"), "cellina", gpu=True),
+        Method("cellina_gat", True, "Cellina-GAT: graph attention and a contrastive loss for s", ("graph", "edge", "node", "stochastic", "latent"), "cellina_gat", gpu=True, by_default=False),
         Method("hierarchical", True, "regression on neighbours' expression, types as random effects (ours)", ("graph", "edge", "node"), "hierarchical"),
         Method("celcomen", True, "Celcomen's field, neighbours held at the donors' values; knows no types", ("graph", "edge", "node", "own"), "celcomen_field", by_default=False),
         Method("spatialprop", True, "SpatialProp (re-implementation): a cell from its neighbours alone", ("edge", "node", "stochastic"), "spatialprop", gpu=True, by_default=False),
         Method("concert", True, "CONCERT (re-implementation): a vector per cell and per domain", ("stochastic",), "concert", gpu=True, by_default=False),
-        Method("scvi", True, "scVI, its batch, the domain, exchanged", ("stochastic",), "scvi", "scvi", gpu=True, by_default=False),
-        Method("scanvi", True, "scANVI, its batch, the domain, exchanged", ("stochastic",), "scvi", "scvi", gpu=True, by_default=False),
-        Method("scviva", True, "scVIVA, its batch, the domain, exchanged", ("stochastic",), "scvi", "scvi", gpu=True, by_default=False),
+        Method("scvi", True, "scVI, its batch, the domain, exchanged", ("stochastic", "latent"), "scvi", "scvi", gpu=True, by_default=False),
+        Method("scanvi", True, "scANVI, its batch, the domain, exchanged", ("stochastic", "latent"), "scvi", "scvi", gpu=True, by_default=False),
+        Method("scviva", True, "scVIVA, its batch, the domain, exchanged", ("stochastic", "latent"), "scvi", "scvi", gpu=True, by_default=False),
         Method("scgen", True, "scGen, mean latent difference of the domains added", ("stochastic",), "scgen", "scvi", gpu=True, by_default=False),
         Method("cpa", True, "CPA, its perturbation, the domain, exchanged", ("stochastic",), "cpa", "scvi", gpu=True, by_default=False),
-        Method("mintflow", True, "MintFlow, drawn from its type and its donors' types", ("graph", "edge", "stochastic"), "mintflow", "mintflow", by_default=False),
-        Method("simvi", True, "SIMVI", ("graph", "latent_only", "stochastic"), "simvi", "scvi", by_default=False),
+        Method("mintflow", True, "MintFlow, drawn from its type and its donors' types", ("graph", "edge", "stochastic", "latent"), "mintflow", "mintflow", by_default=False),
+        Method("simvi", True, "SIMVI", ("graph", "latent", "latent_only", "stochastic"), "simvi", "scvi", by_default=False),
     )
 }  # fmt: skip
 

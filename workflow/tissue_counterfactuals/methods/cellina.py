@@ -44,6 +44,20 @@ def fit_model(task, folder: Path, model_class: type[Cellina], settings: dict, gr
     model.save(folder / "model.pt")
 
 
+def latents(task, folder: Path) -> dict[str, np.ndarray]:
+    """z and s of all cells, each (n, n_latent): posterior means, as run one draw."""
+    model = Cellina.load(folder / "model.pt", device=task.device)
+    own = neighborhood_features(task.masked_graph, log_normalize(task.slide.X))
+    return latents_among(task, model, own)
+
+
+def latents_among(task, model: Cellina, around) -> dict[str, np.ndarray]:
+    """The same by one of Cellina's forms, given what it reads of where the cells stand."""
+    cells = np.arange(task.slide.n_obs)
+    latent = task.switches["latent"]
+    return dict(zip("zs", model.latents(task.slide, cells, around, latent, task.seed), strict=True))
+
+
 def under_switches(
     settings: dict, switches: dict[str, str], published: CellinaSettings | None = None
 ) -> dict:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from tissue_counterfactuals.methods import cellina
 
-predict = cellina.predict
+predict, latents = cellina.predict, cellina.latents
 
 
 def fit(task, folder: Path) -> None:

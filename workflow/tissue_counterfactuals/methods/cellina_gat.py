@@ -3,7 +3,14 @@
 from dataclasses import replace
 from pathlib import Path
 
-from tissue_counterfactuals.methods.cellina import fit_model, under_switches, variants
+import numpy as np
+
+from tissue_counterfactuals.methods.cellina import (
+    fit_model,
+    latents_among,
+    under_switches,
+    variants,
+)
 from tissue_counterfactuals.methods.prediction import Prediction
 from tissue_counterfactuals.models.cellina_gat import CellinaGAT
 from tissue_counterfactuals.models.settings import CellinaGATSettings
@@ -46,6 +53,13 @@ def predict(task, folder: Path, target: str) -> dict[str, Prediction | str]:
         return replace(own, expression=expression, own=own.expression)
 
     return variants(task, target, model, own, moved, altered)
+
+
+def latents(task, folder: Path) -> dict[str, np.ndarray]:
+    """z and s of all cells, each (n, n_latent): posterior means, as run one draw."""
+    model = CellinaGAT.load(folder / "model.pt", device=task.device)
+    graph = _graph(task, _settings(task)["max_neighbors"])
+    return latents_among(task, model, model.surroundings(graph, task.slide.X))
 
 
 def _settings(task) -> dict:

@@ -43,6 +43,30 @@ def fit(task, folder: Path) -> None:
     )
 
 
+def latents(task, folder: Path) -> dict[str, np.ndarray]:
+    """Of all cells: z, the intrinsic state, and s, the signals that come in; posterior means, each (n, n_latent)."""
+    import torch
+
+    mintflow, seen = _package(), Seen.of(task)
+    stored = torch.load(folder / "model.pt", map_location="cpu", weights_only=False)
+    seed_everything(task.seed)
+    found = mintflow.predict(
+        *(stored["dict_all4_configs"], stored["data_mintflow"], stored["model"]),
+        device=torch.device("cpu"),
+    )
+    samples = seen.counts().obs["sample"].astype(str).to_numpy()
+    latents = {}
+    for name, key in {"z": "MintFlow_Z", "s": "MintFlow_S_in"}.items():
+        parts = [section[key] for section in found.values()]
+        parts = [x.toarray() if sparse.issparse(x) else np.asarray(x) for x in parts]
+        values = np.empty((len(samples), parts[0].shape[1]), np.float32)
+        # Sections are those of `_sections`, in its order, each with its cells in theirs.
+        for sample, part in zip(sorted(set(samples)), parts, strict=True):
+            values[samples == sample] = part
+        latents[name] = seen.of_all(values)
+    return latents
+
+
 def predict(task, folder: Path, target: str) -> dict[str, Prediction | str]:
     """One variant per donor rule, and the twin."""
     import torch

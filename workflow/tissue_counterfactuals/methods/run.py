@@ -2,6 +2,7 @@
 
     python -m tissue_counterfactuals.methods.run fit --method NAME --slide S --question Q --output FOLDER ...
     python -m tissue_counterfactuals.methods.run predict --controls NAME ... --models FOLDER ... --output FILE ...
+    python -m tissue_counterfactuals.methods.run latents --models FOLDER ... --output FILE ...
 
 It needs numpy, scipy and anndata, and what the methods themselves need. A step runs in a child process, because not all
 that goes wrong in a method is an exception. What the method did is a result, told from what happened to it:
@@ -33,7 +34,7 @@ from pathlib import Path
 
 from tissue_counterfactuals.devices import card_of_its_own
 from tissue_counterfactuals.errors import DamagedFile, InputError
-from tissue_counterfactuals.files import atomic_folder, remove
+from tissue_counterfactuals.files import atomic_folder, atomic_path, remove
 from tissue_counterfactuals.jobs import job
 from tissue_counterfactuals.methods import METHODS
 
@@ -154,6 +155,55 @@ def predict(
                     if prediction.target_cells is not None:
                         reserved = names[prediction.target_cells].tolist()
                         notes["target_cells"].append(key | {"cells": reserved})
+
+
+def latents(
+    folders: dict[str, Path],
+    task,
+    output: Path,
+    settings: dict[str, dict] | None = None,
+    failed: dict[str, str] | None = None,
+    begin: Callable[[str], None] = lambda method: None,
+) -> None:
+    """Latents of all cells by some methods: an npz with METHOD/LATENT (n, d) float32, NaN for cells that were not seen.
+
+    Its text `failures` is JSON: method -> why it gives none.
+
+    Args, Raises: as `predict`.
+    """
+    import numpy as np
+
+    found, failures = {}, {}
+    for method, folder in folders.items():
+        begin(method)
+        task.settings = (settings or {}).get(method, {})
+        made = (failed or {}).get(method) or _latents_of(method, task, folder, output.parent)
+        if isinstance(made, str):
+            failures[method] = made
+        else:
+            found |= {f"{method}/{name}": np.asarray(x, np.float32) for name, x in made.items()}
+    with atomic_path(output) as temporary:
+        np.savez_compressed(temporary, failures=json.dumps(failures), **found)
+
+
+def _latents_of(method, task, folder, scratch) -> dict | str:
+    """A method's latents, or why there are none."""
+    import numpy as np
+
+    status = read_status(folder)
+    if status["status"] != "ok":
+        return status["reason"]
+    try:
+        found = METHODS[method].adapter.latents(task, folder)
+        seen = ~task.split.held_out
+        for name, values in found.items():
+            if len(values) != task.slide.n_obs or not np.isfinite(values[seen]).all():
+                raise ValueError(f"latent {name} is not finite for all cells that were seen")
+    except DamagedFile as error:
+        raise _remove_model(folder, error) from error
+    except (Exception, SystemExit) as error:
+        return _reason("latents", error, scratch)
+    return found
 
 
 def _variants(method, task, folder, target, scratch) -> dict:
@@ -414,6 +464,15 @@ def _run_fit(options) -> None:
 
 
 def _run_predict(options) -> None:
+    _ask(options, predict)
+
+
+def _run_latents(options) -> None:
+    _ask(options, latents)
+
+
+def _ask(options, step: Callable) -> None:
+    """Ask all methods of a job something; one that takes the process with it fails alone."""
     folders = dict.fromkeys(options.controls) | {
         folder.parent.name: folder for folder in options.models
     }
@@ -422,14 +481,14 @@ def _run_predict(options) -> None:
     def work(say):
         task = load_task(options.slide, options.question, options.device)
         begin = lambda method: say({"method": method})  # noqa: E731
-        predict(folders, task, options.output, options.settings, failed, begin)
+        step(folders, task, options.output, options.settings, failed, begin)
 
     # A method that takes the process with it is left out, and the others are asked again.
     while (end := _supervise(work, lambda said: _seconds(options, said.get("method")))).reason:
         method = end.said.get("method")
         if method is None or method in failed:
             raise InputError(f"the job failed around its methods ({end.reason}): run again.")
-        failed[method] = f"predict: {end.reason}"
+        failed[method] = f"{step.__name__}: {end.reason}"
         print(f"{method}: {failed[method]}")
 
 
@@ -481,6 +540,11 @@ def _parser() -> argparse.ArgumentParser:
         "--models", nargs="*", type=Path, default=[], help="folders of `fit`: .../METHOD/RUN"
     )
     all_of_fold.set_defaults(run=_run_predict)
+    spaces = steps.add_parser(
+        "latents", parents=[common], help="latents of all cells; leaves an npz"
+    )
+    spaces.add_argument("--models", nargs="+", type=Path, required=True, help="folders of `fit`")
+    spaces.set_defaults(run=_run_latents, controls=[])
     return parser
 
 

@@ -2,8 +2,10 @@
 
 from pathlib import Path
 
+import numpy as np
+
 from tissue_counterfactuals.methods.prediction import Prediction
-from tissue_counterfactuals.methods.scvi import swap_domain, train_scvi
+from tissue_counterfactuals.methods.scvi import latent_of, swap_domain, train_scvi
 from tissue_counterfactuals.methods.scvi_tools import Seen, train, write_history
 
 
@@ -24,6 +26,14 @@ def train_scanvi(task, seen: Seen, stages: int = 2):
     )
     train(model, task, seen, stages)
     return model
+
+
+def latents(task, folder: Path) -> dict[str, np.ndarray]:
+    """The latent (n, n_latent): posterior means."""
+    from scvi.model import SCANVI
+
+    seen = Seen.of(task)
+    return latent_of(SCANVI.load(folder / "model", adata=seen.counts()), seen)
 
 
 def predict(task, folder: Path, target: str) -> dict[str, Prediction]:

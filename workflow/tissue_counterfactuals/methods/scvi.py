@@ -6,6 +6,8 @@ that are the defaults here; the swap of the batch is scvi-tools' own call.
 
 from pathlib import Path
 
+import numpy as np
+
 from tissue_counterfactuals.methods.prediction import Prediction, at_library
 from tissue_counterfactuals.methods.scvi_tools import Seen, seed_everything, train, write_history
 
@@ -18,11 +20,11 @@ def fit(task, folder: Path) -> None:
 
 
 def train_scvi(task, seen: Seen, stages: int = 1):
-    """The trained model, on cells whose counts are registered with their domain and type; `stages` share a budget."""
+    """The trained model, on cells whose counts are registered with their batch and type; `stages` share a budget."""
     from scvi.model import SCVI
 
     cells = seen.counts()
-    SCVI.setup_anndata(cells, batch_key="domain", labels_key="cell_type")
+    SCVI.setup_anndata(cells, batch_key=task.settings["batch"], labels_key="cell_type")
     seed_everything(task.seed)
     model = SCVI(cells, **architecture(task.settings))
     train(model, task, seen, stages)
@@ -32,6 +34,19 @@ def train_scvi(task, seen: Seen, stages: int = 1):
 def architecture(settings: dict) -> dict:
     """Arguments of the network."""
     return {key: settings[key] for key in ("n_hidden", "n_latent", "n_layers", "gene_likelihood")}
+
+
+def latents(task, folder: Path) -> dict[str, np.ndarray]:
+    """The latent (n, n_latent): posterior means."""
+    from scvi.model import SCVI
+
+    seen = Seen.of(task)
+    return latent_of(SCVI.load(folder / "model", adata=seen.counts()), seen)
+
+
+def latent_of(model, seen: Seen) -> dict[str, np.ndarray]:
+    """The one latent that a model of scvi-tools has, of all cells."""
+    return {"latent": seen.of_all(model.get_latent_representation())}
 
 
 def predict(task, folder: Path, target: str) -> dict[str, Prediction]:

@@ -78,6 +78,12 @@ class Seen:
         place[self.cells] = np.arange(len(self.cells))
         return place[cells]
 
+    def of_all(self, values: np.ndarray) -> np.ndarray:
+        """Values (n, d) of the cells that may be seen, spread over all cells of the slide; NaN for the others."""
+        spread = np.full((self.task.slide.n_obs, values.shape[1]), np.nan, dtype=np.float32)
+        spread[self.cells] = values
+        return spread
+
     @property
     def split(self) -> list[np.ndarray]:
         """Positions among `cells` of those that train, of those that validate, and of none that test."""

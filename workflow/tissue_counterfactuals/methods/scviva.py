@@ -10,7 +10,7 @@ import numpy as np
 
 from tissue_counterfactuals.methods.prediction import Prediction
 from tissue_counterfactuals.methods.scanvi import train_scanvi
-from tissue_counterfactuals.methods.scvi import architecture, swap_domain
+from tissue_counterfactuals.methods.scvi import architecture, latent_of, swap_domain
 from tissue_counterfactuals.methods.scvi_tools import Seen, seed_everything, train, write_history
 
 _KEYS = {
@@ -44,8 +44,17 @@ def _with_niches(task, seen: Seen, embedding: np.ndarray):
     smallest = int(cells.obs["sample"].value_counts().min())
     neighbors = min(task.settings["n_neighbors"], smallest - 1)
     SCVIVA.preprocessing_anndata(cells, k_nn=neighbors, **_KEYS)
-    SCVIVA.setup_anndata(cells, batch_key="domain", **_KEYS)
+    SCVIVA.setup_anndata(cells, batch_key=task.settings["batch"], **_KEYS)
     return cells
+
+
+def latents(task, folder: Path) -> dict[str, np.ndarray]:
+    """The latent (n, n_latent), of cell and niche together: posterior means."""
+    from scvi.external import SCVIVA
+
+    seen = Seen.of(task)
+    cells = _with_niches(task, seen, np.load(folder / "embedding.npy"))
+    return latent_of(SCVIVA.load(folder / "model", adata=cells), seen)
 
 
 def predict(task, folder: Path, target: str) -> dict[str, Prediction]:

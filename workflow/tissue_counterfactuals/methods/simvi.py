@@ -42,3 +42,9 @@ def fit(task, folder: Path) -> None:
         for kind in ("intrinsic", "interaction")
     )
     np.savez(folder / "latents.npz", cells=seen.cells, z=z, s=s)
+
+
+def latents(task, folder: Path) -> dict[str, np.ndarray]:
+    """z and s of all cells, each (n, n_latent)."""
+    with np.load(folder / "latents.npz") as stored:
+        return {name: Seen.of(task).of_all(stored[name]) for name in "zs"}

@@ -27,6 +27,7 @@ from tissue_counterfactuals.graph import neighborhood_features
 from tissue_counterfactuals.models import stored
 from tissue_counterfactuals.models.kernels import dropout_factors
 from tissue_counterfactuals.models.likelihood import linear_nb_loss
+from tissue_counterfactuals.models.marginal import log_marginal
 from tissue_counterfactuals.models.training import (
     Batch,
     CellData,
@@ -209,6 +210,25 @@ class CellinaNetwork(nn.Module):
             hidden, self.logits.weight, self.logits.bias, self.log_theta, batch.counts
         )
 
+    def log_likelihood(self, batch: Batch) -> Callable[[torch.Tensor], torch.Tensor]:
+        """From z and s side by side (b, 2 n_latent) to the log probability (b,) of the batch's counts.
+
+        What does not depend on the latents, the gamma functions, is computed once.
+        """
+        counts, theta = batch.counts.counts, self.log_theta.exp()
+        gammas = torch.lgamma(counts + theta) - torch.lgamma(theta) - torch.lgamma(counts + 1)
+        constant = gammas.sum(dim=1)
+        log_library = batch.counts.library.clamp(min=1e-30).log()[:, None]
+
+        def of(latent: torch.Tensor) -> torch.Tensor:
+            z, s = latent.chunk(2, dim=1)
+            logits = self.logits(self._decode_hidden(z, s, batch.sample))
+            # log of mean / theta
+            ratio = torch.log_softmax(logits, dim=1) + log_library - self.log_theta
+            return constant + (counts * ratio - (counts + theta) * F.softplus(ratio)).sum(dim=1)
+
+        return of
+
     def _decode_hidden(self, z, s, sample) -> torch.Tensor:
         return self.decoder(torch.cat([z, s], dim=1), sample)
 
@@ -321,15 +341,50 @@ class Cellina:
 
     @torch.inference_mode()
     def latents(
-        self, slide: AnnData, cells: np.ndarray, features: np.ndarray
+        self,
+        slide: AnnData,
+        cells: np.ndarray,
+        features: np.ndarray,
+        latent: str = "mean",
+        seed: int = 0,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Posterior means of z and s, each (m, n_latent) float32."""
-        z, s = [], []
-        for batch in self._batches(slide, cells, features):
-            q_z, q_s = self.network.encode(batch)
-            z.append(q_z.mean.cpu().numpy())
-            s.append(q_s.mean.cpu().numpy())
-        return np.concatenate(z), np.concatenate(s)
+        """z and s, each (m, n_latent) float32: posterior means, or with `latent` `sample` one draw (as run)."""
+        drawn = []
+        with torch.random.fork_rng():
+            torch.manual_seed(stream_seed(seed, "drawn_latents"))
+            for batch in self._batches(slide, cells, features):
+                posteriors = self.network.encode(batch)
+                both = (q.sample() if latent == "sample" else q.mean for q in posteriors)
+                drawn.append([x.cpu().numpy() for x in both])
+        z, s = (np.concatenate(part) for part in zip(*drawn, strict=True))
+        return z, s
+
+    @torch.inference_mode()
+    def marginal_log_likelihood(
+        self,
+        slide: AnnData,
+        cells: np.ndarray,
+        features: np.ndarray,
+        n_samples: int = 500,
+        seed: int = 0,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """log p(counts) of cells in nats, given their neighbourhood, and the effective number of draws; each (m,) float64.
+
+        By importance sampling, see `marginal.log_marginal`.
+        """
+        found = []
+        with torch.random.fork_rng():
+            torch.manual_seed(stream_seed(seed, "marginal_likelihood"))
+            for batch in self._batches(slide, cells, features):
+                q_z, q_s = self.network.encode(batch)
+                mean, variance = (
+                    torch.cat(x, dim=1)
+                    for x in ((q_z.mean, q_s.mean), (q_z.variance, q_s.variance))
+                )
+                parts = log_marginal(mean, variance, self.network.log_likelihood(batch), n_samples)
+                found.append([x.cpu().numpy() for x in parts])
+        values, effective = (np.concatenate(part) for part in zip(*found, strict=True))
+        return values, effective
 
     @torch.inference_mode()
     def kl_per_cell(

@@ -56,12 +56,7 @@ def ask_own(
     check_own(slide, asked)
     cell_type, domain = asked["cell_type"], asked["domain"]
     focal = np.flatnonzero(_focal(slide, asked))
-    nothing = np.zeros(slide.n_obs, dtype=bool)
-    validation = nothing.copy()
-    n_validation = int(slide.n_obs * validation_fraction)
-    rng = stream(seed, "validation_cells_of_question")
-    validation[rng.choice(slide.n_obs, n_validation, replace=False)] = True
-    split = Split(~validation, validation, nothing)
+    split = _split_all(slide.n_obs, seed, validation_fraction)
     rng = stream(seed, "donors_of_question", name)
     shown = slide if genes is None else slide[:, genes]
     if faults := gene_faults(asked, list(shown.var_names.astype(str))):
@@ -86,6 +81,37 @@ def ask_own(
         *(Fold(cell_type, domain, (target,)), split, focal, {(kind, target, rule): found}),
         *(protocol, seed, switches, graph_settings, fingerprint(slide), genes),
     )
+
+
+def ask_nothing(
+    slide: AnnData,
+    protocol: str,
+    seed: int,
+    switches: dict[str, str],
+    graph_settings: dict[str, float],
+    validation_fraction: float = 0.1,
+    genes: np.ndarray | None = None,
+) -> Question:
+    """The question behind models of a whole slide, whose latents or costs are looked at: nobody is held out or moved.
+
+    Its fold bears the name of the most frequent type and domain, because methods may name one.
+    """
+    kind, domain = (
+        slide.obs[c].astype(str).value_counts().idxmax() for c in ("cell_type", "domain")
+    )
+    split = _split_all(slide.n_obs, seed, validation_fraction)
+    nobody = np.empty(0, dtype=np.int32)
+    rest = (protocol, seed, switches, graph_settings, fingerprint(slide), genes)
+    return Question(Fold(kind, domain, ()), split, nobody, {}, *rest)
+
+
+def _split_all(n_cells: int, seed: int, validation_fraction: float) -> Split:
+    """Random cells validate, all others train."""
+    nothing = np.zeros(n_cells, dtype=bool)
+    validation = nothing.copy()
+    rng = stream(seed, "validation_cells_of_question")
+    validation[rng.choice(n_cells, int(n_cells * validation_fraction), replace=False)] = True
+    return Split(~validation, validation, nothing)
 
 
 def check_own(slide: AnnData, asked: dict) -> None:

@@ -12,6 +12,8 @@ workflow, and what the rule makes belongs to the results of `of`.
 from dataclasses import dataclass
 from importlib import import_module
 
+from tissue_counterfactuals.experiments import EXPERIMENTS, stem_on_each_slide
+
 _TABLES = "results/tables/{dataset}"
 _FIGURES = "results/figures/{dataset}"
 _FITS = "results/celcomen/{dataset}"
@@ -74,7 +76,8 @@ def _clusters(name: str, experiment: str, title: str) -> Figure:
 
 def _on_each_slide(number: str, experiment: str, title: str, *takes: str) -> Figure:
     """A figure of an experiment on Cellina, of all its slides and seeds, and the table that it shows."""
-    stem = f"results/cellina/{{dataset}}/{{slide}}/{experiment}.{{protocol}}.seed{{seed}}"
+    (row,) = (row for row in EXPERIMENTS if row.name == f"cellina_{experiment}")
+    stem = stem_on_each_slide(experiment, row.axes)
     name = f"figure_cellina_{number}"
     keys = "".join(f".{{{key}}}" for key in (*takes, "protocol"))
     return Figure(
@@ -188,6 +191,8 @@ FIGURES = (
         takes=("protocol",),
         learned=True,
     ),
+    _on_each_slide("a1", "weights", "Cellina Fig. A1: weights of the loss"),
+    _on_each_slide("a5", "disentanglement", "Cellina Fig. A5: what latents hold"),
     _on_each_slide("a7", "gene_range", "Cellina Fig. A7: genes that are shifted", "target"),
     Figure(
         "figure_celcomen_2",

@@ -1,0 +1,108 @@
+"""Fig. A5 of Cellina: scores of latents that are known, and what a method that failed leaves."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from drawings import PROVENANCE, texts
+from slides import small_slide
+from tissue_counterfactuals.config import Config
+from tissue_counterfactuals.experiments import EXPERIMENTS
+from tissue_counterfactuals.experiments.cellina_disentanglement import scores
+from tissue_counterfactuals.results.figures import figure_cellina_a5
+from tissue_counterfactuals.slide import write_slide
+
+(ROW,) = (e for e in EXPERIMENTS if e.name == "cellina_disentanglement")
+SETTINGS = Config.model_fields["cellina_experiments"].default.disentanglement.model_dump()
+
+
+def values(table, label, metric):
+    (found,) = (r["value"] for r in table if (r["label"], r["metric"]) == (label, metric))
+    return found
+
+
+def test_a_latent_of_the_type_alone_holds_the_domain_only_through_the_type():
+    """Types are told apart exactly; a domain has more of one type, and nothing else is known of it."""
+    rng = np.random.default_rng(0)
+    domain = rng.choice(["left", "right"], 1200)
+    cell_type = np.where(rng.random(1200) < np.where(domain == "left", 0.8, 0.2), "A", "B")
+    latent = np.where(cell_type == "A", 0.0, 9.0)[:, None] + rng.normal(size=(1200, 2))
+    table = scores(latent, {"cell_type": cell_type, "domain": domain}, domain, 0)
+    assert values(table, "cell_type", "f1") > 0.99
+    assert values(table, "cell_type", "ari_kmeans") > 0.99
+    assert values(table, "domain", "f1") == pytest.approx(0.8, abs=0.06)
+    # Guessing knows as much, once the type is given.
+    within = values(table, "domain", "f1_within_type")
+    assert within == pytest.approx(values(table, "domain", "guess_f1_within_type"), abs=0.03)
+    information = values(table, "cell_type", "mutual_information")
+    assert information == pytest.approx(values(table, "cell_type", "entropy"), abs=0.02)
+    # The domain's information is that of its table with the types.
+    known = np.log(2) + 0.8 * np.log(0.8) + 0.2 * np.log(0.2)
+    assert values(table, "domain", "mutual_information") == pytest.approx(known, abs=0.05)
+
+
+def test_a_domain_in_the_latent_is_read_within_types():
+    rng = np.random.default_rng(0)
+    domain, cell_type = rng.choice(["left", "right"], 600), rng.choice(["A", "B"], 600)
+    latent = np.stack([np.where(domain == "left", 0.0, 9.0), rng.normal(size=600)], axis=1)
+    table = scores(latent, {"cell_type": cell_type, "domain": domain}, domain, 0)
+    assert values(table, "domain", "f1_within_type") > 0.98
+    assert values(table, "cell_type", "f1") < 0.65
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("latents")
+    slide = small_slide(300)
+    write_slide(slide, folder / "pooled.h5ad")
+    rng = np.random.default_rng(0)
+    z, s = rng.normal(size=(2, 300, 3))
+    z += 9 * slide.obs["cell_type"].cat.codes.to_numpy()[:, None]
+    np.savez(folder / "a.npz", failures=json.dumps({}), **{"cellina/z": z, "cellina/s": s})
+    np.savez(folder / "b.npz", failures=json.dumps({"scvi": "fit: memory ran out"}))
+    outputs = {"scores": folder / "scores.tsv", "manifest": folder / "manifest.json"}
+    ROW.run(
+        slide=folder / "pooled.h5ad",
+        latents=[folder / "a.npz", folder / "b.npz"],
+        entry={"name": "toy", "kind": "simulated", "label": "Toy"},
+        protocol="corrected",
+        seed="0",
+        settings=SETTINGS | {"methods": ["scvi", "cellina"], "n_cells": 200},
+        switches={},
+        outputs=outputs,
+    )
+    return outputs
+
+
+def test_every_latent_has_its_scores_and_a_failure_its_reason(finished):
+    table = pd.read_csv(finished["scores"], sep="\t")
+    failed = table[table["status"] == "failed"]
+    assert failed["method"].tolist() == ["scvi"]
+    assert failed["reason"].tolist() == ["fit: memory ran out"]
+    f1 = table[(table["metric"] == "f1") & (table["label"] == "cell_type")]
+    by_latent = f1.set_index("latent")["value"]
+    assert by_latent["z"] > 0.95
+    assert by_latent["s"] < 0.6
+    assert set(table.loc[table["status"] == "ok", "n_cells"]) == {200}
+
+
+def test_the_figure_shows_bars_parts_and_who_failed(finished, tmp_path):
+    output = {"tsv": tmp_path / "a5.tsv", "png": tmp_path / "a5.png"}
+    inputs = {"scores": [finished["scores"]], "manifests": [finished["manifest"]]}
+    figure_cellina_a5.draw_files(inputs, output, "corrected")
+    assert output["png"].stat().st_size > 10_000
+    table = pd.read_csv(output["tsv"], sep="\t")
+    figure = figure_cellina_a5.compose(table, "Latents [simulated]", PROVENANCE, 200)
+    written = texts(figure)
+    assert "failed" in written
+    assert {"Cellina, z", "Cellina, s", "scVI"} <= set(written)
+    axes = next(
+        a for a in figure.axes if a.get_title("left") == "Cell type: Bio-conservation (scIB)"
+    )
+    drawn = sorted(p.get_width() for p in axes.patches)
+    chosen = table.query("label == 'cell_type' and metric == 'bio_conservation'")["value"]
+    np.testing.assert_allclose(drawn, sorted(chosen))
+    parts = table.query("label == 'cell_type' and metric in @figure_cellina_a5.CONSERVATION")
+    np.testing.assert_allclose(chosen.mean(), parts["value"].mean(), rtol=1e-5)

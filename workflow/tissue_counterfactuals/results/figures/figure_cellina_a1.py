@@ -1,0 +1,106 @@
+"""Cellina, Fig. A1: what each weight of the loss does to what z and s say, and to the likelihood."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from tissue_counterfactuals.experiments.cellina_weights import LABELS, LATENTS, SWEEPS
+from tissue_counterfactuals.results import provenance
+from tissue_counterfactuals.results.figures import style
+from tissue_counterfactuals.results.tables import write_tsv
+
+TITLES = {"classifier": "Cell-type classifier on z", "adversary": "Domain adversary on z"}
+COLORS = dict(zip(LABELS, ("#0072B2", "#D55E00"), strict=True))
+LINES = dict(zip(LATENTS, ("-", "--"), strict=True))
+LABEL_NAMES = {"cell_type": "cell type", "domain": "domain"}
+KEYS = ["swept", "weight", "others", "measure", "latent", "label"]
+COLUMNS = [*KEYS, "median", "standard_error", "n_fits"]
+
+
+def draw_files(inputs: dict, output: dict[str, Path], protocol: str) -> None:
+    """Medians over slides and seeds (`tsv`) and the figure (`png`).
+
+    Args:
+        inputs: `scores` (TSV) and `manifests` (JSON) of every weight, slide and seed.
+    """
+    record = provenance.read_joined(inputs["manifests"])
+    table = summarize(pd.concat([pd.read_csv(path, sep="\t") for path in inputs["scores"]]))
+    write_tsv(table, output["tsv"], sort=False)
+    title = f"Weights of the loss · {record['label']} [{record['kind']}] · protocol: {protocol}"
+    note = provenance.footer(record, protocol)
+    style.save(compose(table, title, note, record["settings"]["n_samples"]), output["png"])
+
+
+def summarize(scores: pd.DataFrame) -> pd.DataFrame:
+    """Median and standard error over slides and seeds; see COLUMNS."""
+    groups = scores.fillna({"latent": "", "label": ""}).groupby(KEYS, sort=False)["value"]
+    table = groups.agg(median="median", standard_error="sem", n_fits="size").reset_index()
+    return table.sort_values(KEYS, kind="stable", ignore_index=True)[COLUMNS]
+
+
+def compose(table: pd.DataFrame, title: str, provenance_text: str, n_samples: int) -> Figure:
+    """A column for each loss that is varied; for each weight of the others, a row of probes and one of likelihoods."""
+    sweeps = [name for name in SWEEPS if (table["swept"] == name).any()]
+    others = sorted(table["others"].unique())
+    with style.context():
+        figure = style.new_figure(1.2 + 3.1 * len(sweeps), 1.6 + 3.9 * len(others))
+        style.suptitle(figure, title)
+        bottom = _legend(figure, style.footer(figure, provenance_text), n_samples)
+        figure.set_layout_engine("constrained", rect=(0, bottom, 1, 1 - bottom))
+        grid = figure.subplots(2 * len(others), len(sweeps), squeeze=False, sharey="row")
+        for row, value in enumerate(others):
+            for column, name in enumerate(sweeps):
+                part = table[(table["others"] == value) & (table["swept"] == name)]
+                _probes(grid[2 * row, column], part)
+                _likelihood(grid[2 * row + 1, column], part)
+                grid[2 * row, column].set_title(TITLES[name])
+                grid[2 * row + 1, column].set_xlabel("weight")
+            where = f"other weights at {value:g}"
+            grid[2 * row, 0].set_ylabel(f"{where}\nmacro-F1 of a linear probe")
+            grid[2 * row + 1, 0].set_ylabel(f"{where}\nlog likelihood, nats per cell")
+    return figure
+
+
+def _probes(axes, table: pd.DataFrame) -> None:
+    for label, color in COLORS.items():
+        own = table[table["label"] == label]
+        guess = own.loc[own["measure"] == "guess_f1", "median"].median()
+        axes.axhline(guess, color=color, linewidth=0.7, linestyle=":")
+        for latent, line in LINES.items():
+            chosen = (own["measure"] == "f1") & (own["latent"] == latent)
+            _curve(axes, own[chosen], color, line)
+    axes.set_ylim(0, 1.02)
+
+
+def _likelihood(axes, table: pd.DataFrame) -> None:
+    _curve(axes, table[table["measure"] == "log_likelihood"], "#333333", "-")
+
+
+def _curve(axes, table: pd.DataFrame, color: str, line: str) -> None:
+    """Weights stand side by side, because 0 has no logarithm; a dashed line is at 1, the weight as it is used."""
+    table = table.sort_values("weight")
+    place = np.arange(len(table))
+    error = table["standard_error"].fillna(0)
+    style_of_line = {"color": color, "linestyle": line, "linewidth": 1.2}
+    axes.errorbar(place, table["median"], error, marker="o", markersize=3.5, elinewidth=0.7, **style_of_line)  # fmt: skip
+    axes.set_xticks(place, [f"{weight:g}" for weight in table["weight"]], rotation=30)
+    for at in place[table["weight"].to_numpy() == 1]:
+        axes.axvline(at, color="#BBBBBB", linestyle="--", linewidth=0.7, zorder=0)
+    axes.grid(axis="y", color="#EDEDED", linewidth=0.5)
+
+
+def _legend(figure, bottom: float, n_samples: int) -> float:
+    handles = [
+        Line2D([], [], color=COLORS[label], linestyle=LINES[latent], marker="o", markersize=4, label=f"{LABEL_NAMES[label]} from {latent}")
+        for label in LABELS
+        for latent in LATENTS
+    ]  # fmt: skip
+    handles.append(Line2D([], [], color="black", linestyle=":", label="guessing the largest class"))
+    title = (
+        "Median over slides and seeds, bars: one standard error. Likelihood: importance sampling from the posterior, "
+        f"{n_samples} draws, a lower bound on average. Published: the probe of z, other weights at 1e-07."
+    )
+    return style.legend_below(figure, bottom, ncols=3, handles=handles, title=title)

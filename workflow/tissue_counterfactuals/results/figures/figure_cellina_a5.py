@@ -1,0 +1,138 @@
+"""Cellina, Fig. A5: what the latents of each method hold of cell type and domain."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from tissue_counterfactuals.metrics.latents import CONSERVATION
+from tissue_counterfactuals.results import provenance
+from tissue_counterfactuals.results.figures import style
+from tissue_counterfactuals.results.tables import write_tsv
+
+LABELS = {"cell_type": "Cell type", "domain": "Domain"}
+# Column -> the measure that is a bar, the one that is a line across it, and its title.
+PANELS = {
+    "bio_conservation": ("", "Bio-conservation (scIB)"),
+    "f1": ("guess_f1", "Linear probe, macro-F1"),
+    "information": ("", "Mutual information / entropy"),
+    "f1_within_type": ("guess_f1_within_type", "Linear probe within types, macro-F1"),
+}
+PARTS = dict(zip(CONSERVATION, ("v", "o", "s", "D", "^"), strict=True))
+PART_NAMES = dict(
+    zip(
+        CONSERVATION,
+        ("isolated labels", "NMI, k-means", "ARI, k-means", "silhouette", "cLISI"),
+        strict=True,
+    )
+)
+# Methods that are told the label -> hatched.
+SUPERVISED = {"cell_type": {"cellina", "cellina_gat", "scanvi", "scviva"}, "domain": {"cellina", "cellina_gat"}}  # fmt: skip
+COLUMNS = ["method", "latent", "label", "metric", "value", "sd", "n_seeds", "status", "reason"]
+
+
+def draw_files(inputs: dict, output: dict[str, Path], protocol: str) -> None:
+    """Means over seeds (`tsv`) and the figure (`png`).
+
+    Args:
+        inputs: `scores` (TSV) and `manifests` (JSON) of every seed.
+    """
+    record = provenance.read_joined(inputs["manifests"])
+    tables = [pd.read_csv(p, sep="\t", keep_default_na=False, na_values=[""], dtype={"reason": str}) for p in inputs["scores"]]  # fmt: skip
+    table = summarize(pd.concat(tables))
+    write_tsv(table, output["tsv"], sort=False)
+    title = f"What latents hold · {record['label']} [{record['kind']}] · protocol: {protocol}"
+    n_cells = min(record["settings"]["n_cells"], record["n_cells"])
+    note = provenance.footer(record, protocol)
+    style.save(compose(table, title, note, n_cells), output["png"])
+
+
+def summarize(scores: pd.DataFrame) -> pd.DataFrame:
+    """Means over seeds, mutual information also as a share of the entropy of the label; see COLUMNS.
+
+    A method that failed with every seed has one row with its first reason.
+    """
+    ok = scores[scores["status"] == "ok"]
+    keys = ["method", "latent", "label", "seed"]
+    wide = ok.pivot_table("value", keys, "metric", sort=False, dropna=False)
+    if "mutual_information" in wide:
+        share = (wide["mutual_information"] / wide["entropy"]).rename("value").reset_index()
+        ok = pd.concat([ok, share.dropna().assign(metric="information")])
+    means = ok.groupby(["method", "latent", "label", "metric"], sort=False)["value"]
+    table = means.agg(value="mean", sd="std", n_seeds="size").reset_index().assign(status="ok")
+    failed = scores[(scores["status"] == "failed") & ~scores["method"].isin(table["method"])]
+    first = failed.drop_duplicates("method")[["method", "status", "reason"]]
+    return pd.concat([table, first]).reindex(columns=COLUMNS)
+
+
+def compose(table: pd.DataFrame, title: str, provenance_text: str, n_cells: int) -> Figure:
+    """A row of panels for each label, a bar for each latent of each method; a method that failed has the word."""
+    methods = style.method_order(table["method"])
+    bars = [
+        (method, latent)
+        for method in methods
+        for latent in sorted(table.loc[table["method"] == method, "latent"].fillna("").unique())[::-1]
+    ][::-1]  # fmt: skip
+    with style.context():
+        figure = style.new_figure(12.5, 2.4 + 2 * (0.5 + 0.26 * len(bars)))
+        style.suptitle(figure, title)
+        bottom = _legend(figure, style.footer(figure, provenance_text), n_cells)
+        figure.set_layout_engine("constrained", rect=(0, bottom, 1, 1 - bottom))
+        grid = figure.subplots(len(LABELS), len(PANELS), sharey=True, sharex="col")
+        names = [_name(method, latent) for method, latent in bars]
+        for row, (label, label_name) in zip(grid, LABELS.items(), strict=True):
+            for axes, (metric, (line, heading)) in zip(row, PANELS.items(), strict=True):
+                if metric == "f1_within_type" and label != "domain":
+                    axes.set_axis_off()
+                    continue
+                _panel(axes, table, bars, label, metric, line)
+                axes.set_title(f"{label_name}: {heading}")
+            row[0].set_yticks(range(len(bars)), names)
+    return figure
+
+
+def _name(method: str, latent: str) -> str:
+    label = style.method_style(method).label
+    return f"{label}, {latent}" if latent in ("z", "s") else label
+
+
+def _panel(axes, table, bars, label, metric, line) -> None:
+    own = table[table["label"] == label].set_index(["method", "latent", "metric"])["value"]
+    failed = set(table.loc[table["status"] == "failed", "method"])
+    for height, (method, latent) in enumerate(bars):
+        if method in failed:
+            axes.text(0.01, height, "failed", va="center", color=style.FAILED_COLOR, size=7)
+            continue
+        value = own.get((method, latent, metric), np.nan)
+        hatch = "////" if method in SUPERVISED[label] and latent != "s" else None
+        color = style.method_style(method).color
+        axes.barh(height, value, height=0.72, color=color, hatch=hatch, edgecolor="white", linewidth=0)  # fmt: skip
+        if line:
+            guess = own.get((method, latent, line), np.nan)
+            axes.plot([guess] * 2, [height - 0.45, height + 0.45], color="black", linewidth=1)
+        if metric == "bio_conservation":
+            for part, marker in PARTS.items():
+                at = own.get((method, latent, part), np.nan)
+                axes.plot(at, height, marker, color="black", markerfacecolor="white", markersize=4, markeredgewidth=0.7)  # fmt: skip
+    axes.set_xlim(right=1.02)
+    axes.axvline(0, color="black", linewidth=0.6)
+    axes.set_ylim(-0.6, len(bars) - 0.4)
+    axes.grid(axis="x", color="#EDEDED", linewidth=0.5)
+    axes.set_axisbelow(True)
+
+
+def _legend(figure, bottom: float, n_cells: int) -> float:
+    handles = [
+        Line2D([], [], linestyle="", marker=marker, color="black", markerfacecolor="white", markersize=5, label=PART_NAMES[part])
+        for part, marker in PARTS.items()
+    ]  # fmt: skip
+    handles.append(Patch(facecolor="#BBBBBB", edgecolor="white", hatch="////", label="is told the label in training"))  # fmt: skip
+    handles.append(Line2D([], [], color="black", label="guessing the largest class"))
+    title = (
+        f"The same {n_cells:,} cells for all methods, nothing scaled to the methods at hand. Bio-conservation: a bar is the "
+        "mean of the five scores that are marked on it."
+    )
+    return style.legend_below(figure, bottom, ncols=7, handles=handles, title=title)
