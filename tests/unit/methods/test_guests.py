@@ -348,3 +348,22 @@ def test_methods_say_what_they_need(question):
         variants = {key[2] for key in made if key[0] == method.name}
         assert (set(rules) <= variants) is ("edge" in method.needs), method.name
         assert ({"node", "node_global"} <= variants) is ("node" in method.needs), method.name
+
+
+def test_latents_of_all_cells_in_one_file_unseen_ones_unknown_and_failures_told(question):
+    folders = {name: question.fit(name) for name in ("cellina", "cellina_ablated")}
+    status = json.loads((folders["cellina_ablated"] / "status.json").read_text())
+    failed = status | {"status": "failed", "reason": "fit: no memory"}
+    (folders["cellina_ablated"] / "status.json").write_text(json.dumps(failed))
+    output, task = question.folder / "latents.npz", question.task
+    run.latents(folders, task, output, question.settings)
+    with np.load(output, allow_pickle=False) as file:
+        assert set(file.files) == {"failures", "cellina/z", "cellina/s"}
+        assert json.loads(str(file["failures"])) == {"cellina_ablated": "fit: no memory"}
+        z, s = file["cellina/z"], file["cellina/s"]
+    assert z.shape == s.shape == (task.slide.n_obs, 3)
+    assert np.ptp(z, axis=0).min() > 0
+    assert not np.array_equal(z, s)
+    run.latents({"cellina": folders["cellina"]}, task, output, {}, {"cellina": "it crashed"})
+    with np.load(output, allow_pickle=False) as file:
+        assert json.loads(str(file["failures"])) == {"cellina": "it crashed"}
