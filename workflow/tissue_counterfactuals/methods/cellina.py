@@ -88,17 +88,29 @@ def predict(task, folder: Path, target: str) -> dict[str, Prediction | str]:
     return variants(task, target, model, own, moved, altered)
 
 
-def variants(task, target: str, model: Cellina, own, moved: Callable, altered: Callable) -> dict:
+def variants(
+    task,
+    target: str,
+    model: Cellina,
+    own,
+    moved: Callable,
+    altered: Callable,
+    listen: Callable = lambda around: None,
+) -> dict:
     """What a model answers: one prediction per perturbation, and the twin.
 
     Args:
         own: what the model reads of the focal cells' surroundings; `moved` and `altered` give the same from an
-            `EdgePerturbation` and from a `NodePerturbation`.
+            `EdgePerturbation` and from a `NodePerturbation`; `listen` says whom the focal cells attend to in it.
     """
     slide, focal = task.slide, task.focal
 
     def expected(around):
         return model.predict(slide, focal, around, latent=task.switches["latent"], seed=task.seed)
+
+    def answer(values, around, **notes):
+        attention = listen(around)
+        return Prediction(values, focal, dispersion=model.dispersion, attention=attention, **notes)
 
     twin = expected(own)
     kl_of_s = model.kl_per_cell(slide, focal, own)[1]
@@ -113,10 +125,10 @@ def variants(task, target: str, model: Cellina, own, moved: Callable, altered: C
                 "the model more steps (a smaller batch_size or more epochs in its section)"
             )
         notes = {"kl_s": kl_of_s, "donor_effect": effect}
-        return Prediction(values, focal, diagnostics=notes, dispersion=model.dispersion)
+        return answer(values, around, diagnostics=notes)
 
     among_altered = task.altered(target, lambda node: among(altered(node)))
-    twin_of_both = {"no_intervention": Prediction(twin, focal, dispersion=model.dispersion)}
+    twin_of_both = {"no_intervention": answer(twin, own)}
     return task.counterfactuals(target, lambda p: among(moved(p))) | among_altered | twin_of_both
 
 

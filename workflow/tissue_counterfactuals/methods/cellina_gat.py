@@ -52,7 +52,10 @@ def predict(task, folder: Path, target: str) -> dict[str, Prediction | str]:
             expression = task.altered_log(node)
         return replace(own, expression=expression, own=own.expression)
 
-    return variants(task, target, model, own, moved, altered)
+    def listen(around):
+        return model.attention(slide, task.focal, around)
+
+    return variants(task, target, model, own, moved, altered, listen)
 
 
 def latents(task, folder: Path) -> dict[str, np.ndarray]:

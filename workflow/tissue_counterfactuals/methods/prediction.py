@@ -22,6 +22,8 @@ class Prediction:
         dispersion: (g,) a in the variance m + a m^2 of counts about their expectation, where the method models it.
         per_cell: of the genes that change most, `genes` (k,) indices, and of every cell `change` (m, k) of the logarithm of
             its expected share.
+        attention: whom the cells listen to, of a model that says so: neighbours (m, k) int32, indices of cells and -1 for
+            none, and weights (m, k, layers) float32, which add up to 1 over the neighbours in each layer.
         genes: names of the columns, from a method that returns them; they must be the slide's, in its order.
     """
 
@@ -35,6 +37,7 @@ class Prediction:
     per_cell: dict[str, np.ndarray] = field(default_factory=dict)
     keeps_noise: bool = False
     dispersion: np.ndarray | None = None
+    attention: tuple[np.ndarray, np.ndarray] | None = None
     genes: list[str] | None = None
 
     def check(self, slide: AnnData) -> None:

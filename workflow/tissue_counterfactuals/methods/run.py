@@ -136,6 +136,8 @@ def predict(
                         notes["failures"].append(key | {"reason": prediction})
                         continue
                     writer.add(key, names[prediction.cells], prediction.values)
+                    if prediction.attention is not None:
+                        writer.add_attention(key, prediction.cells, *prediction.attention)
                     if prediction.keeps_noise or prediction.dispersion is not None:
                         modelled = (
                             None if prediction.keeps_noise else prediction.dispersion.tolist()

@@ -17,6 +17,7 @@ from anndata.io import read_elem, write_elem
 from tissue_counterfactuals.files import atomic_path
 
 KEY = ["method", "target", "variant"]
+ATTENTION = "attention"
 _CHUNK = 1 << 18  # numbers, 1 MB
 
 
@@ -25,6 +26,7 @@ class PredictionWriter:
 
     def __init__(self, file: h5py.File, n_genes: int):
         self.notes: dict[str, list[dict]] = {}
+        self.attention: dict[str, dict] = {}
         self._labels: list[pd.DataFrame] = []
         self._values = file.create_dataset(
             "X",
@@ -41,6 +43,11 @@ class PredictionWriter:
         self._values.resize(start + len(values), axis=0)
         self._values[start:] = values
         self._labels.append(pd.DataFrame(key | {"cell": cells}))
+
+    def add_attention(self, key: dict[str, str], cells, neighbors, weights) -> None:
+        """Whom the cells (m,) of a variant listen to: see `Prediction.attention`; all are indices of the slide's cells."""
+        arrays = {"cells": cells.astype(np.int32), "neighbors": neighbors, "weights": weights}
+        self.attention[str(len(self.attention))] = {"key": json.dumps(key)} | arrays
 
     def labels(self) -> pd.DataFrame:
         """A row of obs for each row of X."""
@@ -59,7 +66,8 @@ def write_predictions(path: str | Path, genes: pd.Index) -> Iterator[PredictionW
         yield writer
         write_elem(file, "obs", writer.labels())
         write_elem(file, "var", pd.DataFrame(index=genes))
-        write_elem(file, "uns", {k: json.dumps(v) for k, v in writer.notes.items()})
+        notes = {k: json.dumps(v) for k, v in writer.notes.items()}
+        write_elem(file, "uns", notes | ({ATTENTION: writer.attention} if writer.attention else {}))
 
 
 class PredictionReader:
@@ -69,7 +77,9 @@ class PredictionReader:
         self._values = file["X"]
         self._keys = read_elem(file["obs"])[KEY].astype(str)
         self.genes: pd.Index = read_elem(file["var"]).index
-        self.notes = {name: json.loads(text) for name, text in read_elem(file["uns"]).items()}
+        self._attention = file["uns"].get(ATTENTION, {})
+        names = [name for name in file["uns"] if name != ATTENTION]
+        self.notes = {name: json.loads(read_elem(file["uns"][name])) for name in names}
 
     def questions(self) -> list[tuple[str, str, list[str]]]:
         """Method, target and the variants that there are, in the order of the file."""
@@ -77,6 +87,16 @@ class PredictionReader:
             (method, target, own["variant"].unique().tolist())
             for (method, target), own in self._keys.groupby(KEY[:2], sort=False)
         ]
+
+    def attention(self, method: str, target: str) -> dict[str, tuple[np.ndarray, ...]]:
+        """Variant -> cells (m,), neighbours (m, k), weights (m, k, layers), of a method that says whom it listens to."""
+        found = {}
+        for entry in self._attention.values():
+            key = json.loads(read_elem(entry["key"]))
+            if (key["method"], key["target"]) == (method, target):
+                arrays = ("cells", "neighbors", "weights")
+                found[key["variant"]] = tuple(read_elem(entry[name]) for name in arrays)
+        return found
 
     def values(self, method: str, target: str, variant: str) -> np.ndarray:
         """(cells, genes) float32."""

@@ -142,6 +142,21 @@ FIGURES = (
         first=("question",),
     ),
     Figure(
+        "attention",
+        "cellina",
+        "whom cells listen to",
+        {
+            "slide": "results/slides/{dataset}/{slide}.h5ad",
+            "folds": "results/folds/{dataset}/{slide}.tsv",
+            "question": "results/questions/{dataset}/{slide}/{fold}/{protocol}.seed{seed}.npz",
+            "predictions": "results/predictions/{dataset}/{slide}/{fold}/{protocol}.seed{seed}/core.h5ad",
+            "manifest": f"{_TABLES}/provenance.json",
+        },
+        f"{_FIGURES}/attention.{{slide}}.png",
+        first=("question", "predictions"),
+        methods=("cellina_gat",),
+    ),
+    Figure(
         "learning_curves",
         "cellina",
         "learning curves",

@@ -68,7 +68,9 @@ def draw_files(inputs: dict[str, Path], output: Path) -> None:
     of_slide = f"{record['label']} ({record['kind']}), slide {Path(inputs['slide']).stem}"
     if not inputs["question"]:
         reasons = "\n".join(read_folds(inputs["folds"])["left_out"])
-        _draw_reason(reasons, f"{of_slide}: nothing is held out", provenance.footer(record), output)
+        style.save_reason(
+            reasons, f"{of_slide}: nothing is held out", provenance.footer(record), output
+        )
         return
     (file,) = inputs["question"]
     cells, asked = read_slide(inputs["slide"], check=False), read_question(file)
@@ -118,17 +120,6 @@ def draw(
     """Draw the map to a PNG or SVG; see `compose`."""
     figure = compose(cells, held_out, focal, old_neighbors, new_neighbors, title, provenance_text)
     style.save(figure, path)
-
-
-def _draw_reason(reason: str, title: str, provenance_text: str, path: str | Path) -> None:
-    """A sentence in place of the map of a slide about which nothing is asked."""
-    with style.context():
-        figure = style.new_figure(8, 2.2)
-        style.suptitle(figure, title)
-        style.footer(figure, provenance_text)
-        text = "\n".join(style.wrap(reason, 7, 8))
-        figure.text(0.5, 0.5, text, ha="center", va="center", color=style.FAILED_COLOR)
-        style.save(figure, path)
 
 
 def compose(

@@ -305,3 +305,14 @@ def save(figure: Figure, path: str | Path) -> None:
             note = f"boxes: {len(missing)} character(s) that no font of this machine has"
             figure.text(0.995, 0.999, note, ha="right", va="top", size=6, color=FAILED_COLOR)
         figure.savefig(temporary, dpi=DPI, metadata=metadata)
+
+
+def save_reason(reason: str, title: str, provenance_text: str, path: str | Path) -> None:
+    """Write a sentence in place of a figure that there is nothing to draw for."""
+    with context():
+        figure = new_figure(8, 2.2)
+        suptitle(figure, title)
+        footer(figure, provenance_text)
+        text = "\n".join(wrap(reason, 7, 8))
+        figure.text(0.5, 0.5, text, ha="center", va="center", color=FAILED_COLOR)
+        save(figure, path)

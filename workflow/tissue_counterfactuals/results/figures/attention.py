@@ -1,0 +1,132 @@
+"""Whom a focal cell listens to: the attention of Cellina-GAT before and after the move, on the tissue and by cell type."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from tissue_counterfactuals.question.folds import read_folds
+from tissue_counterfactuals.question.predictions import read_predictions
+from tissue_counterfactuals.question.question import read_question
+from tissue_counterfactuals.results import provenance
+from tissue_counterfactuals.results.figures import style
+from tissue_counterfactuals.results.tables import TWIN
+from tissue_counterfactuals.slide import read_slide
+
+METHOD = "cellina_gat"
+BACKGROUND = "#DCDCDC"
+PANELS = ("Before: its own neighbours", "After the move: its donors", "Share of attention by type")
+# Area of a neighbour's dot, in square points, that gets its even share of the attention.
+EVEN_AREA = 22.0
+
+
+def draw_files(inputs: dict, output: Path) -> None:
+    """Attention of one focal cell in its own place and among its donors, and of all focal cells by type.
+
+    Args:
+        inputs: `slide`, the table of its `folds`, the `manifest` of the data set (JSON), and as lists of one file the
+            `question` and the `predictions`; they are empty where nothing is asked about this slide.
+    """
+    record = provenance.read(inputs["manifest"])
+    title = f"{record['label']} ({record['kind']}), slide {Path(inputs['slide']).stem}: whom cells listen to"
+    if not inputs["question"]:
+        reason = "\n".join(read_folds(inputs["folds"])["left_out"])
+        style.save_reason(reason, title, provenance.footer(record), output)
+        return
+    cells, asked = read_slide(inputs["slide"], check=False), read_question(inputs["question"][0])
+    note = provenance.footer(record, asked.protocol)
+    target = asked.fold.targets[0]
+    with read_predictions(inputs["predictions"][0]) as made:
+        found = made.attention(METHOD, target)
+        failed = [f["reason"] for f in made.notes["failures"] if f["method"] == METHOD]
+    moved = next((rule for rule in asked.donors(target) if rule in found), None)
+    if moved is None:
+        reason = failed[0] if failed else f"no donor rule found donors in {target}"
+        style.save_reason(reason, title, note, output)
+        return
+    title += f". {asked.fold.cell_type}, from {asked.fold.control} to {target}"
+    table = cells.obs[["cell_type", "sample"]].astype(str).reset_index(drop=True)
+    table[["x_um", "y_um"]] = np.asarray(cells.obsm["spatial"])
+    style.save(compose(table, found[TWIN], found[moved], title, note), output)
+
+
+def compose(
+    cells: pd.DataFrame, before: tuple, after: tuple, title: str, provenance_text: str
+) -> Figure:
+    """The figure.
+
+    Args:
+        cells: one row per cell: cell_type, sample, x_um, y_um.
+        before, after: focal cells (m,), neighbours (m, k), weights (m, k, layers); the last layer is shown.
+    """
+    cells = style.with_short_labels(cells, "cell_type")
+    colors = style.category_colors(cells["cell_type"])
+    xy = cells[["x_um", "y_um"]].to_numpy()
+    # The focal cell in the middle of the others.
+    focal = before[0]
+    one = int(np.linalg.norm(xy[focal] - np.median(xy[focal], axis=0), axis=1).argmin())
+    with style.context():
+        figure = style.new_figure(11.5, 4.6)
+        bottom = style.footer(figure, provenance_text)
+        panels = figure.subplots(1, 3, width_ratios=(1, 1, 1.1))
+        for axes, name, (_, neighbors, weights) in zip(panels, PANELS, (before, after), strict=False):  # fmt: skip
+            there = neighbors[one] >= 0
+            _tissue(axes, cells, xy, colors, focal[one], neighbors[one][there], weights[one, there, -1])  # fmt: skip
+            axes.set_title(name)
+        _by_type(panels[2], cells["cell_type"], colors, {"before": before, "after": after})
+        panels[2].set_title(PANELS[2])
+        style.suptitle(figure, title)
+        figure.tight_layout(rect=(0, bottom, 1, 0.95))
+    return figure
+
+
+def _tissue(axes, cells, xy, colors, focal, neighbors, weights) -> None:
+    """The neighbours, as large as they are listened to, and the other cells of their section around them."""
+    shown = xy[np.append(neighbors, focal)]
+    low, high = shown.min(axis=0), shown.max(axis=0)
+    pad = max(0.06 * (high - low).max(), 10.0)
+    near = (cells["sample"] == cells["sample"].iloc[focal]).to_numpy()
+    near &= ((xy >= low - pad) & (xy <= high + pad)).all(axis=1)
+    axes.plot(*xy[near].T, "o", color=BACKGROUND, ms=2, mew=0, rasterized=True)
+    area = EVEN_AREA * weights * len(weights)
+    for start in xy[neighbors]:
+        axes.plot(*np.stack([start, xy[focal]], axis=1), color="#999999", lw=0.3, zorder=1.5)
+    shades = [colors[name] for name in cells["cell_type"].iloc[neighbors]]
+    axes.scatter(*xy[neighbors].T, s=area, c=shades, lw=0.3, edgecolors="white", zorder=3)
+    axes.plot(*xy[focal], "*", color="#F0E442", ms=13, mec="black", mew=0.7, zorder=4)
+    axes.set(xlim=(low[0] - pad, high[0] + pad), ylim=(low[1] - pad, high[1] + pad))
+    axes.set_aspect("equal")
+    axes.set(xlabel="µm (area of a dot: how much it is heard)", ylabel="µm")
+
+
+def shares(cell_type: pd.Series, neighbors: np.ndarray, weights: np.ndarray) -> pd.DataFrame:
+    """Of each type (rows), the share of cells among neighbours and of the last layer's attention; means over focal cells."""
+    focal, place = np.nonzero(neighbors >= 0)
+    types = cell_type.to_numpy()[neighbors[focal, place]]
+    counts = np.bincount(focal, minlength=len(neighbors))
+    n_heard = max(1, (counts > 0).sum())
+    table = pd.DataFrame({"cells": 1 / counts[focal], "attention": weights[focal, place, -1]})
+    return table.groupby(types).sum() / n_heard
+
+
+def _by_type(axes, cell_type, colors, times: dict[str, tuple]) -> None:
+    """For each type a bar of attention, before and after, and a line where it would be if all were heard alike."""
+    names = list(colors)
+    for offset, (time, (_, neighbors, weights)) in zip((0.2, -0.2), times.items(), strict=True):
+        own = shares(cell_type, neighbors, weights).reindex(names, fill_value=0.0)
+        height = np.arange(len(names))[::-1] + offset
+        hatch = "" if time == "before" else "////"
+        axes.barh(height, own["attention"], 0.36, color=list(colors.values()), hatch=hatch, ec="white", lw=0.5)  # fmt: skip
+        axes.vlines(own["cells"], height - 0.19, height + 0.19, color="black", lw=1.4)
+    axes.set_yticks(np.arange(len(names))[::-1], names)
+    grey = {"facecolor": "#888888", "edgecolor": "white"}
+    handles = [
+        Patch(**grey, label="before: own neighbours"),
+        Patch(**grey, hatch="////", label="after: donors"),
+        Line2D([], [], ls="", marker="|", color="black", ms=9, mew=1.4, label="share of cells: all heard alike"),
+    ]  # fmt: skip
+    axes.legend(handles=handles, loc="upper left", bbox_to_anchor=(-0.02, -0.16))
+    axes.set(xlabel="share of attention, last layer (mean over focal cells)", xlim=(0, None))
