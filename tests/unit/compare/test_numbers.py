@@ -177,3 +177,15 @@ def test_a_signature_is_met_only_by_all_its_genes(tmp_path):
         own = found[found["quantity"] == "signature"]
         assert own["verdict"].tolist() == [verdict]
         assert own["ours"].iloc[0].startswith(f"{24 if verdict == 'met' else 23} of 24 the same")
+
+
+def test_a_model_over_all_patients_is_compared_with_their_joint_model_alone(tmp_path):
+    here = config()
+    here["datasets"]["crc"]["fit"] = "leave_patient_out"
+    found = numbers.build(tables(tmp_path, scores(answers(TABLE_1)), here))
+    own = of_table_1(found, protocol="as_run")
+    assert own["reason"].eq("fitted otherwise: leave_patient_out, published per_sample").all()
+    joint = found[found["newer_run"].str.startswith("leave one slide and one type")]
+    joint = joint[(joint["ours"] != "") & (joint["method"] == "cellina")]
+    # Donors on the other scale are the only rule that is not theirs.
+    assert set(joint["reason"]) == {"other rules than the published run: donor_features"}
