@@ -73,6 +73,10 @@ def test_the_weight_of_the_divergence_stays_in_its_bounds_and_follows_it():
     assert 5.0 <= weight.value < large
 
 
+def predicted(network, cells, focal, codes, **options):
+    return concert.predict(network, cells, focal, codes, torch.device("cpu"), **options)
+
+
 def test_the_vector_of_a_domain_carries_what_the_domain_does():
     """Domain 1 expresses gene 0 eight times as much: exchanging the vector must do that to cells of domain 0."""
     rng = np.random.default_rng(2)
@@ -87,10 +91,18 @@ def test_the_vector_of_a_domain_carries_what_the_domain_does():
         network, cells, 60, 64, 5e-3, 60, rng, torch.device("cpu"), report=lambda line: None
     )
     focal = np.arange(50)
-    own, moved = (
-        concert.predict(network, cells, focal, np.full(50, code), torch.device("cpu"))
-        for code in (0, 1)
-    )
+    both = (0, 1)
+    own, moved = (predicted(network, cells, focal, np.full(n, code)) for code in both)
     share_own, share_moved = ((x / x.sum(axis=1, keepdims=True)).mean(axis=0) for x in (own, moved))
     assert share_own[0] == pytest.approx(4 / 24, abs=0.05)
     assert share_moved[0] == pytest.approx(32 / 52, abs=0.12)
+    # Neighbours of the other domain reach the focal cells through what is smooth over places, and only if they are seen.
+    cells.places[:] = cells.places[np.tile(focal, n // 50)] + rng.uniform(0, 0.2, (n, 2))
+    around = sparse.csr_array((np.ones(50), (focal, n - 50 + focal)), shape=(50, n))
+    codes = np.zeros(n, dtype=int)
+    altered = np.where(np.arange(n) < 50, 0, 1)
+    alone = predicted(network, cells, focal, codes)
+    np.testing.assert_array_equal(predicted(network, cells, focal, altered), alone)
+    beside, changed = (predicted(network, cells, focal, c, around=around) for c in (codes, altered))
+    assert beside.shape == alone.shape
+    assert np.abs(changed / beside - 1).max() > 1e-3

@@ -11,6 +11,7 @@ import pytest
 import scanpy as sc
 import scipy.sparse as sp
 
+from slides import small_slide
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.simulate import simulate_tissue, true_counterfactual
 from tissue_counterfactuals.slide import list_filters, make_slide, new_provenance, write_slide
@@ -333,3 +334,16 @@ def test_filters_that_leave_nothing_are_refused(sparse_slide):
         prepare_slide(sparse_slide, min_counts_per_cell=10**6)
     with pytest.raises(InputError, match="no gene passes the filters"):
         prepare_slide(sparse_slide, min_counts_per_gene=10**6)
+
+
+def test_further_columns_are_kept_with_their_gaps(tmp_path):
+    slide = small_slide(n_cells=60)
+    slide.obs["batch"] = pd.Categorical(np.where(np.arange(60) < 20, None, "b"))
+    slide.obs["score"] = np.arange(60) // 2
+    slide.write_h5ad(tmp_path / "s.h5ad")
+    read = read_h5ad_source(tmp_path / "s.h5ad", keep_columns=["batch", "score"])
+    assert read.obs["batch"].isna().tolist() == [True] * 20 + [False] * 40
+    assert read.obs["score"].astype(str).tolist() == [str(i // 2) for i in range(60)]
+    assert list(read_h5ad_source(tmp_path / "s.h5ad").obs) == ["cell_type", "domain", "sample"]
+    with pytest.raises(InputError, match="no obs column 'bach' .key keep_columns.; did you mean"):
+        read_h5ad_source(tmp_path / "s.h5ad", keep_columns=["bach"])

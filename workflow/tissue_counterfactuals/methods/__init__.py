@@ -90,7 +90,7 @@ METHODS = {
         Method("hierarchical", True, "regression on neighbours' expression, types as random effects (ours)", ("graph", "edge", "node"), "hierarchical"),
         Method("celcomen", True, "Celcomen's field, neighbours held at the donors' values; knows no types", ("graph", "edge", "node", "own"), "celcomen_field", by_default=False),
         Method("spatialprop", True, "SpatialProp (re-implementation): a cell from its neighbours alone", ("edge", "node", "stochastic"), "spatialprop", gpu=True, by_default=False),
-        Method("concert", True, "CONCERT (re-implementation): a vector per cell and per domain", ("stochastic",), "concert", gpu=True, by_default=False),
+        Method("concert", True, "CONCERT (re-implementation): a vector per cell and per domain", ("graph", "node", "stochastic"), "concert", gpu=True, by_default=False),
         Method("scvi", True, "scVI, its batch, the domain, exchanged", ("stochastic", "latent"), "scvi", "scvi", gpu=True, by_default=False),
         Method("scanvi", True, "scANVI, its batch, the domain, exchanged", ("stochastic", "latent"), "scvi", "scvi", gpu=True, by_default=False),
         Method("scviva", True, "scVIVA, its batch, the domain, exchanged", ("stochastic", "latent"), "scvi", "scvi", gpu=True, by_default=False),

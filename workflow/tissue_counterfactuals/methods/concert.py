@@ -1,6 +1,7 @@
 """CONCERT (re-implementation): the focal cells keep their own vectors and get the vector of the target domain.
 
-Who stands around a cell enters only through places, which do not move.
+Who stands around a cell enters only through places, which do not move, and through what neighbours are: a node perturbation
+gives the neighbours the vector of the domain that they shall express as, and the process smooths the focal cells with them.
 """
 
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from scipy import sparse
 
 from tissue_counterfactuals.methods.prediction import Prediction, at_library
 from tissue_counterfactuals.models import concert as model
@@ -39,19 +41,39 @@ def fit(task, folder: Path) -> None:
     torch.save(network.state_dict(), folder / "model.pt")
 
 
-def predict(task, folder: Path, target: str) -> dict[str, Prediction]:
-    """The focal cells in the target domain, and in their own (the twin)."""
+def predict(task, folder: Path, target: str) -> dict[str, Prediction | str]:
+    """The focal cells in the target domain, in their own (the twin), and there among neighbours of the target domain.
+
+    Where neighbours are altered, all variants are predicted together with these neighbours: the process smooths over the
+    cells that it sees, and a twin that saw others would differ by that.
+    """
     cells, seen, domains = _inputs(task)
     network = _network(task, cells)
     network.load_state_dict(torch.load(folder / "model.pt", map_location="cpu", weights_only=True))
     focal = np.searchsorted(seen, task.focal)
+    nodes = task.question.nodes(target)
+    around = sparse.csr_array(task.masked_graph[task.focal][:, seen]) if nodes else None
 
-    def expected(domain: str) -> Prediction:
-        codes = np.full(len(focal), domains.index(domain))
-        values = model.predict(network, cells, focal, codes, resolve_device(task.device))
+    def expected(domain: str, codes=cells.domain) -> Prediction:
+        codes = codes.copy()
+        codes[focal] = domains.index(domain)
+        device = resolve_device(task.device)
+        values = model.predict(network, cells, focal, codes, device, around=around)
         return Prediction(at_library(values, task.slide, task.focal), task.focal)
 
-    return {"-": expected(target), "no_intervention": expected(task.fold.control)}
+    def altered(node) -> Prediction | str:
+        if "towards" not in node.origin:
+            return "CONCERT is told no genes: neighbours can only be made those of another domain"
+        codes = cells.domain.copy()
+        types = task.slide.obs["cell_type"].cat.codes.to_numpy()[seen]
+        changed = (node.shift != 0).any(axis=1)[types]
+        if node.cells is not None:
+            changed &= np.isin(seen, node.cells)
+        codes[changed] = domains.index(node.origin["towards"])
+        return expected(task.fold.control, codes)
+
+    made = task.altered(target, altered) | {"no_intervention": expected(task.fold.control)}
+    return ({"-": expected(target)} if target != task.fold.control else {}) | made
 
 
 def _network(task, cells: model.Cells) -> model.Concert:

@@ -216,7 +216,7 @@ def _calibrations(task, axes, log_expression, labels, without_answer) -> dict[st
         if not isinstance(donors, str)
     }
     asked |= {
-        (target, rule): node if node.origin else _N_DONORS
+        (target, rule): node if "n_genes" in node.origin else _N_DONORS
         for target in task.fold.targets
         for rule, node in task.question.nodes(target).items()
         if not isinstance(node, str)

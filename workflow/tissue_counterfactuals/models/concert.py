@@ -269,17 +269,24 @@ def predict(
     domain: np.ndarray,
     device: torch.device,
     batch_size: int = 512,
+    around: sparse.csr_array | None = None,
 ) -> np.ndarray:
     """Expected counts (m, g) of cells `focal` for a cell of the median total, decoded with other codes of their domain.
 
     The process sees the batch's cells only, as in training; the latents are its means, so nothing is drawn.
+
+    Args:
+        domain: (n,) code of every cell, those of the focal cells included.
+        around: (m, n) who stands around the focal cells and is seen with them; None: the focal cells alone.
     """
     network.to(device).eval()
     parts = []
     for batch in np.array_split(np.arange(len(focal)), max(1, round(len(focal) / batch_size))):
-        index = torch.as_tensor(focal[batch], device=device)
-        codes = torch.as_tensor(domain[batch], device=device)
-        places = torch.as_tensor(cells.places[focal[batch]], device=device)
+        seen = focal[batch]
+        if around is not None:
+            seen = np.concatenate([seen, np.setdiff1d(around[batch].indices, seen)])
+        index, codes = (torch.as_tensor(x, device=device) for x in (seen, domain[seen]))
+        places = torch.as_tensor(cells.places[seen], device=device)
         mean, _, _ = network.smooth(*network.encode(index, codes), places)
-        parts.append(network.decode(mean).cpu().numpy())
+        parts.append(network.decode(mean[: len(batch)]).cpu().numpy())
     return np.concatenate(parts)

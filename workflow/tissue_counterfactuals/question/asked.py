@@ -173,7 +173,8 @@ def _shifted(slide, graph, asked, focal, seed) -> NodePerturbation:
         shift[labels != asked["senders"]] = 0
     scale = asked["scale"] or ("counts" if asked["shift_genes"] else "own")
     cells = altered_cells("all", asked["share_of_senders"], seed, graph, focal, asked["name"])
-    return NodePerturbation(shift, cells, scale)
+    origin = {"towards": asked["shift_towards"]} if asked["shift_towards"] else {}
+    return NodePerturbation(shift, cells, scale, origin)
 
 
 def _donors(slide, graph, asked, focal, n_donors, rng) -> np.ndarray:
