@@ -1,0 +1,313 @@
+"""Application of Cellina (Fig. 3): subdomains of the tumour, and what cells of other tissue would be in each of them.
+
+A model that has seen all cells of the slide gives the spatial latent s of the cells in the (first) target domain. Genes
+that vary together over s make modules (`gene_modules`), and each cell belongs to the module that is highest around it:
+its subdomain. Then control cells of each type are given other neighbourhoods: those of cells of the whole target domain
+(`global`), of one subdomain (`matched`), of the others (`other`), or their own (`twin`); which comes nearest to the cells of
+their type in that subdomain?
+
+The authors compared with cells of all types in the subdomain, and moved the cells of all other domains: rows `as_run`
+beside `type_matched`. They named two of one run's modules by hand; here all are kept, for every seed.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from scipy import sparse
+
+from tissue_counterfactuals import pathways
+from tissue_counterfactuals.errors import InputError
+from tissue_counterfactuals.experiments import cellina_slides, gene_modules, preparation
+from tissue_counterfactuals.graph import neighborhood_features
+from tissue_counterfactuals.metrics import METRICS, Comparison, Reference
+from tissue_counterfactuals.metrics.populations import mean_expression
+from tissue_counterfactuals.question.nodes import NodePerturbation, alter_counts, alter_log
+from tissue_counterfactuals.results.tables import write_tsv
+from tissue_counterfactuals.slide import log_normalize, normalize_counts
+from tissue_counterfactuals.streams import stream, stream_seed
+
+SCORES = ("pearson", "spearman")
+FORMS = ("type_matched", "as_run")
+DONORS = ("twin", "global", "other", "matched", "pathway")
+# Cells of each kind in the embedding.
+_SHOWN = 400
+# Weights beyond this are cut, and those within it left out, as run.
+LARGEST_WEIGHT, SMALLEST_WEIGHT, SMALLEST_CHANGE = 5.0, 0.5, 0.01
+
+
+def run(
+    slide: Path,
+    graph: Path,
+    entry: dict,
+    domains: dict,
+    protocol: str,
+    seed: int,
+    model: dict,
+    device: str,
+    settings: dict,
+    switches: dict[str, str],
+    outputs: dict[str, Path],
+) -> None:
+    """One slide and seed: `scores`, `modules`, `subdomains`, `activities`, `genes`, `embedding` (TSV) and a manifest.
+
+    Args:
+        settings: section cellina_experiments.application of the configuration.
+        domains: control_domain, target_domains.
+
+    Raises:
+        InputError: no type has cells enough in both domains.
+    """
+    cells, graph = cellina_slides.read_inputs(slide, graph)
+    control, target = domains["control_domain"], domains["target_domains"][0]
+    there = np.flatnonzero((cells.obs["domain"] == target).to_numpy())
+    split = cellina_slides.split_slide(cells.n_obs, seed, test_share=0.1)
+    fitted = cellina_slides.fit(cells, graph, split, model, switches, seed, device)
+    _, s = fitted.latents(cells, there, cellina_slides.own_features(cells, graph, there))
+    genes, subdomain = find_modules(cells[there], s, settings, seed)
+    move = _Moves(cells, graph, fitted, control, target, there, subdomain, seed, settings, switches)
+    if not move.types:
+        raise InputError(
+            f"slide {Path(slide).stem}: no cell type has {settings['min_cells']} cells in {control!r} and in {target!r}: "
+            "lower cellina_experiments.application.min_cells, or name other domains."
+        )
+    activity = module_activities(genes, settings["pathway_weights"])
+    scores, changed = move.rows(activity, _weights(settings["pathway_weights"], cells.var_names))
+    tables = {
+        "scores": scores,
+        "modules": genes,
+        "subdomains": pd.DataFrame({"cell": cells.obs_names[there], "module": subdomain}),
+        "activities": activity,
+        "genes": changed,
+        "embedding": move.embedding(settings["embedding"]),
+    }
+    record = preparation.write_manifest(
+        outputs["manifest"], entry, cells, protocol, [seed],
+        settings | {"switches": switches, "cellina": model, "domains": domains},
+    )  # fmt: skip
+    for name, table in tables.items():
+        keyed = preparation.keyed(table, record, seed)
+        keyed.insert(2, "slide", Path(slide).stem)
+        write_tsv(keyed, outputs[name], sort=False)
+
+
+def find_modules(
+    cells: AnnData, latent: np.ndarray, settings: dict, seed: int
+) -> tuple[pd.DataFrame, np.ndarray]:
+    """Genes with their module (0: none), and the module (n,) that each cell belongs to."""
+    weights = gene_modules.neighbor_weights(latent, min(settings["n_neighbors"], len(latent) - 1), seed)  # fmt: skip
+    table = gene_modules.autocorrelation(cells.X, weights, cells.var_names)
+    table = table.assign(module=gene_modules.UNASSIGNED)
+    chosen = table.index[table["fdr"] < settings["fdr"]][: settings["max_genes"]]
+    if not len(chosen):
+        return table, np.full(cells.n_obs, gene_modules.UNASSIGNED)
+    place = cells.var_names.get_indexer(table.loc[chosen, "gene"])
+    counts = sparse.csc_array(cells.X)
+    depth = np.asarray(counts.sum(axis=1), dtype=float).ravel()
+    values = gene_modules.standardize(counts[:, place], depth)
+    z = gene_modules.local_correlation(values, weights)
+    module = gene_modules.modules(z, settings["min_genes"], settings["fdr"])
+    table.loc[chosen, "module"] = module
+    return table, gene_modules.module_of_cells(values, weights, module)
+
+
+def module_activities(genes: pd.DataFrame, source: str | None) -> pd.DataFrame:
+    """Activity of pathways in each module: of its genes, each with its autocorrelation, the others 0, as run.
+
+    No p value: the t value takes genes for independent, and those of a module were chosen because they are not.
+
+    Returns:
+        module, pathway, n_genes, activity, status; one row with the reason where there is none.
+    """
+    columns = ["module", "pathway", "n_genes", "activity", "status"]
+    weights = _weights(source, genes["gene"])
+    values = genes.pivot_table(index="module", columns="gene", values="strength", fill_value=0.0)
+    values = values.drop(index=gene_modules.UNASSIGNED, errors="ignore")
+    reason = ""
+    if values.empty:
+        reason = "no module was found"
+    elif weights.empty:
+        reason = "no pathway has five of the genes"
+    if reason:
+        return pd.DataFrame([{"status": reason}]).reindex(columns=columns)
+    scores, _ = pathways.activities(values, weights)
+    table = scores.rename_axis(index="module", columns="pathway").stack().rename("activity")
+    n_genes = weights.groupby("source").size().rename("n_genes")
+    table = table.reset_index().join(n_genes, on="pathway").assign(status="ok")
+    return table[columns]
+
+
+def _weights(source: str | None, genes: pd.Index) -> pd.DataFrame:
+    """Weights of the pathways of which the slide has genes enough; of PROGENy's species that fits where none is named."""
+    source = source or pathways.fitting(genes)
+    if source is None:
+        return pd.DataFrame(columns=pathways.COLUMNS)
+    return pathways.within(pathways.read_weights(source), genes)
+
+
+class _Moves:
+    """Control cells in other neighbourhoods."""
+
+    def __init__(
+        self, slide, graph, model, control, target, there, subdomain, seed, settings, switches
+    ):
+        self.slide, self.graph, self.model, self.seed = slide, graph, model, seed
+        self.settings, self.switches = settings, switches
+        self.log_expression = log_normalize(slide.X)
+        self.cell_type = slide.obs["cell_type"].astype(str).to_numpy()
+        domain = slide.obs["domain"].astype(str).to_numpy()
+        self.from_where = {"type_matched": domain == control, "as_run": domain != target}
+        self.there, self.subdomain = there, subdomain
+        self.modules = [int(m) for m in np.unique(subdomain) if m != gene_modules.UNASSIGNED]
+        least = settings["min_cells"]
+        self.types = [
+            y
+            for y in np.unique(self.cell_type)
+            if (self.cell_type[self.from_where["type_matched"]] == y).sum() >= least
+            and (self.cell_type[there] == y).sum() >= least
+        ]
+
+    def rows(
+        self, activity: pd.DataFrame, weights: pd.DataFrame
+    ) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """Scores of every form, type, module, kind of donors and metric; and the genes behind those of pathways.
+
+        Types with too few cells in a module are left out there.
+        """
+        rows, genes, top = [], [], {}
+        for module in self.modules:
+            own = activity[activity["module"] == module].sort_values("activity", ascending=False)
+            top[module] = own["pathway"].iloc[0] if len(own) else ""
+        for form in FORMS:
+            for number, cell_type in enumerate(self.types):
+                focal = self._focal(form, cell_type, number)
+                twin = self._predict(focal, self._own(focal))
+                everywhere = self._predict(focal, self._anchored(focal, self.there, cell_type))
+                for module in self.modules:
+                    observed = self.there[self.subdomain == module]
+                    if form == "type_matched":
+                        observed = observed[self.cell_type[observed] == cell_type]
+                    if len(observed) < self.settings["min_cells"]:
+                        continue
+                    inside = self.subdomain == module
+                    made = {"twin": twin, "global": everywhere}
+                    for donors, pool in (("other", ~inside), ("matched", inside)):
+                        if pool.any():
+                            features = self._anchored(focal, self.there[pool], cell_type, donors, module)  # fmt: skip
+                            made[donors] = self._predict(focal, features)
+                    if top[module]:
+                        made["pathway"] = self._predict(focal, self._altered(focal, weights, top[module]))  # fmt: skip
+                    reference = Reference(
+                        self.slide.X[focal],
+                        self.slide.X[observed],
+                        n_deg=min(self.settings["n_deg"], self.slide.n_vars),
+                        seed=self.seed,
+                        lfc=self.switches["lfc"],
+                    )
+                    names = {"form": form, "cell_type": cell_type, "module": module}
+                    names |= {"pathway": top[module], "n_focal": len(focal), "n_observed": len(observed)}  # fmt: skip
+                    for donors, values in made.items():
+                        compared = Comparison(reference, values)
+                        rows += [
+                            names | {"donors": donors, "metric": m, "value": float(METRICS[m].function(compared))}
+                            for m in SCORES
+                        ]  # fmt: skip
+                    if "pathway" in made and form == "type_matched":
+                        genes.append(self._genes(names, focal, observed, made["pathway"], weights))
+        columns = ["form", "cell_type", "module", "pathway", "n_focal", "n_observed", "donors", "metric", "value"]  # fmt: skip
+        changed = ["cell_type", "module", "pathway", "gene", "weight", "observed", "predicted"]
+        every = pd.concat(genes) if genes else pd.DataFrame(columns=changed)
+        return pd.DataFrame(rows, columns=columns), every[changed]
+
+    def embedding(self, kind: str) -> pd.DataFrame:
+        """Two dimensions of the type with most cells: observed cells, reconstructions, and counterfactual cells.
+
+        Returns:
+            cell, cell_type, what (`observed` or `reconstructed` control cells, cells `in module`, `moved to module`), module,
+            x, y; principal components, or UMAP of them.
+        """
+        columns = ["cell", "cell_type", "what", "module", "x", "y"]
+        sizes = {y: (self.cell_type[self.from_where["type_matched"]] == y).sum() for y in self.types}
+        cell_type = max(sizes, key=sizes.get)
+        focal = self._focal("type_matched", cell_type, 0)[:_SHOWN]
+        groups = [("observed", 0, focal, None), ("reconstructed", 0, focal, self._own(focal))]
+        for module in self.modules:
+            inside = self.there[self.subdomain == module]
+            same = inside[self.cell_type[inside] == cell_type][:_SHOWN]
+            if len(same) >= 2:
+                groups.append(("in module", module, same, None))
+                moved = self._anchored(focal, inside, cell_type, "embedding", module)
+                groups.append(("moved to module", module, focal, moved))
+        parts, rows = [], []
+        for what, module, cells, features in groups:
+            counts = self.slide.X[cells]
+            if features is not None:
+                counts = sparse.csr_matrix(self._predict(cells, features))
+            parts.append(np.log1p(normalize_counts(counts).toarray()))
+            rows += [(name, cell_type, what, module) for name in self.slide.obs_names[cells]]
+        table = pd.DataFrame(rows, columns=columns[:4])
+        table[["x", "y"]] = _in_two_dimensions(np.vstack(parts), kind, self.seed)
+        return table
+
+    def _focal(self, form: str, cell_type: str, number: int) -> np.ndarray:
+        found = np.flatnonzero(self.from_where[form] & (self.cell_type == cell_type))
+        most = self.settings["max_focal"]
+        if len(found) > most:
+            found = np.sort(stream(self.seed, "moved_cells", form, number).choice(found, most, replace=False))  # fmt: skip
+        return found
+
+    def _own(self, cells: np.ndarray) -> np.ndarray:
+        return neighborhood_features(self.graph[cells], self.log_expression)
+
+    def _anchored(self, focal, pool, *name) -> np.ndarray:
+        """Neighbourhoods of cells of a pool, one drawn for each focal cell, as run (`anchor` mode)."""
+        return self._own(stream(self.seed, "anchors", *name).choice(pool, len(focal)))
+
+    def _altered(self, focal, weights, pathway) -> np.ndarray:
+        """The focal cells' own neighbourhoods, in which genes answer to a pathway."""
+        shift = self._shift(weights, pathway)
+        node = NodePerturbation(np.tile(shift, (len(self.slide.obs["cell_type"].cat.categories), 1)))  # fmt: skip
+        code = self.slide.obs["cell_type"].cat.codes.to_numpy()
+        keep = self.switches["node_renormalization"] == "totals"
+        if self.switches["node_scaling"] == "counts_plus_one":
+            # As run: the form for counts, applied to logarithms.
+            values = alter_counts(self.log_expression, code, node, one_more=True, renormalize=keep)
+        else:
+            values = alter_log(self.log_expression, code, node, renormalize=keep)
+        return neighborhood_features(self.graph[focal], values)
+
+    def _shift(self, weights: pd.DataFrame, pathway: str) -> np.ndarray:
+        """Weights (g,) of a pathway, as run: cut at 5, without those up to 0.5 and genes that do not change at all."""
+        own = weights[weights["source"] == pathway].set_index("target")["weight"]
+        shift = own.reindex(self.slide.var_names).fillna(0).to_numpy()
+        shift = np.clip(shift, -LARGEST_WEIGHT, LARGEST_WEIGHT)
+        domains = (self.there, np.flatnonzero(self.from_where["type_matched"]))
+        change = np.subtract(*(np.log1p(mean_expression(self.slide.X[part])) for part in domains))
+        kept = (np.abs(shift) > SMALLEST_WEIGHT) & (np.abs(change) > SMALLEST_CHANGE)
+        return np.where(kept, shift, 0).astype(np.float32)
+
+    def _genes(self, names, focal, observed, predicted, weights) -> pd.DataFrame:
+        """Log changes of every gene against the observed focal cells: in the module, and under the pathway."""
+        base = np.log1p(mean_expression(self.slide.X[focal]))
+        found = {
+            "observed": np.log1p(mean_expression(self.slide.X[observed])) - base,
+            "predicted": np.log1p(mean_expression(predicted)) - base,
+        }
+        own = weights[weights["source"] == names["pathway"]].set_index("target")["weight"]
+        table = pd.DataFrame({"gene": self.slide.var_names, **found})
+        table["weight"] = own.reindex(self.slide.var_names).to_numpy()
+        return table.assign(**{key: names[key] for key in ("cell_type", "module", "pathway")})
+
+
+def _in_two_dimensions(values: np.ndarray, kind: str, seed: int) -> np.ndarray:
+    from sklearn.decomposition import PCA
+
+    n = min(20 if kind == "umap" else 2, *values.shape)
+    drawn = stream_seed(seed, "embedding")
+    found = PCA(n, random_state=drawn).fit_transform(values)
+    if kind == "pca":
+        return found
+    from umap import UMAP  # compiles for a quarter of a minute
+
+    return UMAP(n_neighbors=min(20, len(values) - 1), random_state=drawn).fit_transform(found)
