@@ -109,9 +109,13 @@ def stem_on_each_slide(name: str, axes: Iterable[str] = ()) -> str:
 
 
 def _on_each_slide(
-    name: str, *switches: str, takes: tuple[str, ...] = (), axes: dict[str, str] | None = None
+    name: str,
+    *switches: str,
+    takes: tuple[str, ...] = (),
+    axes: dict[str, str] | None = None,
+    tables: tuple[str, ...] = (),
 ) -> Experiment:
-    """An experiment that trains Cellina on a slide, with one protocol and seed a job; leaves a table and a manifest."""
+    """An experiment that trains Cellina on a slide, with one protocol and seed a job; leaves tables and a manifest."""
     axes = axes or {}
     stem = stem_on_each_slide(name, axes)
     return Experiment(
@@ -120,7 +124,8 @@ def _on_each_slide(
         f"cellina_experiments.{name}",
         switches=("training", "latent", *switches),
         inputs=_ONE_SLIDE,
-        outputs={"scores": f"{stem}.tsv", "manifest": f"{stem}.json"},
+        outputs={"scores": f"{stem}.tsv", "manifest": f"{stem}.json"}
+        | {table: f"{stem}.{table}.tsv" for table in tables},
         takes=("entry", "protocol", "seed", "model", "device", *axes, *takes),
         axes=axes,
         unread=("slides", *(("seeds",) if name == "weights" else ()), *axes.values()),
@@ -129,6 +134,11 @@ def _on_each_slide(
 
 
 EXPERIMENTS = (
+    _on_each_slide(
+        *("application", "lfc", "node_renormalization", "node_scaling"),
+        takes=("domains",),
+        tables=("modules", "subdomains", "activities", "genes", "embedding"),
+    ),
     _on_each_slide("gene_range", "metrics", takes=("domains", "n_deg")),
     _on_each_slide("weights", axes={"swept": "sweeps", "weight": "weights"}),
     Experiment(
@@ -293,5 +303,10 @@ EXPERIMENTS = (
 )
 # What a configuration can ask for: of a data set (as one slide, or of each of its slides), and without one.
 ON_SLIDES = (_SPLEEN, _TUMOUR, _LESIONS)
-ON_EACH_SLIDE = ("cellina_gene_range", "cellina_weights", "cellina_disentanglement")
+ON_EACH_SLIDE = (
+    "cellina_application",
+    "cellina_gene_range",
+    "cellina_weights",
+    "cellina_disentanglement",
+)
 WITHOUT_SLIDES = ("celcomen_simulation", "celcomen_recovery", "screen")

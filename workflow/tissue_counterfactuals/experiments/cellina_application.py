@@ -65,7 +65,7 @@ def run(
     split = cellina_slides.split_slide(cells.n_obs, seed, test_share=0.1)
     fitted = cellina_slides.fit(cells, graph, split, model, switches, seed, device)
     _, s = fitted.latents(cells, there, cellina_slides.own_features(cells, graph, there))
-    genes, subdomain = find_modules(cells[there], s, settings, seed)
+    genes, subdomain = find_modules(cells[there], s, settings)
     move = _Moves(cells, graph, fitted, control, target, there, subdomain, seed, settings, switches)
     if not move.types:
         raise InputError(
@@ -93,10 +93,10 @@ def run(
 
 
 def find_modules(
-    cells: AnnData, latent: np.ndarray, settings: dict, seed: int
+    cells: AnnData, latent: np.ndarray, settings: dict
 ) -> tuple[pd.DataFrame, np.ndarray]:
     """Genes with their module (0: none), and the module (n,) that each cell belongs to."""
-    weights = gene_modules.neighbor_weights(latent, min(settings["n_neighbors"], len(latent) - 1), seed)  # fmt: skip
+    weights = gene_modules.neighbor_weights(latent, min(settings["n_neighbors"], len(latent) - 1))  # fmt: skip
     table = gene_modules.autocorrelation(cells.X, weights, cells.var_names)
     table = table.assign(module=gene_modules.UNASSIGNED)
     chosen = table.index[table["fdr"] < settings["fdr"]][: settings["max_genes"]]
@@ -228,7 +228,9 @@ class _Moves:
             x, y; principal components, or UMAP of them.
         """
         columns = ["cell", "cell_type", "what", "module", "x", "y"]
-        sizes = {y: (self.cell_type[self.from_where["type_matched"]] == y).sum() for y in self.types}
+        sizes = {
+            y: (self.cell_type[self.from_where["type_matched"]] == y).sum() for y in self.types
+        }
         cell_type = max(sizes, key=sizes.get)
         focal = self._focal("type_matched", cell_type, 0)[:_SHOWN]
         groups = [("observed", 0, focal, None), ("reconstructed", 0, focal, self._own(focal))]
@@ -257,6 +259,11 @@ class _Moves:
             found = np.sort(stream(self.seed, "moved_cells", form, number).choice(found, most, replace=False))  # fmt: skip
         return found
 
+    def _predict(self, cells: np.ndarray, features: np.ndarray) -> np.ndarray:
+        return self.model.predict(
+            self.slide, cells, features, latent=self.switches["latent"], seed=self.seed
+        )
+
     def _own(self, cells: np.ndarray) -> np.ndarray:
         return neighborhood_features(self.graph[cells], self.log_expression)
 
@@ -283,21 +290,28 @@ class _Moves:
         shift = own.reindex(self.slide.var_names).fillna(0).to_numpy()
         shift = np.clip(shift, -LARGEST_WEIGHT, LARGEST_WEIGHT)
         domains = (self.there, np.flatnonzero(self.from_where["type_matched"]))
-        change = np.subtract(*(np.log1p(mean_expression(self.slide.X[part])) for part in domains))
+        change = np.subtract(*(_profile(self.slide.X[part]) for part in domains))
         kept = (np.abs(shift) > SMALLEST_WEIGHT) & (np.abs(change) > SMALLEST_CHANGE)
         return np.where(kept, shift, 0).astype(np.float32)
 
     def _genes(self, names, focal, observed, predicted, weights) -> pd.DataFrame:
         """Log changes of every gene against the observed focal cells: in the module, and under the pathway."""
-        base = np.log1p(mean_expression(self.slide.X[focal]))
+        base = _profile(self.slide.X[focal])
         found = {
-            "observed": np.log1p(mean_expression(self.slide.X[observed])) - base,
-            "predicted": np.log1p(mean_expression(predicted)) - base,
+            "observed": _profile(self.slide.X[observed]) - base,
+            "predicted": _profile(predicted) - base,
         }
         own = weights[weights["source"] == names["pathway"]].set_index("target")["weight"]
         table = pd.DataFrame({"gene": self.slide.var_names, **found})
         table["weight"] = own.reindex(self.slide.var_names).to_numpy()
         return table.assign(**{key: names[key] for key in ("cell_type", "module", "pathway")})
+
+
+def _profile(counts) -> np.ndarray:
+    """Logarithm (g,) of 1 + mean counts per 10,000."""
+    return np.log1p(
+        mean_expression(sparse.csr_array(counts) if sparse.issparse(counts) else counts)
+    )
 
 
 def _in_two_dimensions(values: np.ndarray, kind: str, seed: int) -> np.ndarray:

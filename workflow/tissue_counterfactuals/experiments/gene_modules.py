@@ -14,30 +14,21 @@ from scipy import sparse, stats
 from scipy.cluster.hierarchy import linkage
 from scipy.spatial.distance import squareform
 
-from tissue_counterfactuals.streams import stream_seed
-
 UNASSIGNED = 0
-# Up to so many cells, neighbours are searched for exactly.
-_EXACT = 20_000
 _BLOCK = 256
 
 
-def neighbor_weights(latent: np.ndarray, n_neighbors: int = 30, seed: int = 0) -> sparse.csr_array:
+def neighbor_weights(latent: np.ndarray, n_neighbors: int = 30) -> sparse.csr_array:
     """(n, n) number of times that two cells name each other among their nearest: 1, or 2 where both do; symmetric."""
-    n = len(latent)
-    if n <= _EXACT:
-        from sklearn.neighbors import NearestNeighbors
+    from sklearn.neighbors import NearestNeighbors  # slow to import
 
-        search = NearestNeighbors(n_neighbors=n_neighbors).fit(latent)
-        nearest = search.kneighbors(return_distance=False)
-    else:
-        from pynndescent import NNDescent
-
-        drawn = stream_seed(seed, "latent_neighbors")
-        nearest = NNDescent(latent, n_neighbors=n_neighbors + 1, random_state=drawn)
-        nearest = nearest.neighbor_graph[0][:, 1:]
+    search = NearestNeighbors(n_neighbors=n_neighbors).fit(latent)
+    nearest = search.kneighbors(return_distance=False)
     ones = np.ones(nearest.size)
-    own = sparse.csr_array((ones, nearest.ravel(), np.arange(0, nearest.size + 1, nearest.shape[1])), (n, n))  # fmt: skip
+    own = sparse.csr_array(
+        (ones, nearest.ravel(), np.arange(0, nearest.size + 1, nearest.shape[1])),
+        (len(latent),) * 2,
+    )
     return own + own.T.tocsr()
 
 

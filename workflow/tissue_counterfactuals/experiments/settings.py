@@ -398,9 +398,34 @@ class DisentanglementSettings(Settings):
     """Cells that are looked at, at random and the same for all methods; time grows with their square."""
 
 
+class ApplicationSettings(OnSlideSettings):
+    """Figure 3: subdomains of the first target domain, and cells that are moved into them."""
+
+    n_neighbors: int = Field(30, ge=2, le=1000)
+    """Nearest cells in the spatial latent, over which genes are correlated."""
+    max_genes: int = Field(1200, ge=2, le=100_000)
+    """Genes that modules are made of at most, those with the largest autocorrelation."""
+    min_genes: int = Field(100, ge=2, le=10_000)
+    """Genes that make a module; 100 as published, where 2,000 genes are modelled."""
+    fdr: float = Field(0.05, gt=0, lt=1)
+    """False discovery rate of autocorrelations, and of the correlations that join genes."""
+    n_deg: int = Field(200, ge=2, le=100_000)
+    """Genes with the largest change that scores are taken over."""
+    min_cells: int = Field(50, ge=4, le=10_000_000)
+    """Cells that a type needs in the control domain, in the target domain, and in a subdomain to be compared with."""
+    max_focal: int = Field(2000, ge=10, le=10_000_000)
+    """Cells of a type that are moved at most, drawn at random."""
+    embedding: Literal["umap", "pca"] = "umap"
+    """How cells are drawn in two dimensions: `pca` are two principal components, `umap` is made of twenty."""
+    pathway_weights: Text | None = None
+    """Weights of genes in pathways: a table with the columns source, target and weight; `null` takes PROGENy's for human or
+    mouse genes, whichever are there."""
+
+
 class CellinaExperimentSettings(Settings):
     """Settings of the further experiments on Cellina."""
 
     gene_range: GeneRangeSettings = GeneRangeSettings()
     weights: WeightSettings = WeightSettings()
     disentanglement: DisentanglementSettings = DisentanglementSettings()
+    application: ApplicationSettings = ApplicationSettings()

@@ -208,6 +208,29 @@ FIGURES = (
     ),
     _on_each_slide("a1", "weights", "Cellina Fig. A1: weights of the loss"),
     _on_each_slide("a5", "disentanglement", "Cellina Fig. A5: what latents hold"),
+    Figure(
+        "figure_cellina_3",
+        "cellina_application",
+        "Cellina Fig. 3: subdomains of the target domain",
+        {
+            name: "results/cellina/{dataset}/{slide}/application.{protocol}.seed{seed}" + suffix
+            for name, suffix in {
+                "scores": ".tsv",
+                "manifests": ".json",
+                **{
+                    table: f".{table}.tsv"
+                    for table in ("modules", "subdomains", "activities", "genes", "embedding")
+                },
+            }.items()
+        },
+        {
+            "stability": f"{_TABLES}/figure_cellina_3.stability.{{protocol}}.tsv",
+            "tsv": f"{_TABLES}/figure_cellina_3.{{protocol}}.tsv",
+            "svg": f"{_FIGURES}/figure_cellina_3.{{protocol}}.svg",
+            "png": f"{_FIGURES}/figure_cellina_3.{{protocol}}.png",
+        },
+        takes=("protocol",),
+    ),
     _on_each_slide("a7", "gene_range", "Cellina Fig. A7: genes that are shifted", "target"),
     Figure(
         "figure_celcomen_2",

@@ -1,0 +1,173 @@
+"""Fig. 3 of Cellina: from a slide to subdomains, moved cells, pathways and the figure."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy import sparse
+
+from drawings import texts
+from slides import small_slide
+from tissue_counterfactuals import protocols
+from tissue_counterfactuals.config import Config
+from tissue_counterfactuals.errors import InputError
+from tissue_counterfactuals.experiments import EXPERIMENTS, cellina_application
+from tissue_counterfactuals.graph import slide_graph
+from tissue_counterfactuals.results.figures import figure_cellina_3
+from tissue_counterfactuals.slide import write_slide
+
+(ROW,) = (e for e in EXPERIMENTS if e.name == "cellina_application")
+MODEL = {"n_hidden": 16, "n_latent": 4, "epochs": 2, "batch_size": 128}
+
+
+def slide():
+    """In the upper half of domain `right` genes 0 to 9 are six times as high, in all types."""
+    cells = small_slide(660, 40, types=("A", "B"), domains=("left", "middle", "right"))
+    counts = cells.X.toarray()
+    upper = (cells.obs["domain"] == "right").to_numpy() & (cells.obsm["spatial"][:, 1] > 300)
+    counts[np.ix_(upper, np.arange(10))] *= 6
+    cells.X = sparse.csr_matrix(counts)
+    return cells
+
+
+def run(folder, cells, seed=0, protocol="corrected", **changes):
+    folder.mkdir(exist_ok=True)
+    write_slide(cells, folder / "one.h5ad")
+    sparse.save_npz(folder / "one.npz", slide_graph(cells, None, 40.0, 20))
+    weights = pd.DataFrame({"source": "P", "target": [f"gene_{i}" for i in range(10)], "weight": 1.5})  # fmt: skip
+    # A second one that no module has.
+    rest = pd.DataFrame({"source": "Q", "target": [f"gene_{i}" for i in range(20, 30)], "weight": -1.0})  # fmt: skip
+    pd.concat([weights, rest]).to_csv(folder / "weights.tsv", sep="\t", index=False)
+    settings = Config.model_fields["cellina_experiments"].default.application.model_dump()
+    settings |= {"min_genes": 4, "n_deg": 10, "min_cells": 10, "n_neighbors": 15}
+    settings |= {"embedding": "pca", "pathway_weights": str(folder / "weights.tsv")}
+    outputs = {name: folder / f"{name}.{seed}" for name in ROW.outputs}
+    switches = {
+        name: value
+        for name, value in protocols.resolve(protocol).items()
+        if {name, protocols.SWITCHES[name].step} & {*ROW.switches}
+    }
+    ROW.run(
+        slide=folder / "one.h5ad",
+        graph=folder / "one.npz",
+        entry={"name": "toy", "kind": "simulated", "label": "Toy"},
+        domains={"control_domain": "left", "target_domains": ["right"]},
+        protocol=protocol,
+        seed=seed,
+        model=MODEL,
+        device="cpu",
+        settings=settings | changes,
+        switches=switches,
+        outputs=outputs,
+    )
+    return outputs
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Small matrices wait for threads longer than they compute."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("application")
+    return [run(folder / str(seed), slide(), seed) for seed in (0, 1)]
+
+
+def read(outputs, name):
+    return pd.read_csv(outputs[name], sep="\t", keep_default_na=False)
+
+
+def test_the_programme_of_the_upper_half_is_a_module_and_its_subdomain(runs):
+    genes = read(runs[0], "modules").set_index("gene")["module"]
+    (module,) = set(genes[[f"gene_{i}" for i in range(10)]])
+    assert module > 0
+    found = read(runs[0], "subdomains").set_index("cell")["module"]
+    cells = slide()
+    upper = pd.Series(cells.obsm["spatial"][:, 1] > 300, index=cells.obs_names)[found.index]
+    inside = found == module
+    assert upper[inside].mean() > 0.9
+    assert inside[upper].mean() > 0.9
+
+
+def test_scores_of_every_form_type_and_kind_of_donors(runs):
+    scores = read(runs[0], "scores")
+    assert set(scores["donors"]) == {*cellina_application.DONORS}
+    assert set(scores["form"]) == {"type_matched", "as_run"}
+    assert set(scores["cell_type"]) == {"A", "B"}
+    matched, as_run = (scores[scores["form"] == form] for form in ("type_matched", "as_run"))
+    cells = slide()
+    left = ((cells.obs["domain"] == "left") & (cells.obs["cell_type"] == "A")).sum()
+    other = ((cells.obs["domain"] != "right") & (cells.obs["cell_type"] == "A")).sum()
+    assert set(matched.query("cell_type == 'A'")["n_focal"]) == {left}
+    assert set(as_run.query("cell_type == 'A'")["n_focal"]) == {other}
+    assert as_run["n_observed"].min() > matched["n_observed"].min()
+
+
+def test_the_pathway_of_the_module_is_the_most_active_and_its_genes_are_shifted(runs):
+    activity = read(runs[0], "activities")
+    genes = read(runs[0], "modules")
+    module = genes.set_index("gene").loc["gene_0", "module"]
+    own = activity[activity["module"] == module].set_index("pathway")["activity"]
+    assert own["P"] > 5
+    assert own["P"] > own["Q"]
+    changed = read(runs[0], "genes").query("module == @module and cell_type == 'A'")
+    up = changed["gene"].isin([f"gene_{i}" for i in range(10)])
+    assert changed.loc[up, "observed"].astype(float).min() > 0.4
+    assert (changed["weight"] != "").sum() == 10
+
+
+def test_the_same_seed_gives_the_same_modules_and_scores(runs, tmp_path):
+    again = run(tmp_path, slide(), 0)
+    for name in ("modules", "subdomains", "activities"):
+        assert again[name].read_bytes() == runs[0][name].read_bytes(), name
+    # In one process the number of threads may differ, and so may the last digit of a prediction.
+    one, other = (read(made, "scores") for made in (again, runs[0]))
+    pd.testing.assert_frame_equal(one, other, rtol=1e-3)
+    assert not read(runs[1], "modules")["z"].equals(read(runs[0], "modules")["z"])
+
+
+def test_genes_without_pathways_and_tissue_without_modules_say_so(tmp_path):
+    plain = small_slide(400, 30, types=("A", "B"))
+    made = run(tmp_path, plain, min_genes=20, pathway_weights=None)
+    status = read(made, "activities")["status"].tolist()
+    assert status == ["no module was found"]
+    assert read(made, "scores").empty
+    assert not read(made, "subdomains")["module"].any()
+    with pytest.raises(InputError, match="slide one: no cell type has 5000 cells in 'left'"):
+        run(tmp_path, plain, min_cells=5000)
+
+
+def test_the_figure_says_how_far_seeds_agree(runs, tmp_path):
+    inputs = {name: [made[name] for made in runs] for name in runs[0] if name != "manifest"}
+    inputs["manifests"] = [made["manifest"] for made in runs]
+    output = {name: tmp_path / f"f.{name}" for name in ("tsv", "stability", "svg", "png")}
+    figure_cellina_3.draw_files(inputs, output, "corrected")
+    stability = pd.read_csv(output["stability"], sep="\t").set_index("what")
+    assert stability.loc["cells", "adjusted_rand"] > 0.3
+    assert set(stability.index) == {"genes", "cells"}
+    table = pd.read_csv(output["tsv"], sep="\t")
+    scores = pd.concat([pd.read_csv(path, sep="\t") for path in inputs["scores"]])
+    row = table.query("form == 'type_matched' and cell_type == 'A' and donors == 'matched' and metric == 'spearman'")  # fmt: skip
+    own = scores.query("form == 'type_matched' and cell_type == 'A' and donors == 'matched' and metric == 'spearman'")  # fmt: skip
+    assert row["value"].item() == pytest.approx(own.groupby("seed")["value"].mean().mean(), abs=1e-5)  # fmt: skip
+    assert json.loads(runs[0]["manifest"].read_text())["kind"] == "simulated"
+    tables = {n: pd.concat([pd.read_csv(p, sep="\t") for p in paths]) for n, paths in inputs.items() if n != "manifests"}  # fmt: skip
+    drawn = texts(figure_cellina_3.compose(tables, table, stability.reset_index().iloc[:0], "T", "p"))  # fmt: skip
+    assert any("one seed: not known" in text for text in drawn)
+
+
+def test_agreement_of_equal_and_of_unlike_modules():
+    genes = pd.DataFrame({"slide": "s", "gene": [*"abcdef"] * 2, "seed": [0] * 6 + [1] * 6})
+    genes["module"] = [1, 1, 1, 2, 2, 0, 2, 2, 2, 1, 1, 0]
+    cells = genes.rename(columns={"gene": "cell"}).assign(module=[1, 1, 2, 2, 1, 2, 1, 2, 1, 2, 1, 1])  # fmt: skip
+    table = figure_cellina_3.agreement({"modules": genes, "subdomains": cells}).set_index("what")
+    assert table.loc["genes", "adjusted_rand"] == 1
+    assert table.loc["genes", ["n_modules", "n_modules_other"]].tolist() == [2, 2]
+    assert table.loc["cells", "adjusted_rand"] < 0.3

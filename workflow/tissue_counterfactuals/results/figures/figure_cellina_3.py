@@ -1,0 +1,242 @@
+"""Cellina, Fig. 3: subdomains of the target domain, cells moved into them, pathways, and whether other seeds agree."""
+
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from tissue_counterfactuals.experiments.cellina_application import DONORS, FORMS
+from tissue_counterfactuals.results import provenance
+from tissue_counterfactuals.results.figures import style
+from tissue_counterfactuals.results.tables import write_tsv
+
+METRIC = "spearman"
+DONOR_STYLES = {
+    "twin": ("own neighbours (twin)", "#868686"),
+    "global": ("whole domain (global)", "#E69F00"),
+    "other": ("other subdomains", "#CC79A7"),
+    "matched": ("this subdomain (matched)", "#0072B2"),
+    "pathway": ("own neighbours, pathway shifted", "#009E73"),
+}
+COLUMNS = ["form", "cell_type", "donors", "metric", "value", "sd_slides", "n_slides", "n_modules", "n_seeds"]  # fmt: skip
+STABILITY = ["slide", "seed", "other_seed", "what", "n_modules", "n_modules_other", "adjusted_rand"]
+_NAMED = 6
+
+
+def draw_files(inputs: dict, output: dict[str, Path], protocol: str) -> None:
+    """Means (`tsv`), agreement of seeds (`stability`), and the figure (`png`, `svg`).
+
+    Args:
+        inputs: of every slide and seed, the files of `cellina_application.run` by name, `manifests` the JSON.
+    """
+    record = provenance.read_joined(inputs["manifests"])
+    tables = {
+        name: pd.concat(
+            [pd.read_csv(p, sep="\t", dtype={"slide": str, "cell": str}) for p in paths],
+            ignore_index=True,
+        )
+        for name, paths in inputs.items()
+        if name != "manifests"
+    }
+    summary, stability = summarize(tables["scores"]), agreement(tables)
+    write_tsv(summary, output["tsv"], sort=False)
+    write_tsv(stability, output["stability"], sort=False)
+    target = record["settings"]["domains"]["target_domains"][0]
+    title = style.experiment_title(
+        "Fig. 3 of Cellina: subdomains", record["label"], record["kind"], target, protocol
+    )
+    figure = compose(tables, summary, stability, title, provenance.footer(record, protocol))
+    for kind in ("svg", "png"):
+        style.save(figure, output[kind])
+
+
+def summarize(scores: pd.DataFrame) -> pd.DataFrame:
+    """Means over modules of a slide, then over seeds, then over slides; `sd_slides` is over slides."""
+    keys = ["form", "cell_type", "donors", "metric"]
+    runs = scores.groupby([*keys, "slide", "seed"])["value"].mean()
+    slides = runs.groupby([*keys, "slide"]).mean()
+    table = slides.groupby(keys).agg(value="mean", sd_slides="std", n_slides="size").reset_index()
+    numbers = scores.groupby(keys).agg(n_modules=("module", "nunique"), n_seeds=("seed", "nunique"))
+    return table.join(numbers, on=keys).reindex(columns=COLUMNS)
+
+
+def agreement(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """Adjusted Rand index of the modules of genes, and of the subdomains of cells, of two seeds of a slide.
+
+    A gene in no module is in a class of its own with the others, and only genes in a module of either seed count.
+    """
+    from sklearn.metrics import adjusted_rand_score
+
+    rows = []
+    for what, name, key in (("genes", "modules", "gene"), ("cells", "subdomains", "cell")):
+        for slide, own in tables[name].groupby("slide"):
+            wide = own.pivot_table(index=key, columns="seed", values="module")
+            for one, other in combinations(wide.columns, 2):
+                pair = wide[[one, other]].dropna()
+                if what == "genes":
+                    pair = pair[(pair > 0).any(axis=1)]
+                n = [int(pair[s][pair[s] > 0].nunique()) for s in (one, other)]
+                found = adjusted_rand_score(pair[one], pair[other]) if max(n) else np.nan
+                rows.append((slide, one, other, what, *n, found))
+    return pd.DataFrame(rows, columns=STABILITY)
+
+
+def compose(
+    tables: dict[str, pd.DataFrame],
+    summary: pd.DataFrame,
+    stability: pd.DataFrame,
+    title: str,
+    provenance_text: str,
+) -> Figure:
+    """Panels a to e; what cannot be drawn says why."""
+    first = tables["modules"][["slide", "seed"]].sort_values(["slide", "seed"]).iloc[0]
+
+    def of_first(name: str) -> pd.DataFrame:
+        table = tables[name]
+        return table[(table["slide"] == first["slide"]) & (table["seed"] == first["seed"])]
+
+    where = f"slide {first['slide']}, seed {first['seed']}"
+    with style.context():
+        figure = style.new_figure(11.5, 7.6)
+        style.suptitle(figure, title)
+        bottom = _legend(figure, style.footer(figure, provenance_text))
+        figure.set_layout_engine("constrained", rect=(0, bottom, 1, 0.97 - bottom), h_pad=0.08, w_pad=0.08)  # fmt: skip
+        grid = figure.add_gridspec(2, 6)
+        _embedding(figure.add_subplot(grid[0, :3]), of_first("embedding"), where)
+        _donors(figure.add_subplot(grid[0, 3:]), summary)
+        _activities(figure.add_subplot(grid[1, :2]), of_first("activities"), where)
+        _genes(figure.add_subplot(grid[1, 2:4]), of_first("genes"), where)
+        _stability(figure.add_subplot(grid[1, 4:]), stability)
+    return figure
+
+
+def _embedding(axes, table: pd.DataFrame, where: str) -> None:
+    axes.set_title(f"a  {table['cell_type'].iloc[0]} in two dimensions ({where})")
+    colors = style.category_colors(sorted({f"module {m}" for m in table["module"] if m}))
+    looks = {
+        "observed": ("o", "#868686", "control, observed"),
+        "reconstructed": ("o", "#000000", "control, reconstructed"),
+        "in module": ("o", None, "observed in"),
+        "moved to module": ("x", None, "moved to"),
+    }
+    for (what, module), own in table.groupby(["what", "module"], sort=False):
+        marker, color, label = looks[what]
+        name = f"module {module}"
+        axes.scatter(
+            own["x"],
+            own["y"],
+            s=7,
+            marker=marker,
+            linewidths=0.6 if marker == "x" else 0,
+            color=color or colors[name],
+            alpha=0.7,
+            label=f"{label} {name}" if module else label,
+            rasterized=True,
+        )
+    axes.set(xticks=[], yticks=[])
+    axes.legend(fontsize=6, markerscale=1.6, loc="center left", bbox_to_anchor=(1.0, 0.5))
+
+
+def _donors(axes, summary: pd.DataFrame) -> None:
+    axes.set_title("b  changes predicted for other neighbourhoods")
+    own = summary[summary["metric"] == METRIC]
+    types = sorted(own["cell_type"].unique())
+    if not len(own):
+        _say(axes, "no module was found, so there is no subdomain")
+        return
+    for form, offset in zip(FORMS, (0.16, -0.16), strict=True):
+        for place, cell_type in enumerate(types):
+            values = own[(own["form"] == form) & (own["cell_type"] == cell_type)].set_index("donors")["value"]  # fmt: skip
+            y = place + offset
+            if {"global", "matched"} <= {*values.index}:
+                axes.plot(values[["global", "matched"]], [y, y], color="#BBBBBB", linewidth=1, zorder=1)  # fmt: skip
+            for donors in DONORS:
+                if donors in values.index:
+                    color = DONOR_STYLES[donors][1]
+                    face = color if form == "type_matched" else "white"
+                    axes.plot(values[donors], y, "o", markersize=5, markerfacecolor=face, markeredgecolor=color)  # fmt: skip
+    axes.set_yticks(range(len(types)), types)
+    axes.invert_yaxis()
+    axes.set_xlabel("Spearman correlation of log-fold changes")
+    axes.grid(axis="x", color="#EEEEEE")
+
+
+def _activities(axes, table: pd.DataFrame, where: str) -> None:
+    axes.set_title("c  pathways of modules")
+    told = table[table["status"] == "ok"]
+    if not len(told):
+        _say(axes, "; ".join(sorted(set(table["status"]))))
+        return
+    wide = told.pivot(index="pathway", columns="module", values="activity")
+    wide = wide.loc[wide.max(axis=1).sort_values(ascending=False).index[:8]]
+    x, y = np.meshgrid(range(wide.shape[1]), range(wide.shape[0]))
+    values = wide.to_numpy()
+    drawn = axes.scatter(
+        *(x, y), s=6 + 22 * np.clip(np.abs(values), 0, 8), c=values, cmap="RdBu_r", vmin=-5, vmax=5
+    )
+    axes.set_xticks(range(wide.shape[1]), [f"module {int(m)}" for m in wide], rotation=30)
+    axes.set_yticks(range(wide.shape[0]), wide.index)
+    axes.set(xlim=(-0.6, wide.shape[1] - 0.4), ylim=(wide.shape[0] - 0.4, -0.6))
+    axes.set_xlabel(where)
+    axes.figure.colorbar(drawn, ax=axes, label="t value", shrink=0.6)
+
+
+def _genes(axes, table: pd.DataFrame, where: str) -> None:
+    axes.set_title("d  a pathway in the neighbours")
+    if table.empty:
+        _say(axes, "no pathway has enough of the genes" if where else "")
+        return
+    # The type and module with most to be seen: the largest observed changes.
+    sizes = table.groupby(["cell_type", "module"])["observed"].apply(lambda own: own.abs().nlargest(100).mean())  # fmt: skip
+    cell_type, module = sizes.idxmax()
+    own = table[(table["cell_type"] == cell_type) & (table["module"] == module)]
+    own = own.loc[own["observed"].abs().nlargest(100).index]
+    shifted = own["weight"].notna()
+    axes.scatter(own["predicted"], own["observed"], s=8, c=np.where(shifted, "#009E73", "#BBBBBB"))
+    for gene in own.reindex((own["predicted"].abs() * own["observed"].abs()).nlargest(_NAMED).index).itertuples():  # fmt: skip
+        axes.annotate(gene.gene, (gene.predicted, gene.observed), (2, 2), textcoords="offset points", size=6)  # fmt: skip
+    axes.axhline(0, color="#DDDDDD", zorder=0)
+    axes.axvline(0, color="#DDDDDD", zorder=0)
+    axes.set_xlabel(f"log change, {own['pathway'].iloc[0]} in neighbours (green: its genes)")
+    axes.set_ylabel(f"observed, {cell_type} in module {module}")
+
+
+def _stability(axes, table: pd.DataFrame) -> None:
+    axes.set_title("e  do other seeds find the same?")
+    if table.empty:
+        _say(axes, "one seed: not known")
+        return
+    seeds = sorted({*table["seed"], *table["other_seed"]})
+    matrix = np.full((len(seeds), len(seeds)), np.nan)
+    for (what, one, other), value in table.groupby(["what", "seed", "other_seed"])["adjusted_rand"]:
+        i, j = seeds.index(one), seeds.index(other)
+        matrix[(i, j) if what == "genes" else (j, i)] = value.mean()
+    axes.imshow(matrix, cmap="viridis", vmin=0, vmax=1)
+    for (i, j), value in np.ndenumerate(matrix):
+        if i != j:
+            color = "white" if not value > 0.6 else "black"
+            text = "–" if np.isnan(value) else f"{value:.2f}"
+            axes.text(j, i, text, ha="center", va="center", size=7, color="black" if np.isnan(value) else color)  # fmt: skip
+    axes.set_xticks(range(len(seeds)), [f"seed {s}" for s in seeds])
+    axes.set_yticks(range(len(seeds)), [f"seed {s}" for s in seeds])
+    axes.set_xlabel(
+        "above: modules of genes; below: subdomains\n(adjusted Rand index, mean of slides)"
+    )
+
+
+def _say(axes, text: str) -> None:
+    axes.axis("off")
+    axes.text(0.5, 0.5, "\n".join(style.wrap(text, 2.2, 7)), ha="center", va="center", size=7, color=style.MUTED_COLOR)  # fmt: skip
+
+
+def _legend(figure, bottom: float) -> float:
+    handles = [
+        Line2D([], [], marker="o", linestyle="", color=color, label=label)
+        for label, color in DONOR_STYLES.values()
+    ]
+    for face, label in (("black", "type matched"), ("white", "as run: all types, all other domains")):  # fmt: skip
+        handles.append(Line2D([], [], marker="o", linestyle="", color="black", markerfacecolor=face, label=label))  # fmt: skip
+    return style.legend_below(figure, bottom, handles=handles, ncols=7)
