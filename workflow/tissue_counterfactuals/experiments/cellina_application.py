@@ -318,10 +318,12 @@ def _in_two_dimensions(values: np.ndarray, kind: str, seed: int) -> np.ndarray:
     from sklearn.decomposition import PCA
 
     n = min(20 if kind == "umap" else 2, *values.shape)
-    drawn = stream_seed(seed, "embedding")
-    found = PCA(n, random_state=drawn).fit_transform(values)
+    found = PCA(n, random_state=stream_seed(seed, "components_of_cells")).fit_transform(values)
     if kind == "pca":
         return found
     from umap import UMAP  # compiles for a quarter of a minute
 
-    return UMAP(n_neighbors=min(20, len(values) - 1), random_state=drawn).fit_transform(found)
+    n_neighbors = min(20, len(values) - 1)
+    return UMAP(n_neighbors=n_neighbors, random_state=stream_seed(seed, "umap")).fit_transform(
+        found
+    )

@@ -147,19 +147,19 @@ def _donors(axes, summary: pd.DataFrame) -> None:
     if not len(own):
         _say(axes, "no module was found, so there is no subdomain")
         return
-    for form, offset in zip(FORMS, (0.16, -0.16), strict=True):
+    for form, offset in zip(FORMS, (-0.2, 0.2), strict=True):
         for place, cell_type in enumerate(types):
             values = own[(own["form"] == form) & (own["cell_type"] == cell_type)].set_index("donors")["value"]  # fmt: skip
             y = place + offset
             if {"global", "matched"} <= {*values.index}:
                 axes.plot(values[["global", "matched"]], [y, y], color="#BBBBBB", linewidth=1, zorder=1)  # fmt: skip
-            for donors in DONORS:
+            for rank, donors in enumerate(DONORS):
                 if donors in values.index:
                     color = DONOR_STYLES[donors][1]
                     face = color if form == "type_matched" else "white"
-                    axes.plot(values[donors], y, "o", markersize=5, markerfacecolor=face, markeredgecolor=color)  # fmt: skip
+                    axes.plot(values[donors], y + 0.06 * (rank - 2), "o", markersize=5, markerfacecolor=face, markeredgecolor=color)  # fmt: skip
     axes.set_yticks(range(len(types)), types)
-    axes.invert_yaxis()
+    axes.set_ylim(len(types) - 0.5, -0.5)
     axes.set_xlabel("Spearman correlation of log-fold changes")
     axes.grid(axis="x", color="#EEEEEE")
 
