@@ -81,21 +81,20 @@ class Tables:
         """Whether this run has tables of an experiment."""
         folder = f"results/celcomen/{experiment.removeprefix('celcomen_')}/"
         alone = experiment in READ and any(path.startswith(folder) for path in self.paths)
-        return alone or bool(experiment in READ and self.datasets(experiment))
+        return alone or bool(self.datasets(experiment))
 
     def datasets(self, experiment: str) -> list[tuple[str, dict]]:
-        """Data sets, by name, with a table of an experiment in this run."""
-        found = []
-        for name, entry in self.config["datasets"].items():
-            if experiment in entry["experiments"]:
-                first = READ[experiment][0]
-                wanted = {
-                    first.format(dataset=name, protocol=protocol)
-                    for protocol in self.config["protocols"]
-                }
-                if wanted & self.paths:
-                    found.append((name, entry))
-        return found
+        """Data sets, by name, with a table of an experiment in this run; none for one that is not compared."""
+        first = READ.get(experiment, ("",))[0]
+        return [
+            (name, entry)
+            for name, entry in self.config["datasets"].items()
+            if experiment in entry["experiments"]
+            and any(
+                first.format(dataset=name, protocol=protocol) in self.paths
+                for protocol in self.config["protocols"]
+            )
+        ]
 
 
 def label_of(name: str, entry: dict) -> str:
