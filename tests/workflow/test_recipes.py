@@ -2,6 +2,8 @@
 
 import shutil
 
+import anndata
+import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
@@ -45,6 +47,86 @@ def draw_files(inputs, output, protocol):
         figure.subplots().bar(toys["method"], toys["value"])
         style.save(figure, output)
 '''
+READER = """
+
+READERS["toy_folder"] = Reader(
+    "toy_folder", {"matrix": ("counts.csv",), "cells": ("cells.csv",)}, "two tables of a toy"
+)
+"""
+ADAPTER = '''"""Two tables: counts of cells, and where the cells are."""
+
+
+def read_sample(files, dataset):
+    """One folder's cells."""
+    import numpy as np
+    import pandas as pd
+    import scipy.sparse as sp
+
+    from tissue_counterfactuals.sources.bundles import Sample
+
+    counts = pd.read_csv(files["matrix"], index_col=0)
+    cells = pd.read_csv(files["cells"], index_col=0).loc[counts.index]
+    return Sample(sp.csr_matrix(counts.to_numpy(np.float32)), counts.columns.to_numpy(object), cells)
+'''
+EXPERIMENT = """
+
+EXPERIMENTS += (
+    Experiment(
+        "toy",
+        "toy.count",
+        "celcomen.toy",
+        switches=(),
+        inputs={},
+        outputs={"numbers": "results/celcomen/toy/numbers.tsv"},
+        memory_mb=500,
+        parallel=False,
+    ),
+)
+WITHOUT_SLIDES += ("toy",)
+"""
+SETTINGS = """class ToySettings(Settings):
+    \"\"\"A toy.\"\"\"
+
+    up_to: int = Field(3, ge=1)
+    \"\"\"The last number.\"\"\"
+
+
+class CelcomenSettings(Settings):"""
+FUNCTION = '''"""Counts."""
+
+from tissue_counterfactuals.files import atomic_path
+
+
+def count(settings, outputs):
+    """Numbers up to the setting."""
+    with atomic_path(outputs["numbers"]) as path:
+        path.write_text("".join(f"{n}\\n" for n in range(settings["up_to"])))
+'''
+OF_TOY = """
+
+FIGURES += (
+    Figure(
+        "toy_numbers",
+        "toy",
+        "toy numbers",
+        {"numbers": "results/celcomen/toy/numbers.tsv"},
+        "results/figures/celcomen/toy_numbers.png",
+    ),
+)
+"""
+OF_NUMBERS = '''"""The numbers."""
+
+from tissue_counterfactuals.results.figures import style
+
+
+def draw_files(inputs, output):
+    """Draw the numbers."""
+    numbers = [int(line) for line in open(inputs["numbers"])]
+    with style.context():
+        figure = style.new_figure(4, 3)
+        figure.subplots().plot(numbers)
+        style.save(figure, output)
+'''
 
 
 @pytest.fixture(scope="module")
@@ -81,3 +163,58 @@ def test_a_metric_is_a_registered_function_and_a_figure_a_row_a_module_and_a_cap
     assert set(scores.loc[scores["metric"] == "toy", "method"]) == set(tiny()["methods"])
     # It is among the results of the data set, without another word.
     assert "toy_figure" in run.snakemake("--dry-run", "--forcerun", "toy_figure", "tiny").planned()
+
+
+def test_a_layout_is_a_row_and_a_module(checkout, tmp_path):
+    package = checkout / "workflow/tissue_counterfactuals"
+    append(package / "sources/__init__.py", READER)
+    (package / "sources/toy_folder.py").write_text(ADAPTER)
+    draw = np.random.default_rng(0)
+    names = [f"cell_{i}" for i in range(60)]
+    for sample in ("one", "two"):
+        folder = tmp_path / "toys" / sample
+        folder.mkdir(parents=True)
+        counts = draw.poisson(3, size=(60, 5))
+        pd.DataFrame(counts, names, [f"G{i}" for i in range(5)]).to_csv(folder / "counts.csv")
+        x, y = draw.uniform(0, 100, size=(2, 60))
+        labels = {"kind": ["a", "b"] * 30, "place": ["left"] * 30 + ["right"] * 30}
+        pd.DataFrame({"x": x, "y": y, **labels}, names).sample(frac=1).to_csv(folder / "cells.csv")
+    dataset = {
+        "source": "toy_folder",
+        "path": str(tmp_path / "toys"),
+        "fit": "pooled",
+        "unit_um": 1,
+    }
+    dataset |= {"columns": {"cell_type": "kind", "domain": "place"}}
+    dataset |= {"control_domain": "left", "target_domains": ["right"]}
+    run = Run(tmp_path / "run", checkout).configure({"datasets": {"toys": dataset}})
+    outcome = run.snakemake("results/slides/toys/pooled.h5ad")
+    assert outcome.code == 0, outcome.screen
+    slide = anndata.read_h5ad(run.folder / "results/slides/toys/pooled.h5ad")
+    assert slide.shape == (120, 5)
+    assert slide.obs.groupby("sample", observed=True).size().to_dict() == {"one": 60, "two": 60}
+    counts = pd.read_csv(tmp_path / "toys/two/counts.csv", index_col=0)
+    own = slide[slide.obs["sample"] == "two"]
+    assert own.X.sum() == counts.to_numpy().sum()
+
+
+def test_an_experiment_is_settings_a_row_and_a_function(checkout, tmp_path):
+    package = checkout / "workflow/tissue_counterfactuals"
+    append(package / "experiments/__init__.py", EXPERIMENT)
+    append(package / "results/figures/__init__.py", OF_TOY)
+    settings = package / "experiments/settings.py"
+    text = settings.read_text().replace("class CelcomenSettings(Settings):", SETTINGS)
+    first = "    simulation: SimulationSettings = SimulationSettings()\n"
+    settings.write_text(text.replace(first, f"    toy: ToySettings = ToySettings()\n{first}"))
+    (package / "experiments/toy.py").write_text(FUNCTION)
+    (package / "results/figures/toy_numbers.py").write_text(OF_NUMBERS)
+    (checkout / "workflow/report/toy_numbers.rst").write_text("Numbers.\n")
+    celcomen = {"celcomen": {"without_slides": ["toy"], "toy": {"up_to": 4}}}
+    run = Run(tmp_path / "run", checkout).configure(tiny() | celcomen)
+    # What the target asks for are its figures.
+    outcome = run.snakemake("celcomen")
+    assert outcome.code == 0, outcome.screen
+    assert outcome.planned() | {"toy": 1, "toy_numbers": 1} == outcome.planned()
+    assert run.read("results/celcomen/toy/numbers.tsv").split() == ["0", "1", "2", "3"]
+    refused = run.configure(tiny() | {"celcomen": {"toy": {"up_to": 0}}}).snakemake("celcomen")
+    assert "celcomen.toy.up_to" in refused.screen

@@ -25,7 +25,9 @@ SIMULATED = ("simulated", "simulated_field", "simulated_lesions")
 MAX_LABEL = 150
 
 # Layouts as instruments and tools write them, of whatever tissue: what a cell is must be said beside them.
-_BUNDLES = ("xenium", "visium", "spatialdata", "cosmx_flat", "merscope")
+_BUNDLES = tuple(
+    name for name, reader in READERS.items() if reader.published is None and name != "h5ad"
+)
 
 # Key of a data set -> the only sources that read it: set for another, it would do nothing.
 _ONLY_FOR = {
