@@ -11,6 +11,7 @@ from tissue_counterfactuals.metrics import METRICS, Noise, Reference
 from tissue_counterfactuals.metrics.populations import mean_expression, overdispersion
 from tissue_counterfactuals.models.cellina import Cellina
 from tissue_counterfactuals.question.folds import Fold, cells_of, split_cells
+from tissue_counterfactuals.question.support import support_of
 from tissue_counterfactuals.simulate import simulate_tissue
 
 N_DEG = 8
@@ -132,6 +133,16 @@ def test_changes_beyond_the_mean_over_types_are_measured_from_the_other_types_tr
     )
     found = values(table, "mean_shift", "-")["pearson_beyond_types"]
     assert found == pytest.approx(scores["pearson_beyond_types"], abs=1e-4)
+
+
+def test_how_far_the_question_is_stands_beside_the_scores(scored):
+    question, *_ = scored
+    notes = pd.read_csv(question.folder / "scores.diagnostics.tsv", sep="\t")
+    told = notes[notes["method"] == "-"].set_index("name")
+    assert set(told["variant"]) == {"published"}
+    assert set(told["target"]) == {"right"}
+    (expected,) = support_of(question.task, "right").values()
+    assert told["value"].to_dict() == pytest.approx(vars(expected), rel=1e-5)
 
 
 def test_control_cells_are_the_held_out_type_in_the_control_domain(slide, scored):

@@ -33,7 +33,8 @@ def test_from_slide_to_table_and_figures(question):
     variants = set(scores.loc[scores["method"] == "cellina", "variant"])
     assert variants == {"published", "any_type", "matched", "no_intervention"}
     notes = pd.read_csv(folder / "scores.diagnostics.tsv", sep="\t")
-    assert set(notes["name"]) == {"kl_s", "donor_effect"}
+    asked = {"inside", "distance", "inside_type", "distance_type"}
+    assert set(notes["name"]) == {"kl_s", "donor_effect"} | asked
 
     names = ["scores", "summary", "gains", "diagnostics", "deviations", "provenance"]
     outputs = {name: folder / f"all.{name}" for name in names}

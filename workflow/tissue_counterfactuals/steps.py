@@ -34,6 +34,7 @@ from tissue_counterfactuals.question.folds import (
 from tissue_counterfactuals.question.predictions import PredictionReader, read_predictions
 from tissue_counterfactuals.question.question import ask
 from tissue_counterfactuals.question.question import write_question as write_question_file
+from tissue_counterfactuals.question.support import support_of
 from tissue_counterfactuals.question.task import Task
 from tissue_counterfactuals.results import provenance
 from tissue_counterfactuals.results.patients import patients_of_slides
@@ -261,14 +262,15 @@ def score(
         switches: of the metrics.
         names: dataset, kind, slide, protocol, seed: the columns that are the same in every row.
         output: the scores; a failed method has one row with its reason.
-        diagnostics: what methods said about their predictions, such as whether the spatial latent is used.
+        diagnostics: what methods said about their predictions, such as whether the spatial latent is used; under method
+            `-`, how far the question is from what was seen (see question/support.py).
     """
     names = names | {"cell_type": task.fold.cell_type}
     # A model over all samples is asked about one patient at a time.
     if task.fold.patient:
         names["slide"] = task.fold.patient
     scorer = _Scorer(task, switches, n_deg, _truths(predictions))
-    rows, notes = [], []
+    rows, notes = [], _supports(task, names)
     for path in predictions:
         with read_predictions(path) as made:
             if list(made.genes) != list(task.slide.var_names):
@@ -281,6 +283,16 @@ def score(
     # The scores come last: where they are, the job was not cut off.
     write_tsv(pd.DataFrame(notes).reindex(columns=DIAGNOSTIC_COLUMNS), diagnostics)
     write_tsv(pd.DataFrame(rows).reindex(columns=COLUMNS), output)
+
+
+def _supports(task: Task, names: dict) -> list[dict]:
+    """Rows of diagnostics about the question itself: how far each of its perturbations is from what was seen."""
+    return [
+        names | {"method": "-", "target": target, "variant": rule, "name": name, "value": value}
+        for target in task.fold.targets
+        for rule, support in support_of(task, target).items()
+        for name, value in vars(support).items()
+    ]
 
 
 def _truths(predictions: list[Path]) -> dict[tuple[str, str], dict[str, np.ndarray]]:

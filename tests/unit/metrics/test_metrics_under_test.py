@@ -48,7 +48,10 @@ def test_a_metric_is_calibrated_saturated_or_blind():
     assert verdict(planted(other_type=0.5))["verdict"] == "saturated"
     assert verdict(planted(permuted=0.95))["dynamic_range"] < 0
     # A knowing prediction that loses, whichever it is.
-    for name in ("ceiling", "truth", "target_mean"):
+    unknown = planted(target_mean=-0.1).query("prediction != 'truth'")
+    assert PREDICTIONS["target_mean"] in verdict(unknown)["reason"]
+    assert verdict(planted(target_mean=-0.1))["verdict"] == "calibrated"
+    for name in ("ceiling", "truth"):
         found = verdict(planted(**{name: -0.1}))
         assert found["verdict"] == "blind"
         assert PREDICTIONS[name] in found["reason"]

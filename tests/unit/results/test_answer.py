@@ -9,6 +9,7 @@ from tasks import SECTIONS
 from tissue_counterfactuals import gene_sets, pathways, protocols, steps
 from tissue_counterfactuals.methods import run
 from tissue_counterfactuals.question.settings import UserQuestion
+from tissue_counterfactuals.question.support import support_of
 from tissue_counterfactuals.results import answer
 from tissue_counterfactuals.simulate import simulate_tissue, true_counterfactual, true_expression
 from tissue_counterfactuals.slide import normalize_counts, write_slide
@@ -97,6 +98,8 @@ def test_the_text_has_a_verdict_and_says_how_good_such_answers_are(moved):
     assert "# mine: supported" in moved.text
     assert "A tissue [simulated], slide s: type_0 of domain_0, moved to domain_1" in moved.text
     assert "How good such answers are on this slide: for the 5 other types" in moved.text
+    (support,) = support_of(moved.task, "domain_1").values()
+    assert f"How far this is from what was seen: {support.inside:.0%} of the new" in moved.text
     assert "Random effects (ours) and Truth" in moved.text
     assert moved.files["figure"].stat().st_size > 10_000
 
@@ -147,6 +150,17 @@ def test_a_type_that_was_never_there_is_an_extrapolation(tissue, tmp_path):
     assert "# mine: extrapolates" in alone.text
     assert "No type_0 was seen in domain_1" in alone.text
     assert "truth" not in alone.genes
+
+
+def test_a_neighbourhood_that_nobody_has_is_an_extrapolation(tissue, tmp_path):
+    """All neighbours of one type, which hardly ever is so."""
+    far = Asked(tmp_path, tissue, ("hierarchical",), composition={"type_3": 1.0})
+    (support,) = support_of(far.task, "domain_0").values()
+    assert support.inside_type < 0.5
+    assert "# mine: extrapolates" in far.text
+    assert (
+        f"{1 - support.inside_type:.0%} of the cells would get a neighbourhood further" in far.text
+    )
 
 
 def test_too_few_other_types_are_not_identifiable(tmp_path):

@@ -7,10 +7,12 @@ import pytest
 from anndata import AnnData
 from scipy import sparse, stats
 from scipy.spatial import KDTree
+from sklearn.metrics import mutual_info_score
 
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.graph import gaussian_graph, slide_graph
 from tissue_counterfactuals.simulate.tissue import (
+    TROUBLES,
     SimulatedTissue,
     simulate_tissue,
     true_altered,
@@ -421,6 +423,60 @@ def test_neighbourhoods_vary_within_a_domain(default_tissue):
 def test_about_one_count_in_six_is_filled_at_2000_genes():
     slide = simulate_tissue(n_cells=1000, n_genes=2000, n_slides=1)
     assert 0.12 < slide.X.nnz / np.prod(slide.shape) < 0.20
+
+
+# Troubles
+
+
+def test_troubles_that_are_off_leave_no_trace(tissue):
+    off = simulate_tissue(**SMALL, confounding=0, label_noise=0, spill=0)
+    assert off.X.data.tobytes() == tissue.X.data.tobytes()
+    assert set(off.obsm) == {"spatial", "simulation_secretion", "simulation_received"}
+    assert not set(TROUBLES) & set(off.uns["provenance"]["simulation"])
+    on = simulate_tissue(**SMALL, spill=0.1).uns["provenance"]["simulation"]
+    assert set(TROUBLES) & set(on) == {"spill"}
+
+
+def test_wrong_labels_change_nothing_but_labels(tissue, tmp_path):
+    noisy = simulate_tissue(**SMALL, label_noise=0.3)
+    wrong = (noisy.obs["cell_type"] != tissue.obs["cell_type"]).to_numpy()
+    assert wrong.mean() == pytest.approx(0.3, abs=0.04)
+    # Every other type alike: no label is a favourite.
+    off_by = (noisy.obs["cell_type"].cat.codes - tissue.obs["cell_type"].cat.codes) % 5
+    assert stats.chisquare(np.bincount(off_by[wrong], minlength=5)[1:]).pvalue > 1e-3
+    assert (noisy.X != tissue.X).nnz == 0
+    write_slide(noisy, tmp_path / "s.h5ad")
+    cells = np.arange(0, 1500, 7)
+    there = read_slide(tmp_path / "s.h5ad")[cells].copy()
+    np.testing.assert_array_equal(true_expression(there), tissue.true_expression(cells))
+
+
+def test_spilled_counts_are_found_in_near_cells(tissue):
+    spilt = simulate_tissue(**SMALL, spill=0.4)
+    np.testing.assert_array_equal(spilt.X.sum(axis=0), tissue.X.sum(axis=0))
+    assert spilt.X.has_sorted_indices
+    assert spilt.X.data.min() > 0
+    # Expectation: what stays, and a third of what each cell loses to each of its nearest.
+    near = KDTree(tissue.obsm["spatial"]).query(tissue.obsm["spatial"], 4)[1][:, 1:]
+    to = sparse.csr_array((np.ones(4500) / 3, (near.ravel(), np.repeat(np.arange(1500), 3))), shape=(1500, 1500))  # fmt: skip
+    expected = 0.6 * tissue.X + 0.4 * (to @ tissue.X)
+    off = (spilt.X - expected).toarray()
+    assert abs(off.mean()) < 1e-3
+    # Binomial: of each count, that it stays, and that it goes to each of three.
+    scatter = 0.4 * 0.6 + 3 * (0.4 / 3) * (1 - 0.4 / 3)
+    assert (off**2).sum() / (scatter * tissue.X.sum()) == pytest.approx(1, abs=0.1)
+    # The truth is the cell's own: the same shares, at the library that is read.
+    truth = spilt.true_expression() / spilt.X.sum(axis=1)
+    np.testing.assert_allclose(truth, tissue.true_expression() / tissue.X.sum(axis=1), rtol=1e-4)
+
+
+def test_confounding_makes_domain_and_type_one():
+    def information(confounding):
+        obs = simulate_tissue(**SMALL, confounding=confounding).obs
+        return mutual_info_score(obs["cell_type"], obs["domain"])
+
+    apart, closer, nearly_one = map(information, (0, 0.5, 0.8))
+    assert apart < closer / 1.5 < nearly_one / 2
 
 
 # Refusals

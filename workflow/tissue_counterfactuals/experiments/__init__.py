@@ -300,6 +300,22 @@ EXPERIMENTS = (
         memory_mb=3000,
         parallel=False,
     ),
+    Experiment(
+        "trust",
+        "trust.run",
+        "cellina_experiments.trust",
+        switches=(),
+        inputs={},
+        outputs={
+            "errors": "results/cellina/trust/errors.tsv",
+            "latents": "results/cellina/trust/latents.tsv",
+            "provenance": "results/cellina/trust/provenance.json",
+        },
+        takes=("model",),
+        shown={"errors": "when to trust an answer: all errors"},
+        caption="when_to_trust",
+        memory_mb=4000,
+    ),
 )
 # What a configuration can ask for: of a data set (as one slide, or of each of its slides), and without one.
 ON_SLIDES = (_SPLEEN, _TUMOUR, _LESIONS)
@@ -309,4 +325,4 @@ ON_EACH_SLIDE = (
     "cellina_weights",
     "cellina_disentanglement",
 )
-WITHOUT_SLIDES = ("celcomen_simulation", "celcomen_recovery", "screen")
+WITHOUT_SLIDES = ("celcomen_simulation", "celcomen_recovery", "screen", "trust")

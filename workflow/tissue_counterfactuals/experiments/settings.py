@@ -18,6 +18,7 @@ from tissue_counterfactuals.settings import (
     show,
 )
 from tissue_counterfactuals.simulate.settings import (
+    Effect,
     LogSpread,
     Overdispersion,
     Strength,
@@ -422,6 +423,53 @@ class ApplicationSettings(OnSlideSettings):
     mouse genes, whichever are there."""
 
 
+class TrustSettings(Settings):
+    """When to trust an answer: errors against the true counterfactual of simulated tissue, one knob at a time."""
+
+    n_simulations: Simulations = 3
+    """Tissues in each scenario; their seeds count from 0."""
+    methods: Distinct[
+        Literal["mean_shift_by_type", "ridge", "hierarchical", "cellina", "cellina_ablated"]
+    ] = [
+        "mean_shift_by_type",
+        "ridge",
+        "hierarchical",
+        "cellina",
+    ]
+    """Methods that answer."""
+    reaches: Some[Annotated[float, Field(ge=0, le=10)]] = [0, 0.5, 1, 1.5, 2, 3]
+    """How far donors lead away from what was seen: cells are drawn with chance exp(reach x how much more they send of what
+    the target domain sends more of, in standard deviations)."""
+    usual_reach: float = Field(1, ge=0, le=10)
+    """One of `reaches`, at which the other knobs are shown."""
+    n_donors: int = Field(50, ge=1, le=10_000)
+    """New neighbours per focal cell."""
+    n_genes: int = Field(100, ge=24, le=100_000)
+    """Genes of each tissue."""
+    n_cells: int = Field(2000, ge=500, le=10_000_000)
+    """Cells of each tissue, where their number is not what is turned."""
+    numbers_of_cells: Some[Annotated[int, Field(ge=500, le=10_000_000)]] = [1000, 4000]
+    """Numbers of cells to compare with that."""
+    effect_size: Effect = 1.2
+    """Effect of the signals as usual, as `simulation` means it."""
+    effect_sizes: Some[Effect] = [0.3, 0.6, 2.4]
+    """Effects to compare with that."""
+    confounding: Some[Annotated[float, Field(ge=0, le=0.9)]] = [0.3, 0.6]
+    """Confounding of domain and type; as usual it is none."""
+    label_noise: Some[Annotated[float, Field(ge=0, le=1)]] = [0.1, 0.3]
+    """Shares of wrong labels; as usual there are none."""
+    spill: Some[Annotated[float, Field(ge=0, lt=1)]] = [0.1, 0.3]
+    """Segmentation spill; as usual there is none."""
+
+    @model_validator(mode="after")
+    def _usual_reach_is_asked(self) -> Self:
+        if self.usual_reach not in self.reaches:
+            raise ValueError(
+                f".usual_reach is {self.usual_reach:g}, which is none of reaches: add it there."
+            )
+        return self
+
+
 class CellinaExperimentSettings(Settings):
     """Settings of the further experiments on Cellina."""
 
@@ -429,3 +477,4 @@ class CellinaExperimentSettings(Settings):
     weights: WeightSettings = WeightSettings()
     disentanglement: DisentanglementSettings = DisentanglementSettings()
     application: ApplicationSettings = ApplicationSettings()
+    trust: TrustSettings = TrustSettings()

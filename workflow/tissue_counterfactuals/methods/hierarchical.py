@@ -105,15 +105,6 @@ def predict(task, folder: Path, target: str) -> dict[str, Prediction | str]:
         start = start.astype(float)
 
     shared = stored["shared_covariance"]
-    trained = np.flatnonzero((slide.obs["cell_type"] == task.fold.cell_type) & ~task.split.held_out)
-    seen = axes.project(task.masked_graph[trained], log_expression)
-
-    def beyond(move: np.ndarray) -> float:
-        """Share of cells whose new neighbourhood is further from what the type has seen than 99 % of what it has."""
-        centre, spread = seen.mean(axis=0), seen.std(axis=0) + 1e-9
-        far = np.quantile((((seen - centre) / spread) ** 2).sum(axis=1), 0.99)
-        new = own + move[:, : own.shape[1]]
-        return float(np.mean((((new - centre) / spread) ** 2).sum(axis=1) > far))
 
     def moved(rule: str, new: np.ndarray, domain: np.ndarray) -> Prediction:
         move = np.hstack([new - own, domain])
@@ -121,7 +112,7 @@ def predict(task, folder: Path, target: str) -> dict[str, Prediction | str]:
         prediction = Prediction(values.astype(np.float32), focal, keeps_noise=start is counts)
         key = f"{target}:{rule}"
         n_types = stored.get(f"n_types:{key}", 0)
-        prediction.diagnostics |= {"n_types_known": float(n_types), "beyond_support": beyond(move)}
+        prediction.diagnostics["n_types_known"] = float(n_types)
         if f"calibration:{key}" in stored:
             calibration = model.Calibration(*stored[f"calibration:{key}"])
             names = [f"rehearsal_{field.name}" for field in fields(model.Rehearsal)]

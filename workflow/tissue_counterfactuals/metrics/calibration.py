@@ -41,8 +41,10 @@ PREDICTIONS = {
     "other_type": "another type's mean",
     "permuted": "other half, genes permuted",
 }
-# They know the answer: whoever scores below control for one of them is blind to it.
-KNOWING = (CEILING, "truth", "target_mean")
+# They know the answer: whoever scores one of them below control is blind to it. The mean stands in for expected counts
+# where the truth is not known; what it lacks beside, that cells differ, is held against it by metrics of populations.
+KNOWING = (CEILING, "truth")
+WITHOUT_TRUTH = (CEILING, "target_mean")
 NULLS = (CONTROL, "other_type", "permuted")
 JUDGED = tuple(n for n, m in METRICS.items() if m.direction != "none" and m.needs <= GIVEN)
 CALIBRATED, SATURATED, BLIND = "calibrated", "saturated", "blind"
@@ -152,11 +154,8 @@ def judge(table: pd.DataFrame) -> pd.DataFrame:
         monotony = shared.apply(_monotony, axis=1)
         null = better[list(NULLS)].max(axis=1)
         ranges = [dynamic_range(c, n, best) for c, n in zip(better[CEILING], null, strict=True)]
-        wins = {
-            name: (better[name] > better[CONTROL]).mean()
-            for name in KNOWING
-            if name in set(own["prediction"])
-        }
+        knowing = KNOWING if (own["prediction"] == "truth").any() else WITHOUT_TRUTH
+        wins = {name: (better[name] > better[CONTROL]).mean() for name in knowing}
         scale = (better[CEILING] - better[CONTROL]).mean()
         places = {
             name: (better[name] - better[CONTROL]).mean() / scale if scale else np.nan

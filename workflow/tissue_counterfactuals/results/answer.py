@@ -18,6 +18,8 @@ from tissue_counterfactuals.metrics.populations import mean_expression
 from tissue_counterfactuals.question.asked import intervention_of
 from tissue_counterfactuals.question.predictions import KEY, read_predictions
 from tissue_counterfactuals.question.question import Question, read_question
+from tissue_counterfactuals.question.support import Support, support_of
+from tissue_counterfactuals.question.task import Task
 from tissue_counterfactuals.results import provenance
 from tissue_counterfactuals.results.figures import style
 from tissue_counterfactuals.results.tables import TWIN, write_tsv
@@ -25,7 +27,7 @@ from tissue_counterfactuals.slide import log_normalize, read_slide
 
 TRUTH = "truth"
 # Above these shares an answer is called what it is.
-MOST_ABSTAINED, MOST_BEYOND = 0.5, 0.5
+MOST_ABSTAINED, MOST_OUTSIDE = 0.5, 0.5
 LEAST_OF_SET, MOST_OF_SET = 5, 500
 N_SHOWN = 20
 
@@ -78,7 +80,9 @@ def write_answer(
     off = np.mean(errors, axis=1) if errors else np.empty((0, cells.n_vars))
     sets = set_table(cells.var_names, change, off)
     active = pathway_table(cells.var_names, change, off)
-    word, reason = verdict(cells, question, answers, genes)
+    (target,) = question.fold.targets
+    support = next(iter(support_of(Task(cells, question), target).values()), None)
+    word, reason = verdict(cells, question, answers, genes, support)
     source = (
         f"{names['label']}: {names['kind']} data, {cells.n_obs:,} cells · slide {names['slide']} · "
         f"{len(questions)} seed{'s' * (len(questions) > 1)} · commit {provenance.commit()}"
@@ -90,7 +94,7 @@ def write_answer(
     write_tsv(cell_table(cells, question, answers), outputs["cells"], sort=False)
     write_tsv(genes, outputs["genes"], sort=False)
     with atomic_path(outputs["text"]) as temporary:
-        text = markdown(asked, names, question, answers, genes, sets, active, word, reason)
+        text = markdown(asked, names, question, answers, genes, sets, active, word, reason, support)
         temporary.write_text(f"{text}\n\n{source}\n")
 
 
@@ -271,7 +275,11 @@ def cell_table(slide: AnnData, question: Question, answers: Answers) -> pd.DataF
 
 
 def verdict(
-    slide: AnnData, question: Question, answers: Answers, genes: pd.DataFrame
+    slide: AnnData,
+    question: Question,
+    answers: Answers,
+    genes: pd.DataFrame,
+    support: Support | None,
 ) -> tuple[str, str]:
     """`supported`, `extrapolates` or `not identifiable`, and the reason in one sentence."""
     fold = question.fold
@@ -297,11 +305,12 @@ def verdict(
     there = ((obs["cell_type"] == fold.cell_type) & (obs["domain"] == target)).to_numpy()
     if not (there & ~question.split.held_out).any():
         return "extrapolates", f"No {fold.cell_type} was seen in {target} when the model learnt."
-    if notes["beyond_support"] > MOST_BEYOND:
+    outside = 1 - (support.inside if np.isnan(support.inside_type) else support.inside_type)
+    if outside > MOST_OUTSIDE:
         return (
             "extrapolates",
-            f"{notes['beyond_support']:.0%} of the cells would get a neighbourhood further out than 99 % of those in "
-            f"which {fold.cell_type} was seen.",
+            f"{outside:.0%} of the cells would get a neighbourhood further from those in which {fold.cell_type} was seen "
+            "than 95 % of these are from each other.",
         )
     return (
         "supported",
@@ -323,7 +332,7 @@ def agreement(answers: Answers) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["method", "other", "pearson"])
 
 
-def markdown(asked, names, question, answers, genes, sets, active, word, reason) -> str:
+def markdown(asked, names, question, answers, genes, sets, active, word, reason, support) -> str:
     """The answer as a text."""
     lines = [
         f"# {asked['name']}: {word}",
@@ -334,6 +343,12 @@ def markdown(asked, names, question, answers, genes, sets, active, word, reason)
         "",
     ]
     lines += [f"Failed: {method}: {why}" for method, why in answers.failures.items()]
+    if support is not None:
+        lines += [
+            f"How far this is from what was seen: {support.inside:.0%} of the new neighbourhoods lie among those of "
+            f"training cells; their distance from these is {support.distance:.1f} times what is usual between them.",
+            "",
+        ]
     if not answers.sure:
         return "\n".join(lines)
     shown = [c for c in genes if c not in ("rank",)]

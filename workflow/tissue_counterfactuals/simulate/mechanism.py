@@ -93,6 +93,9 @@ def draw_mechanism(told: TissueSettings) -> Mechanism:
     """Draw all that cells share."""
     rng = stream(told.seed, "mechanism")
     composition, levels = _draw_senders(rng, told.n_domains, told.n_types, told.n_signals)
+    if told.confounding:
+        composition = composition ** (1 / (1 - told.confounding))
+        composition /= composition.sum(axis=1, keepdims=True)
     received = np.einsum("dt,tdl->dl", composition, levels)
     half_saturation = received.mean(axis=0)
     occupancy = received / (received + half_saturation)

@@ -72,6 +72,13 @@ class TissueSettings(Settings):
     """Median over the genes of a in the variance m + a m^2; 0 gives Poisson counts."""
     density_per_um2: Density = 0.0025
     """Cells per square micrometre."""
+    confounding: float = Field(0.0, ge=0, le=0.9)
+    """How far domain and type are one: the composition of a domain to the power 1 / (1 - confounding), so that near 1
+    a type stands in one domain only."""
+    label_noise: float = Field(0.0, ge=0, le=1)
+    """Share of the cells that bear the label of another type, drawn at random."""
+    spill: float = Field(0.0, ge=0, lt=1)
+    """Segmentation spill: chance of each count to be found in one of the cell's three nearest cells instead."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:

@@ -12,6 +12,8 @@ How a cell comes to its counts (u: cell, t: its type, d: its domain, l: signal, 
                          + sum_l receptors[t, l] (o_ul - resting[l]) programmes[g, l] + direct[g, d].
    Programmes are shared by all types, receptors are not; `direct` is 0 unless `domain_effect` is set.
 5. Counts. x_ug ~ negative binomial with mean library_u * softmax_g(log rate_u), variance m + overdispersion_g m^2.
+6. Troubles, by default none. Counts spill into near cells; cells bear the label of another type. The truth is that of
+   the cell itself: of its own type, without what spilled.
 
 A counterfactual replaces r_u by what other donors give; type, own secretion, domain and library stay the cell's own.
 Ligand genes tell a neighbour's secretion from its expression, so a model that sees only the expression around a cell
@@ -29,6 +31,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 from scipy import sparse
+from scipy.spatial import cKDTree
 
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.graph import gaussian_graph
@@ -46,6 +49,9 @@ from tissue_counterfactuals.streams import stream
 _PATCH_LENGTH_UM = 120.0
 _WAVES_PER_PATCHWORK = 32
 _GAP_BETWEEN_SLIDES_UM = 1000.0
+# Knobs that spoil what is seen of a tissue, and not the tissue.
+TROUBLES = ("confounding", "label_noise", "spill")
+_NEAREST_OF_SPILL = 3
 # Cells whose counts are drawn together by one generator; part of the result, so not a knob.
 _CELLS_PER_BLOCK = 1000
 
@@ -110,8 +116,19 @@ def simulate_tissue(
         slides.append(cells)
     counts = _stack_blocks(blocks, told.n_genes)
     cells = {key: np.concatenate([slide[key] for slide in slides]) for key in slides[0]}
+    if told.spill:
+        counts = _spill(counts, cells["place"], told.spill, stream(told.seed, "tissue_spill"))
     slide_of = np.repeat(np.arange(told.n_slides), sizes)
-    return _as_slide(mechanism, counts, cells, slide_of, told.model_dump())
+    # Troubles that are off leave no trace.
+    knobs = told.model_dump(exclude={name for name in TROUBLES if not getattr(told, name)})
+    slide = _as_slide(mechanism, counts, cells, slide_of, knobs)
+    if told.label_noise:
+        slide.obsm["simulation_type"] = cells["type"][:, None]
+        rng = stream(told.seed, "tissue_labels")
+        wrong = rng.random(told.n_cells) < told.label_noise
+        label = cells["type"] + wrong * rng.integers(1, told.n_types, told.n_cells)
+        slide.obs["cell_type"] = pd.Categorical.from_codes(label % told.n_types, mechanism.types)
+    return slide
 
 
 def true_counterfactual(slide: AnnData, focal: np.ndarray, donors) -> np.ndarray:
@@ -218,6 +235,8 @@ def _expected_counts(
     slide: AnnData, mechanism: Mechanism, cells: np.ndarray, received: np.ndarray
 ) -> np.ndarray:
     types = _codes(slide.obs["cell_type"], mechanism.types)[cells]
+    if "simulation_type" in slide.obsm:
+        types = np.asarray(slide.obsm["simulation_type"])[cells, 0]
     domains = _codes(slide.obs["domain"], mechanism.domains)[cells]
     secretion = np.asarray(slide.obsm["simulation_secretion"])[cells]
     library = np.asarray(slide.X[cells].sum(axis=1, dtype=np.float64)).reshape(-1, 1)
@@ -325,6 +344,24 @@ def _stack_blocks(blocks: list, n_genes: int) -> sparse.csr_matrix:
     return sparse.csr_matrix(
         (data, indices, indptr.astype(index_type)), shape=(len(per_cell), n_genes)
     )
+
+
+def _spill(
+    counts: sparse.csr_matrix, place: np.ndarray, share: float, rng: np.random.Generator
+) -> sparse.csr_matrix:
+    """Each count stays with chance 1 - share, and else is found in one of the cell's nearest cells."""
+    near = cKDTree(place).query(place, _NEAREST_OF_SPILL + 1)[1]
+    spilled, left = counts.copy(), rng.binomial(counts.data.astype(np.int64), share)
+    spilled.data -= left
+    cell = np.repeat(np.arange(counts.shape[0]), np.diff(counts.indptr))
+    for number in range(1, _NEAREST_OF_SPILL + 1):
+        moved = rng.binomial(left, 1 / (_NEAREST_OF_SPILL + 1 - number))
+        found = (moved.astype(np.float32), (near[cell, number], counts.indices))
+        spilled = spilled + sparse.coo_matrix(found, shape=counts.shape).tocsr()
+        left = left - moved
+    spilled.eliminate_zeros()
+    spilled.sort_indices()
+    return spilled
 
 
 def _as_slide(

@@ -265,6 +265,17 @@ FIGURES = (
         },
         "results/figures/celcomen/screen_power.png",
     ),
+    Figure(
+        "when_to_trust",
+        "trust",
+        "when to trust an answer",
+        {
+            "errors": "results/cellina/trust/errors.tsv",
+            "latents": "results/cellina/trust/latents.tsv",
+            "provenance": "results/cellina/trust/provenance.json",
+        },
+        "results/figures/cellina/when_to_trust.png",
+    ),
     _of_experiment(
         *("figure_celcomen_6", "celcomen_spleen", "Celcomen Fig. 6"),
         agreement="agreement",

@@ -125,7 +125,7 @@ def compose(verdicts: pd.DataFrame, title: str, provenance_text: str, twin_of: s
             axes.text(left + 0.1, height + 0.62, told, size=7, weight="bold", va="center", color=VERDICTS[row["verdict"]])  # fmt: skip
             axes.text(left + 0.1, height + 0.24, row["reason"], size=5.2, va="center", color=style.MUTED_COLOR)  # fmt: skip
         axes.text(left + 0.1, len(table) + 0.25, "verdict (dynamic range; monotony)", size=7.5, weight="bold", va="bottom")  # fmt: skip
-        axes.set(xlim=(0, left + 4.6), ylim=(0, len(table)))
+        axes.set(xlim=(0, left + 5.3), ylim=(0, len(table)))
         names = [style.metric_label(m) for m in table["metric"].iloc[::-1]]
         axes.set_yticks(np.arange(len(table)) + 0.5, names)
         axes.xaxis.tick_top()

@@ -1,0 +1,109 @@
+"""When to trust an answer: the experiment on tiny tissues, its tables and its figure."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from drawings import panel, texts
+from tasks import CELLINA, SECTIONS
+from tissue_counterfactuals.errors import InputError
+from tissue_counterfactuals.experiments import trust
+from tissue_counterfactuals.experiments.settings import TrustSettings
+from tissue_counterfactuals.results.figures import when_to_trust as figure
+from tissue_counterfactuals.simulate import true_counterfactual, true_expression
+from tissue_counterfactuals.slide import normalize_counts
+
+SETTINGS = {
+    "n_simulations": 2, "n_cells": 600, "n_genes": 40, "n_donors": 20, "reaches": [0, 1, 3],
+    "effect_sizes": [0.3], "confounding": [], "label_noise": [0.2], "spill": [], "numbers_of_cells": [],
+    "methods": ["mean_shift_by_type", "cellina_ablated"],
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("trust")
+    files = {name: folder / name for name in ("errors", "latents", "provenance")}
+    settings = TrustSettings().model_dump() | SETTINGS
+    trust.run(settings, SECTIONS["cellina"] | CELLINA, files)
+    return files, settings
+
+
+def test_every_scenario_method_and_reach_has_its_error(made):
+    files, settings = made
+    table = pd.read_csv(files["errors"], sep="\t")
+    assert list(table) == trust.COLUMNS
+    assert set(table["status"]) == {"ok"}
+    assert set(zip(table["knob"], table["level"], strict=True)) == {("usual", 0), ("effect_size", 0.3), ("label_noise", 0.2)}  # fmt: skip
+    assert len(table) == 3 * 2 * 2 * 3
+    assert (table["error"] > 0).all()
+    assert table["inside"].between(0, 1).all()
+    assert (table.groupby(["knob", "seed", "reach"])["effect"].nunique() == 1).all()
+    # A method without donors says the same whatever is asked, and not the same is true.
+    same = table[table["method"] == "mean_shift_by_type"].groupby(["knob", "seed"])
+    assert (same["error"].nunique() == 3).all()
+    usual = table[table["knob"] == "usual"]
+    weak = table[table["knob"] == "effect_size"]
+    assert weak["effect"].mean() < usual["effect"].mean() / 2
+    by_reach = usual.groupby("reach")[["distance", "inside"]].mean()
+    assert by_reach["distance"].is_monotonic_increasing
+    assert by_reach["inside"].is_monotonic_decreasing
+    again = trust.ask_far({"n_cells": 600, "n_genes": 40, "effect_size": 1.2, "n_slides": 1}, 1, settings)  # fmt: skip
+    first = usual[(usual["seed"] == 1) & (usual["reach"] == 3)].iloc[0]
+    slide, focal = again.slide, again.focal
+    donors = again.question.donors(trust.TARGET)["3"]
+    new, old = (
+        np.log1p(normalize_counts(x).mean(axis=0))
+        for x in (true_counterfactual(slide, focal, donors), true_expression(slide, focal))
+    )
+    top = np.sort(np.abs(new - old))[::-1][:50]
+    assert first["effect"] == pytest.approx(np.sqrt(np.mean(top**2)), rel=1e-4)
+    assert first["n_focal"] == len(focal)
+
+
+def test_what_latents_carry_is_asked_of_cellina_alone(made):
+    table = pd.read_csv(made[0]["latents"], sep="\t")
+    assert list(table) == trust.LATENT_COLUMNS
+    assert set(table["method"]) == {"cellina_ablated"}
+    assert len(table) == 3 * 2 * 6
+    assert table["correlation"].between(0, 1).all()
+
+
+def test_a_method_that_fails_is_a_failed_row():
+    knobs = {"n_cells": 600, "n_genes": 40, "effect_size": 1.2, "n_slides": 1}
+    task = trust.ask_far(knobs, 0, SETTINGS)
+    sections = {"hierarchical": SECTIONS["hierarchical"] | {"min_cells": 10**6}}
+    rows, latents = trust.answer(task, ["hierarchical"], sections)
+    assert latents == []
+    assert {row["status"] for row in rows} == {"failed"}
+    assert all("other cell types" in row["reason"] for row in rows)
+
+
+def test_the_figure_shows_every_knob_and_the_rank_of_the_distance(made, tmp_path):
+    files, settings = made
+    errors = pd.read_csv(files["errors"], sep="\t")
+    # An error that the distance ranks the wrong way round, for one method.
+    usual = errors["knob"] == "usual"
+    ablated = errors["method"] == "cellina_ablated"
+    errors.loc[usual & ablated, "error"] = 1 / errors["distance"]
+    errors.loc[usual & ~ablated, "error"] = errors["distance"]
+    assert figure.ranking(errors) == pytest.approx({"cellina_ablated": -1, "mean_shift_by_type": 1})
+    latents = pd.read_csv(files["latents"], sep="\t")
+    drawn = figure.compose(errors, latents, settings, "source")
+    assert "rank correlation with error -1.00 to 1.00" in texts(drawn)
+    axes = panel(drawn, "Effect of the signals")
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["0.3", "1.2"]
+    assert {"s:\nreceived", "z:\ntype", "as usual", "share of wrong labels 0.2"} <= set(texts(drawn))  # fmt: skip
+    output = tmp_path / "trust.png"
+    figure.draw_files(files, output)
+    assert output.stat().st_size > 10_000
+    assert json.loads(files["provenance"].read_text())["kind"] == "simulated"
+    nothing = figure.compose(errors, latents.iloc[:0], settings, "source")
+    assert "Cellina was not asked" in texts(nothing)
+
+
+def test_the_usual_reach_must_be_asked():
+    with pytest.raises(InputError, match=r"usual_reach is 2, which is none of reaches"):
+        TrustSettings.read({"usual_reach": 2.0, "reaches": [0, 1]}, "trust")

@@ -1,0 +1,131 @@
+"""When to trust an answer: errors against the true counterfactual, knob by knob (see experiments/trust.py)."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from scipy import stats
+
+from tissue_counterfactuals.experiments.trust import KNOBS
+from tissue_counterfactuals.results import provenance
+from tissue_counterfactuals.results.figures import style
+
+NAMES = {
+    "effect_size": "effect of the signals",
+    "confounding": "confounding of domain and type",
+    "label_noise": "share of wrong labels",
+    "spill": "segmentation spill",
+    "n_cells": "cells",
+}
+PAIRS = [(latent, what) for latent in ("s", "z") for what in ("received", "sent", "type")]
+EFFECT_COLOR = "#9A9A9A"
+
+
+def draw_files(inputs: dict[str, Path], output: Path) -> None:
+    """Draw it from `errors`, `latents` (TSV) and `provenance` (JSON)."""
+    record = provenance.read(inputs["provenance"])
+    errors, latents = (pd.read_csv(inputs[k], sep="\t", keep_default_na=False, na_values=[""]) for k in ("errors", "latents"))  # fmt: skip
+    style.save(compose(errors, latents, record["settings"], provenance.footer(record)), output)
+
+
+def at_usual(errors: pd.DataFrame, knob: str, settings: dict) -> pd.DataFrame:
+    """The rows of a knob at the usual reach, those of the tissue as usual at its own level."""
+    usual = errors["knob"] == "usual"
+    own = errors[(usual | (errors["knob"] == knob)) & (errors["reach"] == settings["usual_reach"])]
+    level = own["level"].where(own["knob"] == knob, float(settings.get(knob, 0) if knob in ("effect_size", "n_cells") else 0))  # fmt: skip
+    return own.assign(level=level, relative=own["error"] / own["effect"])
+
+
+def ranking(errors: pd.DataFrame) -> dict[str, float]:
+    """Spearman correlation of distance and error, over tissues as usual and reaches, by method."""
+    usual = errors[(errors["knob"] == "usual") & (errors["status"] == "ok")]
+    return {
+        method: float(stats.spearmanr(own["distance"], own["error"]).statistic)
+        for method, own in usual.groupby("method")
+    }
+
+
+def compose(
+    errors: pd.DataFrame, latents: pd.DataFrame, settings: dict, provenance_text: str
+) -> Figure:
+    """Errors by distance and by each knob, a line per method; on the right, what Cellina's latents carry."""
+    methods = style.method_order(errors["method"])
+    n_tissues = errors["seed"].nunique()
+    title = f"When to trust an answer · simulated tissue, {n_tissues} per scenario · error against the true counterfactual"
+    with style.context():
+        figure = style.new_figure(14, 6.4)
+        style.suptitle(figure, title)
+        bottom = style.footer(figure, provenance_text)
+        handles = [Line2D([], [], color=style.method_style(m, methods).color, marker="o", ms=4, label=style.method_style(m, methods).label) for m in methods]  # fmt: skip
+        handles.append(Line2D([], [], color=EFFECT_COLOR, linestyle="--", label="no answer: the effect itself"))  # fmt: skip
+        bottom = style.legend_below(figure, bottom, ncols=6, handles=handles)
+        grid = figure.add_gridspec(2, 5, width_ratios=(1, 1, 1, 1, 1.35))
+        panels = [figure.add_subplot(grid[i // 4, i % 4]) for i in range(7)]
+        _distances(panels[0], panels[1], errors, methods)
+        for axes, knob in zip(panels[2:], KNOBS[1:], strict=True):
+            _levels(axes, at_usual(errors, knob, settings), methods, knob)
+        _latents(figure.add_subplot(grid[:, 4]), latents)
+        figure.set_layout_engine("constrained", rect=(0, bottom, 1, 0.96 - bottom), w_pad=0.06, h_pad=0.06)  # fmt: skip
+    return figure
+
+
+def _distances(absolute, relative, errors, methods) -> None:
+    usual = errors[(errors["knob"] == "usual") & (errors["status"] == "ok")]
+    ranks = ranking(errors)
+    for method in methods:
+        own = usual[usual["method"] == method]
+        color = style.method_style(method, methods).color
+        for axes, values in ((absolute, own["error"]), (relative, own["error"] / own["effect"])):
+            axes.plot(own["distance"], values, "o", color=color, ms=2.5, alpha=0.45)
+            means = values.groupby(own["reach"]).mean()
+            axes.plot(own.groupby("reach")["distance"].mean(), means, color=color, linewidth=1.6)
+    by_reach = usual.groupby("reach")[["distance", "effect"]].mean()
+    absolute.plot(by_reach["distance"], by_reach["effect"], color=EFFECT_COLOR, linestyle="--")
+    relative.axhline(1, color=EFFECT_COLOR, linestyle="--")
+    low, high = (f"{f(ranks.values()):.2f}" for f in (min, max)) if ranks else ("", "")
+    absolute.set(title="Distance from what was seen", ylabel="error (log1p CP10K)", ylim=(0, None))
+    relative.set(title=f"rank correlation with error {low} to {high}", ylabel="error / effect", ylim=(0, None))  # fmt: skip
+    relative.title.set_fontweight("normal")
+    for axes in (absolute, relative):
+        axes.set_xlabel("distance, in units of training neighbourhoods")
+
+
+def _levels(axes, table, methods, knob) -> None:
+    axes.axhline(1, color=EFFECT_COLOR, linestyle="--")
+    levels = sorted(table["level"].unique())
+    for number, method in enumerate(methods):
+        own = table[(table["method"] == method) & (table["status"] == "ok")]
+        color = style.method_style(method, methods).color
+        grouped = own.groupby("level")["relative"]
+        mean, low, high = grouped.mean(), grouped.min(), grouped.max()
+        at = [levels.index(level) + 0.06 * (number - (len(methods) - 1) / 2) for level in mean.index]  # fmt: skip
+        axes.plot(at, mean, "o-", color=color, ms=3.5, linewidth=1.4)
+        axes.vlines(at, low, high, color=color, linewidth=0.8)
+    axes.set_xticks(range(len(levels)), [f"{level:g}" for level in levels])
+    axes.set(title=NAMES[knob][0].upper() + NAMES[knob][1:], ylim=(0, None), ylabel="error / effect")  # fmt: skip
+
+
+def _latents(axes, latents) -> None:
+    axes.set_title("What Cellina's latents carry: canonical correlation")
+    if latents.empty:
+        axes.text(0.5, 0.5, "Cellina was not asked", ha="center", transform=axes.transAxes)
+        axes.set_axis_off()
+        return
+    first = latents["method"].eq("cellina") | ~latents["method"].eq("cellina").any()
+    table = latents[first].pivot_table(index=["knob", "level"], columns=["latent", "variables"], values="correlation", sort=False)  # fmt: skip
+    table = table.reindex(columns=pd.MultiIndex.from_tuples(PAIRS))
+    values = table.to_numpy(dtype=float)
+    axes.imshow(values, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    for (row, column), value in np.ndenumerate(values):
+        axes.text(column, row, f"{value:.2f}", ha="center", va="center", size=7, color="white" if value > 0.6 else "black")  # fmt: skip
+    axes.set_xticks(range(len(PAIRS)), [f"{latent}:\n{what}" for latent, what in PAIRS], size=7)
+    names = [
+        "as usual" if knob == "usual" else f"{NAMES[knob]} {level:g}" for knob, level in table.index
+    ]
+    axes.set_yticks(range(len(names)), names, size=7)
+    axes.axvline(2.5, color="white", linewidth=3)
+    axes.tick_params(length=0)
+    for side in axes.spines.values():
+        side.set_visible(False)
