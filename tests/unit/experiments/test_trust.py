@@ -92,10 +92,10 @@ def test_the_figure_shows_every_knob_and_the_rank_of_the_distance(made, tmp_path
     assert figure.ranking(errors) == pytest.approx({"cellina_ablated": -1, "mean_shift_by_type": 1})
     latents = pd.read_csv(files["latents"], sep="\t")
     drawn = figure.compose(errors, latents, settings, "source")
-    assert "rank correlation with error -1.00 to 1.00" in texts(drawn)
-    axes = panel(drawn, "Effect of the signals")
+    assert "rank correlation with error\n-1.00 to 1.00" in texts(drawn)
+    axes = panel(drawn, "Effect of signals")
     assert [label.get_text() for label in axes.get_xticklabels()] == ["0.3", "1.2"]
-    assert {"s:\nreceived", "z:\ntype", "as usual", "share of wrong labels 0.2"} <= set(texts(drawn))  # fmt: skip
+    assert {"s:\nreceived", "z:\ntype", "as usual", "wrong labels 0.2"} <= set(texts(drawn))  # fmt: skip
     output = tmp_path / "trust.png"
     figure.draw_files(files, output)
     assert output.stat().st_size > 10_000

@@ -13,14 +13,16 @@ from tissue_counterfactuals.results import provenance
 from tissue_counterfactuals.results.figures import style
 
 NAMES = {
-    "effect_size": "effect of the signals",
-    "confounding": "confounding of domain and type",
-    "label_noise": "share of wrong labels",
+    "effect_size": "effect of signals",
+    "confounding": "confounding",
+    "label_noise": "wrong labels",
     "spill": "segmentation spill",
     "n_cells": "cells",
 }
 PAIRS = [(latent, what) for latent in ("s", "z") for what in ("received", "sent", "type")]
 EFFECT_COLOR = "#9A9A9A"
+# Relative errors above this end at the edge.
+MOST_RELATIVE = 3.0
 
 
 def draw_files(inputs: dict[str, Path], output: Path) -> None:
@@ -61,13 +63,14 @@ def compose(
         handles = [Line2D([], [], color=style.method_style(m, methods).color, marker="o", ms=4, label=style.method_style(m, methods).label) for m in methods]  # fmt: skip
         handles.append(Line2D([], [], color=EFFECT_COLOR, linestyle="--", label="no answer: the effect itself"))  # fmt: skip
         bottom = style.legend_below(figure, bottom, ncols=6, handles=handles)
-        grid = figure.add_gridspec(2, 5, width_ratios=(1, 1, 1, 1, 1.35))
+        height = {"bottom": bottom + 0.09, "top": 0.86}
+        grid = figure.add_gridspec(2, 4, left=0.045, right=0.7, wspace=0.34, hspace=0.55, **height)
         panels = [figure.add_subplot(grid[i // 4, i % 4]) for i in range(7)]
         _distances(panels[0], panels[1], errors, methods)
         for axes, knob in zip(panels[2:], KNOBS[1:], strict=True):
             _levels(axes, at_usual(errors, knob, settings), methods, knob)
-        _latents(figure.add_subplot(grid[:, 4]), latents)
-        figure.set_layout_engine("constrained", rect=(0, bottom, 1, 0.96 - bottom), w_pad=0.06, h_pad=0.06)  # fmt: skip
+        right = figure.add_gridspec(1, 1, left=0.815, right=0.99, **height)
+        _latents(figure.add_subplot(right[0]), latents)
     return figure
 
 
@@ -86,10 +89,17 @@ def _distances(absolute, relative, errors, methods) -> None:
     relative.axhline(1, color=EFFECT_COLOR, linestyle="--")
     low, high = (f"{f(ranks.values()):.2f}" for f in (min, max)) if ranks else ("", "")
     absolute.set(title="Distance from what was seen", ylabel="error (log1p CP10K)", ylim=(0, None))
-    relative.set(title=f"rank correlation with error {low} to {high}", ylabel="error / effect", ylim=(0, None))  # fmt: skip
-    relative.title.set_fontweight("normal")
+    relative.set(title="The same, over the effect", ylabel="error / effect")
+    text = f"rank correlation with error\n{low} to {high}"
+    absolute.text(0.03, 0.98, text, size=6.5, va="top", transform=absolute.transAxes)
+    _limit(relative)
     for axes in (absolute, relative):
-        axes.set_xlabel("distance, in units of training neighbourhoods")
+        axes.set_xlabel("distance / usual distance")
+
+
+def _limit(axes) -> None:
+    """From 0 to what is there, or to MOST_RELATIVE."""
+    axes.set_ylim(0, min(max(axes.get_ylim()[1], 1.2), MOST_RELATIVE))
 
 
 def _levels(axes, table, methods, knob) -> None:
@@ -104,11 +114,12 @@ def _levels(axes, table, methods, knob) -> None:
         axes.plot(at, mean, "o-", color=color, ms=3.5, linewidth=1.4)
         axes.vlines(at, low, high, color=color, linewidth=0.8)
     axes.set_xticks(range(len(levels)), [f"{level:g}" for level in levels])
-    axes.set(title=NAMES[knob][0].upper() + NAMES[knob][1:], ylim=(0, None), ylabel="error / effect")  # fmt: skip
+    axes.set(title=NAMES[knob][0].upper() + NAMES[knob][1:], ylabel="error / effect")
+    _limit(axes)
 
 
 def _latents(axes, latents) -> None:
-    axes.set_title("What Cellina's latents carry: canonical correlation")
+    axes.set_title("What Cellina's latents carry")
     if latents.empty:
         axes.text(0.5, 0.5, "Cellina was not asked", ha="center", transform=axes.transAxes)
         axes.set_axis_off()
@@ -116,6 +127,8 @@ def _latents(axes, latents) -> None:
     first = latents["method"].eq("cellina") | ~latents["method"].eq("cellina").any()
     table = latents[first].pivot_table(index=["knob", "level"], columns=["latent", "variables"], values="correlation", sort=False)  # fmt: skip
     table = table.reindex(columns=pd.MultiIndex.from_tuples(PAIRS))
+    order = ["usual", *KNOBS]
+    table = table.loc[sorted(table.index, key=lambda row: (order.index(row[0]), row[1]))]
     values = table.to_numpy(dtype=float)
     axes.imshow(values, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     for (row, column), value in np.ndenumerate(values):
