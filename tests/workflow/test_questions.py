@@ -21,7 +21,7 @@ def test_questions_alone(tmp_path):
     }
     questions = [
         QUESTION | {"methods": ["hierarchical", "ridge"]},
-        shifted | {"methods": ["hierarchical"]},
+        shifted | {"methods": ["hierarchical"], "seeds": [3]},
     ]
     entry = {key: ENTRY[key] for key in kept} | {"kind": "stand-in"}
     config = tiny(seeds=[0]) | {"hierarchical": {"n_components": 4}}
@@ -31,21 +31,28 @@ def test_questions_alone(tmp_path):
     outcome = run.snakemake("mine")
     assert outcome.code == 1
     assert (
-        "question bad: shift_genes names 'gene_3', which is neither a gene of the slide"
+        "datasets.mine.questions[2].shift_genes names 'gene_3', which is neither a gene of the slide"
         in outcome.screen
     )
+    # The header of the file told, so that nothing has run.
+    assert not (tmp_path / "results/slides").exists()
 
-    # A question that cannot be asked keeps the others from nothing; without it, nothing is left to be done.
     config["datasets"]["mine"]["questions"] = questions
     outcome = run.configure(config).snakemake("mine")
     assert outcome.code == 0, outcome.screen
-    assert "Nothing to be done" in outcome.screen
     assert not (tmp_path / "results/scores").exists()
     answers = "results/answers/mine/mine"
     assert run.files(answers) == [
         f"{q['name']}/{name}"
         for q in sorted(questions, key=lambda q: q["name"])
-        for name in ("answer.md", "answer.png", "gene_sets.tsv", "genes.tsv")
+        for name in (
+            "answer.md",
+            "answer.png",
+            "cells.tsv",
+            "gene_sets.tsv",
+            "genes.tsv",
+            "pathways.tsv",
+        )
     ]
     text = run.read(f"{answers}/to_core/answer.md")
     assert "[stand-in], slide mine: T cell (CD4+) of normal, moved to tumour core/edge" in text
@@ -57,3 +64,7 @@ def test_questions_alone(tmp_path):
     # Every method that was named has answered.
     status = run.read("results/models/mine/mine/asked+to_core/ridge/corrected.seed0/status.json")
     assert json.loads(status)["status"] == "ok"
+    own = run.read(
+        "results/models/mine/mine/asked+silenced/hierarchical/corrected.seed3/status.json"
+    )
+    assert json.loads(own)["status"] == "ok"
