@@ -548,3 +548,18 @@ def test_an_equal_budget_is_not_what_the_authors_ran():
     assert load(budget="equal", protocols=["corrected"])["equal_steps"] == 2000
     (sentence,) = faults(budget="equal", protocols=["corrected", "as_run"])
     assert sentence.startswith("config: budget is equal, but protocols names as_run")
+
+
+def test_the_trial_is_all_there_is_on_simulated_tissue(root):
+    """Everything that can be asked for without a download, once: what is added is to be added there too."""
+    from tissue_counterfactuals.experiments import ON_EACH_SLIDE, WITHOUT_SLIDES
+    from tissue_counterfactuals.methods import CORE, METHODS
+
+    trials = config.load_config(yaml.safe_load((root / "config/trial.yaml").read_text()))
+    assert {e["kind"] for e in trials["datasets"].values()} == {"simulated"}
+    trial = trials["datasets"]["trial"]
+    assert set(trial["experiments"]) == {"cellina", *ON_EACH_SLIDE}
+    assert set(trials["celcomen"]["without_slides"]) == set(WITHOUT_SLIDES)
+    scored = {m.name for m in METHODS.values() if m.environment == CORE and m.refusal(True) is None}
+    assert set(trial["methods"]) == scored
+    assert {e["fit"] for e in trials["datasets"].values()} == {"per_sample", "leave_patient_out"}

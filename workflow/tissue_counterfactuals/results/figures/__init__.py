@@ -128,6 +128,15 @@ FIGURES = (
         takes=("target", "protocol"),
     ),
     Figure(
+        "figure_cellina_1",
+        "cellina",
+        "Cellina Figs. 1 and 2: the model and the question, as run",
+        {"manifest": f"{_TABLES}/provenance.json"},
+        f"{_FIGURES}/schematic.{{protocol}}.png",
+        takes=("protocol",),
+        methods=("cellina",),
+    ),
+    Figure(
         "figure_cellina_2",
         "cellina",
         "map",

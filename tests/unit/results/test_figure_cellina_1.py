@@ -1,0 +1,47 @@
+"""The schematic says what the configuration says, and changes with it."""
+
+import pytest
+import yaml
+
+from drawings import texts
+from tissue_counterfactuals.config import load_config
+from tissue_counterfactuals.results.figures import figure_cellina_1
+
+
+def drawn(root, name, protocol="corrected", **changes):
+    """Texts of the schematic, in one, and the figure."""
+    raw = yaml.safe_load((root / "config/trial.yaml").read_text())
+    raw["datasets"][name] |= changes.pop("dataset", {})
+    raw |= changes
+    config = load_config(raw)
+    record = {"dataset": name, "label": "Trial", "kind": "simulated", "n_cells": 9, "seeds": [0]}
+    record |= {"commit": "a", "config_hash": "b", "config": config, "n_genes": [123, 2000]}
+    figure = figure_cellina_1.compose(record, protocol)
+    return " ".join(" ".join(texts(figure)).split()), figure
+
+
+def test_sizes_losses_graph_and_donors_are_those_of_the_run(root):
+    model = {"n_hidden": 77, "n_latent": 13, "n_layers": 3, "lambda_adversary": 0.25, "epochs": 41}
+    text, _ = drawn(root, "trial", cellina=model, counterfactual={"n_donors": 17})
+    for said in ("3 × 77", "z 13", "s 13", "domain on z: weight 0.25", "at most 41 epochs", "17 donors", "at most 50, Gaussian of 100", "123 to 2,000 genes"):  # fmt: skip
+        assert said in text, said
+    assert "of the target domain" in text
+    as_run, _ = drawn(root, "trial", "as_run", cellina=model)
+    # As run, hyperparameters are the published ones, and donors are of any domain.
+    assert "2 × 128" in as_run
+    assert "donors of any domain" in as_run
+
+
+@pytest.mark.parametrize("targets", [["domain_1"], ["domain_1", "domain_2"]])
+def test_what_is_hidden_is_the_first_type_in_every_target(root, targets):
+    changes = {"target_domains": targets, "holdout": {"cell_types": ["type_3", "type_1"]}}
+    text, figure = drawn(root, "trial", dataset=changes)
+    assert len(figure.findobj(lambda o: getattr(o, "get_gid", lambda: None)() == "hidden")) == len(targets)  # fmt: skip
+    assert "(shown: the first): type_3, type_1" in text
+    assert "one model for each slide and held-out type" in text
+
+
+def test_patients_who_are_left_out_are_named(root):
+    text, _ = drawn(root, "trial_patients")
+    assert "over the slides of all other patients" in text
+    assert "left out together: slide_0, slide_1" in text
