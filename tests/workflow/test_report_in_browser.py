@@ -22,6 +22,11 @@ PICTURES = [
         "90 % intervals hold",
     ),
     ("map", "figures/tiny/map.slide_0.png", "the hold-out scheme of Fig. 2"),
+    (
+        "Cellina Figs. 1 and 2: the model and the question, as run",
+        "figures/tiny/schematic.corrected.png",
+        "as in the schematics",
+    ),
     ("learning curves", "figures/tiny/learning_curves.corrected.png", "Learning curves of every"),
     ("costs of training", "tables/tiny/costs.corrected.png", "What each method took to train"),
 ]

@@ -19,6 +19,7 @@ PICTURES = [
     f"{TABLES}/costs.corrected.png",
     "results/figures/tiny/cell_types.domain_1.corrected.png",
     "results/figures/tiny/map.slide_0.png",
+    "results/figures/tiny/schematic.corrected.png",
     "results/figures/tiny/learning_curves.corrected.png",
     "results/figures/tiny/intervals.domain_1.corrected.svg",
 ]

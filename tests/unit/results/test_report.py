@@ -64,6 +64,9 @@ def settings(tmp_path_factory):
 
 FIGURE_CAPTIONS = {
     "table_cellina_1.rst": {"target": "domain_2", "protocol": "as_run"},
+    "table_cellina_2.rst": {"protocol": "as_run"},
+    "figure_cellina_1.rst": {"protocol": "as_run"},
+    "figure_cellina_3.rst": {"protocol": "as_run"},
     "figure_cellina_a2.rst": {"target": "domain_2", "protocol": "as_run"},
     "figure_cellina_2.rst": {"slide": "slide_0"},
     "learning_curves.rst": {"protocol": "as_run"},
