@@ -57,6 +57,7 @@ def test_the_best_method_is_put_beside_twin_and_control(tmp_path):
     screen = opening.to_markdown(text)
     assert screen.startswith("# Answer\n\nCellina errs less")
     assert "not comparable" in screen
+    assert "by the rules of the protocol corrected:\n\n| Statement" in screen
     assert "real: those of the papers" in screen
 
 

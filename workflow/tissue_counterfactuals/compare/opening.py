@@ -22,6 +22,7 @@ from tissue_counterfactuals.results.harmless import markdown_line
 from tissue_counterfactuals.results.tables import CONTROLS, TWIN
 
 JUDGED = "rmse_lfc"
+_VERDICTS = "What the papers say, by the rules of the protocol {}"
 _EXPERIMENTS = {
     "cellina": "new neighbours for a held-out cell type",
     "celcomen_spleen": "whether forces agree between samples",
@@ -43,6 +44,7 @@ class Answer:
     """The answer as text: sentences, the table of verdicts, and Table 1 for each data set, target and protocol."""
 
     first: str
+    protocol: str
     asked: list[str]
     verdicts: pd.DataFrame
     best: list[str]
@@ -58,6 +60,7 @@ def build(tables: Tables, numbers: pd.DataFrame, statements: pd.DataFrame) -> An
     main = statements[statements["protocol"].isin(["", protocol])]
     return Answer(
         first=_first(benchmarks),
+        protocol=protocol,
         asked=list(_asked(tables)),
         verdicts=verdicts(main),
         best=[sentence for benchmark in benchmarks for sentence in _best(*benchmark)],
@@ -196,7 +199,7 @@ def verdicts(statements: pd.DataFrame) -> pd.DataFrame:
         on += f" ({chosen['kind']})" if chosen["dataset"] else ""
         why = f" ({chosen['reason']})" if chosen["reason"] else ""
         others = len(run) - (run["verdict"] == found).sum()
-        more = f"; {others} of {len(run)} tests on this line say more" if others else ""
+        more = f"; {others} of {len(run)} tests came out better" if others else ""
         rows.append((line, found, on, f"{chosen['result']}{why}{more}"))
     return pd.DataFrame(rows, columns=["statement", "verdict", "on", "found"])
 
@@ -247,6 +250,7 @@ def to_markdown(answer: Answer) -> str:
         for row in rows
     ]
     rule = "| " + " | ".join("-" * w for w in widths) + " | ----- |"
+    blocks.append(f"{_VERDICTS.format(answer.protocol)}:")
     blocks.append("\n".join([lines[0], rule, *lines[1:]]))
     blocks += [
         _list("Best", answer.best),
@@ -267,6 +271,7 @@ def to_html(answer: Answer) -> str:
     parts = [f"<p><strong>{escape(answer.first)}</strong></p>"]
     parts.append(_html_list("What was asked", answer.asked))
     head = ["Statement", "Verdict", "On", "Found"]
+    parts.append(f"<h3>{_VERDICTS.format(escape(answer.protocol))}</h3>")
     parts.append(html_table([head, *answer.verdicts.to_numpy().tolist()]))
     parts += [
         _html_list("Best method", answer.best),
