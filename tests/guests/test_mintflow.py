@@ -38,3 +38,16 @@ def test_it_draws_the_focal_cells_among_their_donors_and_their_own_neighbours(gu
     again = guest.predict("mintflow")
     for key, values in made.items():
         np.testing.assert_allclose(again[key], values, rtol=1e-4)
+
+
+def test_it_gives_latents_of_the_cells_it_may_see(guest):
+    model, output = guest.folder / "mintflow/corrected.seed0", guest.folder / "latents.npz"
+    guest.run("latents", "--models", model, "--output", output)
+    held_out = guest.question.task.split.held_out
+    with np.load(output) as file:
+        assert str(file["failures"]) == "{}"
+        z, s = file["mintflow/z"], file["mintflow/s"]
+    assert z.shape[1] > 1
+    for values in (z, s):
+        np.testing.assert_array_equal(np.isnan(values[:, 0]), held_out)
+    assert not np.array_equal(z[~held_out], s[~held_out])

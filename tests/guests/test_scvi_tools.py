@@ -17,6 +17,7 @@ SCVI = SMALL | {
     "early_stopping_patience": None,
     "n_samples": 2,
     "n_neighbors": 5,
+    "batch": "domain",
 }
 CPA = {
     "learning_rate": 1e-3,
@@ -91,6 +92,21 @@ def test_simvi_leaves_latents_of_the_cells_it_may_see(tmp_path, interpreter, roo
         assert latents["z"].shape == latents["s"].shape == (len(latents["cells"]), 4)
         assert np.isfinite(latents["z"]).all()
         assert np.isfinite(latents["s"]).all()
+
+
+def test_every_model_gives_latents_of_the_cells_it_may_see(both):
+    guest, _ = both[0]
+    names = ("scvi", "scanvi", "scviva")
+    folders = [guest.folder / name / "corrected.seed0" for name in names]
+    guest.run("latents", "--models", *folders, "--output", guest.folder / "latents.npz")
+    held_out = guest.question.task.split.held_out
+    with np.load(guest.folder / "latents.npz") as file:
+        assert str(file["failures"]) == "{}"
+        for name in names:
+            values = file[f"{name}/latent"]
+            assert values.shape == (len(held_out), SMALL["n_latent"])
+            np.testing.assert_array_equal(np.isnan(values[:, 0]), held_out)
+            assert np.ptp(values[~held_out], axis=0).min() > 0
 
 
 def test_scgen_moves_along_the_difference_of_the_domains(tmp_path, interpreter, root):

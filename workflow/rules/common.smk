@@ -56,6 +56,8 @@ except InputError as error:
 USE_CONDA = DeploymentMethod.CONDA in workflow.deployment_settings.deployment_method
 # The fold of models from which nobody is held out; "+" is in no path form of a type.
 WHOLE = "all+"
+# Keys that say how long a method trains -> what they are called where costs are compared.
+LENGTHS = {"epochs": "epochs", "max_epochs": "epochs", "batch_size": "batch_size"}
 # Key of a method's section, and what holds for a method without settings.
 TIME_LIMIT = "time_limit_minutes"
 DAY_MIN = 24 * 60
@@ -174,7 +176,7 @@ def question_settings(*steps):
     return settings
 
 
-def settings_of_methods(methods, fold=None):
+def settings_of_methods(methods, fold=None, slide=""):
     """Method -> its own section of the configuration, without what only bounds its time."""
     settings = {
         name: {
@@ -187,6 +189,15 @@ def settings_of_methods(methods, fold=None):
         # The domain is looked for in latents, so that no model may be told it apart from them.
         for own in settings.values():
             own |= {"batch": "sample"} if "batch" in own else {}
+    if "+" in slide:
+        # Where costs are compared, all methods train as long, in batches of the same size.
+        alike = config["cellina_experiments"]["scalability"]
+        for own in settings.values():
+            own |= {
+                key: alike[as_key]
+                for key, as_key in LENGTHS.items()
+                if key in own and alike[as_key] is not None
+            }
     return settings
 
 

@@ -47,7 +47,7 @@ rule fit:
     params:
         guest=guest_command,
         place=place_of_guest,
-        settings=lambda w: json.dumps(settings_of_methods([w.method], w.fold)),
+        settings=lambda w: json.dumps(settings_of_methods([w.method], w.fold, w.slide)),
         asked=lambda w: question_settings("graph", "training")(w)
         | (
             own_question(w)

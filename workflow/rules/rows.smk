@@ -5,6 +5,9 @@ from tissue_counterfactuals import compare, gene_sets
 from tissue_counterfactuals.experiments import EXPERIMENTS, ON_SLIDES
 from tissue_counterfactuals.results.figures import FIGURES
 
+# Wildcards of inputs of experiments -> the key of its settings that lists their values.
+EVERY = {"method": "methods", "subset": "subsets", "n_cells": "n_cells"}
+
 
 def datasets_for(experiment):
     """Names of the data sets that an experiment is run on."""
@@ -198,10 +201,18 @@ def settings_of_experiment(experiment):
 def inputs_of_experiment(experiment):
     """The input files of an experiment, those of gene sets and of published shapes included."""
     inputs, sources = dict(experiment.inputs), experiment.gene_sets
+    own = wildcards_of(*experiment.outputs.values())
     for key, pattern in inputs.items():
-        if "environment" in wildcards_of(pattern):
-            places = environments_of(settings_of_experiment(experiment)["methods"])
-            inputs[key] = expand(pattern, environment=places, allow_missing=True)
+        further = wildcards_of(pattern) - own
+        if further:
+            settings = settings_of_experiment(experiment)
+            values = {
+                name: settings[key] for name, key in EVERY.items() if key in settings
+            }
+            values["environment"] = environments_of(settings["methods"])
+            inputs[key] = expand(
+                pattern, **{name: values[name] for name in further}, allow_missing=True
+            )
     if experiment.compares:
         inputs = inputs | {"expected": expected_shapes_of}
     if not sources:
@@ -237,10 +248,15 @@ def arguments_of(experiment):
             "protocol": protocol,
             "seeds": config["seeds"],
             "overrides": config["switches"],
-            "model": {k: v for k, v in config["cellina"].items() if k != TIME_LIMIT},
+            **{
+                key: {k: v for k, v in config[section].items() if k != TIME_LIMIT}
+                for key, section in {"model": "cellina", "gat": "cellina_gat"}.items()
+            },
             "n_deg": config["metrics"]["n_deg"],
             "device": config["device"],
         }
+        if "neighbors" in experiment.takes:
+            known["neighbors"] = dataset_of(wildcards)["graph"]
         if "domains" in experiment.takes:
             keys = ("control_domain", "target_domains")
             known["domains"] = part_of_dataset(*keys)(wildcards)

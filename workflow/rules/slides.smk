@@ -18,6 +18,8 @@ rule prepare:
         "results/logs/prepare/{dataset}/{slide}.log",
     benchmark:
         "results/benchmarks/prepare/{dataset}/{slide}.tsv"
+    wildcard_constraints:
+        slide="[^/+]+",
     conda:
         "../../envs/core.yaml"
     resources:
@@ -50,6 +52,28 @@ rule prepare:
         samples=samples_of_slide,
     script:
         "../scripts/prepare.py"
+
+
+# Some cells of a slide, to see what models cost.
+rule take_cells:
+    input:
+        "results/slides/{dataset}/{slide}.h5ad",
+    output:
+        "results/slides/{dataset}/{slide}+{subset}+{n_cells}.h5ad",
+    log:
+        "results/logs/take_cells/{dataset}/{slide}+{subset}+{n_cells}.log",
+    benchmark:
+        "results/benchmarks/take_cells/{dataset}/{slide}+{subset}+{n_cells}.tsv"
+    wildcard_constraints:
+        slide="[^/+]+",
+        subset="[a-z]+",
+        n_cells="[0-9]+",
+    conda:
+        "../../envs/core.yaml"
+    resources:
+        mem_mb=memory_of_task,
+    script:
+        "../scripts/take_cells.py"
 
 
 rule build_graph:

@@ -47,6 +47,7 @@ from tissue_counterfactuals.results.tables import (
     write_tsv,
 )
 from tissue_counterfactuals.slide import VARIABLE, read_slide, write_slide
+from tissue_counterfactuals.streams import stream
 
 DIAGNOSTIC_COLUMNS = [
     *("dataset", "kind", "slide", "cell_type", "target", "method", "variant", "protocol", "seed"),
@@ -146,6 +147,21 @@ def build_graph(slide: Path, settings: dict, output: Path) -> None:
     graph = slide_graph(cells, **settings)
     with atomic_path(output) as temporary:
         sparse.save_npz(temporary, graph, compressed=False)
+
+
+def take_cells(slide: Path, subset: str, n_cells: int, output: Path) -> None:
+    """Some cells of a slide, all where it has fewer: `random` ones, or `contiguous`, those nearest to their sample's middle."""
+    cells = read_slide(slide, check=False)
+    if subset == "random":
+        order = stream(0, "cells_to_take").permutation(cells.n_obs)
+    else:
+        places = pd.DataFrame(np.asarray(cells.obsm["spatial"]))
+        middle = places.groupby(cells.obs["sample"].astype(str).to_numpy()).transform("median")
+        order = np.argsort(((places - middle) ** 2).sum(axis=1).to_numpy(), kind="stable")
+    taken = cells[np.sort(order[:n_cells])].copy()
+    for column in ("cell_type", "domain", "sample"):
+        taken.obs[column] = taken.obs[column].cat.remove_unused_categories()
+    write_slide(taken, output)
 
 
 def write_folds(slide: Path, name: str, dataset: dict, output: Path, alone: bool = False) -> None:

@@ -9,15 +9,18 @@ from drawings import PROVENANCE, panel, texts
 from slides import small_slide
 from tissue_counterfactuals import protocols
 from tissue_counterfactuals.config import Config
-from tissue_counterfactuals.experiments import EXPERIMENTS, cellina_slides
-from tissue_counterfactuals.experiments.cellina_weights import SWEEPS
+from tissue_counterfactuals.experiments import EXPERIMENTS, cellina_slides, cellina_weights
+from tissue_counterfactuals.experiments.cellina_weights import OF_Z, SWEEPS, CellinaWithDomain
 from tissue_counterfactuals.experiments.settings import WeightSettings
 from tissue_counterfactuals.graph import slide_graph
+from tissue_counterfactuals.models.cellina import Cellina
+from tissue_counterfactuals.models.settings import CellinaGATSettings
 from tissue_counterfactuals.results.figures import figure_cellina_a1
 from tissue_counterfactuals.slide import write_slide
 
 (ROW,) = (e for e in EXPERIMENTS if e.name == "cellina_weights")
 MODEL = {"n_hidden": 16, "n_latent": 4, "epochs": 3, "batch_size": 64}
+GAT = CellinaGATSettings(**MODEL, max_neighbors=6).model_dump(exclude={"time_limit_minutes"})
 SETTINGS = Config.model_fields["cellina_experiments"].default.weights.model_dump()
 
 
@@ -38,6 +41,8 @@ def run(folder, swept="classifier", weight="10", protocol="corrected", **changes
         swept=swept,
         weight=weight,
         model=MODEL,
+        gat=GAT,
+        neighbors={"bandwidth_um": 40.0, "max_neighbors": 20, "cutoff": 0.1},
         device="cpu",
         settings=SETTINGS | {"n_samples": 4} | changes,
         switches={k: v for k, v in switches.items() if {k, protocols.SWITCHES[k].step} & read},
@@ -48,26 +53,52 @@ def run(folder, swept="classifier", weight="10", protocol="corrected", **changes
 
 @pytest.fixture
 def asked(monkeypatch):
-    """Weights of the trainings, and who trained in them."""
-    seen, fit = [], cellina_slides.fit
+    """Settings of the trainings, who trained in them, and what was trained."""
+    seen, fit = [], Cellina.fit
 
-    def watch(*args, **weights):
-        seen.append((weights, args[2]))
-        return fit(*args, **weights)
+    def watch(model, slide, graph, split, **options):
+        seen.append((model.settings, split, type(model).__name__))
+        return fit(model, slide, graph, split, **options)
 
-    monkeypatch.setattr(cellina_slides, "fit", watch)
+    monkeypatch.setattr(Cellina, "fit", watch)
     return seen
 
 
-def test_one_weight_is_varied_and_the_others_are_held(tmp_path, asked):
-    run(tmp_path / "a", "adversary", "0.001")
-    weights = [w for w, _ in asked]
-    assert [w["lambda_adversary"] for w in weights] == [0.001, 0.001]
-    assert [w["lambda_classifier"] for w in weights] == [1e-7, 1]
-    for _, split in asked:
+@pytest.mark.parametrize(
+    ("swept", "form"),
+    [
+        ("adversary", "Cellina"),
+        ("domain_classifier", "CellinaWithDomain"),
+        ("contrastive", "CellinaGAT"),
+    ],
+)
+def test_one_weight_is_varied_and_the_others_are_held(tmp_path, asked, swept, form):
+    run(tmp_path / "a", swept, "0.001")
+    settings = [own for own, _, _ in asked]
+    varied = SWEEPS[swept]
+    assert [getattr(own, varied) for own in settings] == [0.001, 0.001]
+    for held in {*OF_Z} - {varied}:
+        assert [getattr(own, held) for own in settings] == [1e-7, 1]
+    assert {name for _, _, name in asked} == {form}
+    for _, split, _ in asked:
         assert split.held_out.sum() == 24
         assert split.validation.sum() == 22
         assert (split.train + split.validation + split.held_out == 1).all()
+
+
+def test_a_classifier_of_the_domain_on_s_learns_it_where_it_has_a_weight():
+    slide = small_slide(240, 12)
+    graph, split = slide_graph(slide, None, 40.0, 20), cellina_slides.split_slide(240, 0)
+    options = MODEL | {"epochs": 6, "device": "cpu", "restore": "last"}
+    fits = {
+        weight: CellinaWithDomain(**options, lambda_contrastive=weight).fit(slide, graph, split)
+        for weight in (1e-7, 100.0)
+    }
+    losses = [fits[weight].history["contrastive_loss"].to_numpy() for weight in (1e-7, 100.0)]
+    # Two domains of one size: it begins at the entropy, and with no weight it stays there.
+    assert losses[1][0] == pytest.approx(np.log(2), abs=0.15)
+    assert losses[0][-1] > losses[0][0] - 0.02
+    assert losses[1][-1] < losses[1][0] - 0.04
 
 
 def test_all_measures_are_there_for_both_latents_and_labels(tmp_path):
@@ -86,24 +117,15 @@ def test_all_measures_are_there_for_both_latents_and_labels(tmp_path):
 
 
 def test_as_run_draws_the_latents_that_are_probed(tmp_path, monkeypatch):
-    monkeypatch.setattr(cellina_slides, "fit", _short(cellina_slides.fit))
+    # As run is trained as published, which would take a while.
+    quick = {"restore": "best", "monitor": "reconstruction"}
+    monkeypatch.setattr(cellina_weights, "under_switches", lambda model, switches: model | quick)
     tables = [
         pd.read_csv(run(tmp_path / p, protocol=p, others=[1.0])["scores"], sep="\t")
         for p in ("corrected", "as_run")
     ]
     f1 = [t.loc[t["measure"] == "f1", "value"].tolist() for t in tables]
     assert f1[0] != f1[1]
-
-
-def _short(fit):
-    """As run is trained as published, which would take a while."""
-
-    def quick(slide, graph, split, model, switches, seed, device, **weights):
-        quick_switches = switches | {"hyperparameters": "configured", "restore": "best"}
-        quick_switches |= {"monitor": "reconstruction"}
-        return fit(slide, graph, split, model, quick_switches, seed, device, **weights)
-
-    return quick
 
 
 def test_every_sweep_can_be_asked_for():

@@ -51,7 +51,15 @@ def test_what_a_figure_reads_some_step_makes():
     made = {path for experiment in EXPERIMENTS for path in experiment.outputs.values()}
     for row in (*EXPERIMENTS, *(f for f in FIGURES if f.of != "cellina")):
         for path in row.inputs.values():
-            of_slide = path.startswith(("results/slides/", "results/graphs/", "results/latents/"))
+            of_slide = path.startswith(
+                (
+                    "results/slides/",
+                    "results/graphs/",
+                    "results/latents/",
+                    "results/models/",
+                    "results/benchmarks/",
+                )
+            )
             assert path in made or of_slide, (row.name, path)
 
 

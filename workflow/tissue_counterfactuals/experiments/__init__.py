@@ -28,8 +28,8 @@ class Experiment:
         inputs, outputs: name -> path, with wildcards; an input with `environment` stands for all of its methods.
         shown: output -> what the report calls it, above the text of workflow/report/CAPTION.rst.
         takes: further arguments: `entry` (the data set: name, kind, label, source, files), `domains` (its control and
-            target domains), `protocol`, `seeds`, `overrides` (the switches that the configuration sets), `model` (section
-            `cellina`), `n_deg`, `device`; and wildcards of its outputs, as text.
+            target domains), `protocol`, `seeds`, `overrides` (the switches that the configuration sets), `model` and `gat`
+            (sections `cellina` and `cellina_gat`), `neighbors` (settings of the data set's graph), `n_deg`, `device`; and wildcards of its outputs, as text.
         axes: further wildcards of its outputs -> the key of its settings that lists their values; each value is a job.
         gene_sets: the key of its settings that names gene sets, or one of `gene_sets.BUNDLED`: their files are inputs of
             the rule, so that an edited one runs it again. The function finds them by the same names.
@@ -102,6 +102,10 @@ _ONE_SLIDE = {
 }
 
 
+# A model of some cells of a slide, from which nobody is held out.
+_ONE_FIT = "{dataset}/{slide}+{subset}+{n_cells}/all+/{method}/{protocol}.seed{seed}"
+
+
 def stem_on_each_slide(name: str, axes: Iterable[str] = ()) -> str:
     """What the files of an experiment on each slide begin with."""
     keys = "".join(f"{{{key}}}." for key in axes)
@@ -140,7 +144,9 @@ EXPERIMENTS = (
         tables=("modules", "subdomains", "activities", "genes", "embedding"),
     ),
     _on_each_slide("gene_range", "metrics", takes=("domains", "n_deg")),
-    _on_each_slide("weights", axes={"swept": "sweeps", "weight": "weights"}),
+    _on_each_slide(
+        "weights", takes=("gat", "neighbors"), axes={"swept": "sweeps", "weight": "weights"}
+    ),
     Experiment(
         "cellina_disentanglement",
         "cellina_disentanglement.run",
@@ -156,6 +162,24 @@ EXPERIMENTS = (
         },
         takes=("entry", "protocol", "seed"),
         pooled=True,
+    ),
+    Experiment(
+        "cellina_scalability",
+        "cellina_scalability.run",
+        "cellina_experiments.scalability",
+        switches=(),
+        inputs={
+            "slide": "results/slides/{dataset}/{slide}.h5ad",
+            "models": f"results/models/{_ONE_FIT}",
+            "fits": f"results/benchmarks/fit/{_ONE_FIT}.tsv",
+        },
+        outputs={
+            "scores": f"{stem_on_each_slide('scalability')}.tsv",
+            "manifest": f"{stem_on_each_slide('scalability')}.json",
+        },
+        takes=("entry", "protocol", "seed"),
+        unread=("slides",),
+        parallel=False,
     ),
     Experiment(
         "celcomen_simulation",
@@ -324,5 +348,6 @@ ON_EACH_SLIDE = (
     "cellina_gene_range",
     "cellina_weights",
     "cellina_disentanglement",
+    "cellina_scalability",
 )
 WITHOUT_SLIDES = ("celcomen_simulation", "celcomen_recovery", "screen", "trust")

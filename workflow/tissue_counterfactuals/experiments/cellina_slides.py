@@ -43,16 +43,14 @@ def fit(
     switches: dict[str, str],
     seed: int,
     device: str,
-    **weights: float,
 ) -> Cellina:
     """Cellina trained on a slide; its graph is not masked, so that tested cells are neighbours of others, as run.
 
     Args:
         model: section `cellina` of the configuration.
-        weights: of the losses, in place of the configured ones.
     """
-    settings = under_switches(model, switches) | weights
-    return Cellina(device=device, **settings).fit(slide, graph, split, seed=seed, report=print)
+    form = Cellina(device=device, **under_switches(model, switches))
+    return form.fit(slide, graph, split, seed=seed, report=print)
 
 
 def own_features(slide: AnnData, graph: sparse.csr_array, cells: np.ndarray) -> np.ndarray:

@@ -9,15 +9,53 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from torch.nn import functional as F
 
 from tissue_counterfactuals.experiments import cellina_slides, preparation
+from tissue_counterfactuals.graph import slide_graph
+from tissue_counterfactuals.methods import cellina_gat
+from tissue_counterfactuals.methods.cellina import under_switches
 from tissue_counterfactuals.metrics.latents import probe_f1
+from tissue_counterfactuals.models.cellina import Cellina, CellinaNetwork, classifier
+from tissue_counterfactuals.models.cellina_gat import CellinaGAT
 from tissue_counterfactuals.results.tables import write_tsv
 
-# What is varied -> the setting that is its weight.
-SWEEPS = {"classifier": "lambda_classifier", "adversary": "lambda_adversary"}
+# What is varied -> the setting that is its weight; `domain_classifier` and `contrastive` are losses of s.
+SWEEPS = {
+    "classifier": "lambda_classifier",
+    "adversary": "lambda_adversary",
+    "domain_classifier": "lambda_contrastive",
+    "contrastive": "lambda_contrastive",
+}
 LABELS = ("cell_type", "domain")
 LATENTS = ("z", "s")
+OF_Z = ("lambda_classifier", "lambda_adversary")
+
+
+class NetworkWithDomain(CellinaNetwork):
+    """Cellina's network with the classifier of the domain on s that its authors tried and dropped (appendix E).
+
+    Its shape is that of the classifier on z. The loss has the place that graph attention gives its contrastive loss.
+    """
+
+    def __init__(self, n_genes: int, n_types: int, n_domains: int, *sizes, **shape):
+        super().__init__(n_genes, n_types, n_domains, *sizes, **shape)
+        n_latent = self.s_encoder.mean.out_features
+        self.domain_classifier = classifier(n_latent, 128, 1, n_domains)
+
+    def encode_sampled(self, batch):
+        """As Cellina's, with the cross entropy of the domain in training."""
+        encoded = super().encode_sampled(batch)
+        if not self.training:
+            return encoded
+        loss = F.cross_entropy(self.domain_classifier(encoded.s), batch.domain)
+        return encoded._replace(contrastive=loss)
+
+
+class CellinaWithDomain(Cellina):
+    """Cellina with `NetworkWithDomain`; `lambda_contrastive` is the weight of the classifier."""
+
+    network_class = NetworkWithDomain
 
 
 def run(
@@ -29,6 +67,8 @@ def run(
     swept: str,
     weight: str,
     model: dict,
+    gat: dict,
+    neighbors: dict,
     device: str,
     settings: dict,
     switches: dict[str, str],
@@ -42,19 +82,32 @@ def run(
 
     Args:
         swept, weight: the key of SWEEPS, and its weight.
+        model, gat: sections cellina and cellina_gat of the configuration; neighbors: settings of the data set's graph.
         settings: section cellina_experiments.weights of the configuration.
     """
     cells, graph, seed = *cellina_slides.read_inputs(slide, graph), int(seed)
     split = cellina_slides.split_slide(cells.n_obs, seed, settings["test_share"])
     labels = {name: cells.obs[name].astype(str).to_numpy() for name in LABELS}
     everyone = np.arange(cells.n_obs)
-    features = cellina_slides.own_features(cells, graph, everyone)
     test, rest = np.flatnonzero(split.held_out), np.flatnonzero(~split.held_out)
     rows = []
     for others in settings["others"]:
-        weights = dict.fromkeys(SWEEPS.values(), others) | {SWEEPS[swept]: float(weight)}
-        fitted = cellina_slides.fit(cells, graph, split, model, switches, seed, device, **weights)
-        drawn = fitted.latents(cells, everyone, features, switches["latent"], seed)
+        weights = dict.fromkeys(OF_Z, others) | {SWEEPS[swept]: float(weight)}
+        if swept == "contrastive":
+            arguments = cellina_gat.arguments(gat, switches)
+            nearest = {"max_neighbors": arguments.pop("max_neighbors")}
+            if switches["gat_cutoff"] == "none":
+                nearest["cutoff"] = 0.0
+            heard = slide_graph(cells, **(neighbors | nearest))
+            fitted = CellinaGAT(device=device, **(arguments | weights))
+            around = fitted.surroundings(heard, cells.X)
+        else:
+            form = CellinaWithDomain if swept == "domain_classifier" else Cellina
+            arguments = under_switches(model, switches)
+            fitted, heard = form(device=device, **(arguments | weights)), graph
+            around = cellina_slides.own_features(cells, graph, everyone)
+        fitted.fit(cells, heard, split, seed=seed, report=print)
+        drawn = fitted.latents(cells, everyone, around, switches["latent"], seed)
         names = {"swept": swept, "weight": float(weight), "others": others}
         for latent, values in zip(LATENTS, drawn, strict=True):
             for label in LABELS:
@@ -62,7 +115,7 @@ def run(
                 both = names | {"latent": latent, "label": label}
                 rows += [both | {"measure": "f1", "value": f1}]
                 rows += [both | {"measure": "guess_f1", "value": guess}]
-        own = features[test]
+        own = around if swept == "contrastive" else around[test]
         for latent, value in zip(LATENTS, fitted.kl_per_cell(cells, test, own), strict=True):
             rows.append(names | {"latent": latent, "measure": "kl", "value": value})
         likelihood, effective = fitted.marginal_log_likelihood(
@@ -72,7 +125,7 @@ def run(
         rows.append(names | {"measure": "effective_samples", "value": np.median(effective)})
     record = preparation.write_manifest(
         outputs["manifest"], entry, cells, protocol, [seed],
-        settings | {"switches": switches, "cellina": model},
+        settings | {"switches": switches, "cellina": model, "cellina_gat": gat, "graph": neighbors},
     )  # fmt: skip
     columns = ["swept", "weight", "others", "measure", "latent", "label", "value"]
     table = pd.DataFrame(rows).reindex(columns=columns)

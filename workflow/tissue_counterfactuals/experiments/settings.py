@@ -373,18 +373,42 @@ class GeneRangeSettings(OnSlideSettings):
 class WeightSettings(OnSlideSettings):
     """Figure A1: one weight of the loss at a time."""
 
-    sweeps: Distinct[Literal["classifier", "adversary"]] = ["classifier", "adversary"]
-    """Losses whose weight is varied: of the cell-type classifier on z, and of the domain adversary on z."""
+    sweeps: Some[Literal["classifier", "adversary", "domain_classifier", "contrastive"]] = [
+        "classifier",
+        "adversary",
+        "domain_classifier",
+    ]
+    """Losses whose weight is varied: of the cell-type classifier and the domain adversary on z, of a domain classifier on s
+    that Cellina has not, and the contrastive loss of Cellina-GAT, which trains far longer."""
     weights: Some[Annotated[float, Field(ge=0, le=1_000_000)]] = [0, 0.1, 1, 10]
     """Weights to compare."""
     others: Some[Annotated[float, Field(ge=0, le=1_000_000)]] = [1e-7, 1]
-    """Weight of the other losses; published is 1e-7, which is none, and 1 is that of Cellina as it is used."""
+    """Weight of the other losses of z; published is 1e-7, which is none, and 1 is that of Cellina as it is used."""
     seeds: Some[Seed] | None = None
     """Seeds; `null` means those of the run."""
     test_share: float = Field(0.1, gt=0, lt=1)
     """Share of the cells that are kept from training, for probes and likelihood."""
     n_samples: Draws = 50
     """Draws of the latents behind each marginal likelihood; published are 500."""
+
+
+class ScalabilitySettings(OnSlideSettings):
+    """Figure A6: what training costs, on more and more cells of a slide."""
+
+    methods: Some[Literal[*(m.name for m in METHODS.values() if m.learned)]] = [
+        "hierarchical",
+        "cellina_ablated",
+        "cellina",
+    ]
+    """Methods to compare."""
+    n_cells: Some[Annotated[int, Field(ge=200, le=100_000_000)]] = [500, 1000, 2000]
+    """Numbers of cells; of a slide that has fewer, all of them."""
+    subsets: Some[Literal["random", "contiguous"]] = ["random", "contiguous"]
+    """Which cells: at random, as published, which leaves fewer neighbours in reach, or a patch around the middle."""
+    epochs: Epochs | None = 50
+    """Epochs of every method that counts them, as published; `null` leaves to each its own."""
+    batch_size: Annotated[int, Field(ge=2, le=10_000_000)] | None = 2048
+    """Cells of a step of every method that has batches, as published; `null` leaves to each its own."""
 
 
 class DisentanglementSettings(Settings):
@@ -472,6 +496,7 @@ class TrustSettings(Settings):
 class CellinaExperimentSettings(Settings):
     """Settings of the further experiments on Cellina."""
 
+    scalability: ScalabilitySettings = ScalabilitySettings()
     gene_range: GeneRangeSettings = GeneRangeSettings()
     weights: WeightSettings = WeightSettings()
     disentanglement: DisentanglementSettings = DisentanglementSettings()

@@ -18,16 +18,19 @@ from tissue_counterfactuals.models.settings import CellinaGATSettings
 
 def fit(task, folder: Path) -> None:
     """Train; leaves model.pt and history.tsv."""
-    settings, switches = _settings(task), task.switches
-    settings |= {
+    settings = arguments(task.settings, task.switches)
+    graph = _graph(task, settings.pop("max_neighbors"))
+    fit_model(task, folder, CellinaGAT, settings, graph)
+
+
+def arguments(settings: dict, switches: dict[str, str]) -> dict:
+    """Arguments of `CellinaGAT`, and `max_neighbors`, from its section of the configuration."""
+    settings = under_switches(settings, switches, CellinaGATSettings()) | {
         "field": "hops" if switches["gat_field"] == "three_hops" else "induced",
         "edges": switches["gat_edges"],
         "inputs": switches["gat_inputs"],
     }
-    if settings["field"] == "induced":
-        settings["patch_cells"] = 1
-    graph = _graph(task, settings.pop("max_neighbors"))
-    fit_model(task, folder, CellinaGAT, settings, graph)
+    return settings | ({"patch_cells": 1} if settings["field"] == "induced" else {})
 
 
 def predict(task, folder: Path, target: str) -> dict[str, Prediction | str]:

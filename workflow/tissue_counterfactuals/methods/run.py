@@ -241,6 +241,7 @@ def write_status(folder: Path, cell_type: str, reason: str, seconds: float) -> N
         "peak_memory_mb": round(
             max(own, children) / (1 << (20 if sys.platform == "darwin" else 10))
         ),
+        "peak_gpu_memory_mb": round(_gpu_memory() / (1 << 20)),
         "device": _device(),
         "python": sys.version.split()[0],
         "versions": _versions(),
@@ -270,10 +271,14 @@ def _remove_model(folder: Path, error: Exception) -> InputError:
 
 def _device() -> str:
     """What was computed on, as far as this process has used it."""
+    return sys.modules["torch"].cuda.get_device_name() if _gpu_memory() else "cpu"
+
+
+def _gpu_memory() -> int:
+    """Most bytes that PyTorch has held on a GPU in this process; 0 where it has used none."""
     torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_available() and torch.cuda.max_memory_allocated():
-        return torch.cuda.get_device_name()
-    return "cpu"
+    used = torch is not None and torch.cuda.is_available()
+    return torch.cuda.max_memory_allocated() if used else 0
 
 
 def _versions() -> dict[str, str]:

@@ -141,7 +141,8 @@ class Encoder(nn.Module):
         return Gaussian(self.mean(hidden), torch.exp(self.log_variance(hidden)) + 1e-4)
 
 
-def _classifier(n_in: int, n_hidden: int, n_layers: int, n_classes: int) -> nn.Sequential:
+def classifier(n_in: int, n_hidden: int, n_layers: int, n_classes: int) -> nn.Sequential:
+    """[linear, batch norm, ReLU, dropout 0.1] x n_layers, then the classes' logits."""
     layers = []
     for i in range(n_layers):
         layers += [nn.Linear(n_in if i == 0 else n_hidden, n_hidden)]
@@ -186,8 +187,8 @@ class CellinaNetwork(nn.Module):
         self.decoder = HiddenLayers(2 * n_latent, n_hidden, n_layers, 0.0, n_samples)
         self.logits = nn.Linear(n_hidden, n_genes)
         self.log_theta = nn.Parameter(torch.randn(n_genes))
-        self.classifier = _classifier(n_latent, 128, 1, n_types)
-        self.discriminator = _classifier(n_latent, 32, 2, n_domains)
+        self.classifier = classifier(n_latent, 128, 1, n_types)
+        self.discriminator = classifier(n_latent, 32, 2, n_domains)
 
     def encode(self, batch: Batch) -> tuple[Gaussian, Gaussian]:
         """Posteriors of z, from the log of the counts, and of s, from the neighbourhood features."""

@@ -314,6 +314,20 @@ NOTES = (
         "The published spread pools all slides and types, although a caption speaks of slides.",
     ),
     (
+        "probe",
+        "figure A1",
+        "latents standardised; probes of z and of s",
+        "the same, on one draw of the latents (the authors: as they are, z alone)",
+        "A penalised probe reads nothing from a latent with small values; without s nothing is said of what it holds.",
+    ),
+    (
+        "disentanglement",
+        "figure A5",
+        "no scaling to the methods at hand; k-means from ten sets of first centres",
+        "the same (the authors: some scores scaled, k-means from one set, another slide among the cells)",
+        "Scaled scores depend on which methods are compared, and k-means from one set of first centres on that set.",
+    ),
+    (
         "gene_range",
         "figure A7",
         "variable genes and metrics of the benchmark; observed cells and reconstructions",

@@ -240,6 +240,7 @@ FIGURES = (
         },
         takes=("protocol",),
     ),
+    _on_each_slide("a6", "scalability", "Cellina Fig. A6: costs by number of cells"),
     _on_each_slide("a7", "gene_range", "Cellina Fig. A7: genes that are shifted", "target"),
     Figure(
         "figure_celcomen_2",

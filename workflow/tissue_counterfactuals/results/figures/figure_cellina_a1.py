@@ -12,7 +12,12 @@ from tissue_counterfactuals.results import provenance
 from tissue_counterfactuals.results.figures import style
 from tissue_counterfactuals.results.tables import write_tsv
 
-TITLES = {"classifier": "Cell-type classifier on z", "adversary": "Domain adversary on z"}
+TITLES = {
+    "classifier": "Cell-type classifier on z",
+    "adversary": "Domain adversary on z",
+    "domain_classifier": "Domain classifier on s",
+    "contrastive": "Contrastive loss of s (GAT)",
+}
 COLORS = dict(zip(LABELS, ("#0072B2", "#D55E00"), strict=True))
 LINES = dict(zip(LATENTS, ("-", "--"), strict=True))
 LABEL_NAMES = {"cell_type": "cell type", "domain": "domain"}

@@ -1,0 +1,109 @@
+"""Fig. A6 of Cellina: cells that are taken, costs that were recorded, and what did not end."""
+
+import json
+
+import numpy as np
+import pandas as pd
+
+from drawings import PROVENANCE, texts
+from slides import small_slide
+from tissue_counterfactuals import steps
+from tissue_counterfactuals.config import Config
+from tissue_counterfactuals.experiments import EXPERIMENTS
+from tissue_counterfactuals.results.figures import figure_cellina_a6
+from tissue_counterfactuals.slide import read_slide, write_slide
+
+(ROW,) = (e for e in EXPERIMENTS if e.name == "cellina_scalability")
+SETTINGS = Config.model_fields["cellina_experiments"].default.scalability.model_dump()
+
+
+def taken(folder, subset, n_cells, slide):
+    write_slide(slide, folder / "s.h5ad")
+    steps.take_cells(folder / "s.h5ad", subset, n_cells, folder / "taken.h5ad")
+    return read_slide(folder / "taken.h5ad")
+
+
+def test_a_patch_is_the_cells_nearest_to_the_middle_of_their_sample(tmp_path):
+    slide = small_slide(300, samples=("one", "two"))
+    patch = taken(tmp_path, "contiguous", 60, slide)
+    assert patch.n_obs == 60
+    places = np.asarray(slide.obsm["spatial"])
+    far = np.empty(300)
+    for sample in ("one", "two"):
+        own = (slide.obs["sample"] == sample).to_numpy()
+        far[own] = np.linalg.norm(places[own] - np.median(places[own], axis=0), axis=1)
+    nearest = slide.obs_names[np.sort(np.argsort(far)[:60])]
+    assert patch.obs_names.tolist() == nearest.tolist()
+    assert (patch.X != slide[nearest].X).nnz == 0
+
+
+def test_random_cells_are_from_everywhere_and_a_small_slide_is_taken_whole(tmp_path):
+    slide = small_slide(300)
+    some = taken(tmp_path, "random", 100, slide)
+    assert some.n_obs == 100
+    spread = np.asarray(some.obsm["spatial"]).std(axis=0)
+    np.testing.assert_allclose(spread, np.asarray(slide.obsm["spatial"]).std(axis=0), rtol=0.2)
+    assert taken(tmp_path, "random", 1000, slide).obs_names.equals(slide.obs_names)
+
+
+def fitted(folder, place, **status):
+    model = folder / place / "all+" / "cellina" / "corrected.seed0"
+    model.mkdir(parents=True)
+    usual = {"seconds": 2.0, "peak_memory_mb": 300, "peak_gpu_memory_mb": 0, "device": "cpu"}
+    (model / "status.json").write_text(json.dumps(usual | {"status": "ok", "reason": ""} | status))
+    benchmark = folder / f"{place}.tsv"
+    pd.DataFrame({"s": [5.0], "max_rss": [1.0]}).to_csv(benchmark, sep="\t", index=False)
+    return model, benchmark
+
+
+def finished(folder):
+    write_slide(small_slide(300), folder / "one.h5ad")
+    made = [
+        fitted(folder, "one+random+200", seconds=1.0),
+        fitted(folder, "one+random+1000"),
+        fitted(folder, "one+random+2000"),
+        fitted(folder, "one+contiguous+200", status="failed", reason="fit: memory ran out"),
+    ]
+    outputs = {"scores": folder / "scores.tsv", "manifest": folder / "manifest.json"}
+    models, fits = zip(*made, strict=True)
+    ROW.run(
+        slide=folder / "one.h5ad",
+        models=models,
+        fits=fits,
+        entry={"name": "toy", "kind": "simulated", "label": "Toy"},
+        protocol="corrected",
+        seed="0",
+        settings=SETTINGS,
+        outputs=outputs,
+    )
+    return outputs
+
+
+def test_costs_are_those_recorded_and_sizes_beyond_the_slide_are_one(tmp_path):
+    table = pd.read_csv(finished(tmp_path)["scores"], sep="\t", keep_default_na=False)
+    random = table[table["subset"] == "random"].set_index("n_cells")
+    assert random["seconds"].to_dict() == {200: 1.0, 300: 2.0}
+    assert set(random["pipeline_seconds"]) == {5.0}
+    lost = table[table["subset"] == "contiguous"]
+    assert lost["status"].tolist() == ["failed"]
+    assert lost["reason"].tolist() == ["fit: memory ran out"]
+
+
+def test_the_figure_shows_costs_and_says_why_a_point_is_missing(tmp_path):
+    made = finished(tmp_path)
+    output = {"tsv": tmp_path / "a6.tsv", "png": tmp_path / "a6.png"}
+    inputs = {"scores": [made["scores"]], "manifests": [made["manifest"]]}
+    figure_cellina_a6.draw_files(inputs, output, "corrected")
+    assert output["png"].stat().st_size > 10_000
+    table = pd.read_csv(output["tsv"], sep="\t", keep_default_na=False)
+    for name in figure_cellina_a6.PANELS:
+        table[name] = pd.to_numeric(table[name])
+    figure = figure_cellina_a6.compose(table, "Costs [simulated]", PROVENANCE)
+    assert any("memory ran out" in t for t in texts(figure))
+    first = figure.axes[0]
+    assert first.get_ylabel() == "Training, seconds"
+    assert first.lines[0].get_ydata().tolist() == [1.0, 2.0]
+    # No GPU was used, so that there is no panel for it.
+    assert {a.get_ylabel() for a in figure.axes} - {""} == set(
+        list(figure_cellina_a6.PANELS.values())[:3]
+    )
