@@ -5,6 +5,7 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator
 
 from tissue_counterfactuals.methods import METHODS
 from tissue_counterfactuals.results import provenance
@@ -91,6 +92,9 @@ def _panel(axes, table: pd.DataFrame, name: str, methods: list[str]) -> None:
         axes.plot(lost, [0.96] * len(lost), "x", color=color, markersize=6, transform=axes.get_xaxis_transform())  # fmt: skip
     style.log_scale(axes, "x")
     style.log_scale(axes, "y")
+    # Also where all lies within one decade.
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.margins(y=0.12)
     numbers = sorted(table["n_cells"].unique())
     axes.set_xticks(numbers, [f"{n:,}" for n in numbers], rotation=30)
     axes.minorticks_off()
