@@ -156,7 +156,7 @@ rule write_question_of_all:
         mem_mb=memory_of_task,
         runtime=runtime_of("write_question"),
     params:
-        settings=question_settings("graph", "training"),
+        settings=question_settings("graph", "training", "counterfactual"),
     script:
         "../scripts/write_question_of_all.py"
 
