@@ -19,7 +19,7 @@ PANELS = {
     "bio_conservation": ("", "Bio-conservation (scIB)"),
     "f1": ("guess_f1", "Linear probe, macro-F1"),
     "information": ("", "Mutual information / entropy"),
-    "f1_within_type": ("guess_f1_within_type", "Linear probe within types, macro-F1"),
+    "f1_within_type": ("guess_f1_within_type", "Probe within types, F1"),
 }
 PARTS = dict(zip(CONSERVATION, ("v", "o", "s", "D", "^"), strict=True))
 PART_NAMES = dict(
