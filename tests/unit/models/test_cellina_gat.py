@@ -12,7 +12,7 @@ from torch_geometric.utils import subgraph
 from slides import small_slide
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.graph import slide_graph
-from tissue_counterfactuals.models import cellina_gat, training
+from tissue_counterfactuals.models import cellina_gat, stored, training
 from tissue_counterfactuals.models.attention import GATv2, attend
 from tissue_counterfactuals.models.cellina_gat import CellinaGAT, Surroundings, contrastive_loss
 from tissue_counterfactuals.models.receptive_field import hops, in_patches, induced
@@ -275,6 +275,8 @@ def test_without_a_cell_that_has_both_the_contrastive_loss_is_zero():
     value.backward()
     assert value.item() == 0
     assert (means.grad == 0).all()
+    # Of another domain, but a neighbour: no negative.
+    assert contrastive_loss(means[:2], torch.tensor([0, 1]), table[:2], 0.25).item() == 0
 
 
 def test_training_pulls_neighbours_together_as_its_weight_says(slide):
@@ -285,6 +287,31 @@ def test_training_pulls_neighbours_together_as_its_weight_says(slide):
     assert last[1.0] < first - 0.2
     assert last[1.0] < last[1e-12] - 0.2
     assert "contrastive_loss" not in fitted(slide, lambda_contrastive=0.0)[0].history
+
+
+def test_the_contrastive_loss_is_made_comparable_by_the_first_epoch(slide, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "CHECKPOINT_EVERY_S", 0.0)
+    model = fitted(slide, epochs=2, checkpoint=tmp_path / "c.pt")[0]
+    scale = stored.load(tmp_path / "c.pt", torch.device("cpu"))["scale"]
+    first = model.history.iloc[0]
+    names = ("classifier_loss", "adversary_loss", "contrastive_loss")
+    assert scale == pytest.approx([first["train_loss"] / first[name] for name in names])
+
+
+def test_as_run_cells_around_the_batch_are_targets_that_do_not_move(slide, monkeypatch):
+    model, _, around = fitted(slide, epochs=1, **AS_RUN)
+    seen = []
+    monkeypatch.setattr(cellina_gat, "contrastive_loss", lambda means, *_: seen.append(means))
+    batch = np.flatnonzero(split_cells(slide, FOLD).train)[:20]
+    (made,) = model._batches(slide, batch, around)
+    model.network.train().encode_sampled(made)
+    (means,) = seen
+    weight = model.network.s_encoder.mean.weight
+    assert len(means) > 20
+    of_batch = torch.autograd.grad(means[:20].sum(), weight, retain_graph=True)[0]
+    of_others = torch.autograd.grad(means[20:].sum() + 0 * means.sum(), weight)[0]
+    assert (of_batch != 0).any()
+    assert (of_others == 0).all()
 
 
 # --- the model ------------------------------------------------------------------------------------------------------
