@@ -64,7 +64,12 @@ def tables(out: Path) -> str:
         index="test", columns="scenario", values="rate_n", aggfunc="first", sort=False
     )
     grid = rates[rates["scenario"] == "grid"]
-    parts = [first.loc[[t for t in names if t in first.index]].rename(index=names).to_markdown()]
+    parts = [
+        first.loc[[t for t in names if t in first.index]]
+        .rename(index=names)
+        .fillna("")
+        .to_markdown()
+    ]
     for test in (
         "p_clones",
         "effect",
@@ -76,12 +81,10 @@ def tables(out: Path) -> str:
         own = grid[grid["test"] == test]
         if own.empty:
             continue
-        shown = own.assign(
-            recipients=own["recipients"].round().astype(int).astype(str)
-            + " ("
-            + own["clones_per_target"].astype(str)
-            + " clones)"
-        )
+        recipients = grid.groupby("clones_per_target")["recipients"].mean().round().astype(int)
+        clones = own["clones_per_target"]
+        named = clones.map(recipients).astype(str) + " (" + clones.astype(str) + " clones)"
+        shown = own.assign(recipients=named).sort_values(["clones_per_target", "spillover"])
         columns = shown["spillover"].map("{:g}".format)
         change = own.groupby("spillover")["true_change"].mean()
         power = shown.assign(
@@ -90,7 +93,7 @@ def tables(out: Path) -> str:
         power = power.pivot_table(
             index="recipients", columns="column", values="rate_n", aggfunc="first", sort=False
         )
-        parts.append(f"{names[test]}\n\n{power.to_markdown()}")
+        parts.append(f"{names[test]}\n\n{power.fillna('').to_markdown()}")
     columns = [
         "ceiling",
         "resolved",

@@ -257,6 +257,9 @@ def arguments_of(experiment):
         }
         if "neighbors" in experiment.takes:
             known["neighbors"] = dataset_of(wildcards)["graph"]
+        if "methods" in experiment.takes:
+            own = settings_of_methods(settings["methods"])
+            known["methods"] = {name: own.get(name, {}) for name in settings["methods"]}
         if "domains" in experiment.takes:
             keys = ("control_domain", "target_domains")
             known["domains"] = part_of_dataset(*keys)(wildcards)

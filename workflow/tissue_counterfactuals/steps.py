@@ -62,6 +62,7 @@ SIMULATORS = {
     "simulated": ("simulate.tissue", "simulate_tissue", "simulation"),
     "simulated_field": ("simulate.field", "simulate_field", "field"),
     "simulated_lesions": ("simulate.lesions", "simulate_lesions", "lesions"),
+    "simulated_screen": ("simulate.screen", "simulate_screen", "screen"),
 }
 
 

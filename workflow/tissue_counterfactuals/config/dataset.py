@@ -12,14 +12,19 @@ from tissue_counterfactuals.experiments import ON_EACH_SLIDE, ON_SLIDES
 from tissue_counterfactuals.methods import METHODS
 from tissue_counterfactuals.question.settings import GraphSettings, HoldoutSettings, UserQuestion
 from tissue_counterfactuals.settings import Distinct, Settings, Some, Text
-from tissue_counterfactuals.simulate.settings import FieldSettings, LesionSettings, TissueSettings
+from tissue_counterfactuals.simulate.settings import (
+    FieldSettings,
+    LesionSettings,
+    ScreenSettings,
+    TissueSettings,
+)
 from tissue_counterfactuals.sources import READERS
 from tissue_counterfactuals.sources.settings import ColumnsSettings, PreprocessSettings
 
 # Name of the one slide of a data set that is fitted over all its samples.
 POOLED = "pooled"
 
-SIMULATED = ("simulated", "simulated_field", "simulated_lesions")
+SIMULATED = ("simulated", "simulated_field", "simulated_lesions", "simulated_screen")
 
 # Longest label that names of files are made of; with what stands around it, 255 bytes are allowed.
 MAX_LABEL = 150
@@ -34,6 +39,7 @@ _ONLY_FOR = {
     "simulation": ("simulated",),
     "field": ("simulated_field",),
     "lesions": ("simulated_lesions",),
+    "screen": ("simulated_screen",),
     "path": tuple(READERS),
     "files": tuple(READERS),
     "sha256": tuple(name for name, reader in READERS.items() if list(reader.files) == ["h5ad"]),
@@ -51,8 +57,8 @@ class Dataset(Settings):
 
     source: Literal[*READERS, *SIMULATED] = "h5ad"
     """Where the slides come from: `h5ad` reads any AnnData file, `simulated` makes a tissue with a known mechanism,
-    `simulated_field` one with known forces between genes, `simulated_lesions` tumour sections with knock-outs, the
-    others read one raw layout each."""
+    `simulated_field` one with known forces between genes, `simulated_lesions` tumour sections with knock-outs,
+    `simulated_screen` a section with clones of carriers of guides, the others read one raw layout each."""
     experiments: Some[Literal["cellina", *ON_EACH_SLIDE, *ON_SLIDES]] = ["cellina"]
     """What is run on the data set: `cellina` is the benchmark of counterfactuals, the others are further experiments of the
     Cellina paper, on each slide, and those of the Celcomen paper, on all of them as one."""
@@ -95,6 +101,7 @@ class Dataset(Settings):
     simulation: TissueSettings = TissueSettings()
     lesions: LesionSettings = LesionSettings()
     field: FieldSettings = FieldSettings()
+    screen: ScreenSettings = ScreenSettings()
     control_domain: Text | None = None
     """Domain whose cells are asked what they would be elsewhere. Must be given for `cellina`."""
     target_domains: Distinct[Text] = []
@@ -231,6 +238,8 @@ def samples_of(name: str, dataset: dict) -> dict[str, list[str] | None]:
         present = [f"sample_{i}" for i in range(dataset["field"]["n_samples"])]
     elif dataset["source"] == "simulated_lesions":
         present = [f"KP_{i + 1}" for i in range(dataset["lesions"]["n_sections"])]
+    elif dataset["source"] == "simulated_screen":
+        present = ["screen"]
     elif dataset["source"] == "h5ad" and dataset["columns"]["sample"] is None:
         return {slug(name): None}
     elif dataset["path"] is None or is_url(dataset["path"]):

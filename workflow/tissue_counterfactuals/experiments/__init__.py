@@ -29,7 +29,8 @@ class Experiment:
         shown: output -> what the report calls it, above the text of workflow/report/CAPTION.rst.
         takes: further arguments: `entry` (the data set: name, kind, label, source, files), `domains` (its control and
             target domains), `protocol`, `seeds`, `overrides` (the switches that the configuration sets), `model` and `gat`
-            (sections `cellina` and `cellina_gat`), `neighbors` (settings of the data set's graph), `n_deg`, `device`; and wildcards of its outputs, as text.
+            (sections `cellina` and `cellina_gat`), `methods` (the sections of those that its settings name), `neighbors`
+            (settings of the data set's graph), `n_deg`, `device`; and wildcards of its outputs, as text.
         axes: further wildcards of its outputs -> the key of its settings that lists their values; each value is a job.
         gene_sets: the key of its settings that names gene sets, or one of `gene_sets.BUNDLED`: their files are inputs of
             the rule, so that an edited one runs it again. The function finds them by the same names.
@@ -91,6 +92,7 @@ def _clusters(tissue: str) -> Experiment:
 
 
 _SPLEEN, _TUMOUR, _LESIONS = "celcomen_spleen", "celcomen_glioblastoma", "celcomen_perturbmap"
+_IN_VIVO = "cellina_in_vivo"
 _TUMOUR_FITS = "results/celcomen/{dataset}/celcomen_glioblastoma.{protocol}"
 _TUMOUR_FORCES = {"forces": f"{_TUMOUR_FITS}.npz", "manifest": f"{_TUMOUR_FITS}.json"}
 _TUMOUR_TABLES = "results/tables/{dataset}/celcomen_glioblastoma.{protocol}"
@@ -309,6 +311,26 @@ EXPERIMENTS = (
         memory_mb=4000,
     ),
     Experiment(
+        _IN_VIVO,
+        "cellina_in_vivo.run",
+        "cellina_experiments.in_vivo",
+        switches=("counterfactual", "graph", "training"),
+        inputs=SLIDE,
+        outputs={
+            name: f"results/tables/{{dataset}}/cellina_in_vivo.{{protocol}}.{name}.tsv"
+            for name in ("effects", "scores", "compared")
+        }
+        | {"manifest": "results/tables/{dataset}/cellina_in_vivo.{protocol}.json"},
+        takes=("entry", "protocol", "seeds", "methods", "device"),
+        shown={
+            "effects": "a screen: what lost genes did",
+            "scores": "a screen: predictions",
+            "compared": "a screen: beside the published numbers",
+        },
+        caption="figure_cellina_in_vivo",
+        gpu=True,
+    ),
+    Experiment(
         "screen",
         "screen_power.run",
         "celcomen.screen",
@@ -342,7 +364,7 @@ EXPERIMENTS = (
     ),
 )
 # What a configuration can ask for: of a data set (as one slide, or of each of its slides), and without one.
-ON_SLIDES = (_SPLEEN, _TUMOUR, _LESIONS)
+ON_SLIDES = (_SPLEEN, _TUMOUR, _LESIONS, _IN_VIVO)
 ON_EACH_SLIDE = (
     "cellina_application",
     "cellina_gene_range",

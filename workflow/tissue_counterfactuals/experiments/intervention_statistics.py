@@ -421,6 +421,22 @@ def _slopes(arena: Arena, exposure: np.ndarray, target: int, dose: np.ndarray) -
     return result
 
 
+def tile_bootstrap(arena: Arena, target: int, draws: int, seed: int) -> np.ndarray:
+    """K9: (draws, g) the effect when the tiles of its members, with their matches, are drawn again with replacement."""
+    own = arena.only(CONTROL, target)
+    exposure = own.exposure()[0]
+    member = np.flatnonzero(exposure == target)
+    fits = exposure[own.candidates[member]] == CONTROL
+    member, fits = member[fits.any(axis=1)], fits[fits.any(axis=1)]
+    match = own.candidates[member, fits.argmax(axis=1)]
+    _, tile = np.unique(own.tile[member], axis=0, return_inverse=True)
+    n = tile.max() + 1
+    rng = stream(seed, "tile_bootstrap", arena.target_names[target - 1])
+    weight = rng.multinomial(n, np.full(n, 1 / n), size=draws)[:, tile.ravel()].astype(float)
+    weight /= np.maximum(weight.sum(axis=1, keepdims=True), 1)
+    return np.log1p(weight @ own.values[member]) - np.log1p(weight @ own.values[match])
+
+
 def shifted_sizes(
     place: np.ndarray,
     carriers: np.ndarray,

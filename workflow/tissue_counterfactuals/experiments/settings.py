@@ -5,7 +5,8 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from tissue_counterfactuals.experiments import WITHOUT_SLIDES
-from tissue_counterfactuals.methods import METHODS
+from tissue_counterfactuals.methods import CORE, METHODS
+from tissue_counterfactuals.question.settings import GraphSettings
 from tissue_counterfactuals.settings import (
     Distinct,
     Draws,
@@ -493,6 +494,53 @@ class TrustSettings(Settings):
         return self
 
 
+_ANSWERS = tuple(
+    name
+    for name, method in METHODS.items()
+    if method.environment == CORE and not {"truth", "in_domain", "latent_only"} & {*method.needs}
+)
+
+
+class InVivoGraphSettings(GraphSettings):
+    """The authors' graph: Gaussian of 250 pixels of 0.108 um."""
+
+    bandwidth_um: float = Field(27, gt=0, le=100_000)
+    """Standard deviation of the kernel, micrometres."""
+    max_neighbors: int = Field(30, ge=1, le=10_000)
+    """Nearest neighbours that a cell can have."""
+
+
+class InVivoSettings(Settings):
+    """A screen with guides in tumour cells (Perturb-FISH): what do predictions say of the cells around a lost gene?"""
+
+    methods: Distinct[Literal[_ANSWERS]] = ["no_change", "ridge", "hierarchical", "cellina"]
+    """Methods that are asked. They are trained within this experiment, without the recipients near guides."""
+    targets: Distinct[Text] | None = None
+    """Lost genes to ask about; `null` is all that can be tested. The authors chose MAP2K2 IRAK1 IRF7 PELI1 IRF3 IRF5 NFKBIA
+    LBP MAP2K3 on the same section."""
+    min_recipients: int = Field(30, ge=5, le=1_000_000)
+    """Recipients near carriers of a target and of no other guide that it needs."""
+    radius_um: float = Field(30, gt=0, le=1000)
+    """A recipient is near a carrier up to this far from it."""
+    far_um: float = Field(57.9, gt=0, le=1000)
+    """And far from all guides beyond this; 57.9 is where the authors' graph ends."""
+    min_mean_counts: float = Field(0.2, ge=0, le=1_000_000)
+    """Mean counts per cell that a gene needs to be looked at."""
+    graph: InVivoGraphSettings = InVivoGraphSettings()
+    max_focal: int = Field(2000, ge=10, le=10_000_000)
+    """Recipients near control guides whose neighbours are exchanged (`corrected`)."""
+    draws: Draws = 999
+    """Permutations of clones behind each p value."""
+    splits: int = Field(100, ge=2, le=100_000)
+    """Halves of the tiles behind the ceiling."""
+    shifts: int = Field(99, ge=0, le=100_000)
+    """Shifts of the map of carriers, the second null."""
+    bootstraps: int = Field(1000, ge=10, le=100_000)
+    """Draws of tiles behind the intervals over the tissue."""
+    relevant_effect: float = Field(0.2, gt=0, le=5)
+    """Change of log expression that would matter: a section that would not have shown it resolves nothing."""
+
+
 class CellinaExperimentSettings(Settings):
     """Settings of the further experiments on Cellina."""
 
@@ -502,3 +550,4 @@ class CellinaExperimentSettings(Settings):
     disentanglement: DisentanglementSettings = DisentanglementSettings()
     application: ApplicationSettings = ApplicationSettings()
     trust: TrustSettings = TrustSettings()
+    in_vivo: InVivoSettings = InVivoSettings()

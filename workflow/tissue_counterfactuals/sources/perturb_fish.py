@@ -294,6 +294,7 @@ def _find_rows(counts: "sp.csr_matrix", genes: list[str], path: Path, whole: Pat
     import scipy.sparse as sp
 
     from tissue_counterfactuals.sources.text_tables import column_names, read_matrix
+    from tissue_counterfactuals.streams import stream
 
     own = column_names(path)
     unknown = [gene for gene in own if gene not in genes]
@@ -305,7 +306,7 @@ def _find_rows(counts: "sp.csr_matrix", genes: list[str], path: Path, whole: Pat
     columns = [genes.index(gene) for gene in own]
     same_genes = counts[:, columns]
     # A number per row that rows of other counts share by chance only: sums modulo 2^64 with random weights.
-    weights = np.random.RandomState(0).randint(1, 2**62, len(own)).astype(np.uint64)
+    weights = stream(0, "row_keys").integers(1, 2**62, len(own)).astype(np.uint64)
     keys, wanted = (m.astype(np.uint64) @ weights for m in (same_genes, part))
     order = np.argsort(keys, kind="stable")
     left, right = (np.searchsorted(keys[order], wanted, side) for side in ("left", "right"))

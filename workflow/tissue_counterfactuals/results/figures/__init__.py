@@ -266,6 +266,20 @@ FIGURES = (
         "results/figures/celcomen/recovery.png",
     ),
     Figure(
+        "figure_cellina_in_vivo",
+        "cellina_in_vivo",
+        "a real intervention",
+        {
+            name: f"{_TABLES}/cellina_in_vivo.{{protocol}}.{file}"
+            for name, file in {
+                "effects": "effects.tsv",
+                "scores": "scores.tsv",
+                "manifest": "json",
+            }.items()
+        },
+        f"{_FIGURES}/cellina_in_vivo.png",
+    ),
+    Figure(
         "screen_power",
         "screen",
         "how many recipients must a spatial screen have?",

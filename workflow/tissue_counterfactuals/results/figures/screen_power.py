@@ -65,7 +65,7 @@ def _false_positives(part: object, null: pd.DataFrame, usual: int) -> None:
         error = np.array([own["rate"] - own["low"], own["high"] - own["rate"]])
         axes.errorbar(own["rate"].to_numpy(), y, xerr=error, fmt="o", ms=3, lw=0.8, color=colors[scenario], label=_SCENARIOS[scenario])  # fmt: skip
     axes.set_yticks([len(tests) - i - 0.5 for i in range(len(tests))], [_NAMES[t] for t in tests])
-    axes.set_ylim(0, len(tests))
+    axes.set_ylim(0, len(tests) + 0.1)
     for edge in range(1, len(tests)):
         axes.axhline(edge, color="0.9", lw=0.5)
     axes.set_xlim(-0.01, 1)
@@ -92,6 +92,7 @@ def _power(part: object, grid: pd.DataFrame) -> None:
         axes.set_title(_CURVES[test], size=7.5)
         style.log_scale(axes, "x")
         axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.set_xticks(grid.groupby("clones_per_target")["recipients"].mean().round().unique())
         axes.set_xlabel("recipients per target")
         axes.set_ylim(-0.03, 1.03)
     every[0].set_ylabel("share of targets or screens")
