@@ -93,7 +93,7 @@ def tables(out: Path) -> str:
         power = power.pivot_table(
             index="recipients", columns="column", values="rate_n", aggfunc="first", sort=False
         )
-        parts.append(f"{names[test]}\n\n{power.fillna('').to_markdown()}")
+        parts.append(f"{names[test]}\n\n{power.sort_index(axis=1).fillna('').to_markdown()}")
     columns = [
         "ceiling",
         "resolved",
