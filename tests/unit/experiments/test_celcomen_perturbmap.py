@@ -486,7 +486,7 @@ def test_the_summary_by_hand():
 
 def test_a_run_writes_the_same_tables_twice(slide, tmp_path):
     write_slide(slide, tmp_path / "slide.h5ad")
-    names = ("correlations", "genes", "spots", "summary", "diagnostics")
+    names = ("correlations", "genes", "spots", "summary", "diagnostics", "effects")
     written = []
     for folder in ("one", "two"):
         outputs = {name: tmp_path / folder / f"{name}.tsv" for name in names}

@@ -286,12 +286,15 @@ EXPERIMENTS = (
         switches=("inference", "generation", "celcomen_perturbmap"),
         inputs=SLIDE,
         outputs=_files(
-            *(_LESIONS, ("correlations", "genes", "spots", "summary", "diagnostics")),
+            *(_LESIONS, ("correlations", "genes", "spots", "summary", "diagnostics", "effects")),
             manifest="json",
         ),
         takes=("entry", "protocol", "seeds"),
         unread=("null_test",),
-        shown={"summary": "knock-outs against controls"},
+        shown={
+            "summary": "knock-outs against controls",
+            "effects": "what lesions differ in, lesions as units",
+        },
         caption="figure_celcomen_4_null",
     ),
     Experiment(

@@ -15,6 +15,7 @@ from anndata import AnnData
 
 from tissue_counterfactuals.experiments import preparation
 from tissue_counterfactuals.experiments.force_statistics import empirical_p, rank_test
+from tissue_counterfactuals.experiments.perturbmap_effects import lesion_effects
 from tissue_counterfactuals.experiments.perturbmap_lesions import log_cpm, remove_reporters
 from tissue_counterfactuals.experiments.perturbmap_question import (
     Model,
@@ -45,6 +46,8 @@ OF_SECOND_PREDICTOR = ("wild_type_lesion", "minus_baseline", "permuted", "random
 # take genes, which go up and down together, for exchangeable: theirs is below 0.05 in about a quarter.
 CALIBRATED = {"random_gene": ("field",)}
 OBSERVED = "observed"
+# Permutations of lesions; there are fewer ways to place them.
+_EFFECT_DRAWS = 999
 NOTHING_TO_LOSE = "the field predicts no change where there is nothing to lose"
 _ROW = ("knockout", "section", "lesion", "label", "predictor", "control", "draw")
 _CORRELATION = ("rho", "p_value", "partial_rho")
@@ -67,7 +70,8 @@ def run(
         switches: of the steps inference, generation and celcomen_perturbmap.
         outputs: `correlations` (a row per lesion, predictor, control and draw), `genes` (predicted and observed change
             of each gene, first seed), `spots` (where they lie and which lesion they belong to), `summary` (see
-            `summarize`), `diagnostics` (of the fits) as TSV; `manifest` as JSON.
+            `summarize`), `diagnostics` (of the fits), `effects` (of the lesions, without any model; first seed; see
+            `lesion_effects`) as TSV; `manifest` as JSON.
     """
     cells = remove_reporters(read_slide(slide, check=False))
     expression = log_cpm(cells)
@@ -93,6 +97,8 @@ def run(
     for name, table in tables.items():
         write_tsv(table, outputs[name])
     write_tsv(summarize(tables["correlations"]), outputs["summary"])
+    effects = lesion_effects(cells, _EFFECT_DRAWS, seeds[0])
+    write_tsv(preparation.keyed(effects, manifest, seeds[0]), outputs["effects"])
 
 
 def answer(
