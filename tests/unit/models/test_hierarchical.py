@@ -210,3 +210,13 @@ def test_levels_are_thirds_by_expression():
     np.testing.assert_array_equal(
         hierarchical.levels(np.array([5, 0, 3, 9, 0, 1.0])), [2, 0, 1, 2, 0, 1]
     )
+
+
+def test_how_much_of_a_change_lies_off_the_axes():
+    directions = np.linalg.qr(np.random.default_rng(0).normal(size=(6, 3)))[0]
+    # Axes have lengths of their own, which say nothing of directions.
+    axes = hierarchical.Axes(np.ones(6), directions[:, :2] * [3.0, 0.1])
+    assert axes.off(directions[:, 0]) == pytest.approx(0, abs=1e-12)
+    assert axes.off(directions[:, 2]) == pytest.approx(1)
+    assert axes.off(2 * directions[:, 1] + directions[:, 2]) == pytest.approx(0.2)
+    assert axes.off(np.zeros(6)) == 0

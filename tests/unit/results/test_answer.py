@@ -144,6 +144,15 @@ def test_cellina_answers_altered_neighbours_and_focal_cells_of_a_column(tissue, 
     assert len(cells) == len(asked.task.focal)
 
 
+def test_a_change_unlike_those_between_neighbourhoods_is_an_extrapolation(tissue, tmp_path):
+    """All signals at once, three times over, as nowhere in the tissue: the model sees little of it, and is far off."""
+    signals = tissue.varm["simulation_ligands"].any(axis=1)
+    more = Asked(tmp_path, tissue, shift_genes=list(tissue.var_names[signals]), factor=3.0)
+    assert "# mine: extrapolates" in more.text
+    assert "of the change that is asked about is none by which neighbourhoods differ" in more.text
+    assert (more.genes["truth_in_interval"] == "yes").mean() < 0.5
+
+
 def test_a_type_that_was_never_there_is_an_extrapolation(tissue, tmp_path):
     there = (tissue.obs["cell_type"] == "type_0") & (tissue.obs["domain"] == "domain_1")
     alone = Asked(tmp_path, tissue[~there.to_numpy()].copy(), ("hierarchical",), move_to="domain_1")

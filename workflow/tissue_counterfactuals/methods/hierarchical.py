@@ -147,9 +147,13 @@ def predict(task, folder: Path, target: str) -> dict[str, Prediction | str]:
     for rule, node in task.question.nodes(target).items():
         variants[rule] = node
         if not isinstance(node, str):
-            altered = axes.project(task.masked_graph[focal], task.altered_log(node))
+            around, altered = task.masked_graph[focal], task.altered_log(node)
+            new = axes.project(around, altered)
             # Who alters neighbours moves nobody to another domain.
-            variants[rule] = moved(rule, altered, np.zeros_like(domain))
+            variants[rule] = moved(rule, new, np.zeros_like(domain))
+            received = (neighborhood_features(around, x) for x in (altered, log_expression))
+            asked = np.subtract(*(x.mean(axis=0, dtype=np.float64) for x in received))
+            variants[rule].diagnostics["off_axes"] = axes.off(asked)
     twin = Prediction(start.astype(np.float32), focal, keeps_noise=start is counts)
     return variants | {"no_intervention": twin}
 

@@ -67,6 +67,11 @@ class Axes:
         largest = vectors[np.abs(vectors).argmax(axis=0), np.arange(vectors.shape[1])]
         return cls(mean, vectors * np.sign(largest) / np.sqrt(variances))
 
+    def off(self, change: np.ndarray) -> float:
+        """Share of a change of what cells receive (g,) that lies off the axes, where no slope can answer it."""
+        on = change @ (self.loadings / np.linalg.norm(self.loadings, axis=0))
+        return float(1 - (on**2).sum() / max((change**2).sum(), 1e-12)) if change.any() else 0.0
+
     def project(self, graph: sparse.csr_array, log_expression: sparse.csr_array) -> np.ndarray:
         """h (m, k) of cells with neighbours given by rows of `graph` (m, n); without any, what an average cell receives."""
         total = np.asarray(graph.sum(axis=1)).ravel()

@@ -151,7 +151,7 @@ def collect(predictions: list[Path], methods: list[str]) -> Answers:
                     for note in made.notes["diagnostics"]
                     if (note["method"], note["variant"]) == (method, variant)
                 ]
-    answered = [m for m in methods if m in per_method]
+    answered = [m for m in methods if m in per_method and m != TRUTH]
     if not answered:
         return answers
     answers.sure = next((m for m in answered if per_method[m]["told"]), answered[0])
@@ -299,6 +299,13 @@ def verdict(
             "not identifiable",
             f"For {abstained:.0%} of the genes the interval is no narrower than the changes that types show between "
             "domains anyway.",
+        )
+    # Support is measured on the axes that the model answers by; what lies off them it cannot see.
+    if notes.get("off_axes", 0) > MOST_OUTSIDE:
+        return (
+            "extrapolates",
+            f"{notes['off_axes']:.0%} of the change that is asked about is none by which neighbourhoods differ, so that nobody "
+            "knows what it does; the answer is that to the rest.",
         )
     (target,) = fold.targets
     obs = slide.obs
