@@ -19,7 +19,7 @@ from tissue_counterfactuals.methods import METHODS
 from tissue_counterfactuals.results.figures import style
 from tissue_counterfactuals.results.figures import table_cellina_1 as table_1
 from tissue_counterfactuals.results.harmless import markdown_line
-from tissue_counterfactuals.results.tables import CONTROLS, TWIN
+from tissue_counterfactuals.results.tables import CONTROLS, FOLD, TWIN
 
 JUDGED = "rmse_lfc"
 _VERDICTS = "What the papers say, by the rules of the protocol {}"
@@ -134,7 +134,10 @@ def _best(where: str, protocol: str, scores: pd.DataFrame) -> Iterator[str]:
             own = _answers(scores, method, form)
             own = own[own["metric"] == JUDGED].dropna(subset="value")
             if len(own):
-                errors[method, form] = own["value"].mean()
+                errors[method, form] = own.groupby(FOLD)["value"].mean()
+    # A method that failed in a fold is compared with the others in those that all have.
+    shared = pd.DataFrame(errors).dropna() if errors else pd.DataFrame()
+    errors = {key: (shared[key] if len(shared) else own).mean() for key, own in errors.items()}
     if not errors:
         yield f"{where}: nothing was scored."
         return
