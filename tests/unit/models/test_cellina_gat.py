@@ -275,8 +275,9 @@ def test_without_a_cell_that_has_both_the_contrastive_loss_is_zero():
     value.backward()
     assert value.item() == 0
     assert (means.grad == 0).all()
-    # Of another domain, but a neighbour: no negative.
-    assert contrastive_loss(means[:2], torch.tensor([0, 1]), table[:2], 0.25).item() == 0
+    # Of another domain, but neighbours: no negatives.
+    of_others = torch.tensor([0, 1, 1])
+    assert contrastive_loss(means[:3], of_others, torch.tensor([[1, 2]]), 0.25).item() == 0
 
 
 def test_training_pulls_neighbours_together_as_its_weight_says(slide):
