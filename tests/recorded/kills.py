@@ -29,7 +29,7 @@ from test_new_method import ADAPTER, ROW  # noqa: E402
 
 # The steps in whose middle a run is killed, in the order in which a run comes to them; and how long to wait there, in
 # seconds at most. The last is Snakemake's writing of the report.
-REPORT = "Creating report"
+REPORT = "--report results/report.html"
 MOMENTS = [
     *[("prepare", 4), ("build_graph", 4), ("build_environment", 3), ("write_question", 4)],
     *[("fit", 15)] * 7,
