@@ -37,10 +37,10 @@ MOMENTS = [
     *[("tabulate", 3), ("table_cellina_1", 4), ("figure_cellina_2", 6), ("learning_curves", 5)],
     (REPORT, 3),
 ]  # fmt: skip
-# What says when and how long, and so differs between any two runs.
+# What says when and how long, and so differs between any two runs; the page of the comparison shows the figure of costs.
 TIMED = re.compile(
     r"(^|/)(logs|benchmarks|environments)/|\.sha256$|manifest\.json$|ro-crate-metadata\.json$|report\.html$"
-    r"|status\.json$|provenance\.json$|history\.tsv$|costs\.[^/]*$"
+    r"|page\.html$|\.snakemake_timestamp$|status\.json$|provenance\.json$|history\.tsv$|costs\.[^/]*$"
 )
 
 
