@@ -2,6 +2,7 @@
 
 import json
 import platform
+import re
 import subprocess
 import sys
 import zipfile
@@ -50,12 +51,14 @@ def test_no_two_environments_pin_a_package_differently():
         _, requirements = environments.pins(path)
         finish = path.with_suffix(".post-deploy.sh")
         if finish.is_file():
-            words = finish.read_text().replace("\\\n", " ").split()
-            later = [word for word in words if "==" in word]
+            command, _, listed = finish.read_text().partition("<<'PINS'\n")
+            assert "--require-hashes -r /dev/stdin" in command
+            lines = listed.removesuffix("PINS\n").splitlines()
+            # A package without a version would be another one tomorrow, and one without a checksum anybody's.
+            found = [re.fullmatch(r"(\S+==\S+) --hash=sha256:[0-9a-f]{64}", line) for line in lines]
+            assert all(found)
+            later = [match[1] for match in found]
             assert len(later) > 3
-            # A package without a version would be another one tomorrow.
-            command = finish.read_text().partition("pip install")[2].replace("\\\n", " ").split()
-            assert [w for w in command if not w.startswith("--")] == later
             requirements = requirements + later
         for requirement in requirements:
             name, _, version = requirement.partition("==")
