@@ -159,8 +159,9 @@ def finished(tmp_path_factory):
         config = yaml.safe_load((ROOT / "config/paper.yaml").read_text())
         downloads = {"table": "table.tsv", "backoff_s": 0.01}
         config = override(config, SIZES | {"downloads": downloads})
-        # A slide of its own of the colorectal set, and one patient.
-        config["datasets"].pop("crc_joint")
+        # One patient, and the data sets of the two papers.
+        for name in ("crc_joint", "screen_in_tissue"):
+            config["datasets"].pop(name)
         for dataset in config["datasets"].values():
             dataset.pop("patients", None)
             dataset.pop("methods", None)

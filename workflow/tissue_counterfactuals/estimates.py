@@ -122,6 +122,8 @@ def in_all(jobs: dict[tuple[str, str], list[float | None]], cores: int) -> str:
         total += taken
         if method and METHODS[method].gpu:
             on_gpu += taken
+    if total == 0:
+        return "How long such jobs take was not recorded."
     return (
         f"About {_time(total)} of jobs, {_time(total / cores)} on {cores} cores; {_time(on_gpu)} are trainings that can "
         "use a GPU, as they take without."
