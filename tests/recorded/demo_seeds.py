@@ -42,7 +42,7 @@ ROWS = {
     ("cellina_ablated", "published"): "Cellina (ablated)",
     ("cellina", "no_intervention"): "Cellina, twin",
     ("cellina", "published"): "Cellina",
-    ("hierarchical", "published"): "Hierarchical (ours)",
+    ("hierarchical", "published"): "Random effects (ours)",
     ("truth", "published"): "Truth, same donors",
     ("ceiling", "-"): "Ceiling",
     ("truth_in_place", "-"): "Truth, in place",
