@@ -114,8 +114,9 @@ def table(jobs: dict[tuple[str, str], list[float | None]]) -> list[str]:
     return lines
 
 
-def in_all(jobs: dict[tuple[str, str], list[float | None]], cores: int) -> str:
-    """A sentence: how long the jobs will take one after another, and on so many cores; how much of it a GPU may do."""
+def in_all(jobs: dict[tuple[str, str], list[float | None]], cores: int | None) -> str:
+    """A sentence: how long the jobs will take one after another, and on so many cores (None: those of a cluster); how much
+    of it a GPU may do."""
     total = on_gpu = 0.0
     for (rule, method), sizes in jobs.items():
         taken = sum(seconds(rule, size, method) or 0.0 for size in sizes)
@@ -125,13 +126,18 @@ def in_all(jobs: dict[tuple[str, str], list[float | None]], cores: int) -> str:
     if total == 0:
         return "How long such jobs take was not recorded."
     return (
-        f"About {_time(total)} of jobs, {_time(total / cores)} on {cores} cores; {_time(on_gpu)} are trainings that can "
-        "use a GPU, as they take without."
+        f"About {_time(total)} of jobs{f', {_time(total / cores)} on {cores} cores' if cores else ''}; {_time(on_gpu)} are "
+        "trainings that can use a GPU, as they take without."
     )
 
 
 def _time(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _cores(workflow: object) -> int | None:
+    """Cores of this machine that the run may use; None where jobs go to a cluster, as Snakemake has it."""
+    return workflow.global_resources["_cores"].value
 
 
 def to_be_done(workflow: object, config: dict) -> tuple[dict, bool]:
@@ -151,7 +157,7 @@ def say_at_start(workflow: object, config: dict) -> None:
         unknown = (
             "" if all_known else " The folds come on top: they are known when slides are prepared."
         )
-        print(f"{in_all(jobs, workflow.cores or 1)}{unknown}", file=sys.stderr)
+        print(f"{in_all(jobs, _cores(workflow))}{unknown}", file=sys.stderr)
 
 
 def show_after_dry_run(workflow: object, config: dict) -> None:
@@ -163,7 +169,7 @@ def show_after_dry_run(workflow: object, config: dict) -> None:
         jobs, all_known = to_be_done(workflow, config)
         if not jobs:
             return
-        print("", *table(jobs), in_all(jobs, workflow.cores or 1), sep="\n")
+        print("", *table(jobs), in_all(jobs, _cores(workflow)), sep="\n")
         print("From resources/recorded_runs.tsv, in proportion to the slides that are there; a slide still to be made counts as one of the record's.")  # fmt: skip
         if not all_known:
             print("With `cell_types: auto` the folds, most of the work, are known when slides are prepared.")  # fmt: skip
