@@ -21,6 +21,7 @@ PICTURES = [
     "results/figures/tiny/map.slide_0.png",
     "results/figures/tiny/schematic.corrected.png",
     "results/figures/tiny/learning_curves.corrected.png",
+    "results/figures/tiny/metrics_under_test.domain_1.corrected.png",
     "results/figures/tiny/intervals.domain_1.corrected.svg",
 ]
 
@@ -40,7 +41,9 @@ def test_every_promised_table_and_figure_is_there(finished):
     assert sorted(PICTURES[2:]) == [
         f"results/figures/{name}" for name in finished.files("results/figures")
     ]
-    for name in PICTURES:
+    (drawing,) = (name for name in PICTURES if name.endswith(".svg"))
+    assert finished.read(drawing).count("<path") > 20
+    for name in set(PICTURES) - {drawing}:
         with Image.open(finished.folder / name) as picture:
             picture.load()
             assert min(picture.size) > 300
