@@ -11,7 +11,7 @@ REPORT := results/report.html
 
 demo: $(VENV)/installed
 	@$(BIN)/python workflow/scripts/unlock.py
-	$(BIN)/snakemake --cores $(CORES) demo
+	$(BIN)/snakemake --cores $(CORES) --quiet rules -- demo
 	$(BIN)/snakemake --cores $(CORES) demo --report $(REPORT) --report-stylesheet workflow/report/style.css
 	@$(BIN)/python workflow/scripts/show_results.py results $(REPORT)
 

@@ -23,7 +23,7 @@ CONFIG = {
 def test_gene_sets_are_inputs(tmp_path):
     run = Run(tmp_path / "run").configure(CONFIG)
     (run.folder / "own.gmt").write_text("SET\tabout\ta\tb\tc\n")
-    outcome = run.snakemake("celcomen", "--dry-run", "--quiet", "reason")
+    outcome = run.snakemake("celcomen", "--dry-run")
     assert outcome.code == 0, outcome.screen[-3000:]
     found = dict(re.findall(r"rule (\w+):\n\s+input: (.*)\n", outcome.screen))
     bundled = {n: str(ROOT / f"resources/gene_sets/{n}_human.gmt.xz") for n in ("hallmark", "go_bp", "go_cc")}  # fmt: skip

@@ -30,7 +30,7 @@ def reasons(logs: Path, since: float) -> list[str]:
 def show_at_exit(logs: Path, since: float) -> None:
     """Print the reasons when the process ends, after all that Snakemake has to say."""
     said = reasons(logs, since) or [
-        f"{_SENTENCE}a job ended without a reason in its log, as one does that is killed (memory, time): run again with "
-        "--quiet reason, which says which job it was."
+        f"{_SENTENCE}a job ended without a reason in its log, as one does that is killed (memory, time): run again without "
+        "--quiet to see which job it was."
     ]
     atexit.register(lambda: print("", *said, sep="\n", file=sys.stderr))
