@@ -52,3 +52,9 @@ def test_it_draws_every_fold_in_every_panel(scores, tmp_path):
 def test_without_intervals_it_says_so():
     figure = intervals.compose(synthetic_scores(), *CHOICE, PROVENANCE)
     assert "No method gave intervals here." in texts(figure)
+
+
+def test_a_single_fold_is_drawn_too(scores):
+    one = scores[(scores["slide"] == SLIDES[0]) & (scores["cell_type"] == CELL_TYPES[0])]
+    figure = intervals.compose(one, *CHOICE, PROVENANCE)
+    assert len(panel(figure, "By expression level").collections[0].get_offsets()) == 1

@@ -63,7 +63,7 @@ def compose(
             dots = {"color": look.color, "alpha": 0.85, "linewidths": 0, "s": 22}
             handles[look.label] = left.scatter(own["coverage"], range(len(folds)), **dots)
             for place, level in enumerate(LEVELS):
-                spread = np.linspace(-0.18, 0.18, len(folds)) if len(folds) > 1 else [0]
+                spread = np.linspace(-0.18, 0.18, len(folds)) if len(folds) > 1 else np.zeros(1)
                 middle.scatter(place + spread, own[level], **dots)
                 middle.plot([place - 0.25, place + 0.25], [own[level].mean()] * 2, color=look.color)
             for _, row in own.iterrows():
