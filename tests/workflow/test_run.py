@@ -34,7 +34,7 @@ def test_every_promised_table_and_figure_is_there(finished):
                 *("scores.tsv", "summary.tsv", "gains.tsv", "diagnostics.tsv", "deviations.tsv"),
                 *(f"table_1.domain_1.corrected.{kind}" for kind in ("tsv", "md", "png")),
                 *("costs.corrected.tsv", "costs.corrected.png", "provenance.json"),
-                "metrics_under_test.domain_1.corrected.tsv",
+                *(f"{name}.domain_1.corrected.tsv" for name in ("intervals", "metrics_under_test")),
             ]
         )
     ]

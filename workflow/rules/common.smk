@@ -357,7 +357,7 @@ def check_all_folds(dataset):
 
 
 def per_fold(pattern):
-    """Input function: the files of a pattern for all slides, folds, learned methods, protocols and seeds."""
+    """Input function: the files of a pattern for all slides, folds, learned methods, environments, protocols and seeds."""
 
     def files(wildcards):
         found = []
@@ -369,6 +369,7 @@ def per_fold(pattern):
                 slide=slide,
                 fold=folds_of(wildcards.dataset, slide),
                 method=method_names(wildcards.dataset, learned=True),
+                environment=environments_of(method_names(wildcards.dataset)),
                 protocol=getattr(wildcards, "protocol", config["protocols"]),
                 seed=config["seeds"],
             )

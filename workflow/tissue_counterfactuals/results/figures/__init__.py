@@ -123,8 +123,16 @@ FIGURES = (
         "intervals",
         "cellina",
         "coverage of intervals",
-        _SCORES,
-        f"{_FIGURES}/intervals.{{target}}.{{protocol}}.svg",
+        _SCORES
+        | {
+            "slides": "results/slides/{dataset}/{slide}.h5ad",
+            "questions": "results/questions/{dataset}/{slide}/{fold}/{protocol}.seed{seed}.npz",
+            "predictions": "results/predictions/{dataset}/{slide}/{fold}/{protocol}.seed{seed}/{environment}.h5ad",
+        },
+        {
+            "tsv": f"{_TABLES}/intervals.{{target}}.{{protocol}}.tsv",
+            "png": f"{_FIGURES}/intervals.{{target}}.{{protocol}}.svg",
+        },
         takes=("target", "protocol"),
     ),
     Figure(

@@ -1,34 +1,114 @@
-"""Do intervals hold? Coverage by fold and by expression level, and what is left where a method abstains."""
+"""Do intervals hold? Coverage by fold and by expression level, their width, and what is left where a method abstains.
 
+Methods that give no intervals get them from their seeds and from their errors in folds of other types (see
+metrics/ensembles.py).
+"""
+
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
+from tissue_counterfactuals import protocols
+from tissue_counterfactuals.methods import METHODS
+from tissue_counterfactuals.metrics import Reference, ensembles
+from tissue_counterfactuals.metrics.populations import mean_expression
+from tissue_counterfactuals.models.hierarchical import FEWEST_TYPES
+from tissue_counterfactuals.question.predictions import PredictionReader, read_predictions
+from tissue_counterfactuals.question.question import read_question
+from tissue_counterfactuals.question.task import Task
 from tissue_counterfactuals.results import provenance
 from tissue_counterfactuals.results.figures import style
-from tissue_counterfactuals.results.tables import FOLD, TWIN, choose, read_scores
+from tissue_counterfactuals.results.tables import FOLD, TWIN, choose, read_scores, write_tsv
+from tissue_counterfactuals.slide import read_slide
 
 LEVELS = {"coverage_low": "low", "coverage_middle": "middle", "coverage_high": "high"}
 PROMISED, ACCEPTED = 0.9, (0.85, 0.95)
 NAME = "Intervals of 90 %"
+OWN = "own"
+# Interval -> marker and what the legend calls it.
+KINDS = {
+    OWN: ("o", "the method's own"),
+    ensembles.ENSEMBLE: ("^", "from its seeds"),
+    ensembles.CONFORMAL: ("s", "from its errors for other types"),
+}
+COLUMNS = ["method", "interval", *FOLD, "coverage", *LEVELS, "interval_width", "n_seeds", "n_types"]
 
 
-def draw_files(inputs: dict[str, Path], output: Path, target: str, protocol: str) -> None:
-    """Draw from the files `scores` (TSV) and `manifest` (JSON) of a data set; `target` is a path form."""
-    record = provenance.read(inputs["manifest"])
-    figure = compose(
-        read_scores([inputs["scores"]]),
-        *(record["dataset"], provenance.target_name(record, target), protocol),
-        provenance.footer(record, protocol),
-    )
-    style.save(figure, output)
+def draw_files(inputs: dict, output: dict[str, Path], target: str, protocol: str) -> None:
+    """The table (`tsv`: a row per method, kind of interval and fold) and its picture (`png`, an SVG by its name).
+
+    Args:
+        inputs: `scores` (TSV) and `manifest` (JSON) of a data set, its `slides`, and the `questions` and `predictions` of
+            all its folds and seeds.
+        target: path form of the target domain.
+    """
+    record, scores = provenance.read(inputs["manifest"]), read_scores([inputs["scores"]])
+    chosen = (record["dataset"], provenance.target_name(record, target), protocol)
+    table = per_fold(scores, *chosen)
+    further = derived(inputs, record, chosen[1], protocol)
+    if further:
+        table = pd.concat([*([table] if len(table) else []), *further])
+    write_tsv(table[COLUMNS], output["tsv"])
+    figure = compose(scores, *chosen, provenance.footer(record, protocol), table)
+    style.save(figure, output["png"])
+
+
+def derived(inputs: dict, record: dict, target: str, protocol: str) -> list[pd.DataFrame]:
+    """Intervals (see COLUMNS) of each learned method that gives none; nothing is read where there cannot be any."""
+    folds = [path for path in map(Path, inputs["questions"]) if path.stem == f"{protocol}.seed{record['seeds'][0]}"]  # fmt: skip
+    types = {path.parts[-2] for path in folds}
+    told: dict[str, list[ensembles.Told]] = {}
+    if len(record["seeds"]) >= ensembles.FEWEST_SEEDS or len(types) > FEWEST_TYPES:
+        slides = {Path(path).stem: path for path in inputs["slides"]}
+        made = {}
+        for path in map(Path, inputs["predictions"]):
+            if path.parts[-2].split(".seed")[0] == protocol:
+                made.setdefault(path.parts[-4:-2], []).append(path)
+        switches = protocols.of_step(protocols.resolve(protocol, record["config"]["switches"]), "metrics")  # fmt: skip
+        cells, opened = None, ""
+        for path in folds:
+            slide, fold = path.parts[-3:-1]
+            if slide != opened:
+                cells, opened = read_slide(slides[slide], check=False), slide
+            asked = read_question(path)
+            task = Task(cells if asked.genes is None else cells[:, asked.genes].copy(), asked)
+            if target in asked.fold.targets:
+                counts, there = task.slide.X, task.target_cells(target)
+                reference = Reference(counts[task.focal], counts[there], **switches)
+                for method, profiles in _profiles(made[slide, fold], target).items():
+                    answer = (slide, asked.fold.cell_type, reference, profiles)
+                    told.setdefault(method, []).append(ensembles.Told.of(*answer))
+    tables = [ensembles.coverages(own).assign(method=method) for method, own in told.items()]
+    return [table for table in tables if len(table)]
+
+
+def _profiles(files: list[Path], target: str) -> dict[str, list[np.ndarray]]:
+    """Learned method without intervals -> mean CP10K (g,) that each seed predicts."""
+    found: dict[str, list[np.ndarray]] = {}
+    for path in sorted(files):
+        with read_predictions(path) as made:
+            for method, variant in _without_intervals(made, target):
+                profile = mean_expression(made.values(method, target, variant))
+                found.setdefault(method, []).append(profile)
+    return found
+
+
+def _without_intervals(made: PredictionReader, target: str) -> Iterator[tuple[str, str]]:
+    """Learned methods that gave no intervals, and the variant that is shown of each."""
+    sure = {told["method"] for told in made.notes.get("intervals", [])}
+    for method, where, variants in made.questions():
+        asked = [variant for variant in variants if variant != TWIN]
+        if where == target and asked and METHODS[method].learned and method not in sure:
+            yield method, style.variant_order(asked)[0]
 
 
 def per_fold(scores: pd.DataFrame, dataset: str, target: str, protocol: str) -> pd.DataFrame:
-    """A row per method and fold: means over seeds of the metrics of intervals, under the published donor rule or the
-    first that was run; no row for methods without intervals."""
+    """A row per method and fold: means over seeds of the metrics of its own intervals, under the published donor rule or
+    the first that was run; no row for methods without intervals."""
     chosen = choose(scores, dataset, target, protocol)
     chosen = chosen[chosen["variant"] != TWIN]
     with_intervals = chosen[chosen["metric"] == "coverage"]
@@ -37,55 +117,91 @@ def per_fold(scores: pd.DataFrame, dataset: str, target: str, protocol: str) -> 
         for method, own in with_intervals.groupby("method")
     }
     chosen = chosen[chosen["variant"] == chosen["method"].map(wanted)]
-    return chosen.pivot_table(index=["method", *FOLD], columns="metric", values="value")
+    table = chosen.pivot_table(index=["method", *FOLD], columns="metric", values="value")
+    seeds = chosen.groupby(["method", *FOLD])["seed"].nunique()
+    table = table.assign(interval=OWN, n_seeds=seeds.reindex(table.index), n_types=0)
+    return table.reset_index().reindex(columns=[*COLUMNS, "abstained", "rmse_lfc", "rmse_lfc_answered"])  # fmt: skip
 
 
 def compose(
-    scores: pd.DataFrame, dataset: str, target: str, protocol: str, provenance_text: str
+    scores: pd.DataFrame,
+    dataset: str,
+    target: str,
+    protocol: str,
+    provenance_text: str,
+    table: pd.DataFrame | None = None,
 ) -> Figure:
-    """The figure: a dot per fold; where no method gives intervals, a sentence."""
-    table = per_fold(scores, dataset, target, protocol)
+    """The figure: a mark per fold; where there are no intervals, a sentence.
+
+    Args:
+        table: see COLUMNS, with what `per_fold` adds; None takes that of the methods' own intervals.
+    """
+    table = per_fold(scores, dataset, target, protocol) if table is None else table
     kind = choose(scores, dataset, target, protocol)["kind"].iloc[0]
-    folds = table.index.droplevel("method").unique() if len(table) else []
+    folds = pd.MultiIndex.from_frame(table[FOLD].drop_duplicates().sort_values(FOLD))
     with style.context():
-        figure = style.new_figure(10, 2.6 + 0.18 * len(folds))
+        figure = style.new_figure(12, 2.8 + 0.18 * len(folds))
         style.suptitle(figure, style.experiment_title(NAME, dataset, kind, target, protocol))
         bottom = style.footer(figure, provenance_text)
         if not len(table):
             figure.text(0.5, 0.5, "No method gave intervals here.", ha="center")
             return figure
-        methods = style.method_order(table.index.unique("method"))
-        handles = {}
-        left, middle, right = figure.subplots(1, 3, width_ratios=(1.3, 1, 1.2))
+        order = style.method_order(table["method"].unique())
+        groups = [
+            (method, interval, own.set_index(FOLD).reindex(folds))
+            for method in order
+            for interval in KINDS
+            if len(own := table[(table["method"] == method) & (table["interval"] == interval)])
+        ]
+        left, middle, width, right = figure.subplots(1, 4, width_ratios=(1.2, 1.1, 0.9, 1))
         labels = [f"{style.short(cell_type, 28)} · {slide}" for slide, cell_type in folds]
-        for method in methods:
-            look, own = style.method_style(method, methods), table.loc[method].reindex(folds)
-            dots = {"color": look.color, "alpha": 0.85, "linewidths": 0, "s": 22}
-            handles[look.label] = left.scatter(own["coverage"], range(len(folds)), **dots)
+        spread = np.linspace(-0.3, 0.3, len(groups)) if len(groups) > 1 else np.zeros(1)
+        for offset, (method, interval, own) in zip(spread, groups, strict=True):
+            color = style.method_style(method, order).color
+            dots = {"color": color, "alpha": 0.85, "linewidths": 0, "s": 22}
+            dots["marker"] = KINDS[interval][0]
+            left.scatter(own["coverage"], np.arange(len(folds)) + offset, **dots)
             for place, level in enumerate(LEVELS):
-                spread = np.linspace(-0.18, 0.18, len(folds)) if len(folds) > 1 else np.zeros(1)
-                middle.scatter(place + spread, own[level], **dots)
-                middle.plot([place - 0.25, place + 0.25], [own[level].mean()] * 2, color=look.color)
+                middle.scatter(np.full(len(own), place + offset), own[level], **dots)
+                middle.plot([place + offset - 0.06, place + offset + 0.06], [own[level].mean()] * 2, color=color)  # fmt: skip
+            width.scatter(np.full(len(own), offset), own["interval_width"], **dots)
+            if interval != OWN:
+                continue
             for _, row in own.iterrows():
                 ends = [row["rmse_lfc"], row["rmse_lfc_answered"]]
-                right.plot([0, row["abstained"]], ends, color=look.color, alpha=0.5, linewidth=0.8)
-                right.scatter([0, row["abstained"]], ends, marker="o", **dots)
+                right.plot([0, row["abstained"]], ends, color=color, alpha=0.5, linewidth=0.8)
+                right.scatter([0, row["abstained"]], ends, **dots)
         left.set(title="By fold", xlabel="genes whose interval holds", xlim=(-0.02, 1.02))
         left.set_yticks(range(len(folds)), labels)
         left.invert_yaxis()
         left.axvspan(*ACCEPTED, color="#EDEDED", zorder=0)
         left.axvline(PROMISED, color=style.MUTED_COLOR, linewidth=0.8, zorder=1)
-        middle.set(title="By expression level", ylim=(-0.02, 1.02))
+        middle.set(title="By expression level", ylim=(-0.02, 1.02), xlim=(-0.5, 2.5))
         middle.set_xticks(range(len(LEVELS)), LEVELS.values())
         middle.axhspan(*ACCEPTED, color="#EDEDED", zorder=0)
         middle.axhline(PROMISED, color=style.MUTED_COLOR, linewidth=0.8, zorder=1)
-        right.set(title="Error of what is answered")
-        right.set(xlabel="abstained share of all genes", ylabel=style.metric_label("rmse_lfc"))
-        right.set_xlim(-0.03, 1.03)
-        right.set_ylim(0, 1.08 * right.get_ylim()[1])
-        title = f"Grey: coverage of {ACCEPTED[0]:g} to {ACCEPTED[1]:g}; a dot is a fold."
+        width.set(title="Width", ylabel="median length, log1p of mean CP10K", xlim=(-0.5, 0.5))
+        width.set_xticks([])
+        width.set_ylim(0, 1.08 * width.get_ylim()[1])
+        if OWN in {*table["interval"]}:
+            right.set(title="Error of what is answered")
+            right.set(xlabel="abstained share of all genes", ylabel=style.metric_label("rmse_lfc"))
+            right.set_xlim(-0.03, 1.03)
+            right.set_ylim(0, 1.08 * right.get_ylim()[1])
+        else:
+            right.set_axis_off()
+        title = f"Grey: coverage of {ACCEPTED[0]:g} to {ACCEPTED[1]:g}; a mark is a fold."
+        drawn = {
+            f"{style.method_style(method, order).label}, {KINDS[interval][1]}": Line2D(
+                *([], []),
+                color=style.method_style(method, order).color,
+                marker=KINDS[interval][0],
+                linestyle="",
+            )
+            for method, interval, _ in groups
+        }
         bottom = style.legend_below(
-            *(figure, bottom), ncols=6, handles=[*handles.values()], labels=[*handles], title=title
+            *(figure, bottom), ncols=3, handles=[*drawn.values()], labels=[*drawn], title=title
         )
         figure.set_layout_engine("constrained", rect=(0, bottom, 1, 1 - bottom), w_pad=0.08)
         return figure
