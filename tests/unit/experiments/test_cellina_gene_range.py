@@ -13,11 +13,7 @@ from tissue_counterfactuals import protocols
 from tissue_counterfactuals.config import Config
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.experiments import EXPERIMENTS, cellina_gene_range
-from tissue_counterfactuals.experiments.cellina_gene_range import (
-    largest,
-    log_fold_changes,
-    shifted_features,
-)
+from tissue_counterfactuals.experiments.cellina_gene_range import shifted_features
 from tissue_counterfactuals.graph import neighborhood_features, slide_graph
 from tissue_counterfactuals.results.figures import figure_cellina_a7
 from tissue_counterfactuals.slide import log_normalize, write_slide
@@ -57,37 +53,6 @@ def run(folder, slide, seed=0, **changes):
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     return run(tmp_path_factory.mktemp("range") / "a", small_slide(300, types=("A", "B")))
-
-
-def test_a_shift_is_the_change_of_log_cp10k_of_summed_counts():
-    slide = small_slide(200, 6)
-    obs, counts = slide.obs, slide.X.toarray()
-
-    def bulk(mask):
-        total = counts[mask].sum(axis=0)
-        return np.log1p(total / total.sum() * 1e4)
-
-    right, left = ((obs["domain"] == d).to_numpy() for d in ("right", "left"))
-    everywhere = log_fold_changes(slide, "left", "right", "global")
-    np.testing.assert_allclose(everywhere, np.tile(bulk(right) - bulk(left), (3, 1)), rtol=1e-4)
-    by_type = log_fold_changes(slide, "left", "right", "by_type")
-    for row, name in enumerate(obs["cell_type"].cat.categories):
-        own = (obs["cell_type"] == name).to_numpy()
-        np.testing.assert_allclose(by_type[row], bulk(right & own) - bulk(left & own), rtol=1e-4)
-
-
-def test_a_type_that_one_domain_lacks_is_not_shifted():
-    slide = small_slide(200, 6)
-    slide = slide[~((slide.obs["cell_type"] == "B") & (slide.obs["domain"] == "right"))].copy()
-    change = log_fold_changes(slide, "left", "right", "by_type")
-    assert not change[1].any()
-    assert change[0].any()
-
-
-def test_the_largest_changes_of_each_row_stay_ties_to_the_first():
-    change = np.array([[1.0, -3.0, 2.0, 2.0], [0.0, 0.0, 5.0, -5.0]])
-    expected = [[0, -3, 2, 0], [0, 0, 5, -5]]
-    np.testing.assert_array_equal(largest(change, 2), expected)
 
 
 @pytest.mark.parametrize("block", [7, 10_000])

@@ -69,6 +69,14 @@ def test_a_type_of_one_domain_is_left_as_it_is_and_domains_without_cells_are_ref
         pseudobulk_shift(slide, "left", "right", (slide.obs["domain"] == "right").to_numpy())
 
 
+def test_without_a_held_out_type_the_common_change_is_that_of_all_cells(slide):
+    nobody = np.zeros(slide.n_obs, dtype=bool)
+    right, left = ((slide.obs["domain"] == name).to_numpy() for name in ("right", "left"))
+    shift = pseudobulk_shift(slide, "left", "right", nobody, n_genes=None, by_type=False)
+    expected = np.tile(pseudobulk(slide, right) - pseudobulk(slide, left), (3, 1))
+    np.testing.assert_allclose(shift, expected, rtol=1e-4, atol=1e-6)
+
+
 @pytest.fixture
 def node(slide):
     shift = np.zeros((3, slide.n_vars), np.float32)

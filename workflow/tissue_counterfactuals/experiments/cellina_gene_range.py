@@ -13,13 +13,13 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from anndata import AnnData
 from scipy import sparse
 
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.experiments import cellina_slides, preparation
 from tissue_counterfactuals.metrics import METRICS, Comparison, Reference
 from tissue_counterfactuals.question.folds import cells_of, group_sizes
+from tissue_counterfactuals.question.nodes import NodePerturbation, alter_log, pseudobulk_shift
 from tissue_counterfactuals.results.tables import write_tsv
 from tissue_counterfactuals.slide import log_normalize
 from tissue_counterfactuals.streams import stream
@@ -84,57 +84,25 @@ def run(
     write_tsv(table, outputs["scores"], sort=False)
 
 
-def log_fold_changes(slide: AnnData, control: str, target: str, shift: str) -> np.ndarray:
-    """Change (types, g) of log1p of counts per 10,000 of pseudobulks, target against control; natural logarithm.
-
-    Args:
-        shift: `global`, the pseudobulk of all cells for every type, or `by_type`; types that are absent from one of the
-            domains are not shifted.
-    """
-    types = slide.obs["cell_type"].cat.categories
-    code = slide.obs["cell_type"].cat.codes.to_numpy() if shift == "by_type" else np.zeros(slide.n_obs, int)  # fmt: skip
-    bulks, sizes = [], []
-    for domain in (target, control):
-        there = np.flatnonzero((slide.obs["domain"] == domain).to_numpy())
-        groups = sparse.csr_array(
-            (np.ones(len(there)), (code[there], there)), (len(types), slide.n_obs)
-        )
-        bulks.append(log_normalize(sparse.csr_array(groups @ slide.X, dtype=np.float64)).toarray())
-        sizes.append(np.bincount(code[there], minlength=len(types)))
-    change = (bulks[0] - bulks[1]) * (np.minimum(*sizes) > 0)[:, None]
-    return np.repeat(change[:1], len(types), axis=0) if shift == "global" else change
-
-
-def largest(change: np.ndarray, n_genes: int) -> np.ndarray:
-    """Each row without all but its largest changes; ties go to the earlier gene."""
-    kept = np.argsort(-np.abs(change), axis=1, kind="stable")[:, :n_genes]
-    only = np.zeros_like(change)
-    np.put_along_axis(only, kept, np.take_along_axis(change, kept, axis=1), axis=1)
-    return only
-
-
 def shifted_features(
-    around: sparse.csr_array, log_expression: sparse.csr_array, code: np.ndarray, change: np.ndarray
+    around: sparse.csr_array, log_expression: sparse.csr_array, code: np.ndarray, shift: np.ndarray
 ) -> np.ndarray:
     """Neighbourhood features (m, g) float32 once neighbours are shifted; cells are made dense a block at a time.
 
     Args:
         around: (m, n) weights of the neighbours.
         log_expression: (n, g) log1p of counts per 10,000.
-        code: (n,) row of `change` (types, g) for each cell.
+        code: (n,) row of `shift` (types, g) for each cell.
     """
     total = np.asarray(around.sum(axis=1)).ravel()
     share = sparse.diags_array(1 / np.where(total > 0, total, 1)) @ around
     neighbors = np.unique(around.indices)
     features = np.zeros((around.shape[0], log_expression.shape[1]), np.float32)
+    node = NodePerturbation(shift)
     for start in range(0, len(neighbors), _BLOCK):
         block = neighbors[start : start + _BLOCK]
-        values = log_expression[block].toarray().astype(np.float64)
-        before = values.sum(axis=1)
-        values = np.clip(values + change[code[block]], 0, None)
-        after = values.sum(axis=1)
-        values *= (before / np.where(after > 0, after, 1))[:, None]
-        features += share[:, block] @ values
+        moved = alter_log(log_expression[block], code[block], node, renormalize=True)
+        features += share[:, block] @ moved.toarray()
     return features
 
 
@@ -181,11 +149,14 @@ class _Scorer:
         rng = stream(self.seed, "neighbourhood_of_one_cell", target)
         anchors = np.concatenate([rng.choice(there[y], len(focal[y])) for y in types])
         add(EDGE_SWAP, slide.n_vars, self._predicted(every, self._own(anchors)))
+        nobody = np.zeros(slide.n_obs, dtype=bool)
         for shift in SHIFTS:
-            change = log_fold_changes(slide, control, target, shift)
             for n_genes in numbers:
+                change = pseudobulk_shift(
+                    *(slide, control, target, nobody), n_genes=n_genes, by_type=shift == "by_type"
+                )
                 moved = shifted_features(
-                    *(self.graph[every], self.log_expression, self.code, largest(change, n_genes))
+                    *(self.graph[every], self.log_expression, self.code, change)
                 )
                 add(shift, n_genes, self._predicted(every, moved))
                 print(f"{target}: {shift}, {n_genes} genes")
