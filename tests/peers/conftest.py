@@ -1,29 +1,20 @@
 """The Python of the environment with the published package, and its runner as a function."""
 
-import os
 import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from absent import peer
+
 HERE = Path(__file__).resolve().parent
 RUNNER = HERE / "run_celcomen.py"
 
 
 @pytest.fixture(scope="session")
-def celcomen_python() -> str:
-    """$TC_CELCOMEN_PYTHON, or the one that `make peers` leaves; TC_REQUIRE_PEERS=1 turns the skip into a failure."""
-    made = HERE.parents[1] / ".venv/celcomen/bin/python"
-    named = os.environ.get("TC_CELCOMEN_PYTHON") or (str(made) if made.exists() else None)
-    if named is None:
-        missing = (
-            "the published package is not installed: run `make peers`, or set TC_CELCOMEN_PYTHON"
-        )
-        if os.environ.get("TC_REQUIRE_PEERS") == "1":
-            pytest.fail(missing)
-        pytest.skip(missing)
-    return named
+def celcomen_python() -> Path:
+    return peer("celcomen")
 
 
 @pytest.fixture(scope="session")

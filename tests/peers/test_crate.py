@@ -1,12 +1,12 @@
 """The crate beside a run's results, checked by the validator of the RO-Crate community."""
 
 import json
-import os
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from absent import peer
 from tissue_counterfactuals.files import atomic_path
 from tissue_counterfactuals.results import manifest
 
@@ -15,12 +15,7 @@ HERE = Path(__file__).resolve().parent
 
 @pytest.fixture(scope="module")
 def validate():
-    python = HERE.parents[1] / ".venv/rocrate/bin/python"
-    if not python.exists():
-        missing = "the validator is not installed: run `make peers`"
-        if os.environ.get("TC_REQUIRE_PEERS") == "1":
-            pytest.fail(missing)
-        pytest.skip(missing)
+    python = peer("rocrate")
 
     def issues(folder: Path) -> list[str]:
         done = subprocess.run(

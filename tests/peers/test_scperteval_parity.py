@@ -5,7 +5,6 @@ fraction and who wins. Its energy distance leaves a cell's distance to itself ou
 Cellina does; the two agree once that is undone. It has no local energy distance, no precision and no reference per type.
 """
 
-import os
 import subprocess
 from pathlib import Path
 
@@ -13,11 +12,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from absent import peer
 from tissue_counterfactuals.metrics import Comparison, Reference, calibration
 from tissue_counterfactuals.metrics.populations import distances, log_expression_of
 
 HERE = Path(__file__).resolve().parent
-MADE = HERE.parents[1] / ".venv/scperteval/bin/python"
 PAIRS = {
     "higher": [(0.9, 0.1), (0.1, 0.4), (0.2, np.nan), (1.0, -3.0)],
     "lower": [(0.1, 2.0), (3.0, 2.0), (5.0, 2.0), (0.1, -0.2)],
@@ -26,18 +25,8 @@ PAIRS = {
 
 @pytest.fixture(scope="module")
 def compared(tmp_path_factory):
-    """A comparison and what the package says of its arrays; skipped by name where the package is not installed.
-
-    $TC_SCPERTEVAL_PYTHON, or the environment .venv/scperteval; TC_REQUIRE_PEERS=1 turns the skip into a failure.
-    """
-    named = os.environ.get("TC_SCPERTEVAL_PYTHON") or (str(MADE) if MADE.exists() else None)
-    if named is None:
-        reason = (
-            "the package scperteval is not installed: run `make peers`, or set TC_SCPERTEVAL_PYTHON"
-        )
-        if os.environ.get("TC_REQUIRE_PEERS") == "1":
-            pytest.fail(reason)
-        pytest.skip(reason)
+    """A comparison and what the package says of its arrays."""
+    python = peer("scperteval")
     rng = np.random.default_rng(0)
     rate = rng.lognormal(0, 1, 60)
     effect = np.exp(np.where(np.arange(60) % 3 == 0, rng.normal(0, 1, 60), 0))
@@ -58,7 +47,7 @@ def compared(tmp_path_factory):
         y=logs[2],
         **PAIRS,
     )
-    command = [named, HERE / "run_scperteval.py", folder / "given.npz", folder / "found.npz"]
+    command = [python, HERE / "run_scperteval.py", folder / "given.npz", folder / "found.npz"]
     run = subprocess.run(command, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr[-2000:]
     return comparison, logs[1:], dict(np.load(folder / "found.npz"))

@@ -1,34 +1,25 @@
 """Stores that the package `spatialdata` wrote, and the centres of its elements as it finds them itself."""
 
-import os
 import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from absent import peer
 from tissue_counterfactuals.sources import READERS
 
 HERE = Path(__file__).resolve().parent
-MADE = HERE.parents[1] / ".venv/spatialdata/bin/python"
 
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
-    """A store and the centres by table; skipped by name where the package is not installed.
-
-    $TC_SPATIALDATA_PYTHON, or the environment .venv/spatialdata; TC_REQUIRE_PEERS=1 turns the skip into a failure.
-    """
-    named = os.environ.get("TC_SPATIALDATA_PYTHON") or (str(MADE) if MADE.exists() else None)
-    if named is None:
-        reason = "the package spatialdata is not installed: set TC_SPATIALDATA_PYTHON"
-        if os.environ.get("TC_REQUIRE_PEERS") == "1":
-            pytest.fail(reason)
-        pytest.skip(reason)
+    """A store and the centres by table."""
+    python = peer("spatialdata")
     folder = tmp_path_factory.mktemp("spatialdata")
     store, centres = folder / "store.zarr", folder / "centres.npz"
     run = subprocess.run(
-        [named, str(HERE / "write_spatialdata.py"), str(store), str(centres)],
+        [python, str(HERE / "write_spatialdata.py"), str(store), str(centres)],
         capture_output=True,
         text=True,
     )

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from absent import peer
 from runs import ROOT, Run, clean_environment, tiny
 
 STANDIN = ROOT / "tests/peers/conda_standin.py"
@@ -19,12 +20,7 @@ export PATH="$1/bin:$PATH"
 @pytest.fixture(scope="module")
 def conda(tmp_path_factory):
     """A folder with `bin/conda` and the channel that it solves from."""
-    rattler = ROOT / ".venv/conda/bin/python"
-    if not rattler.exists():
-        missing = "what solves for conda is not installed: run `make peers`"
-        if os.environ.get("TC_REQUIRE_PEERS") == "1":
-            pytest.fail(missing)
-        pytest.skip(missing)
+    rattler = peer("conda")
     home = tmp_path_factory.mktemp("conda")
     subprocess.run([rattler, STANDIN, "channel", home, sys.executable], check=True)
     (home / "bin").mkdir()

@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from absent import absent
 from runs import Run, clean_environment, clone_to, tiny
 from slurm import ACCOUNT, Slurm, missing
 
@@ -41,10 +42,8 @@ rule card:
 
 @pytest.fixture(scope="module", params=[False, True], ids=["no accounts", "accounts"])
 def slurm(request, tmp_path_factory):
-    reason = missing()
-    if reason and not os.environ.get("TC_REQUIRE_SLURM"):
-        pytest.skip(f"no SLURM can be started here: {reason}")
-    assert not reason
+    if reason := missing():
+        absent(f"no SLURM can be started here: {reason}", "TC_REQUIRE_SLURM")
     with Slurm(tmp_path_factory.mktemp("slurm"), accounts=request.param) as running:
         yield running
 
