@@ -44,6 +44,14 @@ def scores(answers, kind="real", protocol="as_run", seeds=(0, 1, 2), slides=SLID
     return pd.DataFrame(rows).reindex(columns=COLUMNS)
 
 
+def failed(method, reason, variant="-", protocol="as_run", slides=SLIDES, types=TYPES, seeds=(0,)):
+    """Rows of a method that gave nothing, as the scoring step writes them: one for each fold and seed."""
+    rows = scores(
+        {(method, variant, ""): np.nan}, protocol=protocol, seeds=seeds, slides=slides, types=types
+    )
+    return rows.assign(status="failed", reason=reason)
+
+
 def tables(folder, rows, config, everything=False):
     """The scores of a run below the current folder; `everything` also has the tables that are made of them."""
     place = folder / "results/tables/crc"

@@ -3,13 +3,14 @@
 import numpy as np
 import pandas as pd
 import pytest
-from runs_to_compare import PUBLISHED, config, noisy, scores, tables
+from runs_to_compare import PUBLISHED, config, failed, noisy, scores, tables
 
 from tissue_counterfactuals import protocols
 from tissue_counterfactuals.compare import Tables, numbers, published
 from tissue_counterfactuals.methods import METHODS
 from tissue_counterfactuals.metrics import METRICS
 from tissue_counterfactuals.results.tables import write_tsv
+from tissue_counterfactuals.sources.expected import expected_shapes
 
 TABLE_1 = {"pearson": 0.82, "signed_precision": 0.40, "e_distance": 7.55, "rmse_lfc": 1.29}
 
@@ -60,6 +61,47 @@ def test_other_rules_and_other_data_get_no_verdict(tmp_path):
         assert own["reason"].eq(reason).all()
         assert own["tolerance"].isna().all()
         assert own.loc["pearson", "ours"].startswith("0.8")
+
+
+def test_a_method_that_failed_is_not_run_for_its_own_reason(tmp_path):
+    rows = [
+        scores(answers(TABLE_1)),
+        failed("scgen", "fit: NaN in the loss"),
+        failed("scgen", "fit: only corrected", protocol="corrected"),
+        # A form that no number of Table 1 asks of it.
+        failed("cpa", "predict: no node", variant="node"),
+        failed("cpa", "fit: killed", protocol="corrected"),
+    ]
+    rows = pd.concat(rows, ignore_index=True)
+    found = numbers.build(tables(tmp_path, rows, config()))
+    own = found[(found["place"] == "Table 1") & (found["verdict"] == "not run")]
+    told = {m: {*map(tuple, rows[["protocol", "dataset", "reason"]].to_numpy())} for m, rows in own.groupby("method")}  # fmt: skip
+    assert told["scgen"] == {
+        ("as_run", "Bowel <i>", "failed: fit: NaN in the loss"),
+        ("corrected", "Bowel <i>", "failed: fit: only corrected"),
+    }
+    assert told["cpa"] == {("corrected", "Bowel <i>", "failed: fit: killed")}
+    assert told["mintflow"] == {("", "", "the method, or this form of it, was not asked")}
+    # On other data a failure is told of those data.
+    here = tables(tmp_path, rows.assign(kind="simulated"), config("simulated"))
+    other = numbers.build(here)
+    other = other[(other["place"] == "Table 1") & (other["method"] == "scgen")]
+    assert set(other["kind"]) == {"simulated"}
+    assert set(other["verdict"]) == {"not run"}
+
+
+def test_every_row_says_where_its_number_was_published(tmp_path):
+    found = numbers.build(tables(tmp_path, scores(answers(TABLE_1)), config()))
+    assert (found["source"] != "").all()
+    printed = published.numbers()
+    rows = found[~found["place"].isin(["sizes of the data", "newer runs, fold by fold"])]
+    keys = ["paper", "place", "quantity", "method", "intervention", "target", "published_on"]
+    named = printed.rename(columns={"dataset": "published_on"}).groupby(keys)["source"].agg(set)
+    assert rows.groupby(keys)["source"].agg(set).to_dict() == named.to_dict()
+    sizes = found[found["place"] == "sizes of the data"]
+    assert set(sizes["source"]) == set(expected_shapes()["published_in"])
+    newer = found[found["place"] == "newer runs, fold by fold"]
+    assert set(newer["source"]) == {"table of the authors' newer runs"}
 
 
 def test_both_pairs_of_the_donors_scale_stand_beside_each_other(tmp_path):

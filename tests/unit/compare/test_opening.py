@@ -2,12 +2,13 @@
 
 import re
 
+import pandas as pd
 import pytest
 from PIL import Image
-from runs_to_compare import config, noisy, scores, tables
+from runs_to_compare import config, failed, noisy, scores, tables
 
-from tissue_counterfactuals.compare import methods, numbers, opening, page, run, statements
-from tissue_counterfactuals.results.tables import TWIN
+from tissue_counterfactuals.compare import Tables, methods, numbers, opening, page, run, statements
+from tissue_counterfactuals.results.tables import FOLD, TWIN
 
 ILL = "<script>alert(1)</script>|`x"
 
@@ -61,6 +62,35 @@ def test_the_best_method_is_put_beside_twin_and_control(tmp_path):
     assert "real: those of the papers" in screen
 
 
+def test_the_first_line_names_folds_in_which_cellina_failed(tmp_path):
+    here = a_run(tmp_path, control=0.9)
+    assert "failed" not in answer(here)[0].first
+    scored = here.of("cellina", "scores", dataset="crc")
+    away = ("120", "T_cell")
+    kept = scored[(scored["method"] != "cellina") | (scored[FOLD].apply(tuple, axis=1) != away)]
+    lost = failed("cellina", "fit: too long", protocol="corrected", slides=away[:1], types=away[1:], seeds=(0, 1))  # fmt: skip
+    # Of its twin alone, of another method: not what the line is about.
+    more = [
+        failed("cellina", "no twin", TWIN, protocol="corrected", slides=["210"]),
+        failed("mean_shift", "no shift", protocol="corrected", slides=["221"]),
+    ]
+    rows = pd.concat([kept, lost, *more], ignore_index=True)
+    text, _ = answer(tables(tmp_path, rows, here.config, True))
+    assert text.first.startswith("Cellina errs less than every control")
+    assert text.first.endswith(
+        "(29 of 29 folds better). Cellina failed in 1 of 30 folds of Bowel <i> (real data), corrected: "
+        "T_cell on 120 (fit: too long)."
+    )
+    everywhere = failed("cellina", "fit: too long", protocol="corrected")
+    rows = pd.concat([scored[scored["method"] != "cellina"], everywhere], ignore_index=True)
+    text, _ = answer(tables(tmp_path, rows, here.config, True))
+    assert text.first.startswith("No prediction of Cellina was scored on Bowel <i> (real data)")
+    assert text.first.endswith(
+        "failed in 30 of 30 folds of Bowel <i> (real data), corrected: Endothelial on 120, "
+        "Epithelial on 120, Fibroblast on 120 and 27 more (fit: too long)."
+    )
+
+
 def test_labels_stay_text_in_everything_that_is_made(tmp_path):
     here = a_run(tmp_path, control=0.3, kind="stand-in")
     here.config["datasets"]["crc"] |= {"label": ILL}
@@ -100,6 +130,20 @@ def test_methods_name_and_cite_what_was_used(tmp_path):
     assert "| `cellina.n_latent` | 64 |" in text
     assert "Querying Counterfactuals on Tissue Graphs" in text
     assert "doi 10.5281/zenodo.15574384" in text
+    # Each once; celcomen is cited where one of its experiments has tables.
+    cited = methods._references(here.config, here, ["ridge", "scgen", "scgen"])
+    assert len(cited) == len(set(cited)) == 3
+    assert [line for line in cited if line.startswith("Bowel \\<i>: ")]
+    assert not [line for line in cited if "Megas" in line]
+    also = Tables(here.config, [*here.paths, "results/celcomen/recovery/recovery.tsv"])
+    assert [line for line in methods._references(also.config, also, []) if "Megas" in line]
+    # Data of a user's own are cited by no paper; simulated ones by nobody.
+    own = a_run(tmp_path, control=0.3, kind="stand-in")
+    assert [line for line in methods._references(own.config, own, []) if "<i>" in line] == [
+        "Bowel \\<i>: cite those who made these data"
+    ]
+    made = a_run(tmp_path, control=0.3, kind="simulated")
+    assert len(methods._references(made.config, made, [])) == 1
     # Of what was not run nothing is told.
     assert "celcomen." not in text
     assert "Megas" not in text

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from runs_to_compare import SLIDES, TYPES, config, noisy, scores, tables
+from runs_to_compare import SLIDES, TYPES, config, failed, noisy, scores, tables
 
 from tissue_counterfactuals.compare import Tables, statements
 from tissue_counterfactuals.results.tables import TWIN, write_tsv
@@ -50,6 +50,32 @@ def test_what_is_better_holds_what_is_worse_does_not_and_the_rest_is_not_resolva
     # Six slides of five patients.
     twin = line(found, "Cellina beats its twin and every control").iloc[0]
     assert (twin["unit"], twin["n"]) == ("patients", 5)
+
+
+def test_what_was_not_run_says_whose_answer_is_missing_and_its_own_reason(tmp_path):
+    own = {key: value for key, value in BASE.items() if key[:2] != ("cellina", "node")}
+    rows = [
+        scores(own),
+        failed("cellina_gat", "fit: it ran out of memory"),
+        failed("cellina", "predict: no neighbours", variant="node"),
+        # Of another protocol, and of another form of the method: no reason here.
+        failed("cellina_gat", "fit: corrected alone", protocol="corrected"),
+        failed("cellina_gat", "predict: the node form", variant="node"),
+        failed("cellina", "predict: matched donors", variant="matched"),
+    ]
+    found = statements.build(tables(tmp_path, pd.concat(rows, ignore_index=True), config()))
+    gat = line(found, "GAT beats Cellina")
+    assert gat["reason"].tolist() == ["Cellina-GAT: failed (fit: it ran out of memory)"]
+    node = line(found, "Altered neighbours do as well as new ones")
+    assert node[["verdict", "reason"]].to_numpy().tolist() == [
+        ["not run", "Cellina (altered neighbours): failed (predict: no neighbours)"]
+    ]
+    baselines = line(found, "Cellina beats published baselines")["reason"]
+    assert baselines.iloc[0] == "CPA: not asked"
+    assert baselines.iloc[-1] == (
+        "Cellina (altered neighbours): failed (predict: no neighbours); "
+        "SpatialProp (re-impl.) (altered neighbours): not asked"
+    )
 
 
 def test_metrics_that_disagree_settle_nothing(tmp_path):

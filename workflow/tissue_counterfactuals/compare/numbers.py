@@ -116,7 +116,7 @@ def donors_scale(numbers: pd.DataFrame) -> pd.DataFrame:
 
 
 def _rows(tables: Tables, number) -> Iterator[dict]:
-    """Ours for one published number, for each data set and protocol that has one."""
+    """Ours for one published number, for each data set and protocol that has one, or where the method failed."""
     if not number.experiment:
         return
     for name, entry in _data(tables, number):
@@ -126,18 +126,21 @@ def _rows(tables: Tables, number) -> Iterator[dict]:
             else:
                 kind, _, detail = number.quantity.partition(" ")
                 ours = _CELCOMEN[kind](tables, number, detail, name, protocol)
-            if ours is None:
-                continue
-            why_not = _not_comparable(tables.config, number, entry, protocol)
             if number.place.startswith(DONORS_SCALE) and (number.switches == "") != (protocol == "as_run"):  # fmt: skip
                 continue
-            yield {
+            where = {
                 "dataset": label_of(name, entry) if entry else "",
                 "kind": kind_of(entry) if entry else "simulated",
                 "protocol": protocol,
-                **_shown(ours),
-                **_judged(number, ours, why_not),
             }
+            if ours is not None:
+                why_not = _not_comparable(tables.config, number, entry, protocol)
+                yield where | _shown(ours) | _judged(number, ours, why_not)
+            elif number.experiment == "cellina":
+                own = _scores_of(tables, number, name, protocol)
+                reasons = failures(own, number.intervention)["reason"].unique()
+                if len(reasons):
+                    yield where | {"verdict": NOT_RUN, "reason": f"failed: {'; '.join(reasons)}"}
 
 
 def _data(tables: Tables, number) -> list[tuple[str, dict]]:
@@ -212,6 +215,12 @@ def _not_comparable(config: dict, number, entry: dict, protocol: str) -> str:
 # ---- Cellina: means over folds
 
 
+def failures(rows: pd.DataFrame, intervention: str = "edge") -> pd.DataFrame:
+    """Of one method's scores the failed rows of its answer, or of its twin: those of its training, and of that form."""
+    forms = {"edge": ["published"], "node": ["node"]}.get(intervention, [intervention])
+    return rows[(rows["status"] == "failed") & rows["variant"].isin(["-", *forms])]
+
+
 def counterfactual(rows: pd.DataFrame, intervention: str = "edge") -> pd.DataFrame:
     """Of one method's scores those of its answer: `node` perturbation, or new neighbours as published."""
     variants = set(rows["variant"]) - {TWIN}
@@ -220,12 +229,17 @@ def counterfactual(rows: pd.DataFrame, intervention: str = "edge") -> pd.DataFra
     return rows[rows["variant"] == chosen]
 
 
-def _of_scores(tables: Tables, number, name: str, protocol: str) -> Ours | None:
+def _scores_of(tables: Tables, number, name: str, protocol: str) -> pd.DataFrame:
+    """All scores of the method and target of a number."""
     scores = tables.of("cellina", "scores", dataset=name)
     own = scores[(scores["method"] == number.method) & (scores["protocol"] == protocol)]
     if published_as(tables.config["datasets"][name]) == number.dataset and number.target:
         own = own[own["target"] == number.target]
-    own = counterfactual(own, number.intervention)
+    return own
+
+
+def _of_scores(tables: Tables, number, name: str, protocol: str) -> Ours | None:
+    own = counterfactual(_scores_of(tables, number, name, protocol), number.intervention)
     own = own[(own["metric"] == number.quantity) & (own["status"] == "ok")].dropna(subset="value")
     if own.empty:
         return None

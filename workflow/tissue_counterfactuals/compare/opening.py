@@ -13,6 +13,7 @@ import pandas as pd
 from tissue_counterfactuals.compare import Tables, kind_of, label_of
 from tissue_counterfactuals.compare import numbers as of_numbers
 from tissue_counterfactuals.compare import statements as of_statements
+from tissue_counterfactuals.compare.numbers import failures
 from tissue_counterfactuals.compare.statements import _answers, gain
 from tissue_counterfactuals.config import slugs
 from tissue_counterfactuals.methods import METHODS
@@ -122,7 +123,21 @@ def _first(benchmarks: list) -> str:
         parts.append(f"{less} less than every control; the strongest: {'; '.join(won)}.")
     if not parts and absent:
         parts.append(f"No prediction of Cellina was scored on {'; '.join(absent)}.")
+    if failed := [text for where, _, scores in benchmarks for text in _failed(where, scores)]:
+        parts.append(f"Cellina failed in {'; '.join(failed)}.")
     return " ".join(parts) or "Cellina's benchmark is not part of this run."
+
+
+def _failed(where: str, scores: pd.DataFrame) -> Iterator[str]:
+    """The folds of a benchmark in which Cellina has no answer for some seed, and its own reason there."""
+    lost = failures(scores[scores["method"] == "cellina"])
+    folds = lost.drop_duplicates(FOLD)
+    if len(folds):
+        named = ", ".join(f"{row.cell_type} on {row.slide}" for row in folds.head(3).itertuples())
+        more = f" and {len(folds) - 3} more" if len(folds) > 3 else ""
+        n_folds = len(scores[FOLD].drop_duplicates())
+        reasons = table_1.shortened("; ".join(lost["reason"].unique()))
+        yield f"{len(folds)} of {n_folds} folds of {where}: {named}{more} ({reasons})"
 
 
 def _best(where: str, protocol: str, scores: pd.DataFrame) -> Iterator[str]:

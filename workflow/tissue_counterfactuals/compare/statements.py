@@ -15,7 +15,7 @@ import pandas as pd
 from scipy.stats import wilcoxon
 
 from tissue_counterfactuals.compare import Tables, kind_of, label_of
-from tissue_counterfactuals.compare.numbers import NOT_RUN, counterfactual
+from tissue_counterfactuals.compare.numbers import NOT_RUN, counterfactual, failures
 from tissue_counterfactuals.metrics import METRICS
 from tissue_counterfactuals.results.figures import style
 from tissue_counterfactuals.results.patients import FEWEST_PATIENTS, estimate, patients_of_slides
@@ -124,6 +124,17 @@ def _answers(scores: pd.DataFrame, method: str, form: str) -> pd.DataFrame:
     return own[own["variant"] == TWIN] if form == TWIN else counterfactual(own, form)
 
 
+def _absent(scores: pd.DataFrame, *sides: tuple[str, str]) -> str:
+    """Which answers are not there, and why: each method's own recorded reasons; "" if all are."""
+    told = []
+    for method, form in sides:
+        if _answers(scores, method, form).empty:
+            own = failures(scores[scores["method"] == method], form)["reason"].unique()
+            why = f"failed ({'; '.join(own)})" if len(own) else "not asked"
+            told.append(f"{_told((method, form))}: {why}")
+    return "; ".join(told)
+
+
 def gain(first: pd.DataFrame, second: pd.DataFrame, metric: str) -> pd.Series:
     """How much better the first is, by fold, each side averaged over seeds; positive is better."""
     means = [
@@ -143,11 +154,8 @@ def better(
     scores = scores[scores["protocol"] == protocol]
     for target, of_target in scores.groupby("target"):
         sides = [_answers(of_target, *side) for side in (first, second)]
-        if any(side.empty for side in sides):
-            missing = next(side for side, rows in zip((first, second), sides, strict=True) if rows.empty)  # fmt: skip
-            failed = of_target[(of_target["method"] == missing[0]) & (of_target["status"] == "failed")]  # fmt: skip
-            reason = "failed" if len(failed) else "not asked"
-            yield Result(NOT_RUN, reason=f"{_told(missing)}: {reason}", target=target)
+        if reason := _absent(of_target, first, second):
+            yield Result(NOT_RUN, reason=reason, target=target)
             continue
         by_metric = {m: gain(*sides, m) for m in JUDGED_BY}
         yield _judged(by_metric, patients, target)
@@ -198,8 +206,8 @@ def equal(
     for target, of_target in scores.groupby("target"):
         sides = [_answers(of_target, *side) for side in (first, second)]
         twin = _answers(of_target, first[0], TWIN)
-        if any(side.empty for side in (*sides, twin)):
-            yield Result(NOT_RUN, reason="one of the two was not asked", target=target)
+        if reason := _absent(of_target, first, second, (first[0], TWIN)):
+            yield Result(NOT_RUN, reason=reason, target=target)
             continue
         unit, difference = units(gain(*sides, "rmse_lfc"), patients)
         margin = abs(float(gain(sides[0], twin, "rmse_lfc").mean())) / 2

@@ -222,11 +222,12 @@ def notes(table: pd.DataFrame) -> list[str]:
         whole = len(rows) == (table["method"] == method).sum()
         name = style.method_style(method).label + ("" if whole else f" ({variants})")
         runs = "1 run" if n_failed == 1 else f"{n_failed} runs"
-        lines.append(f"† {name}: {runs} (fold × seed) failed: {_shortened(reason)}")
+        lines.append(f"† {name}: {runs} (fold × seed) failed: {shortened(reason)}")
     return lines
 
 
-def _shortened(reason: str) -> str:
+def shortened(reason: str) -> str:
+    """A reason as long as a line under a table may be."""
     return reason if len(reason) <= MAX_REASON else f"{reason[:MAX_REASON]} … (all: score table)"
 
 
