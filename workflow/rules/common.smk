@@ -1,5 +1,6 @@
 # Configuration, what jobs take from it, and the lists of files that targets are made of.
 import json
+import os
 import shlex
 from functools import cache
 
@@ -241,9 +242,14 @@ def environment_of(name):
     return [] if name == CORE or USE_CONDA else f"results/environments/{name}.json"
 
 
+def size_mb(files):
+    """Megabytes of input files. Snakemake's own `input.size_mb` starts an event loop for each job that is planned."""
+    return sum(map(os.path.getsize, files)) / 1024**2
+
+
 def memory_of_task(wildcards, input, attempt):
     """Megabytes: the slide, its graph and the dense neighbourhood features, more at each further attempt."""
-    return int(2000 + 8 * input.size_mb) * attempt
+    return int(2000 + 8 * size_mb(input)) * attempt
 
 
 def runtime_of(rule_name):
@@ -251,14 +257,14 @@ def runtime_of(rule_name):
 
     def minutes(wildcards, input, attempt):
         method = getattr(wildcards, "method", "") if rule_name == "fit" else ""
-        return estimates.minutes(rule_name, input.size_mb, method) * attempt
+        return estimates.minutes(rule_name, size_mb(input), method) * attempt
 
     return minutes
 
 
 def memory_of_preparation(wildcards, input, attempt):
     """Megabytes: what is kept of a slide; a file that is larger than memory is read in blocks."""
-    return int(min(4000 + 2 * input.size_mb, 12000)) * attempt
+    return int(min(4000 + 2 * size_mb(input), 12000)) * attempt
 
 
 def methods_of(name):
