@@ -209,6 +209,7 @@ rule answer:
         sets=f"{ANSWER}/gene_sets.tsv",
         pathways=f"{ANSWER}/pathways.tsv",
         text=f"{ANSWER}/answer.md",
+        beside=f"{ANSWER}/answer.svg",
         figure=report(
             f"{ANSWER}/answer.png",
             caption="../report/answer.rst",

@@ -182,7 +182,7 @@ def tables_compared(wildcards):
 def pictures_compared(wildcards):
     """The figures of a target, for the gallery."""
     files = dict.fromkeys(flatten(results_of_target(wildcards.run)))
-    return [file for file in files if file.endswith((".png", ".svg"))]
+    return [file for file in files if file.endswith(".png")]
 
 
 def flatten(files):
@@ -358,8 +358,9 @@ def slides_for(row, name):
 
 
 def outputs_of(figure):
-    """The output files of a figure: by name where there are several, the picture in the report."""
+    """The output files of a figure: the picture in the report, first where nothing else has a name."""
     picture = in_report(figure.outputs[-1], figure.name, figure.title)
+    named = {"beside": figure.beside}
     if isinstance(figure.output, dict):
-        return [], figure.output | {"png": picture}
-    return [picture], {}
+        return [], figure.output | {"png": picture} | named
+    return [picture], named

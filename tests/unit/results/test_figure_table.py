@@ -75,6 +75,14 @@ def test_no_two_rows_make_the_same_file():
     assert len(set(paths)) == len(paths)
 
 
+@pytest.mark.parametrize("figure", FIGURES, ids=lambda figure: figure.name)
+def test_every_picture_is_promised_as_png_and_as_svg(figure):
+    stem, _, shown = figure.outputs[-1].rpartition(".")
+    pictures = {path for path in figure.outputs if path.endswith((".png", ".svg"))}
+    assert pictures == {f"{stem}.png", f"{stem}.svg"}
+    assert figure.beside in pictures - {f"{stem}.{shown}"}
+
+
 def test_every_experiment_that_can_be_asked_for_ends_in_a_figure(tmp_path):
     drawn = {figure.of for figure in FIGURES}
     assert drawn == {"cellina", *ON_EACH_SLIDE, *ON_SLIDES, *WITHOUT_SLIDES}

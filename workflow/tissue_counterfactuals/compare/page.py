@@ -37,7 +37,7 @@ def build(tables: Tables, found: dict[str, pd.DataFrame], figures: Iterable[str]
 
     Args:
         found: tables `numbers` and `statements`.
-        figures: paths of the run's figures.
+        figures: paths of the run's figures, PNG.
     """
     parts = [
         ("Statements", "statements", found["statements"]),
@@ -112,9 +112,9 @@ def _figure(path: Path, tables: Tables, found: dict[str, pd.DataFrame]) -> str:
 
 
 def _row_of(path: Path):
-    """The row of the table of figures that a file belongs to, and its wildcards."""
+    """The row of the table of figures that a PNG belongs to, and its wildcards."""
     for row in FIGURES:
-        pattern = re.escape(row.outputs[-1])
+        pattern = re.escape(str(Path(row.outputs[-1]).with_suffix(".png")))
         pattern = re.sub(r"\\\{(\w+)\\\}", lambda m: f"(?P<{m[1]}>[^/]+?)", pattern)
         if known := re.fullmatch(pattern, str(path)):
             return row, known.groupdict()
@@ -134,14 +134,10 @@ def _verdict(place: str, paper: str, protocol: str, dataset: str, found: dict) -
 
 
 def _picture(path: Path) -> str:
-    """The figure, small, inside the page; SVG as it is."""
-    if path.suffix == ".svg":
-        kind, content = "svg+xml", path.read_bytes()
-    else:
-        with Image.open(path) as image:
-            picture = image.convert("RGB")
-            picture.thumbnail((_WIDTH * 3 // 2,) * 2)
-            stream = BytesIO()
-            picture.quantize(64).save(stream, "PNG", optimize=True)
-        kind, content = "png", stream.getvalue()
-    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+    """The figure, small, inside the page."""
+    with Image.open(path) as image:
+        picture = image.convert("RGB")
+        picture.thumbnail((_WIDTH * 3 // 2,) * 2)
+        stream = BytesIO()
+        picture.quantize(64).save(stream, "PNG", optimize=True)
+    return f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}"

@@ -30,7 +30,8 @@ class Figure:
         title: what the report calls it.
         inputs: name -> path. Wildcards that the output does not have stand for all their values, or for the first where
             the input is named by `first`; those of slides for the slides that the experiment is run on.
-        output: a path, or name -> path with the picture as `png`; its wildcards are all values of the configuration.
+        output: a path, or name -> path with the picture last, as `png`; its wildcards are all values of the configuration.
+            The picture is written in both formats, `beside` is the other one.
         takes: wildcards that `draw_files` is given.
         learned: whether it needs a method that is trained.
         methods: it needs all of these.
@@ -49,8 +50,18 @@ class Figure:
     several_targets: bool = False
 
     @property
+    def beside(self) -> str:
+        """The picture in the other format: every picture is written as PNG and as SVG."""
+        stem, _, suffix = self._own[-1].rpartition(".")
+        return f"{stem}.{'png' if suffix == 'svg' else 'svg'}"
+
+    @property
     def outputs(self) -> list[str]:
-        """All files that it makes, the picture last."""
+        """All files that it makes, the picture that the report shows last."""
+        return [*self._own[:-1], self.beside, self._own[-1]]
+
+    @property
+    def _own(self) -> list[str]:
         return list(self.output.values()) if isinstance(self.output, dict) else [self.output]
 
     def draw(self, inputs: dict, output: object, **keys: str) -> None:
@@ -243,7 +254,6 @@ FIGURES = (
         {
             "stability": f"{_TABLES}/figure_cellina_3.stability.{{protocol}}.tsv",
             "tsv": f"{_TABLES}/figure_cellina_3.{{protocol}}.tsv",
-            "svg": f"{_FIGURES}/figure_cellina_3.{{protocol}}.svg",
             "png": f"{_FIGURES}/figure_cellina_3.{{protocol}}.png",
         },
         takes=("protocol",),

@@ -27,7 +27,7 @@ _NAMED = 6
 
 
 def draw_files(inputs: dict, output: dict[str, Path], protocol: str) -> None:
-    """Means (`tsv`), agreement of seeds (`stability`), and the figure (`png`, `svg`).
+    """Means (`tsv`), agreement of seeds (`stability`), and the figure (`png`).
 
     Args:
         inputs: of every slide and seed, the files of `cellina_application.run` by name, `manifests` the JSON.
@@ -49,8 +49,7 @@ def draw_files(inputs: dict, output: dict[str, Path], protocol: str) -> None:
         "Fig. 3 of Cellina: subdomains", record["label"], record["kind"], target, protocol
     )
     figure = compose(tables, summary, stability, title, provenance.footer(record, protocol))
-    for kind in ("svg", "png"):
-        style.save(figure, output[kind])
+    style.save(figure, output["png"])
 
 
 def summarize(scores: pd.DataFrame) -> pd.DataFrame:

@@ -9,9 +9,12 @@ from pathlib import Path
 
 import matplotlib
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import Collection
 from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont, fontManager, get_font
+from matplotlib.lines import Line2D
 from matplotlib.text import Text
 from matplotlib.ticker import FuncFormatter
 
@@ -57,6 +60,8 @@ FAILED_COLOR = "#B2182B"
 MUTED_COLOR = "#6B6B6B"
 # Letters of a label that a figure has room for.
 MOST_LETTERS = 48
+# Points of one kind that stay points in an SVG.
+MOST_POINTS = 500
 
 
 @dataclass(frozen=True)
@@ -288,13 +293,16 @@ def undrawable(figure: Figure) -> str:
 
 
 def save(figure: Figure, path: str | Path) -> None:
-    """Write a PNG or SVG; the same figure gives the same bytes, with no date or version inside.
+    """Write a figure as PNG and as SVG, side by side; the same figure gives the same bytes, with no date or version inside.
 
-    Characters that no installed font has are named in the log and noted on the figure.
+    Inside the SVG what has many points is a picture, so that it stays small. Characters that no installed font has are
+    named in the log and noted on the figure.
+
+    Args:
+        path: of either; the other differs from it in the suffix.
     """
     path = Path(path)
-    metadata = {"Date": None, "Creator": None} if path.suffix == ".svg" else {"Software": None}
-    with context(), atomic_path(path) as temporary, warnings.catch_warnings():
+    with context(), warnings.catch_warnings():
         missing = undrawable(figure)
         if missing:
             warnings.filterwarnings("ignore", message="Glyph .* missing from font")
@@ -304,7 +312,21 @@ def save(figure: Figure, path: str | Path) -> None:
             )
             note = f"boxes: {len(missing)} character(s) that no font of this machine has"
             figure.text(0.995, 0.999, note, ha="right", va="top", size=6, color=FAILED_COLOR)
-        figure.savefig(temporary, dpi=DPI, metadata=metadata)
+        with atomic_path(path.with_suffix(".png")) as temporary:
+            figure.savefig(temporary, dpi=DPI, metadata={"Software": None})
+        # Everything stays where it is now: laying it out again would take as long as drawing it.
+        figure.set_layout_engine("none")
+        for artist in figure.findobj(lambda artist: _n_points(artist) > MOST_POINTS):
+            artist.set_rasterized(True)
+        with atomic_path(path.with_suffix(".svg")) as temporary:
+            figure.savefig(temporary, dpi=DPI, metadata={"Date": None, "Creator": None})
+
+
+def _n_points(artist: Artist) -> int:
+    """How many points, lines or patches an artist draws by itself."""
+    if isinstance(artist, Collection):
+        return max(len(artist.get_offsets()), len(artist.get_paths()))
+    return len(artist.get_xdata()) if isinstance(artist, Line2D) else 0
 
 
 def save_reason(reason: str, title: str, provenance_text: str, path: str | Path) -> None:
