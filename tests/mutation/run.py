@@ -34,31 +34,32 @@ PACKAGE = Path("workflow/tissue_counterfactuals")
 GROUPS = {
     "cellina": (
         (
-            *(
-                "models/cellina.py",
-                "models/training.py",
-                "models/likelihood.py",
-                "models/kernels.py",
-            ),
-            *("models/hierarchical.py", "models/concert.py", "models/spatialprop.py"),
-            *("question/*.py", "methods/*.py", "metrics/*.py", "steps.py"),
+            *("models/cellina*.py", "models/training.py", "models/likelihood.py"),
+            *("models/kernels.py", "models/hierarchical.py", "models/concert.py"),
+            *("models/spatialprop.py", "models/attention.py", "models/receptive_field.py"),
+            *("models/marginal.py", "question/*.py", "methods/*.py", "metrics/*.py", "steps.py"),
             *("protocols/__init__.py", "protocols/cellina.py"),
         ),
         (
-            *("models/test_cellina.py", "models/test_training.py", "models/test_likelihood.py"),
-            *(
-                "models/test_hierarchical.py",
-                "models/test_concert.py",
-                "models/test_spatialprop.py",
-            ),
-            *("models/test_kernels.py", "question", "methods", "metrics", "test_steps.py"),
-            *("test_scoring_step.py", "test_switches.py", "test_protocols.py"),
+            *("models/test_[!c]*.py", "models/test_cellina*.py", "models/test_concert.py"),
+            *("question", "methods", "metrics", "results/test_attention.py", "test_steps.py"),
+            *("test_scoring_step.py", "test_switches.py", "test_protocols.py", "test_estimates.py"),
+            *("simulate/test_simulate_field.py", "experiments/test_trust.py"),
+            "sources/test_killed_preparation.py",
         ),
     ),
     "celcomen": (("models/celcomen*.py",), ("models/test_celcomen*.py",)),
     "experiments": (
-        ("experiments/*.py", "protocols/celcomen.py"),
-        ("experiments", "test_protocols.py"),
+        ("experiments/*.py", "protocols/celcomen.py", "pathways.py"),
+        ("experiments", "test_protocols.py", "test_pathways.py", "results/test_answer.py"),
+    ),
+    "simulate": (("simulate/*.py",), ("simulate",)),
+    "results": (
+        ("results/answer.py", "results/patients.py", "results/tables.py", "compare/*.py"),
+        (
+            *("results/test_answer.py", "results/test_patients.py", "results/test_tables.py"),
+            *("compare", "methods/test_environments.py"),
+        ),
     ),
 }
 # These run in environments of their own, and so do their tests (tests/guests).

@@ -6,7 +6,7 @@ import pytest
 from scipy import sparse
 
 from slides import small_slide
-from tasks import Question
+from tasks import NAMES, Question
 from tissue_counterfactuals.metrics import METRICS, Noise, Reference
 from tissue_counterfactuals.metrics.populations import mean_expression, overdispersion
 from tissue_counterfactuals.models.cellina import Cellina
@@ -133,6 +133,15 @@ def test_changes_beyond_the_mean_over_types_are_measured_from_the_other_types_tr
     )
     found = values(table, "mean_shift", "-")["pearson_beyond_types"]
     assert found == pytest.approx(scores["pearson_beyond_types"], abs=1e-4)
+
+
+def test_every_row_says_which_experiment_it_is_of(scored):
+    question, _, table = scored
+    notes = pd.read_csv(question.folder / "scores.diagnostics.tsv", sep="\t")
+    for rows in (table, notes):
+        for name, value in (NAMES | {"cell_type": "A"}).items():
+            assert set(rows[name].astype(str)) == {str(value)}
+    assert set(table["reason"]) == {""}
 
 
 def test_how_far_the_question_is_stands_beside_the_scores(scored):

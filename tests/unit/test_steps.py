@@ -2,18 +2,20 @@
 
 import json
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from slides import small_slide
 from tasks import Question
-from tissue_counterfactuals import steps
+from tissue_counterfactuals import protocols, steps
 from tissue_counterfactuals.config import load_config
 from tissue_counterfactuals.errors import InputError
-from tissue_counterfactuals.methods import METHODS, applicable
+from tissue_counterfactuals.methods import METHODS, applicable, run
 from tissue_counterfactuals.question.folds import read_folds
 from tissue_counterfactuals.results import provenance
 from tissue_counterfactuals.results.figures import figure_cellina_2, table_cellina_1
+from tissue_counterfactuals.slide import VARIABLE, write_slide
 
 
 @pytest.fixture
@@ -95,3 +97,45 @@ def test_the_same_steps_give_the_same_bytes(question):
         question.score()
         contents.append((question.folder / "scores.tsv").read_bytes())
     assert contents[0] == contents[1]
+
+
+@pytest.mark.parametrize(("protocol", "bandwidth_um"), [("corrected", 20.0), ("as_run", 40.0)])
+def test_models_of_a_whole_slide_hold_nobody_out(tmp_path, protocol, bandwidth_um):
+    slide = small_slide(n_cells=300)
+    slide.uns["provenance"] |= {"unit_um": 1.0, "unit_um_as_run": 0.5}
+    slide.var[VARIABLE] = np.arange(slide.n_vars) % 2 == 0
+    write_slide(slide, tmp_path / "s.h5ad")
+    switches = protocols.resolve(protocol)
+    graph = {"bandwidth_um": 20.0, "max_neighbors": 10}
+    settings = {"protocol": protocol, "switches": switches, "graph": graph}
+    settings["validation_fraction"] = 0.2
+    tasks = []
+    for seed in (3, 4):
+        file = tmp_path / f"{seed}.npz"
+        steps.write_question_of_all(tmp_path / "s.h5ad", seed, settings, file)
+        tasks.append(run.load_task(tmp_path / "s.h5ad", file, "cpu", lambda line: None))
+    task, other = tasks
+    asked, split = task.question, task.split
+    assert (asked.protocol, asked.seed, asked.switches) == (protocol, 3, switches)
+    assert asked.graph == graph | {"bandwidth_um": bandwidth_um}
+    assert not split.held_out.any()
+    assert not len(task.focal)
+    assert not asked.perturbations
+    assert split.validation.sum() == 60
+    assert (split.train == ~split.validation).all()
+    assert (split.validation != other.split.validation).any()
+    assert task.slide.var_names.tolist() == [f"gene_{i}" for i in range(0, 20, 2)]
+
+
+def test_what_was_decided_about_the_cells_is_said_when_they_are_prepared(tmp_path, capsys):
+    slide = small_slide(n_cells=300)
+    slide.obs["cell_type"] = slide.obs["cell_type"].cat.rename_categories({"C": "C\t"})
+    slide.write_h5ad(tmp_path / "source.h5ad")
+    entry = {"source": "h5ad", "path": str(tmp_path / "source.h5ad"), "control_domain": "left"}
+    entry |= {"target_domains": ["right"], "preprocess": {"n_top_genes": None}, "unit_um": 1.0}
+    dataset = load_config({"datasets": {"d": entry}})["datasets"]["d"]
+    files = {"h5ad": tmp_path / "source.h5ad"}
+    steps.prepare(dataset, files, None, tmp_path / "s.h5ad", tmp_path / "shapes.tsv")
+    n = (slide.obs["cell_type"] == "C\t").sum()
+    said = f"note: the cell_type 'C\\t' was read as 'C' ({n} cells)\n"
+    assert said in capsys.readouterr().out
