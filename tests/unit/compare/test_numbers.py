@@ -7,6 +7,8 @@ from runs_to_compare import PUBLISHED, config, failed, noisy, scores, tables
 
 from tissue_counterfactuals import protocols
 from tissue_counterfactuals.compare import Tables, numbers, published
+from tissue_counterfactuals.config import load_config
+from tissue_counterfactuals.experiments import cellina_in_vivo
 from tissue_counterfactuals.methods import METHODS
 from tissue_counterfactuals.metrics import METRICS
 from tissue_counterfactuals.results.tables import write_tsv
@@ -149,6 +151,46 @@ def test_every_published_number_keeps_its_row(tmp_path):
     printed = published.numbers()
     assert len(found) >= len(printed) + 100
     assert set(found["verdict"]) <= set(numbers.VERDICTS)
+
+
+def screen_in_tissue(tmp_path, **entry):
+    """A run of the screen in which Cellina has the published Pearson of each lost gene, and a far E-distance."""
+    entry = {"source": "perturb_fish", "experiments": ["cellina_in_vivo"], "label": "Screen"} | entry  # fmt: skip
+    here = load_config({"datasets": {"fish": entry}, "protocols": ["as_run", "corrected"]})
+    theirs = published.in_vivo().query("model == 'Cellina' and metric == 'pearson' and knockout != 'mean'")  # fmt: skip
+    rows = theirs[["knockout", "truth"]].rename(columns={"knockout": "target"})
+    rows = rows.assign(pearson=theirs["published"].astype(float), sign_agreement=0.7, rmse=0.45, e_distance=9.0)  # fmt: skip
+    rows = rows.assign(calling="target_raw", method="cellina", donors="target", seed=0)
+    paths = []
+    for protocol in here["protocols"]:
+        paths.append(f"results/tables/fish/cellina_in_vivo.{protocol}.compared.tsv")
+        compared = cellina_in_vivo.compare(rows, here["datasets"]["fish"], protocol)
+        write_tsv(compared, tmp_path / paths[-1])
+    found = numbers.build(Tables(here, paths))
+    return found[found["place"] == "newer runs, Perturb-FISH"]
+
+
+def test_the_screen_in_tissue_is_compared_gene_by_gene_and_in_the_mean(tmp_path):
+    (tmp_path / "folder").mkdir()
+    theirs = {"files": "perturb_fish"}
+    own = screen_in_tissue(tmp_path, **theirs)
+    assert len(own) == len(published.in_vivo())
+    assert set(own["protocol"]) == {"as_run"}
+    ran = own[own["verdict"] != "not run"].set_index(["quantity", "target"])
+    assert set(ran["method"]) == {"Cellina"}
+    assert ran.loc["pearson (full)", "verdict"].eq("met").all()
+    assert len(ran.loc["pearson (full)"]) == 10
+    assert ran.loc["e_distance (ko-specific)", "verdict"].eq("not met").all()
+    assert ran["tolerance"].ge(0).all()
+    # Fixtures in the same layout get no verdict; without a screen the means stand as not run.
+    own = screen_in_tissue(tmp_path, path="folder", kind="stand-in")
+    assert set(own["verdict"]) == {"not comparable", "not run"}
+    assert set(own["reason"]) == {"stand-in data", "not part of this run"}
+    assert own["tolerance"].isna().all()
+    own = numbers.build(Tables(config(), []))
+    own = own[own["place"] == "newer runs, Perturb-FISH"]
+    assert set(own["target"]) == {"mean over lost genes"}
+    assert len(own) == len(published.in_vivo()) / 10
 
 
 def test_published_numbers_name_what_there_is():

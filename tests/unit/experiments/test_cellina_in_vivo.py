@@ -7,24 +7,36 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tasks import SECTIONS
 from tissue_counterfactuals import protocols
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.experiments import cellina_in_vivo
 from tissue_counterfactuals.experiments.screen_question import read_screen
 from tissue_counterfactuals.experiments.settings import InVivoSettings
+from tissue_counterfactuals.graph import slide_graph
 from tissue_counterfactuals.methods import METHODS as METHODS_TABLE
 from tissue_counterfactuals.methods.prediction import Prediction
 from tissue_counterfactuals.methods.settings import RidgeSettings
+from tissue_counterfactuals.metrics import score
 from tissue_counterfactuals.results.figures import figure_cellina_in_vivo
 from tissue_counterfactuals.simulate.screen import simulate_screen
 from tissue_counterfactuals.slide import write_slide
 
-ENTRY = {"name": "screen", "kind": "simulated", "label": "Screen"}
+ENTRY = {
+    "name": "screen",
+    "kind": "simulated",
+    "label": "Screen",
+    "source": "simulated_screen",
+    "files": None,
+}
+REAL = ENTRY | {"kind": "real", "source": "perturb_fish", "files": "perturb_fish"}
 KNOBS = {"n_cells": 5000, "n_targets": 5, "clones_per_target": 16, "n_genes": 24, "depth": 150}
+PROTOCOLS = ("as_run", "corrected")
 METHODS = {
     **{name: {} for name in ("no_change", "mean_shift", "spatialprop", "oracle")},
     "ridge": RidgeSettings().model_dump(),
 }
+SMALL = {"n_cells": 2000, "n_targets": 4, "clones_per_target": 8}
 
 
 def settings(**more):
@@ -40,10 +52,19 @@ def settings(**more):
     return InVivoSettings.read(told | more, "in_vivo").model_dump()
 
 
-def run(folder, slide, protocol, **more):
+def screen_slide(**knobs):
+    """A simulated screen in which every lost gene is measured."""
+    slide = simulate_screen(**KNOBS | knobs)
+    n = slide.uns["simulation"]["n_targets"]
+    slide.var_names = [*slide.var_names[:-n], *(f"KO{i + 1}" for i in range(n))]
+    return slide
+
+
+def run(folder, slide, protocol, methods=METHODS, **more):
     write_slide(slide, folder / "slide.h5ad")
     outputs = {
-        name: folder / f"{protocol}.{name}.tsv" for name in ("effects", "scores", "compared")
+        name: folder / f"{protocol}.{name}.tsv"
+        for name in ("effects", "scores", "components", "compared")
     }
     outputs["manifest"] = folder / f"{protocol}.json"
     switches = protocols.resolve(protocol)
@@ -52,7 +73,7 @@ def run(folder, slide, protocol, **more):
         ENTRY,
         protocol,
         [0],
-        METHODS,
+        methods,
         "cpu",
         settings(**more),
         switches,
@@ -80,19 +101,36 @@ def oracle(slide):
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("in_vivo")
-    slide = simulate_screen(**KNOBS, spillover=2.0, seed=1)
+    slide = screen_slide(spillover=2.0, seed=1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(METHODS_TABLE, "oracle", oracle(slide))
-        return {protocol: run(folder, slide, protocol) for protocol in ("as_run", "corrected")}
+        # Distances between cells are what takes long.
+        patch.setattr(cellina_in_vivo, "_MOST_FOCAL", 150)
+        patch.setattr(cellina_in_vivo, "_RANDOM_DRAWS", 2)
+        made = {p: run(folder, slide, p) for p in PROTOCOLS}
+        asked = cellina_in_vivo.ask_as_run(slide, read_screen(slide), [1, 2], 0, {}, settings())
+    return made | {"slide": slide, "far": asked.focal}
 
 
 def test_as_run_has_a_row_per_truth_donors_and_target_and_a_failed_method_says_why(made):
     scores = pd.read_csv(made["as_run"]["scores"], sep="\t")
-    failed = scores[scores["status"] != "ok"]
+    absent = scores["status"].str.startswith("not asked: ")
+    failed = scores[(scores["status"] != "ok") & ~absent]
     assert list(failed["method"]) == ["spatialprop"]
     assert "KeyError" in failed["status"].iloc[0]
+    # What is not asked says why, once each.
+    assert sorted(scores["method"][absent]) == sorted(set(METHODS_TABLE) - {*METHODS})
+    why = dict(zip(scores["method"], scores["status"], strict=True))
+    assert why["cpa"].endswith(
+        "trained within this experiment, and it is told a domain but no donors"
+    )
+    assert why["simvi"] == "not asked: it gives latent variables and no expression"
+    assert why["cellina"] == "not asked: not named in the settings"
     ok = scores[scores["status"] == "ok"]
     assert len(ok) == 5 * 2 * 2 * 5
+    told = dict(zip(ok["method"], ok["told"], strict=True))
+    assert told["mean_shift"] == "the domain alone"
+    assert told["ridge"] == "the carriers of each target"
     mean = ok.groupby(["method", "truth", "donors"])["pearson"].mean()
     # Other donors, other answers; what knows no donors has one.
     assert mean["ridge", "full", "target"] != mean["ridge", "full", "random"]
@@ -100,6 +138,16 @@ def test_as_run_has_a_row_per_truth_donors_and_target_and_a_failed_method_says_w
     assert mean["no_change", "full", "target"] == 0
     assert mean["oracle", "full", "target"] > mean["oracle", "full", "random"] + 0.2
     assert mean["oracle", "ko_specific", "target"] > 0.5
+    # The E-distance is that of the authors' metric, between predicted cells and those near the target.
+    screen = read_screen(made["slide"])
+    far, near = (made["slide"].X[cells] for cells in (made["far"], screen.near(2)))
+    expected = score(far, near, far, protocol="as_run")
+    own = ok[(ok["method"] == "no_change") & (ok["target"] == "KO2")]
+    assert own["e_distance"].to_numpy() == pytest.approx(expected["e_distance"], abs=1e-5)
+    at = ok.groupby(["method", "donors"])["e_distance"].mean()
+    assert at["ridge", "target"] != at["ridge", "random"]
+    # Moving observed cells keeps their scatter, which a mean of cells has lost.
+    assert at["mean_shift_near", "target"] < at["ridge", "target"]
 
 
 def test_corrected_gives_each_method_its_controls_and_a_verdict(made):
@@ -114,13 +162,77 @@ def test_corrected_gives_each_method_its_controls_and_a_verdict(made):
     ridge = rows.loc["all", "ridge"]
     assert ridge["pearson"] < right["pearson"]
     assert ridge["control_donors"] != 0
+    # Its twin has the neighbours that the cells have, and so is no answer to any target.
+    assert abs(ridge["pearson"] - ridge["over_twin"]) > 1e-3
+    # More carriers, more change; cells that cannot be siblings of a carrier are no carriers.
+    dose = [ridge[f"change_at_{share}"] for share in ("0.25", "0.5", "1")]
+    assert sorted(dose) == dose
+    assert abs(ridge["unguided_donors"]) < right["pearson"]
+    # Genes chosen in one half and scored in the other: what is right stays so, below what was chosen and scored at once.
+    assert right["pearson_top"] > right["pearson_split"] > 0.4
+    assert right["split_half_top"] > 0
     for method in ("no_change", "mean_shift"):
         assert rows.loc["all", method]["verdict"] == "no better than the wrong target"
     assert rows.loc["all", "no_change"]["pearson"] == 0
     effects = pd.read_csv(made["corrected"]["effects"], sep="\t")
     assert (effects["verdict"] == "effect").sum() >= 1
     assert (effects["p_own"] <= 0.05).all()
+    assert (effects["far_correlation"] > 0).mean() > 0.5
+    # Both ways to the smallest change that would be found agree.
+    assert np.log(effects["spiked"] / effects["detectable"]).abs().max() < 0.7
+    assert (effects["n_dose"] >= 5).any()
     assert json.loads(made["corrected"]["manifest"].read_text())["settings"]["radius_um"] == 30
+
+
+def test_what_makes_scores_vary_is_told_of_each_method(made):
+    both = pd.concat(pd.read_csv(made[p]["components"], sep="\t") for p in ("as_run", "corrected"))
+    own = both[both["method"] == "ridge"].set_index(["protocol", "truth", "component"])
+    shown = own.loc["corrected", "effect"]
+    assert shown["share"].sum() == pytest.approx(1, abs=1e-5)
+    assert (shown["sd"][["tiles", "focal cells"]] > 0).all()
+    # One seed tells nothing of seeds; as run tiles and focal cells are not drawn again.
+    assert shown["sd"][["seed", "gene x seed"]].isna().all()
+    assert own.loc["as_run", "ko_specific"]["sd"][["tiles", "focal cells"]].isna().all()
+    scores = np.random.default_rng(0).normal(size=(40, 1)) * 0.2 + [[0.1, -0.1]]
+    parts = pd.DataFrame([
+        {"method": "m", "truth": "t", "target": k, "seed": seed, "pearson": r, "tiles": 0.01, "focal": 0.005}
+        for k, row in enumerate(scores) for seed, r in enumerate(row)
+    ])  # fmt: skip
+    table = cellina_in_vivo.components(parts).set_index("component")
+    # Of the variance between genes what tiles and cells made is taken off.
+    expected = {"lost gene": scores[:, 0].var(ddof=1) - 0.015, "seed": 0.02, "gene x seed": 0, "tiles": 0.01, "focal cells": 0.005}  # fmt: skip
+    assert table["variance"].to_dict() == pytest.approx(expected)
+    assert (table["sd"] ** 2).to_dict() == pytest.approx(expected)
+    assert table["n_seeds"].iloc[0] == 2
+
+
+def test_where_nothing_spills_over_nothing_is_resolved(tmp_path):
+    slide = screen_slide(**SMALL, spillover=0.0, seed=6)
+    methods = {name: METHODS[name] for name in ("no_change", "ridge")}
+    files = run(tmp_path, slide, "corrected", methods, draws=39, min_recipients=5)
+    effects, scores = (pd.read_csv(files[name], sep="\t") for name in ("effects", "scores"))
+    assert set(effects["verdict"]) == {"not resolvable from this section"}
+    said = scores[scores["status"] == "ok"].groupby("method")["verdict"].first()
+    assert set(said) == {"not resolvable from this section"}
+
+
+@pytest.mark.parametrize("measured", [True, False])
+def test_celcomen_is_asked_with_lost_genes_clamped_where_they_are_measured(tmp_path, measured):
+    knobs = SMALL | {"n_genes": 12, "n_cells": 1000, "spillover": 1.0, "seed": 3}
+    slide = (screen_slide if measured else simulate_screen)(**KNOBS | knobs)
+    methods = {"celcomen": SECTIONS["celcomen_field"]}
+    files = run(tmp_path, slide, "corrected", methods, draws=19, min_recipients=5, bootstraps=10)
+    scores = pd.read_csv(files["scores"], sep="\t").drop_duplicates("method").set_index("method")
+    clamped = scores.loc["celcomen_knock_out"]
+    assert scores.loc["celcomen", "status"] == "ok"
+    if not measured:
+        assert clamped["status"] == "cannot answer: 0 of 4 lost genes are measured, and 4 are needed"  # fmt: skip
+        return
+    assert clamped["n_targets"] == 4
+    assert np.isnan(clamped["control_donors"])
+    # The clamp changes other things than other donors do.
+    assert clamped["pearson"] != 0
+    assert clamped["pearson"] != scores.loc["celcomen", "pearson"]
 
 
 def test_published_numbers_stand_beside_ours_and_are_not_compared_with_a_simulation(made):
@@ -128,20 +240,30 @@ def test_published_numbers_stand_beside_ours_and_are_not_compared_with_a_simulat
     assert len(compared) == 720
     ours = compared[compared["ours"].notna()]
     assert set(ours["model"]) == {"Mean shift"}
-    assert set(ours["verdict"]) == {"not comparable: simulated data"}
-    assert set(compared["verdict"]) == {"not comparable: simulated data", "not run"}
+    assert set(ours["metric"]) == {"pearson", "sign_agreement", "rmse_lfc", "e_distance"}
+    assert set(ours["verdict"]) == {"not comparable"}
+    assert set(ours["reason"]) == {"simulated data"}
+    assert set(compared["verdict"]) == {"not comparable", "not run"}
     scores = pd.DataFrame({"calling": "target_raw", "method": "cellina", "donors": "random", "truth": "ko_specific",
-                           "target": ["LBP"], "pearson": [0.0], "sign_agreement": [0.9], "rmse": [0.4]})  # fmt: skip
-    real = cellina_in_vivo.compare(scores, "real", "as_run")
+                           "target": ["LBP"], "pearson": [0.0], "sign_agreement": [0.9], "rmse": [0.4], "e_distance": [4.2], "seed": 0})  # fmt: skip
+    real = cellina_in_vivo.compare(scores, REAL, "as_run")
     own = real[real["ours"].notna()].set_index(["knockout", "metric"])
     assert own.loc[("mean", "pearson"), "published"] == pytest.approx(-0.002)
     assert own.loc[("mean", "pearson"), "verdict"] == "met"
-    assert own.loc[("mean", "sign_agreement"), "verdict"] == "missed"
+    assert own.loc[("mean", "e_distance"), "verdict"] == "met"
+    assert own.loc[("mean", "sign_agreement"), "verdict"] == "not met"
+    # Five seeds against one: Student's t of their spread.
+    assert own.loc[("mean", "pearson"), "tolerance"] == pytest.approx(2.776 * 0.053 * np.sqrt(1.2), rel=1e-3)  # fmt: skip
     assert ("LBP", "pearson") in own.index
+    # A screen of one's own is real, and not theirs.
+    other = cellina_in_vivo.compare(scores, REAL | {"source": "h5ad", "files": None}, "as_run")
+    assert set(other["reason"]) == {"data of another source", "not part of this run"}
 
 
 def test_the_figure_shows_both_protocols(made, tmp_path):
-    inputs = {name: [made[p][name] for p in made] for name in ("effects", "scores", "manifest")}
+    inputs = {
+        name: [made[p][name] for p in PROTOCOLS] for name in ("effects", "scores", "manifest")
+    }
     figure_cellina_in_vivo.draw_files(inputs, tmp_path / "in_vivo.png")
     assert (tmp_path / "in_vivo.png").stat().st_size > 30_000
 
@@ -151,8 +273,22 @@ def test_control_carriers_alone_are_exchanged_for_those_of_the_target():
     screen = read_screen(slide)
     asked = cellina_in_vivo.ask_corrected(slide, screen, [1, 2], 0, {}, settings())
     donors = asked.donors("perturbed")
-    assert list(donors) == ["control", "KO1", "control_for_KO1", "KO2", "control_for_KO2"]
+    first = ["own", "control", "unguided", "KO1", "control_for_KO1", "KO2", "control_for_KO2"]
+    more = [f"{name} at {share}" for share in ("0.25", "0.5", "1") for name in ("control", "KO1", "KO2")]  # fmt: skip
+    assert list(donors) == first + more
     code = np.where(screen.tumour, screen.code, -1)
+    # Their own neighbours are those of the graph.
+    around = slide_graph(slide, **settings()["graph"])[asked.focal]
+    assert all(np.isin(own, around[[i]].indices).all() for i, own in enumerate(donors["own"]))
+    assert (code[donors["own"]][donors["control"] != donors["own"]] == 0).all()
+    # None of the cells without a guide has a carrier beside it.
+    free = donors["unguided"][donors["unguided"] != donors["own"]]
+    assert (code[free] == -1).all()
+    assert not screen.near_any[free].any()
+    for share in (0.25, 0.5, 1):
+        filled = code[donors[f"KO1 at {share:g}"]] == 1
+        assert share <= filled.mean() + 0.02
+        assert filled.mean() == pytest.approx(share + (1 - share) * changed_share(donors), abs=0.03)
     changed = donors["KO1"] != donors["control"]
     assert (code[donors["control"]][changed] == 0).all()
     assert (code[donors["KO1"]][changed] == 1).all()
@@ -164,6 +300,10 @@ def test_control_carriers_alone_are_exchanged_for_those_of_the_target():
     other = cellina_in_vivo.ask_corrected(slide, screen, [1, 2], 5, {}, settings())
     assert (other.focal == asked.focal).all()
     assert not np.array_equal(other.donors("perturbed")["KO1"], donors["KO1"])
+
+
+def changed_share(donors):
+    return (donors["KO1"] != donors["control"]).mean()
 
 
 def test_too_few_targets_are_refused(tmp_path):

@@ -110,11 +110,112 @@ def test_the_ceiling_is_the_best_that_a_prediction_can_reach():
     noise = np.exp(rng.normal(0, np.sqrt(0.5), (n, g)) + np.outer(kind, truth) + 4)
     tile = np.repeat(np.arange(n // 4), 4)
     found = arena(noise, kind, tile=np.column_stack([tile, tile * 0]))
-    own = statistics.ceiling(found, found.exposure(), 1, 50, rng)
+    own = halved(found, rng)
     reached = np.corrcoef(statistics.effects(found, found.exposure(), 1).change[0], truth)[0, 1]
     assert own["ceiling"] == pytest.approx(reached, abs=0.06)
     none = arena(np.exp(rng.normal(0, 0.7, (n, g)) + 4), kind, tile=found.tile)
-    assert statistics.ceiling(none, none.exposure(), 1, 50, rng)["ceiling"] < 0.35
+    assert halved(none, rng)["ceiling"] < 0.35
+    # On the ten most changed genes of one half; what nothing changed in agrees by chance alone.
+    assert own["split_half_top"] > own["split_half"] + 0.1
+    assert abs(halved(none, rng)["split_half_top"]) < 0.2
+
+
+def halved(found, rng):
+    return statistics.ceiling(statistics.half_effects(found, found.exposure(), 1, 50, rng))
+
+
+def test_genes_chosen_in_one_half_are_scored_on_the_other():
+    """Noise that a prediction has copied from one half counts where genes are chosen there, and not on the other."""
+    rng = np.random.default_rng(0)
+    noise = rng.normal(size=(2, 400, 60))
+    copied = np.array([statistics.by_halves(first, noise[:, i : i + 1]) for i, first in enumerate(noise[0])])  # fmt: skip
+    same = [screen_question.score_top_genes(a, a)["pearson"] for a in noise[0]]
+    assert np.mean(same) == pytest.approx(1)
+    # Of the two ways one is the noise itself and the other knows nothing.
+    assert copied.mean() == pytest.approx(0.5, abs=0.05)
+    truth = rng.normal(size=60)
+    halves = truth + 0.5 * noise
+    top = np.argsort(-np.abs(halves[0]), axis=1)[:, :10]
+    expected = np.mean([np.corrcoef(truth[t], b[t])[0, 1] for t, b in zip(top, halves[1], strict=True)])  # fmt: skip
+    assert statistics.by_halves(truth, halves) == pytest.approx(expected, abs=0.03)
+    assert statistics.by_halves(np.zeros(60), halves) == 0
+    halves[:, 3] = np.nan
+    assert np.isfinite(statistics.by_halves(truth, halves))
+    assert np.isnan(statistics.by_halves(truth, halves * np.nan))
+
+
+def poisson_arena(n, kind, means, seed):
+    """Cells that are units of their own, with Poisson counts of given means and about 10,000 counts in all."""
+    rng = np.random.default_rng(seed)
+    found = arena(rng.poisson(means), kind, tile=rng.integers(0, 12, (n, 2)))
+    return replace(found, depth=np.log1p(1e4) + rng.normal(0, 1e-5, n))
+
+
+def test_a_spiked_change_is_found_with_the_power_that_is_said():
+    """30 cells of Poisson counts of mean 20 against 30: the error of a change is 1.96 + .84 of sqrt(2 / 600) at 80 %."""
+    n, g, n_own = 600, 60, 30
+    kind = (np.arange(n) % 20 == 0).astype(int)
+    found = poisson_arena(n, kind, np.full((n, g), 20.0), 0)
+    spiked = statistics.spiked(found, 1, 200, 0)
+    # Thinning makes the counts of the matches fewer, and one may serve two cells.
+    expected = 2.80 * np.sqrt(2 / (n_own * 20))
+    assert np.median(spiked) == pytest.approx(expected, rel=0.15)
+    # A real change of that size, in counts that were not thinned: found in four genes of five.
+    limit = 1.96 / 2.80 * expected
+    hits = []
+    for seed in range(1, 9):
+        means = np.where(kind[:, None] == 1, 20 * np.exp(np.median(spiked)), 20.0) * np.ones(g)
+        own = poisson_arena(n, kind, means, seed)
+        hits.append(np.abs(statistics.effects(own, own.exposure(), 1).change[0]) > limit)
+    assert np.mean(hits) == pytest.approx(0.8, abs=0.06)
+    # Four times the cells, half the change; a gene without counts is never found.
+    more = statistics.spiked(replace(found, labels=(np.arange(n) % 5 == 0).astype(int)), 1, 200, 0)
+    assert np.median(more) == pytest.approx(np.median(spiked) / 2, rel=0.2)
+    rare = found.values * (np.arange(g) > 0)
+    assert np.isinf(statistics.spiked(replace(found, values=rare), 1, 50, 0)[0])
+    assert np.isnan(statistics.spiked(replace(found, labels=(np.arange(n) % 2).astype(int)), 1, 9, 0)).all()  # fmt: skip
+
+
+def test_variance_components_are_those_that_made_the_scores():
+    rng = np.random.default_rng(0)
+    found = [
+        statistics.variance_components(
+            0.3 + 0.2 * rng.normal(size=(9, 1)) + 0.1 * rng.normal(size=(1, 5)) + 0.05 * rng.normal(size=(9, 5))
+        )
+        for _ in range(300)
+    ]  # fmt: skip
+    mean = {name: np.mean([one[name] for one in found]) for name in found[0]}
+    assert mean == pytest.approx({"gene": 0.04, "seed": 0.01, "interplay": 0.0025}, rel=0.15)
+    alone = statistics.variance_components(np.array([[0.1], [0.3]]))
+    assert alone["gene"] == pytest.approx(0.02)
+    assert np.isnan([alone["seed"], alone["interplay"]]).all()
+
+
+def test_the_dose_is_told_on_as_many_members_each():
+    """A change of .1 for each carrier around, in counts so large that there is no noise to speak of."""
+    dose = np.tile([1, 2, 3, 4], 40)
+    kind = (np.arange(160) // 4 % 2).astype(int)
+    means = 1e6 * np.exp(0.1 * dose * kind)[:, None] * np.ones(5)
+    found = replace(poisson_arena(160, kind, means, 0), unit_size=dose)
+    made = statistics.by_dose(found, 1, 0)
+    assert made["n_dose"] == 20
+    assert [made[f"change_{d}"] for d in (1, 2)] == pytest.approx([0.1, 0.2], abs=0.01)
+    assert 0.3 < made["change_3"] < 0.4
+    few = statistics.by_dose(replace(found, unit_size=np.where(dose == 1, 2, dose)), 1, 0)
+    assert np.isnan(few["change_1"])
+
+
+def test_genes_that_spill_would_show_in_are_those_of_tumour_cells():
+    """K12: at six times the counts of recipients, and not at four. K11: carriers' neighbours may be siblings."""
+    counts = np.array([[6, 4, 1]] * 3 + [[1, 1, 1]] * 3)
+    place = np.array([[0, 0], [10, 0], [500, 0], [20, 0], [90, 0], [900, 0]], float)
+    screen = screen_question.Screen(
+        place, sparse.csr_matrix(counts), np.array(list("abc")), np.array([0, -1, -1, -1, -1, -1]), None, ("A",),
+        np.arange(6) < 3, np.arange(6) >= 3, 30, 45,
+    )  # fmt: skip
+    assert screen.spilled_genes().tolist() == [True, False, False]
+    # The carrier itself is alone; its neighbour and a recipient are near it.
+    assert screen.near_any.tolist() == [False, True, False, True, False, False]
 
 
 # --- levels ---------------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from scipy import sparse
 
 from slides import small_slide
 from tasks import SECTIONS, make_task
+from tissue_counterfactuals.graph import slide_graph
 from tissue_counterfactuals.methods import METHODS
 from tissue_counterfactuals.models.celcomen_field import GaussianField
 from tissue_counterfactuals.models.celcomen_gaussian import neighbor_response
@@ -70,27 +71,39 @@ def test_a_knock_out_is_answered_by_the_whole_field(tmp_path):
     task.question = replace(task.question, perturbations=asked)
     made = ADAPTER.predict(task, tmp_path, "right")
 
-    field = GaussianField(interaction_weights(task.masked_graph, "row"), inter, intra)
     log = log_normalize(slide.X).toarray().astype(float)
-    held = np.zeros((80, 4), dtype=bool)
-    held[np.ix_(task.focal, [1, 3])] = True
-    change, precision, held = np.zeros(320), field.dense(), held.ravel()
-    change[held] = -log[:, genes].ravel()[held]
-    free = ~held
-    change[free] = np.linalg.solve(
-        precision[np.ix_(free, free)], -precision[np.ix_(free, held)] @ change[held]
-    )
-    change = change.reshape(80, 4)[task.focal]
-    assert np.abs(change[:, [0, 2]]).max() > 0.05
-    expected = np.exp(log[task.focal])
-    expected[:, genes] *= np.exp(change)
-    expected = np.clip(expected - 1, 0, None)
-    expected *= np.asarray(slide.X[task.focal].sum(axis=1) / expected.sum(axis=1, keepdims=True))
+
+    def by_dense_algebra(graph, cells, columns):
+        field = GaussianField(interaction_weights(graph, "row"), inter, intra)
+        held = np.zeros((80, 4), dtype=bool)
+        held[np.ix_(cells, columns)] = True
+        change, precision, held = np.zeros(320), field.dense(), held.ravel()
+        change[held] = -log[:, genes].ravel()[held]
+        free = ~held
+        change[free] = np.linalg.solve(
+            precision[np.ix_(free, free)], -precision[np.ix_(free, held)] @ change[held]
+        )
+        change = change.reshape(80, 4)[task.focal]
+        assert np.abs(change[:, [0, 2]]).max() > 0.05
+        expected = np.exp(log[task.focal])
+        expected[:, genes] *= np.exp(change)
+        expected = np.clip(expected - 1, 0, None)
+        total = expected.sum(axis=1, keepdims=True)
+        return expected * np.asarray(slide.X[task.focal].sum(axis=1) / total)
+
+    expected = by_dense_algebra(task.masked_graph, task.focal, [1, 3])
     np.testing.assert_allclose(made["knock_out"].values, expected, rtol=1e-3, atol=1e-3)
     assert (made["knock_out"].values[:, [1, 4]] < 1e-5).all()
     asked = {("own", "right", "knock_out"): np.array([2])}
     task.question = replace(task.question, perturbations=asked)
     assert "no force reaches it" in ADAPTER.predict(task, tmp_path, "right")["knock_out"]
+    # The same gene taken out of other cells: the focal ones answer through the field between them.
+    graph = slide_graph(slide, max_neighbors=30)
+    others = np.setdiff1d(np.arange(80), task.focal)[::2]
+    made = ADAPTER.knock_out_around(task, tmp_path, graph, others, {"lost": 1, "silent": 2})
+    expected = by_dense_algebra(graph, others, [1])
+    np.testing.assert_allclose(made["lost"].values, expected, rtol=1e-3, atol=1e-3)
+    assert "no force reaches it" in made["silent"]
 
 
 def few_neighbors(task):

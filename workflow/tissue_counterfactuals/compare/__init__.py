@@ -42,6 +42,7 @@ READ = {
             "knockout_terms",
         ),
         "celcomen_perturbmap": ("summary",),
+        "cellina_in_vivo": ("compared",),
     }.items()
 }
 

@@ -117,9 +117,9 @@ def _references(config: dict, tables: Tables, used: list[str]) -> list[str]:
     """Citations of every method and data set that was used, each once."""
     known = published.references()
     wanted = [known.get(name, "") for name in used]
-    if any(tables.ran(experiment) for experiment in READ if experiment != "cellina"):
+    if any(tables.ran(experiment) for experiment in READ if experiment.startswith("celcomen")):
         wanted.append(known["celcomen"])
-    if tables.ran("cellina"):
+    if tables.ran("cellina") or tables.ran("cellina_in_vivo"):
         # Its benchmark, also where the model itself was not asked.
         wanted.append(known["cellina"])
     sets = pd.read_csv(RESOURCES / "datasets.tsv", sep="\t", dtype=str, keep_default_na=False)

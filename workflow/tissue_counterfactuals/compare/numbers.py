@@ -70,6 +70,7 @@ def build(tables: Tables) -> pd.DataFrame:
         rows += found or [common | {"verdict": NOT_RUN, "reason": _why_not(tables, number)}]
     rows += _shapes(tables)
     rows += _folds(tables)
+    rows += _in_vivo(tables)
     table = pd.DataFrame(rows, columns=COLUMNS)
     for column in ("ours_spread", "tolerance"):
         table[column] = table[column].astype(float)
@@ -499,6 +500,57 @@ def _paired(tables, name, entry, protocol, key, own, theirs) -> Iterator[dict]:
             **_judged(number, Ours(mean, tolerance=tolerance, met=met), why_not),
             "source": "table of the authors' newer runs",
         }
+
+
+# ---- The authors' runs on a screen in tissue
+
+
+def _in_vivo(tables: Tables) -> Iterator[dict]:
+    """Scores of the authors' models on Perturb-FISH: in the mean over lost genes, and for each where this run has a screen."""
+    theirs = published.in_vivo()
+    common = {
+        "paper": "Cellina",
+        "place": "newer runs, Perturb-FISH",
+        "published_on": "perturb_fish",
+        "source": "table of the authors' newer runs",
+    }
+    made = [
+        (entry, name, protocol, table)
+        for name, entry in tables.datasets("cellina_in_vivo")
+        for protocol in tables.config["protocols"]
+        # The protocol with controls asks something else.
+        if protocol == "as_run"
+        and (table := tables.of("cellina_in_vivo", "compared", dataset=name, protocol=protocol)) is not None
+    ]  # fmt: skip
+    own = theirs[theirs["knockout"] == "mean"].assign(verdict=NOT_RUN, reason="not part of this run")  # fmt: skip
+    for entry, name, protocol, table in made or [(None, "", "", own)]:
+        for row in table.itertuples():
+            yield (
+                common
+                | {
+                    "quantity": f"{row.metric} ({row.truth.replace('_', '-')})",
+                    "method": row.model,
+                    "intervention": "all neighbours exchanged",
+                    "target": "mean over lost genes" if row.knockout == "mean" else row.knockout,
+                    "dataset": label_of(name, entry) if entry else "",
+                    "kind": kind_of(entry) if entry else "",
+                    "protocol": protocol,
+                    "published": str(row.published),
+                    "published_spread": float(row.spread),
+                    "verdict": row.verdict,
+                    "reason": row.reason,
+                }
+                | (_beside(row) if row.verdict != NOT_RUN else {})
+            )
+
+
+def _beside(row) -> dict:
+    """Our number, as the experiment has put it beside a published one."""
+    shown = {"ours": f"{row.ours:.4g}", "n_seeds": int(row.n_seeds)}
+    if row.verdict == NOT_COMPARABLE:
+        return shown
+    origin = f"spread of their {row.seeds} seeds"
+    return shown | {"tolerance": row.tolerance, "tolerance_from": origin}
 
 
 def published_row(dataset: str, switches: str):

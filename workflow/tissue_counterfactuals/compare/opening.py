@@ -29,6 +29,7 @@ _EXPERIMENTS = {
     "celcomen_spleen": "whether forces agree between samples",
     "celcomen_glioblastoma": "where forces act, and how far a knock-out reaches",
     "celcomen_perturbmap": "whether knock-outs agree with lesions",
+    "cellina_in_vivo": "what cells around a lost gene show, and which method said so",
     "celcomen_simulation": "whether forces of a simulated tissue are found again",
     "celcomen_recovery": "whether forces within and between cells are told apart",
 }

@@ -23,6 +23,12 @@ def new_folds() -> pd.DataFrame:
     return table.assign(**{m: pd.to_numeric(table[m], errors="coerce") for m in metrics})
 
 
+@cache
+def in_vivo() -> pd.DataFrame:
+    """The authors' scores on Perturb-FISH, all of it text: a row per model, lost gene or `mean`, metric and truth."""
+    return _read("cellina_in_vivo.tsv")
+
+
 def _read(name: str) -> pd.DataFrame:
     return pd.read_csv(FOLDER / name, sep="\t", dtype=str, keep_default_na=False)
 

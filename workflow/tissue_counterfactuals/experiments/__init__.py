@@ -321,13 +321,14 @@ EXPERIMENTS = (
         inputs=SLIDE,
         outputs={
             name: f"results/tables/{{dataset}}/cellina_in_vivo.{{protocol}}.{name}.tsv"
-            for name in ("effects", "scores", "compared")
+            for name in ("effects", "scores", "components", "compared")
         }
         | {"manifest": "results/tables/{dataset}/cellina_in_vivo.{protocol}.json"},
         takes=("entry", "protocol", "seeds", "methods", "device"),
         shown={
             "effects": "a screen: what lost genes did",
             "scores": "a screen: predictions",
+            "components": "a screen: what makes scores vary",
             "compared": "a screen: beside the published numbers",
         },
         caption="figure_cellina_in_vivo",

@@ -36,6 +36,10 @@ CLONE_UM = 60.0
 LEAST_CEILING = 0.3
 # Two-sided 5 %, power 80 %: 1.96 + 0.84 standard deviations.
 _DETECTABLE = 2.80
+# Changes of log expression that are tried where genes are spiked.
+_SPIKES = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.55, 0.75, 1.0, 1.4, 2.0)
+# Genes that are looked at where the most changed ones are, as the authors do.
+TOP_GENES = 10
 _CANDIDATES = 24
 _DRAWS_AT_ONCE = 250
 
@@ -182,8 +186,14 @@ def clones(place: np.ndarray, code: np.ndarray, radius_um: float) -> np.ndarray:
     return connected_components(graph, directed=False)[1]
 
 
-def effects(arena: Arena, exposure: np.ndarray, target: int) -> Effects:
-    """Effect of a target for each row of an exposure (b, m)."""
+def effects(
+    arena: Arena, exposure: np.ndarray, target: int, of_matches: np.ndarray | None = None
+) -> Effects:
+    """Effect of a target for each row of an exposure (b, m).
+
+    Args:
+        of_matches: (m, g) expression that members have where they serve as matches; default: their own.
+    """
     b = len(exposure)
     draw, member = np.nonzero(exposure == target)
     choices = arena.candidates[member]
@@ -193,8 +203,9 @@ def effects(arena: Arena, exposure: np.ndarray, target: int) -> Effects:
     match = choices[found, fits[found].argmax(axis=1)]
     n = np.bincount(draw, minlength=b)
     used = np.maximum(n, 1)[:, None]
-    values, (mean, variance) = arena.values, ([], [])
-    for side in (member, match):
+    mean, variance = [], []
+    own = arena.values
+    for side, values in ((member, own), (match, own if of_matches is None else of_matches)):
         picked = sparse.csr_array((np.ones(len(side)), (draw, side)), shape=exposure.shape)
         mean.append(picked @ values / used)
         square = picked @ values**2 / used - mean[-1] ** 2
@@ -250,10 +261,12 @@ def arrangements(arena: Arena, stratum: np.ndarray, target: int) -> float:
     return float(np.prod(comb(n, k)))
 
 
-def in_parts(arena: Arena, labels: np.ndarray, target: int) -> Effects:
+def in_parts(
+    arena: Arena, labels: np.ndarray, target: int, of_matches: np.ndarray | None = None
+) -> Effects:
     """`effects` for rows of labels, some hundred at a time."""
     parts = [
-        effects(arena, arena.exposure(labels[i : i + _DRAWS_AT_ONCE]), target)
+        effects(arena, arena.exposure(labels[i : i + _DRAWS_AT_ONCE]), target, of_matches)
         for i in range(0, len(labels), _DRAWS_AT_ONCE)
     ]
     return Effects(*(np.concatenate([getattr(p, f) for p in parts]) for f in ("change", "z", "n")))
@@ -267,6 +280,7 @@ class Tested:
     change: np.ndarray
     z: np.ndarray
     detectable: np.ndarray
+    halves: np.ndarray
 
 
 def assess(arena: Arena, target: int, draws: int, seed: int, splits: int = 100) -> Tested:
@@ -279,9 +293,10 @@ def assess(arena: Arena, target: int, draws: int, seed: int, splits: int = 100) 
     Returns:
         `row` with target, n (members with a match), n_control, n_units; `size` (mean squared z) and `median_change`;
         p_clones and z_clones (K5), p_pseudo (K1: against sets of control units in the place of the target's),
-        movable (share of the target's units with somewhere to go) and arrangements; reliability and ceiling (K6);
+        movable (share of the target's units with somewhere to go) and arrangements; what `ceiling` says (K6);
         detectable (K7: median over genes of the smallest change found with power 80 %) and above (share of the genes
-        beyond their own); status: "tested" or why not. `change` and `z` are the effect (g,), `detectable` (g,).
+        beyond their own); status: "tested" or why not. `change` and `z` are the effect (g,), `detectable` (g,), `halves`
+        the effects (2, splits, g) in either half of the tiles.
     """
     own = arena.only(CONTROL, target)
     exposure = own.exposure()
@@ -304,7 +319,7 @@ def assess(arena: Arena, target: int, draws: int, seed: int, splits: int = 100) 
     elif ways < max(FEWEST_ARRANGEMENTS, min(n / 2, draws)):
         reason = f"not testable: its {n_units} clones can be placed in {ways:.0f} ways only"
     if reason:
-        return Tested(row | {"status": reason}, nothing, nothing, nothing)
+        return Tested(row | {"status": reason}, *[nothing] * 3, np.full((2, splits, g), np.nan))
     name = row["target"]
     null = in_parts(
         own, permuted_labels(own, stratum, draws, stream(seed, "clone_null", name)), target
@@ -322,54 +337,119 @@ def assess(arena: Arena, target: int, draws: int, seed: int, splits: int = 100) 
     row["z_clones"] = (observed - finite.mean()) / spread if spread > 0 else np.nan
     pseudo = pseudo_targets(own, n_units, draws, stream(seed, "pseudo_targets", name))
     row["p_pseudo"] = empirical_p(observed, pseudo.size) if pseudo is not None else np.nan
-    row |= ceiling(own, exposure, target, splits, stream(seed, "halves", name))
+    halves = half_effects(own, exposure, target, splits, stream(seed, "halves", name))
+    row |= ceiling(halves)
     detectable = nothing
     if pseudo is not None and (pseudo.n >= 3).sum() > 2:
         detectable = _DETECTABLE * np.nanstd(pseudo.change, axis=0, ddof=1)
     row["detectable"] = float(np.median(detectable))
     row["above"] = float((np.abs(found.change[0]) > detectable).mean())
-    return Tested(row | {"status": "tested"}, found.change[0], found.z[0], detectable)
+    return Tested(row | {"status": "tested"}, found.change[0], found.z[0], detectable, halves)
 
 
 def pseudo_targets(arena: Arena, n_units: int, draws: int, rng) -> Effects | None:
     """Effects of random sets of so many whole control units (K1, K7), None where there are not twice as many."""
     control = arena.only(CONTROL)
-    n = len(control.labels)
+    labels = _pseudo_labels(len(control.labels), n_units, draws, rng)
+    return None if labels is None else in_parts(control, labels, 1)
+
+
+def _pseudo_labels(n: int, n_units: int, draws: int, rng) -> np.ndarray | None:
+    """(draws, n) labels of n control units, of which `n_units` are a target's."""
     if n < 2 * n_units:
         return None
     labels = np.zeros((draws, n), int)
     np.put_along_axis(labels, np.argsort(rng.random((draws, n)), axis=1)[:, :n_units], 1, axis=1)
-    return in_parts(control, labels, 1)
+    return labels
 
 
-def ceiling(arena: Arena, exposure: np.ndarray, target: int, splits: int, rng) -> dict:
+def spiked(arena: Arena, target: int, draws: int, seed: int) -> np.ndarray:
+    """K7 by spiking: (g,) the change of each gene that is found with power 80 %, infinite where none that is tried is.
+
+    Random sets of as many control units as the target has get a known change: the counts of a gene in the cells that they
+    are compared with are thinned (binomial) by its exponential. The gene is found where its change leaves the middle 95 %
+    of what the sets show without it. Assumes nothing of how errors are distributed, as `detectable` does. NaN where there
+    are not twice as many control units.
+    """
+    own = arena.only(CONTROL, target)
+    control, n_units = own.only(CONTROL), int((own.labels == target).sum())
+    rng = stream(seed, "spiked", arena.target_names[target - 1])
+    labels = _pseudo_labels(len(control.labels), n_units, draws, rng)
+    if labels is None or n_units == 0:
+        return np.full(arena.values.shape[1], np.nan)
+    null = in_parts(control, labels, 1).change
+    if np.isfinite(null[:, 0]).sum() < 3:
+        return np.full(arena.values.shape[1], np.nan)
+    usual = np.nanmean(null, axis=0)
+    limit = np.nanquantile(np.abs(null - usual), 1 - LEVEL, axis=0)
+    per_count = 1e4 / np.maximum(np.expm1(control.depth), 1)[:, None]
+    counts = np.rint(control.values / per_count).astype(int)
+    power = [np.full(len(usual), LEVEL)]
+    for change in _SPIKES:
+        thinned = rng.binomial(counts, np.exp(-change)) * per_count
+        moved = in_parts(control, labels, 1, thinned).change
+        power.append((np.abs(moved - usual) > limit)[np.isfinite(moved[:, 0])].mean(axis=0))
+    power, steps = np.array(power), np.array([0.0, *_SPIKES])
+    reached = (power >= POWER).argmax(axis=0)
+    result = np.full(len(usual), np.inf)
+    for gene in np.flatnonzero(reached):
+        above = reached[gene]
+        result[gene] = np.interp(POWER, power[above - 1 : above + 1, gene], steps[above - 1 : above + 1])  # fmt: skip
+    return result
+
+
+def half_effects(arena: Arena, exposure: np.ndarray, target: int, splits: int, rng) -> np.ndarray:
+    """(2, splits, g) the effect in random halves of the tiles, matches included; NaN where a half is too small."""
+    _, tile = np.unique(arena.tile, axis=0, return_inverse=True)
+    half = rng.random((splits, tile.max() + 1)) < 0.5
+    first = half[:, tile.ravel()]
+    return np.stack([effects(arena, np.where(side, exposure, NONE), target).change for side in (first, ~first)])  # fmt: skip
+
+
+def ceiling(halves: np.ndarray) -> dict:
     """K6: how well the effect in one half of the tiles tells that in the other, and so what a perfect prediction reaches.
 
     Returns:
         `split_half`, the mean correlation r of the halves over the genes; `reliability` 2r / (1 + r) and `ceiling`, its
         square root (0 below 0): the correlation with the measured effect of a prediction that is exactly right.
+        `split_half_top`, r over the ten genes that change most in the other half, to which `by_halves` compares.
     """
-    _, tile = np.unique(arena.tile, axis=0, return_inverse=True)
-    half = rng.random((splits, tile.max() + 1)) < 0.5
-    first = half[:, tile.ravel()]
-    one, other = (
-        effects(arena, np.where(side, exposure, NONE), target).change for side in (first, ~first)
-    )
-    r = row_correlations(one, other)
+    r = row_correlations(*halves)
     if np.isnan(r).all():
-        return dict.fromkeys(("split_half", "reliability", "ceiling"), np.nan)
+        return dict.fromkeys(("split_half", "reliability", "ceiling", "split_half_top"), np.nan)
     r = float(np.nanmean(r))
     reliability = 2 * r / (1 + r)
-    top = np.sqrt(max(reliability, 0))
-    return {"split_half": r, "reliability": reliability, "ceiling": float(top)}
+    top = float(np.nanmean([row_correlations(*_top_of_first(a, a, b)) for a, b in (halves, halves[::-1])]))  # fmt: skip
+    return {"split_half": r, "reliability": reliability, "ceiling": float(np.sqrt(max(reliability, 0))), "split_half_top": top}  # fmt: skip
+
+
+def by_halves(predicted: np.ndarray, halves: np.ndarray) -> float:
+    """K6: Pearson of a prediction (g,) with the effect in one half over the ten genes that change most in the other.
+
+    Where genes are chosen and scored on the same noisy effect, noise is chosen too. Mean over both ways and all splits;
+    0 for a prediction that says nothing of these genes.
+    """
+    predicted = np.broadcast_to(predicted, halves[0].shape)
+    known = np.isfinite(halves).all(axis=(0, 2))
+    found = [
+        np.where(known, np.nan_to_num(row_correlations(*_top_of_first(a, predicted, b))), np.nan)
+        for a, b in (halves, halves[::-1])
+    ]  # fmt: skip
+    return float(np.nanmean(found)) if known.any() else np.nan
+
+
+def _top_of_first(ranks: np.ndarray, *values: np.ndarray) -> list[np.ndarray]:
+    """Columns of values (n, g) that are largest in the same row of `ranks` (n, g)."""
+    top = np.argsort(-np.abs(ranks), axis=1, kind="stable")[:, :TOP_GENES]
+    return [np.take_along_axis(v, top, axis=1) for v in values]
 
 
 def row_correlations(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Pearson correlation of each row of a with that of b, (n,); NaN where a side is constant or missing."""
-    a, b = (x - x.mean(axis=1, keepdims=True) for x in (a, b))
-    size = np.sqrt((a**2).sum(axis=1) * (b**2).sum(axis=1))
-    product = (a * b).sum(axis=1)
-    return np.divide(product, size, out=np.full(len(a), np.nan), where=size > 0)
+    """Pearson correlation along the last axis of a (..., g) and b (..., g); NaN where a side is constant or missing."""
+    a, b = (x - x.mean(axis=-1, keepdims=True) for x in (a, b))
+    size = np.sqrt((a**2).sum(axis=-1) * (b**2).sum(axis=-1))
+    product = (a * b).sum(axis=-1)
+    return np.divide(product, size, out=np.full(np.shape(product), np.nan), where=size > 0)
 
 
 def false_discovery(p: np.ndarray) -> np.ndarray:
@@ -401,6 +481,28 @@ def dose_slope(arena: Arena, target: int, draws: int, seed: int) -> dict:
         "dose_correlation": float(found[0]),
         "p_dose": empirical_p(found[0], np.nan_to_num(null)),
     }
+
+
+def by_dose(arena: Arena, target: int, seed: int) -> dict:
+    """K8: the effect among members with 1, 2, and 3 or more carriers around them, with as many members at each dose.
+
+    Fewer members make larger changes by chance alone, so that each dose with five members or more gets as many as the
+    least of these has, `n_dose`. `change_1`, `change_2`, `change_3` are medians of |change| over genes, NaN where there
+    are too few.
+    """
+    own = arena.only(CONTROL, target)
+    exposure = own.exposure()[0]
+    dose = np.minimum(np.add.reduceat(own.unit_size[own.unit], own.start[:-1]), 3)
+    members = {d: np.flatnonzero((exposure == target) & (dose == d)) for d in (1, 2, 3)}
+    members = {d: m for d, m in members.items() if len(m) >= FEWEST_MEMBERS}
+    n = min(map(len, members.values()), default=0)
+    rng = stream(seed, "dose_members", arena.target_names[target - 1])
+    found = {"n_dose": n} | dict.fromkeys(("change_1", "change_2", "change_3"), np.nan)
+    for d, every in members.items():
+        kept = np.where(exposure == target, NONE, exposure)
+        kept[rng.choice(every, n, replace=False)] = target
+        found[f"change_{d}"] = float(np.median(np.abs(effects(own, kept[None], target).change[0])))
+    return found
 
 
 def _slopes(arena: Arena, exposure: np.ndarray, target: int, dose: np.ndarray) -> np.ndarray:
@@ -513,6 +615,25 @@ def paired_interval(difference: np.ndarray) -> tuple[float, float, float]:
     mean = float(difference.mean())
     half = student.ppf(0.975, n - 1) * difference.std(ddof=1) / np.sqrt(n) if n > 1 else np.inf
     return mean, mean - float(half), mean + float(half)
+
+
+def variance_components(scores: np.ndarray) -> dict[str, float]:
+    """K9: variance of one score of a method that lost genes, seeds and their interplay make, from scores (k, seeds).
+
+    A two-way random model without repetition; NaN for what one seed cannot tell.
+    """
+    k, n = scores.shape
+    of_gene = scores.mean(axis=1)
+    if n < 2:
+        return {"gene": float(of_gene.var(ddof=1)), "seed": np.nan, "interplay": np.nan}
+    of_seed = scores.mean(axis=0)
+    rest = scores - of_gene[:, None] - of_seed + scores.mean()
+    interplay = float((rest**2).sum() / ((k - 1) * (n - 1)))
+    return {
+        "gene": max(float(of_gene.var(ddof=1)) - interplay / n, 0.0),
+        "seed": max(float(of_seed.var(ddof=1)) - interplay / k, 0.0),
+        "interplay": interplay,
+    }
 
 
 def joint_null(arena: Arena, targets: list[int], draws: int, seed: int) -> np.ndarray:

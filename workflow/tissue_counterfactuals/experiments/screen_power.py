@@ -81,6 +81,7 @@ def scenarios(settings: dict) -> list[tuple[dict, dict]]:
         ("clone_size", usual | {"clone_size": 6.0}),
         ("missed", usual | {"missed": 0.8}),
         ("spill", usual | {"spill": 0.1}),
+        ("depth", usual | {"depth": 25.0}),
         ("region", usual | {"region_effect": 0.8}),
         ("region_and_clone_size", usual | {"region_effect": 0.8, "clone_size": 6.0}),
     ]

@@ -18,11 +18,9 @@ from scipy.stats import wilcoxon
 
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.experiments import intervention_statistics as statistics
-from tissue_counterfactuals.experiments.intervention_statistics import Arena
+from tissue_counterfactuals.experiments.intervention_statistics import TOP_GENES, Arena
 from tissue_counterfactuals.simulate.screen import CONTROL, RECIPIENT, TUMOUR
 from tissue_counterfactuals.streams import stream
-
-TOP_GENES = 10
 
 
 @dataclass(frozen=True)

@@ -333,7 +333,7 @@ class ScreenPowerSettings(Settings):
     spillovers: Some[Annotated[float, Field(ge=0, le=5)]] = [0, 0.25, 0.5, 1]
     """Effects to compare, as `simulate.screen` means them; 0 gives false positives."""
     usual_clones: int = Field(12, ge=1, le=100_000)
-    """Clones where a trap is set: large clones, missed guides, segmentation spill, regions."""
+    """Clones where a trap is set: large clones, missed guides, segmentation spill, few counts, regions."""
     draws: Draws = 99
     """Permutations behind each p value."""
     shifts: int = Field(19, ge=0, le=10_000)
@@ -513,8 +513,21 @@ class InVivoGraphSettings(GraphSettings):
 class InVivoSettings(Settings):
     """A screen with guides in tumour cells (Perturb-FISH): what do predictions say of the cells around a lost gene?"""
 
-    methods: Distinct[Literal[_ANSWERS]] = ["no_change", "ridge", "hierarchical", "cellina"]
-    """Methods that are asked. They are trained within this experiment, without the recipients near guides."""
+    methods: Distinct[Literal[_ANSWERS]] = [
+        *(
+            "no_change",
+            "mean_shift",
+            "ridge",
+            "hierarchical",
+            "celcomen",
+            "spatialprop",
+            "concert",
+            "cellina",
+            "cellina_gat",
+        )
+    ]
+    """Methods that are asked. They are trained within this experiment, without the recipients near guides; `celcomen` is
+    asked a second time, with lost genes clamped at 0 in the carriers."""
     targets: Distinct[Text] | None = None
     """Lost genes to ask about; `null` is all that can be tested. The authors chose MAP2K2 IRAK1 IRF7 PELI1 IRF3 IRF5 NFKBIA
     LBP MAP2K3 on the same section."""

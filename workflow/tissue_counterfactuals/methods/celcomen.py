@@ -65,6 +65,38 @@ def fit(task, folder: Path) -> None:
     )
 
 
+def knock_out_around(
+    task, folder: Path, graph, altered: np.ndarray, lost: dict[str, int]
+) -> dict[str, Prediction | str]:
+    """The focal cells when a gene is held at 0 in other cells: the whole field between them answers.
+
+    Args:
+        graph: (n, n) of all cells, held-out ones with their neighbours too.
+        altered: (k,) cells without the gene.
+        lost: name -> the gene, by its place on the slide.
+    """
+    slide, focal = task.slide, task.focal
+    with np.load(folder / "forces.npz") as stored:
+        forces, genes = (stored["inter"], stored["intra"]), stored["genes"]
+    expression = sparse.csr_array(log_normalize(slide.X)[:, genes])
+    weights = symmetric_part(interaction_weights(graph, "row"))
+    observed = normalize_counts(slide.X[focal]).toarray()
+    field, made = GaussianField(weights, *forces), {}
+    for name, gene in lost.items():
+        change = _without(
+            np.array([gene]), genes, altered, focal, expression, field, tolerance=1e-5
+        )
+        made[name] = change if isinstance(change, str) else _changed(task, observed, genes, change)
+    return made
+
+
+def _changed(task, observed: np.ndarray, genes: np.ndarray, change: np.ndarray) -> Prediction:
+    """Focal cells (CP10K) after a change of the logarithm of 1 + counts per 10,000 of some genes."""
+    values = observed.copy()
+    values[:, genes] = np.clip((values[:, genes] + 1) * np.exp(change) - 1, 0, None)
+    return Prediction(at_library(values, task.slide, task.focal), task.focal, keeps_noise=True)
+
+
 def predict(task, folder: Path, target: str) -> dict[str, Prediction | str]:
     """One variant per perturbation, and the twin, which is the observed cell."""
     slide, focal = task.slide, task.focal
@@ -92,25 +124,27 @@ def predict(task, folder: Path, target: str) -> dict[str, Prediction | str]:
         return changed(weight[:, None] * ((features - own) @ response))
 
     def changed(change) -> Prediction:
-        values = observed.copy()
-        # The change of the logarithm of 1 + counts per 10,000.
-        values[:, genes] = np.clip((values[:, genes] + 1) * np.exp(change) - 1, 0, None)
-        return Prediction(at_library(values, slide, focal), focal, keeps_noise=True)
+        return _changed(task, observed, genes, change)
 
     made = task.counterfactuals(
         target, lambda new: moved(neighborhood_features(new.graph(slide.n_obs), expression))
     )
     made |= task.altered(target, lambda node: moved(around(task.altered_log(node)[:, genes])))
-    for rule, knocked_out in task.question.knock_outs(target).items():
-        change = _without(knocked_out, genes, focal, expression, every, *forces)
+    knock_outs = task.question.knock_outs(target)
+    field = GaussianField(every, *forces) if knock_outs else None
+    for rule, knocked_out in knock_outs.items():
+        change = _without(knocked_out, genes, focal, focal, expression, field)
         made[rule] = change if isinstance(change, str) else changed(change)
     # As observed to the last digit: a correlation with rounding would look like a result.
     twin = Prediction(slide.X[focal].toarray().astype(np.float32), focal, keeps_noise=True)
     return made | {"no_intervention": twin}
 
 
-def _without(knocked_out, genes, focal, expression, graph, inter, intra) -> np.ndarray | str:
-    """Change of log expression (m, k) of focal cells whose genes are held at 0: exact, the whole field answers."""
+def _without(
+    knocked_out, genes, altered, focal, expression, field, tolerance: float = 1e-8
+) -> np.ndarray | str:
+    """Change of log expression (m, k) of focal cells when genes are held at 0 in others, or in themselves: exact, the
+    whole field answers."""
     missing = np.setdiff1d(knocked_out, genes)
     if len(missing):
         return "a gene that is knocked out is the same in all cells, so that no force reaches it"
@@ -121,9 +155,8 @@ def _without(knocked_out, genes, focal, expression, graph, inter, intra) -> np.n
         )
     values = expression.toarray().astype(np.float64)
     clamp = np.zeros(values.shape, dtype=bool)
-    clamp[np.ix_(focal, np.searchsorted(genes, knocked_out))] = True
-    field = GaussianField(graph, inter, intra)
-    answered = field.counterfactual(values, np.zeros_like(values), clamp)
+    clamp[np.ix_(altered, np.searchsorted(genes, knocked_out))] = True
+    answered = field.counterfactual(values, np.zeros_like(values), clamp, tolerance)
     return answered[focal] - values[focal]
 
 

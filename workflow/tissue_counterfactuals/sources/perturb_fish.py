@@ -80,7 +80,7 @@ def samples(files: dict[str, Path], dataset: dict) -> list[str]:
 def read(files: dict[str, Path], dataset: dict, samples: list[str] | None) -> "AnnData":
     """Read the section: domain is the authors' (`perturbed`: a cancer cell with any guide, and other cells beside one).
 
-    obs holds area_um2, n_counts, n_guides_raw, target_raw (by the table of all detections, one guide exactly),
+    obs holds area_um2, n_counts, n_guides_raw, guide_raw and target_raw (by the table of all detections, one guide exactly),
     target_published (by the authors' table of tumour cells), author_T, neighbour_target_published; obsm["blanks"] the
     counts of the blank barcodes. Cells with several guides go, and cells outside the authors' limits of counts and area.
 
@@ -124,7 +124,8 @@ def read(files: dict[str, Path], dataset: dict, samples: list[str] | None) -> "A
     cells["area_um2"] = area * UM_PER_PIXEL**2
     cells["n_counts"] = np.asarray(counts.sum(axis=1)).ravel()
     cells["n_guides_raw"] = guides.sum(axis=1)
-    cells["target_raw"] = _raw_targets(guides)
+    cells["guide_raw"] = _raw_guides(guides)
+    cells["target_raw"] = cells["guide_raw"].str.rsplit("_", n=1).str[0]
 
     tumour = _find_rows(counts, genes, files["tumour"], files["counts"])
     cells["target_published"] = ""
@@ -272,16 +273,16 @@ def _read_guides(path: Path, n: int) -> "np.ndarray":
     return seen
 
 
-def _raw_targets(guides: "np.ndarray") -> "np.ndarray":
-    """The target of the one guide of each cell; "" for none or several."""
+def _raw_guides(guides: "np.ndarray") -> "np.ndarray":
+    """The one guide of each cell, TARGET_1, TARGET_2 or Control_1 to Control_4; "" for none or several."""
     import numpy as np
 
-    of_guide = np.repeat(np.array(TARGETS, dtype=object), 2)
-    of_guide = np.append(of_guide, [CONTROL] * len(_CONTROL_GUIDES))
+    names = [f"{target}_{i}" for target in TARGETS for i in (1, 2)]
+    names += [f"{CONTROL}_{i + 1}" for i in range(len(_CONTROL_GUIDES))]
     one = guides.sum(axis=1) == 1
-    targets = np.full(len(guides), "", dtype=object)
-    targets[one] = of_guide[guides[one].argmax(axis=1)]
-    return targets
+    found = np.full(len(guides), "", dtype=object)
+    found[one] = np.array(names, dtype=object)[guides[one].argmax(axis=1)]
+    return found
 
 
 def _find_rows(counts: "sp.csr_matrix", genes: list[str], path: Path, whole: Path) -> "np.ndarray":

@@ -13,7 +13,10 @@ from tissue_counterfactuals.results.figures.figure_celcomen_4 import read_table
 
 _EFFECTS = ("calling", "target", "n", "p_clones", "q_clones", "ceiling", "detectable", "median_change", "p_own", "verdict")  # fmt: skip
 _VERDICTS = {"effect": "#0072B2", "no effect": "#009E73", "not resolvable": "#999999", "not testable": "#DDDDDD"}  # fmt: skip
-_LABELS = {"mean_shift_near": "Mean shift of near cells"}
+_LABELS = {
+    "mean_shift_near": "Mean shift of near cells",
+    "celcomen_knock_out": "Celcomen, lost gene clamped",
+}
 
 
 def draw_files(inputs: dict, path: Path) -> None:
@@ -89,7 +92,8 @@ def _label(method: str) -> str:
 
 def _scores(part: object, table: pd.DataFrame) -> None:
     protocol = table["protocol"].iloc[0]
-    failed = table[table["status"] != "ok"].drop_duplicates("method")
+    absent = table["status"].str.startswith("not asked")
+    failed = table[(table["status"] != "ok") & ~absent].drop_duplicates("method")
     table = table[table["status"] == "ok"]
     methods = list(dict.fromkeys(table["method"]))
     y = np.arange(len(methods))[::-1]
@@ -130,5 +134,5 @@ def _scores(part: object, table: pd.DataFrame) -> None:
         axes.set_xlabel("corrected: Pearson over all genes, mean over targets")
         axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.01, 0.5))
     if len(failed):
-        text = "; ".join(f"{_label(r.method)} failed: {r.status}" for r in failed.itertuples())
+        text = "; ".join(f"{_label(r.method)}: {r.status}" for r in failed.itertuples())
         axes.text(0, -0.45, style.short(text, 110), transform=axes.transAxes, color="firebrick", size=6)  # fmt: skip

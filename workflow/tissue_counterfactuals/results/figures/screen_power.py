@@ -19,6 +19,7 @@ _SCENARIOS = {
     "clone_size": "large clones",
     "missed": "4 of 5 guides missed",
     "spill": "segmentation spill 10 %",
+    "depth": "a quarter of the counts",
     "region": "strong regions",
     "region_and_clone_size": "strong regions, large clones",
 }
