@@ -48,12 +48,12 @@ def test_errors_of_other_types_give_intervals_that_hold_where_types_are_exchange
 def test_what_counting_noise_explains_is_no_error_of_the_method():
     folds = folds_of(np.random.default_rng(0), shared=0, between=0)
     table = coverages(folds)
-    assert (table.loc[table["interval"] == CONFORMAL, "interval_width"] < 0.08).all()
+    assert (table.loc[table["interval"] == CONFORMAL, "interval_width"] < 0.2).all()
     assert 0.86 < table.loc[table["interval"] == CONFORMAL, "coverage"].mean() < 0.96
     # Errors of this size without noise to explain them are the method's.
     errors = [Told(f.slide, f.cell_type, f.predicted, f.observed, 0 * f.noise, f.level) for f in folds]  # fmt: skip
     table = coverages(errors)
-    assert (table.loc[table["interval"] == CONFORMAL, "interval_width"] > 0.2).all()
+    assert (table.loc[table["interval"] == CONFORMAL, "interval_width"] > 0.3).all()
 
 
 def test_a_type_that_is_harder_than_all_others_is_not_covered():
