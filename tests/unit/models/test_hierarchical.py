@@ -220,3 +220,21 @@ def test_how_much_of_a_change_lies_off_the_axes():
     assert axes.off(directions[:, 2]) == pytest.approx(1)
     assert axes.off(2 * directions[:, 1] + directions[:, 2]) == pytest.approx(0.2)
     assert axes.off(np.zeros(6)) == 0
+
+
+def test_what_near_cells_miss_alike_is_told_from_what_each_scatters_by():
+    """Pairs share an effect on the log rate of known variance; cells have noise of their own and of counting beside it."""
+    rng, n, g = np.random.default_rng(0), 600, 40
+    expected = rng.uniform(1, 20, g) * np.ones((n, 1))
+    pair = np.repeat(np.arange(n // 2), 2)
+    one, two = np.arange(0, n, 2), np.arange(1, n, 2)
+    near = sparse.csr_array((np.ones(n), (np.r_[one, two], np.r_[two, one])), shape=(n, n))
+    for sd in (0.0, 0.4):
+        shared = np.exp(sd * rng.normal(size=(n // 2, g)) - sd**2 / 2)[pair]
+        own = np.exp(0.5 * rng.normal(size=(n, g)) - 0.125)
+        counts = rng.poisson(expected * shared * own)
+        sums = hierarchical.products_of_near_cells(counts, expected, near)[None]
+        assert hierarchical.error_per_cell(sums) == pytest.approx(np.expm1(sd**2), abs=0.015)
+    # A second place adds its own; without near cells nothing is known.
+    assert hierarchical.error_per_cell(np.concatenate([sums, sums])) == pytest.approx(2 * hierarchical.error_per_cell(sums))  # fmt: skip
+    assert np.isnan(hierarchical.error_per_cell(0 * sums))

@@ -115,6 +115,11 @@ def test_each_cell_has_its_own_change(tissue, moved):
     # Within a gene, over cells: who changes more than others.
     among = [np.corrcoef(told[gene], truth[gene])[0, 1] for gene in told]
     assert np.mean(among) > 0.3
+    # Its interval is around it, and as wide as the cells' errors are; coverage is measured in test_hierarchical_intervals.py.
+    assert (cells["lower"] < cells["change"]).all()
+    assert (cells["change"] < cells["upper"]).all()
+    inside = [truth.loc[r.cell, r.gene] for r in cells.itertuples(index=False)]
+    assert cells["lower"].le(inside).mul(cells["upper"].ge(inside)).mean() > 0.7
     pathways_told = pd.read_csv(moved.files["pathways"], sep="\t")
     assert pathways_told["status"].tolist() == ["not applicable: PROGENy has none of the genes"]
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from scipy import sparse
 
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.graph import neighborhood_features
@@ -24,6 +25,8 @@ from tissue_counterfactuals.streams import stream
 _MOST_CELLS = 500
 # Genes, those with the largest change, about which each cell is told.
 _GENES_PER_CELL = 20
+# Cells of a type in a place, near each other, that show what a move misses cell by cell; near is above this weight.
+_CELLS_OF_PATCH, _NEAR = 2000, 0.7
 # Their new neighbours, where the question itself has none.
 _N_DONORS = 50
 
@@ -63,18 +66,18 @@ def fit(task, folder: Path) -> None:
     slopes = shared.update(own)
     elsewhere = ~slide.obs["domain"].isin(_compared(task)).to_numpy()
 
-    def without_answer(label: str) -> model.Prior:
-        """Slopes of a type that is known, as if its cells in the targets were not."""
+    def without_answer(label: str) -> tuple[model.Prior, model.Evidence | None]:
+        """Slopes of a type that is known, as if its cells in the targets were not; and what its others say."""
         others = [found for name, found in evidence.items() if name != label]
         seen = regress((cell_type == label) & elsewhere)
-        return model.predictive_prior(others, spread).update(seen)
+        return model.predictive_prior(others, spread).update(seen), seen
 
     stored = {"mean": axes.mean, "loadings": axes.loadings}
     stored |= {"slopes": slopes.mean, "covariance": slopes.covariance}
     stored |= {"shared_covariance": shared.covariance}
     if own is not None:
         stored |= {"level": own.level, "centre": own.centre}
-    stored |= _calibrations(task, axes, log_expression, sorted(evidence), without_answer)
+    stored |= _calibrations(task, axes, log_expression, design, sorted(evidence), without_answer)
     np.savez(folder / "model.npz", **stored)
     table = [(label, e.n_cells, float(np.median(e.dispersion))) for label, e in evidence.items()]
     pd.DataFrame(table, columns=["cell_type", "n_cells", "dispersion"]).to_csv(
@@ -133,9 +136,13 @@ def predict(task, folder: Path, target: str) -> dict[str, Prediction | str]:
             prediction.abstained = calibration.abstains(told)
             # Who benchmarks looks at populations; who asks may look at cells.
             if not task.split.held_out.any():
-                top = np.argsort(-np.abs(told.change), kind="stable")[:_GENES_PER_CELL]
+                top = _most_changed(told.change)
                 every = model.change_per_cell(start, slopes, move)
                 prediction.per_cell = {"genes": top, "change": every[:, top]}
+                if f"cells:{key}" in stored:
+                    few = model.Prior(slopes.mean[top], slopes.covariance[top])
+                    half = model.half_width_per_cell(few, move, stored[f"cells:{key}"])
+                    prediction.per_cell["half"] = half
         return prediction
 
     variants = {}
@@ -198,7 +205,9 @@ def _altered(task, node: NodePerturbation, label: str, place: str, split: Split)
     return task.altered_log(replace(node, shift=shift))
 
 
-def _calibrations(task, axes, log_expression, labels, without_answer) -> dict[str, np.ndarray]:
+def _calibrations(
+    task, axes, log_expression, design, labels, without_answer
+) -> dict[str, np.ndarray]:
     """What the types whose answer is known say of each target and donor rule: see `model.Calibration`."""
     slide, graph, control = task.slide, task.masked_graph, task.fold.control
     compared = _compared(task)
@@ -216,7 +225,8 @@ def _calibrations(task, axes, log_expression, labels, without_answer) -> dict[st
         for rule, node in task.question.nodes(target).items()
         if not isinstance(node, str)
     }
-    known = {key: {} for key in asked if compared}
+    known: dict[tuple, dict] = {key: {} for key in asked if compared}
+    per_cell: dict[str, list[np.ndarray]] = {}
     cell_type, domain = slide.obs["cell_type"], slide.obs["domain"]
     for number, label in enumerate(labels):
         # Of a patient who is left out, nothing may be learnt, nor how far off answers are.
@@ -226,12 +236,19 @@ def _calibrations(task, axes, log_expression, labels, without_answer) -> dict[st
         there = {name: cells[~task.split.held_out[cells]] for name, cells in there.items()}
         if not there or min(map(len, (focal, *there.values()))) < FEWEST_CELLS:
             continue
-        chosen = stream(task.seed, "hierarchical_known", number)
+        chosen, every = stream(task.seed, "hierarchical_known", number), focal
         if len(focal) > _MOST_CELLS:
             focal = np.sort(chosen.choice(focal, _MOST_CELLS, replace=False))
         hidden = ((cell_type == label) & domain.isin(compared)).to_numpy()
         split = Split(task.split.train, task.split.validation, task.split.held_out | hidden)
-        slopes, own = without_answer(label), axes.project(graph[focal], log_expression)
+        (slopes, seen), own = without_answer(label), axes.project(graph[focal], log_expression)
+        if seen is not None and not task.split.held_out.any():
+            for place, cells in there.items():
+                # Of the genes that change most, for of these the cells are told.
+                away = design[cells].mean(axis=0) - design[every].mean(axis=0)
+                top = _most_changed(model.change(slopes, away[None])[0])
+                near = [_near_cells(task, design, c, slopes, seen, number) for c in (every, cells)]
+                per_cell.setdefault(place, []).append(np.array(near)[:, :, top])
         for (target, rule), drawn in asked.items():
             # An intervention within a domain has no known answer: a move to another one stands for it.
             place = target if target in compared else compared[0]
@@ -266,4 +283,33 @@ def _calibrations(task, axes, log_expression, labels, without_answer) -> dict[st
             stored[f"calibration:{key}"] = np.stack(astuple(found))
             stored[f"errors:{key}"] = np.array([t.observed - t.answer.change for t in told])
             stored[f"rehearsal:{key}"] = np.array(astuple(model.rehearse(told, level)))
+        place = target if target in compared else next(iter(compared), target)
+        if place in per_cell:
+            missed = model.error_per_cell(np.stack(per_cell[place], axis=1))
+            if np.isfinite(missed):
+                stored[f"cells:{key}"] = np.array(missed)
     return stored
+
+
+def _most_changed(change: np.ndarray) -> np.ndarray:
+    """Indices of the genes about which cells are told, of changes (g,)."""
+    return np.argsort(-np.abs(change), kind="stable")[:_GENES_PER_CELL]
+
+
+def _near_cells(task, design, cells, slopes, seen, number) -> np.ndarray:
+    """`products_of_near_cells` of a type in a place, or in a patch of it, expected by slopes and the type's own level."""
+    if len(cells) > _CELLS_OF_PATCH:
+        where = task.slide.obsm["spatial"][cells]
+        centre = where[stream(task.seed, "hierarchical_patch", number).integers(len(cells))]
+        away = ((where - centre) ** 2).sum(axis=1)
+        cells = np.sort(cells[np.argsort(away, kind="stable")[:_CELLS_OF_PATCH]])
+    near = sparse.coo_array(task.masked_graph[cells][:, cells])
+    kept = (near.data > _NEAR) & (near.row != near.col)
+    ones = np.ones(kept.sum())
+    near = sparse.csr_array((ones, (near.row[kept], near.col[kept])), shape=near.shape)
+    counts = task.slide.X[cells].toarray().astype(float)
+    rate = np.exp(seen.level + model.change(slopes, design[cells] - seen.centre))
+    expected = rate * counts.sum(axis=1, keepdims=True)
+    # What all genes gain, each loses.
+    expected *= counts.sum() / max(expected.sum(), 1e-12)
+    return model.products_of_near_cells(counts, expected, near)

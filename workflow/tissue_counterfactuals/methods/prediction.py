@@ -21,7 +21,7 @@ class Prediction:
         keeps_noise: made of observed counts, so that the values scatter as counts do; others are expected counts.
         dispersion: (g,) a in the variance m + a m^2 of counts about their expectation, where the method models it.
         per_cell: of the genes that change most, `genes` (k,) indices, and of every cell `change` (m, k) of the logarithm of
-            its expected share.
+            its expected share; `half` (m, k), where the method gives it, half the length of its 90 % interval.
         attention: whom the cells listen to, of a model that says so: neighbours (m, k) int32, indices of cells and -1 for
             none, and weights (m, k, layers) float32, which add up to 1 over the neighbours in each layer.
         genes: names of the columns, from a method that returns them; they must be the slide's, in its order.

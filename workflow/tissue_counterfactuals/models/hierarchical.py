@@ -300,6 +300,41 @@ def change_per_cell(counts: np.ndarray, prior: Prior, move: np.ndarray) -> np.nd
     return every - np.log(np.maximum(total, 1e-12))[:, None]
 
 
+def products_of_near_cells(
+    counts: np.ndarray, expected: np.ndarray, near: sparse.csr_array
+) -> np.ndarray:
+    """Sums over pairs of near cells of products of residuals, and of products of expectations (2, g).
+
+    Their ratio is the mean square of what the expectation misses, as a share of it: near cells miss it alike, and counting
+    noise and what cells differ by on their own are in no two cells the same.
+
+    Args:
+        counts, expected: (m, g). near: (m, m) 1 for pairs that are near each other, 0 on the diagonal.
+    """
+    residual = counts - expected
+    pairs = (residual * (near @ residual), expected * (near @ expected))
+    return np.array([product.sum(axis=0) for product in pairs])
+
+
+def error_per_cell(sums: np.ndarray) -> float:
+    """Mean square error of the log change in a cell, over the genes of `products_of_near_cells` (..., 2, genes).
+
+    What the move misses in the new place and what the cells' own counts owe to the old one add up, so the first axis, of
+    places, is summed; genes weigh by what is expected of them. NaN without near cells.
+    """
+    products, expected = sums[..., 0, :], np.sqrt(sums[..., 1, :])
+    weighted = np.where(expected > 0, products / np.maximum(expected, 1e-12), 0)
+    axes = tuple(range(1, expected.ndim))
+    with np.errstate(invalid="ignore"):
+        return float(np.maximum(weighted.sum(axis=axes) / expected.sum(axis=axes), _FLOOR).sum())
+
+
+def half_width_per_cell(prior: Prior, move: np.ndarray, error: float) -> np.ndarray:
+    """Half the length of the interval of each cell's log change (m, g), for moves (m, p) and `error_per_cell`."""
+    variance = np.einsum("mp,gpq,mq->mg", move, prior.covariance, move, optimize=True)
+    return QUANTILE * np.sqrt(variance + error)
+
+
 def _mean(counts: np.ndarray) -> np.ndarray:
     return (counts / np.maximum(counts.sum(axis=1, keepdims=True), 1e-12)).mean(axis=0) * 1e4
 

@@ -41,7 +41,7 @@ class Answers:
         base: (g,) log1p mean CP10K of the twin of that method.
         diagnostics: name -> mean over seeds, of that method. failures: method -> reason.
         effect: (m,) root mean square change of log expression of each focal cell, first seed.
-        per_cell: of the method with intervals, first seed: `genes` (k,) and `change` (m, k).
+        per_cell: of the method with intervals, first seed: `genes` (k,), `change` (m, k) and perhaps `half` (m, k).
         sure: the method with intervals, or the first that answered.
     """
 
@@ -262,8 +262,8 @@ def pathway_table(genes: pd.Index, change: np.ndarray, errors: np.ndarray) -> pd
 def cell_table(slide: AnnData, question: Question, answers: Answers) -> pd.DataFrame:
     """A row per focal cell and gene, of the genes that change most, first seed: cell, gene, change.
 
-    The change is that of the logarithm of its expected share. A method that says nothing of cells leaves a row per cell
-    without a gene, whose `change` is the root mean square over genes.
+    The change is that of the logarithm of its expected share, `lower` to `upper` its 90 % interval where there is one. A
+    method that says nothing of cells leaves a row per cell without a gene, whose `change` is the root mean square over genes.
     """
     names = slide.obs_names[question.focal]
     if not answers.per_cell:
@@ -271,7 +271,11 @@ def cell_table(slide: AnnData, question: Question, answers: Answers) -> pd.DataF
         return pd.DataFrame({"cell": names, "gene": "", "change": effect})
     genes, change = (np.array(answers.per_cell[k]) for k in ("genes", "change"))
     cells, shown = np.repeat(names, len(genes)), np.tile(slide.var_names[genes], len(names))
-    return pd.DataFrame({"cell": cells, "gene": shown, "change": change.ravel()})
+    table = pd.DataFrame({"cell": cells, "gene": shown, "change": change.ravel()})
+    if "half" in answers.per_cell:
+        half = np.array(answers.per_cell["half"]).ravel()
+        table = table.assign(lower=table["change"] - half, upper=table["change"] + half)
+    return table
 
 
 def verdict(
