@@ -15,6 +15,7 @@ from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.methods import METHODS
 from tissue_counterfactuals.metrics import METRICS
 from tissue_counterfactuals.results.figures import figure_cellina_a2, learning_curves, style
+from tissue_counterfactuals.results.tables import TWIN
 
 CHOICE = ("demo", "tumour", "corrected")
 
@@ -63,16 +64,26 @@ def test_whiskers_are_standard_errors_over_slides_and_not_over_seeds(scores, bar
     assert found == len(CELL_TYPES)
 
 
-def test_twins_are_hatched_beside_their_counterfactual(bars):
-    axes = panel(bars, "Pearson")
-    own = bar_patches(axes, "cellina:published")
-    twins = bar_patches(axes, "cellina:no_intervention")
-    assert len(twins) == len(CELL_TYPES)
-    for bar, twin in zip(own, twins, strict=True):
-        assert twin.get_hatch()
-        assert not bar.get_hatch()
+def test_altered_neighbours_are_hatched_and_twins_outlines_beside_their_counterfactual(scores):
+    node = scores.query("method == 'cellina' and variant == 'published'").assign(variant="node")
+    alone = node.assign(method="spatialprop")
+    # Of two ways to alter neighbours the published one is drawn.
+    both = [scores, node, node.assign(variant="node_global"), alone]
+    figure = figure_cellina_a2.compose(pd.concat(both, ignore_index=True), *CHOICE, PROVENANCE)
+    axes = panel(figure, "Pearson")
+    own, altered, twins = (
+        bar_patches(axes, f"cellina:{variant}") for variant in ("published", "node", TWIN)
+    )
+    assert not bar_patches(axes, "cellina:node_global")
+    for bar, hatched, twin in zip(own, altered, twins, strict=True):
+        assert [bool(b.get_hatch()) for b in (bar, hatched, twin)] == [False, True, False]
+        assert hatched.get_facecolor() == bar.get_facecolor()
+        assert to_hex(twin.get_facecolor()) == "#ffffff"
         assert to_hex(twin.get_edgecolor()) == to_hex(bar.get_facecolor())
-        assert 0 < twin.get_x() - bar.get_x() < 2 * bar.get_width()
+        assert 0 < hatched.get_x() - bar.get_x() < twin.get_x() - bar.get_x() < 3 * bar.get_width()
+    assert len(own) == len(CELL_TYPES)
+    assert all(bar.get_hatch() for bar in bar_patches(axes, "spatialprop:node"))
+    assert "Cellina (altered neighbours)" in texts(figure)
 
 
 def test_controls_are_grey_and_models_are_not(bars):

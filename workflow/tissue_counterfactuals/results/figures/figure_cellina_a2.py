@@ -11,6 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
 
+from tissue_counterfactuals.question.nodes import SHIFTS
 from tissue_counterfactuals.results import provenance
 from tissue_counterfactuals.results.figures import style
 from tissue_counterfactuals.results.tables import TWIN, choose, read_scores, spread_failures
@@ -35,8 +36,8 @@ class Bar:
     color: str
 
     @property
-    def is_twin(self) -> bool:
-        return self.variant == TWIN
+    def look(self) -> dict:
+        return style.patch_style(self.color, self.variant)
 
 
 def draw_files(inputs: dict[str, Path], output: Path, target: str, protocol: str) -> None:
@@ -72,8 +73,8 @@ def compose(
 
     A slide counts once, with the mean of its seeds: seeds are no evidence about tissue.
 
-    A learned method shows its counterfactual under the published donor rule (or the first rule that was run) and,
-    hatched, its twin. The ceiling is a line over each type, the truth, where known, a marker; a failed method has
+    A learned method shows its counterfactual under the published donor rule (or the first rule that was run), hatched
+    that of altered neighbours, and as an outline its twin. The ceiling is a line over each type, the truth, where known, a marker; a failed method has
     the word in its place.
     """
     chosen = spread_failures(choose(scores, dataset, target, protocol))
@@ -111,6 +112,9 @@ def _bars(chosen: pd.DataFrame) -> list[Bar]:
         if (chosen.loc[chosen["method"] == method, "status"] == "failed").all():
             label = f"{label} (failed)"
         bars.append(Bar(method, first, label, look.color))
+        if "node" in variants and first not in SHIFTS:
+            node = f"{look.label} ({style.VARIANTS['node']})"
+            bars.append(Bar(method, "node", node, look.color))
         if TWIN in variants and first != TWIN:
             bars.append(Bar(method, TWIN, f"{look.label}, no intervention (twin)", look.color))
     return bars
@@ -201,15 +205,12 @@ def _panel(axes, chosen, metric, types, bars, markers) -> None:
 
 
 def _bar(axes, x, mean, error, width, bar) -> None:
-    """Solid in the method's colour; a twin is white with hatching in that colour."""
     axes.bar(
         x,
         mean,
         width * 0.92,
-        facecolor="white" if bar.is_twin else bar.color,
-        edgecolor=bar.color if bar.is_twin else "white",
-        hatch="//////" if bar.is_twin else None,
-        linewidth=0.7 if bar.is_twin else 0.3,
+        linewidth=0.7 if bar.variant == TWIN else 0.3,
+        **bar.look,
         gid=f"{bar.method}:{bar.variant}",
     )
     if not np.isnan(error):
@@ -250,15 +251,7 @@ def _word(axes, x, word) -> None:
 
 
 def _legend(figure, chosen, bars, markers, bottom) -> float:
-    handles = [
-        Patch(
-            facecolor="white" if bar.is_twin else bar.color,
-            edgecolor=bar.color,
-            hatch="//////" if bar.is_twin else None,
-            label=bar.label,
-        )
-        for bar in bars
-    ]
+    handles = [Patch(**bar.look, label=bar.label) for bar in bars]
     handles += [
         Line2D([], [], linestyle="", marker=MARKERS[m.method], color=m.color, label=m.label)
         for m in markers

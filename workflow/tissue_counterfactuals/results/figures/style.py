@@ -142,6 +142,14 @@ def method_style(method: str, methods: Iterable[str] = ()) -> MethodStyle:
     return MethodStyle(method, _SPARE_COLORS[unknown.index(method) % len(_SPARE_COLORS)])
 
 
+def patch_style(color: str, variant: str) -> dict:
+    """Of a bar or swatch: the method's colour, hatched as published where neighbours are altered; a twin is an outline."""
+    if variant == TWIN:
+        return {"facecolor": "white", "edgecolor": color}
+    hatch = "//////" if variant in SHIFTS else None
+    return {"facecolor": color, "edgecolor": "white", "hatch": hatch}
+
+
 def method_order(methods: Iterable[str]) -> list[str]:
     """Methods grouped as in `GROUPS` and ordered as in `METHODS`, those without a row last in their group."""
     known = list(METHODS)

@@ -347,10 +347,8 @@ def _draw_row(axes, table, index, y, columns, aligned, best) -> None:
             (columns[0] - 0.15, y - 0.05),
             0.1,
             0.1,
-            facecolor="white" if is_twin else color,
-            edgecolor=color,
-            hatch="////" if is_twin else None,
             linewidth=0.6,
+            **style.patch_style(color, row["variant"]),
         )
     )
     kinds = ["", "", *METRICS, *(f"{m}_gain" for m in GAIN_METRICS), *unbiased(table), ""]
