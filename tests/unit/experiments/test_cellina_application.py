@@ -147,11 +147,20 @@ def test_genes_without_pathways_and_tissue_without_modules_say_so(tmp_path):
 def test_the_figure_says_how_far_seeds_agree(runs, tmp_path):
     inputs = {name: [made[name] for made in runs] for name in runs[0] if name != "manifest"}
     inputs["manifests"] = [made["manifest"] for made in runs]
-    output = {name: tmp_path / f"f.{name}" for name in ("tsv", "stability", "png")}
+    output = {name: tmp_path / f"f.{name}" for name in ("tsv", "null", "stability", "png")}
     figure_cellina_3.draw_files(inputs, output, "corrected")
     stability = pd.read_csv(output["stability"], sep="\t").set_index("what")
     assert stability.loc["cells", "adjusted_rand"] > 0.3
     assert set(stability.index) == {"genes", "cells"}
+    null = pd.read_csv(output["null"], sep="\t", keep_default_na=False)
+    assert null["cell_type"].tolist() == ["", "A", "B"]
+    assert set(null["n_shuffles"]) == {199}
+    # Shuffle by shuffle, seeds together.
+    shuffled = pd.concat([read(made, "shuffles") for made in runs])
+    means = shuffled.groupby("shuffle")["gain"].mean()
+    assert null["gain"][0] == pytest.approx(means[0], abs=1e-5)
+    assert null["p_value"][0] == pytest.approx((means >= means[0]).mean(), abs=1e-5)
+    assert null["null_high"][0] == pytest.approx(means[1:].quantile(0.975), abs=1e-5)
     table = pd.read_csv(output["tsv"], sep="\t")
     scores = pd.concat([pd.read_csv(path, sep="\t") for path in inputs["scores"]])
     row = table.query("form == 'type_matched' and cell_type == 'A' and donors == 'matched' and metric == 'spearman'")  # fmt: skip
@@ -159,8 +168,9 @@ def test_the_figure_says_how_far_seeds_agree(runs, tmp_path):
     assert row["value"].item() == pytest.approx(own.groupby("seed")["value"].mean().mean(), abs=1e-5)  # fmt: skip
     assert json.loads(runs[0]["manifest"].read_text())["kind"] == "simulated"
     tables = {n: pd.concat([pd.read_csv(p, sep="\t") for p in paths]) for n, paths in inputs.items() if n != "manifests"}  # fmt: skip
-    drawn = texts(figure_cellina_3.compose(tables, table, stability.reset_index().iloc[:0], "T", "p"))  # fmt: skip
+    drawn = texts(figure_cellina_3.compose(tables, table, null, stability.reset_index().iloc[:0], "T", "p"))  # fmt: skip
     assert any("one seed: not known" in text for text in drawn)
+    assert any(f"p = {null['p_value'][0]:.2g}" in text for text in drawn)
 
 
 def test_agreement_of_equal_and_of_unlike_modules():

@@ -143,7 +143,7 @@ EXPERIMENTS = (
     _on_each_slide(
         *("application", "lfc", "node_renormalization", "node_scaling"),
         takes=("domains",),
-        tables=("modules", "subdomains", "activities", "genes", "embedding"),
+        tables=("modules", "subdomains", "activities", "genes", "embedding", "shuffles"),
     ),
     _on_each_slide("gene_range", "metrics", takes=("domains", "n_deg")),
     _on_each_slide(

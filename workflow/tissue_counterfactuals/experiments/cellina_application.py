@@ -19,7 +19,12 @@ from scipy import sparse
 
 from tissue_counterfactuals import pathways
 from tissue_counterfactuals.errors import InputError
-from tissue_counterfactuals.experiments import cellina_slides, gene_modules, preparation
+from tissue_counterfactuals.experiments import (
+    cellina_slides,
+    gene_modules,
+    preparation,
+    shuffled_subdomains,
+)
 from tissue_counterfactuals.graph import neighborhood_features
 from tissue_counterfactuals.metrics import METRICS, Comparison, Reference
 from tissue_counterfactuals.metrics.populations import mean_expression
@@ -33,6 +38,8 @@ FORMS = ("type_matched", "as_run")
 DONORS = ("twin", "global", "other", "matched", "pathway")
 # Cells of each kind in the embedding.
 _SHOWN = 400
+# Donors that each cell gets where subdomains are exchanged.
+_DRAWS = 4
 # Weights beyond this are cut, and those within it left out, as run.
 LARGEST_WEIGHT, SMALLEST_WEIGHT, SMALLEST_CHANGE = 5.0, 0.5, 0.01
 
@@ -50,7 +57,7 @@ def run(
     switches: dict[str, str],
     outputs: dict[str, Path],
 ) -> None:
-    """One slide and seed: `scores`, `modules`, `subdomains`, `activities`, `genes`, `embedding` (TSV) and a manifest.
+    """One slide and seed: `scores`, `modules`, `subdomains`, `activities`, `genes`, `embedding`, `shuffles` (TSV), a manifest.
 
     Args:
         settings: section cellina_experiments.application of the configuration.
@@ -81,6 +88,7 @@ def run(
         "activities": activity,
         "genes": changed,
         "embedding": move.embedding(settings["embedding"]),
+        "shuffles": move.shuffled(Path(slide).stem),
     }
     record = preparation.write_manifest(
         outputs["manifest"], entry, cells, protocol, [seed],
@@ -219,6 +227,40 @@ class _Moves:
         changed = ["cell_type", "module", "pathway", "gene", "weight", "observed", "predicted"]
         every = pd.concat(genes) if genes else pd.DataFrame(columns=changed)
         return pd.DataFrame(rows, columns=columns), every[changed]
+
+    def shuffled(self, slide: str) -> pd.DataFrame:
+        """Gain of matched over global donors, cells of the type alone, with subdomains as they are and exchanged.
+
+        Returns:
+            cell_type, shuffle (0: as they are), gain: see `shuffled_subdomains`.
+        """
+        cell_type = self.cell_type[self.there]
+        labels = shuffled_subdomains.shuffles(
+            self.subdomain, cell_type, self.settings["n_shuffles"], slide
+        )
+        rows = []
+        for number, name in enumerate(self.types if self.modules else []):
+            focal, own = self._focal("type_matched", name, number), np.flatnonzero(cell_type == name)  # fmt: skip
+            rng = stream(self.seed, "donors_of_any_subdomain", name)
+            donors = rng.choice(len(self.there), (len(focal), _DRAWS))
+            predicted = np.stack(
+                [
+                    normalize_counts(self._predict(focal, self._own(self.there[places])))
+                    for places in donors.T
+                ],
+                axis=1,
+            )
+            observed = self.slide.X[self.there[own]]
+            reference = Reference(self.slide.X[focal], observed, lfc=self.switches["lfc"])
+            gain = shuffled_subdomains.gains(
+                *(labels, self.modules, own, normalize_counts(observed).toarray()),
+                *(donors, predicted),
+                lambda mean, reference=reference: reference.change(mean, reference.control_mean),
+                *(self.settings["n_deg"], self.settings["min_cells"]),
+            )
+            rows.append(pd.DataFrame({"cell_type": name, "shuffle": range(len(gain)), "gain": gain}))  # fmt: skip
+        columns = ["cell_type", "shuffle", "gain"]
+        return pd.concat(rows) if rows else pd.DataFrame(columns=columns)
 
     def embedding(self, kind: str) -> pd.DataFrame:
         """Two dimensions of the type with most cells: observed cells, reconstructions, and counterfactual cells.

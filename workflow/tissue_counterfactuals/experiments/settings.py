@@ -443,6 +443,8 @@ class ApplicationSettings(OnSlideSettings):
     """Cells of a type that are moved at most, drawn at random."""
     embedding: Literal["umap", "pca"] = "umap"
     """How cells are drawn in two dimensions: `pca` are two principal components, `umap` is made of twenty."""
+    n_shuffles: int = Field(199, ge=19, le=10_000)
+    """Times that subdomains are exchanged among cells of a type, the null of what matched donors gain."""
     pathway_weights: Text | None = None
     """Weights of genes in pathways: a table with the columns source, target and weight; `null` takes PROGENy's for human or
     mouse genes, whichever are there."""

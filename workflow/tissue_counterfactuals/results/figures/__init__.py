@@ -247,11 +247,15 @@ FIGURES = (
                 "manifests": ".json",
                 **{
                     table: f".{table}.tsv"
-                    for table in ("modules", "subdomains", "activities", "genes", "embedding")
+                    for table in (
+                        *("modules", "subdomains", "activities", "genes", "embedding"),
+                        "shuffles",
+                    )
                 },
             }.items()
         },
         {
+            "null": f"{_TABLES}/figure_cellina_3.null.{{protocol}}.tsv",
             "stability": f"{_TABLES}/figure_cellina_3.stability.{{protocol}}.tsv",
             "tsv": f"{_TABLES}/figure_cellina_3.{{protocol}}.tsv",
             "png": f"{_FIGURES}/figure_cellina_3.{{protocol}}.png",

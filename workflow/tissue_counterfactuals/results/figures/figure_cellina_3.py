@@ -7,8 +7,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 
 from tissue_counterfactuals.experiments.cellina_application import DONORS, FORMS
+from tissue_counterfactuals.experiments.shuffled_subdomains import rank_p
 from tissue_counterfactuals.results import provenance
 from tissue_counterfactuals.results.figures import style
 from tissue_counterfactuals.results.tables import write_tsv
@@ -23,11 +25,12 @@ DONOR_STYLES = {
 }
 COLUMNS = ["form", "cell_type", "donors", "metric", "value", "sd_slides", "n_slides", "n_modules", "n_seeds"]  # fmt: skip
 STABILITY = ["slide", "seed", "other_seed", "what", "n_modules", "n_modules_other", "adjusted_rand"]
+NULL = ["cell_type", "gain", "null_low", "null_high", "p_value", "n_shuffles", "n_slides", "n_seeds"]  # fmt: skip
 _NAMED = 6
 
 
 def draw_files(inputs: dict, output: dict[str, Path], protocol: str) -> None:
-    """Means (`tsv`), agreement of seeds (`stability`), and the figure (`png`).
+    """Means (`tsv`), the null of matched donors (`null`), agreement of seeds (`stability`), and the figure (`png`).
 
     Args:
         inputs: of every slide and seed, the files of `cellina_application.run` by name, `manifests` the JSON.
@@ -42,13 +45,15 @@ def draw_files(inputs: dict, output: dict[str, Path], protocol: str) -> None:
         if name != "manifests"
     }
     summary, stability = summarize(tables["scores"]), agreement(tables)
+    null = against_shuffles(tables["shuffles"])
+    write_tsv(null, output["null"], sort=False)
     write_tsv(summary, output["tsv"], sort=False)
     write_tsv(stability, output["stability"], sort=False)
     target = record["settings"]["domains"]["target_domains"][0]
     title = style.experiment_title(
         "Fig. 3 of Cellina: subdomains", record["label"], record["kind"], target, protocol
     )
-    figure = compose(tables, summary, stability, title, provenance.footer(record, protocol))
+    figure = compose(tables, summary, null, stability, title, provenance.footer(record, protocol))
     style.save(figure, output["png"])
 
 
@@ -60,6 +65,28 @@ def summarize(scores: pd.DataFrame) -> pd.DataFrame:
     table = slides.groupby(keys).agg(value="mean", sd_slides="std", n_slides="size").reset_index()
     numbers = scores.groupby(keys).agg(n_modules=("module", "nunique"), n_seeds=("seed", "nunique"))
     return table.join(numbers, on=keys).reindex(columns=COLUMNS)
+
+
+def against_shuffles(shuffles: pd.DataFrame) -> pd.DataFrame:
+    """What matched donors gain over global ones, by type and for all types (`cell_type` empty), beside exchanged subdomains.
+
+    Shuffle by shuffle gains are averaged over types, over seeds, then over slides: seeds of a slide share their shuffles.
+
+    Returns:
+        cell_type, gain, null_low and null_high (95 % of the exchanged), p_value (one-sided), n_shuffles, n_slides, n_seeds.
+    """
+    every = shuffles.dropna(subset="gain")
+    parts = [("", every), *every.groupby("cell_type")]
+    rows = []
+    for cell_type, own in parts:
+        if own.empty:
+            continue
+        runs = own.groupby(["slide", "seed", "shuffle"])["gain"].mean()
+        found = runs.groupby(["slide", "shuffle"]).mean().groupby("shuffle").mean()
+        low, high = found.iloc[1:].quantile([0.025, 0.975])
+        row = (cell_type, found.iloc[0], low, high, rank_p(found.to_numpy()), len(found) - 1)
+        rows.append((*row, own["slide"].nunique(), own["seed"].nunique()))
+    return pd.DataFrame(rows, columns=NULL)
 
 
 def agreement(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
@@ -86,6 +113,7 @@ def agreement(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
 def compose(
     tables: dict[str, pd.DataFrame],
     summary: pd.DataFrame,
+    null: pd.DataFrame,
     stability: pd.DataFrame,
     title: str,
     provenance_text: str,
@@ -105,7 +133,7 @@ def compose(
         figure.set_layout_engine("constrained", rect=(0, bottom, 1, 0.97 - bottom), h_pad=0.08, w_pad=0.08)  # fmt: skip
         grid = figure.add_gridspec(2, 6)
         _embedding(figure.add_subplot(grid[0, :3]), of_first("embedding"), where)
-        _donors(figure.add_subplot(grid[0, 3:]), summary)
+        _donors(figure.add_subplot(grid[0, 3:]), summary, null)
         _activities(figure.add_subplot(grid[1, :2]), of_first("activities"), where)
         _genes(figure.add_subplot(grid[1, 2:4]), of_first("genes"), where)
         _stability(figure.add_subplot(grid[1, 4:]), stability)
@@ -139,7 +167,7 @@ def _embedding(axes, table: pd.DataFrame, where: str) -> None:
     axes.legend(fontsize=6, markerscale=1.6, loc="center left", bbox_to_anchor=(1.0, 0.5))
 
 
-def _donors(axes, summary: pd.DataFrame) -> None:
+def _donors(axes, summary: pd.DataFrame, null: pd.DataFrame) -> None:
     axes.set_title("b  changes predicted for other neighbourhoods")
     own = summary[summary["metric"] == METRIC]
     types = sorted(own["cell_type"].unique())
@@ -150,6 +178,10 @@ def _donors(axes, summary: pd.DataFrame) -> None:
         for place, cell_type in enumerate(types):
             values = own[(own["form"] == form) & (own["cell_type"] == cell_type)].set_index("donors")["value"]  # fmt: skip
             y = place + offset
+            exchanged = null[null["cell_type"] == cell_type]
+            if form == "type_matched" and len(exchanged) and "global" in values.index:
+                ends = values["global"] + exchanged[["null_low", "null_high"]].iloc[0]
+                axes.barh(y, ends.iloc[1] - ends.iloc[0], 0.34, ends.iloc[0], color="#E3E3E3", zorder=0)  # fmt: skip
             if {"global", "matched"} <= {*values.index}:
                 axes.plot(values[["global", "matched"]], [y, y], color="#BBBBBB", linewidth=1, zorder=1)  # fmt: skip
             for rank, donors in enumerate(DONORS):
@@ -159,7 +191,11 @@ def _donors(axes, summary: pd.DataFrame) -> None:
                     axes.plot(values[donors], y + 0.06 * (rank - 2), "o", markersize=5, markerfacecolor=face, markeredgecolor=color)  # fmt: skip
     axes.set_yticks(range(len(types)), types)
     axes.set_ylim(len(types) - 0.5, -0.5)
-    axes.set_xlabel("Spearman correlation of log-fold changes")
+    said = "Spearman correlation of log-fold changes"
+    for row in null[null["cell_type"] == ""].itertuples():
+        said += f"\ngain of matched over global {row.gain:+.3f}, 95 % of exchanged subdomains {row.null_low:+.3f} to {row.null_high:+.3f}, "  # fmt: skip
+        said += f"p = {row.p_value:.2g}\n(donors in the subdomain among draws from all; {row.n_shuffles} shuffles)"
+    axes.set_xlabel(said)
     axes.grid(axis="x", color="#EEEEEE")
 
 
@@ -238,4 +274,5 @@ def _legend(figure, bottom: float) -> float:
     ]
     for face, label in (("black", "type matched"), ("white", "as run: all types, all other domains")):  # fmt: skip
         handles.append(Line2D([], [], marker="o", linestyle="", color="black", markerfacecolor=face, label=label))  # fmt: skip
-    return style.legend_below(figure, bottom, handles=handles, ncols=7)
+    band = Patch(facecolor="#E3E3E3", label="matched, if subdomains were exchanged (95 %)")
+    return style.legend_below(figure, bottom, handles=[*handles, band], ncols=7)
