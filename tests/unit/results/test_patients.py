@@ -5,7 +5,12 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from tissue_counterfactuals.results.patients import FEWEST_PATIENTS, estimate, holm
+from tissue_counterfactuals.results.patients import (
+    FEWEST_PATIENTS,
+    estimate,
+    holm,
+    patients_of_slides,
+)
 from tissue_counterfactuals.results.tables import BEST, COLUMNS, gains
 
 NULLS = {
@@ -79,3 +84,9 @@ def test_no_method_beats_equals_more_often_than_it_may():
     folds = (wide["cellina"] - wide["ridge"]).groupby("target")
     rejected = sum(stats.wilcoxon(values).pvalue <= 0.05 for _, values in folds)
     assert rejected > 2 * allowed
+
+
+def test_slides_have_the_patient_that_the_data_set_names_under_their_name_in_tables():
+    dataset = {"patients": {"P": ["section 1", "section 2"], "Q": ["other"]}}
+    expected = {"section_1": "P", "section_2": "P", "other": "Q"}
+    assert patients_of_slides(dataset) == expected
