@@ -193,8 +193,8 @@ def _donors(axes, summary: pd.DataFrame, null: pd.DataFrame) -> None:
     axes.set_ylim(len(types) - 0.5, -0.5)
     said = "Spearman correlation of log-fold changes"
     for row in null[null["cell_type"] == ""].itertuples():
-        said += f"\ngain of matched over global {row.gain:+.3f}, 95 % of exchanged subdomains {row.null_low:+.3f} to {row.null_high:+.3f}, "  # fmt: skip
-        said += f"p = {row.p_value:.2g}\n(donors in the subdomain among draws from all; {row.n_shuffles} shuffles)"
+        said += f"\ngain of matched over global {row.gain:+.3f} (95 % of exchanges: {row.null_low:+.3f} to {row.null_high:+.3f})"
+        said += f"\np = {row.p_value:.2g}; {row.n_shuffles} exchanges, donors in the subdomain among draws from all"
     axes.set_xlabel(said)
     axes.grid(axis="x", color="#EEEEEE")
 
