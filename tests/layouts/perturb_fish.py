@@ -5,9 +5,11 @@ target with a single cell; the parts name no cell; two cells have the same count
 """
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
+from anndata import AnnData
 
 from layouts import edit, kinds
 from layouts.tissue import Tissue, make_tissue
@@ -35,15 +37,7 @@ def write(folder: Path, seed: int = 0, mask_rows: int = MASK_ROWS) -> Tissue:
     tissue.counts[TWINS[1]] = tissue.counts[TWINS[0]]
     tissue.cell_type = np.where(is_t, "T cells", "cancer")
     pixels = tissue.places_um / 10 * SPACING_PX + 100.25
-    area = rng.integers(8000, 16_000, N_CELLS)
-    centroid = pixels[:, 1] + (pixels[:, 0] - 1) * mask_rows
-    blanks = rng.poisson(0.02, (N_CELLS, 50))
-    table = pd.DataFrame(np.column_stack([tissue.counts, blanks]))
-    table.insert(0, "centroid", [repr(float(c)) for c in centroid])
-    table.insert(0, "area", area)
-    table.insert(0, "number", tissue.cells)
-    table.to_csv(folder / COUNTS, header=False, index=False)
-    pd.DataFrame([[repr(float(v)) for v in row] for row in pixels]).to_csv(folder / PLACES, header=False, index=False)  # fmt: skip
+    _write_cells(folder, tissue, pixels, rng, mask_rows)
 
     guides = np.zeros((N_CELLS, N_GUIDES), int)
     target = np.full(N_CELLS, "", dtype=object)
@@ -61,15 +55,7 @@ def write(folder: Path, seed: int = 0, mask_rows: int = MASK_ROWS) -> Tissue:
     noise = rng.random(N_CELLS) < 0.3
     for column in (7, 30, 68, 75, 77):
         guides[noise, column - 1] = 1
-    pd.DataFrame(guides).to_csv(folder / GUIDES, header=False, index=False)
-
-    carriers = np.flatnonzero((target != "") & ~is_t)
-    _write_part(folder / TUMOUR, tissue, carriers, tissue.genes)
-    _write_guides(folder / TUMOUR_GUIDES, target[carriers], (*TARGETS, CONTROL))
-    t_cells = np.flatnonzero(is_t)
-    _write_part(folder / T_CELLS, tissue, t_cells, tissue.genes[3:116])
-    beside = np.where(np.arange(len(t_cells)) % 5 == 0, "IRAK1", CONTROL)
-    _write_guides(folder / T_NEIGHBOURS, beside, (*TARGETS[:18], CONTROL))
+    t_cells, beside = _write_parts(folder, tissue, guides, target, is_t)
 
     touched = (target != "") & ~is_t
     distance = np.linalg.norm(pixels[:, None] - pixels[touched][None], axis=2).min(axis=1) * 0.108
@@ -80,6 +66,50 @@ def write(folder: Path, seed: int = 0, mask_rows: int = MASK_ROWS) -> Tissue:
     kept = ~np.isin(np.arange(N_CELLS), SEVERAL)
     tissue.kept = kept & (tissue.counts.sum(axis=1) > 40)
     return tissue
+
+
+def write_screen(folder: Path, slide: AnnData, targets: tuple[str, ...]) -> None:
+    """Write a simulated screen of 500 genes in the same tables, its lost genes under the names of `targets`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    obs, rng = slide.obs, np.random.default_rng(0)
+    counts = slide.X.toarray().astype(int)
+    cells = [str(i + 1) for i in range(slide.n_obs)]
+    is_t = (obs["cell_type"] == "T cells").to_numpy()
+    tissue = SimpleNamespace(counts=counts, cells=cells, genes=list(slide.var_names))
+    _write_cells(folder, tissue, slide.obsm["spatial"] / 0.108 + 100.25, rng, MASK_ROWS)
+    number = {f"KO{i + 1}": name for i, name in enumerate(targets)} | {CONTROL: CONTROL, "": ""}
+    target = obs["target_raw"].astype(str).map(number).to_numpy()
+    guide = obs["guide_raw"].astype(str).str.rsplit("_", n=1).str[-1].replace("", "1").astype(int)
+    guides = np.zeros((len(cells), N_GUIDES), int)
+    first = [70 if t == CONTROL else 2 * TARGETS.index(t) if t else 0 for t in target]
+    called = np.flatnonzero(target != "")
+    guides[called, (first + guide.to_numpy() - 1)[called]] = 1
+    _write_parts(folder, tissue, guides, target, is_t)
+
+
+def _write_cells(folder: Path, tissue, pixels: np.ndarray, rng, mask_rows: int) -> None:
+    area = rng.integers(8000, 16_000, len(pixels))
+    centroid = pixels[:, 1] + (pixels[:, 0] - 1) * mask_rows
+    blanks = rng.poisson(0.02, (len(pixels), 50))
+    table = pd.DataFrame(np.column_stack([tissue.counts, blanks]))
+    table.insert(0, "centroid", [repr(float(c)) for c in centroid])
+    table.insert(0, "area", area)
+    table.insert(0, "number", tissue.cells)
+    table.to_csv(folder / COUNTS, header=False, index=False)
+    pd.DataFrame([[repr(float(v)) for v in row] for row in pixels]).to_csv(folder / PLACES, header=False, index=False)  # fmt: skip
+
+
+def _write_parts(folder: Path, tissue, guides: np.ndarray, target: np.ndarray, is_t: np.ndarray) -> tuple:  # fmt: skip
+    """The table of guides, and the authors' parts of the cells; the T cells, and what is written as their neighbour."""
+    pd.DataFrame(guides).to_csv(folder / GUIDES, header=False, index=False)
+    carriers = np.flatnonzero((target != "") & ~is_t)
+    _write_part(folder / TUMOUR, tissue, carriers, tissue.genes)
+    _write_guides(folder / TUMOUR_GUIDES, target[carriers], (*TARGETS, CONTROL))
+    t_cells = np.flatnonzero(is_t)
+    _write_part(folder / T_CELLS, tissue, t_cells, tissue.genes[3:116])
+    beside = np.where(np.arange(len(t_cells)) % 5 == 0, "IRAK1", CONTROL)
+    _write_guides(folder / T_NEIGHBOURS, beside, (*TARGETS[:18], CONTROL))
+    return t_cells, beside
 
 
 def _write_part(path: Path, tissue: Tissue, cells: np.ndarray, genes: list[str]) -> None:
