@@ -370,7 +370,7 @@ def _chebyshev_coefficients(function) -> np.ndarray:
         if n > _MOST_TERMS:
             raise InputError(
                 "field: the forces are at the border of the model, where no series in the graph converges; scale them "
-                "down."
+                "down, or fit them with a larger ridge."
             )
 
 
