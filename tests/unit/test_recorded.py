@@ -1,14 +1,17 @@
 """What the README says of the demo is what was measured with other seeds, of the demo as it is configured now."""
 
+import json
 import re
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests/recorded"))
 import demo_seeds  # noqa: E402
+import pythons  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -47,3 +50,13 @@ def test_the_words_around_the_table_hold_for_what_was_measured(table):
     model = error("cellina", "published")
     assert model.median() < error("cellina", "published", demo_seeds.TO_TRUTH).median()
     assert (model < error("truth", "published")).mean() > 0.5
+
+
+def test_the_demo_ran_on_every_python_with_these_pins_and_gave_one_set_of_numbers():
+    table = pd.read_csv(pythons.TABLE, sep="\t", dtype=str)
+    named = re.search(r'python: (\[.*\])', (ROOT / ".github/workflows/ci.yml").read_text()).group(1)
+    assert [v.rpartition(".")[0] for v in table["python"]] == json.loads(named)
+    assert set(table["pins"]) == {pythons.digest_of(pythons.pins(ROOT))}, (
+        "the pins have changed: see tests/recorded/pythons.py"
+    )
+    assert all(table[name].nunique() == 1 for name in (*pythons.TABLES, "commit"))
