@@ -164,6 +164,7 @@ def test_a_type_that_was_never_there_is_an_extrapolation(tissue, tmp_path):
     assert "# mine: extrapolates" in alone.text
     assert "No type_0 was seen in domain_1" in alone.text
     assert "truth" not in alone.genes
+    assert "too narrow" not in alone.text
 
 
 def test_a_neighbourhood_that_nobody_has_is_an_extrapolation(tissue, tmp_path):
@@ -175,6 +176,7 @@ def test_a_neighbourhood_that_nobody_has_is_an_extrapolation(tissue, tmp_path):
     assert (
         f"{1 - support.inside_type:.0%} of the cells would get a neighbourhood further" in far.text
     )
+    assert "Of a stated composition they are too narrow" in far.text
 
 
 def test_too_few_other_types_are_not_identifiable(tmp_path):
