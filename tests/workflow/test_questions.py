@@ -48,6 +48,7 @@ def test_questions_alone(tmp_path):
         for name in (
             "answer.md",
             "answer.png",
+            "answer.svg",
             "cells.tsv",
             "gene_sets.tsv",
             "genes.tsv",
