@@ -74,7 +74,8 @@ def compose(
     A slide counts once, with the mean of its seeds: seeds are no evidence about tissue.
 
     A learned method shows its counterfactual under the published donor rule (or the first rule that was run), hatched
-    that of altered neighbours, and as an outline its twin. The ceiling is a line over each type, the truth, where known, a marker; a failed method has
+    that of altered neighbours, and as an outline its twin. The ceiling is a line over each type, the truth, where known,
+    a marker; a failed method has
     the word in its place.
     """
     chosen = spread_failures(choose(scores, dataset, target, protocol))
