@@ -1,7 +1,7 @@
 """Does the demo run, and with the same numbers, on every Python that the pins are for? The record is pythons.tsv.
 
-    for v in 3.11 3.12 3.13; do git clone . /tmp/py$v && make -C /tmp/py$v demo PYTHON=python$v; done
-    python tests/recorded/pythons.py /tmp/py3.11 /tmp/py3.12 /tmp/py3.13
+    for v in 3.11 3.12 3.13; do git clone . ../py$v && make -C ../py$v demo PYTHON=python$v; done
+    python tests/recorded/pythons.py ../py3.11 ../py3.12 ../py3.13
 
 Each folder is a checkout in which `make demo` went through. A row says which Python, that every pin is what is installed
 there, and the SHA-256 of the demo's scores, their summary and the gains.
