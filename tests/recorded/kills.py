@@ -34,7 +34,7 @@ MOMENTS = [
     *[("prepare", 4), ("build_graph", 4), ("build_environment", 3), ("write_question", 4)],
     *[("fit", 15)] * 7,
     *[("predict", 6), ("predict", 6), ("score", 5), ("score", 5)],
-    *[("tabulate", 3), ("table_cellina_1", 4), ("figure_cellina_2", 6), ("learning_curves", 5)],
+    *[("tabulate", 3), ("table_cellina_1", 4), ("figure_cellina_2", 2), ("learning_curves", 2)],
     (REPORT, 3),
 ]  # fmt: skip
 # What says when and how long, and so differs between any two runs; the page of the comparison shows the figure of costs.
