@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from drawings import panel
 from slides import small_slide
 from tasks import SECTIONS
 from tissue_counterfactuals import gene_sets, pathways, protocols, steps
@@ -58,7 +59,7 @@ class Asked:
             task.settings, folders[method] = settings[method], folder / method
             run.fit(method, task, folders[method], folder / "c.pt")
         run.predict(folders, task, folder / "p.h5ad", settings)
-        self.task = task
+        self.task, self.predictions = task, folder / "p.h5ad"
         answer.write_answer(
             folder / "s.h5ad", [question], [folder / "p.h5ad"], self.asked, NAMES, self.files
         )
@@ -102,6 +103,29 @@ def test_the_text_has_a_verdict_and_says_how_good_such_answers_are(moved):
     assert f"How far this is from what was seen: {support.inside:.0%} of the new" in moved.text
     assert "Random effects (ours) and Truth" in moved.text
     assert moved.files["figure"].stat().st_size > 10_000
+
+
+def test_the_figure_shows_each_change_and_how_sure_it_is(tissue, moved):
+    answers = answer.collect([moved.predictions], ["hierarchical", "truth"])
+    genes = moved.genes.assign(abstained=np.arange(60) % 4 / 3)
+    figure = answer.compose(tissue, moved.task.question, answers, genes, "title", "word", "source")
+    grey, known = panel(figure, "All genes").collections
+    half = (genes["upper"] - genes["lower"]) / 2
+    points = np.c_[genes["change_hierarchical"], genes["change_hierarchical"].abs() / half]
+    abstained = (genes["abstained"] >= 0.5).to_numpy()
+    np.testing.assert_allclose(known.get_offsets(), points[~abstained])
+    np.testing.assert_allclose(grey.get_offsets(), points[abstained])
+    bars, *dots = panel(figure, "Largest changes").collections
+    ends = genes.head(20)[["lower", "upper"]].to_numpy()
+    np.testing.assert_allclose([bar.vertices[:, 0] for bar in bars.get_paths()], ends)
+    columns = {"Random effects (ours)": "change_hierarchical", "Truth": "truth"}
+    assert {d.get_label() for d in dots} == {*columns}
+    for drawn in dots:
+        shown = genes.head(20)[columns[drawn.get_label()]]
+        np.testing.assert_allclose(drawn.get_offsets()[:, 0], shown)
+    places = panel(figure, "Focal cells").collections[1]
+    np.testing.assert_allclose(places.get_offsets(), tissue.obsm["spatial"][moved.task.focal])
+    np.testing.assert_allclose(places.get_array(), answers.effect)
 
 
 def test_each_cell_has_its_own_change(tissue, moved):
