@@ -59,6 +59,7 @@ def test_the_best_method_is_put_beside_twin_and_control(tmp_path):
     assert screen.startswith("# Answer\n\nCellina errs less")
     assert "not comparable" in screen
     assert "by the rules of the protocol corrected:\n\n| Statement" in screen
+    assert "<tr><th>Statement</th><th>Verdict</th><th>On</th>" in opening.to_html(text)
     assert "real: those of the papers" in screen
 
 

@@ -210,3 +210,5 @@ def test_a_knock_out_reaches_neighbours_more_than_other_genes_do(tmp_path, rank,
     write_tsv(pd.DataFrame([row | {"effect": effect}]), tmp_path / path)
     (found,) = statements.reaches_neighbours(Tables({}, [path]), "g", "corrected")
     assert found.verdict == verdict
+    assert (found.estimate, found.p_value) == (effect, rank / n_ranked)
+    assert (found.unit, found.n) == ("genes", n_ranked)

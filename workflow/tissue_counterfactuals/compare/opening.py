@@ -24,6 +24,7 @@ from tissue_counterfactuals.results.tables import CONTROLS, FOLD, TWIN
 
 JUDGED = "rmse_lfc"
 _VERDICTS = "What the papers say, by the rules of the protocol {}"
+_HEAD = ["Statement", "Verdict", "On", "Found"]
 _EXPERIMENTS = {
     "cellina": "new neighbours for a held-out cell type",
     "celcomen_spleen": "whether forces agree between samples",
@@ -261,7 +262,7 @@ def _tables(tables: Tables) -> Iterator[tuple[str, list[list[str]]]]:
 def to_markdown(answer: Answer) -> str:
     """The answer without Table 1, for the screen."""
     blocks = [f"# Answer\n\n{markdown_line(answer.first)}", _list("Asked", answer.asked)]
-    rows = [["Statement", "Verdict", "On", "Found"], *answer.verdicts.to_numpy().tolist()]
+    rows = [_HEAD, *answer.verdicts.to_numpy().tolist()]
     rows = [[markdown_line(cell) for cell in row] for row in rows]
     widths = [max(len(row[i]) for row in rows) for i in range(3)]
     lines = [
@@ -289,9 +290,8 @@ def to_html(answer: Answer) -> str:
     """The answer and Table 1 as a piece of HTML; whatever comes from data is escaped."""
     parts = [f"<p><strong>{escape(answer.first)}</strong></p>"]
     parts.append(_html_list("What was asked", answer.asked))
-    head = ["Statement", "Verdict", "On", "Found"]
     parts.append(f"<h3>{_VERDICTS.format(escape(answer.protocol))}</h3>")
-    parts.append(html_table([head, *answer.verdicts.to_numpy().tolist()]))
+    parts.append(html_table([_HEAD, *answer.verdicts.to_numpy().tolist()]))
     parts += [
         _html_list("Best method", answer.best),
         _html_list("Published numbers", answer.numbers),
