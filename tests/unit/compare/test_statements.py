@@ -78,6 +78,23 @@ def test_what_was_not_run_says_whose_answer_is_missing_and_its_own_reason(tmp_pa
     )
 
 
+def test_a_comparison_of_two_trainings_says_with_what_budget_each_was_made(tmp_path):
+    both = BASE | {("cellina_gat", "published", "rmse_lfc"): noisy(0.4, seed=11)}
+    rows = pd.concat([scores(both, protocol=p) for p in ("as_run", "corrected")])
+    short = config(cellina={"batch_size": "auto"}, cellina_gat={"epochs": 3})
+    found = statements.build(tables(tmp_path, rows, short))
+    gat = found[found["line"] == "GAT beats Cellina"].set_index("protocol")["result"]
+    end = "; trained: Cellina-GAT at most {} epochs, batches of 256; Cellina at most 100 epochs, {}"
+    assert gat["corrected"].endswith(end.format(3, "batch_size auto"))
+    # As run is as published, whatever the sections say.
+    assert gat["as_run"].endswith(end.format(100, "batches of 2,048"))
+    # The same settings for both, or one that takes no steps.
+    for same in ("Supervision helps", "Cellina beats its twin and every control"):
+        assert not found.loc[found["line"] == same, "result"].str.contains("trained").any()
+    equal = statements.build(tables(tmp_path, rows, short | {"budget": "equal"}))
+    assert equal["result"].str.endswith("each trained for 2,000 steps").any()
+
+
 def test_metrics_that_disagree_settle_nothing(tmp_path):
     mixed = BASE | {("cellina", TWIN, "pearson"): noisy(0.9, seed=3)}
     found = statements.build(tables(tmp_path, scores(mixed), config()))

@@ -107,6 +107,14 @@ def test_failed_and_undefined_are_words_where_a_bar_would_stand(bars):
     assert "scGen (failed)" in texts(bars)
 
 
+def test_the_error_of_counts_is_on_a_log_scale_as_published_and_keeps_its_numbers(bars):
+    axes = panel(bars, "RMSE counts")
+    assert (axes.get_yscale(), axes.get_ylabel()) == ("log", "log scale")
+    low, high = axes.get_ylim()
+    assert high / low < figure_cellina_a2.LOG_SCALE_RATIO
+    assert sum(low <= tick <= high for tick in axes.get_yticks()) >= 4
+
+
 def test_ceiling_and_truth_are_drawn_for_every_type(scores, bars):
     axes = panel(bars, "Spearman")
     for i, cell_type in enumerate(CELL_TYPES):

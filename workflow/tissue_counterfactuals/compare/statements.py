@@ -8,15 +8,22 @@ alone either happens once in twenty.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
 from scipy.stats import wilcoxon
 
+from tissue_counterfactuals import protocols
 from tissue_counterfactuals.compare import Tables, kind_of, label_of
 from tissue_counterfactuals.compare.numbers import NOT_RUN, counterfactual, failures
+from tissue_counterfactuals.methods import METHODS
 from tissue_counterfactuals.metrics import METRICS
+from tissue_counterfactuals.models.settings import (
+    PUBLISHED_BATCH,
+    CellinaGATSettings,
+    CellinaSettings,
+)
 from tissue_counterfactuals.results.figures import style
 from tissue_counterfactuals.results.patients import FEWEST_PATIENTS, estimate, patients_of_slides
 from tissue_counterfactuals.results.tables import CONTROLS, FOLD, TWIN
@@ -30,6 +37,10 @@ COLUMNS = [
 JUDGED_BY = ("pearson", "rmse_lfc")
 FEWEST = FEWEST_PATIENTS
 ALPHA = 0.05
+_AS_PUBLISHED = {
+    "cellina": CellinaSettings(batch_size=PUBLISHED_BATCH).model_dump(),
+    "cellina_gat": CellinaGATSettings().model_dump(),
+}
 
 
 @dataclass(frozen=True)
@@ -158,7 +169,28 @@ def better(
             yield Result(NOT_RUN, reason=reason, target=target)
             continue
         by_metric = {m: gain(*sides, m) for m in JUDGED_BY}
-        yield _judged(by_metric, patients, target)
+        found = _judged(by_metric, patients, target)
+        trained = _trained(tables.config, protocol, first[0], second[0])
+        yield replace(found, result="; ".join(filter(None, (found.result, trained))))
+
+
+def _trained(config: dict, protocol: str, *methods: str) -> str:
+    """With what budget each of two methods was trained; "" where one takes no steps, or both have the same settings."""
+    sections = [METHODS[name].settings for name in methods]
+    if protocols.resolve(protocol, config["switches"])["hyperparameters"] == "published":
+        config = config | _AS_PUBLISHED
+    own = [config.get(section, {}) for section in sections]
+    epochs = [settings.get("epochs", settings.get("max_epochs")) for settings in own]
+    if len(set(sections)) < len(sections) or None in epochs:
+        return ""
+    if config["budget"] == "equal":
+        return f"each trained for {config['equal_steps']:,} steps"
+    told = []
+    for name, n, settings in zip(methods, epochs, own, strict=True):
+        size = settings.get("batch_size")
+        batches = f"batches of {size:,}" if isinstance(size, int) else f"batch_size {size}"
+        told.append(f"{_told((name, 'edge'))} at most {n:,} epochs, {batches}")
+    return f"trained: {'; '.join(told)}"
 
 
 def _judged(by_metric: dict[str, pd.Series], patients: dict[str, str], target: str) -> Result:

@@ -8,12 +8,8 @@ import numpy as np
 from tissue_counterfactuals.graph import neighborhood_features
 from tissue_counterfactuals.methods.prediction import Prediction
 from tissue_counterfactuals.models.cellina import Cellina
-from tissue_counterfactuals.models.settings import CellinaSettings
-from tissue_counterfactuals.models.training import (
-    PUBLISHED_BATCH,
-    batches_of,
-    resolve_batch_size,
-)
+from tissue_counterfactuals.models.settings import PUBLISHED_BATCH, CellinaSettings
+from tissue_counterfactuals.models.training import batches_of, resolve_batch_size
 from tissue_counterfactuals.slide import log_normalize, normalize_counts
 
 # Below these the spatial latent is called unused: the counterfactual is then the twin, whatever the scores say.

@@ -9,6 +9,8 @@ from tissue_counterfactuals.settings import Epochs, LearningRate
 
 Width = Annotated[int, Field(ge=1, le=100_000)]
 Weight = Annotated[float, Field(ge=0, le=1_000_000)]
+# Cells per optimiser step in Cellina's paper.
+PUBLISHED_BATCH = 2048
 
 
 class CellinaSettings(MethodSettings):

@@ -21,11 +21,11 @@ from tissue_counterfactuals.errors import DamagedFile, InputError
 from tissue_counterfactuals.files import remove
 from tissue_counterfactuals.models import stored
 from tissue_counterfactuals.models.likelihood import CountBatch, CountMatrix
+from tissue_counterfactuals.models.settings import PUBLISHED_BATCH
 from tissue_counterfactuals.streams import stream, stream_seed
 
 # What a kill can cost at most, beside the epoch it falls into; on small slides writing takes as long as training.
 CHECKPOINT_EVERY_S = 5.0
-PUBLISHED_BATCH = 2048
 ENOUGH_STEPS = 2000
 
 
