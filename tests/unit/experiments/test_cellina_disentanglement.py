@@ -106,3 +106,10 @@ def test_the_figure_shows_bars_parts_and_who_failed(finished, tmp_path):
     np.testing.assert_allclose(drawn, sorted(chosen))
     parts = table.query("label == 'cell_type' and metric in @figure_cellina_a5.CONSERVATION")
     np.testing.assert_allclose(chosen.mean(), parts["value"].mean(), rtol=1e-5)
+    # z of both forms is told both labels; the contrastive loss of GAT's s reads the domain.
+    gat = table.replace({"method": {"cellina": "cellina_gat"}})
+    attentive = figure_cellina_a5.compose(gat, "Latents [simulated]", PROVENANCE, 200)
+    for drawing, of_domain in ((figure, 1), (attentive, 2)):
+        for title, hatched in (("Cell type", 1), ("Domain", of_domain)):
+            (axes,) = [a for a in drawing.axes if a.get_title("left").startswith(f"{title}: Bio")]
+            assert sum(bool(p.get_hatch()) for p in axes.patches) == hatched
