@@ -76,6 +76,10 @@ def test_what_a_run_will_take_is_added_up_from_its_jobs(table, tmp_path):
     assert estimates.in_all(jobs, cores=2).startswith(
         "About 3 min of jobs, 2 min on 2 cores; 3 min are"
     )
+    # The sum is not all of it.
+    assert estimates.in_all(jobs, cores=2).endswith(
+        " Jobs of which there is no record come on top: 1."
+    )
 
 
 def test_folds_that_are_not_known_yet_are_counted_from_the_configuration():

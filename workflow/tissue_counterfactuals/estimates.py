@@ -116,18 +116,22 @@ def table(jobs: dict[tuple[str, str], list[float | None]]) -> list[str]:
 
 def in_all(jobs: dict[tuple[str, str], list[float | None]], cores: int | None) -> str:
     """A sentence: how long the jobs will take one after another, and on so many cores (None: those of a cluster); how much
-    of it a GPU may do."""
+    of it a GPU may do, and how many jobs are not in it because such were never recorded."""
     total = on_gpu = 0.0
+    unknown = 0
     for (rule, method), sizes in jobs.items():
-        taken = sum(seconds(rule, size, method) or 0.0 for size in sizes)
+        times = [seconds(rule, size, method) for size in sizes]
+        unknown += times.count(None)
+        taken = sum(filter(None, times))
         total += taken
         if method and METHODS[method].gpu:
             on_gpu += taken
     if total == 0:
         return "How long such jobs take was not recorded."
+    more = f" Jobs of which there is no record come on top: {unknown:,}." if unknown else ""
     return (
         f"About {_time(total)} of jobs{f', {_time(total / cores)} on {cores} cores' if cores else ''}; {_time(on_gpu)} are "
-        "trainings that can use a GPU, as they take without."
+        f"trainings that can use a GPU, as they take without.{more}"
     )
 
 
