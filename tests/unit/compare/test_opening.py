@@ -108,6 +108,10 @@ def test_labels_stay_text_in_everything_that_is_made(tmp_path):
         assert "&lt;script&gt;alert(1)" in texts[name]
     for name in ("answer", "methods"):
         assert "\\<script>alert(1)\\</script>\\|\\`x" in texts[name]
+    # What decides stands first; columns without anything in them are left out.
+    heads = re.findall("<th>(.*?)</th>", texts["page"])
+    assert heads[:4] == ["line", "paper", "place", "verdict"]
+    assert "tolerance" not in heads
     # Nothing is fetched from elsewhere, and the same run gives the same page.
     assert not re.search(r"(src=|<link[^>]*href=)[\"']?(https?:)?//", texts["page"])
     again = page.build(here, answer(here)[1], inputs["figures"])
