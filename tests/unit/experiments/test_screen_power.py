@@ -42,6 +42,11 @@ def test_every_scenario_and_test_has_a_rate_and_the_figure_shows_them(made, tmp_
     changes = rates[rates["scenario"] == "grid"].groupby("spillover")["true_change"].max()
     assert changes[0] == 0
     assert changes[2] > 0.3
+    # The authors' test judges each target by donors of its own.
+    screens = pd.read_csv(made["screens"], sep="\t")
+    strong = screens[(screens["clones_per_target"] == 8) & (screens["spillover"] == 2)]
+    assert len(strong) == 2
+    assert (strong["pearson_full"] > strong["pearson_full_random"] + 0.1).all()
     figure.draw_files(made, tmp_path / "power.png")
     assert (tmp_path / "power.png").stat().st_size > 20_000
 
@@ -53,7 +58,8 @@ def test_rates_count_what_was_decided():
     targets = pd.DataFrame([scenario | {"p_clones": p, "verdict": v} for p, v in ((0.05, "effect"), (0.06, "x"), (None, "y"))])  # fmt: skip
     rates = screen_power.rates(targets, screens).set_index("test")
     assert rates.loc["p_clones", "rate"] == 0.5
-    assert rates.loc["p_clones", "n"] == 2
+    assert rates.loc["p_clones", ["per", "n"]].tolist() == ["target", 2]
+    assert rates.loc["predicted", "per"] == "screen"
     assert rates.loc["effect", "rate"] == pytest.approx(1 / 3)
     assert rates.loc["predicted", "rate"] == 0.5
     assert rates.loc["p_wrong_target", "rate"] == 1

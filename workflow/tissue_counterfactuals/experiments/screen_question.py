@@ -108,14 +108,6 @@ class Screen:
         )
         return tumour > most * np.maximum(recipients, 1e-9)
 
-    def without_genes(self, dropped: np.ndarray) -> "Screen":
-        """The same section in fewer genes."""
-        kept = ~dropped
-        return Screen(
-            self.place, self.counts[:, kept], self.genes[kept], self.code, self.guide, self.names, self.tumour, self.recipient,
-            self.radius_um, self.far_um,
-        )  # fmt: skip
-
 
 def read_screen(
     slide: AnnData,
