@@ -74,8 +74,10 @@ def tables(out: Path) -> str:
     for test in (
         "p_clones",
         "effect",
+        "p_joint",
         "p_wrong_target",
         "predicted",
+        "p_joint_prediction",
         "authors_full",
         "authors_specific",
     ):

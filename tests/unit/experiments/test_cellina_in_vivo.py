@@ -155,6 +155,7 @@ def test_corrected_gives_each_method_its_controls_and_a_verdict(made):
     rows = scores[scores["status"] == "ok"].set_index(["genes", "method"])
     right = rows.loc["all", "oracle"]
     assert right["verdict"] == "predicted"
+    assert right["p_joint"] <= 0.02
     assert right["pearson"] > 0.4
     assert right["control_donors"] == 0
     assert right["tiles_low"] < right["pearson"] < right["tiles_high"]
@@ -173,6 +174,7 @@ def test_corrected_gives_each_method_its_controls_and_a_verdict(made):
     assert right["split_half_top"] > 0
     for method in ("no_change", "mean_shift"):
         assert rows.loc["all", method]["verdict"] == "no better than the wrong target"
+        assert rows.loc["all", method]["p_joint"] == 1
     assert rows.loc["all", "no_change"]["pearson"] == 0
     effects = pd.read_csv(made["corrected"]["effects"], sep="\t")
     assert (effects["verdict"] == "effect").sum() >= 1

@@ -266,22 +266,26 @@ def test_permuted_clones_keep_their_level_where_regions_differ_and_single_cells_
 
 
 def test_what_is_asked_of_predictions_keeps_its_level():
-    """K3c, and the agreement against permuted clones, of predictions that know nothing."""
-    p = {"p_wrong_target": [], "p_clones": []}
+    """K3c, the agreement against permuted clones, and all conditions at once, of predictions that know nothing."""
+    p = {"p_wrong_target": [], "p_clones": [], "p_joint": []}
+    of_targets = []
     for number, screen in enumerate(screens(60, first=500)):
         found = [statistics.assess(screen.arena, k, 19, number, splits=4) for k in (1, 2, 3)]
         if any(one.row["status"] != "tested" for one in found):
             continue
         observed = np.stack([one.change for one in found])
+        of_targets += [one.row["p_joint"] for one in found]
         null = statistics.joint_null(screen.arena, [1, 2, 3], 39, number)
         predicted = np.random.default_rng(number).normal(size=observed.shape)
         scored = screen_question.score_corrected(
-            observed, predicted, 0 * predicted, null[np.isfinite(null).all(axis=(1, 2))], number, 99
+            observed, predicted, 0 * predicted, null, number, 99
         )
         for name, values in p.items():
             values.append(scored[name])
     # Three targets have six orders: one of them is p = 1/6, so only the permuted clones can reject at 0.05.
     assert keeps_its_level(p["p_clones"])
+    assert keeps_its_level(p["p_joint"])
+    assert keeps_its_level(of_targets)
     assert np.mean(np.array(p["p_wrong_target"]) <= 0.25) < 0.4
 
 
@@ -300,6 +304,7 @@ def test_an_effect_is_found_and_none_is_not_resolvable(strong):
     table = statistics.rows_of(found, relevant=0.2)
     assert (table["verdict"] == "effect").sum() >= 3
     assert table["ceiling"].min() > 0.5
+    assert (table["p_joint"] <= 0.02).sum() >= 3
     assert (table["movable"] == 1).all()
     nothing = next(screens(1, first=7))
     table = statistics.rows_of([statistics.assess(nothing.arena, k, 99, 0) for k in (1, 2, 3)], 0.2)
@@ -334,17 +339,41 @@ def test_the_truth_is_recognised_as_a_prediction_and_other_targets_are_not(stron
     codes = range(1, 5)
     observed = np.stack([statistics.effects(strong.arena.only(0, k), strong.arena.only(0, k).exposure(), k).change[0] for k in codes])  # fmt: skip
     null = statistics.joint_null(strong.arena, list(codes), 99, 0)
-    null = null[np.isfinite(null).all(axis=(1, 2))]
     right = screen_question.score_corrected(observed, observed + 0.1, 0 * observed, null, 0, 999)
     assert right["pearson"] == pytest.approx(1)
     assert right["p_clones"] <= 0.02
     assert right["over_twin_low"] > 0
     assert right["over_others_low"] > 0
+    assert right["p_joint"] <= 0.02
+    # One condition that fails is enough: halves that do not agree, a twin that says as much.
+    drawn, agreement = null
+    apart = drawn, np.where(np.arange(len(agreement))[:, None] == 0, -1, agreement)
+    for twin, halves in ((0 * observed, apart), (observed, null)):
+        assert screen_question.score_corrected(observed, observed + 0.1, twin, halves, 0, 99)["p_joint"] > 0.05  # fmt: skip
     wrong = screen_question.score_corrected(
         observed, observed[[1, 2, 3, 0]], 0 * observed, null, 0, 999
     )
     assert wrong["matched"] < right["matched"]
     assert wrong["p_wrong_target"] > 0.05
+    assert wrong["p_joint"] > 0.05
+
+
+def test_conditions_together_are_as_rare_as_p_says_and_as_good_as_the_worst():
+    rng = np.random.default_rng(0)
+    p = []
+    for _ in range(1000):
+        # Three conditions that depend on each other, in units of their own.
+        evidence = rng.normal(size=(100, 3)) @ [[1, 0.5, 0], [0, 1, 0.5], [0, 0, 1]]
+        p.append(statistics.joint_p(np.exp(evidence) * [1, 1e3, 1e-3]))
+    assert rejections(p)[0] / 1000 == pytest.approx(0.05, abs=0.015)
+    best = np.arange(10.0, 0, -1)
+    assert statistics.joint_p(np.column_stack([best, best])) == 0.1
+    # Three draws are fourth or better in both, as the first row now is.
+    spoilt = np.append(best[3], best[1:])
+    assert statistics.joint_p(np.column_stack([best, spoilt])) == 0.4
+    # Sums that differ by rounding alone say nothing; nor does what is not known.
+    assert statistics.joint_p(np.column_stack([best, 1e-12 * best])) == 1
+    assert np.isnan(statistics.joint_p(np.column_stack([best, best * np.nan])))
 
 
 def test_dose_and_shifted_carriers(strong):

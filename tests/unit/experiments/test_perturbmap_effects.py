@@ -34,6 +34,7 @@ def test_lesions_are_units_and_exchange_labels_within_their_section():
 def test_an_effect_is_found_and_none_is_not():
     strong = lesion_effects(lesions(seed=1, knockout_effect=1.0), 199, 0).set_index("target")
     assert strong.loc["Tgfbr2", "p_clones"] <= 0.02
+    assert strong.loc["Tgfbr2", "p_joint"] <= 0.02
     assert strong.loc["Tgfbr2", "verdict"] == "effect"
     # Lesions are of many sizes, and few: where nothing happens p is large.
     for seed in range(6):

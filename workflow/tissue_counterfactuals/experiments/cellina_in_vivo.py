@@ -235,6 +235,9 @@ def ask_corrected(
     `unguided`, for tumour cells without a guide of their own or of a neighbour, of which none can be a sibling of a
     carrier (K11); and `control at SHARE` and `TARGET at SHARE`, where carriers fill a share of all places (K8). All share
     the draw of neighbours.
+
+    K3b is one draw for each target and seed: every draw is a rule that each method answers for all focal cells, and with
+    ten targets a hundred draws would be eighteen times as many rules as all of these together.
     """
     focal = screen.near(statistics.CONTROL)[: settings["max_focal"]]
     around = slide_graph(slide, **settings["graph"])[focal]
@@ -413,8 +416,7 @@ def _corrected(slide, screen, tested, codes, seed, methods, device, switches, se
 
     made = answers(asked, slide, methods, device, summarise, knock_out)
     observed = np.stack([tested[k].change for k in codes])
-    null = statistics.joint_null(screen.arena, codes, settings["draws"], seed)
-    null = null[np.isfinite(null).all(axis=(1, 2))]
+    drawn, agreement = statistics.joint_null(screen.arena, codes, settings["draws"], seed)
     tiles = np.stack([statistics.tile_bootstrap(screen.arena, k, settings["bootstraps"], seed) for k in codes], axis=1)  # fmt: skip
     spilled = screen.spilled_genes()
     untold = summarise("-", slide.X[asked.focal].toarray())
@@ -444,7 +446,8 @@ def _corrected(slide, screen, tested, codes, seed, methods, device, switches, se
             def agree(change: np.ndarray, truth=truth, kept=kept) -> np.ndarray:
                 return np.nan_to_num(statistics.row_correlations(change[..., kept], truth))
 
-            scored = question_of.score_corrected(truth, own[:, kept], twin[:, kept], null[:, at][..., kept], seed)  # fmt: skip
+            null = drawn[:, at][..., kept], agreement[:, at]
+            scored = question_of.score_corrected(truth, own[:, kept], twin[:, kept], null, seed)
             over_tiles = np.array([agree(own, one[at][:, kept]) for one in tiles])
             low, high = np.nanquantile(over_tiles.mean(axis=1), [0.025, 0.975])
             halves = [tested[k].halves[..., kept] for k in own_codes]

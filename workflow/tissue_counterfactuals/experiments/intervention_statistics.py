@@ -19,6 +19,7 @@ from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 from scipy.special import comb
+from scipy.stats import rankdata
 from scipy.stats import t as student
 
 from tissue_counterfactuals.errors import InputError
@@ -42,6 +43,8 @@ _SPIKES = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.55, 0.75, 1.0, 1.4, 2.0)
 TOP_GENES = 10
 _CANDIDATES = 24
 _DRAWS_AT_ONCE = 250
+# Halvings of the tiles at every draw of a joint null; each takes two effects more.
+_HALVINGS = 3
 
 
 @dataclass(frozen=True)
@@ -292,7 +295,8 @@ def assess(arena: Arena, target: int, draws: int, seed: int, splits: int = 100) 
 
     Returns:
         `row` with target, n (members with a match), n_control, n_units; `size` (mean squared z) and `median_change`;
-        p_clones and z_clones (K5), p_pseudo (K1: against sets of control units in the place of the target's),
+        p_clones and z_clones (K5), p_joint (K5 and K6 together, see `joint_p`),
+        p_pseudo (K1: against sets of control units in the place of the target's),
         movable (share of the target's units with somewhere to go) and arrangements; what `ceiling` says (K6);
         detectable (K7: median over genes of the smallest change found with power 80 %) and above (share of the genes
         beyond their own); status: "tested" or why not. `change` and `z` are the effect (g,), `detectable` (g,), `halves`
@@ -321,9 +325,8 @@ def assess(arena: Arena, target: int, draws: int, seed: int, splits: int = 100) 
     if reason:
         return Tested(row | {"status": reason}, *[nothing] * 3, np.full((2, splits, g), np.nan))
     name = row["target"]
-    null = in_parts(
-        own, permuted_labels(own, stratum, draws, stream(seed, "clone_null", name)), target
-    )
+    labels = permuted_labels(own, stratum, draws, stream(seed, "clone_null", name))
+    null = in_parts(own, labels, target)
     sizes = np.bincount(stratum, weights=own.labels == CONTROL)
     row["movable"] = float((sizes[stratum[own.labels == target]] > 0).mean())
     observed = found.size[0]
@@ -335,6 +338,12 @@ def assess(arena: Arena, target: int, draws: int, seed: int, splits: int = 100) 
     finite = null.size[np.isfinite(null.size)]
     spread = finite.std() if len(finite) > 1 else 0.0
     row["z_clones"] = (observed - finite.mean()) / spread if spread > 0 else np.nan
+    agreement = halves_agree(
+        own, np.vstack([own.labels, labels]), target, stream(seed, "joint_halves", name)
+    )
+    size = np.append(observed, null.size)
+    agreement[np.isinf(size)] = np.inf
+    row["p_joint"] = joint_p(np.column_stack([size, agreement]))
     pseudo = pseudo_targets(own, n_units, draws, stream(seed, "pseudo_targets", name))
     row["p_pseudo"] = empirical_p(observed, pseudo.size) if pseudo is not None else np.nan
     halves = half_effects(own, exposure, target, splits, stream(seed, "halves", name))
@@ -400,10 +409,48 @@ def spiked(arena: Arena, target: int, draws: int, seed: int) -> np.ndarray:
 
 def half_effects(arena: Arena, exposure: np.ndarray, target: int, splits: int, rng) -> np.ndarray:
     """(2, splits, g) the effect in random halves of the tiles, matches included; NaN where a half is too small."""
-    _, tile = np.unique(arena.tile, axis=0, return_inverse=True)
-    half = rng.random((splits, tile.max() + 1)) < 0.5
-    first = half[:, tile.ravel()]
+    first = _first_halves(arena, splits, rng)
     return np.stack([effects(arena, np.where(side, exposure, NONE), target).change for side in (first, ~first)])  # fmt: skip
+
+
+def _first_halves(arena: Arena, splits: int, rng) -> np.ndarray:
+    """(splits, m) whether a member stands in the first half of the tiles."""
+    _, tile = np.unique(arena.tile, axis=0, return_inverse=True)
+    return (rng.random((splits, tile.max() + 1)) < 0.5)[:, tile.ravel()]
+
+
+def halves_agree(arena: Arena, labels: np.ndarray, target: int, rng) -> np.ndarray:
+    """(b,) K6 for rows of labels (b, u): correlation over genes of the effects in either half of the tiles.
+
+    Mean over a few halvings, the same for all rows; 0 where a half is too small to say anything.
+    """
+    found = np.empty((_HALVINGS, len(labels)))
+    first = _first_halves(arena, _HALVINGS, rng)
+    for i in range(0, len(labels), _DRAWS_AT_ONCE):
+        rows = slice(i, i + _DRAWS_AT_ONCE)
+        exposure = arena.exposure(labels[rows])
+        for number, side in enumerate(first):
+            halves = [effects(arena, np.where(s, exposure, NONE), target).change for s in (side, ~side)]  # fmt: skip
+            found[number, rows] = row_correlations(*halves)
+    return np.nan_to_num(found).mean(axis=0)
+
+
+def joint_p(evidence: np.ndarray) -> float:
+    """p of several conditions at once: how often does chance meet all of them as well as they are met?
+
+    Each condition is ranked among all arrangements of the labels, and an arrangement is worth its least convincing
+    condition. Where labels may change places nothing tells the first arrangement from the others, so that p <= .05 in 5 % of
+    cases, whatever the conditions and however they depend on each other. It tests that nothing happened: where one
+    condition truly holds and another does not, p is small in more than 5 %, and it is no proof of each condition.
+
+    Args:
+        evidence: (1 + draws, c), the labels as they are first; the larger, the more convincing.
+    """
+    if np.isnan(evidence).any():
+        return np.nan
+    # What is equal but for rounding is equal.
+    weakest = rankdata(-evidence.round(9), method="max", axis=0).max(axis=1)
+    return float((weakest <= weakest[0]).mean())
 
 
 def ceiling(halves: np.ndarray) -> dict:
@@ -584,8 +631,8 @@ def shifted_sizes(
 
 
 def others_mean(rows: np.ndarray) -> np.ndarray:
-    """K2: for each row (k, g) the mean of all other rows, the leave-one-out shared effect."""
-    return (rows.sum(axis=0) - rows) / (len(rows) - 1)
+    """K2: for each row (..., k, g) the mean of all other rows, the leave-one-out shared effect."""
+    return (rows.sum(axis=-2, keepdims=True) - rows) / (rows.shape[-2] - 1)
 
 
 def wrong_target(predicted: np.ndarray, observed: np.ndarray, draws: int, rng) -> dict:
@@ -595,26 +642,32 @@ def wrong_target(predicted: np.ndarray, observed: np.ndarray, draws: int, rng) -
     exchanging the predictions.
     """
     k = len(predicted)
-    a, b = (x - x.mean(axis=1, keepdims=True) for x in (predicted, observed))
-    size = np.sqrt((a**2).sum(axis=1))[:, None] * np.sqrt((b**2).sum(axis=1))
-    table = np.divide(a @ b.T, size, out=np.zeros((k, k)), where=size > 0)
-
-    def statistic(order):
-        own = table[order, np.arange(k)].sum(axis=-1)
-        return own / k - (table.sum() - own) / (k * (k - 1))
-
+    table = fits(predicted, observed)
     orders = np.argsort(rng.random((draws, k)), axis=1)
-    found = float(statistic(np.arange(k)))
+    found = float(own_over_others(table))
     # Sums of the same numbers in another order are equal but for rounding.
-    return {"matched": found, "p_wrong_target": empirical_p(found, statistic(orders) + 1e-12)}
+    return {"matched": found, "p_wrong_target": empirical_p(found, own_over_others(table[orders]) + 1e-12)}  # fmt: skip
 
 
-def paired_interval(difference: np.ndarray) -> tuple[float, float, float]:
-    """Mean over targets and its 95 % interval (Student's t)."""
-    n = len(difference)
-    mean = float(difference.mean())
-    half = student.ppf(0.975, n - 1) * difference.std(ddof=1) / np.sqrt(n) if n > 1 else np.inf
-    return mean, mean - float(half), mean + float(half)
+def fits(predicted: np.ndarray, observed: np.ndarray) -> np.ndarray:
+    """(..., k, k) correlation of each prediction (k, g), in rows, with the effect of each target (..., k, g)."""
+    a, b = (x - x.mean(axis=-1, keepdims=True) for x in (predicted, observed))
+    size = np.sqrt((a**2).sum(axis=-1))[:, None] * np.sqrt((b**2).sum(axis=-1))[..., None, :]
+    return np.divide(a @ b.swapaxes(-1, -2), size, out=np.zeros(size.shape), where=size > 0)
+
+
+def own_over_others(table: np.ndarray) -> np.ndarray:
+    """Mean of the diagonal of each table (..., k, k) less that of what is beside it."""
+    k, own = table.shape[-1], np.trace(table, axis1=-2, axis2=-1)
+    return own / k - (table.sum(axis=(-2, -1)) - own) / (k * (k - 1))
+
+
+def paired_interval(difference: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean over targets (..., k) and its 95 % interval (Student's t)."""
+    n = difference.shape[-1]
+    mean = difference.mean(axis=-1)
+    half = student.ppf(0.975, n - 1) * difference.std(axis=-1, ddof=1) / np.sqrt(n) if n > 1 else np.inf  # fmt: skip
+    return mean, mean - half, mean + half
 
 
 def variance_components(scores: np.ndarray) -> dict[str, float]:
@@ -636,11 +689,23 @@ def variance_components(scores: np.ndarray) -> dict[str, float]:
     }
 
 
-def joint_null(arena: Arena, targets: list[int], draws: int, seed: int) -> np.ndarray:
-    """(draws, k, g) effects of all targets when all labels change places together, as a null of scores over targets."""
-    stratum = strata(arena)
-    labels = permuted_labels(arena, stratum, draws, stream(seed, "joint_null"))
-    return np.stack([in_parts(arena, labels, target).change for target in targets], axis=1)
+def joint_null(
+    arena: Arena, targets: list[int], draws: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Effects of all targets when all labels change places together, as a null of scores over targets.
+
+    Returns:
+        (1 + b, k, g) effects, with the labels as they are first, and (1 + b, k) what `halves_agree` says of them. Draws
+        that leave a target without an effect are left out.
+    """
+    labels = permuted_labels(arena, strata(arena), draws, stream(seed, "joint_null"))
+    labels = np.vstack([arena.labels, labels])
+    rng = stream(seed, "joint_null_halves")
+    change = np.stack([in_parts(arena, labels, target).change for target in targets], axis=1)
+    agreement = np.stack([halves_agree(arena, labels, target, rng) for target in targets], axis=1)
+    kept = np.isfinite(change).all(axis=(1, 2))
+    kept[0] = True
+    return change[kept], agreement[kept]
 
 
 def verdict(row: dict, relevant: float) -> str:

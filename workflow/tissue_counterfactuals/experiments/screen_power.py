@@ -37,14 +37,18 @@ PER_TARGET = {
     "p_pseudo": "pseudo-targets of control guides (K1)",
     "p_dose": "dose (K8)",
     "p_cells": "cells taken for independent",
+    "p_joint": "K5 and K6 together (joint p)",
 }
 PER_SCREEN = {
     "any_effect": "any target's verdict is an effect",
     "p_wrong_target": "wrong target (K3c)",
     "p_prediction": "prediction against permuted clones (K5)",
     "over_others": "beats the other targets' mean (K2)",
+    "p_over_others": "the same, against permuted clones (K2)",
     "over_twin": "beats its twin (K4)",
+    "p_over_twin": "the same, against permuted clones (K4)",
     "predicted": "verdict: predicted",
+    "p_joint_prediction": "all conditions of it together (joint p)",
     "authors_full": "authors' test, full effect",
     "authors_specific": "authors' test, KO-specific effect",
 }
@@ -84,6 +88,8 @@ def scenarios(settings: dict) -> list[tuple[dict, dict]]:
         ("depth", usual | {"depth": 25.0}),
         ("region", usual | {"region_effect": 0.8}),
         ("region_and_clone_size", usual | {"region_effect": 0.8, "clone_size": 6.0}),
+        # An effect, but none by which a target could be told from another.
+        ("shared", usual | {"shared": 1.0, "spillover": max(settings["spillovers"])}),
     ]
     made = []
     for trap, knobs in varied:
@@ -158,7 +164,6 @@ def _judge_prediction(screen, tested, usable, ceiling, seed, draws) -> dict:
     kept = np.isfinite(observed).all(axis=0)
     change = np.stack([(profiles(screen.code == k) - profiles(screen.code == CONTROL)) @ weights for k in usable])  # fmt: skip
     null = statistics.joint_null(screen.arena, usable, draws, seed)
-    null = null[np.isfinite(null).all(axis=(1, 2))]
     scored = score_corrected(observed, change, np.zeros_like(change), null, seed, draws=999)
     # The authors' way: all neighbours at once, against far recipients.
     far, rng = screen.far, stream(seed, "screen_random_donors")
@@ -177,7 +182,10 @@ def _judge_prediction(screen, tested, usable, ceiling, seed, draws) -> dict:
         "p_prediction": scored["p_clones"],
         "over_others": scored["over_others_low"] > 0,
         "over_twin": scored["over_twin_low"] > 0,
+        "p_over_others": scored["p_over_others"],
+        "p_over_twin": scored["p_over_twin"],
         "predicted": statistics.prediction_verdict(scored, ceiling) == "predicted",
+        "p_joint_prediction": scored["p_joint"],
         "n_genes_used": int(kept.sum()),
     }
     for name, truth_name in (("full", "full"), ("specific", "ko_specific")):

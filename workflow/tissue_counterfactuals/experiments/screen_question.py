@@ -221,35 +221,43 @@ def score_corrected(
     observed: np.ndarray,
     predicted: np.ndarray,
     twin: np.ndarray,
-    null: np.ndarray,
+    null: tuple[np.ndarray, np.ndarray],
     seed: int,
     draws: int = 9999,
 ) -> dict[str, float]:
     """Scores over targets of predicted changes with their controls.
 
     Args:
-        observed: (k, g) effects of `assess`; null: (draws, k, g) of `joint_null`.
+        observed: (k, g) effects of `assess`; null: of `joint_null`.
         predicted: (k, g) change by the target's carriers against control carriers; twin: (k, g) the same with the own
             neighbours, nothing where a method changes nothing then.
 
     Returns:
         `pearson`, mean over targets and all genes; p_clones (K5) of it; `matched` and p_wrong_target (K3c);
         `centred`, the mean after the other targets' mean is taken from both sides (K2); `over_others` and `over_twin`
-        with their 95 % intervals over targets (K2, K4).
+        with their 95 % intervals over targets (K2, K4), and p of their lower ends where clones are permuted; p_joint, of
+        K2, K3c, K4, K5 and the agreement of halves (K6) at once.
     """
     own = np.nan_to_num(statistics.row_correlations(predicted, observed))
-    flat = null.reshape(-1, null.shape[-1])
-    repeated = np.broadcast_to(predicted, null.shape).reshape(flat.shape)
-    of_null = np.nan_to_num(statistics.row_correlations(repeated, flat)).reshape(null.shape[:2])
+    drawn, agreement = null
+    table = statistics.fits(predicted, drawn)
+    of_drawn = np.diagonal(table, axis1=-2, axis2=-1)
     scored = {
         "pearson": float(own.mean()),
-        "p_clones": statistics.empirical_p(own.mean(), of_null.mean(axis=1)),
+        "p_clones": statistics.empirical_p(own.mean(), of_drawn[1:].mean(axis=1)),
     } | statistics.wrong_target(predicted, observed, draws, stream(seed, "wrong_target"))
     others = statistics.others_mean(observed)
     centred = statistics.row_correlations(predicted - statistics.others_mean(predicted), observed - others)  # fmt: skip
     scored["centred"] = float(np.nan_to_num(centred).mean())
-    for name, rows in (("others", others), ("twin", twin)):
-        baseline = np.nan_to_num(statistics.row_correlations(rows, observed))
-        mean, low, high = statistics.paired_interval(own - baseline)
+    evidence = [of_drawn.mean(axis=1), statistics.own_over_others(table), agreement.mean(axis=1)]
+    for name, rows, of_draws in (
+        ("others", others, statistics.others_mean(drawn)),
+        ("twin", twin, twin),
+    ):
+        over = own - np.nan_to_num(statistics.row_correlations(rows, observed))
+        mean, low, high = map(float, statistics.paired_interval(over))
         scored |= {f"over_{name}": mean, f"over_{name}_low": low, f"over_{name}_high": high}
-    return scored
+        over = of_drawn - np.nan_to_num(statistics.row_correlations(of_draws, drawn))
+        evidence.append(statistics.paired_interval(over)[1])
+        scored[f"p_over_{name}"] = statistics.joint_p(evidence[-1][:, None])
+    return scored | {"p_joint": statistics.joint_p(np.column_stack(evidence))}

@@ -6,7 +6,7 @@ How a cell comes to its counts (u: cell, k: lost gene, l: signal, g: gene):
    tumour cell and its nearest ones; all of it has lost the clone's gene, or, with a control guide, nothing. Of each
    member the guide is seen or missed (`missed`); a clone always keeps one call.
 2. Secretion. Tumour cells secrete s_ul = smooth patches * noise, times exp(signal_change direction_kl) where k is lost;
-   each signal raises two ligand genes of its sender.
+   each signal raises two ligand genes of its sender. `shared` turns the directions of all losses into one.
 3. Reception. r_ul = sum_v W_uv s_vl / sum_v W_uv over the tumour neighbours v, Gaussian weights of 20 micrometres.
 4. Response. Recipients: log rate_ug = base + spillover sum_l log r_ul programmes_lg + region_effect patches_ug.
             Tumour cells: log rate_ug = base + ligands_gl log s_ul + autonomous own_kg + region_effect patches_ug.
@@ -65,6 +65,7 @@ def simulate_screen(**knobs: float) -> AnnData:
     weights, touching = _tumour_weights(place, tumour)
 
     direction = rng.standard_normal((told.n_targets, _SIGNALS))
+    direction = (1 - told.shared) * direction + told.shared * direction[0]
     direction /= np.linalg.norm(direction, axis=1, keepdims=True)
     log_secretion = np.stack([patchwork(rng, place[tumour]) for _ in range(_SIGNALS)], axis=1)
     log_secretion *= _PATCHINESS

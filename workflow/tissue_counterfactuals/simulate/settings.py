@@ -195,6 +195,8 @@ class ScreenSettings(Settings):
     """Standard deviation of the change of a carrier's own log rate, in three genes of ten."""
     signal_change: Effect = 2.0
     """Length of the change of a carrier's log secretion, over the signals."""
+    shared: float = Field(0.0, ge=0, le=1)
+    """How far all lost genes change signals in one direction: at 1 each loss does to others what every loss does."""
     region_effect: LogSpread = 0.3
     """Standard deviation of the smooth drift in space of the log rates, which knows nothing of guides."""
     spill: float = Field(0.0, ge=0, lt=1)
