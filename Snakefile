@@ -71,7 +71,7 @@ onsuccess:
 # Why each job failed, once, below everything that Snakemake says of it.
 onerror:
     if workflow.is_main_process:
-        show_at_exit(Path("results/logs"), STARTED)
+        show_at_exit(workflow, STARTED)
 
 
 rule all:

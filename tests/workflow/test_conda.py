@@ -20,6 +20,8 @@ export PATH="$1/bin:$PATH"
 @pytest.fixture(scope="module")
 def conda(tmp_path_factory):
     """A folder with `bin/conda` and the channel that it solves from."""
+    if sys.version_info[:2] != (3, 11):
+        pytest.skip("the channel holds a copy of this Python, and envs/core.yaml asks for 3.11")
     rattler = peer("conda")
     home = tmp_path_factory.mktemp("conda")
     subprocess.run([rattler, STANDIN, "channel", home, sys.executable], check=True)

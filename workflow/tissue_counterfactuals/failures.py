@@ -2,35 +2,45 @@
 
 import atexit
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 _SENTENCE = "error: "
 
 
-def reasons(logs: Path, since: float) -> list[str]:
-    """What the logs that were written since a time say of a failure: the sentence, or where the traceback is.
+def reasons(jobs: Iterable, since: float) -> list[str]:
+    """Why jobs failed: the sentence in a job's log, where its traceback is, or that it was ended from outside.
 
     Args:
-        logs: folder of the logs of all jobs.
-        since: seconds since the epoch.
+        jobs: jobs of Snakemake that failed for good, or groups of them.
+        since: seconds since the epoch; what a log has said before is of an earlier run.
     """
     found = []
-    for path in sorted(logs.rglob("*.log")):
-        if path.stat().st_mtime < since:
-            continue
-        lines = path.read_text(errors="replace").splitlines()
-        starts = [n for n, line in enumerate(lines) if line.startswith(_SENTENCE)]
-        if starts:
-            found.append("\n".join(lines[starts[-1] :]))
-        elif any(line.startswith("Traceback (most recent call last)") for line in lines):
-            found.append(f"{_SENTENCE}{lines[-1]} (a fault of this program; all of it: {path})")
-    return list(dict.fromkeys(found))
+    for job in jobs:
+        logs = [Path(str(log)) for log in job.log]
+        told = [reason for log in logs if (reason := _reason(log, since))]
+        # Of a group only the jobs that failed say why.
+        found += told or [
+            f"{_SENTENCE}{', '.join(map(str, logs[:3])) or job}: this job ended without a word, as one does that is killed "
+            "(memory, time); what ended it may stand above."
+        ]
+    return sorted(dict.fromkeys(found))
 
 
-def show_at_exit(logs: Path, since: float) -> None:
-    """Print the reasons when the process ends, after all that Snakemake has to say."""
-    said = reasons(logs, since) or [
-        f"{_SENTENCE}a job ended without a reason in its log, as one does that is killed (memory, time): run again without "
-        "--quiet to see which job it was."
-    ]
-    atexit.register(lambda: print("", *said, sep="\n", file=sys.stderr))
+def _reason(log: Path, since: float) -> str:
+    if not log.is_file() or log.stat().st_mtime < since:
+        return ""
+    lines = log.read_text(errors="replace").splitlines()
+    starts = [n for n, line in enumerate(lines) if line.startswith(_SENTENCE)]
+    if starts:
+        return "\n".join(lines[starts[-1] :])
+    if any(line.startswith("Traceback (most recent call last)") for line in lines):
+        return f"{_SENTENCE}{lines[-1]} (a fault of this program; all of it: {log})"
+    return ""
+
+
+def show_at_exit(workflow: object, since: float) -> None:
+    """Print the reasons when the process ends, after all that Snakemake has to say; nothing where no job had failed."""
+    failed = workflow.scheduler.failed if workflow.scheduler else ()
+    if said := reasons(failed, since):
+        atexit.register(lambda: print("", *said, sep="\n", file=sys.stderr))
