@@ -159,8 +159,9 @@ def comparison(target):
 
 
 def tables_compared(wildcards):
-    """The tables that a comparison reads."""
-    files = []
+    """The tables that a comparison reads, and the answers to the users' own questions."""
+    results = flatten(results_of_target(wildcards.run))
+    files = [file for file in results if file.endswith("/answer.md")]
     for experiment, name in compared_experiments(wildcards.run):
         values = {"protocol": config["protocols"]}
         if name is not None:

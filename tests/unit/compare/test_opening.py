@@ -8,6 +8,7 @@ from PIL import Image
 from runs_to_compare import config, failed, noisy, scores, tables
 
 from tissue_counterfactuals.compare import Tables, methods, numbers, opening, page, run, statements
+from tissue_counterfactuals.config import load_config
 from tissue_counterfactuals.results.tables import FOLD, TWIN
 
 ILL = "<script>alert(1)</script>|`x"
@@ -153,3 +154,52 @@ def test_methods_name_and_cite_what_was_used(tmp_path):
     assert "celcomen." not in text
     assert "Megas" not in text
     assert "scgen." not in text
+
+
+@pytest.mark.parametrize(
+    ("fit", "said"),
+    [
+        ("per_sample", "A model was fitted to each sample."),
+        ("pooled", "One model was fitted over all samples."),
+        ("leave_patient_out", "Each patient in turn was left out as well"),
+    ],
+)
+def test_methods_say_what_was_fitted(tmp_path, fit, said):
+    here = a_run(tmp_path, control=0.3)
+    here.config["datasets"]["crc"]["fit"] = fit
+    assert said in methods.text(here.config, here)
+
+
+def test_own_questions_stand_in_the_answer_and_in_the_methods(tmp_path):
+    asked = {
+        "name": "away",
+        "cell_type": "type_0",
+        "domain": "domain_0",
+        "move_to": "domain_1",
+        "seeds": [7],
+    }
+    entry = {"source": "simulated", "label": "A <i>", "questions": [asked]}
+    here = a_run(tmp_path, control=0.3)
+    without = methods.text(here.config, here)
+    assert "Asked were" not in without
+    assert "Schubert" not in without
+    here.config["datasets"] |= load_config({"datasets": {"own": entry}})["datasets"]
+    here.config["datasets"]["own"]["kind"] = "real"
+    path = tmp_path / "results/answers/own/slide_0/away/answer.md"
+    path.parent.mkdir(parents=True)
+    path.write_text("# away: not identifiable\n\nof no account\n")
+    here = Tables(here.config, [*here.paths, path.relative_to(tmp_path)])
+    text, _ = answer(here)
+    words = "type_0 of domain_0, moved to domain_1 (donors: any_type)"
+    assert f"A <i>, slide slide_0, away: {words}: not identifiable." in text.asked
+    told = methods.text(here.config, here)
+    assert (
+        "Asked were: type_0 of domain_0, moved to domain_1 (donors: any_type) on slide slide_0 of A \\<i> "
+        "(answered by hierarchical and cellina, seeds 7)."
+    ) in told
+    assert "Compared were mean_shift, " in told
+    # Settings of what answered, gene sets, and whose the data are.
+    assert "| `hierarchical.n_components` |" in told
+    assert "Liberzon et al. 2015" in told
+    assert "Schubert et al. 2018" in told
+    assert "A \\<i>: cite those who made these data" in told

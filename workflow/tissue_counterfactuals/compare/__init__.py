@@ -97,6 +97,17 @@ class Tables:
             )
         ]
 
+    def answers(self) -> list[tuple[str, dict, str, dict, str]]:
+        """Data set, its entry, slide, question and its verdict in a word, for each question of the user's own with an answer."""
+        found = []
+        for path in sorted(path for path in self.paths if path.endswith("/answer.md")):
+            name, slide, asked = Path(path).parts[-4:-1]
+            entry = self.config["datasets"][name]
+            (question,) = (own for own in entry["questions"] if own["name"] == asked)
+            with open(path, encoding="utf-8") as text:
+                found.append((name, entry, slide, question, text.readline().partition(": ")[2].strip()))  # fmt: skip
+        return found
+
 
 def label_of(name: str, entry: dict) -> str:
     """A data set as it is shown."""
@@ -114,7 +125,7 @@ def run(inputs: dict, config: dict, outputs: dict[str, Path]) -> None:
     """From the tables and figures of a run to everything that this room makes.
 
     Args:
-        inputs: `tables`, and `figures` for the gallery.
+        inputs: `tables`, answers to own questions among them, and `figures` for the gallery.
         outputs: files `numbers`, `statements` (TSV), `answer`, `opening` (Markdown, HTML), `methods` (Markdown), `page` (HTML).
     """
     from tissue_counterfactuals.compare import methods, numbers, opening, page, statements

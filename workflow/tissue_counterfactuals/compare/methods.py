@@ -1,19 +1,28 @@
 """A methods paragraph, a table of settings and the citations for a paper, from the configuration of a run."""
 
 import json
+from collections.abc import Iterator
 from importlib.metadata import version
 
 import pandas as pd
 
 from tissue_counterfactuals import __version__
 from tissue_counterfactuals.compare import READ, Tables, label_of, published
+from tissue_counterfactuals.experiments.settings import BUNDLED_GENE_SETS
 from tissue_counterfactuals.methods import METHODS
+from tissue_counterfactuals.results.answer import in_words
 from tissue_counterfactuals.results.harmless import markdown_line
 from tissue_counterfactuals.sources import RESOURCES, published_as
 from tissue_counterfactuals.steps import SIMULATORS
 
 # Sections of the configuration that no result depends on, or that are told in the text.
 _NOT_SETTINGS = {"datasets", "downloads", "device", "threads", "methods", "seeds", "protocols"}
+
+_FITTED = {
+    "per_sample": "A model was fitted to each sample",
+    "pooled": "One model was fitted over all samples",
+    "leave_patient_out": "Each patient in turn was left out as well: a model was fitted over the samples of all others",
+}
 
 
 def text(config: dict, tables: Tables) -> str:
@@ -35,8 +44,10 @@ def _methods_used(config: dict, tables: Tables) -> list[str]:
     names = []
     for name, _ in tables.datasets("cellina"):
         scores = tables.of("cellina", "scores", dataset=name)
-        names += [m for m in METHODS if m in set(scores["method"]) and m not in names]
-    return names
+        names += scores["method"].unique().tolist()
+    for *_, question, _ in tables.answers():
+        names += question["methods"]
+    return [method for method in METHODS if method in names]
 
 
 def _paragraphs(config: dict, tables: Tables, used: list[str]) -> list[str]:
@@ -49,8 +60,8 @@ def _paragraphs(config: dict, tables: Tables, used: list[str]) -> list[str]:
         for experiment in entry["experiments"]:
             if name in dict(tables.datasets(experiment)):
                 found.append(_of_dataset(name, entry, experiment, config))
-    if used:
-        described = "; ".join(f"{name}, {METHODS[name].description}" for name in used)
+    if compared := [name for name in used if tables.ran("cellina")]:
+        described = "; ".join(f"{name}, {METHODS[name].description}" for name in compared)
         counterfactual = config["counterfactual"]
         found.append(
             f"Compared were {described}. Each focal cell was given {counterfactual['n_donors']} new neighbours, chosen by the "
@@ -58,7 +69,21 @@ def _paragraphs(config: dict, tables: Tables, used: list[str]) -> list[str]:
             f"target domain over the {config['metrics']['n_deg']} genes that change most; every score was put beside that of "
             "the same fitted model without intervention and beside controls without a model, paired by slide and cell type."
         )
-    return found
+    return [*found, *_of_questions(config, tables)]
+
+
+def _of_questions(config: dict, tables: Tables) -> Iterator[str]:
+    asked = [
+        f"{markdown_line(in_words(question))} on slide {markdown_line(slide)} of {markdown_line(label_of(name, entry))} (answered by "
+        f"{' and '.join(question['methods'])}, seeds {', '.join(map(str, question['seeds'] or config['seeds']))})"
+        for name, entry, slide, question, _ in tables.answers()
+    ]
+    if asked:
+        yield (
+            f"Asked were: {'; '.join(asked)}. For these nothing was held out. A change is the difference of log1p of mean counts per "
+            "10,000 between the predicted cells and the same method's prediction for the same cells left as they are; gene sets and "
+            "pathways were tested against the errors of answers for other cell types, told without their own cells."
+        )
 
 
 def _of_dataset(name: str, entry: dict, experiment: str, config: dict) -> str:
@@ -78,7 +103,7 @@ def _of_dataset(name: str, entry: dict, experiment: str, config: dict) -> str:
         f"{said} Neighbours were weighted by a Gaussian of {graph['bandwidth_um']:g} µm, at most {graph['max_neighbors']} "
         f"for a cell, weights of {graph['cutoff']:g} or less left out. One cell type at a time was held out of {targets}; its "
         f"cells in {markdown_line(entry['control_domain'])} were asked what they would express there. "
-        f"{'One model was fitted over all samples' if entry['fit'] == 'pooled' else 'A model was fitted to each sample'}."
+        f"{_FITTED[entry['fit']]}."
     )
 
 
@@ -122,9 +147,17 @@ def _references(config: dict, tables: Tables, used: list[str]) -> list[str]:
     if tables.ran("cellina") or tables.ran("cellina_in_vivo"):
         # Its benchmark, also where the model itself was not asked.
         wanted.append(known["cellina"])
+    # Collections of gene sets that changes and clusters were looked up in.
+    collections = {"hallmark", "go_bp", "progeny"} if tables.answers() else set()
+    for name, own in config["celcomen"].items():
+        if tables.ran(f"celcomen_{name}"):
+            lists = [leaf for _, leaf in _leaves(own, "") if isinstance(leaf, list)]
+            collections |= set(BUNDLED_GENE_SETS) & set(sum(lists, []))
+    wanted += [known[name] for name in sorted(collections)]
     sets = pd.read_csv(RESOURCES / "datasets.tsv", sep="\t", dtype=str, keep_default_na=False)
     for name, entry in config["datasets"].items():
         here = any(name in dict(tables.datasets(e)) for e in entry["experiments"])
+        here |= any(name == answered for answered, *_ in tables.answers())
         if here and (own := published_as(entry)):
             citations = sets.loc[sets["dataset"] == own, "citation"].unique()
             wanted += [f"{markdown_line(label_of(name, entry))}: {c}" for c in citations if c]

@@ -17,6 +17,7 @@ from tissue_counterfactuals.compare.numbers import failures
 from tissue_counterfactuals.compare.statements import _answers, gain
 from tissue_counterfactuals.config import slugs
 from tissue_counterfactuals.methods import METHODS
+from tissue_counterfactuals.results.answer import in_words
 from tissue_counterfactuals.results.figures import style
 from tissue_counterfactuals.results.figures import table_cellina_1 as table_1
 from tissue_counterfactuals.results.harmless import markdown_line
@@ -191,6 +192,8 @@ def _asked(tables: Tables) -> Iterator[str]:
                 folds = scores[["slide", "cell_type"]].drop_duplicates()
                 text += f", {entry['control_domain']} to {', '.join(map(str, entry['target_domains']))}; {_size(folds['slide'].nunique(), 'slide')}, {_size(len(folds), 'fold')}, {_size(scores['seed'].nunique(), 'seed')}"  # fmt: skip
             yield text + "."
+    for name, entry, slide, question, word in tables.answers():
+        yield f"{label_of(name, entry)}, slide {slide}, {question['name']}: {in_words(question)}: {word}."
     for experiment in ("celcomen_simulation", "celcomen_recovery"):
         if tables.ran(experiment):
             yield f"Tissue of its own (simulated): {_EXPERIMENTS[experiment]}."

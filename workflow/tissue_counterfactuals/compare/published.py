@@ -35,6 +35,6 @@ def _read(name: str) -> pd.DataFrame:
 
 @cache
 def references() -> dict[str, str]:
-    """Method -> whom to cite for it."""
+    """Method, or collection of gene sets -> whom to cite for it."""
     table = _read("references.tsv")
     return dict(zip(table["name"], table["citation"], strict=True))
