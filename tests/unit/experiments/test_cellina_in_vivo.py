@@ -179,6 +179,7 @@ def test_corrected_gives_each_method_its_controls_and_a_verdict(made):
     effects = pd.read_csv(made["corrected"]["effects"], sep="\t")
     assert (effects["verdict"] == "effect").sum() >= 1
     assert (effects["p_own"] <= 0.05).all()
+    assert (effects["clonality"] > 1.5).all()
     assert (effects["far_correlation"] > 0).mean() > 0.5
     # Both ways to the smallest change that would be found agree.
     assert np.log(effects["spiked"] / effects["detectable"]).abs().max() < 0.7

@@ -90,6 +90,22 @@ def test_a_change_is_measured_in_the_standard_errors_of_both_sides():
     assert found.size[0] == pytest.approx((z**2).mean())
 
 
+def test_clonality_is_one_where_labels_fell_at_random_and_large_for_clones():
+    rng = np.random.default_rng(0)
+    place, stratum = rng.uniform(0, 1000, (4000, 2)), rng.integers(0, 2, 4000)
+    # One label is rare and fills one stratum more than the other, which is no clone.
+    code = (rng.random(4000) < np.where(stratum == 1, 0.3, 0.05)).astype(int)
+    assert statistics.clonality(place, code, stratum, 20) == pytest.approx(1, abs=0.1)
+    assert statistics.clonality(place, code, 0 * stratum, 20)[1] == pytest.approx(1, abs=0.1)
+    patches = (place[:, 0] // 100 % 5 == 0).astype(int)
+    assert statistics.clonality(place, patches, 0 * stratum, 20)[1] == pytest.approx(5, rel=0.1)
+    # Three cells in each stratum, two of them in reach: by chance these are the two of the label in one of three cases.
+    place = np.array([[0.0, 0], [1, 0], [50, 0], [0, 0], [1, 0], [50, 0]])
+    found = statistics.clonality(place, np.array([1, 1, 0, 1, 0, 1]), np.repeat([0, 1], 3), 5)
+    assert found[1] == pytest.approx(1 / (2 / 3))
+    assert np.isnan(found[0])
+
+
 def test_labels_change_places_within_strata_only():
     tile = np.repeat([[0, 0], [5, 0]], 6, axis=0)
     found = arena(np.ones((12, 2)), [1, 0, 0, 1, 0, 0, 1, 0, 0, 0, 0, 0], tile=tile)

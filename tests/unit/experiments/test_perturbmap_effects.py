@@ -25,6 +25,8 @@ def test_lesions_are_units_and_exchange_labels_within_their_section():
     # KP_1 has six ways, KP_2 four, KP_4 fifteen.
     assert table.loc["Tgfbr2", "arrangements"] == 6 * 4 * 15
     assert table.loc["Jak2", "status"] == "not testable: its 1 clones can be placed in 6 ways only"
+    # Spots of a lesion touch each other.
+    assert (table["clonality"] > 2).all()
     labels = statistics.permuted_labels(arena, statistics.strata(arena), 20, np.random.default_rng(0))  # fmt: skip
     for section in np.unique(arena.unit_tile[:, 0]):
         own = arena.unit_tile[:, 0] == section

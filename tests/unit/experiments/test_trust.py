@@ -27,7 +27,8 @@ def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("trust")
     files = {name: folder / name for name in ("errors", "latents", "provenance")}
     settings = TrustSettings().model_dump() | SETTINGS
-    trust.run(settings, SECTIONS["cellina"] | CELLINA, files)
+    sections = {"mean_shift_by_type": {}, "cellina_ablated": SECTIONS["cellina"] | CELLINA}
+    trust.run(settings, sections, files)
     return files, settings
 
 
@@ -75,7 +76,7 @@ def test_a_method_that_fails_is_a_failed_row():
     knobs = {"n_cells": 600, "n_genes": 40, "effect_size": 1.2, "n_slides": 1}
     task = trust.ask_far(knobs, 0, SETTINGS)
     sections = {"hierarchical": SECTIONS["hierarchical"] | {"min_cells": 10**6}}
-    rows, latents = trust.answer(task, ["hierarchical"], sections)
+    rows, latents = trust.answer(task, sections)
     assert latents == []
     assert {row["status"] for row in rows} == {"failed"}
     assert all("other cell types" in row["reason"] for row in rows)

@@ -25,7 +25,7 @@ def test_support_ranks_the_true_error():
     rows = []
     for seed in range(3):
         task = trust.ask_far(KNOBS, seed, ASKED)
-        rows += trust.answer(task, ["ridge", "hierarchical"], SECTIONS)[0]
+        rows += trust.answer(task, {m: SECTIONS[m] for m in ("ridge", "hierarchical")})[0]
     table = pd.DataFrame(rows)
     assert set(table["status"]) == {"ok"}
     for method, own in table.groupby("method"):

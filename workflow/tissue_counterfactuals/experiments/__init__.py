@@ -361,7 +361,7 @@ EXPERIMENTS = (
             "latents": "results/cellina/trust/latents.tsv",
             "provenance": "results/cellina/trust/provenance.json",
         },
-        takes=("model",),
+        takes=("methods",),
         shown={"errors": "when to trust an answer: all errors"},
         caption="when_to_trust",
         memory_mb=4000,

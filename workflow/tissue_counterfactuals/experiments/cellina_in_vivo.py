@@ -142,13 +142,14 @@ def observe(
     Returns:
         target -> what was found; a row per target: what `assess` says and, where tested, p_shift and p_dose, the effect
         by dose, `spiked` (K7: median over genes), `far_correlation` with the change against far recipients (K1); `n_near`
-        recipients, and `own_size`, `p_own` of the carriers.
+        recipients, `clonality` of the carriers, and `own_size`, `p_own` of their own effect.
     """
     codes = range(1, len(screen.names) + 1)
     draws = settings["draws"]
     tested = {k: statistics.assess(screen.arena, k, draws, seed, settings["splits"]) for k in codes}
     table = statistics.rows_of(list(tested.values()), settings["relevant_effect"])
     carriers = screen.arena_of(screen.carriers)
+    table["clonality"] = screen.clonality[1:]
     shifts = statistics.shifted_sizes(
         screen.place, screen.carriers, screen.code[screen.carriers], np.flatnonzero(screen.recipient), screen.counts,
         screen.names, settings["shifts"], seed, screen.radius_um,

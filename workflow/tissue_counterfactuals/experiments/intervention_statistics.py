@@ -189,6 +189,30 @@ def clones(place: np.ndarray, code: np.ndarray, radius_um: float) -> np.ndarray:
     return connected_components(graph, directed=False)[1]
 
 
+def clonality(
+    place: np.ndarray, code: np.ndarray, stratum: np.ndarray, radius_um: float
+) -> np.ndarray:
+    """(k,) how many times as often as by chance two cells of a label stand together, for the labels 0, 1, ...
+
+    By chance: if the labels of a stratum stood on its cells in any order. 1 where carriers are independent; far above it
+    they are clones, and permuting single cells would take a patch of tissue for many observations. NaN where chance
+    brings no two together.
+
+    Args:
+        place: (c, 2) micrometres; code: (c,) labels; stratum: (c,) whole numbers. Pairs up to `radius_um` from each other.
+    """
+    n = np.zeros((stratum.max() + 1, code.max() + 1))
+    np.add.at(n, (stratum, code), 1)
+    total = n.sum(axis=1, keepdims=True)
+    chance = n * (n - 1) / np.maximum(total * (total - 1), 1)
+    pairs = cKDTree(place).query_pairs(radius_um, output_type="ndarray")
+    pairs = pairs[stratum[pairs[:, 0]] == stratum[pairs[:, 1]]]
+    alike = pairs[code[pairs[:, 0]] == code[pairs[:, 1]], 0]
+    expected = chance[stratum[pairs[:, 0]]].sum(axis=0)
+    found = np.bincount(code[alike], minlength=len(expected))
+    return np.divide(found, expected, out=np.full(len(expected), np.nan), where=expected > 0)
+
+
 def effects(
     arena: Arena, exposure: np.ndarray, target: int, of_matches: np.ndarray | None = None
 ) -> Effects:

@@ -69,6 +69,13 @@ class Screen:
         )  # fmt: skip
 
     @cached_property
+    def clonality(self) -> np.ndarray:
+        """(1 + k,) how many times as often as by chance carriers of a label stand within the radius of each other."""
+        place, code = self.place[self.carriers], self.code[self.carriers]
+        tile = np.unique(np.floor(place / 250), axis=0, return_inverse=True)[1].ravel()
+        return statistics.clonality(place, code, tile, self.radius_um)
+
+    @cached_property
     def near_any(self) -> np.ndarray:
         """(n,) whether a carrier other than the cell itself stands within the radius (K11: it may be its sibling)."""
         distance, _ = cKDTree(self.place[self.carriers]).query(self.place, k=2)

@@ -450,14 +450,20 @@ class ApplicationSettings(OnSlideSettings):
     mouse genes, whichever are there."""
 
 
+# Methods that are trained within an experiment and say what other cells would express.
+_ANSWERS = tuple(
+    name
+    for name, method in METHODS.items()
+    if method.environment == CORE and not {"truth", "in_domain", "latent_only"} & {*method.needs}
+)
+
+
 class TrustSettings(Settings):
     """When to trust an answer: errors against the true counterfactual of simulated tissue, one knob at a time."""
 
     n_simulations: Simulations = 3
     """Tissues in each scenario; their seeds count from 0."""
-    methods: Distinct[
-        Literal["mean_shift_by_type", "ridge", "hierarchical", "cellina", "cellina_ablated"]
-    ] = [
+    methods: Distinct[Literal[_ANSWERS]] = [
         "mean_shift_by_type",
         "hierarchical",
         "cellina",
@@ -494,13 +500,6 @@ class TrustSettings(Settings):
                 f".usual_reach is {self.usual_reach:g}, which is none of reaches: add it there."
             )
         return self
-
-
-_ANSWERS = tuple(
-    name
-    for name, method in METHODS.items()
-    if method.environment == CORE and not {"truth", "in_domain", "latent_only"} & {*method.needs}
-)
 
 
 class InVivoGraphSettings(GraphSettings):

@@ -22,7 +22,6 @@ from tissue_counterfactuals import protocols
 from tissue_counterfactuals.graph import neighborhood_features
 from tissue_counterfactuals.methods import METHODS
 from tissue_counterfactuals.methods.run import fit, read_status
-from tissue_counterfactuals.methods.settings import HierarchicalSettings, RidgeSettings
 from tissue_counterfactuals.metrics.populations import mean_expression
 from tissue_counterfactuals.question.folds import Fold, cells_of, split_cells
 from tissue_counterfactuals.question.question import DONORS, Question, fingerprint
@@ -45,21 +44,20 @@ COLUMNS = [
 LATENT_COLUMNS = ["knob", "level", "seed", "method", "latent", "variables", "correlation"]
 
 
-def run(settings: dict, model: dict, outputs: dict[str, Path]) -> None:
+def run(settings: dict, methods: dict[str, dict], outputs: dict[str, Path]) -> None:
     """Tables `errors` and `latents` (TSV), and where they come from, `provenance` (JSON).
 
     Args:
         settings: section cellina_experiments.trust of the configuration.
-        model: section cellina; other methods have their default settings.
+        methods: method -> its section of the configuration.
     """
     rows, latents, n_cells = [], [], 0
-    sections = default_sections() | {"cellina": model}
     seeds = list(range(settings["n_simulations"]))
     for knob, level, knobs in scenarios(settings):
         for seed in seeds:
             print(f"{knob} {level:g}, tissue {seed}", flush=True)
             task = ask_far(knobs, seed, settings)
-            found, carried = answer(task, settings["methods"], sections)
+            found, carried = answer(task, methods)
             where = {"knob": knob, "level": level, "seed": seed}
             rows += [where | row for row in found]
             latents += [where | row for row in carried]
@@ -121,14 +119,7 @@ def sending(slide: AnnData, pool: np.ndarray) -> np.ndarray:
     return (score - score.mean()) / max(score.std(), 1e-12)
 
 
-def default_sections() -> dict[str, dict]:
-    """Section of the configuration -> its defaults, of every method that could be asked here."""
-    return {"ridge": RidgeSettings().model_dump(), "hierarchical": HierarchicalSettings().model_dump()}  # fmt: skip
-
-
-def answer(
-    task: Task, methods: list[str], sections: dict[str, dict]
-) -> tuple[list[dict], list[dict]]:
+def answer(task: Task, methods: dict[str, dict]) -> tuple[list[dict], list[dict]]:
     """A row for each method and reach: error, effect and support; and a row for each latent of Cellina."""
     slide, focal = task.slide, task.focal
     support, donors = support_of(task, TARGET), task.question.donors(TARGET)
@@ -138,8 +129,8 @@ def answer(
         for rule, chosen in donors.items()
     }
     rows, latents = [], []
-    for method in methods:
-        predicted, reason = _predict(task, method, sections, latents)
+    for method, settings in methods.items():
+        predicted, reason = _predict(task, method, settings, latents)
         for rule, truth in true.items():
             top = np.argsort(-np.abs(truth - here), kind="stable")[:N_GENES_OF_ERROR]
             row = {"reach": float(rule), "method": method, "n_focal": len(focal)}
@@ -153,10 +144,10 @@ def answer(
     return rows, latents
 
 
-def _predict(task: Task, method: str, sections: dict, latents: list) -> tuple[dict, str]:
+def _predict(task: Task, method: str, settings: dict, latents: list) -> tuple[dict, str]:
     """What a method says, by donor rule; or nothing and the reason."""
     row = METHODS[method]
-    task.settings = sections.get(row.settings, {})
+    task.settings = settings
     with TemporaryDirectory() as folder:
         model = None
         if row.learned:
