@@ -1,6 +1,7 @@
 """Fig. 3 of Cellina: from a slide to subdomains, moved cells, pathways and the figure."""
 
 import json
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -162,7 +163,15 @@ def test_the_figure_says_how_far_seeds_agree(runs, tmp_path):
     assert row["value"].item() == pytest.approx(own.groupby("seed")["value"].mean().mean(), abs=1e-5)  # fmt: skip
     assert json.loads(runs[0]["manifest"].read_text())["kind"] == "simulated"
     tables = {n: pd.concat([pd.read_csv(p, sep="\t") for p in paths]) for n, paths in inputs.items() if n != "manifests"}  # fmt: skip
-    drawn = texts(figure_cellina_3.compose(tables, table, null, stability.reset_index().iloc[:0], "T", "p"))  # fmt: skip
+    # Long names of slides and types leave a layout in which no panel lies on another.
+    slide, types = "section of a patient with a long name", {"A": "Inhibitory neuron of layer 5"}
+    named = {n: t.assign(slide=slide).replace({"cell_type": types}) for n, t in tables.items()}
+    of_types = [t.replace({"cell_type": types}) for t in (table, null)]
+    figure = figure_cellina_3.compose(named, *of_types, stability.reset_index().iloc[:0], "T", "p")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        figure.draw_without_rendering()
+    drawn = texts(figure)
     assert any("one seed: not known" in text for text in drawn)
     assert any(f"p = {null['p_value'][0]:.2g}" in text for text in drawn)
 

@@ -131,17 +131,19 @@ def compose(
         style.suptitle(figure, title)
         bottom = _legend(figure, style.footer(figure, provenance_text))
         figure.set_layout_engine("constrained", rect=(0, bottom, 1, 0.97 - bottom), h_pad=0.08, w_pad=0.08)  # fmt: skip
-        grid = figure.add_gridspec(2, 6)
-        _embedding(figure.add_subplot(grid[0, :3]), of_first("embedding"), where)
-        _donors(figure.add_subplot(grid[0, 3:]), summary, null)
-        _activities(figure.add_subplot(grid[1, :2]), of_first("activities"), where)
-        _genes(figure.add_subplot(grid[1, 2:4]), of_first("genes"), where)
-        _stability(figure.add_subplot(grid[1, 4:]), stability)
+        # Rows with columns of their own: in common ones, room beside one panel is taken from those above or below.
+        rows = figure.add_gridspec(2, 1)
+        top, below = rows[0].subgridspec(1, 2), rows[1].subgridspec(1, 3)
+        _embedding(figure.add_subplot(top[0]), of_first("embedding"), where)
+        _donors(figure.add_subplot(top[1]), summary, null)
+        _activities(figure.add_subplot(below[0]), of_first("activities"), where)
+        _genes(figure.add_subplot(below[1]), of_first("genes"), where)
+        _stability(figure.add_subplot(below[2]), stability)
     return figure
 
 
 def _embedding(axes, table: pd.DataFrame, where: str) -> None:
-    axes.set_title(f"a  {table['cell_type'].iloc[0]} in two dimensions ({where})")
+    axes.set_title(_wrapped(f"a  {table['cell_type'].iloc[0]} in two dimensions", 4.0, 9))
     colors = style.category_colors(sorted({f"module {m}" for m in table["module"] if m}))
     looks = {
         "observed": ("o", "#868686", "control, observed"),
@@ -164,6 +166,7 @@ def _embedding(axes, table: pd.DataFrame, where: str) -> None:
             rasterized=True,
         )
     axes.set(xticks=[], yticks=[])
+    axes.set_xlabel(_wrapped(where, 4.0))
     axes.legend(fontsize=6, markerscale=1.6, loc="center left", bbox_to_anchor=(1.0, 0.5))
 
 
@@ -189,13 +192,13 @@ def _donors(axes, summary: pd.DataFrame, null: pd.DataFrame) -> None:
                     color = DONOR_STYLES[donors][1]
                     face = color if form == "type_matched" else "white"
                     axes.plot(values[donors], y + 0.06 * (rank - 2), "o", markersize=5, markerfacecolor=face, markeredgecolor=color)  # fmt: skip
-    axes.set_yticks(range(len(types)), types)
+    axes.set_yticks(range(len(types)), [_wrapped(name, 1.2) for name in types])
     axes.set_ylim(len(types) - 0.5, -0.5)
     said = "Spearman correlation of log-fold changes"
     for row in null[null["cell_type"] == ""].itertuples():
         said += f"\ngain of matched over global {row.gain:+.3f} (95 % of exchanges: {row.null_low:+.3f} to {row.null_high:+.3f})"
         said += f"\np = {row.p_value:.2g}; {row.n_shuffles} exchanges, donors in the subdomain among draws from all"
-    axes.set_xlabel(said)
+    axes.set_xlabel(_wrapped(said, 4.6, 7))
     axes.grid(axis="x", color="#EEEEEE")
 
 
@@ -215,7 +218,7 @@ def _activities(axes, table: pd.DataFrame, where: str) -> None:
     axes.set_xticks(range(wide.shape[1]), [f"module {int(m)}" for m in wide], rotation=30)
     axes.set_yticks(range(wide.shape[0]), wide.index)
     axes.set(xlim=(-0.6, wide.shape[1] - 0.4), ylim=(wide.shape[0] - 0.4, -0.6))
-    axes.set_xlabel(where)
+    axes.set_xlabel(_wrapped(where, 2.2))
     axes.figure.colorbar(drawn, ax=axes, label="t value", shrink=0.6)
 
 
@@ -235,8 +238,8 @@ def _genes(axes, table: pd.DataFrame, where: str) -> None:
         axes.annotate(gene.gene, (gene.predicted, gene.observed), (2, 2), textcoords="offset points", size=6)  # fmt: skip
     axes.axhline(0, color="#DDDDDD", zorder=0)
     axes.axvline(0, color="#DDDDDD", zorder=0)
-    axes.set_xlabel(f"log change, {own['pathway'].iloc[0]} in neighbours (green: its genes)")
-    axes.set_ylabel(f"observed, {cell_type} in module {module}")
+    axes.set_xlabel(_wrapped(f"log change, {own['pathway'].iloc[0]} in neighbours (green: its genes)", 2.6))  # fmt: skip
+    axes.set_ylabel(_wrapped(f"observed, {cell_type} in module {module}", 2.2))
 
 
 def _stability(axes, table: pd.DataFrame) -> None:
@@ -257,14 +260,17 @@ def _stability(axes, table: pd.DataFrame) -> None:
             axes.text(j, i, text, ha="center", va="center", size=7, color="black" if np.isnan(value) else color)  # fmt: skip
     axes.set_xticks(range(len(seeds)), [f"seed {s}" for s in seeds])
     axes.set_yticks(range(len(seeds)), [f"seed {s}" for s in seeds])
-    axes.set_xlabel(
-        "above: modules of genes; below: subdomains\n(adjusted Rand index, mean of slides)"
-    )
+    axes.set_xlabel(_wrapped("above: modules of genes; below: subdomains (adjusted Rand index, mean of slides)", 2.6))  # fmt: skip
+
+
+def _wrapped(text: str, width_in: float, size: float = 8) -> str:
+    """Text no wider than its panel: wider, and there is no layout in which panels do not overlap."""
+    return "\n".join(style.wrap(text, width_in, size))
 
 
 def _say(axes, text: str) -> None:
     axes.axis("off")
-    axes.text(0.5, 0.5, "\n".join(style.wrap(text, 2.2, 7)), ha="center", va="center", size=7, color=style.MUTED_COLOR)  # fmt: skip
+    axes.text(0.5, 0.5, _wrapped(text, 2.2, 7), ha="center", va="center", size=7, color=style.MUTED_COLOR)  # fmt: skip
 
 
 def _legend(figure, bottom: float) -> float:
