@@ -18,7 +18,7 @@ from tissue_counterfactuals.config.yaml_files import check_config_files
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.estimates import say_at_start, show_after_dry_run
 from tissue_counterfactuals.failures import show_at_exit
-from tissue_counterfactuals.files import refuse_future
+from tissue_counterfactuals.files import refuse_future, refuse_unwritable
 from tissue_counterfactuals.jobs import python_without_spaces
 
 STARTED = time.time()
@@ -57,6 +57,10 @@ report: "workflow/report/workflow.rst"
 
 onstart:
     if workflow.is_main_process:
+        try:
+            refuse_unwritable("results")
+        except InputError as error:
+            raise WorkflowError(str(error))
         say_at_start(workflow, config)
 
 

@@ -11,6 +11,7 @@ from tissue_counterfactuals.files import (
     atomic_folder,
     atomic_path,
     refuse_future,
+    refuse_unwritable,
     remove,
     verify,
 )
@@ -131,3 +132,15 @@ def test_results_from_the_future_are_told(tmp_path):
     os.utime(path, (later, later))
     with pytest.raises(InputError, match=rf"^file {path}: it is dated .* in the future"):
         refuse_future(tmp_path)
+
+
+def test_results_that_may_not_be_written_are_told(tmp_path, monkeypatch):
+    """A file system that is mounted to be read alone refuses root as well, as permissions do not."""
+    results = tmp_path / "results"
+    refuse_unwritable(results)
+    (results / "slides").mkdir(parents=True)
+    refuse_unwritable(results)
+    for place in (results, results / "slides"):
+        monkeypatch.setattr(os, "access", lambda path, mode, place=place: path != place)
+        with pytest.raises(InputError, match=f"folder {place}: nothing may be written there"):
+            refuse_unwritable(results)

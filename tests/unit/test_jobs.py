@@ -108,6 +108,17 @@ def test_a_fault_of_the_disk_is_one_sentence(tmp_path, capfd, number):
     assert (tmp_path / "log").read_text().startswith(sentence)
 
 
+def test_a_full_disk_below_hdf5_is_one_sentence_too(tmp_path, capfd):
+    message = (
+        "Can't close file (file write failed: time = Thu\n, filename = 'a/s.h5ad', errno = 28)"
+    )
+    with pytest.raises(SystemExit), job(tmp_path / "log"):
+        raise OSError(errno.ENOSPC, message)
+    screen = capfd.readouterr().err
+    assert screen.startswith("error: file a/s.h5ad: No space left on device; see that there is")
+    assert screen.count("\n") == 1
+
+
 def test_a_python_below_a_folder_with_a_space_is_called_without_one(tmp_path):
     (tmp_path / "sp ace").mkdir()
     environment = tmp_path / "sp ace/env"

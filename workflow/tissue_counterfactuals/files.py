@@ -122,6 +122,21 @@ def refuse_future(folder: str | Path) -> None:
                 )
 
 
+def refuse_unwritable(folder: str | Path) -> None:
+    """Refuse results among which nothing can be written, before Snakemake falls over the first of them.
+
+    Raises:
+        InputError: with the folder, this one or one of its own.
+    """
+    folder = Path(folder)
+    for place in (folder, *sorted(path for path in folder.glob("*") if path.is_dir())):
+        if place.exists() and not os.access(place, os.W_OK | os.X_OK):
+            raise InputError(
+                f"folder {place}: nothing may be written there; give yourself the right to (chmod -R u+w {folder}), or run in "
+                "another folder, with a copy of the results (cp -a) if they are to be gone on with."
+            )
+
+
 def _damage(path: Path) -> Path | None:
     """The first file at or below `path` that differs from its record."""
     record = path / ".sha256" if path.is_dir() else _record_of(path)

@@ -3,6 +3,7 @@
 import atexit
 import errno
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -73,9 +74,11 @@ def job(log: str | Path, threads: int = 1, inputs: Iterable[str | Path] = ()) ->
             if error.errno not in _FAULTS_OF_THE_MACHINE:
                 traceback.print_exc(file=stream)
                 raise
-            where = f"file {error.filename}" if error.filename else "the disk"
+            # HDF5 names the file, and much else, in its message alone.
+            told = re.search(r"filename = '([^']+)'", str(error))
+            name = error.filename or (told and told[1])
             _stop(
-                f"{where}: {error.strerror}; see that there is room and the right to read and write, then run the "
+                f"{f'file {name}' if name else 'the disk'}: {os.strerror(error.errno)}; see that there is room and the right to read and write, then run the "
                 "same command again.",
                 stream,
             )
