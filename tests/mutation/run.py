@@ -73,6 +73,7 @@ MIRRORS = {
     "protocols/cellina.py": ("test_protocols", "test_switches"),
     "protocols/celcomen.py": ("test_protocols", "experiments/test_switches_of_experiments"),
     "experiments/__init__.py": ("experiments/test_switches_of_experiments",),
+    "simulate/__init__.py": ("simulate/test_simulate",),
 }
 MEMORY_BYTES = 12 << 30
 _PREPARE = """

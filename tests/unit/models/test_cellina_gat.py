@@ -10,8 +10,10 @@ from torch_geometric.nn import GATv2Conv
 from torch_geometric.utils import subgraph
 
 from slides import small_slide
+from tissue_counterfactuals import protocols
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.graph import slide_graph
+from tissue_counterfactuals.methods import cellina_gat as adapter
 from tissue_counterfactuals.models import cellina_gat, stored, training
 from tissue_counterfactuals.models.attention import GATv2, attend
 from tissue_counterfactuals.models.cellina_gat import CellinaGAT, Surroundings, contrastive_loss
@@ -446,6 +448,14 @@ def test_defaults_are_those_of_the_paper():
     assert (settings.batch_size, settings.weight_decay, settings.temperature) == (256, 1e-4, 0.25)
     lambdas = (settings.lambda_classifier, settings.lambda_adversary, settings.lambda_contrastive)
     assert lambdas == (1, 1, 1)
+    # As run, whatever the configuration says.
+    told = {"epochs": 1, "n_hidden": 8, "batch_size": 8, "max_neighbors": 5}
+    as_run = adapter.arguments(told, protocols.resolve("as_run"))
+    assert as_run.pop("max_neighbors") == 50
+    theirs = CellinaGAT(device="cpu", **as_run)
+    assert theirs.shape == model.shape
+    same = ("epochs", "batch_size", "weight_decay", "temperature", "learning_rate")
+    assert all(getattr(theirs.settings, k) == getattr(settings, k) for k in same)
     network = cellina_gat.CellinaGATNetwork(12, 3, 2, 1, **model.shape)
     shapes = {k: tuple(v.shape) for k, v in network.state_dict().items()}
     assert [shapes[f"s_encoder.layers.{i}.send.weight"] for i in range(3)] == [

@@ -9,6 +9,7 @@ from scipy import sparse, stats
 from scipy.spatial import KDTree
 from sklearn.metrics import mutual_info_score
 
+from tissue_counterfactuals import simulate
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.graph import gaussian_graph, slide_graph
 from tissue_counterfactuals.simulate.tissue import (
@@ -32,6 +33,13 @@ def tissue() -> SimulatedTissue:
 @pytest.fixture(scope="module")
 def default_tissue() -> SimulatedTissue:
     return simulate_tissue()
+
+
+def test_the_package_hands_on_its_functions_and_nothing_else():
+    functions = (simulate_tissue, true_altered, true_counterfactual, true_expression)
+    assert [getattr(simulate, name) for name in simulate.__all__] == list(functions)
+    with pytest.raises(AttributeError, match="no attribute 'TROUBLES'"):
+        _ = simulate.TROUBLES
 
 
 def cells_where(slide: AnnData, **labels: str) -> np.ndarray:

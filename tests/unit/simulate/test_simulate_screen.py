@@ -30,6 +30,11 @@ def test_clones_hang_together_lose_one_gene_and_keep_a_call():
     assert (members["target_raw"][called] == members["target_true"][called]).all()
     # Of five members one keeps its call, and of the others a fifth.
     assert 0.25 < called.mean() < 0.5
+    # Cells that show a guide are perturbed, and so are recipients that one may reach.
+    shown, cancer = (obs["target_raw"] != "").to_numpy(), (obs["cell_type"] == "cancer").to_numpy()
+    reached = cKDTree(place[shown]).query(place)[0] <= 45
+    expected = np.where(np.where(cancer, shown, reached), "perturbed", "control")
+    assert (obs["domain"] == expected).all()
     for _, own in obs.reset_index()[obs["clone"].to_numpy() >= 0].groupby("clone"):
         assert np.linalg.norm(place[own.index] - place[own.index[0]], axis=1).max() < 120
 
