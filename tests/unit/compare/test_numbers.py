@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from runs_to_compare import PUBLISHED, config, failed, noisy, scores, tables
+from scipy import stats
 
 from tissue_counterfactuals import protocols
 from tissue_counterfactuals.compare import Tables, numbers, published
@@ -236,10 +237,20 @@ def test_statistics_of_simulations_are_met_by_another_draw_and_not_by_no_effect(
     assert len(p_values) == 12
     assert p_values["verdict"].eq("not met").all()
     # An effect as large as theirs gives log10 p near theirs, -8 for inter forces.
-    close = numbers.build(simulations(tmp_path, np.random.default_rng(0), 0.25))
+    here = simulations(tmp_path, np.random.default_rng(0), 0.25)
+    close = numbers.build(here)
     inter = close[close["quantity"] == "inter rho wilcoxon_p"]
     assert inter["verdict"].tolist() == ["met"]
     assert inter["tolerance_from"].str.contains("200 resamples").all()
+    # p values are compared by their logarithms, of which 4 is the most, simulation by simulation.
+    table = pd.read_csv(next(iter(here.paths)), sep="\t").query(
+        "quantity == 'inter' and entries == 'all'"
+    )
+    logs = -np.log10(table.pivot(index="seed", columns="source", values="p_value") + 1e-4)
+    for quantity, test in (("t_p", stats.ttest_rel), ("wilcoxon_p", stats.wilcoxon)):
+        (found,) = close.loc[close["quantity"] == f"inter minus_log10_p {quantity}", "ours"]
+        expected = test(logs["estimate"], logs["noise"]).pvalue
+        assert float(found) == pytest.approx(expected, rel=0.02)
 
 
 def test_a_signature_is_met_only_by_all_its_genes(tmp_path):
