@@ -1,5 +1,7 @@
 """The configuration: defaults, every kind of fault with its sentence, and the names of slides."""
 
+import re
+
 import anndata
 import h5py
 import numpy as np
@@ -8,7 +10,7 @@ import pytest
 import yaml
 
 from tissue_counterfactuals import config
-from tissue_counterfactuals.config.dataset import Dataset
+from tissue_counterfactuals.config.dataset import _ONLY_FOR, Dataset
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.methods import METHODS
 from tissue_counterfactuals.question.donors import DONOR_RULES
@@ -548,6 +550,12 @@ def test_an_equal_budget_is_not_what_the_authors_ran():
     assert load(budget="equal", protocols=["corrected"])["equal_steps"] == 2000
     (sentence,) = faults(budget="equal", protocols=["corrected", "as_run"])
     assert sentence.startswith("config: budget is equal, but protocols names as_run")
+
+
+def test_the_rule_that_makes_slides_is_told_every_key_that_a_source_reads(root):
+    """What it is not told it cannot read: a simulated screen failed, and `keep_columns` kept nothing."""
+    rule = re.search(r"rule prepare:.*?part_of_dataset\((.*?)\)", (root / "workflow/rules/slides.smk").read_text(), re.S)[1]  # fmt: skip
+    assert {*_ONLY_FOR} <= {*re.findall(r'"(\w+)"', rule)}
 
 
 def test_the_trial_is_all_there_is_on_simulated_tissue(root):
