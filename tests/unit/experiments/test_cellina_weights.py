@@ -145,6 +145,7 @@ def summary():
                         rows.append(both | {"measure": "f1", "median": 0.1 + weight / 20})
                         rows.append(both | {"measure": "guess_f1", "median": 0.25})
                 rows.append(names | {"latent": "", "label": "", "measure": "log_likelihood", "median": -400 - weight})  # fmt: skip
+                rows.append(names | {"latent": "", "label": "", "measure": "effective_samples", "median": 2 + weight})  # fmt: skip
     return pd.DataFrame(rows)
 
 
@@ -160,7 +161,9 @@ def test_the_figure_has_a_column_for_each_loss_and_rows_for_each_weight_of_the_o
     written = texts(figure)
     assert PROVENANCE in written
     assert any("[simulated]" in t for t in written)
-    assert any("50 draws" in t.replace("\n", " ") for t in written)
+    said = " ".join(written).replace("\n", " ")
+    assert "50 draws" in said
+    assert "count as 2.0 to 12.0 draws" in said
 
 
 def test_medians_and_errors_are_over_slides_and_seeds():

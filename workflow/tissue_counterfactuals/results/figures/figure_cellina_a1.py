@@ -53,7 +53,8 @@ def compose(table: pd.DataFrame, title: str, provenance_text: str, n_samples: in
     with style.context():
         figure = style.new_figure(1.2 + 3.1 * len(sweeps), 1.6 + 3.9 * len(others))
         style.suptitle(figure, title)
-        bottom = _legend(figure, style.footer(figure, provenance_text), n_samples)
+        effective = table.loc[table["measure"] == "effective_samples", "median"]
+        bottom = _legend(figure, style.footer(figure, provenance_text), n_samples, effective)
         figure.set_layout_engine("constrained", rect=(0, bottom, 1, 1 - bottom))
         grid = figure.subplots(2 * len(others), len(sweeps), squeeze=False, sharey="row")
         for row, value in enumerate(others):
@@ -97,7 +98,7 @@ def _curve(axes, table: pd.DataFrame, color: str, line: str) -> None:
     axes.grid(axis="y", color="#EDEDED", linewidth=0.5)
 
 
-def _legend(figure, bottom: float, n_samples: int) -> float:
+def _legend(figure, bottom: float, n_samples: int, effective: pd.Series) -> float:
     handles = [
         Line2D([], [], color=COLORS[label], linestyle=LINES[latent], marker="o", markersize=4, label=f"{LABEL_NAMES[label]} from {latent}")
         for label in LABELS
@@ -106,6 +107,8 @@ def _legend(figure, bottom: float, n_samples: int) -> float:
     handles.append(Line2D([], [], color="black", linestyle=":", label="guessing the largest class"))
     title = (
         "Median over slides and seeds, bars: one standard error. Likelihood: importance sampling from the posterior, "
-        f"{n_samples} draws, a lower bound on average. Published: the probe of z, other weights at 1e-07."
+        f"{n_samples} draws, a lower bound on average; so uneven are their weights that they count as "
+        f"{effective.min():.1f} to {effective.max():.1f} draws. Published: the probe of z, other weights at 1e-07."
     )
-    return style.legend_below(figure, bottom, ncols=3, handles=handles, title=title)
+    # Long enough to tell a dashed line from a solid one.
+    return style.legend_below(figure, bottom, ncols=3, handles=handles, title=title, handlelength=4)
