@@ -209,3 +209,8 @@ def test_agreement_of_equal_and_of_unlike_modules():
     assert table.loc["genes", "adjusted_rand"] == 1
     assert table.loc["genes", ["n_modules", "n_modules_other"]].tolist() == [2, 2]
     assert table.loc["cells", "adjusted_rand"] < 0.3
+    # A module of genes that are in none with the other seed is not the same as none.
+    genes.loc[3:5, "module"] = 0
+    table = figure_cellina_3.agreement({"modules": genes, "subdomains": cells}).set_index("what")
+    assert table.loc["genes", ["n_modules", "n_modules_other"]].tolist() == [1, 2]
+    assert table.loc["genes", "adjusted_rand"] == pytest.approx(18 / 23)

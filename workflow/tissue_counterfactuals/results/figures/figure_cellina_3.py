@@ -92,7 +92,8 @@ def against_shuffles(shuffles: pd.DataFrame) -> pd.DataFrame:
 def agreement(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
     """Adjusted Rand index of the modules of genes, and of the subdomains of cells, of two seeds of a slide.
 
-    A gene in no module is in a class of its own with the others, and only genes in a module of either seed count.
+    What is in no module stands alone: a module of one seed is not found again in genes that the other leaves out. Only
+    genes in a module of either seed count.
     """
     from sklearn.metrics import adjusted_rand_score
 
@@ -105,6 +106,8 @@ def agreement(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
                 if what == "genes":
                     pair = pair[(pair > 0).any(axis=1)]
                 n = [int(pair[s][pair[s] > 0].nunique()) for s in (one, other)]
+                alone = pd.Series(-1 - np.arange(len(pair)), pair.index)
+                pair = pair.mask(pair == 0, alone, axis=0)
                 found = adjusted_rand_score(pair[one], pair[other]) if max(n) else np.nan
                 rows.append((slide, one, other, what, *n, found))
     return pd.DataFrame(rows, columns=STABILITY)
