@@ -142,3 +142,21 @@ def test_questions_about_what_the_header_of_a_file_has_not(tmp_path):
     )
     told = refused(fitting | {"keep_columns": ["batch", "domain"]})
     assert "keep_columns names domain, which every slide has from columns.domain" in told
+
+
+def test_benchmarks_of_what_the_header_of_a_file_has_not(tmp_path):
+    slide = small_slide(n_cells=300)
+    slide.write_h5ad(tmp_path / "mine.h5ad")
+    sizes = pd.crosstab(slide.obs["cell_type"], slide.obs["domain"])[["left", "right"]].min(axis=1)
+    entry = {"source": "h5ad", "path": str(tmp_path / "mine.h5ad"), "control_domain": "left"}
+    entry |= {"target_domains": ["right"], "holdout": {"min_cells": int(sizes.max())}}
+    load_config({"datasets": {"mine": entry}})
+    few = sizes.max() + 1
+    for keys, sentence in (
+        ({"control_domain": "lft"}, "control_domain names 'lft', which no cell of the slide has; did you mean 'left'?"),
+        ({"target_domains": ["right", "rim"]}, "target_domains names 'rim', which no cell of the slide has"),
+        ({"holdout": {"cell_types": ["A", "a"]}}, "holdout.cell_types names 'a', which no cell of the slide has"),
+        ({"holdout": {"min_cells": int(few)}}, f"holdout.min_cells is {few}, and no cell type has so many cells in 'left' and in 'right'; the largest is {sizes.idxmax()!r} with {sizes.max()}: lower it"),
+    ):  # fmt: skip
+        assert refused(entry | keys).startswith(f"config: datasets.mine.{sentence}")
+    assert refused(BENCHMARK | {"control_domain": "domain_9"}).startswith("config: datasets.mine.control_domain names 'domain_9'")  # fmt: skip

@@ -9,10 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import h5py
+import numpy as np
 
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.experiments.settings import BUNDLED_GENE_SETS
-from tissue_counterfactuals.question.named import gene_faults, label_faults
+from tissue_counterfactuals.question.named import gene_faults, label_faults, no_such_label
 from tissue_counterfactuals.simulate.settings import KNOCKOUTS
 from tissue_counterfactuals.sources import READERS
 from tissue_counterfactuals.sources.columns import open_h5ad, read_labels, read_texts
@@ -43,7 +44,10 @@ def known_faults(config: dict, raw: dict) -> Iterator[str]:
                 f"datasets.{name}.graph.max_neighbors", neighbors, name, cells
             )
             yield from _too_few_genes("metrics.n_deg", n_deg, name, kept)
-        yield from _question_faults(name, entry, genes)
+        coded = _coded(entry)
+        labels = _labels(entry, coded)
+        yield from _question_faults(name, entry, labels, genes)
+        yield from _benchmark_faults(f"config: datasets.{name}.", entry, labels, coded)
         if "celcomen_spleen" in entry["experiments"]:
             settings = sections["spleen"]
             yield from _too_few_cells("celcomen.spleen.n_neighbors", settings["n_neighbors"], name, cells)  # fmt: skip
@@ -87,33 +91,63 @@ def _panel(entry: dict) -> list[str] | None:
         return None
 
 
-def _question_faults(name: str, entry: dict, genes: list[str] | None) -> Iterator[str]:
+def _question_faults(name: str, entry: dict, labels: dict | None, genes: list[str] | None) -> Iterator[str]:  # fmt: skip
     """What users' questions name and the slides have not, as far as that is known before they are read."""
-    labels = _labels(entry) if entry["questions"] else None
     for place, asked in enumerate(entry["questions"]):
         faults = label_faults(asked, labels) if labels else []
         faults += gene_faults(asked, genes) if genes else []
         yield from (f"config: datasets.{name}.questions[{place}].{fault}" for fault in faults)
 
 
-def _labels(entry: dict) -> dict[str, list[str]] | None:
-    """Column of obs -> its values; None where they are not known, or their file is for the reader to refuse."""
-    if entry["source"] == "simulated":
-        told = entry["simulation"]
-        numbers = {"cell_type": "n_types", "domain": "n_domains", "sample": "n_slides"}
-        stems = {"cell_type": "type", "domain": "domain", "sample": "slide"}
-        return {c: [f"{stems[c]}_{i}" for i in range(told[key])] for c, key in numbers.items()}
+def _benchmark_faults(key: str, entry: dict, labels: dict | None, coded: dict | None) -> Iterator[str]:  # fmt: skip
+    """Domains and held-out types that no cell has, and types that are too small to be held out anywhere."""
+    if labels is None or entry["control_domain"] is None or "cellina" not in entry["experiments"]:
+        return
+    domains, types = [entry["control_domain"], *entry["target_domains"]], entry["holdout"]["cell_types"]  # fmt: skip
+    absent = [
+        no_such_label(f"{key}{'target_domains' if place else 'control_domain'}", domain, labels["domain"])
+        for place, domain in enumerate(domains)
+        if domain not in labels["domain"]
+    ]  # fmt: skip
+    if types != "auto":
+        absent += [no_such_label(f"{key}holdout.cell_types", t, labels["cell_type"]) for t in types if t not in labels["cell_type"]]  # fmt: skip
+    elif coded and not absent:
+        # Reading leaves out cells and adds none, so that no slide has more of them.
+        sizes = np.zeros((len(labels["cell_type"]), len(labels["domain"]) + 1), int)
+        codes = [coded[column][0] for column in ("cell_type", "domain")]
+        np.add.at(sizes, tuple(code[codes[0] >= 0] for code in codes), 1)
+        most = sizes[:, [labels["domain"].index(domain) for domain in domains]].min(axis=1)
+        least = entry["holdout"]["min_cells"]
+        if most.max(initial=0) < least:
+            largest = f"; the largest is {labels['cell_type'][most.argmax()]!r} with {most.max()}" if len(most) else ""  # fmt: skip
+            absent.append(f"{key}holdout.min_cells is {least}, and no cell type has so many cells in {' and in '.join(map(repr, domains))}{largest}: lower it, or choose other domains.")  # fmt: skip
+    yield from absent
+
+
+def _coded(entry: dict) -> dict[str, tuple] | None:
+    """Column of obs -> codes and values of a file at hand; None where they are not known, or for the reader to refuse."""
     if entry["source"] != "h5ad" or not entry["path"] or "://" in entry["path"]:
         return None
     columns = {key: entry["columns"][key] for key in ("cell_type", "domain", "sample")}
     columns |= {name: name for name in entry["keep_columns"] or []}
     try:
         with open_h5ad(READERS["h5ad"].locate(entry["path"])["h5ad"]) as file:
-            found = {key: read_labels(file["obs"][c])[1] for key, c in columns.items() if c}
+            return {key: read_labels(file["obs"][c]) for key, c in columns.items() if c}
     except (InputError, OSError, KeyError, ValueError, TypeError, AttributeError):
         return None
+
+
+def _labels(entry: dict, coded: dict[str, tuple] | None) -> dict[str, list[str]] | None:
+    """Column of obs -> its values; None where they are not known."""
+    if entry["source"] == "simulated":
+        told = entry["simulation"]
+        numbers = {"cell_type": "n_types", "domain": "n_domains", "sample": "n_slides"}
+        stems = {"cell_type": "type", "domain": "domain", "sample": "slide"}
+        return {c: [f"{stems[c]}_{i}" for i in range(told[key])] for c, key in numbers.items()}
+    if coded is None:
+        return None
     # Without a column for it there is one sample, and it has the name of the file.
-    return {"sample": [Path(entry["path"]).stem]} | found
+    return {"sample": [Path(entry["path"]).stem]} | {key: found[1] for key, found in coded.items()}
 
 
 def _gene_set_faults(key: str, settings: dict) -> Iterator[str]:

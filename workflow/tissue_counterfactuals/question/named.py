@@ -30,11 +30,15 @@ def label_faults(asked: dict, labels: dict[str, list[str]]) -> list[str]:
                 f"{key}: the slide has no column {column!r}; name it under keep_columns of the data set."
             )
         elif label is not None and label not in labels[column]:
-            known = sorted(labels[column])
-            near = difflib.get_close_matches(label, known, n=1)
-            meant = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known[:30])}."
-            faults.append(f"{key} names {label!r}, which no cell of the slide has; {meant}")
+            faults.append(no_such_label(key, label, labels[column]))
     return faults
+
+
+def no_such_label(key: str, label: str, known: list[str]) -> str:
+    """The sentence on a label that no cell has."""
+    near = difflib.get_close_matches(label, known, n=1)
+    meant = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(sorted(known)[:30])}."
+    return f"{key} names {label!r}, which no cell of the slide has; {meant}"
 
 
 def gene_faults(asked: dict, genes: list[str]) -> list[str]:
