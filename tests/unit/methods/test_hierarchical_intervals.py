@@ -109,6 +109,31 @@ def test_a_prediction_lies_in_its_interval_and_the_twin_has_none(tmp_path):
     assert made["no_intervention"].interval is None
 
 
+def test_few_cells_are_told_what_others_express_and_nothing_of_the_answer(tmp_path):
+    """Of a type, 12 cells are left in its domain."""
+    slide = simulate_tissue(n_cells=1500, n_genes=40, n_types=6, seed=1, n_slides=1)
+    own = (slide.obs["cell_type"] == "type_1").to_numpy()
+    here = np.flatnonzero(own & (slide.obs["domain"] == "domain_0").to_numpy())
+    slide = slide[np.setdiff1d(np.arange(slide.n_obs), here[12:])].copy()
+    task, made = asked(slide, Fold("type_1", "domain_0", ("domain_1",)), tmp_path)
+    truth = log_mean(true_expression(slide, task.focal))
+    twin, raw = (log_mean(x) for x in (made["no_intervention"].values, slide.X[task.focal]))
+    assert np.mean((twin - truth) ** 2) < 0.85 * np.mean((raw - truth) ** 2)
+
+    def share(label, factors):
+        """Of another type, as if its cells in the target were not known, after those of a type there have changed."""
+        counts, there = slide.X.toarray(), (slide.obs["domain"] == "domain_1").to_numpy()
+        counts[there & (slide.obs["cell_type"] == label).to_numpy()] *= factors
+        changed = replace(task, slide=slide.copy())
+        changed.slide.X = sparse.csr_matrix(counts)
+        focal = np.flatnonzero((slide.obs["cell_type"] == "type_0").to_numpy() & ~there)
+        return hierarchical.likely_shares(changed)(focal[:12], ("domain_1",))
+
+    factors = np.linspace(0, 4, 40)
+    assert np.array_equal(share("type_0", factors), share("type_0", 1))
+    assert not np.allclose(share("type_2", factors), share("type_2", 1))
+
+
 def test_without_types_whose_answer_is_known_there_is_no_interval(tmp_path):
     _, made = asked(small_slide(n_cells=600), Fold("A", "left", ("right",)), tmp_path, min_cells=20)
     prediction = made["published"]

@@ -123,6 +123,70 @@ def test_intervals_of_an_unseen_type_hold():
     assert 0.86 < np.mean(inside) < 0.94
 
 
+@pytest.fixture(scope="module")
+def few_cells():
+    """Counts of 15 cells, of which two genes in three show less than 2; the shares behind them, and two other groups."""
+    rng, n_genes = np.random.default_rng(10), 600
+    profiles = rng.dirichlet(np.full(n_genes, 0.5), 2)
+    truth = (0.7 * profiles[0] + 0.3 * profiles[1]) * rng.gamma(4, 0.25, n_genes)
+    truth /= truth.sum()
+    counts = rng.poisson(rng.uniform(50, 150, (15, 1)) * truth)
+    return sparse.csr_array(counts), truth, rng.poisson(profiles * 1e5)
+
+
+def test_shares_of_few_cells_are_posterior_means(few_cells):
+    counts, truth, others = few_cells
+    raw = np.asarray(counts.sum(axis=0)) / counts.sum()
+    likely = hierarchical.likely_share(counts, others, np.zeros(len(truth)))
+
+    def slope(estimate):
+        """Of the truth on the estimate, genes weighing by what is expected: 1 for a posterior mean."""
+        weights = 1 / (0.7 * others[0] + 0.3 * others[1] + 1)
+        return (weights * truth * estimate).sum() / (weights * estimate**2).sum()
+
+    assert slope(raw) < 0.85
+    assert slope(likely) == pytest.approx(1, abs=0.06)
+    error, of_raw, of_prior = (
+        np.sqrt(np.mean((np.log1p(1e4 * x) - np.log1p(1e4 * truth)) ** 2))
+        for x in (likely, raw, others[0] / others[0].sum())
+    )
+    assert error < 0.5 * min(of_raw, of_prior)
+    # Counts that come in bursts say less.
+    bursts = hierarchical.likely_share(counts, others, np.full(len(truth), 5.0))
+    assert np.abs(bursts - raw).sum() > 1.3 * np.abs(likely - raw).sum()
+
+
+def test_many_counts_speak_for_themselves_and_none_for_nothing(few_cells):
+    counts, truth, others = few_cells
+    dispersion = np.zeros(len(truth))
+    many = sparse.csr_array(counts.toarray() * 10_000)
+    raw = (many / many.sum(axis=1)[:, None]).mean(axis=0)
+    likely = hierarchical.likely_share(many, others, dispersion)
+    np.testing.assert_allclose(likely, raw, rtol=0.02, atol=1e-7)
+    np.testing.assert_allclose(
+        hierarchical.likely_share(counts, others[:0], dispersion),
+        (counts / counts.sum(axis=1)[:, None]).mean(axis=0),
+    )
+    assert not hierarchical.likely_share(0 * counts, others, dispersion).any()
+
+
+def test_cells_are_told_the_share_of_their_population_and_keep_their_scatter(few_cells):
+    counts, truth, _ = few_cells
+    counts = counts.toarray().astype(float)
+    told = hierarchical.told(counts, truth)
+    np.testing.assert_allclose(told.sum(axis=1), counts.sum(axis=1))
+    share = (told / told.sum(axis=1, keepdims=True)).mean(axis=0)
+    assert np.abs(share - truth).sum() < 0.1
+    shown = counts.any(axis=0)
+    assert (told[:, shown] > 0).tolist() == (counts[:, shown] > 0).tolist()
+    assert (told[:, ~shown] > 0).all()
+    assert 0.2 < np.mean(~shown) < 0.8
+    np.testing.assert_allclose(
+        hierarchical.told(counts, (counts / counts.sum(axis=1, keepdims=True)).mean(axis=0)),
+        counts,
+    )
+
+
 def test_axes_whiten_what_cells_receive():
     rng = np.random.default_rng(4)
     received = rng.normal(size=(500, 3)) @ rng.normal(size=(3, 12)) + 2
@@ -143,7 +207,7 @@ def known_types(rng, n_types, level, wide):
         variance, noise = rng.gamma(4, 0.01, g), rng.gamma(4, 0.002, g)
         answer = Answer(np.ones(g), rng.normal(0, 0.5, g), variance)
         error = rng.normal(0, np.sqrt(variance * wide + noise))
-        types.append(Known(answer, answer.change + error, noise))
+        types.append(Known(answer, answer.change + error, noise, np.ones(g, bool)))
     return types
 
 
@@ -192,8 +256,9 @@ def test_genes_that_a_type_does_not_show_do_not_count():
     types = known_types(rng, 6, level, np.ones(100))
     without = hierarchical.calibrate(types, level)
     for own in types:
-        for array in (own.answer.base, own.answer.change, own.observed):
-            array[50:] = 0
+        own.shown[50:] = False
+        # Of what they do not show, all are told something.
+        own.answer.base[50:], own.observed[50:] = 3.0, -3.0
     halved = hierarchical.calibrate(types, level)
     assert halved.inflation[:50].mean() == pytest.approx(without.inflation.mean(), rel=0.25)
     assert np.isfinite(halved.inflation).all()

@@ -1,9 +1,10 @@
 """The plain model: own cells keep what is their own, and change as neighbours and domain changed other cells.
 
-Its twin is what it says of the cells where they are: in the form `delta` their observed counts, in the form `mean` the
-regression's own expectation.
+Its twin is what it says of the cells where they are: in the form `delta` their observed counts, scaled to what their
+population is likely to express where counts are few, in the form `mean` the regression's own expectation.
 """
 
+from collections.abc import Callable
 from dataclasses import astuple, fields, replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from scipy import sparse
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.graph import neighborhood_features
 from tissue_counterfactuals.methods.prediction import Prediction, at_library
+from tissue_counterfactuals.metrics.populations import overdispersion
 from tissue_counterfactuals.models import hierarchical as model
 from tissue_counterfactuals.question.donors import DONOR_RULES, EdgePerturbation, edge_perturbation
 from tissue_counterfactuals.question.folds import FEWEST_CELLS, Split, cells_of
@@ -34,8 +36,8 @@ _N_DONORS = 50
 def fit(task, folder: Path) -> None:
     """Regress every type, then ask of each what the question asks of the held-out one.
 
-    Leaves model.npz (axes, slopes of the held-out type, calibration per target and donor rule) and types.tsv (who was
-    learnt from).
+    Leaves model.npz (axes, level and slopes of the held-out type, calibration per target and donor rule) and types.tsv
+    (who was learnt from).
     """
     slide, settings = task.slide, task.settings
     log_expression = log_normalize(slide.X)
@@ -75,9 +77,13 @@ def fit(task, folder: Path) -> None:
     stored = {"mean": axes.mean, "loadings": axes.loadings}
     stored |= {"slopes": slopes.mean, "covariance": slopes.covariance}
     stored |= {"shared_covariance": shared.covariance}
+    share_of = likely_shares(task)
+    stored["share"] = share_of(task.focal)
     if own is not None:
         stored |= {"level": own.level, "centre": own.centre}
-    stored |= _calibrations(task, axes, log_expression, design, sorted(evidence), without_answer)
+    stored |= _calibrations(
+        task, axes, log_expression, design, sorted(evidence), without_answer, share_of
+    )
     np.savez(folder / "model.npz", **stored)
     table = [(label, e.n_cells, float(np.median(e.dispersion))) for label, e in evidence.items()]
     pd.DataFrame(table, columns=["cell_type", "n_cells", "dispersion"]).to_csv(
@@ -97,7 +103,7 @@ def predict(task, folder: Path, target: str) -> dict[str, Prediction | str]:
     counts = slide.X[focal].toarray().astype(float)
     compared, control = _compared(task), task.fold.control
     domain = _at(compared, target, len(focal)) - _at(compared, control, len(focal))
-    start = counts
+    start, keeps_noise = model.told(counts, stored["share"]), True
     if task.settings["form"] == "mean":
         if "level" not in stored:
             raise ValueError(
@@ -105,14 +111,14 @@ def predict(task, folder: Path, target: str) -> dict[str, Prediction | str]:
             )
         here = np.hstack([own, _at(compared, control, len(focal))]) - stored["centre"]
         start = at_library(np.exp(stored["level"] + model.change(slopes, here)), slide, focal)
-        start = start.astype(float)
+        start, keeps_noise = start.astype(float), False
 
     shared = stored["shared_covariance"]
 
     def moved(rule: str, new: np.ndarray, domain: np.ndarray) -> Prediction:
         move = np.hstack([new - own, domain])
         values = model.moved(start, slopes, move)
-        prediction = Prediction(values.astype(np.float32), focal, keeps_noise=start is counts)
+        prediction = Prediction(values.astype(np.float32), focal, keeps_noise=keeps_noise)
         key = f"{target}:{rule}"
         n_types = stored.get(f"n_types:{key}", 0)
         prediction.diagnostics["n_types_known"] = float(n_types)
@@ -161,7 +167,7 @@ def predict(task, folder: Path, target: str) -> dict[str, Prediction | str]:
             received = (neighborhood_features(around, x) for x in (altered, log_expression))
             asked = np.subtract(*(x.mean(axis=0, dtype=np.float64) for x in received))
             variants[rule].diagnostics["off_axes"] = axes.off(asked)
-    twin = Prediction(start.astype(np.float32), focal, keeps_noise=start is counts)
+    twin = Prediction(start.astype(np.float32), focal, keeps_noise=keeps_noise)
     return variants | {"no_intervention": twin}
 
 
@@ -197,6 +203,40 @@ def _at(compared: tuple[str, ...], domain: str, n_cells: int) -> np.ndarray:
     return np.tile([float(name == domain) for name in compared], (n_cells, 1))
 
 
+def likely_shares(task) -> Callable[..., np.ndarray]:
+    """Likely shares of focal cells (see `model.likely_share`) in the light of all other types and domains.
+
+    The function takes the cells' indices, of one type, and the domains in which that type must not be known.
+    """
+    slide, train = task.slide, ~task.split.held_out
+    labels, domains = slide.obs["cell_type"].cat, slide.obs["domain"].cat
+    shape = len(labels.categories), len(domains.categories)
+    group = np.ravel_multi_index((labels.codes, domains.codes), shape)
+
+    def totals(cells: np.ndarray) -> np.ndarray:
+        """Counts of types in domains (types, domains, g)."""
+        ones = np.ones(len(cells)), (group[cells], cells)
+        member = sparse.csr_array(ones, shape=(np.prod(shape), slide.n_obs))
+        return (member @ slide.X).toarray().reshape(*shape, slide.n_vars)
+
+    every = totals(np.flatnonzero(train))
+    # How far counts scatter is not seen in few cells: all types say, where no answer is.
+    told = train & ~slide.obs["domain"].isin(_compared(task)).to_numpy()
+    groups = (np.flatnonzero(told & (group == one)) for one in np.unique(group[told]))
+    dispersion = overdispersion(sparse.csr_array(slide.X[cells]) for cells in groups)
+
+    def share_of(focal: np.ndarray, hidden: tuple[str, ...] = ()) -> np.ndarray:
+        own = labels.codes.iloc[focal[0]]
+        others = every - totals(focal[train[focal]])
+        others[own, domains.categories.isin(hidden)] = 0
+        others = np.vstack([others.sum(axis=1), others.sum(axis=0)])
+        return model.likely_share(
+            sparse.csr_array(slide.X[focal]), others[others.any(axis=1)], dispersion
+        )
+
+    return share_of
+
+
 def _altered(task, node: NodePerturbation, label: str, place: str, split: Split):
     """Log expression (n, g) after the node perturbation that another type would be asked with."""
     told = node.origin["n_genes"], node.origin["by_type"]
@@ -206,7 +246,7 @@ def _altered(task, node: NodePerturbation, label: str, place: str, split: Split)
 
 
 def _calibrations(
-    task, axes, log_expression, design, labels, without_answer
+    task, axes, log_expression, design, labels, without_answer, share_of
 ) -> dict[str, np.ndarray]:
     """What the types whose answer is known say of each target and donor rule: see `model.Calibration`."""
     slide, graph, control = task.slide, task.masked_graph, task.fold.control
@@ -242,6 +282,8 @@ def _calibrations(
         hidden = ((cell_type == label) & domain.isin(compared)).to_numpy()
         split = Split(task.split.train, task.split.validation, task.split.held_out | hidden)
         (slopes, seen), own = without_answer(label), axes.project(graph[focal], log_expression)
+        raw = slide.X[focal].toarray().astype(float)
+        counts = model.told(raw, share_of(focal, compared))
         if seen is not None and not task.split.held_out.any():
             for place, cells in there.items():
                 # Of the genes that change most, for of these the cells are told.
@@ -269,12 +311,12 @@ def _calibrations(
             except InputError:
                 continue
             move = np.hstack([new - own, domains])
-            counts = slide.X[focal].toarray().astype(float)
             told = model.answer(counts, model.moved(counts, slopes, move), slopes, move)
             real = slide.X[there[place]]
             observed = np.log1p(np.asarray(normalize_counts(real).mean(axis=0)).ravel()) - told.base
             noise = noise_of_log_mean(real) + noise_of_log_mean(slide.X[focal])
-            known[target, rule][label] = model.Known(told, observed, noise)
+            shown = raw.any(axis=0) | (np.asarray(real.sum(axis=0)).ravel() > 0)
+            known[target, rule][label] = model.Known(told, observed, noise, shown)
     stored = {}
     for (target, rule), types in known.items():
         key, told = f"{target}:{rule}", list(types.values())

@@ -11,6 +11,10 @@ other neighbourhoods, and for the rest what other types do, with a variance that
 
 All that is kept of the cells are sums: a gradient and an information matrix per type and gene.
 
+Few cells show what they express with much counting noise, and no factor moves a count of 0. So a population is first told
+what it is likely to express (`likely_share`, `told`): the posterior mean of each gene's rate, whose prior is a mixture of
+what other cells express. Where cells have many counts, it is what they show.
+
 The model's own variance misses what it leaves out. So each type whose answer is known is asked the same question as if
 it were not, and the variance is multiplied by what that takes (`calibrate`): a two-layer conformal interval, genes
 within types.
@@ -22,10 +26,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy import sparse
 from scipy.linalg import eigh
+from scipy.optimize import minimize_scalar
+from scipy.special import gammaln
 from scipy.stats import norm
 
 LARGEST_CHANGE = 3.0
 N_CELLS_OF_AXES = 20_000
+_STEPS_OF_MIXTURE, _STEPS_OF_SCATTER = 200, 6
 _VALUES_PER_BLOCK = 1 << 22
 _FLOOR = 1e-4
 # The model's variance of a gene that it has hardly seen says nothing: all get this share of the mean squared error.
@@ -254,6 +261,68 @@ def predictive_prior(evidence: list[Evidence], spread: Spread) -> Prior:
     return Prior(mean, covariance + np.diag(spread.between))
 
 
+def likely_share(
+    counts: sparse.csr_array, others: np.ndarray, dispersion: np.ndarray
+) -> np.ndarray:
+    """What a population expresses, in the light of all others: posterior mean shares of counts (g,).
+
+    Counts of gene g have a mean in proportion to r_g; r_g is gamma distributed with mean p_g and a shape. The profile p is
+    the mixture of `others` from which the counts come most likely. The shape is the most likely one (empirical Bayes): it
+    says how far populations stray from mixtures of others. Counts that scatter more than Poisson's count for less.
+
+    Args:
+        counts: (m, g). others: (k, g) total counts of other groups of cells.
+        dispersion: (g,) a in the variance m + a m^2 of a cell's counts.
+    """
+    library = np.asarray(counts.sum(axis=1), dtype=float).ravel()
+    each = np.divide(1.0, library, out=np.zeros_like(library), where=library > 0)
+    n_shown = max(np.count_nonzero(library), 1)
+    share = counts.T @ each / n_shown
+    if not share.any() or not len(others):
+        return share
+    # The mean share of cells scatters as if so many counts had been drawn at once.
+    total = n_shown**2 / each.sum()
+    every = others.sum(axis=0) + np.asarray(counts.sum(axis=0)).ravel()
+    # Groups of few cells have not shown all that they express.
+    profiles = others + every / every.sum()
+    profiles = profiles / profiles.sum(axis=1, keepdims=True)
+    weights = np.full(len(profiles), 1 / len(profiles))
+    for _ in range(_STEPS_OF_MIXTURE):
+        weights = weights * (profiles @ (share / np.maximum(weights @ profiles, 1e-300)))
+    mean = weights @ profiles
+    seen, likely = every > 0, np.zeros_like(share)
+    # Counts scatter by what a gene likely expresses, which is not known before.
+    for _ in range(_STEPS_OF_SCATTER):
+        scatter = 1 + dispersion * likely * library.sum() / n_shown
+        x, m = ((total * values / scatter)[seen] for values in (share, mean))
+        own = m / (m + _likely_shape(x, m))
+        likely[seen] = own * share[seen] + (1 - own) * mean[seen]
+    return likely
+
+
+def _likely_shape(counts: np.ndarray, mean: np.ndarray) -> float:
+    """Shape of the gamma distribution, of mean 1, that most likely stands between Poisson counts (g,) and their means."""
+
+    def misfit(log_shape: float) -> float:
+        a = np.exp(log_shape)
+        odds = counts * np.log(mean / (a + mean)) + a * np.log(a / (a + mean))
+        return -(gammaln(counts + a) - gammaln(a) + odds).sum()
+
+    return np.exp(minimize_scalar(misfit, bounds=(-5, 9), method="bounded").x)
+
+
+def told(counts: np.ndarray, share: np.ndarray) -> np.ndarray:
+    """Counts (m, g) of a population, scaled gene by gene to its likely shares (g,); totals stay; float64.
+
+    Cells keep their scatter. Of a gene that none of them shows, all get the same share.
+    """
+    library, mean = counts.sum(axis=1, keepdims=True), _mean(counts) / 1e4
+    shown = mean > 0
+    values = counts * np.where(shown, share / np.where(shown, mean, 1), 0)
+    values[:, ~shown] = library * share[~shown]
+    return values * (library / np.maximum(values.sum(axis=1, keepdims=True), 1e-12))
+
+
 def change(prior: Prior, move: np.ndarray) -> np.ndarray:
     """Log change of expected expression (m, g), for moves of the design (m, p)."""
     return np.clip(move @ prior.mean.T, -LARGEST_CHANGE, LARGEST_CHANGE)
@@ -346,11 +415,13 @@ class Known:
     Attributes:
         answer: predicted without the type's cells in the target.
         observed: change. noise: variance of `observed` from counting.
+        shown: genes of which the type shows a count, in either domain; others say nothing.
     """
 
     answer: Answer
     observed: np.ndarray
     noise: np.ndarray
+    shown: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -396,9 +467,7 @@ def calibrate(known: list[Known], level: np.ndarray) -> Calibration | None:
         return None
     noise = np.array([own.noise for own in known])
     observed = np.array([own.observed for own in known])
-    # A gene that a type shows in neither domain says nothing.
-    silent = (observed == 0) & np.array([own.answer.base == 0 for own in known])
-    observed[silent] = np.nan
+    observed[~np.array([own.shown for own in known])] = np.nan
     error = (observed - np.array([own.answer.change for own in known])) ** 2
     unexplained = _by_level(error - noise, level, np.nanmean)
     floor = np.maximum(_SHARE_OF_ERROR * unexplained, 1e-6)
@@ -445,14 +514,13 @@ def rehearse(known: list[Known], level: np.ndarray) -> Rehearsal:
     """Calibrate by all types but one, in turn; the coverage is undefined below `FEWEST_TYPES` + 1 types."""
     rows = []
     for number, own in enumerate(known):
-        shown = (own.observed != 0) | (own.answer.base != 0)
         top = np.argsort(-np.abs(own.observed), kind="stable")[:N_TOP]
         error = own.observed - own.answer.change
         inside, abstained = np.nan, np.nan
         if found := calibrate(known[:number] + known[number + 1 :], level):
             half = found.half_width(own.answer)
             wide = np.sqrt(half**2 + QUANTILE**2 * own.noise)
-            inside = np.mean(np.abs(error[shown]) <= wide[shown])
+            inside = np.mean((np.abs(error) <= wide)[own.shown])
             abstained = found.abstains(own.answer).mean()
         squares = (np.sqrt(np.mean(x[top] ** 2)) for x in (error, own.observed))
         rows.append((inside, *squares, abstained))
