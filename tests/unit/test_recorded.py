@@ -62,3 +62,16 @@ def test_the_demo_ran_on_every_python_with_these_pins_and_gave_one_set_of_number
         "the pins have changed: see tests/recorded/pythons.py"
     )
     assert all(table[name].nunique() == 1 for name in (*pythons.TABLES, "commit"))
+
+
+def test_fifty_trainings_on_a_busy_machine_gave_one_set_of_bytes_and_two_threads_one_near_it():
+    table = pd.read_csv(ROOT / "tests/recorded/same_bytes.tsv", sep="\t")
+    # A row for each set of weights.
+    assert table["threads"].tolist() == [1, 2]
+    assert (table["trainings"] >= [50, 10]).all()
+    assert table["lowest_load"].min() > 2
+    (told,) = re.findall(
+        r"two threads end in others, up to (\S+) from these",
+        (ROOT / "README.md").read_text("utf-8"),
+    )
+    assert table["largest_difference"].tolist() == [0, float(told)]

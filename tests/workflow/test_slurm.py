@@ -19,20 +19,36 @@ HERE = ["--slurm-init-seconds-before-status-checks", "2", "--latency-wait", "5"]
 NO_ACCOUNT = "--slurm-no-account"
 PROFILE = ["--profile", "workflow/profiles/slurm"]
 ENDS = """
+import sys
+sys.path.insert(0, "workflow")
+from tissue_counterfactuals.failures import show_at_exit
+onerror:
+    if workflow.is_main_process:
+        show_at_exit(workflow, 0)
 rule all:
-    input: "refused", "too_long", "too_large"
+    input: "refused", "too_long", "too_large", "grown", "score.0", "score.1", "score.2"
 rule refused:
     output: "refused"
     log: "refused.log"
     shell: "echo 'error: slide s: no cell has the domain d.' > {log}; exit 1"
 rule too_long:
     output: "too_long"
+    log: "too_long.log"
     resources: runtime=1
     shell: "sleep 300"
 rule too_large:
     output: "too_large"
+    log: "too_large.log"
     resources: mem_mb=400
     shell: "python3 -c 'import time; x = bytearray(900 << 20); time.sleep(60)'"
+rule grown:
+    output: "grown"
+    retries: 1
+    resources: mem_mb=lambda wildcards, attempt: 500 * attempt
+    shell: "python3 -c 'import time; x = bytearray(700 << 20); time.sleep(12)' && touch {output}"
+rule score:
+    output: "score.{n}"
+    shell: "touch {output}"
 rule card:
     output: "card"
     resources: gpu=1
@@ -101,13 +117,26 @@ def test_a_run_whose_submitter_is_killed_ends_as_the_local_run(slurm, finished, 
 def test_how_a_job_ended_is_said(slurm, tmp_path):
     clone = clone_to(tmp_path / "clone")
     (clone / "Ends").write_text(ENDS)
+    before = len([job for job in slurm.jobs() if "score" in job["rule"]])
     code, screen = ended(start(clone, "--snakefile", "Ends", "--retries", "0"))
     assert code == 1
     assert "error: slide s: no cell has the domain d." in screen
     assert "SLURM status is: 'TIMEOUT'" in screen
-    for rule, status in (("refused", "FAILED"), ("too_long", "TIMEOUT"), ("too_large", "FAILED")):
-        states = [job["state"] for job in slurm.jobs() if f"rule_{rule}" in job["rule"]]
-        assert states == [status], rule
+    states = {"refused": ["FAILED"], "too_long": ["TIMEOUT"], "too_large": ["FAILED"], "grown": ["COMPLETED", "FAILED"]}  # fmt: skip
+    for rule, wanted in states.items():
+        found = [job for job in slurm.jobs() if f"rule_{rule}" in job["rule"]]
+        assert sorted(job["state"] for job in found) == wanted, rule
+        # What ran out of memory was sent again with more.
+        if rule == "grown":
+            assert {job["state"]: job["memory"] for job in found} == {"FAILED": "500M", "COMPLETED": "1000M"}  # fmt: skip
+    # Short jobs of a kind share one.
+    assert len([job for job in slurm.jobs() if "score" in job["rule"]]) == before + 1
+    assert all((clone / f"score.{n}").is_file() for n in range(3))
+    # The last thing on the screen is why each job failed: its sentence, or that it was ended from outside.
+    last = screen.rpartition("At least one job did not complete successfully.")[2].split("\n")
+    told = [line for line in last if line.startswith("error: ")]
+    assert [line.split(": ")[1] for line in told] == ["slide s", "too_large.log", "too_long.log"]
+    assert all("ended without a word" in line for line in told[1:])
 
 
 @without_accounts

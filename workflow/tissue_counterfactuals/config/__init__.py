@@ -88,7 +88,7 @@ class Config(Settings):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where models train; `auto` takes CUDA where it is usable, `cuda` stops the run where it is not."""
     threads: int = Field(1, ge=1, le=1024)
-    """CPU threads of one training job. Another number sums in another order: results differ by rounding (about 5e-5)."""
+    """CPU threads of one training job. Another number sums in another order: results differ by rounding (weights by up to 1e-4)."""
     datasets: Annotated[
         dict[Annotated[str, AfterValidator(_file_name)], Dataset], Field(min_length=1), Block
     ] = Field({}, validate_default=True)
