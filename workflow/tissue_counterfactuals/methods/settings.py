@@ -25,8 +25,8 @@ class HierarchicalSettings(MethodSettings):
     min_cells: int = Field(30, ge=2, le=10_000_000)
     """Cells that a type must have to be learnt from."""
     form: Literal["delta", "mean"] = "delta"
-    """What is predicted: `delta` changes each cell's own counts, which keeps its noise; `mean` gives the counts that the
-    regression expects, which have none."""
+    """What is predicted: `delta` changes each cell's own counts, which keeps its noise, from the level that its population
+    is likely to have; `mean` gives the counts that the regression expects, which have none."""
 
 
 class CelcomenFieldSettings(MethodSettings):
