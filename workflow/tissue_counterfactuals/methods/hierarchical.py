@@ -36,8 +36,8 @@ _N_DONORS = 50
 def fit(task, folder: Path) -> None:
     """Regress every type, then ask of each what the question asks of the held-out one.
 
-    Leaves model.npz (axes, level and slopes of the held-out type, calibration per target and donor rule) and types.tsv
-    (who was learnt from).
+    Leaves model.npz (axes, slopes of the held-out type, calibration per target and donor rule) and types.tsv (who was
+    learnt from).
     """
     slide, settings = task.slide, task.settings
     log_expression = log_normalize(slide.X)
@@ -77,12 +77,10 @@ def fit(task, folder: Path) -> None:
     stored = {"mean": axes.mean, "loadings": axes.loadings}
     stored |= {"slopes": slopes.mean, "covariance": slopes.covariance}
     stored |= {"shared_covariance": shared.covariance}
-    share_of = likely_shares(task)
-    stored["share"] = share_of(task.focal)
     if own is not None:
         stored |= {"level": own.level, "centre": own.centre}
     stored |= _calibrations(
-        task, axes, log_expression, design, sorted(evidence), without_answer, share_of
+        task, axes, log_expression, design, sorted(evidence), without_answer, likely_shares(task)
     )
     np.savez(folder / "model.npz", **stored)
     table = [(label, e.n_cells, float(np.median(e.dispersion))) for label, e in evidence.items()]
@@ -103,7 +101,8 @@ def predict(task, folder: Path, target: str) -> dict[str, Prediction | str]:
     counts = slide.X[focal].toarray().astype(float)
     compared, control = _compared(task), task.fold.control
     domain = _at(compared, target, len(focal)) - _at(compared, control, len(focal))
-    start, keeps_noise = model.told(counts, stored["share"]), True
+    # Not in `fit`: nothing may be learnt from cells of a patient who is left out.
+    start, keeps_noise = model.told(counts, likely_shares(task)(focal)), True
     if task.settings["form"] == "mean":
         if "level" not in stored:
             raise ValueError(
