@@ -50,6 +50,8 @@ def test_the_picture_shows_every_method_and_which_failed(models, tmp_path):
     wide = costs.read_costs(models).assign(seconds=[3.0, 30.0, 300.0])
     seconds, memory = costs.compose(wide, "Costs", PROVENANCE).axes
     assert (seconds.get_xscale(), memory.get_xscale()) == ("log", "linear")
+    low, high = seconds.get_xlim()
+    assert sum(low <= tick <= high for tick in seconds.get_xticks()) >= 5
 
 
 def test_files_and_note_say_how_long_methods_trained(models, tmp_path):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from tissue_counterfactuals.results import provenance
 from tissue_counterfactuals.results.figures import style
@@ -68,6 +68,9 @@ def compose(table: pd.DataFrame, title: str, provenance_text: str) -> Figure:
             if table[column].max() > 10 * table[column].min() > 0:
                 style.log_scale(axes, "x")
                 axes.xaxis.set_minor_formatter(NullFormatter())
+                if table[column].max() < 1000 * table[column].min():
+                    # Decades alone would leave it with one number or two.
+                    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             else:
                 axes.set_xlim(0, 1.08 * max(table[column].max(), 1))
             axes.set_xlabel(label)
