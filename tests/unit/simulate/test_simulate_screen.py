@@ -30,6 +30,10 @@ def test_clones_hang_together_lose_one_gene_and_keep_a_call():
     assert (members["target_raw"][called] == members["target_true"][called]).all()
     # Of five members one keeps its call, and of the others a fifth.
     assert 0.25 < called.mean() < 0.5
+    # Two guides for each target and four controls, one for each clone.
+    guides = members[called].groupby("target_true")["guide_raw"].nunique()
+    assert guides.to_dict() == {CONTROL: 4, "KO1": 2, "KO2": 2, "KO3": 2}
+    assert members[called].groupby("clone")["guide_raw"].nunique().eq(1).all()
     # Cells that show a guide are perturbed, and so are recipients that one may reach.
     shown, cancer = (obs["target_raw"] != "").to_numpy(), (obs["cell_type"] == "cancer").to_numpy()
     reached = cKDTree(place[shown]).query(place)[0] <= 45
