@@ -146,6 +146,7 @@ def test_too_few_focal_cells_are_refused(slide, graph):
         ({"composition": {"B": -1, "C": 2}}, ".composition.B is -1; give shares from 0 up."),
         ({"move_to": "left"}, ".move_to is 'left', where the focal cells already stand; name another domain."),
         ({"move_to": "right", "methods": ["mean_shift"]}, "allowed is"),
+        ({"move_to": "right", "methods": ["concert"]}, ".methods names concert, which cannot be told new neighbours; leave it out."),
         ({"shift_genes": ["gene_1"], "methods": ["mintflow"]}, ".methods names mintflow, which cannot be told altered neighbours"),
         ({"knock_out": ["gene_1"], "methods": ["hierarchical"]}, ".methods names hierarchical, which cannot be told a knock-out in the focal cells"),
         ({"shift_towards": "left"}, ".shift_towards is 'left', where the focal cells already stand"),
