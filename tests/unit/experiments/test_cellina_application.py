@@ -167,6 +167,9 @@ def test_the_figure_says_how_far_seeds_agree(runs, tmp_path):
     slide, types = "section of a patient with a long name", {"A": "Inhibitory neuron of layer 5"}
     named = {n: t.assign(slide=slide).replace({"cell_type": types}) for n, t in tables.items()}
     of_types = [t.replace({"cell_type": types}) for t in (table, null)]
+    # Four modules: their values are no colours.
+    active = named["activities"].query("module == module.min()")
+    named["activities"] = pd.concat([active.assign(module=m, activity=9.0 - m) for m in range(4)])
     figure = figure_cellina_3.compose(named, *of_types, stability.reset_index().iloc[:0], "T", "p")
     with warnings.catch_warnings():
         warnings.simplefilter("error")

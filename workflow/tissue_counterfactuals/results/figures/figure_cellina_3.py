@@ -214,9 +214,16 @@ def _activities(axes, table: pd.DataFrame, where: str) -> None:
     wide = told.pivot(index="pathway", columns="module", values="activity")
     wide = wide.loc[wide.max(axis=1).sort_values(ascending=False).index[:8]]
     x, y = np.meshgrid(range(wide.shape[1]), range(wide.shape[0]))
-    values = wide.to_numpy()
+    # Flat: a table of four columns, four modules, would be taken for colours.
+    values = wide.to_numpy().ravel()
     drawn = axes.scatter(
-        *(x, y), s=6 + 22 * np.clip(np.abs(values), 0, 8), c=values, cmap="RdBu_r", vmin=-5, vmax=5
+        x.ravel(),
+        y.ravel(),
+        s=6 + 22 * np.clip(np.abs(values), 0, 8),
+        c=values,
+        cmap="RdBu_r",
+        vmin=-5,
+        vmax=5,
     )
     axes.set_xticks(range(wide.shape[1]), [f"module {int(m)}" for m in wide], rotation=30)
     axes.set_yticks(range(wide.shape[0]), wide.index)
