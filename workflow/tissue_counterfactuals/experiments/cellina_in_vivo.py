@@ -417,7 +417,7 @@ def _corrected(slide, screen, tested, codes, seed, methods, device, switches, se
 
     made = answers(asked, slide, methods, device, summarise, knock_out)
     observed = np.stack([tested[k].change for k in codes])
-    drawn, agreement = statistics.joint_null(screen.arena, codes, settings["draws"], seed)
+    null = statistics.joint_null(screen.arena, codes, settings["draws"], seed)
     tiles = np.stack([statistics.tile_bootstrap(screen.arena, k, settings["bootstraps"], seed) for k in codes], axis=1)  # fmt: skip
     spilled = screen.spilled_genes()
     untold = summarise("-", slide.X[asked.focal].toarray())
@@ -447,8 +447,7 @@ def _corrected(slide, screen, tested, codes, seed, methods, device, switches, se
             def agree(change: np.ndarray, truth=truth, kept=kept) -> np.ndarray:
                 return np.nan_to_num(statistics.row_correlations(change[..., kept], truth))
 
-            null = drawn[:, at][..., kept], agreement[:, at]
-            scored = question_of.score_corrected(truth, own[:, kept], twin[:, kept], null, seed)
+            scored = question_of.score_corrected(truth, own[:, kept], twin[:, kept], null[:, at][..., kept], seed)  # fmt: skip
             over_tiles = np.array([agree(own, one[at][:, kept]) for one in tiles])
             low, high = np.nanquantile(over_tiles.mean(axis=1), [0.025, 0.975])
             halves = [tested[k].halves[..., kept] for k in own_codes]

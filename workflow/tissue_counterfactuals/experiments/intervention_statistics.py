@@ -713,23 +713,17 @@ def variance_components(scores: np.ndarray) -> dict[str, float]:
     }
 
 
-def joint_null(
-    arena: Arena, targets: list[int], draws: int, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Effects of all targets when all labels change places together, as a null of scores over targets.
+def joint_null(arena: Arena, targets: list[int], draws: int, seed: int) -> np.ndarray:
+    """(1 + b, k, g) effects of all targets when all labels change places together, as a null of scores over targets.
 
-    Returns:
-        (1 + b, k, g) effects, with the labels as they are first, and (1 + b, k) what `halves_agree` says of them. Draws
-        that leave a target without an effect are left out.
+    The labels as they are come first. Draws that leave a target without an effect are left out.
     """
     labels = permuted_labels(arena, strata(arena), draws, stream(seed, "joint_null"))
     labels = np.vstack([arena.labels, labels])
-    rng = stream(seed, "joint_null_halves")
     change = np.stack([in_parts(arena, labels, target).change for target in targets], axis=1)
-    agreement = np.stack([halves_agree(arena, labels, target, rng) for target in targets], axis=1)
     kept = np.isfinite(change).all(axis=(1, 2))
     kept[0] = True
-    return change[kept], agreement[kept]
+    return change[kept]
 
 
 def verdict(row: dict, relevant: float) -> str:

@@ -48,7 +48,7 @@ PER_SCREEN = {
     "over_twin": "beats its twin (K4)",
     "p_over_twin": "the same, against permuted clones (K4)",
     "predicted": "verdict: predicted",
-    "p_joint_prediction": "all conditions of it together (joint p)",
+    "p_joint_prediction": "K2, K3c, K4 and K5 together (joint p)",
     "authors_full": "authors' test, full effect",
     "authors_specific": "authors' test, KO-specific effect",
 }

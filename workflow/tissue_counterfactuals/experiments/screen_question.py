@@ -228,14 +228,14 @@ def score_corrected(
     observed: np.ndarray,
     predicted: np.ndarray,
     twin: np.ndarray,
-    null: tuple[np.ndarray, np.ndarray],
+    null: np.ndarray,
     seed: int,
     draws: int = 9999,
 ) -> dict[str, float]:
     """Scores over targets of predicted changes with their controls.
 
     Args:
-        observed: (k, g) effects of `assess`; null: of `joint_null`.
+        observed: (k, g) effects of `assess`; null: (1 + draws, k, g) of `joint_null`.
         predicted: (k, g) change by the target's carriers against control carriers; twin: (k, g) the same with the own
             neighbours, nothing where a method changes nothing then.
 
@@ -243,11 +243,11 @@ def score_corrected(
         `pearson`, mean over targets and all genes; p_clones (K5) of it; `matched` and p_wrong_target (K3c);
         `centred`, the mean after the other targets' mean is taken from both sides (K2); `over_others` and `over_twin`
         with their 95 % intervals over targets (K2, K4), and p of their lower ends where clones are permuted; p_joint, of
-        K2, K3c, K4, K5 and the agreement of halves (K6) at once.
+        K2, K3c, K4 and K5 at once. K6 is no part of it: it knows no prediction, and where effects are real it holds for all,
+        so that a prediction that knows nothing would be let through the more easily.
     """
     own = np.nan_to_num(statistics.row_correlations(predicted, observed))
-    drawn, agreement = null
-    table = statistics.fits(predicted, drawn)
+    table = statistics.fits(predicted, null)
     of_drawn = np.diagonal(table, axis1=-2, axis2=-1)
     scored = {
         "pearson": float(own.mean()),
@@ -256,15 +256,15 @@ def score_corrected(
     others = statistics.others_mean(observed)
     centred = statistics.row_correlations(predicted - statistics.others_mean(predicted), observed - others)  # fmt: skip
     scored["centred"] = float(np.nan_to_num(centred).mean())
-    evidence = [of_drawn.mean(axis=1), statistics.own_over_others(table), agreement.mean(axis=1)]
+    evidence = [of_drawn.mean(axis=1), statistics.own_over_others(table)]
     for name, rows, of_draws in (
-        ("others", others, statistics.others_mean(drawn)),
+        ("others", others, statistics.others_mean(null)),
         ("twin", twin, twin),
     ):
         over = own - np.nan_to_num(statistics.row_correlations(rows, observed))
         mean, low, high = map(float, statistics.paired_interval(over))
         scored |= {f"over_{name}": mean, f"over_{name}_low": low, f"over_{name}_high": high}
-        over = of_drawn - np.nan_to_num(statistics.row_correlations(of_draws, drawn))
+        over = of_drawn - np.nan_to_num(statistics.row_correlations(of_draws, null))
         evidence.append(statistics.paired_interval(over)[1])
         scored[f"p_over_{name}"] = statistics.joint_p(evidence[-1][:, None])
     return scored | {"p_joint": statistics.joint_p(np.column_stack(evidence))}
