@@ -41,7 +41,8 @@ def test_from_slide_to_table_and_figures(question):
     names = ["scores", "summary", "gains", "diagnostics", "deviations", "provenance"]
     outputs = {name: folder / f"all.{name}" for name in names}
     entry = {"source": "h5ad", "path": str(question.slide), "control_domain": "left"}
-    config = load_config({"datasets": {"d": entry | {"target_domains": ["right"]}}})
+    entry |= {"target_domains": ["right"], "holdout": {"min_cells": 50}}
+    config = load_config({"datasets": {"d": entry}})
     empty = folder / "empty.tsv"
     wrong = {"control_domain": "left", "target_domains": ["gone"]}
     nothing = wrong | {"holdout": {"cell_types": "auto", "min_cells": 2}}
@@ -133,6 +134,7 @@ def test_what_was_decided_about_the_cells_is_said_when_they_are_prepared(tmp_pat
     slide.write_h5ad(tmp_path / "source.h5ad")
     entry = {"source": "h5ad", "path": str(tmp_path / "source.h5ad"), "control_domain": "left"}
     entry |= {"target_domains": ["right"], "preprocess": {"n_top_genes": None}, "unit_um": 1.0}
+    entry["holdout"] = {"min_cells": 10}
     dataset = load_config({"datasets": {"d": entry}})["datasets"]["d"]
     files = {"h5ad": tmp_path / "source.h5ad"}
     steps.prepare(dataset, files, None, tmp_path / "s.h5ad", tmp_path / "shapes.tsv")

@@ -159,4 +159,3 @@ def test_benchmarks_of_what_the_header_of_a_file_has_not(tmp_path):
         ({"holdout": {"min_cells": int(few)}}, f"holdout.min_cells is {few}, and no cell type has so many cells in 'left' and in 'right'; the largest is {sizes.idxmax()!r} with {sizes.max()}: lower it"),
     ):  # fmt: skip
         assert refused(entry | keys).startswith(f"config: datasets.mine.{sentence}")
-    assert refused(BENCHMARK | {"control_domain": "domain_9"}).startswith("config: datasets.mine.control_domain names 'domain_9'")  # fmt: skip

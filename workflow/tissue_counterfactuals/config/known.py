@@ -47,7 +47,8 @@ def known_faults(config: dict, raw: dict) -> Iterator[str]:
         coded = _coded(entry)
         labels = _labels(entry, coded)
         yield from _question_faults(name, entry, labels, genes)
-        yield from _benchmark_faults(f"config: datasets.{name}.", entry, labels, coded)
+        if coded:
+            yield from _benchmark_faults(f"config: datasets.{name}.", entry, labels, coded)
         if "celcomen_spleen" in entry["experiments"]:
             settings = sections["spleen"]
             yield from _too_few_cells("celcomen.spleen.n_neighbors", settings["n_neighbors"], name, cells)  # fmt: skip
@@ -99,9 +100,9 @@ def _question_faults(name: str, entry: dict, labels: dict | None, genes: list[st
         yield from (f"config: datasets.{name}.questions[{place}].{fault}" for fault in faults)
 
 
-def _benchmark_faults(key: str, entry: dict, labels: dict | None, coded: dict | None) -> Iterator[str]:  # fmt: skip
+def _benchmark_faults(key: str, entry: dict, labels: dict, coded: dict) -> Iterator[str]:  # fmt: skip
     """Domains and held-out types that no cell has, and types that are too small to be held out anywhere."""
-    if labels is None or entry["control_domain"] is None or "cellina" not in entry["experiments"]:
+    if entry["control_domain"] is None or "cellina" not in entry["experiments"]:
         return
     domains, types = [entry["control_domain"], *entry["target_domains"]], entry["holdout"]["cell_types"]  # fmt: skip
     absent = [
@@ -111,7 +112,7 @@ def _benchmark_faults(key: str, entry: dict, labels: dict | None, coded: dict | 
     ]  # fmt: skip
     if types != "auto":
         absent += [no_such_label(f"{key}holdout.cell_types", t, labels["cell_type"]) for t in types if t not in labels["cell_type"]]  # fmt: skip
-    elif coded and not absent:
+    elif not absent:
         # Reading leaves out cells and adds none, so that no slide has more of them.
         sizes = np.zeros((len(labels["cell_type"]), len(labels["domain"]) + 1), int)
         codes = [coded[column][0] for column in ("cell_type", "domain")]
