@@ -16,7 +16,12 @@ def config(kind="real", **changes):
     """One data set called `crc`: that of Table 1, or one in its place."""
     entry = {"control_domain": "REF", "target_domains": ["CRC"]}
     if kind == "simulated":
-        entry |= {"source": "simulated"}
+        # Domains are held against those that the simulation makes.
+        entry = {
+            "source": "simulated",
+            "control_domain": "domain_0",
+            "target_domains": ["domain_1"],
+        }
     else:
         entry |= {"source": "cosmx_crc", "files": "crc_cosmx", "kind": kind, "label": "Bowel <i>"}
         entry["patients"] = {"231_232": ["231", "232"]}
