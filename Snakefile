@@ -136,7 +136,7 @@ rule compare:
         comparison("all"),
 
 
-# Every data set is a target of its own: `snakemake <name of the data set>`. It comes last, to know which names are taken.
+# Every data set is a target of its own: `snakemake <name of the data set>`. It comes last, to know the names taken.
 for name in config["datasets"]:
     if workflow.is_rule(name):
         raise WorkflowError(

@@ -3,14 +3,16 @@
     PYTHONPATH=workflow python tests/bench/bench_celcomen.py --peer-python PATH
     PYTHONPATH=workflow python tests/bench/bench_celcomen.py --peer-python PATH --trial     # small, a minute
 
-PATH is the Python of an environment of its own with tests/peers/celcomen-requirements.txt installed (`make peers` leaves
-.venv/celcomen/bin/python). Every measurement runs in a process of its own, on the same simulated cells.
+PATH is the Python of an environment of its own with tests/peers/celcomen-requirements.txt installed (`make peers`
+leaves .venv/celcomen/bin/python). Every measurement runs in a process of its own, on the same simulated cells.
 
 1. Beside the package, 2,500 cells x 500 genes: an epoch of inference (ours includes its share of the sums over cells,
-   which are taken once), and an epoch of generation. The package's generation loops over pairs of genes in Python, so it
-   is timed at 40, 60 and 80 genes and extrapolated as genes^2, which is kind to it. Bound: 100 times faster.
-2. From 1,000 to 400,000 cells x 500 genes: the sums, 200 epochs as run, and the gaussian optimum. Bounds: at the largest 5
-   minutes for sums and epochs and 8 GB at the peak, cells included; epochs take at most 1.5 times those of the smallest.
+   which are taken once), and an epoch of generation. The package's generation loops over pairs of genes in Python, so
+   it is timed at 40, 60 and 80 genes and extrapolated as genes^2, which is kind to it. Bound: 100 times faster.
+2. From 1,000 to 400,000 cells x 500 genes: the sums, 200 epochs as run, and the gaussian optimum. Bounds: at the
+largest 5
+   minutes for sums and epochs and 8 GB at the peak, cells included; epochs take at most 1.5 times those of the
+   smallest.
 
 The exit status says whether all bounds were kept.
 """
@@ -34,9 +36,7 @@ PEER_GENES, TRIAL_GENES = (40, 60, 80), (10, 15, 20)
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peer-python", help="Python of the environment that has celcomen")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--trial", action="store_true", help="small sizes, to see that it runs")
@@ -49,9 +49,7 @@ def main() -> int:
         print(json.dumps(WORKERS[options.worker](options.cells, options.genes)))
         return 0
     cells, genes, large = (600, 80, 20_000) if options.trial else (2500, 500, 400_000)
-    print(
-        f"{options.threads} threads (machine: {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f})"
-    )
+    print(f"{options.threads} threads (machine: {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f})")
     kept = []
     if options.peer_python:
         kept += beside_package(options, cells, genes)
@@ -155,9 +153,7 @@ def peer_seconds(task: str, options, cells: int, genes: int) -> float:
             np.savez(given, **arrays, epochs=epochs)
             jobs += [task, str(given), f"{given}.out.npz"]
         command = [options.peer_python, PEER, *jobs, "--threads", str(options.threads)]
-        done = subprocess.run(
-            command, env=environment(options), capture_output=True, text=True, check=False
-        )
+        done = subprocess.run(command, env=environment(options), capture_output=True, text=True, check=False)
         if done.returncode:
             raise SystemExit(done.stderr)
         seconds = [float(np.load(output)["seconds"]) for output in jobs[2::3]]
@@ -233,9 +229,7 @@ def large_worker(cells: int, genes: int) -> dict:
     found["weights"], weights = timed(lambda: interaction_weights(graph, "gcn"))
     found["sums"], moments = timed(lambda: statistics(expression, weights))
     fit_mean_field([moments], switches, 1, 1e-3)
-    found["epochs"] = min(
-        timed(lambda: fit_mean_field([moments], switches, EPOCHS, 1e-3))[0] for _ in range(3)
-    )
+    found["epochs"] = min(timed(lambda: fit_mean_field([moments], switches, EPOCHS, 1e-3))[0] for _ in range(3))
     found["gigabytes"] = gigabytes()
     weights = interaction_weights(graph, "symmetric")
     found["gaussian_sums"], observed = timed(lambda: field_statistics([(expression, weights)]))

@@ -3,10 +3,10 @@
     python tests/bench/bench_cellina_gat.py            # speed
     python tests/bench/bench_cellina_gat.py --memory   # peak memory against neighbours and cells
 
-Both train on the same batches with the same receptive fields (`training.train`: encoders, decoder, both heads, contrastive
-loss, optimisers); only the three layers of attention are exchanged, for `GATv2Conv` on the list of edges. In turns, in one
-process. `NeighborLoader`, which the authors used, needs compiled extras and is left out, so that the peer's batches cost
-as little as ours. Bound: three times the peer's cells per second, under both protocols.
+Both train on the same batches with the same receptive fields (`training.train`: encoders, decoder, both heads,
+contrastive loss, optimisers); only the three layers of attention are exchanged, for `GATv2Conv` on the list of edges.
+In turns, in one process. `NeighborLoader`, which the authors used, needs compiled extras and is left out, so that the
+peer's batches cost as little as ours. Bound: three times the peer's cells per second, under both protocols.
 """
 
 import argparse
@@ -41,8 +41,7 @@ class PeerEncoder(cellina_gat.AttentionEncoder):
     def __init__(self, n_in, n_latent, n_hidden, n_layers, *others):
         super().__init__(n_in, n_latent, n_hidden, n_layers, *others)
         self.layers = torch.nn.ModuleList(
-            GATv2Conv(n_hidden if i else n_in, n_hidden, concat=False, add_self_loops=False)
-            for i in range(n_layers)
+            GATv2Conv(n_hidden if i else n_in, n_hidden, concat=False, add_self_loops=False) for i in range(n_layers)
         )
 
     def states(self, around):
@@ -61,9 +60,7 @@ class PeerNetwork(cellina_gat.CellinaGATNetwork):
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cells", type=int, default=20_000, help="of the slide")
     parser.add_argument("--genes", type=int, default=2000)
     parser.add_argument("--neighbors", type=int, default=50)
@@ -99,7 +96,7 @@ def _data(counts, coords, graph, settings):
     n = len(coords)
     model = cellina_gat.CellinaGAT(device="cpu", **settings)
     around = model.surroundings(graph, counts)
-    codes = rng.integers(N_TYPES, size=n), (N_DOMAINS * coords[:, 0] / coords.max()).astype(int) % N_DOMAINS  # fmt: skip
+    codes = rng.integers(N_TYPES, size=n), (N_DOMAINS * coords[:, 0] / coords.max()).astype(int) % N_DOMAINS
     labels = (*codes, np.zeros(n, int))
     data = cellina_gat.TissueData(counts, around, *labels, coords, model.settings, 3, "cpu")
     return model, data
@@ -149,13 +146,14 @@ def _compare_speed(options) -> int:
                 wall = _epoch(network, model, data, cells).iloc[1:]
                 seconds[kind] += list(wall)
                 spent = time.process_time() - started
-                print(f"  {name}, {kind}: {wall.iloc[0]:.2f} s an epoch, {spent:.1f} s of processor time in all")  # fmt: skip
+                print(f"  {name}, {kind}: {wall.iloc[0]:.2f} s an epoch, {spent:.1f} s of processor time in all")
         rates = {kind: len(cells) / np.median(found) for kind, found in seconds.items()}
         ratio = rates["ours"] / rates["torch_geometric"]
         worst = min(worst, ratio)
         print(
             f"{name}: {len(field.cells):,} cells and {'+'.join(f'{e:,}' for e in edges)} edges a batch; ours "
-            f"{rates['ours']:.0f} cells/s, torch_geometric {rates['torch_geometric']:.0f}: {ratio:.2f} times (bound {BOUND})"
+            f"{rates['ours']:.0f} cells/s, torch_geometric {rates['torch_geometric']:.0f}: {ratio:.2f} times (bound "
+            f"{BOUND})"
         )
     return int(worst < BOUND)
 
@@ -168,7 +166,7 @@ def _memory(options) -> dict:
     cells = _chosen(coords, model.settings, 2 * BATCH)
     _epoch(cellina_gat.CellinaGATNetwork, model, data, cells)
     trained = _peak_gb()
-    network = cellina_gat.CellinaGATNetwork(options.genes, N_TYPES, N_DOMAINS, 1, N_HIDDEN, 3, N_LATENT)  # fmt: skip
+    network = cellina_gat.CellinaGATNetwork(options.genes, N_TYPES, N_DOMAINS, 1, N_HIDDEN, 3, N_LATENT)
     with torch.no_grad():
         network.eval()
         for piece in data.pieces(np.arange(0, options.cells, max(1, options.cells // 1000)))[:1]:
@@ -182,7 +180,7 @@ def _peak_gb() -> float:
 
 
 def _compare_memory(options) -> int:
-    for cells, neighbors in ((20_000, 20), (20_000, 50), (20_000, 100), (100_000, 50), (400_000, 50)):  # fmt: skip
+    for cells, neighbors in ((20_000, 20), (20_000, 50), (20_000, 100), (100_000, 50), (400_000, 50)):
         command = [sys.executable, __file__, "--worker", "--cells", str(cells)]
         command += ["--neighbors", str(neighbors), "--genes", str(options.genes)]
         answer = subprocess.run(command, check=True, text=True, stdout=subprocess.PIPE).stdout

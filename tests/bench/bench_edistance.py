@@ -40,7 +40,7 @@ def main():
     if options.small:
         options.cells, options.dimensions = 50, [10]
 
-    print(f"{options.subsamples} subsamples of {options.cells} cells, one thread, median of {options.repeats}")  # fmt: skip
+    print(f"{options.subsamples} subsamples of {options.cells} cells, one thread, median of {options.repeats}")
     print(f"{'dimensions':>10} {'ours (ms)':>10} {'broadcast (ms)':>15} {'ratio':>6}")
     rng = np.random.default_rng(0)
     for dimensions in options.dimensions:

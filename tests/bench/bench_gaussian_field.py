@@ -53,9 +53,7 @@ def measure(n_cells: int, n_genes: int) -> dict:
     mark()
     eigenvalues = spectrum(symmetric_part(weights))
     mark()
-    observed = FieldStatistics(
-        n_cells, moments.mean, moments.intra / n_cells, moments.inter / n_cells, eigenvalues
-    )
+    observed = FieldStatistics(n_cells, moments.mean, moments.intra / n_cells, moments.inter / n_cells, eigenvalues)
     # Fewer cells than genes have no optimum without a ridge; the same one for all sizes.
     fit = fit_gaussian(observed, errors=False, ridge=0.01)
     mark()
@@ -93,7 +91,7 @@ def main() -> int:
     if options.small:
         options.cells, options.genes = [1_000, 10_000], [100]
     columns = ("statistics", "spectrum", "fit", "errors")
-    print(f"{'cells':>9} {'genes':>6} " + " ".join(f"{c + ' s':>13}" for c in columns) + "  Newton steps   peak GB")  # fmt: skip
+    print(f"{'cells':>9} {'genes':>6} " + " ".join(f"{c + ' s':>13}" for c in columns) + "  Newton steps   peak GB")
     kept = True
     for n_genes in options.genes:
         first = None
@@ -105,10 +103,7 @@ def main() -> int:
                 + f"  {row['steps']:>12} {row['peak_gb']:>9.2f}"
             )  # fmt: skip
             first = first or row["fit"]
-            kept &= (
-                np.nansum([row[c] for c in columns]) < _LONGEST_SECONDS
-                and row["peak_gb"] < _LARGEST_GB
-            )
+            kept &= np.nansum([row[c] for c in columns]) < _LONGEST_SECONDS and row["peak_gb"] < _LARGEST_GB
             if n_genes >= 500:
                 kept &= row["fit"] < 2 * first
     return 0 if kept else 1

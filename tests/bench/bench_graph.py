@@ -21,7 +21,7 @@ CUTOFF = 0.1
 
 def ball_tree_search(coords, k, n_jobs):
     """Distances and numbers of the k + 1 nearest cells."""
-    return NearestNeighbors(n_neighbors=k + 1, algorithm="ball_tree", n_jobs=n_jobs).fit(coords).kneighbors(coords)  # fmt: skip
+    return NearestNeighbors(n_neighbors=k + 1, algorithm="ball_tree", n_jobs=n_jobs).fit(coords).kneighbors(coords)
 
 
 def ball_tree_graph(coords, k, n_jobs):
@@ -56,13 +56,13 @@ def main():
         options.cells, options.neighbors = [2000], 50
     k = options.neighbors
 
-    print(f"uniform cells, one per {SPACING_UM:g} x {SPACING_UM:g} um, k = {k}, median of {options.repeats}")  # fmt: skip
+    print(f"uniform cells, one per {SPACING_UM:g} x {SPACING_UM:g} um, k = {k}, median of {options.repeats}")
     print(f"{'cells':>9} {'threads':>7} {'what':<24} {'seconds':>8} {'ratio':>6}")
     for n in options.cells:
         coords = np.random.default_rng(0).random((n, 2)) * np.sqrt(n) * SPACING_UM
         # Compiles our kernels as well.
         sample = coords[:2000]
-        ours, theirs = gaussian_graph(sample, BANDWIDTH_UM, k, CUTOFF), ball_tree_graph(sample, k, 1)  # fmt: skip
+        ours, theirs = gaussian_graph(sample, BANDWIDTH_UM, k, CUTOFF), ball_tree_graph(sample, k, 1)
         assert np.array_equal(ours.indices, theirs.indices)
         np.testing.assert_allclose(ours.data, theirs.data, rtol=1e-5)
         for threads in options.threads:

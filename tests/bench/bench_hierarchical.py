@@ -1,10 +1,11 @@
-"""The plain model on one large slide: training and predictions of a fold, time and peak memory, in a process of its own.
+"""The plain model on one large slide: training and predictions of a fold, time and peak memory, in a process of its
+own.
 
     PYTHONPATH=workflow python tests/bench/bench_hierarchical.py            # 400,000 cells x 2,000 genes
     PYTHONPATH=workflow python tests/bench/bench_hierarchical.py --cells 5000 --genes 300
 
-Simulated tissue; slide and question, with its graph, are written first and are not part of what is measured. The bounds are
-kept where the exit status is 0: ten minutes of wall time and 8 GB for the full size, on two cores.
+Simulated tissue; slide and question, with its graph, are written first and are not part of what is measured. The bounds
+are kept where the exit status is 0: ten minutes of wall time and 8 GB for the full size, on two cores.
 """
 
 import argparse
@@ -26,9 +27,7 @@ def write(folder: Path, cells: int, genes: int) -> None:
     from tissue_counterfactuals.simulate import simulate_tissue
     from tissue_counterfactuals.slide import write_slide
 
-    write_slide(
-        simulate_tissue(n_cells=cells, n_genes=genes, n_slides=1, seed=0), folder / "slide.h5ad"
-    )
+    write_slide(simulate_tissue(n_cells=cells, n_genes=genes, n_slides=1, seed=0), folder / "slide.h5ad")
     entry = {"source": "simulated", "control_domain": "domain_0", "target_domains": ["domain_1"]}
     config = load_config({"datasets": {"large": entry}})
     dataset, drawn = config["datasets"]["large"], config["counterfactual"]
@@ -47,18 +46,21 @@ def run(folder: Path) -> None:
     """Fit and predict, as the steps of the workflow do."""
     from tissue_counterfactuals.methods import run
 
-    config = load_config({"datasets": {"large": {"source": "simulated", "control_domain": "domain_0", "target_domains": ["domain_1"]}}})  # fmt: skip
+    config = load_config(
+        {"datasets": {"large": {"source": "simulated", "control_domain": "domain_0", "target_domains": ["domain_1"]}}}
+    )
     settings = {k: v for k, v in config["hierarchical"].items() if k != "time_limit_minutes"}
     began, cpu = time.perf_counter(), time.process_time()
     task = run.load_task(folder / "slide.h5ad", folder / "question.npz", "cpu", lambda line: None)
     task.settings = settings
     run.fit("hierarchical", task, folder / "model", folder / "checkpoint.pt")
     fitted = time.perf_counter()
-    run.predict({"hierarchical": folder / "model"}, task, folder / "p.h5ad", {"hierarchical": settings})  # fmt: skip
+    run.predict({"hierarchical": folder / "model"}, task, folder / "p.h5ad", {"hierarchical": settings})
     end = time.perf_counter()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << (30 if sys.platform == "darwin" else 20))  # fmt: skip
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << (30 if sys.platform == "darwin" else 20))
     print(
-        f"{task.slide.n_obs:,} cells x {task.slide.n_vars:,} genes, {len(task.focal):,} moved: fit {fitted - began:.1f} s, "
+        f"{task.slide.n_obs:,} cells x {task.slide.n_vars:,} genes, {len(task.focal):,} moved: fit "
+        f"{fitted - began:.1f} s, "
         f"predict {end - fitted:.1f} s, CPU {time.process_time() - cpu:.1f} s, peak {peak:.2f} GB"
     )
     status = run.read_status(folder / "model")

@@ -1,4 +1,5 @@
-"""One large slide through the steps: prepare, graph, one training epoch. Time and peak memory of each, in a process of its own.
+"""One large slide through the steps: prepare, graph, one training epoch. Time and peak memory of each, in a process of
+its own.
 
     PYTHONPATH=workflow python tests/bench/bench_large_slide.py            # 400,000 cells x 2,000 genes
     PYTHONPATH=workflow python tests/bench/bench_large_slide.py --cells 20000 --genes 500
@@ -23,9 +24,7 @@ def simulate(folder: Path, cells: int, genes: int) -> None:
     from tissue_counterfactuals.simulate import simulate_tissue
     from tissue_counterfactuals.slide import write_slide
 
-    write_slide(
-        simulate_tissue(n_cells=cells, n_genes=genes, n_slides=1, seed=0), folder / "raw.h5ad"
-    )
+    write_slide(simulate_tissue(n_cells=cells, n_genes=genes, n_slides=1, seed=0), folder / "raw.h5ad")
 
 
 def settings(folder: Path) -> dict:
@@ -54,9 +53,7 @@ def graph(folder: Path) -> None:
     dataset = settings(folder)["datasets"]["large"]
     steps.build_graph(folder / "slide.h5ad", dataset["graph"], folder / "graph.npz")
     fold_keys = ("control_domain", "target_domains", "holdout")
-    steps.write_folds(
-        folder / "slide.h5ad", "large", {k: dataset[k] for k in fold_keys}, folder / "folds.tsv"
-    )
+    steps.write_folds(folder / "slide.h5ad", "large", {k: dataset[k] for k in fold_keys}, folder / "folds.tsv")
 
 
 def train(folder: Path) -> None:
@@ -87,9 +84,7 @@ def train(folder: Path) -> None:
 def measured(stage, folder: Path, *arguments) -> float:
     """Run a stage in a fresh process; print its seconds and peak resident memory, and return the latter in GB."""
     started = time.perf_counter()
-    process = multiprocessing.get_context("spawn").Process(
-        target=_run, args=(stage, folder, *arguments)
-    )
+    process = multiprocessing.get_context("spawn").Process(target=_run, args=(stage, folder, *arguments))
     process.start()
     process.join()
     if process.exitcode:

@@ -3,10 +3,11 @@
     python -m venv simspace-env && simspace-env/bin/pip install simspace==0.4.2
     PYTHONPATH=workflow python tests/bench/bench_outside_simulator.py --peer-python simspace-env/bin/python
 
-SimSpace places cells in niches by a Gibbs sampler, gives every type a Poisson mean per gene, and multiplies a marker gene
-that is paired with another in each cell of its type: by 3 times the mean of the partner over the 20 nearest cells, relative to
-all cells, where that is above 1.5, else by 1/3. So only the cells of one type answer to a gene, by a step: other types
-say nothing of it, against what the plain model assumes. Every type is left out of the largest other niche in turn.
+SimSpace places cells in niches by a Gibbs sampler, gives every type a Poisson mean per gene, and multiplies a marker
+gene that is paired with another in each cell of its type: by 3 times the mean of the partner over the 20 nearest cells,
+relative to all cells, where that is above 1.5, else by 1/3. So only the cells of one type answer to a gene, by a step:
+other types say nothing of it, against what the plain model assumes. Every type is left out of the largest other niche
+in turn.
 """
 
 import argparse
@@ -99,7 +100,7 @@ def ask_all(slide, expected: np.ndarray, seed: int) -> pd.DataFrame:
         fold = Fold(label, control, (target,))
         question = ask(slide, graph, fold, "corrected", seed, switches, graph_of, ("any_type",), 50)
         task = Task(slide, question, device="cpu", report=lambda line: None)
-        task.settings = {k: v for k, v in config["hierarchical"].items() if k != "time_limit_minutes"}  # fmt: skip
+        task.settings = {k: v for k, v in config["hierarchical"].items() if k != "time_limit_minutes"}
         with tempfile.TemporaryDirectory() as folder:
             hierarchical.fit(task, Path(folder))
             made = {"hierarchical": hierarchical.predict(task, Path(folder), target)["any_type"]}
@@ -138,7 +139,10 @@ def main() -> None:
     options = parser.parse_args()
     for seed in options.seeds:
         slide, expected = simulate(options.peer_python, seed, options.side, options.genes)
-        print(f"seed {seed}: {slide.n_obs:,} cells x {slide.n_vars} genes, {slide.X.sum() / slide.n_obs:.0f} counts a cell")  # fmt: skip
+        print(
+            f"seed {seed}: {slide.n_obs:,} cells x {slide.n_vars} genes, {slide.X.sum() / slide.n_obs:.0f} counts a "
+            "cell"
+        )
         table = ask_all(slide, expected, seed)
         print(table.round(2).to_string(index=False))
         print(table.mean(numeric_only=True).round(3).to_dict(), flush=True)

@@ -2,9 +2,10 @@
 
     python tests/bench/bench_plan.py [configuration, config/paper.yaml] [number of seeds]
 
-Slides, downloads and graphs are empty stand-ins of the size of the real files, tables of folds are those of the published
-held-out types; `snakemake --dry-run` then plans everything after them. The bound is on CPU seconds until the graph is there,
-which other work on the machine changes little: planning is one thread. A dry run then writes down every job's command.
+Slides, downloads and graphs are empty stand-ins of the size of the real files, tables of folds are those of the
+published held-out types; `snakemake --dry-run` then plans everything after them. The bound is on CPU seconds until the
+graph is there, which other work on the machine changes little: planning is one thread. A dry run then writes down every
+job's command.
 """
 
 import contextlib
@@ -46,7 +47,9 @@ def fold_table(entry: dict, samples: list[str] | None) -> pd.DataFrame:
         for cell_type in entry["holdout"]["cell_types"]:
             fold = Fold(cell_type, entry["control_domain"], (), patient, own)
             for target in entry["target_domains"]:
-                row = dict(zip(FOLD_COLUMNS, (cell_type, fold.control, target, patient, "", 1000, 1000, ""), strict=True))  # fmt: skip
+                row = dict(
+                    zip(FOLD_COLUMNS, (cell_type, fold.control, target, patient, "", 1000, 1000, ""), strict=True)
+                )
                 rows.append({"fold": slug(fold.label)} | row)
     return pd.DataFrame(rows)
 
@@ -76,9 +79,9 @@ def main(configuration: Path, n_seeds: int | None) -> int:
                     table.to_csv(path, sep="\t", index=False)
         command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile")]
         Path("planned.yaml").write_text(yaml.safe_dump(raw))
-        command += ["--configfile", "planned.yaml", "--cores", "2", "--dry-run", "--quiet", "rules"]  # fmt: skip
+        command += ["--configfile", "planned.yaml", "--cores", "2", "--dry-run", "--quiet", "rules"]
         started, graph_s, screen = time.perf_counter(), 0.0, []
-        with subprocess.Popen(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as run:  # fmt: skip
+        with subprocess.Popen(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as run:
             for line in run.stdout:
                 screen.append(line)
                 if line.startswith("Job stats:"):
@@ -90,10 +93,11 @@ def main(configuration: Path, n_seeds: int | None) -> int:
         print(*screen[-40:], sep="")
         return 1
     table = "".join(screen).split("Job stats:")[1].splitlines()
-    jobs = {words[0]: int(words[1]) for words in map(str.split, table) if len(words) == 2 and words[1].isdigit()}  # fmt: skip
+    jobs = {words[0]: int(words[1]) for words in map(str.split, table) if len(words) == 2 and words[1].isdigit()}
     print(*(f"{number:>7,}  {rule}" for rule, number in jobs.items()), sep="\n")
     print(
-        f"{n_slides} slides, {n_folds} folds: graph after {graph_s:.1f} CPU s, bound {BOUND_S}; with each job's command on "
+        f"{n_slides} slides, {n_folds} folds: graph after {graph_s:.1f} CPU s, bound {BOUND_S}; with each job's "
+        "command on "
         f"the screen {seconds:.1f} CPU s ({wall:.1f} s by the clock)"
     )
     return int(graph_s > BOUND_S)

@@ -4,8 +4,8 @@
     PYTHONPATH=workflow python tests/bench/bench_prepare_brain.py --mixed         # cells of all sections in mixed order
     PYTHONPATH=workflow python tests/bench/bench_prepare_brain.py --cells 200000
 
-The file is simulated in the published layout, block by block, with 60 of 1,120 genes in a cell; writing it is not part of
-what is measured. What a section costs must depend on its own size and on the number of cells, not on all counts.
+The file is simulated in the published layout, block by block, with 60 of 1,120 genes in a cell; writing it is not part
+of what is measured. What a section costs must depend on its own size and on the number of cells, not on all counts.
 """
 
 import argparse
@@ -21,7 +21,7 @@ import numpy as np
 
 LIMIT_GB = 4.0
 SECTIONS, GENES, GENES_PER_CELL = 66, 1120, 60
-TYPES = ("glutamatergic neuron", "oligodendrocyte", "astrocyte", "GABAergic neuron", "endothelial cell")  # fmt: skip
+TYPES = ("glutamatergic neuron", "oligodendrocyte", "astrocyte", "GABAergic neuron", "endothelial cell")
 REGIONS = ("Thalamus", "Isocortex", "Fiber_tracts", "Hypothalamus")
 
 
@@ -37,7 +37,7 @@ def simulate(path: Path, cells: int, mixed: bool) -> None:
             x.attrs.update({"encoding-type": "csr_matrix", "encoding-version": "0.1.0"})
             x.attrs["shape"] = np.array([cells, GENES])
         # X, which nobody reads, is left empty.
-        empty = {"data": np.empty(0, "f4"), "indices": np.empty(0, "i4"), "indptr": np.zeros(cells + 1, "i8")}  # fmt: skip
+        empty = {"data": np.empty(0, "f4"), "indices": np.empty(0, "i4"), "indptr": np.zeros(cells + 1, "i8")}
         for name, values in empty.items():
             file["X"][name] = values
         lengths = rng.poisson(GENES_PER_CELL, cells)
@@ -62,11 +62,9 @@ def simulate(path: Path, cells: int, mixed: bool) -> None:
 
 def _write_tables(file: h5py.File, rng, cells: int, section: np.ndarray) -> None:
     file.create_group("obs"), file.create_group("var"), file.create_group("raw/var")
-    for name, rows, prefix in (("obs", cells, "cell-"), ("var", GENES, "ENSMUSG"), ("raw/var", GENES, "ENSMUSG")):  # fmt: skip
+    for name, rows, prefix in (("obs", cells, "cell-"), ("var", GENES, "ENSMUSG"), ("raw/var", GENES, "ENSMUSG")):
         table = file[name]
-        table.attrs.update(
-            {"encoding-type": "dataframe", "encoding-version": "0.2.0", "_index": "_index"}
-        )
+        table.attrs.update({"encoding-type": "dataframe", "encoding-version": "0.2.0", "_index": "_index"})
         table["_index"] = np.array([f"{prefix}{i:011d}" for i in range(rows)], dtype="S")
         table["_index"].attrs.update({"encoding-type": "string-array", "encoding-version": "0.2.0"})
     file["var/feature_name"] = np.array([f"Gene{i}" for i in range(GENES)], dtype="S")
@@ -77,9 +75,7 @@ def _write_tables(file: h5py.File, rng, cells: int, section: np.ndarray) -> None
         ("brain_section_label", section, names),
     ):
         column = file["obs"].create_group(name)
-        column.attrs.update(
-            {"encoding-type": "categorical", "encoding-version": "0.2.0", "ordered": False}
-        )
+        column.attrs.update({"encoding-type": "categorical", "encoding-version": "0.2.0", "ordered": False})
         column["codes"] = codes.astype(np.int8)
         column["categories"] = np.array(categories, dtype="S")
     file.create_group("obsm")["X_spatial_coords"] = rng.uniform(0, 8000, (cells, 2))

@@ -3,8 +3,8 @@
     PYTHONPATH=workflow python tests/bench/bench_prepare_crc.py                  # full size, some 9 GB of disk
     PYTHONPATH=workflow python tests/bench/bench_prepare_crc.py --genes 947      # a twentieth of the genes
 
-The file is simulated in the published layout, gene by gene, so that writing it takes no memory either; it is not part of
-what is measured. How many counts are not 0 is published nowhere that we could read, but the size of the file is:
+The file is simulated in the published layout, gene by gene, so that writing it takes no memory either; it is not part
+of what is measured. How many counts are not 0 is published nowhere that we could read, but the size of the file is:
 2,284.5 MB. With gzip and --genes-per-cell 1680 (8.5 % of the counts, 1,600 genes in a cell once some are limited to one
 side) ours has about that size; the script prints both.
 """
@@ -54,9 +54,7 @@ def simulate(path: Path, cells: int, genes: int, genes_per_cell: float, compress
                 rows = rows[(rows < cells // 3) | (rng.random(len(rows)) < 0.3)]
             indptr[gene + 1] = indptr[gene] + len(rows)
             batch[0].append(rows)
-            batch[1].append(
-                rng.geometric(1 / (1 + detection[gene] * rng.uniform(0.3, 3)), len(rows))
-            )
+            batch[1].append(rng.geometric(1 / (1 + detection[gene] * rng.uniform(0.3, 3)), len(rows)))
             held += len(rows)
             if held > 1 << 23 or gene == genes - 1:
                 for dataset, pieces in ((indices, batch[0]), (data, batch[1])):
@@ -78,9 +76,7 @@ def _hits(rng, n: int, probability: float) -> np.ndarray:
 def _write_tables(file: h5py.File, rng, cells: int, genes: int) -> None:
     obs, var = file.create_group("obs"), file.create_group("var")
     for table, names, prefix in ((obs, cells, "c_1_"), (var, genes, "GENE")):
-        table.attrs.update(
-            {"encoding-type": "dataframe", "encoding-version": "0.2.0", "_index": "_index"}
-        )
+        table.attrs.update({"encoding-type": "dataframe", "encoding-version": "0.2.0", "_index": "_index"})
         table["_index"] = np.array([f"{prefix}{i}" for i in range(names)], dtype="S")
         table["_index"].attrs.update({"encoding-type": "string-array", "encoding-version": "0.2.0"})
         table.attrs["column-order"] = np.array([], dtype="S")
@@ -93,9 +89,7 @@ def _write_tables(file: h5py.File, rng, cells: int, genes: int) -> None:
         ("typ", np.where(rng.random(cells) < 0.04, -1, region), REGIONS),
     ):
         column = obs.create_group(name)
-        column.attrs.update(
-            {"encoding-type": "categorical", "encoding-version": "0.2.0", "ordered": False}
-        )
+        column.attrs.update({"encoding-type": "categorical", "encoding-version": "0.2.0", "ordered": False})
         column["codes"] = codes.astype(np.int8)
         column["categories"] = np.array(categories, dtype="S")
 

@@ -34,9 +34,7 @@ def main() -> int:
         size_gb = path.stat().st_size / 1e9
 
     filled = slide.X.nnz / (slide.n_obs * slide.n_vars)
-    print(
-        f"slide              {slide.n_obs:,} cells x {slide.n_vars:,} genes, {filled:.1%} non-zero"
-    )
+    print(f"slide              {slide.n_obs:,} cells x {slide.n_vars:,} genes, {filled:.1%} non-zero")
     print(f"threads            {options.threads} (machine: {os.cpu_count()} cores)")
     print(f"simulate           {simulated - start:.1f} s, peak {after_simulation:.2f} GB")
     print(f"check and write    {written - simulated:.1f} s, file {size_gb:.2f} GB")

@@ -27,9 +27,7 @@ N_HIDDEN, N_LATENT, BATCH = 128, 64, 2048
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peer-python", help="Python of the environment that has scvi-tools")
     parser.add_argument("--cells", type=int, default=10 * BATCH)
     parser.add_argument("--genes", type=int, default=2000)
@@ -64,9 +62,7 @@ def main() -> int:
     for worker, label in LABELS.items():
         if worker in rates:
             values = rates[worker]
-            print(
-                f"{label:42s} {median[worker]:8,.0f} cells/s (best {max(values):,.0f}, n = {len(values)})"
-            )
+            print(f"{label:42s} {median[worker]:8,.0f} cells/s (best {max(values):,.0f}, n = {len(values)})")
     print(f"ours / matrix products alone               {median['ours'] / median['matmul']:8.2f}")
     if "peer" not in median:
         return 0
@@ -81,9 +77,7 @@ def _run(worker, python, options) -> list[float]:
     command = [python, __file__, "--worker", worker, "--data", str(options.data)]
     for key in ("cells", "genes", "threads", "epochs"):
         command += [f"--{key}", str(getattr(options, key))]
-    answer = subprocess.run(
-        command, env=environment, check=True, text=True, stdout=subprocess.PIPE
-    ).stdout
+    answer = subprocess.run(command, env=environment, check=True, text=True, stdout=subprocess.PIPE).stdout
     return json.loads(answer.strip().splitlines()[-1])
 
 
@@ -95,9 +89,7 @@ def _counts(n_cells: int, n_genes: int) -> sparse.csr_array:
     for start in range(0, n_cells, BATCH):
         size = np.exp(rng.normal(0, 0.5, (min(BATCH, n_cells - start), 1)))
         mean = size * gene_mean
-        blocks.append(
-            sparse.csr_array(rng.negative_binomial(1.0, 1 / (1 + mean)), dtype=np.float32)
-        )
+        blocks.append(sparse.csr_array(rng.negative_binomial(1.0, 1 / (1 + mean)), dtype=np.float32))
     return sparse.vstack(blocks, format="csr")
 
 
@@ -154,9 +146,7 @@ def _peer(options) -> list[float]:
 
     slide = AnnData(sparse.load_npz(options.data).toarray())
     scvi.model.SCVI.setup_anndata(slide)
-    model = scvi.model.SCVI(
-        slide, n_layers=2, n_hidden=N_HIDDEN, n_latent=N_LATENT, gene_likelihood="nb"
-    )
+    model = scvi.model.SCVI(slide, n_layers=2, n_hidden=N_HIDDEN, n_latent=N_LATENT, gene_likelihood="nb")
     model.train(
         max_epochs=options.epochs + 1,
         batch_size=BATCH,

@@ -1,6 +1,7 @@
 """How often each control of the Perturb-map experiment gives p <= 0.05 where nothing happens.
 
-Lesions in which no gene but the lost one changes (`knockout_effect` 0), the corrected protocol, the exact counterfactual.
+Lesions in which no gene but the lost one changes (`knockout_effect` 0), the corrected protocol, the exact
+counterfactual.
 A row per simulation and lost gene goes to a TSV, so that a run can be cut short and continued; the rates are printed.
 
     python tests/bench/calibrate_perturbmap.py OUT.tsv FIRST_SEED N_SIMULATIONS [DEPTH]
@@ -73,9 +74,7 @@ def main() -> None:
     out, first, n = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
     depth = float(sys.argv[4]) if len(sys.argv) > 4 else 8000.0
     for seed in range(first, first + n):
-        pd.DataFrame(simulate(seed, depth)).to_csv(
-            out, sep="\t", index=False, mode="a", header=not out.exists()
-        )
+        pd.DataFrame(simulate(seed, depth)).to_csv(out, sep="\t", index=False, mode="a", header=not out.exists())
     table = pd.read_csv(out, sep="\t")
     for knockout, own in table.groupby("knockout"):
         for control in CONTROLS:

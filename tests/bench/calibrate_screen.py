@@ -53,24 +53,15 @@ def simulate(out: Path, scenario: dict, knobs: dict, n: int, settings: dict) -> 
 
 def tables(out: Path) -> str:
     """Markdown: false positive rates by scenario, power by recipients and effect."""
-    screens, targets = (
-        pd.read_csv(out / f"{name}.tsv", sep="\t") for name in ("screens", "targets")
-    )
+    screens, targets = (pd.read_csv(out / f"{name}.tsv", sep="\t") for name in ("screens", "targets"))
     rates = screen_power.rates(targets, screens)
     names = screen_power.PER_TARGET | {"effect": "verdict: effect"} | screen_power.PER_SCREEN
     rates["rate_n"] = [f"{r.rate:.3f} ({r.n})" for r in rates.itertuples()]
     null = rates[rates["spillover"] == 0]
     null = null.assign(scenario=null["scenario"] + " " + null["clones_per_target"].astype(str))
-    first = null.pivot_table(
-        index="test", columns="scenario", values="rate_n", aggfunc="first", sort=False
-    )
+    first = null.pivot_table(index="test", columns="scenario", values="rate_n", aggfunc="first", sort=False)
     grid = rates[rates["scenario"] == "grid"]
-    parts = [
-        first.loc[[t for t in names if t in first.index]]
-        .rename(index=names)
-        .fillna("")
-        .to_markdown()
-    ]
+    parts = [first.loc[[t for t in names if t in first.index]].rename(index=names).fillna("").to_markdown()]
     for test in (
         "p_clones",
         "effect",
@@ -90,12 +81,8 @@ def tables(out: Path) -> str:
         shown = own.assign(recipients=named).sort_values(["clones_per_target", "spillover"])
         columns = shown["spillover"].map("{:g}".format)
         change = own.groupby("spillover")["true_change"].mean()
-        power = shown.assign(
-            column=columns + " (" + shown["spillover"].map(change).round(2).astype(str) + ")"
-        )
-        power = power.pivot_table(
-            index="recipients", columns="column", values="rate_n", aggfunc="first", sort=False
-        )
+        power = shown.assign(column=columns + " (" + shown["spillover"].map(change).round(2).astype(str) + ")")
+        power = power.pivot_table(index="recipients", columns="column", values="rate_n", aggfunc="first", sort=False)
         parts.append(f"{names[test]}\n\n{power.sort_index(axis=1).fillna('').to_markdown()}")
     columns = [
         "ceiling",
@@ -106,9 +93,7 @@ def tables(out: Path) -> str:
         "pearson_specific",
         "pearson_specific_random",
     ]
-    means = screens.groupby(["scenario", "clones_per_target", "spillover"], sort=False)[
-        columns
-    ].mean()
+    means = screens.groupby(["scenario", "clones_per_target", "spillover"], sort=False)[columns].mean()
     return "\n\n".join([*parts, means.round(2).reset_index().to_markdown(index=False)])
 
 

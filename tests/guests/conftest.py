@@ -1,4 +1,6 @@
-"""The interpreters that guests run in; their tests are skipped, by name, where nobody has built them (`make guests`)."""
+"""The interpreters that guests run in; their tests are skipped, by name, where nobody has built them (`make
+guests`).
+"""
 
 import json
 from pathlib import Path

@@ -26,9 +26,7 @@ class Guest:
             *("--threads", "1", "--log", self.folder / f"{step}.log", *arguments),
         ]
         environment = os.environ | {"PYTHONPATH": str(self.root / "workflow")}
-        done = subprocess.run(
-            [str(word) for word in command], env=environment, capture_output=True, text=True
-        )
+        done = subprocess.run([str(word) for word in command], env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr + (self.folder / f"{step}.log").read_text()
 
     def fit(self, method: str, *arguments):

@@ -79,9 +79,7 @@ def test_what_held_out_cells_express_reaches_no_guest(both, method):
     (_, clean), (_, dirty) = both
     for variant in ("-", "no_intervention"):
         # Trainings in processes of their own differ by rounding.
-        np.testing.assert_allclose(
-            clean[method, variant], dirty[method, variant], rtol=1e-3, atol=1e-4
-        )
+        np.testing.assert_allclose(clean[method, variant], dirty[method, variant], rtol=1e-3, atol=1e-4)
 
 
 def test_simvi_leaves_latents_of_the_cells_it_may_see(tmp_path, interpreter, root):
@@ -126,9 +124,7 @@ def test_scgen_moves_along_the_difference_of_the_domains(tmp_path, interpreter, 
     assert shares["-"] > 0.7
 
 
-def test_in_an_equal_budget_stages_share_the_steps_and_patience_ends_nothing(
-    tmp_path, interpreter, root
-):
+def test_in_an_equal_budget_stages_share_the_steps_and_patience_ends_nothing(tmp_path, interpreter, root):
     settings = {"scanvi": SCVI | {"early_stopping_patience": 1}}
     guest = Guest(tmp_path, small_slide(n_cells=200), interpreter, root, settings)
     folder = guest.fit("scanvi", "--steps", 60)

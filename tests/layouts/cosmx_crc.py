@@ -100,9 +100,7 @@ FAULTS = {
     "log-normalised instead of counts": lambda f: edit.log_anndata(f / FILES[0]),
     "coordinates in pixels": lambda f: edit.edit_anndata(f / FILES[0], _in_micrometres),
     "duplicated barcodes": lambda f: edit.edit_anndata(f / FILES[0], _same_cell_twice),
-    "barcodes in another order": lambda f: edit.edit_anndata(
-        f / FILES[0], lambda a: a[::-1].copy()
-    ),
+    "barcodes in another order": lambda f: edit.edit_anndata(f / FILES[0], lambda a: a[::-1].copy()),
     "extra cells without labels": lambda f: edit.edit_anndata(f / FILES[0], _without_labels),
 }
 FAULTS |= kinds.of_labels(kinds.obs_column(FILES[0], "ist"), first=6)

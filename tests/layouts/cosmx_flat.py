@@ -56,9 +56,9 @@ def write(folder: Path, seed: int = 0, um_per_pixel: float = UM_PER_PIXEL) -> Ti
             "y_global_mm": corners[:, 1] * um_per_pixel / 1000,
         }
     ).to_csv(folder / POSITIONS, index=False)
-    pd.DataFrame(
-        {"cell_id": tissue.cells, "cell_type": tissue.cell_type, "domain": tissue.domain}
-    ).to_csv(folder / "labels.csv", index=False)
+    pd.DataFrame({"cell_id": tissue.cells, "cell_type": tissue.cell_type, "domain": tissue.domain}).to_csv(
+        folder / "labels.csv", index=False
+    )
     return tissue
 
 
@@ -98,7 +98,7 @@ FAULTS = {
     "extra cells without labels": lambda f: edit.drop_rows(f / "labels.csv", 4),
 }
 FAULTS |= kinds.of_labels(kinds.csv_column("labels.csv", "cell_type")) | kinds.of_label_file()
-FAULTS |= kinds.of_ids({METADATA: ["fov", "cell_ID"], MATRIX: ["fov", "cell_ID"], "labels.csv": ["cell_id"]})  # fmt: skip
+FAULTS |= kinds.of_ids({METADATA: ["fov", "cell_ID"], MATRIX: ["fov", "cell_ID"], "labels.csv": ["cell_id"]})
 FAULTS |= kinds.of_genes(kinds.gene_in_csv(MATRIX, "NegPrb12"), MATRIX)
 FAULTS |= kinds.of_places(kinds.csv_places(METADATA, "CenterX_global_px", "CenterY_global_px"))
 FAULTS |= {"pixels of unknown size": lambda f: (f / POSITIONS).unlink()} | kinds.of_folder()

@@ -10,9 +10,7 @@ import h5py
 import numpy as np
 import pandas as pd
 
-WEB_PAGE = (
-    b"<!DOCTYPE html>\n<html><head><title>Sign in</title></head><body>no data</body></html>\n"
-)
+WEB_PAGE = b"<!DOCTYPE html>\n<html><head><title>Sign in</title></head><body>no data</body></html>\n"
 
 
 def web_page(path: Path) -> None:
@@ -26,9 +24,7 @@ def truncate(path: Path) -> None:
     path.write_bytes(content[: len(content) // 2])
 
 
-def edit_csv(
-    path: Path, change: Callable[[pd.DataFrame], pd.DataFrame], header: bool = True
-) -> None:
+def edit_csv(path: Path, change: Callable[[pd.DataFrame], pd.DataFrame], header: bool = True) -> None:
     """Read a CSV as text, change it, write it back in the same form."""
     table = pd.read_csv(path, dtype=str, keep_default_na=False, header=0 if header else None)
     table = table.rename(columns=lambda name: "" if str(name).startswith("Unnamed") else name)

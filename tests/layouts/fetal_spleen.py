@@ -70,15 +70,11 @@ def entry(folder: Path) -> dict:
 
 FAULTS = {
     "wrong gene ids": lambda f: edit.ensembl_anndata(f / FILES[0]),
-    "missing column": lambda f: edit.edit_anndata(
-        f / FILES[0], lambda a: a.obs.pop("sample_id") is None
-    ),
+    "missing column": lambda f: edit.edit_anndata(f / FILES[0], lambda a: a.obs.pop("sample_id") is None),
     "log-normalised instead of counts": lambda f: edit.edit_anndata(f / FILES[0], _scaled),
     "coordinates in pixels": lambda f: edit.edit_anndata(f / FILES[0], _in_one_place),
     "duplicated barcodes": lambda f: edit.double_anndata(f / FILES[0]),
-    "barcodes in another order": lambda f: edit.edit_anndata(
-        f / FILES[0], lambda a: a[::-1].copy()
-    ),
+    "barcodes in another order": lambda f: edit.edit_anndata(f / FILES[0], lambda a: a[::-1].copy()),
     "extra cells without labels": lambda f: edit.edit_anndata(f / FILES[0], _without_sample),
 }
 FAULTS |= kinds.of_places(kinds.anndata_places(FILES[0], "spatial"))

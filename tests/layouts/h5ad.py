@@ -49,15 +49,11 @@ def _without_labels(data: anndata.AnnData) -> None:
 
 FAULTS = {
     "wrong gene ids": lambda f: edit.ensembl_anndata(f / FILES[0]),
-    "missing column": lambda f: edit.edit_anndata(
-        f / FILES[0], lambda data: data.obs.pop("domain") is None
-    ),
+    "missing column": lambda f: edit.edit_anndata(f / FILES[0], lambda data: data.obs.pop("domain") is None),
     "log-normalised instead of counts": lambda f: edit.log_anndata(f / FILES[0]),
     "coordinates in pixels": lambda f: edit.edit_anndata(f / FILES[0], _in_pixels),
     "duplicated barcodes": lambda f: edit.double_anndata(f / FILES[0]),
-    "barcodes in another order": lambda f: edit.edit_anndata(
-        f / FILES[0], lambda data: data[::-1].copy()
-    ),
+    "barcodes in another order": lambda f: edit.edit_anndata(f / FILES[0], lambda data: data[::-1].copy()),
     "extra cells without labels": lambda f: edit.edit_anndata(f / FILES[0], _without_labels),
 }
 FAULTS |= kinds.of_labels(kinds.obs_column(FILES[0], "cell_type"))
@@ -73,6 +69,4 @@ def _overlaid_sections(data: anndata.AnnData) -> None:
     data.obsm["spatial"] = data.obsm["spatial"] + np.outer(second, [0.2 * width, 3.0])
 
 
-FAULTS["sections told apart by another column"] = lambda f: edit.edit_anndata(
-    f / FILES[0], _overlaid_sections
-)
+FAULTS["sections told apart by another column"] = lambda f: edit.edit_anndata(f / FILES[0], _overlaid_sections)

@@ -1,4 +1,6 @@
-"""Faults that files of many layouts can have, each planted through where a layout keeps its labels, ids, genes or places."""
+"""Faults that files of many layouts can have, each planted through where a layout keeps its labels, ids, genes or
+places.
+"""
 
 import shutil
 from collections.abc import Callable
@@ -28,9 +30,7 @@ HARMLESS = (
 
 def csv_column(file: str, column: str) -> Editor:
     def edit_column(folder, change):
-        edit.edit_csv(
-            folder / file, lambda t: t.assign(**{column: change(t[column].to_numpy(dtype=object))})
-        )
+        edit.edit_csv(folder / file, lambda t: t.assign(**{column: change(t[column].to_numpy(dtype=object))}))
 
     return edit_column
 
@@ -146,7 +146,7 @@ def of_label_file(file: str = "labels.csv") -> dict[str, Fault]:
         return plant
 
     def of_others(table):
-        table[10:] = table[10:].assign(**{table.columns[0]: [f"other {i}" for i in range(10, len(table))]})  # fmt: skip
+        table[10:] = table[10:].assign(**{table.columns[0]: [f"other {i}" for i in range(10, len(table))]})
         return table
 
     return {
@@ -167,7 +167,7 @@ def of_ids(tables: dict[str, list[str]]) -> dict[str, Fault]:
         def instead(table, columns=columns):
             return beside(table.drop(columns=columns))
 
-        faults[f"a row counter in place of ids: {file}"] = lambda f, file=file, c=instead: edit.edit_csv(f / file, c)  # fmt: skip
+        faults[f"a row counter in place of ids: {file}"] = lambda f, file=file, c=instead: edit.edit_csv(f / file, c)
 
     def all_beside(folder):
         for file in tables:
@@ -191,8 +191,8 @@ def of_rounded_ids(file: str, column: str) -> dict[str, Fault]:
 def of_genes(add_control: Fault, in_table: str | None = None) -> dict[str, Fault]:
     faults = {"a control probe among the genes": add_control}
     if in_table:
-        faults["a known column about cells among the genes"] = gene_in_csv(in_table, "slide_ID_numeric", 120)  # fmt: skip
-        faults["an unknown column about cells among the genes"] = gene_in_csv(in_table, "my_batch", 2)  # fmt: skip
+        faults["a known column about cells among the genes"] = gene_in_csv(in_table, "slide_ID_numeric", 120)
+        faults["an unknown column about cells among the genes"] = gene_in_csv(in_table, "my_batch", 2)
     return faults
 
 

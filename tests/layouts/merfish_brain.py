@@ -12,7 +12,7 @@ from layouts import edit, kinds
 from layouts.tissue import Tissue, make_tissue, shuffled
 
 SECTIONS = ("C57BL6J-2.036", "C57BL6J-2.039", "C57BL6J-2.041")
-TYPES = ("glutamatergic neuron", "oligodendrocyte", "astrocyte", "GABAergic neuron", "endothelial cell")  # fmt: skip
+TYPES = ("glutamatergic neuron", "oligodendrocyte", "astrocyte", "GABAergic neuron", "endothelial cell")
 REGIONS = ("Thalamus", "Isocortex", "Fiber_tracts", "Hypothalamus")
 WIDTH_UM = 7000.0
 PIXEL_UM = 0.109
@@ -64,9 +64,7 @@ def write(folder: Path, seed: int = 0, n_cells: int = 120, n_genes: int = 12) ->
     counts = np.vstack([tissue.counts for tissue in sections.values()])[order]
     places = obs[["x", "y"]].to_numpy()
     obs = obs.drop(columns=["x", "y"]).astype("category")
-    var = pd.DataFrame(
-        {"feature_name": pd.Categorical(tissue.genes), "feature_is_filtered": False}, index=ids
-    )
+    var = pd.DataFrame({"feature_name": pd.Categorical(tissue.genes), "feature_is_filtered": False}, index=ids)
     data = anndata.AnnData(
         sparse.csr_matrix(np.log1p(counts).astype(np.float32)),
         obs=obs,
@@ -106,15 +104,11 @@ def entry(folder: Path) -> dict:
 
 FAULTS = {
     "wrong gene ids": lambda f: edit.edit_anndata(f / FILES[0], _without_symbols),
-    "missing column": lambda f: edit.edit_anndata(
-        f / FILES[0], lambda a: a.obs.pop("major_brain_region") is None
-    ),
+    "missing column": lambda f: edit.edit_anndata(f / FILES[0], lambda a: a.obs.pop("major_brain_region") is None),
     "log-normalised instead of counts": lambda f: edit.edit_anndata(f / FILES[0], _log_in_raw),
     "coordinates in pixels": lambda f: scale_places(f, 1 / PIXEL_UM),
     "duplicated barcodes": lambda f: edit.double_anndata(f / FILES[0]),
-    "barcodes in another order": lambda f: edit.edit_anndata(
-        f / FILES[0], lambda a: a[::-1].copy()
-    ),
+    "barcodes in another order": lambda f: edit.edit_anndata(f / FILES[0], lambda a: a[::-1].copy()),
     "extra cells without labels": lambda f: edit.edit_anndata(f / FILES[0], _without_labels),
 }
 FAULTS |= kinds.of_genes(kinds.gene_in_anndata(FILES[0], "Blank-7", raw=True))

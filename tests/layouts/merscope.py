@@ -33,9 +33,9 @@ def write(folder: Path, seed: int = 0) -> Tissue:
         }
     )
     metadata.iloc[shuffled(n, seed)].to_csv(folder / "cell_metadata.csv", index=False)
-    pd.DataFrame(
-        {"cell": tissue.cells, "cell_type": tissue.cell_type, "domain": tissue.domain}
-    ).to_csv(folder / "labels.csv", index=False)
+    pd.DataFrame({"cell": tissue.cells, "cell_type": tissue.cell_type, "domain": tissue.domain}).to_csv(
+        folder / "labels.csv", index=False
+    )
     return tissue
 
 
@@ -74,7 +74,7 @@ FAULTS = {
     "extra cells without labels": lambda f: edit.drop_rows(f / "labels.csv", 4),
 }
 FAULTS |= kinds.of_labels(kinds.csv_column("labels.csv", "cell_type")) | kinds.of_label_file()
-FAULTS |= kinds.of_ids({"cell_by_gene.csv": ["cell"], "cell_metadata.csv": ["EntityID"], "labels.csv": ["cell"]})  # fmt: skip
+FAULTS |= kinds.of_ids({"cell_by_gene.csv": ["cell"], "cell_metadata.csv": ["EntityID"], "labels.csv": ["cell"]})
 FAULTS |= kinds.of_rounded_ids("cell_by_gene.csv", "cell")
 FAULTS |= kinds.of_genes(kinds.gene_in_csv("cell_by_gene.csv", "Blank-77"), "cell_by_gene.csv")
 FAULTS |= kinds.of_places(kinds.csv_places("cell_metadata.csv", "center_x", "center_y"))

@@ -1,4 +1,5 @@
-"""Perturb-FISH, the tables of the tumour: three tables of all cells without header, joined by row, and parts without ids.
+"""Perturb-FISH, the tables of the tumour: three tables of all cells without header, joined by row, and parts without
+ids.
 
 Traps: guides 7, 30 and 68 fire at random, guides after 74 are not used; cells with several guides, T cells with one, a
 target with a single cell; the parts name no cell; two cells have the same counts, which neither part holds.
@@ -25,7 +26,9 @@ SEVERAL, GUIDED_T, LONE, TWINS = (5, 6, 7), (20, 21), 30, (50, 51)
 
 
 def write(folder: Path, seed: int = 0, mask_rows: int = MASK_ROWS) -> Tissue:
-    """Write the seven tables into `folder`. What a reader must give back: cells are numbered from 1, `domain` is theirs."""
+    """Write the seven tables into `folder`. What a reader must give back: cells are numbered from 1, `domain` is
+    theirs.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(seed)
     tissue = make_tissue(N_CELLS, N_GENES, seed)
@@ -59,7 +62,7 @@ def write(folder: Path, seed: int = 0, mask_rows: int = MASK_ROWS) -> Tissue:
 
     touched = (target != "") & ~is_t
     distance = np.linalg.norm(pixels[:, None] - pixels[touched][None], axis=2).min(axis=1) * 0.108
-    tissue.domain = np.where(np.where(is_t, distance <= 57.9, touched), "perturbed", "control")  # fmt: skip
+    tissue.domain = np.where(np.where(is_t, distance <= 57.9, touched), "perturbed", "control")
     tissue.target = target
     tissue.neighbour = dict(zip(t_cells, beside, strict=True))
     tissue.places_um = pixels * 0.108
@@ -96,10 +99,10 @@ def _write_cells(folder: Path, tissue, pixels: np.ndarray, rng, mask_rows: int) 
     table.insert(0, "area", area)
     table.insert(0, "number", tissue.cells)
     table.to_csv(folder / COUNTS, header=False, index=False)
-    pd.DataFrame([[repr(float(v)) for v in row] for row in pixels]).to_csv(folder / PLACES, header=False, index=False)  # fmt: skip
+    pd.DataFrame([[repr(float(v)) for v in row] for row in pixels]).to_csv(folder / PLACES, header=False, index=False)
 
 
-def _write_parts(folder: Path, tissue, guides: np.ndarray, target: np.ndarray, is_t: np.ndarray) -> tuple:  # fmt: skip
+def _write_parts(folder: Path, tissue, guides: np.ndarray, target: np.ndarray, is_t: np.ndarray) -> tuple:
     """The table of guides, and the authors' parts of the cells; the T cells, and what is written as their neighbour."""
     pd.DataFrame(guides).to_csv(folder / GUIDES, header=False, index=False)
     carriers = np.flatnonzero((target != "") & ~is_t)
@@ -118,7 +121,7 @@ def _write_part(path: Path, tissue: Tissue, cells: np.ndarray, genes: list[str])
 
 
 def _write_guides(path: Path, targets: np.ndarray, names: tuple[str, ...]) -> None:
-    table = pd.DataFrame({f"Cell_{i + 1}": [int(t == n) for n in names] for i, t in enumerate(targets)})  # fmt: skip
+    table = pd.DataFrame({f"Cell_{i + 1}": [int(t == n) for n in names] for i, t in enumerate(targets)})
     table.insert(0, "Var1", names)
     table.to_csv(path, index=False)
 

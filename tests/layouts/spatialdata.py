@@ -71,9 +71,7 @@ def write(
     return tissue
 
 
-def write_shapes(
-    folder: Path, pixels: np.ndarray, polygons: bool, seed: int, zarr_format: int
-) -> None:
+def write_shapes(folder: Path, pixels: np.ndarray, polygons: bool, seed: int, zarr_format: int) -> None:
     """Shapes in pixels, known by numbers from 1 on, with a scale to the global system."""
     make = _square if polygons else _point
     shapes = pd.DataFrame(
@@ -123,7 +121,7 @@ def entry(folder: Path) -> dict:
 
 def _chunk(folder: Path) -> Path:
     """The file that holds the values of the counts."""
-    return next(p for p in sorted((folder / TABLE / "X/data").rglob("*")) if p.is_file() and p.name[0] in "0c")  # fmt: skip
+    return next(p for p in sorted((folder / TABLE / "X/data").rglob("*")) if p.is_file() and p.name[0] in "0c")
 
 
 def _genes(data: anndata.AnnData) -> None:

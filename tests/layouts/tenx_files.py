@@ -9,9 +9,7 @@ import scipy.io
 import scipy.sparse as sp
 
 
-def write_10x_h5(
-    path: Path, counts: np.ndarray, barcodes: list[str], names: list[str], types: list[str]
-) -> None:
+def write_10x_h5(path: Path, counts: np.ndarray, barcodes: list[str], names: list[str], types: list[str]) -> None:
     """Counts (barcodes, features) as Cell Ranger 3 and later writes them: features x barcodes, by columns."""
     matrix = sp.csr_matrix(counts)
     with h5py.File(path, "w") as file:
@@ -29,9 +27,7 @@ def write_10x_h5(
         features["genome"] = np.array(["Unknown"] * len(names), "S")
 
 
-def write_10x_folder(
-    folder: Path, counts: np.ndarray, barcodes: list[str], names: list[str], types: list[str]
-) -> None:
+def write_10x_folder(folder: Path, counts: np.ndarray, barcodes: list[str], names: list[str], types: list[str]) -> None:
     """The same as matrix.mtx.gz, barcodes.tsv.gz and features.tsv.gz."""
     folder.mkdir(parents=True)
     with gzip.open(folder / "matrix.mtx.gz", "wb") as stream:

@@ -83,9 +83,9 @@ def write(folder: Path, seed: int = 0, version: int = 2, matrix: str = "h5") -> 
         "tissue_lowres_scalef": 0.03,
     }
     (folder / "spatial/scalefactors_json.json").write_text(json.dumps(scales))
-    pd.DataFrame(
-        {"Barcode": tissue.cells, "cell_type": tissue.cell_type, "domain": tissue.domain}
-    ).to_csv(folder / "labels.csv", index=False)
+    pd.DataFrame({"Barcode": tissue.cells, "cell_type": tissue.cell_type, "domain": tissue.domain}).to_csv(
+        folder / "labels.csv", index=False
+    )
     return tissue
 
 

@@ -12,9 +12,7 @@ from unit.perturbmap_files import PIXELS_PER_UM, write_perturbmap
 PREFIX = "GSM5808054_KP_1_"
 
 
-def write(
-    folder: Path, seed: int = 0, n_sections: int = 2, doubled_symbols: int = 0, n_genes: int = 30
-) -> Tissue:
+def write(folder: Path, seed: int = 0, n_sections: int = 2, doubled_symbols: int = 0, n_genes: int = 30) -> Tissue:
     """Write the sections into `folder`; the places are those of the rounded pixels."""
     slide = simulate_lesions(n_genes=n_genes, n_sections=n_sections, seed=seed)
     write_perturbmap(slide, folder, doubled_symbols=doubled_symbols)
@@ -50,9 +48,7 @@ FAULTS = {
     "missing column": lambda f: edit.drop_column(f / _ANNOTATION, "phenotypes"),
     "log-normalised instead of counts": lambda f: edit.log_10x(f / _MATRIX),
     # Pixels of the full-resolution image are the unit of this layout; the fault is those of the small image.
-    "coordinates in other pixels": lambda f: edit.scale_columns(
-        f / _POSITIONS, [4, 5], 0.1, header=False
-    ),
+    "coordinates in other pixels": lambda f: edit.scale_columns(f / _POSITIONS, [4, 5], 0.1, header=False),
     "duplicated barcodes": lambda f: edit.double_10x(f / _MATRIX),
     "barcodes in another order": lambda f: edit.reverse_rows(f / _ANNOTATION),
     "extra spots without labels": lambda f: edit.drop_rows(f / _ANNOTATION, 4),

@@ -38,9 +38,7 @@ class _Collector(cst.CSTVisitor):
         if isinstance(node, _NOT_MUTATED) or _is_message(node) or _is_docstring(node):
             return False
         place = self.get_metadata(PositionProvider, node, None)
-        if place is not None and not (
-            isinstance(node, cst.SimpleString) and not _WORD.match(node.value)
-        ):
+        if place is not None and not (isinstance(node, cst.SimpleString) and not _WORD.match(node.value)):
             for kind, operator in mutation_operators:
                 if isinstance(node, kind):
                     changed = list(operator(node))
@@ -60,9 +58,7 @@ def _is_message(node: cst.CSTNode) -> bool:
 
 
 def _is_docstring(node: cst.CSTNode) -> bool:
-    return isinstance(node, cst.Expr) and isinstance(
-        node.value, cst.SimpleString | cst.ConcatenatedString
-    )
+    return isinstance(node, cst.Expr) and isinstance(node.value, cst.SimpleString | cst.ConcatenatedString)
 
 
 def _code(node: cst.CSTNode) -> bytes:

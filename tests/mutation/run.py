@@ -66,8 +66,8 @@ GROUPS = {
 GUESTS = ("cpa", "mintflow", "scanvi", "scgen", "scvi", "scvi_tools", "scviva", "simvi")
 # CPU seconds of the undisturbed tests that one mutant may cost at first, beside the first test; no test is cut short.
 BUDGET_S = 10.0
-# Where no line runs in a test, because it is compiled or a table that is read at import: the tests that are asked, beside
-# those of the same name.
+# Where no line runs in a test, because it is compiled or a table that is read at import: the tests that are asked,
+# beside those of the same name.
 MIRRORS = {
     "models/kernels.py": ("models/test_likelihood",),
     "protocols/cellina.py": ("test_protocols", "test_switches"),
@@ -78,7 +78,8 @@ MIRRORS = {
 MEMORY_BYTES = 12 << 30
 _PREPARE = """
 import anndata, anndata.io, h5py, numba, numpy, pandas, pydantic, pytest, scipy.sparse, scipy.stats, scipy.optimize
-import sklearn.cluster, sklearn.decomposition, sklearn.linear_model, torch, threadpoolctl, yaml, matplotlib.pyplot, scanpy
+import sklearn.cluster, sklearn.decomposition, sklearn.linear_model, torch, threadpoolctl, yaml, matplotlib.pyplot
+import scanpy
 """
 
 
@@ -243,16 +244,16 @@ def _undisturbed(folder: Path, test: str, digest) -> dict:
 
 
 def tests_of(module: str, lines: tuple[int, int], found: dict, budget_s: float) -> list[str]:
-    """The tests to run, fastest first: those of the lines; of the whole module where the lines run at import or compiled."""
+    """The tests to run, fastest first: those of the lines; of the whole module where the lines run at import or
+    compiled.
+    """
     by_line = found["lines"].get(module, {})
     tests = {t for line in range(lines[0], lines[1] + 1) for t in by_line.get(str(line), ())}
     if not tests:
         own = Path(module).with_name(f"test_{Path(module).name}")
         mirrors = (str(own), *MIRRORS.get(module, ()))
         tests = {t for contexts in by_line.values() for t in contexts}
-        tests |= {
-            t for t in found["seconds"] if t.startswith(tuple(f"tests/unit/{m}" for m in mirrors))
-        }
+        tests |= {t for t in found["seconds"] if t.startswith(tuple(f"tests/unit/{m}" for m in mirrors))}
     chosen, spent = [], 0.0
     for test in sorted(tests, key=lambda t: found["seconds"][t]):
         spent += found["seconds"][test]
@@ -264,9 +265,7 @@ def tests_of(module: str, lines: tuple[int, int], found: dict, budget_s: float) 
 
 def changes(original: str, mutant) -> list[str]:
     """Lines taken out and put in."""
-    lines = difflib.unified_diff(
-        original.splitlines(), mutant.source.splitlines(), n=0, lineterm=""
-    )
+    lines = difflib.unified_diff(original.splitlines(), mutant.source.splitlines(), n=0, lineterm="")
     return [line for line in lines if not line.startswith(("---", "+++", "@@"))]
 
 
@@ -336,16 +335,12 @@ def report(results: list[dict]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--modules", nargs="*", help="patterns below the package; default: all that GROUPS names"
-    )
+    parser.add_argument("--modules", nargs="*", help="patterns below the package; default: all that GROUPS names")
     parser.add_argument("--tests", nargs="*", help="test files to ask, in place of the group's")
     parser.add_argument("--sample", type=int, help="mutants of each module, drawn at random")
     parser.add_argument("--seed", type=int, default=0, help="of the draw")
     parser.add_argument("--again", action="store_true", help="test also what is in the results")
-    parser.add_argument(
-        "--survivors", action="store_true", help="test those again, by all tests of their lines"
-    )
+    parser.add_argument("--survivors", action="store_true", help="test those again, by all tests of their lines")
     parser.add_argument("--report", action="store_true", help="print the results, test nothing")
     options = parser.parse_args()
     log = WORK / "results.jsonl"
@@ -359,8 +354,7 @@ def main() -> None:
             for pattern in patterns
             for path in (ROOT / PACKAGE).glob(pattern)
             if path.stem not in GUESTS
-            if not options.modules
-            or any(fnmatch.fnmatch(path.relative_to(ROOT / PACKAGE), m) for m in options.modules)
+            if not options.modules or any(fnmatch.fnmatch(path.relative_to(ROOT / PACKAGE), m) for m in options.modules)
         )
         for group, (patterns, _) in GROUPS.items()
     }

@@ -1,9 +1,10 @@
 """Takes the place of `conda` where no channel can be reached: solves and links by rattler, from a channel made here.
 
-The channel holds two packages, a copy of this machine's Python and pip. They are solved for and linked as conda does it,
-with channel priority strict, so that an environment file that asks for something else is refused. What stands under `pip:`
-is not fetched: each pin is looked for among the packages of the interpreter that runs the tests, which the environment then
-sees. So the rules' wiring, the files and a solve are real; that conda-forge has these packages is not shown.
+The channel holds two packages, a copy of this machine's Python and pip. They are solved for and linked as conda does
+it, with channel priority strict, so that an environment file that asks for something else is refused. What stands under
+`pip:` is not fetched: each pin is looked for among the packages of the interpreter that runs the tests, which the
+environment then sees. So the rules' wiring, the files and a solve are real; that conda-forge has these packages is not
+shown.
 
     python conda_standin.py channel HOME INTERPRETER     make HOME/channel; conda is `python conda_standin.py HOME ...`
 """
@@ -23,28 +24,38 @@ from rattler import Channel, install, solve
 from rattler.index import index_fs
 
 # Of the standard library, what no job needs.
-LEFT_OUT = {"site-packages", "dist-packages", "__pycache__", "test", "idlelib", "turtledemo", "lib2to3", "ensurepip"}  # fmt: skip
+LEFT_OUT = {"site-packages", "dist-packages", "__pycache__", "test", "idlelib", "turtledemo", "lib2to3", "ensurepip"}
 
 
 def ask(interpreter: str, expression: str) -> str:
     """What a Python expression is in another interpreter."""
     code = f"import os, site, sys, sysconfig; from importlib import metadata; print({expression})"
-    return subprocess.run([interpreter, "-c", code], capture_output=True, text=True, check=True).stdout.strip()  # fmt: skip
+    return subprocess.run([interpreter, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
 
 
-def package(
-    channel: Path, name: str, version: str, depends: list[str], files: dict[str, Path]
-) -> None:
+def package(channel: Path, name: str, version: str, depends: list[str], files: dict[str, Path]) -> None:
     """Write a conda package: files by their places below the prefix."""
     paths = []
-    with tarfile.open(
-        channel / "linux-64" / f"{name}-{version}-0.tar.bz2", "w:bz2", compresslevel=1
-    ) as archive:
+    with tarfile.open(channel / "linux-64" / f"{name}-{version}-0.tar.bz2", "w:bz2", compresslevel=1) as archive:
         for place, source in files.items():
             archive.add(source.resolve(), place)
             content = source.read_bytes()
-            paths.append({"_path": place, "path_type": "hardlink", "sha256": hashlib.sha256(content).hexdigest(), "size_in_bytes": len(content)})  # fmt: skip
-        about = {"name": name, "version": version, "build": "0", "build_number": 0, "depends": depends, "subdir": "linux-64"}  # fmt: skip
+            paths.append(
+                {
+                    "_path": place,
+                    "path_type": "hardlink",
+                    "sha256": hashlib.sha256(content).hexdigest(),
+                    "size_in_bytes": len(content),
+                }
+            )
+        about = {
+            "name": name,
+            "version": version,
+            "build": "0",
+            "build_number": 0,
+            "depends": depends,
+            "subdir": "linux-64",
+        }
         listed = {"index": about, "paths": {"paths": paths, "paths_version": 1}}
         for part, content in listed.items():
             text = json.dumps(content).encode()
@@ -54,11 +65,7 @@ def package(
 
 
 def below(folder: Path, place: str) -> dict[str, Path]:
-    found = (
-        p
-        for p in folder.rglob("*")
-        if p.is_file() and not LEFT_OUT & set(p.relative_to(folder).parts)
-    )
+    found = (p for p in folder.rglob("*") if p.is_file() and not LEFT_OUT & set(p.relative_to(folder).parts))
     return {f"{place}/{path.relative_to(folder)}": path for path in sorted(found)}
 
 
@@ -80,9 +87,7 @@ def make_channel(home: Path) -> None:
 
 
 async def link(specs: list[str], home: Path, prefix: Path) -> None:
-    records = await solve(
-        [Channel((home / "channel").as_uri())], specs, platforms=["linux-64", "noarch"]
-    )
+    records = await solve([Channel((home / "channel").as_uri())], specs, platforms=["linux-64", "noarch"])
     await install(records, prefix, cache_dir=home / "cache", show_progress=False)
 
 

@@ -28,9 +28,7 @@ def run_celcomen(celcomen_python, tmp_path_factory):
             given = folder / f"{place}.npz"
             np.savez(given, **arrays)
             arguments += [task, given, folder / f"{place}.out.npz"]
-        done = subprocess.run(
-            [celcomen_python, RUNNER, *arguments], capture_output=True, text=True, check=False
-        )
+        done = subprocess.run([celcomen_python, RUNNER, *arguments], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr[-3000:]
         return [dict(np.load(output)) for output in arguments[2::3]]
 

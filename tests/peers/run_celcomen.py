@@ -2,8 +2,8 @@
 
     python tests/peers/run_celcomen.py TASK INPUT.npz OUTPUT.npz [TASK INPUT.npz OUTPUT.npz ...] [--threads N]
 
-Arrays go in and come out as npz, so that the product and the package never share an environment. The package computes in
-the dtype of the arrays it is given (it was run in float32). Every slide k of the input has `expression_k` (n, g) and
+Arrays go in and come out as npz, so that the product and the package never share an environment. The package computes
+in the dtype of the arrays it is given (it was run in float32). Every slide k of the input has `expression_k` (n, g) and
 `edges_k` (2, e), from -> to.
 
 TASKS
@@ -105,9 +105,7 @@ TASKS = {"loss": run_loss, "fit": run_fit, "generate": run_generate}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("jobs", nargs="+", metavar="TASK INPUT OUTPUT")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()

@@ -2,8 +2,8 @@
 
     python run_scperteval.py GIVEN.npz FOUND.npz
 
-Given: observed, predicted (changes, genes), statistic (genes), top (indices), populations x and y, and pairs of positive
-and negative scores with the perfect one, for either direction.
+Given: observed, predicted (changes, genes), statistic (genes), top (indices), populations x and y, and pairs of
+positive and negative scores with the perfect one, for either direction.
 """
 
 import sys

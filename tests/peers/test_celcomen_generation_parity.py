@@ -52,9 +52,7 @@ def test_losses_collapsed_cells_and_the_generated_tissue(tissues, published, kin
     cells_of, (inter, intra) = tissues
     cells, graph = cells_of[kind]
     theirs = published[kind]
-    ours = generate(
-        cells, graph, inter, intra, epochs=EPOCHS, protocol="as_run", return_history=True
-    )
+    ours = generate(cells, graph, inter, intra, epochs=EPOCHS, protocol="as_run", return_history=True)
     collapsed = ~theirs["expression"].any(axis=1)
     assert collapsed.any() == (kind == "sparse")
     np.testing.assert_array_equal(~ours.expression.any(axis=1), collapsed)

@@ -18,9 +18,7 @@ def validate():
     python = peer("rocrate")
 
     def issues(folder: Path) -> list[str]:
-        done = subprocess.run(
-            [python, HERE / "validate_crate.py", folder], capture_output=True, text=True
-        )
+        done = subprocess.run([python, HERE / "validate_crate.py", folder], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr[-3000:]
         return done.stdout.splitlines()
 

@@ -1,8 +1,9 @@
 """Metrics and the dynamic range fraction against the package `scperteval`, where its definitions are ours.
 
 They are for Pearson over given genes, WMSE and weighted R2 (the same weights, given the t statistic), the dynamic range
-fraction and who wins. Its energy distance leaves a cell's distance to itself out, ours counts it as the authors' code of
-Cellina does; the two agree once that is undone. It has no local energy distance, no precision and no reference per type.
+fraction and who wins. Its energy distance leaves a cell's distance to itself out, ours counts it as the authors' code
+of Cellina does; the two agree once that is undone. It has no local energy distance, no precision and no reference per
+type.
 """
 
 import subprocess
@@ -31,8 +32,7 @@ def compared(tmp_path_factory):
     rate = rng.lognormal(0, 1, 60)
     effect = np.exp(np.where(np.arange(60) % 3 == 0, rng.normal(0, 1, 60), 0))
     control, target, predicted = (
-        rng.poisson(rate * e * rng.gamma(4, 0.25, (n, 1)))
-        for n, e in ((70, 1), (80, effect), (70, effect**0.7))
+        rng.poisson(rate * e * rng.gamma(4, 0.25, (n, 1))) for n, e in ((70, 1), (80, effect), (70, effect**0.7))
     )
     comparison = Comparison(Reference(control, target, n_deg=20), predicted)
     logs = [log_expression_of(x, np.arange(len(x))) for x in (control, target, predicted)]

@@ -23,9 +23,7 @@ N = 120
 
 
 def square(x: float, y: float, half: float) -> Polygon:
-    return Polygon(
-        [(x - half, y - half), (x + half, y - half), (x + half, y + half), (x - half, y + half)]
-    )
+    return Polygon([(x - half, y - half), (x + half, y - half), (x + half, y + half), (x - half, y + half)])
 
 
 def main(store: str, centres: str) -> None:
@@ -45,9 +43,7 @@ def main(store: str, centres: str) -> None:
     elements = {
         "circles": (
             ShapesModel.parse(
-                geopandas.GeoDataFrame(
-                    {"radius": 2.0}, geometry=[Point(p) for p in places], index=names
-                ),
+                geopandas.GeoDataFrame({"radius": 2.0}, geometry=[Point(p) for p in places], index=names),
                 transformations={"global": turned},
             ),
             "global",
@@ -93,9 +89,7 @@ def main(store: str, centres: str) -> None:
             ),
             var=pd.DataFrame(index=[f"GENE{i}" for i in range(6)]),
         )
-        data[f"of_{region}"] = TableModel.parse(
-            table, region=region, region_key="region", instance_key="instance"
-        )
+        data[f"of_{region}"] = TableModel.parse(table, region=region, region_key="region", instance_key="instance")
         found = spatialdata.get_centroids(element, coordinate_system=system).compute()
         expected[f"of_{region}"] = found[["x", "y"]].loc[instances].to_numpy()
         expected[f"counts_of_{region}"] = table.X.toarray()

@@ -92,9 +92,7 @@ def measure(seed: int) -> pd.DataFrame:
             folds = read_folds(files[2]).query("fold != ''")["fold"].unique()
             for fold, protocol in itertools.product(folds, config["protocols"]):
                 switches = protocols.resolve(protocol)
-                question, predictions, scores = (
-                    own / f"{fold}.{protocol}.{kind}" for kind in ("npz", "h5ad", "tsv")
-                )
+                question, predictions, scores = (own / f"{fold}.{protocol}.{kind}" for kind in ("npz", "h5ad", "tsv"))
                 drawn = config["counterfactual"] | {
                     "protocol": protocol,
                     "graph": dataset["graph"],
@@ -138,7 +136,7 @@ def _errors_to_truth(task, predictions: Path, scores: pd.DataFrame) -> list[pd.D
     rows = []
     for target in task.fold.targets:
         counts = sparse.csr_array(task.slide.X)
-        control, there = (np.log1p(mean_expression(counts[c])) for c in (task.focal, task.target_cells(target)))  # fmt: skip
+        control, there = (np.log1p(mean_expression(counts[c])) for c in (task.focal, task.target_cells(target)))
         top = np.argsort(-np.abs(there - control), kind="stable")[:50]
         with read_predictions(predictions) as made:
             means = {
@@ -162,17 +160,13 @@ def recorded() -> pd.DataFrame:
 
 def value_of(table: pd.DataFrame, protocol: str, method: str, variant: str, metric: str):
     """One value per fold (seed, slide, cell_type)."""
-    own = table.query(
-        "protocol == @protocol and method == @method and variant == @variant and metric == @metric"
-    )
+    own = table.query("protocol == @protocol and method == @method and variant == @variant and metric == @metric")
     return own.set_index(FOLD)["value"].sort_index()
 
 
 def spread(values: pd.Series) -> str:
     """Median and range."""
-    numbers = [
-        f"{x:.2f}".replace("-0.00", "0.00") for x in (values.median(), values.min(), values.max())
-    ]
+    numbers = [f"{x:.2f}".replace("-0.00", "0.00") for x in (values.median(), values.min(), values.max())]
     return "{} ({} to {})".format(*numbers)
 
 
@@ -190,7 +184,8 @@ def readme_table(table: pd.DataFrame) -> str:
     text = "\n".join("| " + " | ".join(line) + " |" for line in lines)
     n_seeds, n_folds = table["seed"].nunique(), len(table[FOLD].drop_duplicates())
     paragraphs = [
-        f"Median (smallest to largest) of {n_folds} folds: {n_seeds} seeds, each with a tissue, donors and first weights of "
+        f"Median (smallest to largest) of {n_folds} folds: {n_seeds} seeds, each with a tissue, donors and first "
+        "weights of "
         "its own.",
         text,
     ]
@@ -209,7 +204,8 @@ def readme_table(table: pd.DataFrame) -> str:
             # As run, changes are binary logarithms without a pseudocount to speak of: not on one scale with this error.
             truth = value_of(table, protocol, "cellina", "published", TO_TRUTH)
             sentence += (
-                f" Its error against the true effect of the donors it was given is {spread(truth)}, against the observed "
+                f" Its error against the true effect of the donors it was given is {spread(truth)}, against the "
+                "observed "
                 f"target cells {spread(model)}."
             )
         paragraphs.append(sentence)
@@ -233,9 +229,7 @@ def main() -> None:
     missing = sorted(set(range(options.seeds)) - set(table["seed"]))
     with multiprocessing.get_context("spawn").Pool(options.jobs) as pool:
         for scores in pool.imap_unordered(measure, missing):
-            table = pd.concat([table, scores] if len(table) else [scores]).sort_values(
-                COLUMNS[:-2], ignore_index=True
-            )
+            table = pd.concat([table, scores] if len(table) else [scores]).sort_values(COLUMNS[:-2], ignore_index=True)
             table.to_csv(TABLE, sep="\t", index=False, lineterminator="\n")
             print(
                 f"seed {scores['seed'].iloc[0]} measured, {table['seed'].nunique()} in all",

@@ -1,9 +1,10 @@
 """`make demo` killed at twenty moments: `make kills`.
 
 A clone with a small tissue, six trainings and a guest whose environment has to be built is run once undisturbed. In a
-second clone every start is ended by SIGKILL to the whole process group, Snakemake and its jobs alike, at a random moment
-of a step that it has reached; then plain `make demo` is called again, and nothing else is done. After twenty kills it is
-left alone. What then differs from the undisturbed run, and whether any job met a damaged file, stands in kills.tsv.
+second clone every start is ended by SIGKILL to the whole process group, Snakemake and its jobs alike, at a random
+moment of a step that it has reached; then plain `make demo` is called again, and nothing else is done. After twenty
+kills it is left alone. What then differs from the undisturbed run, and whether any job met a damaged file, stands in
+kills.tsv.
 """
 
 import argparse
@@ -37,7 +38,8 @@ MOMENTS = [
     *[("tabulate", 3), ("table_cellina_1", 4), ("figure_cellina_2", 2)],
     *[(REPORT, 3)] * 2,
 ]  # fmt: skip
-# What says when and how long, and so differs between any two runs; the page of the comparison shows the figure of costs.
+# What says when and how long, and so differs between any two runs; the page of the comparison shows the figure of
+# costs.
 TIMED = re.compile(
     r"(^|/)(logs|benchmarks|environments)/|\.sha256$|manifest\.json$|ro-crate-metadata\.json$|report\.html$"
     r"|page\.html$|\.snakemake_timestamp$|status\.json$|provenance\.json$|history\.tsv$|costs\.[^/]*$"
@@ -150,13 +152,12 @@ def main() -> None:
         wanted, found = results(quiet), results(clone)
         differing = [n for n in wanted.keys() | found.keys() if wanted.get(n) != found.get(n)]
         damaged = len(re.findall("damaged", screen + logs(clone)))
-        print(
-            f"left alone: {seconds:.0f} s; {len(wanted)} files, {len(differing)} differ: {sorted(differing)[:20]}"
-        )
+        print(f"left alone: {seconds:.0f} s; {len(wanted)} files, {len(differing)} differ: {sorted(differing)[:20]}")
         print(f"{damaged} mentions of a damaged file")
     with open(TABLE, "w") as stream:
         print(
-            f"# SIGKILL to all of `make demo`, then the same command; at the end {len(wanted)} files of results, of which "
+            f"# SIGKILL to all of `make demo`, then the same command; at the end {len(wanted)} files of results, of "
+            "which "
             f"{len(differing)} differ from an undisturbed run; {damaged} mentions of a damaged file in the logs.",
             file=stream,
         )

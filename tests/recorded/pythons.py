@@ -3,8 +3,8 @@
     for v in 3.11 3.12 3.13; do git clone . ../py$v && make -C ../py$v demo PYTHON=python$v; done
     python tests/recorded/pythons.py ../py3.11 ../py3.12 ../py3.13
 
-Each folder is a checkout in which `make demo` went through. A row says which Python, that every pin is what is installed
-there, and the SHA-256 of the demo's scores, their summary and the gains.
+Each folder is a checkout in which `make demo` went through. A row says which Python, that every pin is what is
+installed there, and the SHA-256 of the demo's scores, their summary and the gains.
 """
 
 import hashlib

@@ -1,9 +1,10 @@
-"""Same seed, same bytes? A small Cellina is trained again and again, each time by a process of its own; the record is same_bytes.tsv.
+"""Same seed, same bytes? A small Cellina is trained again and again, each time by a process of its own; the record is
+same_bytes.tsv.
 
     python tests/recorded/same_bytes.py --trainings 50 --jobs 2
 
-A row says how many trainings with so many threads ended in which weights (their SHA-256), how far these are from the first
-row's at most, and how busy the machine was.
+A row says how many trainings with so many threads ended in which weights (their SHA-256), how far these are from the
+first row's at most, and how busy the machine was.
 """
 
 import argparse
@@ -37,9 +38,7 @@ def train(threads: int, weights: Path) -> None:
         slide = simulate_tissue(n_cells=900, n_genes=40, n_slides=1, seed=0)
         split = split_cells(slide, Fold("type_0", "domain_0", ("domain_1",)))
         graph = slide_graph(slide, max_neighbors=20, excluded=split.held_out)
-        model = Cellina(n_hidden=16, n_latent=4, epochs=15, batch_size=64, device="cpu").fit(
-            slide, graph, split
-        )
+        model = Cellina(n_hidden=16, n_latent=4, epochs=15, batch_size=64, device="cpu").fit(slide, graph, split)
         state = model.network.state_dict()
         np.save(weights, np.concatenate([state[name].double().ravel() for name in sorted(state)]))
 

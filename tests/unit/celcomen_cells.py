@@ -39,9 +39,7 @@ def random_forces(n_genes, seed=0, size=1.0):
     return (inter + inter.T) / 2, (intra + intra.T) / 2
 
 
-def loss_over_pairs_of_cells(
-    expression, weights, inter, intra, neighbours=6.0, temperature=0.1, pairs=1.0
-):
+def loss_over_pairs_of_cells(expression, weights, inter, intra, neighbours=6.0, temperature=0.1, pairs=1.0):
     """The loss with its n x n matrices, in torch, from the formulas: log Z of equation 49, energy of equation 5."""
     x, j = torch.tensor(expression), torch.tensor(weights)
     mean = x.mean(dim=0)

@@ -1,4 +1,6 @@
-"""Samplers that share no code with the product: a Gibbs sampler of the Gaussian field, and one of the paper's sphere."""
+"""Samplers that share no code with the product: a Gibbs sampler of the Gaussian field, and one of the paper's
+sphere.
+"""
 
 import numpy as np
 from scipy import sparse

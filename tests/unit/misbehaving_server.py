@@ -123,7 +123,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif fault.startswith("429"):
             self.send_response(429)
             wait = fault.rpartition(" ")[2]
-            self.send_header("Retry-After", wait if wait.isdigit() else formatdate(time.time() + 1.5, usegmt=True))  # fmt: skip
+            self.send_header("Retry-After", wait if wait.isdigit() else formatdate(time.time() + 1.5, usegmt=True))
             self.send_header("Content-Length", "0")
             self.end_headers()
         elif "html" in fault:
@@ -150,7 +150,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _send(self, body: bytes, first: int, end: int, status: int, fault: str) -> None:
         self.send_response(status)
-        self.send_header("Content-Type", "text/html" if fault == "html" else "application/octet-stream")  # fmt: skip
+        self.send_header("Content-Type", "text/html" if fault == "html" else "application/octet-stream")
         if status == 206:
             self.send_header("Content-Range", f"bytes {first}-{end - 1}/{len(body)}")
         if fault != "silent break":

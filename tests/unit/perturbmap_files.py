@@ -14,7 +14,7 @@ from tissue_counterfactuals.simulate.lesions import NORMAL, array_spots
 
 # 49.0 pixels of the full-resolution image are the 100 micrometres between two spots.
 PIXELS_PER_UM = 0.49
-ACCESSIONS = {"KP_1": "GSM5808054", "KP_2": "GSM5808055", "KP_3": "GSM5808056", "KP_4": "GSM5808057"}  # fmt: skip
+ACCESSIONS = {"KP_1": "GSM5808054", "KP_2": "GSM5808055", "KP_3": "GSM5808056", "KP_4": "GSM5808057"}
 SUFFIXES = {
     "matrix": "filtered_feature_bc_matrix.h5",
     "positions": "tissue_positions_list.csv.gz",
@@ -50,7 +50,7 @@ def write_perturbmap(
         prefix = f"{ACCESSIONS[section]}_{section}_"
         paths[section] = {role: folder / f"{prefix}{suffix}" for role, suffix in SUFFIXES.items()}
         own = slide[(sections == section).to_numpy()]
-        _write_section(paths[section], own, section, n_off_tissue, doubled_symbols, off_tissue_header)  # fmt: skip
+        _write_section(paths[section], own, section, n_off_tissue, doubled_symbols, off_tissue_header)
     return paths
 
 
@@ -90,9 +90,7 @@ def _write_section(paths, slide, section, n_off_tissue, doubled_symbols, off_tis
         }
     )  # fmt: skip
     annotation.to_csv(paths["annotation"], index=False, na_rep="NA")
-    pd.DataFrame({"barcode": off_tissue}).to_csv(
-        paths["off_tissue"], index=False, header=off_tissue_header
-    )
+    pd.DataFrame({"barcode": off_tissue}).to_csv(paths["off_tissue"], index=False, header=off_tissue_header)
     with gzip.open(paths["scalefactors"], "wt") as stream:
         scales = {
             "spot_diameter_fullres": 32.3,

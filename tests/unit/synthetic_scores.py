@@ -72,9 +72,7 @@ def synthetic_scores(
                     for metric, level, s in zip(METRICS, levels, shift, strict=True):
                         noise = s + rng.normal(0, 0.008) + ease
                         higher = METRICS.index(metric) < 3
-                        value = (
-                            min(level + noise, 1.0) if higher else max(level * (1 - 2 * noise), 0)
-                        )
+                        value = min(level + noise, 1.0) if higher else max(level * (1 - 2 * noise), 0)
                         rows.append(
                             common | fold | counts
                             | {"variant": variant, "metric": metric, "value": value, "status": "ok"}

@@ -32,8 +32,7 @@ OTHERS = {
 }
 NAMES = {"dataset": "d", "kind": "simulated", "slide": "s", "protocol": "corrected", "seed": 0}
 SECTIONS = {
-    name: Config.model_fields[name].default.model_dump(exclude={"time_limit_minutes"})
-    | OTHERS.get(name, {})
+    name: Config.model_fields[name].default.model_dump(exclude={"time_limit_minutes"}) | OTHERS.get(name, {})
     for name in {method.settings for method in METHODS.values()} - {None}
 }
 # What is given to the methods on purpose: nobody may be surprised that they know the held-out cells.

@@ -146,9 +146,7 @@ def test_no_file_names_a_folder_of_some_machine_or_the_host_of_a_registry(root):
             ("golang", "org"),
         )
     ]
-    forbidden = re.compile(
-        rf"(?<![\w.}}])(?:{'|'.join(folders)})|{'|'.join(map(re.escape, hosts))}"
-    )
+    forbidden = re.compile(rf"(?<![\w.}}])(?:{'|'.join(folders)})|{'|'.join(map(re.escape, hosts))}")
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
         cwd=root,

@@ -67,19 +67,15 @@ def test_what_a_run_will_take_is_added_up_from_its_jobs(table, tmp_path):
 
     fits = [job("fit", slide, method="cellina") for slide in ("not there", tmp_path / "large.h5ad")]
     jobs = estimates.planned([*fits, job("fit", method="ridge"), job("tabulate", method="x")])
-    assert jobs == {("fit", "cellina"): [None, 20.0], ("fit", "ridge"): [None], ("tabulate", ""): [None]}  # fmt: skip
+    assert jobs == {("fit", "cellina"): [None, 20.0], ("fit", "ridge"): [None], ("tabulate", ""): [None]}
     said = estimates.table(jobs)
     # (64 + 4 + 2 x 60) / 2
     assert said[1].split() == ["2", "94.0", "800", "fit", "cellina"]
     assert said[2].split() == ["1", "?", "?", "fit", "ridge"]
     # 188 s + 3 s
-    assert estimates.in_all(jobs, cores=2).startswith(
-        "About 3 min of jobs, 2 min on 2 cores; 3 min are"
-    )
+    assert estimates.in_all(jobs, cores=2).startswith("About 3 min of jobs, 2 min on 2 cores; 3 min are")
     # The sum is not all of it.
-    assert estimates.in_all(jobs, cores=2).endswith(
-        " Jobs of which there is no record come on top: 1."
-    )
+    assert estimates.in_all(jobs, cores=2).endswith(" Jobs of which there is no record come on top: 1.")
 
 
 def test_folds_that_are_not_known_yet_are_counted_from_the_configuration():
@@ -89,9 +85,7 @@ def test_folds_that_are_not_known_yet_are_counted_from_the_configuration():
     config["datasets"]["auto"] = dataset | {"holdout": {"cell_types": "auto"}}
 
     def folds(name):
-        return SimpleNamespace(
-            rule=SimpleNamespace(name="write_folds"), wildcards={"dataset": name}
-        )
+        return SimpleNamespace(rule=SimpleNamespace(name="write_folds"), wildcards={"dataset": name})
 
     counted, all_known = estimates.of_folds_to_come([folds("named")] * 2, config)
     assert all_known

@@ -30,7 +30,10 @@ def job(tmp_path):
 
 def test_each_reason_is_given_once_and_a_killed_job_is_named(job, tmp_path):
     def killed(log):
-        return f"error: {tmp_path / log}: this job ended without a word, as one does that is killed (memory, time); what ended it may stand above."
+        return (
+            f"error: {tmp_path / log}: this job ended without a word, as one does that is killed (memory, time); "
+            "what ended it may stand above."
+        )
 
     failed = [job(name) for name in ("verify", "b", "a", "c", "killed", "old", "never begun")]
     assert reasons(failed, since=1500) == sorted(

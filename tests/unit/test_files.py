@@ -99,9 +99,7 @@ def test_a_failed_writer_leaves_the_old_file_and_its_record(tmp_path):
     assert len(list(tmp_path.iterdir())) == 2
 
 
-def test_a_file_cut_off_between_its_renaming_and_its_record_is_not_taken_for_damaged(
-    tmp_path, monkeypatch
-):
+def test_a_file_cut_off_between_its_renaming_and_its_record_is_not_taken_for_damaged(tmp_path, monkeypatch):
     path = write(tmp_path / "table.tsv", "old")
     # The power goes right after the renaming.
     monkeypatch.setattr(type(path), "write_text", lambda *_: 1 / 0)
@@ -114,7 +112,7 @@ def test_a_file_cut_off_between_its_renaming_and_its_record_is_not_taken_for_dam
 def test_a_file_and_its_folder_are_on_the_disk_before_a_write_ends(tmp_path, monkeypatch):
     seen = []
     real = os.fsync
-    monkeypatch.setattr(os, "fsync", lambda fd: seen.append(os.readlink(f"/proc/self/fd/{fd}")) or real(fd))  # fmt: skip
+    monkeypatch.setattr(os, "fsync", lambda fd: seen.append(os.readlink(f"/proc/self/fd/{fd}")) or real(fd))
     write(tmp_path / "table.tsv", "text")
     assert seen == [str(tmp_path / ".table.part.tsv"), str(tmp_path)]
     seen.clear()

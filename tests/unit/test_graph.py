@@ -166,9 +166,7 @@ def test_more_neighbors_than_cells():
 def test_same_bytes_whatever_the_threads():
     coords = scattered(6000, 1500.0)
     one, two = (gaussian_graph(coords, max_neighbors=50, n_threads=n) for n in (1, 2))
-    for a, b in zip(
-        (one.data, one.indices, one.indptr), (two.data, two.indices, two.indptr), strict=True
-    ):
+    for a, b in zip((one.data, one.indices, one.indptr), (two.data, two.indices, two.indptr), strict=True):
         assert a.tobytes() == b.tobytes()
 
 
@@ -183,9 +181,7 @@ def test_large_random_graph_agrees_with_a_ball_tree():
 
 
 def slide_of(coords, samples):
-    obs = pd.DataFrame(
-        {"sample": pd.Categorical(samples)}, index=[f"c{i}" for i in range(len(coords))]
-    )
+    obs = pd.DataFrame({"sample": pd.Categorical(samples)}, index=[f"c{i}" for i in range(len(coords))])
     return AnnData(obs=obs, obsm={"spatial": np.asarray(coords)})
 
 
@@ -204,9 +200,7 @@ def test_samples_are_never_joined():
 
 def test_one_sample_is_the_plain_graph():
     coords = scattered(100, 300.0)
-    graph = slide_graph(
-        slide_of(coords, ["s"] * 100), bandwidth_um=60.0, max_neighbors=7, cutoff=0.2
-    )
+    graph = slide_graph(slide_of(coords, ["s"] * 100), bandwidth_um=60.0, max_neighbors=7, cutoff=0.2)
     plain = gaussian_graph(coords, bandwidth_um=60.0, max_neighbors=7, cutoff=0.2)
     np.testing.assert_array_equal(graph.toarray(), plain.toarray())
 
@@ -284,14 +278,10 @@ def random_features(n_rows, n_cells, n_genes, seed=0):
 @pytest.mark.parametrize("n_rows", [300, 40])
 def test_features_equal_the_dense_product(n_rows):
     graph, expression = random_features(n_rows, 300, 50)
-    graph = sparse.csr_array(
-        sparse.diags_array((np.arange(n_rows) % 7 > 0).astype(np.float32)) @ graph
-    )
+    graph = sparse.csr_array(sparse.diags_array((np.arange(n_rows) % 7 > 0).astype(np.float32)) @ graph)
     dense = graph.toarray().astype(np.float64)
     degree = dense.sum(axis=1, keepdims=True)
-    expected = np.divide(
-        dense @ expression.toarray(), degree, where=degree > 0, out=np.zeros((n_rows, 50))
-    )
+    expected = np.divide(dense @ expression.toarray(), degree, where=degree > 0, out=np.zeros((n_rows, 50)))
     for form in (
         expression,
         expression.toarray(),

@@ -47,9 +47,7 @@ def test_a_second_run_writes_its_log_anew(tmp_path):
 
 
 @pytest.mark.parametrize(("arguments", "expected"), [((), "1"), ((3,), "3")])
-def test_threads_come_from_the_configuration_and_not_from_the_machine(
-    tmp_path, arguments, expected
-):
+def test_threads_come_from_the_configuration_and_not_from_the_machine(tmp_path, arguments, expected):
     with job(tmp_path / "log", *arguments):
         assert {os.environ[variable] for variable in THREAD_VARIABLES} == {expected}
 
@@ -101,17 +99,13 @@ def test_a_damaged_input_ends_the_job_before_it_begins(tmp_path, capfd):
 def test_a_fault_of_the_disk_is_one_sentence(tmp_path, capfd, number):
     with pytest.raises(SystemExit), job(tmp_path / "log"):
         raise OSError(number, os.strerror(number), "table.tsv")
-    sentence = (
-        f"error: file table.tsv: {os.strerror(number)}; see that there is room and the right to"
-    )
+    sentence = f"error: file table.tsv: {os.strerror(number)}; see that there is room and the right to"
     assert capfd.readouterr().err.startswith(sentence)
     assert (tmp_path / "log").read_text().startswith(sentence)
 
 
 def test_a_full_disk_below_hdf5_is_one_sentence_too(tmp_path, capfd):
-    message = (
-        "Can't close file (file write failed: time = Thu\n, filename = 'a/s.h5ad', errno = 28)"
-    )
+    message = "Can't close file (file write failed: time = Thu\n, filename = 'a/s.h5ad', errno = 28)"
     with pytest.raises(SystemExit), job(tmp_path / "log"):
         raise OSError(errno.ENOSPC, message)
     screen = capfd.readouterr().err

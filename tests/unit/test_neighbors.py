@@ -89,9 +89,7 @@ def test_samples_are_apart_and_keep_the_order_of_cells():
 def test_bad_input_is_refused():
     coords = scattered(30)
     for k in (0, 30):
-        with pytest.raises(
-            InputError, match=rf"{k} neighbours asked for among 30 cells: give 1 to 29"
-        ):
+        with pytest.raises(InputError, match=rf"{k} neighbours asked for among 30 cells: give 1 to 29"):
             knn_graph(coords, k)
     with pytest.raises(InputError, match="cell number 4 .* without a finite position"):
         radius_graph(np.where(np.arange(30)[:, None] == 4, np.nan, coords), 5.0)
@@ -100,7 +98,5 @@ def test_bad_input_is_refused():
             radius_graph(coords, radius)
     with pytest.raises(InputError, match="no two of 30 cells lie within 0.01 um"):
         radius_graph(coords, 0.01)
-    with pytest.raises(
-        InputError, match="have 1999 others within 15 um on average, .* set unit_um"
-    ):
+    with pytest.raises(InputError, match="have 1999 others within 15 um on average, .* set unit_um"):
         radius_graph(scattered(2000, 1.0), 15.0)

@@ -1,4 +1,6 @@
-"""Pathways: weights as they are bundled, decoupler's activities, and p values that are uniform where genes err together."""
+"""Pathways: weights as they are bundled, decoupler's activities, and p values that are uniform where genes err
+together.
+"""
 
 import numpy as np
 import pandas as pd
@@ -70,9 +72,7 @@ def test_a_pathway_that_is_on_is_found(weights):
     assert table["p_value"].iloc[0] < 0.01
     assert table["activity"].iloc[0] > 5
     slope, p_value = pathways.slope_test(change, errors, on.to_numpy()[:, None])
-    assert table.loc[0, ["slope", "p_value"]].tolist() == pytest.approx(
-        [slope.item(), p_value.item()]
-    )
+    assert table.loc[0, ["slope", "p_value"]].tolist() == pytest.approx([slope.item(), p_value.item()])
     assert table["n_genes"].tolist() == [20, 20]
 
 

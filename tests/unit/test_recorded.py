@@ -17,9 +17,7 @@ import pythons  # noqa: E402
 @pytest.fixture(scope="module")
 def table():
     table = demo_seeds.recorded()
-    assert len(table), (
-        "the demo's configuration has changed since it was measured: run make recorded"
-    )
+    assert len(table), "the demo's configuration has changed since it was measured: run make recorded"
     return table
 
 
@@ -54,9 +52,7 @@ def test_the_words_around_the_table_hold_for_what_was_measured(table):
 
 def test_the_demo_ran_on_every_python_with_these_pins_and_gave_one_set_of_numbers():
     table = pd.read_csv(pythons.TABLE, sep="\t", dtype=str)
-    named = re.search(
-        r"python: (\[.*\])", (ROOT / ".github/workflows/ci.yml").read_text("utf-8")
-    ).group(1)
+    named = re.search(r"python: (\[.*\])", (ROOT / ".github/workflows/ci.yml").read_text("utf-8")).group(1)
     assert [v.rpartition(".")[0] for v in table["python"]] == json.loads(named)
     assert set(table["pins"]) == {pythons.digest_of(pythons.pins(ROOT))}, (
         "the pins have changed: see tests/recorded/pythons.py"

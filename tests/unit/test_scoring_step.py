@@ -113,18 +113,14 @@ def test_a_prediction_gets_the_counting_noise_that_it_lacks_and_no_more(slide, s
             assert same == (other is noise), method
 
 
-def test_changes_beyond_the_mean_over_types_are_measured_from_the_other_types_training_cells(
-    slide, scored
-):
+def test_changes_beyond_the_mean_over_types_are_measured_from_the_other_types_training_cells(slide, scored):
     question, made, table = scored
     train = question.task.split.train
     types, domain = slide.obs["cell_type"], slide.obs["domain"]
     changes = []
     for other in set(types) - {"A"}:
         means = [
-            mean_expression(
-                sparse.csr_array(slide.X[(train & (types == other) & (domain == name)).to_numpy()])
-            )
+            mean_expression(sparse.csr_array(slide.X[(train & (types == other) & (domain == name)).to_numpy()]))
             for name in ("right", "left")
         ]
         changes.append(np.log1p(means[0]) - np.log1p(means[1]))
@@ -160,9 +156,7 @@ def test_control_cells_are_the_held_out_type_in_the_control_domain(slide, scored
     assert set(table["n_control"].astype(int)) == {len(focal)}
     assert np.array_equal(made["no_change", "right", "-"], slide.X[focal].toarray())
     own = values(table, "no_change", "-")
-    assert own["rmse_lfc"] == pytest.approx(
-        np.sqrt(np.mean(np.sort(_observed(slide) ** 2)[-N_DEG:])), rel=1e-4
-    )
+    assert own["rmse_lfc"] == pytest.approx(np.sqrt(np.mean(np.sort(_observed(slide) ** 2)[-N_DEG:])), rel=1e-4)
 
 
 def _observed(slide):

@@ -89,9 +89,7 @@ def test_the_first_bad_count_is_found_behind_millions_of_good_ones():
 
 def test_doubled_cells_are_refused(slide):
     slide.obs_names = ["cell_0", *slide.obs_names[:-1]]
-    with pytest.raises(
-        InputError, match=r"slide a: the cell id 'cell_0' occurs 2 times \(1 duplicates"
-    ):
+    with pytest.raises(InputError, match=r"slide a: the cell id 'cell_0' occurs 2 times \(1 duplicates"):
         check_slide(slide, "a")
 
 
@@ -129,9 +127,7 @@ def test_missing_coordinates_are_refused(slide):
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_coordinates_that_are_no_place_are_refused(slide, value):
     slide.obsm["spatial"][[4, 8], 1] = value
-    with pytest.raises(
-        InputError, match="2 cells have no coordinates within 1 km, the first is 'cell_4'"
-    ):
+    with pytest.raises(InputError, match="2 cells have no coordinates within 1 km, the first is 'cell_4'"):
         check_slide(slide, "a")
 
 

@@ -66,8 +66,12 @@ def test_nothing_draws_beside_the_named_streams():
 
 def test_streams_differ_by_seed_name_and_every_number():
     """NumPy's own lists do not: trailing zeros count for nothing there."""
-    keys = [(seed, name, *numbers) for seed in (0, 1, 10, 2**32, 2**64) for name in ("a", "ab", "1")
-            for numbers in ((), (0,), (0, 0), (1,), (1, 0), (10,), ("0",), ("b",))]  # fmt: skip
+    keys = [
+        (seed, name, *numbers)
+        for seed in (0, 1, 10, 2**32, 2**64)
+        for name in ("a", "ab", "1")
+        for numbers in ((), (0,), (0, 0), (1,), (1, 0), (10,), ("0",), ("b",))
+    ]
     first = {stream(*key).integers(2**63) for key in keys}
     seeds = {stream_seed(*key) for key in keys}
     assert len(first) == len(seeds) == len(keys)

@@ -166,13 +166,14 @@ def node_scaling(slide, folder, value):
     counts = np.maximum((slide.X.toarray() + more) * np.exp(shift) - more, 0)
     task = ask(folder, slide).task
     task.settings = SECTIONS["spatialprop"]
-    network = spatialprop.SpatialProp(slide.n_vars, task.settings["n_hidden"], task.settings["dropout"])  # fmt: skip
+    network = spatialprop.SpatialProp(slide.n_vars, task.settings["n_hidden"], task.settings["dropout"])
     network.load_state_dict(torch.load(folder / "spatialprop/model.pt", weights_only=True))
     total = np.asarray(slide.X.sum(axis=1))
     shown = sparse.csr_array(counts / total * slide.n_vars, dtype=np.float32)
     focal = cells_of(slide, "A", "left")
     touching = spatialprop.delaunay_graph(
-        slide.obsm["spatial"], slide.obs["sample"].to_numpy(), ~split_of(slide).held_out, task.settings["longest_edge_um"]
+        slide.obsm["spatial"], slide.obs["sample"].to_numpy(), ~split_of(slide).held_out,
+        task.settings["longest_edge_um"]
     )  # fmt: skip
     scene = spatialprop.Scene.in_place(touching, focal)
     values = spatialprop.predict(network, shown, touching, scene, torch.device("cpu"))
@@ -192,9 +193,7 @@ def gat_training(slide, folder, name, value, neighborhood=None, **setting):
     graph = gat_graph(slide, **(neighborhood or {}))
     model = CellinaGAT(device="cpu", **(CELLINA | setting))
     model.fit(slide, graph, split_of(slide), SEED)
-    expected = model.predict(
-        slide, cells_of(slide, "A", "left"), model.surroundings(graph, slide.X)
-    )
+    expected = model.predict(slide, cells_of(slide, "A", "left"), model.surroundings(graph, slide.X))
     return (
         np.concatenate([history.to_numpy(float).ravel(), twin.ravel()]),
         np.concatenate([history_of(model).ravel(), expected.ravel()]),
@@ -235,9 +234,7 @@ def gat_counterfactual(slide, folder, switch, variant, around):
     observed = question.predict("cellina_gat")["cellina_gat", "right", variant]
     model = CellinaGAT.load(question.folder / "cellina_gat/model.pt", "cpu")
     own = model.surroundings(gat_graph(slide), slide.X)
-    return observed, model.predict(
-        slide, cells_of(slide, "A", "left"), around(model, own, question.task)
-    )
+    return observed, model.predict(slide, cells_of(slide, "A", "left"), around(model, own, question.task))
 
 
 def gat_new_edges(slide, folder, value):
@@ -280,9 +277,7 @@ def scores(slide, folder, switch):
     predicted = question.predict("mean_shift")["mean_shift", "right", "-"]
     table = question.score().set_index("metric")["value"]
     groups = (slide.X[cells_of(slide, "A", domain)] for domain in ("left", "right"))
-    reference = metrics.Reference(
-        *groups, train=slide.X[split_of(slide).train], n_deg=10, seed=SEED, **switch
-    )
+    reference = metrics.Reference(*groups, train=slide.X[split_of(slide).train], n_deg=10, seed=SEED, **switch)
     expected = pd.Series(reference.score(predicted) | reference.unbiased_scores(predicted))
     return table[expected.index].to_numpy(float), expected.to_numpy()
 
@@ -323,9 +318,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("switch", switches_of_cellina.SWITCHES, ids=lambda switch: switch.name)
-def test_a_switch_computes_what_its_value_says_and_each_value_something_else(
-    switch, slide, tmp_path
-):
+def test_a_switch_computes_what_its_value_says_and_each_value_something_else(switch, slide, tmp_path):
     assert switch.name in CASES, f"the switch {switch.name} has no case in this file"
     outcomes = {}
     for value in switch.values:

@@ -20,9 +20,7 @@ def script(root):
 def unlocked(script, monkeypatch):
     """Folders in which Snakemake was asked to unlock."""
     folders = []
-    monkeypatch.setattr(
-        script.subprocess, "run", lambda command, cwd, check: folders.append((command[-1], cwd))
-    )
+    monkeypatch.setattr(script.subprocess, "run", lambda command, cwd, check: folders.append((command[-1], cwd)))
     return folders
 
 
@@ -53,9 +51,7 @@ def test_the_lock_of_another_computer_stays(script, unlocked, tmp_path, capsys):
 def test_the_lock_of_a_living_run_stays(script, unlocked, tmp_path):
     lock(tmp_path, platform.node())
     command = [sys.executable, "-c", "print(flush=True); input()", "snakemake"]
-    with subprocess.Popen(
-        command, cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    ) as run:
+    with subprocess.Popen(command, cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as run:
         run.stdout.readline()
         script.main(tmp_path)
         assert unlocked == []

@@ -1,4 +1,6 @@
-"""Headless Chromium with what tests ask of it. Both programs are the system's own: selenium looks for none and fetches none."""
+"""Headless Chromium with what tests ask of it. Both programs are the system's own: selenium looks for none and fetches
+none.
+"""
 
 import shutil
 from pathlib import Path
@@ -45,9 +47,7 @@ class Browser(webdriver.Chrome):
     def wait_for(self, script: str, *arguments: object, seconds: float = 20) -> object:
         """The value of a JavaScript expression as soon as it is true."""
         wait = WebDriverWait(self, seconds, poll_frequency=0.05)
-        return wait.until(
-            lambda _: self.evaluate(script, *arguments), f"never came true: {script} {arguments}"
-        )
+        return wait.until(lambda _: self.evaluate(script, *arguments), f"never came true: {script} {arguments}")
 
     def errors(self) -> list[str]:
         """Messages of level SEVERE on the console: failed scripts, failed loads."""

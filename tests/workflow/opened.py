@@ -68,9 +68,7 @@ def watching_python(folder: Path) -> str:
     """A Python with the packages of this one that notes what it opens, where OPENED_FILES names a folder."""
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
     (site,) = folder.glob("lib/python*/site-packages")
-    (site / "packages.pth").write_text(
-        f"import site; site.addsitedir({sysconfig.get_paths()['purelib']!r})\n"
-    )
+    (site / "packages.pth").write_text(f"import site; site.addsitedir({sysconfig.get_paths()['purelib']!r})\n")
     (site / "sitecustomize.py").write_text(_HOOK)
     return str(folder / "bin/python")
 
@@ -92,7 +90,7 @@ def opened(notes: Path) -> dict[str, list[str]]:
         # A process without a log works for the one that started it.
         above, log = process, None
         while above in parents and log is None:
-            log = next((path for path in written[above] if path.endswith(".log") and "/results/logs/" in path), None)  # fmt: skip
+            log = next((path for path in written[above] if path.endswith(".log") and "/results/logs/" in path), None)
             above = parents[above]
         if log:
             found[log] += read[process]

@@ -1,8 +1,8 @@
 """A real SLURM of one node on this machine, without systemd: controller, node daemon and munge, on the loopback alone.
 
-Debian packages: slurmctld slurmd slurm-client munge, with accounts also slurmdbd mariadb-server. Only root can start it,
-for munge has a user of its own and SLURM reads /etc/slurm. What each line of the configuration is for stands beside it;
-without them jobs do not start.
+Debian packages: slurmctld slurmd slurm-client munge, with accounts also slurmdbd mariadb-server. Only root can start
+it, for munge has a user of its own and SLURM reads /etc/slurm. What each line of the configuration is for stands beside
+it; without them jobs do not start.
 """
 
 import os
@@ -168,9 +168,7 @@ class Slurm:
                 "the cluster's accounts",
             )
             assert _call("sacctmgr", "-i", "add", "account", ACCOUNT).returncode == 0
-            assert (
-                _call("sacctmgr", "-i", "add", "user", "root", f"Account={ACCOUNT}").returncode == 0
-            )
+            assert _call("sacctmgr", "-i", "add", "user", "root", f"Account={ACCOUNT}").returncode == 0
         return self
 
     def _keep_accounts(self, etc: Path) -> None:
@@ -183,7 +181,9 @@ class Slurm:
         data.mkdir()
         shutil.chown(data, "mysql", "mysql")
         shutil.chown(self.folder, "mysql", "mysql")
-        made = _call("mariadb-install-db", "--no-defaults", "--user=mysql", f"--datadir={data}", "--skip-test-db", seconds=120)  # fmt: skip
+        made = _call(
+            "mariadb-install-db", "--no-defaults", "--user=mysql", f"--datadir={data}", "--skip-test-db", seconds=120
+        )
         assert made.returncode == 0, made.stdout + made.stderr
         files = [
             f"--datadir={data}",
@@ -208,9 +208,7 @@ class Slurm:
         settings = etc / "slurmdbd.conf"
         settings.touch(mode=0o600)
         settings.chmod(0o600)
-        settings.write_text(
-            DATABASE.format(host=socket.gethostname().split(".")[0], folder=self.folder)
-        )
+        settings.write_text(DATABASE.format(host=socket.gethostname().split(".")[0], folder=self.folder))
         _start("slurmdbd")
         _until(
             lambda: _call("sacctmgr", "-n", "list", "cluster").returncode == 0,
@@ -239,7 +237,9 @@ class Slurm:
 
     @staticmethod
     def jobs(state: str = "all") -> list[dict[str, str]]:
-        """Jobs by their comment (rule and wildcards), with state, partition, and memory, minutes and cards asked for."""
+        """Jobs by their comment (rule and wildcards), with state, partition, and memory, minutes and cards asked
+        for.
+        """
         names = {
             "state": "%T",
             "partition": "%P",

@@ -40,19 +40,15 @@ def test_a_damaged_table_or_figure_is_not_shown(finished, tmp_path):
     shown = subprocess.run(command, cwd=run.folder, capture_output=True, text=True)
     assert shown.returncode != 0
     (sentence,) = shown.stderr.splitlines()
-    assert sentence.startswith(
-        "error: file results/figures/tiny/map.slide_0.png: it is not what was written there"
-    )
+    assert sentence.startswith("error: file results/figures/tiny/map.slide_0.png: it is not what was written there")
     # The figure lies aside now; a report is made of nothing that was damaged either.
     table = run.folder / "results/tables/tiny/summary.tsv"
     table.write_bytes(table.read_bytes().replace(b"0", b"1", 1))
     outcome = run.snakemake("--report", "report.html")
     assert outcome.code != 0
-    assert (
-        "file results/tables/tiny/summary.tsv: it is not what was written there" in outcome.screen
-    )
+    assert "file results/tables/tiny/summary.tsv: it is not what was written there" in outcome.screen
     assert not (run.folder / "report.html").exists()
     assert "name it as the target of a run" in outcome.screen
-    outcome = run.snakemake("-n", "results/tables/tiny/summary.tsv", str(figure.relative_to(run.folder)))  # fmt: skip
+    outcome = run.snakemake("-n", "results/tables/tiny/summary.tsv", str(figure.relative_to(run.folder)))
     assert outcome.code == 0, outcome.screen
     assert outcome.planned().keys() == {"tabulate", "figure_cellina_2"}

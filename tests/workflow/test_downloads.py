@@ -82,7 +82,7 @@ def test_a_fault_stops_with_one_sentence_and_the_others_go_on(server, configured
     server.faults["1.h5ad"] = ["404"]
     outcome = run.snakemake("download")
     assert outcome.code == 1
-    assert f"error: download: {server.url('1.h5ad')} cannot be had, the server answered 404" in outcome.screen  # fmt: skip
+    assert f"error: download: {server.url('1.h5ad')} cannot be had, the server answered 404" in outcome.screen
     assert "Traceback" not in outcome.screen
     assert [name for name in stored(run) if name.startswith("set")] == [KEYS[0], KEYS[2]]
 

@@ -6,8 +6,7 @@ from runs import ROOT, Run
 
 CONFIG = {
     "datasets": {
-        name: {"source": "simulated_field", "experiments": [f"celcomen_{name}"]}
-        for name in ("spleen", "glioblastoma")
+        name: {"source": "simulated_field", "experiments": [f"celcomen_{name}"]} for name in ("spleen", "glioblastoma")
     },
     "protocols": ["corrected"],
     "celcomen": {
@@ -26,7 +25,7 @@ def test_gene_sets_are_inputs(tmp_path):
     outcome = run.snakemake("celcomen", "--dry-run")
     assert outcome.code == 0, outcome.screen[-3000:]
     found = dict(re.findall(r"rule (\w+):\n\s+input: (.*)\n", outcome.screen))
-    bundled = {n: str(ROOT / f"resources/gene_sets/{n}_human.gmt.xz") for n in ("hallmark", "go_bp", "go_cc")}  # fmt: skip
+    bundled = {n: str(ROOT / f"resources/gene_sets/{n}_human.gmt.xz") for n in ("hallmark", "go_bp", "go_cc")}
     for rule, files in {
         "celcomen_spleen_clusters": ("own.gmt", bundled["hallmark"]),
         "celcomen_glioblastoma_clusters": (bundled["go_bp"],),

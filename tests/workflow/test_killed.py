@@ -35,7 +35,7 @@ def test_a_killed_run_ends_with_the_same_table(finished, tmp_path):
     # What `make demo` does first.
     (run.folder / "Snakefile").write_text(f"include: {str(ROOT / 'Snakefile')!r}\n")
     unlock = [run.python, ROOT / "workflow/scripts/unlock.py"]
-    said = subprocess.run(unlock, cwd=run.folder, env=clean_environment(), capture_output=True, text=True)  # fmt: skip
+    said = subprocess.run(unlock, cwd=run.folder, env=clean_environment(), capture_output=True, text=True)
     assert "its lock: it is taken away" in said.stdout, said.stderr
     outcome = run.snakemake(TABLE)
     assert outcome.code == 0, outcome.screen

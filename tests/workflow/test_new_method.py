@@ -11,7 +11,7 @@ from runs import clone_to, tiny
 from tissue_counterfactuals.methods import environments
 from tissue_counterfactuals.results.tables import TWIN, read_scores
 
-FOREIGN = ("torch", "numba", "pydantic", "jsonschema", "sklearn", "scanpy", "matplotlib", "snakemake", "filelock")  # fmt: skip
+FOREIGN = ("torch", "numba", "pydantic", "jsonschema", "sklearn", "scanpy", "matplotlib", "snakemake", "filelock")
 ROW = 'Method("halving", True, "every count halved", ("edge",), environment="halving"),'
 ADAPTER = '''"""Every count halved, or kept by the twin."""
 
@@ -61,7 +61,8 @@ def test_a_new_method_is_a_row_a_file_and_an_environment(finished, tmp_path):
     run.checkout = checkout
     methods = [*tiny()["methods"], "halving"]
     run.configure(tiny(methods=methods, seeds=[0]))
-    # No network here: the environment is built without pip, and finds the packages of this one, but for those not meant.
+    # No network here: the environment is built without pip, and finds the packages of this one, but for those not
+    # meant.
     record = run.folder / "results/environments/halving.json"
     interpreter = environments.build("halving", record, definition)
     (library,) = (interpreter.parents[1] / "lib").glob("python*/site-packages")

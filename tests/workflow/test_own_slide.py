@@ -27,18 +27,13 @@ def test_sections_pooled_and_per_sample(tmp_path):
     assert outcome.code == 0, outcome.screen
     (sentence,) = json.loads(run.read("results/tables/sections/provenance.json"))["left_out"]
     assert sentence.startswith("slide sections/s_3: no cell has the type 'T cell (CD4+)'")
-    assert "left out: 1" in run.read(
-        "results/tables/sections/table_1.tumour_core_edge.corrected.md"
-    )
+    assert "left out: 1" in run.read("results/tables/sections/table_1.tumour_core_edge.corrected.md")
     assert json.loads(run.read("results/tables/pooled/provenance.json"))["left_out"] == []
     # Where no section has it, the header of the file tells.
     config["datasets"]["sections"]["holdout"] = {"cell_types": ["T cell (CD4+)", "T cel"]}
     outcome = run.configure(config).snakemake("table1")
     assert outcome.code == 1
-    assert (
-        "names 'T cel', which no cell of the slide has; did you mean 'T cell (CD4+)'?"
-        in outcome.screen
-    )
+    assert "names 'T cel', which no cell of the slide has; did you mean 'T cell (CD4+)'?" in outcome.screen
 
     slide = anndata.read_h5ad(tmp_path / "results/slides/pooled/pooled.h5ad")
     assert list(slide.obs_names) == list(mine.obs_names)
@@ -50,7 +45,7 @@ def test_sections_pooled_and_per_sample(tmp_path):
     assert set(section[rows]) == {"s 1", "s 2", "s 3"}
 
     # "T cell (CD4+)" and "tumour core/edge" are no file names; in tables they stand as they are.
-    scores = {name: read_scores([tmp_path / f"results/tables/{name}/scores.tsv"]) for name in config["datasets"]}  # fmt: skip
+    scores = {name: read_scores([tmp_path / f"results/tables/{name}/scores.tsv"]) for name in config["datasets"]}
     for table in scores.values():
         assert set(table["status"]) == {"ok"}
         assert set(table["kind"]) == {"real"}

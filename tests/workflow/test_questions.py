@@ -7,7 +7,7 @@ import pandas as pd
 from runs import Run, tiny
 from user_slides import ENTRY, write_users_slide
 
-QUESTION = {"name": "to_core", "cell_type": "T cell (CD4+)", "domain": "normal", "move_to": "tumour core/edge"}  # fmt: skip
+QUESTION = {"name": "to_core", "cell_type": "T cell (CD4+)", "domain": "normal", "move_to": "tumour core/edge"}
 
 
 def test_questions_alone(tmp_path):
@@ -26,13 +26,15 @@ def test_questions_alone(tmp_path):
     entry = {key: ENTRY[key] for key in kept} | {"kind": "stand-in"}
     config = tiny(seeds=[0]) | {"hierarchical": {"n_components": 4}}
     del config["methods"]
-    config["datasets"] = {"mine": entry | {"questions": [*questions, shifted | {"name": "bad", "shift_genes": ["gene_3"], "methods": ["hierarchical"]}]}}  # fmt: skip
+    config["datasets"] = {
+        "mine": entry
+        | {"questions": [*questions, shifted | {"name": "bad", "shift_genes": ["gene_3"], "methods": ["hierarchical"]}]}
+    }
     run = Run(tmp_path).configure(config)
     outcome = run.snakemake("mine")
     assert outcome.code == 1
     assert (
-        "datasets.mine.questions[2].shift_genes names 'gene_3', which is neither a gene of the slide"
-        in outcome.screen
+        "datasets.mine.questions[2].shift_genes names 'gene_3', which is neither a gene of the slide" in outcome.screen
     )
     # The header of the file told, so that nothing has run.
     assert not (tmp_path / "results/slides").exists()
@@ -65,7 +67,5 @@ def test_questions_alone(tmp_path):
     # Every method that was named has answered.
     status = run.read("results/models/mine/mine/asked+to_core/ridge/corrected.seed0/status.json")
     assert json.loads(status)["status"] == "ok"
-    own = run.read(
-        "results/models/mine/mine/asked+silenced/hierarchical/corrected.seed3/status.json"
-    )
+    own = run.read("results/models/mine/mine/asked+silenced/hierarchical/corrected.seed3/status.json")
     assert json.loads(own)["status"] == "ok"

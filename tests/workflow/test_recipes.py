@@ -143,14 +143,12 @@ def append(path, text):
     path.write_text(path.read_text() + text)
 
 
-def test_a_metric_is_a_registered_function_and_a_figure_a_row_a_module_and_a_caption(
-    finished, checkout, tmp_path
-):
+def test_a_metric_is_a_registered_function_and_a_figure_a_row_a_module_and_a_caption(finished, checkout, tmp_path):
     package = checkout / "workflow/tissue_counterfactuals"
     append(package / "metrics/__init__.py", METRIC)
     append(package / "results/figures/__init__.py", ROW)
     (package / "results/figures/toy_figure.py").write_text(MODULE)
-    (checkout / "workflow/report/toy_figure.rst").write_text("Toys of {{ snakemake.wildcards.protocol }}.\n")  # fmt: skip
+    (checkout / "workflow/report/toy_figure.rst").write_text("Toys of {{ snakemake.wildcards.protocol }}.\n")
     run = Run(finished.copy_to(tmp_path / "run").folder, checkout)
     picture = "results/figures/tiny/toy.corrected.png"
     outcome = run.snakemake(picture, "--forcerun", "score")

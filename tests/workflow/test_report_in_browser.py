@@ -148,9 +148,7 @@ def test_a_picture_is_shown_with_its_caption(page, finished, label, picture, wor
 @pytest.mark.parametrize(("label", "table"), FILES)
 def test_a_table_can_be_downloaded(page, finished, label, table):
     page.click("//nav//a[.='tiny']")
-    row = (
-        "[...document.querySelectorAll('nav tr')].find(r => r.cells[0].innerText === arguments[0])"
-    )
+    row = "[...document.querySelectorAll('nav tr')].find(r => r.cells[0].innerText === arguments[0])"
     name, address = page.evaluate(f"(a => [a.download, a.href])({row}.querySelector('a'))", label)
     assert name == Path(table).name
     content = base64.b64decode(address.partition("base64,")[2])
@@ -208,8 +206,6 @@ def test_labels_that_are_scripts_and_directives_are_shown_as_text(browser, ill_r
     assert "<script>window.ill = 4" not in page
     # The parameters of the job that read the slide name its sample.
     browser.click(f"{results_row('shapes')}//a[2]")
-    browser.wait_for(
-        "document.querySelector('nav').innerText.includes(arguments[0])", r"\x3c/script\x3e"
-    )
+    browser.wait_for("document.querySelector('nav').innerText.includes(arguments[0])", r"\x3c/script\x3e")
     assert browser.evaluate("window.ill") is None
     assert browser.errors() == []

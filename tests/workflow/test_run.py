@@ -69,9 +69,7 @@ def test_the_scores_are_tidy_and_complete(finished):
     absent = {"interval", "truth_in_place"}
     assert set(scores["metric"]) == {m.name for m in METRICS.values() if not m.needs & absent}
     # The seed reaches the training.
-    values = cellina[cellina["metric"] == "rmse_counts"].pivot_table(
-        index="variant", columns="seed", values="value"
-    )
+    values = cellina[cellina["metric"] == "rmse_counts"].pivot_table(index="variant", columns="seed", values="value")
     assert (values[0] != values[1]).all()
 
 
@@ -127,9 +125,7 @@ def test_a_configuration_that_is_only_newer_changes_nothing(finished, tmp_path):
         ({"cellina": {"epochs": 3}}, {"fit", "predict", "score"}, {"prepare", "build_graph"}),
     ],
 )  # fmt: skip
-def test_a_change_runs_again_what_depends_on_it_and_no_more(
-    finished, tmp_path, change, again, kept
-):
+def test_a_change_runs_again_what_depends_on_it_and_no_more(finished, tmp_path, change, again, kept):
     run = finished.copy_to(tmp_path / "run").configure(tiny(**change))
     planned = run.snakemake("--dry-run").planned()
     assert again <= planned.keys()

@@ -1,4 +1,5 @@
-"""A screen in tissue from its tables to figure and comparison, and when to trust an answer, both as config/paper.yaml asks.
+"""A screen in tissue from its tables to figure and comparison, and when to trust an answer, both as config/paper.yaml
+asks.
 
 The layout is that of Perturb-FISH, the cells are simulated; only sizes are others than in config/paper.yaml.
 """
@@ -23,11 +24,14 @@ SIZES = {
     "cellina_experiments": {
         "in_vivo": {
             "methods": ["no_change", "hierarchical", "ridge"],
-            "min_recipients": 5, "draws": 29, "splits": 5, "shifts": 1, "bootstraps": 10, "far_um": 45, "min_mean_counts": 0.2,
+            "min_recipients": 5, "draws": 29, "splits": 5, "shifts": 1, "bootstraps": 10, "far_um": 45,
+            "min_mean_counts": 0.2,
         },
         "trust": {
-            "n_simulations": 2, "methods": ["mean_shift_by_type", "hierarchical"], "reaches": [0, 1, 3], "n_cells": 500, "n_genes": 30,
-            "effect_sizes": [0.3], "confounding": [0.3], "label_noise": [0.1], "spill": [0.1], "numbers_of_cells": [600],
+            "n_simulations": 2, "methods": ["mean_shift_by_type", "hierarchical"], "reaches": [0, 1, 3], "n_cells": 500,
+            "n_genes": 30,
+            "effect_sizes": [0.3], "confounding": [0.3], "label_noise": [0.1], "spill": [0.1],
+            "numbers_of_cells": [600],
         },
     },
 }  # fmt: skip
@@ -36,7 +40,7 @@ SIZES = {
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("screen")
-    slide = simulate_screen(n_cells=1500, n_targets=4, clones_per_target=8, n_genes=500, depth=150, seed=1)  # fmt: skip
+    slide = simulate_screen(n_cells=1500, n_targets=4, clones_per_target=8, n_genes=500, depth=150, seed=1)
     perturb_fish.write_screen(folder / "tables", slide, TARGETS)
     paper = yaml.safe_load((ROOT / "config/paper.yaml").read_text())
     entry = paper["datasets"]["screen_in_tissue"]
@@ -51,7 +55,7 @@ def finished(tmp_path_factory):
 
 
 def read(run, name):
-    return pd.read_csv(run.folder / f"results/tables/fish/cellina_in_vivo.as_run.{name}.tsv", sep="\t")  # fmt: skip
+    return pd.read_csv(run.folder / f"results/tables/fish/cellina_in_vivo.as_run.{name}.tsv", sep="\t")
 
 
 def test_the_tables_end_in_effects_scores_and_a_figure(finished):
@@ -82,7 +86,7 @@ def test_published_numbers_stand_beside_it_without_a_verdict(finished):
 def test_trust_is_asked_of_simulated_tissue(finished):
     errors = pd.read_csv(finished.folder / "results/cellina/trust/errors.tsv", sep="\t")
     assert set(errors["status"]) == {"ok"}
-    assert set(errors["knob"]) == {"usual", "effect_size", "confounding", "label_noise", "spill", "n_cells"}  # fmt: skip
+    assert set(errors["knob"]) == {"usual", "effect_size", "confounding", "label_noise", "spill", "n_cells"}
     assert json.loads(finished.read("results/cellina/trust/provenance.json"))["kind"] == "simulated"
     figure = finished.bytes_of("results/figures/cellina/when_to_trust.png")
     assert figure.startswith(b"\x89PNG")

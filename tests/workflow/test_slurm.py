@@ -122,13 +122,13 @@ def test_how_a_job_ended_is_said(slurm, tmp_path):
     assert code == 1
     assert "error: slide s: no cell has the domain d." in screen
     assert "SLURM status is: 'TIMEOUT'" in screen
-    states = {"refused": ["FAILED"], "too_long": ["TIMEOUT"], "too_large": ["FAILED"], "grown": ["COMPLETED", "FAILED"]}  # fmt: skip
+    states = {"refused": ["FAILED"], "too_long": ["TIMEOUT"], "too_large": ["FAILED"], "grown": ["COMPLETED", "FAILED"]}
     for rule, wanted in states.items():
         found = [job for job in slurm.jobs() if f"rule_{rule}" in job["rule"]]
         assert sorted(job["state"] for job in found) == wanted, rule
         # What ran out of memory was sent again with more.
         if rule == "grown":
-            assert {job["state"]: job["memory"] for job in found} == {"FAILED": "500M", "COMPLETED": "1000M"}  # fmt: skip
+            assert {job["state"]: job["memory"] for job in found} == {"FAILED": "500M", "COMPLETED": "1000M"}
     # Short jobs of a kind share one.
     assert len([job for job in slurm.jobs() if "score" in job["rule"]]) == before + 1
     assert all((clone / f"score.{n}").is_file() for n in range(3))
@@ -163,9 +163,7 @@ def test_where_accounts_are_kept_both_status_commands_work(slurm, tmp_path, comm
     profile = clone / "workflow/profiles/slurm/config.yaml"
     text = profile.read_text()
     assert "slurm-status-command: squeue" in text
-    profile.write_text(
-        text.replace("slurm-status-command: squeue", f"slurm-status-command: {command}")
-    )
+    profile.write_text(text.replace("slurm-status-command: squeue", f"slurm-status-command: {command}"))
     account = ["--default-resources", f"slurm_account={ACCOUNT}"]
     targets = ["--retries", "0", "--", "refused", "card"]
     code, screen = ended(start(clone, "--snakefile", "Ends", *targets, account=account))

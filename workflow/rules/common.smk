@@ -39,8 +39,8 @@ try:
     }
     # Data set/file -> file to be had before anything can be read.
     REQUESTED = requested_files(config)
-    # Jobs are planned from the tables of folds: one that was cut would lose folds without a word. What a report shows is
-    # read by no job.
+    # Jobs are planned from the tables of folds: one that was cut would lose folds without a word. What a report shows
+    # is read by no job.
     if workflow.is_main_process:
         verify(
             f"results/folds/{name}/{slide}.tsv"
@@ -87,7 +87,7 @@ def dataset_of(wildcards):
 
 
 def files_of(wildcards):
-    """Role -> file that a slide is read from: none for simulated tissue, downloads for a data set of the table or a URL."""
+    """Role -> file that a slide is read from: none for simulated tissue, downloads for a set of the table or a URL."""
     entry, samples = dataset_of(wildcards), samples_of_slide(wildcards)
     fetched = table_files(
         wildcards.dataset, entry, config["downloads"]["table"], samples
@@ -308,7 +308,7 @@ def seeds_asked(wildcards):
 
 
 def methods_asked(wildcards, learned=None):
-    """Names of the methods that a job asks: the data set's, or those of a user's question; of its environment if it has one."""
+    """Names of the methods that a job asks: the data set's or a question's, of its environment if it has one."""
     asked = own_question(wildcards)
     names = asked["methods"] if asked else method_names(wildcards.dataset)
     environment = dict(wildcards.items()).get("environment")
@@ -363,7 +363,7 @@ def check_all_folds(dataset):
 
 
 def per_fold(pattern):
-    """Input function: the files of a pattern for all slides, folds, learned methods, environments, protocols and seeds."""
+    """Input function: a pattern's files for all slides, folds, learned methods, environments, protocols and seeds."""
 
     def files(wildcards):
         found = []

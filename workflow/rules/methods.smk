@@ -61,7 +61,8 @@ rule fit:
         limits=lambda w, input: time_limits([w.method]),
         steps=f"--steps {config['equal_steps']}" if config["budget"] == "equal" else "",
     shell:
-        "{params.guest} fit {params.place} {params.steps} --method {wildcards.method} --slide {input.slide:q} --question {input.question:q}"
+        "{params.guest} fit {params.place} {params.steps} --method {wildcards.method}"
+        " --slide {input.slide:q} --question {input.question:q}"
         " --settings {params.settings:q} --time-limits {params.limits:q} --device {params.device}"
         " --threads {params.threads} --checkpoint {params.checkpoint:q} --output {output:q} --log {log:q}"
 

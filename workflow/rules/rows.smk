@@ -1,4 +1,5 @@
-# What the rows of the tables of experiments and figures mean to Snakemake, and the lists of files that targets are made of.
+# What the rows of the tables of experiments and figures mean to Snakemake, and the lists of files that targets are made
+# of.
 from snakemake.io import get_wildcard_names
 
 from tissue_counterfactuals import compare, gene_sets

@@ -21,15 +21,9 @@ tables = sorted(results.glob("tables/*/table_1.*.md"))
 for table in tables:
     print(f"\n{table.read_text().rstrip()}")
 for notes in sorted(results.glob("tables/*/diagnostics.tsv")):
-    wide = pd.read_csv(notes, sep="\t").pivot_table(
-        "value", ["dataset", "protocol", "method", "variant"], "name"
-    )
-    print(
-        "\nIs the spatial latent used? Mean KL of s (nats per cell; near 0: no) and mean absolute"
-    )
-    print(
-        "change of log expression that new neighbours make (near 0: the counterfactual is its own twin)."
-    )
+    wide = pd.read_csv(notes, sep="\t").pivot_table("value", ["dataset", "protocol", "method", "variant"], "name")
+    print("\nIs the spatial latent used? Mean KL of s (nats per cell; near 0: no) and mean absolute")
+    print("change of log expression that new neighbours make (near 0: the counterfactual is its own twin).")
     print(wide.round(3).to_string())
 for answer in sorted(results.glob("answers/*/*/*/answer.md")):
     print(f"\n{answer.read_text().rstrip()}\n({answer})")

@@ -17,7 +17,9 @@ _SECONDS_BETWEEN_TRIES = 1.0
 
 
 def cards() -> list[str]:
-    """Names of the NVIDIA GPUs that this process may use: what CUDA_VISIBLE_DEVICES says, or all that the driver lists."""
+    """Names of the NVIDIA GPUs that this process may use: what CUDA_VISIBLE_DEVICES says, or all that the driver
+    lists.
+    """
     if _VISIBLE in os.environ:
         return [name.strip() for name in os.environ[_VISIBLE].split(",") if name.strip()]
     try:
@@ -29,9 +31,7 @@ def cards() -> list[str]:
 
 
 @contextmanager
-def card_of_its_own(
-    device: str, report: Callable[[str], None], folder: Path | None = None
-) -> Iterator[None]:
+def card_of_its_own(device: str, report: Callable[[str], None], folder: Path | None = None) -> Iterator[None]:
     """Where the device is `cuda` or `auto`, hold a GPU and show it alone to this process and its children.
 
     With none, or one that a scheduler gave out, nothing changes; where all are held, wait. Enter it before PyTorch

@@ -115,8 +115,8 @@ def table(jobs: dict[tuple[str, str], list[float | None]]) -> list[str]:
 
 
 def in_all(jobs: dict[tuple[str, str], list[float | None]], cores: int | None) -> str:
-    """A sentence: how long the jobs will take one after another, and on so many cores (None: those of a cluster); how much
-    of it a GPU may do, and how many jobs are not in it because such were never recorded."""
+    """A sentence: how long the jobs will take one after another, and on so many cores (None: those of a cluster); how
+    much of it a GPU may do, and how many jobs are not in it because such were never recorded."""
     total = on_gpu = 0.0
     unknown = 0
     for (rule, method), sizes in jobs.items():
@@ -130,7 +130,8 @@ def in_all(jobs: dict[tuple[str, str], list[float | None]], cores: int | None) -
         return "How long such jobs take was not recorded."
     more = f" Jobs of which there is no record come on top: {unknown:,}." if unknown else ""
     return (
-        f"About {_time(total)} of jobs{f', {_time(total / cores)} on {cores} cores' if cores else ''}; {_time(on_gpu)} are "
+        f"About {_time(total)} of jobs{f', {_time(total / cores)} on {cores} cores' if cores else ''}; {_time(on_gpu)} "
+        "are "
         f"trainings that can use a GPU, as they take without.{more}"
     )
 
@@ -158,9 +159,7 @@ def say_at_start(workflow: object, config: dict) -> None:
     """Say how long the run will take."""
     jobs, all_known = to_be_done(workflow, config)
     if jobs:
-        unknown = (
-            "" if all_known else " The folds come on top: they are known when slides are prepared."
-        )
+        unknown = "" if all_known else " The folds come on top: they are known when slides are prepared."
         print(f"{in_all(jobs, _cores(workflow))}{unknown}", file=sys.stderr)
 
 
@@ -174,9 +173,12 @@ def show_after_dry_run(workflow: object, config: dict) -> None:
         if not jobs:
             return
         print("", *table(jobs), in_all(jobs, _cores(workflow)), sep="\n")
-        print("From resources/recorded_runs.tsv, in proportion to the slides that are there; a slide still to be made counts as one of the record's.")  # fmt: skip
+        print(
+            "From resources/recorded_runs.tsv, in proportion to the slides that are there; a slide still to be made "
+            "counts as one of the record's."
+        )
         if not all_known:
-            print("With `cell_types: auto` the folds, most of the work, are known when slides are prepared.")  # fmt: skip
+            print("With `cell_types: auto` the folds, most of the work, are known when slides are prepared.")
 
     atexit.register(show)
 

@@ -21,7 +21,8 @@ def reasons(jobs: Iterable, since: float) -> list[str]:
         told = [reason for log in logs if (reason := _reason(log, since))]
         # Of a group only the jobs that failed say why.
         found += told or [
-            f"{_SENTENCE}{', '.join(map(str, logs[:3])) or job}: this job ended without a word, as one does that is killed "
+            f"{_SENTENCE}{', '.join(map(str, logs[:3])) or job}: this job ended without a word, as one does that is "
+            "killed "
             "(memory, time); what ended it may stand above."
         ]
     return sorted(dict.fromkeys(found))

@@ -29,8 +29,8 @@ def read_gmt(path: str | Path) -> dict[str, list[str]]:
     """Gene sets of a GMT file, plain or compressed with xz: name -> symbols, each once, in the order of the file.
 
     Raises:
-        InputError: no such file, an empty or damaged one or one of another kind, or a line without a name, a description
-            and a gene.
+        InputError: no such file, an empty or damaged one or one of another kind, or a line without a name, a
+            description and a gene.
     """
     return {name: list(dict.fromkeys(filter(None, genes))) for name, _, *genes in _lines(path)}
 
@@ -39,9 +39,7 @@ def _lines(path: str | Path) -> Iterator[list[str]]:
     """The fields of each line."""
     path, number = Path(path), 0
     if not path.is_file():
-        raise InputError(
-            f"gene sets {path}: there is no such file; name a GMT file or one of {', '.join(BUNDLED)}."
-        )
+        raise InputError(f"gene sets {path}: there is no such file; name a GMT file or one of {', '.join(BUNDLED)}.")
     opener = lzma.open if path.suffix == ".xz" else open
     try:
         with opener(path, "rt", encoding="utf-8") as stream:
@@ -75,9 +73,7 @@ def collect(sources: Iterable[str]) -> dict[str, list[str]]:
     return sets
 
 
-def within(
-    sets: dict[str, list[str]], genes: Iterable[str], least: int, most: int
-) -> dict[str, list[str]]:
+def within(sets: dict[str, list[str]], genes: Iterable[str], least: int, most: int) -> dict[str, list[str]]:
     """Sets cut down to some genes, those with `least` to `most` of them left."""
     genes = set(genes)
     cut = {name: [g for g in members if g in genes] for name, members in sets.items()}
@@ -139,17 +135,13 @@ def over_representation(
     background, members = list(dict.fromkeys(background)), list(dict.fromkeys(members))
     tested = within(sets, background, least, most)
     if not tested:
-        return _not_applicable(
-            NO_SETS.format(least=least, most=most, n=len(background)), OVER_REPRESENTATION
-        )
+        return _not_applicable(NO_SETS.format(least=least, most=most, n=len(background)), OVER_REPRESENTATION)
     import gseapy
 
     enriched = gseapy.enrich(members, tested, background=background, outdir=None, no_plot=True)
     found = getattr(enriched, "res2d", None)
     if found is None or len(found) == 0:
-        return _not_applicable(
-            "not applicable: no gene of the cluster is in a gene set", OVER_REPRESENTATION
-        )
+        return _not_applicable("not applicable: no gene of the cluster is in a gene set", OVER_REPRESENTATION)
     p_values = found["P-value"].to_numpy(np.float64)
     table = pd.DataFrame(
         {
@@ -197,9 +189,7 @@ def prerank(
     if not tested:
         return _not_applicable(NO_SETS.format(least=least, most=most, n=len(ranking)), PRERANK)
     if np.ptp(ranking.to_numpy()) == 0:
-        return _not_applicable(
-            "not applicable: all genes have the same value, so they have no order", PRERANK
-        )
+        return _not_applicable("not applicable: all genes have the same value, so they have no order", PRERANK)
     import gseapy
 
     # Ties would be broken by position; genes in alphabetical order make that independent of the slide.

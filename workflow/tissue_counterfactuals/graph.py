@@ -24,7 +24,8 @@ from tissue_counterfactuals.errors import InputError
 
 _LEAF_SIZE = 16
 _ROWS_PER_BLOCK = 2048
-# No tissue section packs its cells more tightly (one per 3 x 3 micrometres), so coordinates that do are in another unit.
+# No tissue section packs its cells more tightly (one per 3 x 3 micrometres), so coordinates that do are in another
+# unit.
 _SMALLEST_CELL_UM2 = 10.0
 
 
@@ -69,9 +70,7 @@ def gaussian_graph(
     cells = kept[order]
     points = coords[cells]
     n_neighbors = np.zeros(n, dtype=np.int64)
-    _run_in_blocks(
-        _count_neighbors, len(kept), n_threads, points, cells, boxes, depth, radius2, k, n_neighbors
-    )
+    _run_in_blocks(_count_neighbors, len(kept), n_threads, points, cells, boxes, depth, radius2, k, n_neighbors)
     n_edges = int(n_neighbors.sum())
     if n_edges == 0 and len(kept) >= 2:
         _refuse_void(coords[kept], np.sqrt(radius2))
@@ -108,15 +107,11 @@ def slide_graph(
     excluded = np.zeros(n, bool) if excluded is None else _checked_mask(excluded, n)
     return join_samples(
         slide.obs["sample"],
-        lambda members: gaussian_graph(
-            coords[members], bandwidth_um, max_neighbors, cutoff, excluded[members]
-        ),
+        lambda members: gaussian_graph(coords[members], bandwidth_um, max_neighbors, cutoff, excluded[members]),
     )
 
 
-def join_samples(
-    samples: pd.Series, builder: Callable[[np.ndarray], sparse.csr_array]
-) -> sparse.csr_array:
+def join_samples(samples: pd.Series, builder: Callable[[np.ndarray], sparse.csr_array]) -> sparse.csr_array:
     """The graphs of several samples as one.
 
     Args:
@@ -189,10 +184,7 @@ def _run_in_blocks(kernel: Callable, n_rows: int, n_threads: int | None, *args) 
         n_threads = int(os.environ.get("OMP_NUM_THREADS") or numba_config.NUMBA_NUM_THREADS)
     starts = range(0, n_rows, _ROWS_PER_BLOCK)
     with ThreadPoolExecutor(n_threads) as pool:
-        done = [
-            pool.submit(kernel, start, min(start + _ROWS_PER_BLOCK, n_rows), *args)
-            for start in starts
-        ]
+        done = [pool.submit(kernel, start, min(start + _ROWS_PER_BLOCK, n_rows), *args) for start in starts]
     for block in done:
         block.result()
 
@@ -205,9 +197,7 @@ def checked_coordinates(coords: np.ndarray) -> np.ndarray:
     """
     coords = np.ascontiguousarray(coords, dtype=np.float64)
     if coords.ndim != 2 or coords.shape[1] != 2:
-        raise InputError(
-            f"coordinates: shape is {coords.shape} and (cells, 2) is needed: give x and y only."
-        )
+        raise InputError(f"coordinates: shape is {coords.shape} and (cells, 2) is needed: give x and y only.")
     if len(coords) < 2:
         raise InputError(
             f"coordinates: a graph needs at least 2 cells and there are {len(coords)}: remove this sample."
@@ -335,9 +325,7 @@ def _count_neighbors(first, last, points, cells, boxes, depth, radius2, k, n_nei
 
 
 @njit(cache=True, nogil=True)
-def _fill_neighbors(
-    first, last, points, cells, boxes, depth, radius2, k, scale, indptr, indices, weights
-):
+def _fill_neighbors(first, last, points, cells, boxes, depth, radius2, k, scale, indptr, indices, weights):
     """Write columns and weights of the rows of points[first:last]; `scale` is -1 / (2 sigma^2)."""
     n = len(points)
     nodes = np.empty(2 * depth + 2, np.int64)

@@ -30,9 +30,7 @@ def knn_graph(coords_um: np.ndarray, k: int = 6) -> sparse.csr_array:
     """
     coords = checked_coordinates(coords_um)
     if not 1 <= k < len(coords):
-        raise InputError(
-            f"graph: {k} neighbours asked for among {len(coords)} cells: give 1 to {len(coords) - 1}."
-        )
+        raise InputError(f"graph: {k} neighbours asked for among {len(coords)} cells: give 1 to {len(coords) - 1}.")
     # Weights are not used: no cutoff, and a bandwidth to which no distance is suspiciously small.
     graph = gaussian_graph(coords, bandwidth_um=1e-100, max_neighbors=k, cutoff=0.0)
     graph.data[:] = 1
@@ -93,9 +91,7 @@ def radius_graph(coords_um: np.ndarray, radius_um: float) -> sparse.csr_array:
     return sparse.csr_array((np.ones(len(rows), np.float32), (rows, columns)), shape=(n, n))
 
 
-def sample_graph(
-    slide: AnnData, builder: Callable[[np.ndarray], sparse.csr_array]
-) -> sparse.csr_array:
+def sample_graph(slide: AnnData, builder: Callable[[np.ndarray], sparse.csr_array]) -> sparse.csr_array:
     """One graph per value of `slide.obs["sample"]`, with no edge between samples.
 
     Args:

@@ -1,8 +1,8 @@
 """Pathways: how much a change of genes looks like what a pathway does to them, by decoupler, on PROGENy's weights.
 
 PROGENy says of each pathway how strongly genes answer when it is stimulated. The activity of a pathway in a vector over
-genes is decoupler's univariate linear model: the t value of the slope of the vector on the weights, genes without a weight
-at 0. That t value takes genes for independent; `changes` gives p values that do not.
+genes is decoupler's univariate linear model: the t value of the slope of the vector on the weights, genes without a
+weight at 0. That t value takes genes for independent; `changes` gives p values that do not.
 """
 
 from collections.abc import Iterable
@@ -32,13 +32,14 @@ def read_weights(source: str | Path) -> pd.DataFrame:
     path = Path(BUNDLED.get(str(source), source))
     if not path.is_file():
         raise InputError(
-            f"pathway weights {path}: there is no such file; name a table with the columns {', '.join(COLUMNS)}, or one "
+            f"pathway weights {path}: there is no such file; name a table with the columns {', '.join(COLUMNS)}, or "
+            "one "
             f"of {', '.join(BUNDLED)}."
         )
     try:
         table = pd.read_csv(path, sep=None, engine="python", dtype=str, keep_default_na=False)
     except (ValueError, OSError, EOFError) as error:
-        raise InputError(f"pathway weights {path}: it cannot be read ({error}); give a table of text.") from error  # fmt: skip
+        raise InputError(f"pathway weights {path}: it cannot be read ({error}); give a table of text.") from error
     if missing := [column for column in COLUMNS if column not in table]:
         raise InputError(
             f"pathway weights {path}: column {missing[0]!r} is missing; the columns are {', '.join(COLUMNS)}."
@@ -70,9 +71,7 @@ def within(weights: pd.DataFrame, genes: Iterable[str], least: int = 5) -> pd.Da
     return own[own.groupby("source")["target"].transform("size") >= least]
 
 
-def activities(
-    values: pd.DataFrame, weights: pd.DataFrame, least: int = 5
-) -> tuple[pd.DataFrame, pd.DataFrame]:
+def activities(values: pd.DataFrame, weights: pd.DataFrame, least: int = 5) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Activity of pathways in vectors over genes: decoupler's univariate linear model.
 
     Args:
@@ -94,13 +93,11 @@ def activities(
     return scores.set_axis(values.index), adjusted.set_axis(values.index)
 
 
-def slope_test(
-    change: np.ndarray, errors: np.ndarray, weights: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def slope_test(change: np.ndarray, errors: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Slope of a change on the weights of each pathway, and its p value (two-sided t test), (k,) each.
 
-    The standard error of a slope is the root mean square of the same slope in errors of other predictions, and their number
-    the degrees of freedom: errors that genes share count as often as they are shared.
+    The standard error of a slope is the root mean square of the same slope in errors of other predictions, and their
+    number the degrees of freedom: errors that genes share count as often as they are shared.
 
     Args:
         change: (g,). errors: (n, g). weights: (g, k), 0 for genes that are not in a pathway.
@@ -120,23 +117,22 @@ def changes(
 ) -> pd.DataFrame:
     """Pathways that a predicted change looks like, tested against how far such predictions are off.
 
-    Genes of a pathway err together, so a test that takes genes for independent finds pathways in noise: see `slope_test`.
+    Genes of a pathway err together, so a test that takes genes for independent finds pathways in noise: see
+    `slope_test`.
 
     Args:
         change: (g,) predicted. errors: (types, g) observed minus predicted change of types whose answer is known.
 
     Returns:
-        pathway, n_genes, activity (decoupler), slope (change per unit of weight), p_value, q_value (Benjamini-Hochberg),
-        smallest p value first. Or a row whose `status` says why there is none.
+        pathway, n_genes, activity (decoupler), slope (change per unit of weight), p_value, q_value
+        (Benjamini-Hochberg), smallest p value first. Or a row whose `status` says why there is none.
     """
     net = within(weights, genes, least)
     reason = None
     if net.empty:
         reason = f"not applicable: no pathway has {least} of the {len(genes)} genes"
     elif not len(errors):
-        reason = (
-            "not applicable: no method gave intervals, so nothing says how far off a pathway can be"
-        )
+        reason = "not applicable: no method gave intervals, so nothing says how far off a pathway can be"
     elif np.ptp(change) == 0:
         reason = "not applicable: nothing changes"
     if reason:

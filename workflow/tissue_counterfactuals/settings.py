@@ -3,8 +3,8 @@
 The classes of a room stand in its `settings.py`, which imports nothing slow, because planning a run reads them in every
 job. Whoever calls a step from Python meets the same checks: `TissueSettings.read({"n_cells": 5}, "simulation")`.
 
-A check of how values go together is a validator that raises `ValueError(*sentences)`; each sentence goes on where the path
-of the key ends: `ValueError(".min_size is 9, above max_size 5; lower it.")`.
+A check of how values go together is a validator that raises `ValueError(*sentences)`; each sentence goes on where the
+path of the key ends: `ValueError(".min_size is 9, above max_size 5; lower it.")`.
 """
 
 import difflib
@@ -55,9 +55,7 @@ Draws = Annotated[int, Field(ge=1, le=1_000_000)]
 class Settings(BaseModel):
     """A block of keys. Unknown keys, text for numbers, NaN and numbers out of bounds are refused."""
 
-    model_config = ConfigDict(
-        extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
-    )
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
     @model_validator(mode="before")
     @classmethod
@@ -78,7 +76,7 @@ class Settings(BaseModel):
         """
         if isinstance(values, dict):
             # NumPy's scalars are numbers like others.
-            values = {k: v.item() if hasattr(v, "dtype") and v.ndim == 0 else v for k, v in values.items()}  # fmt: skip
+            values = {k: v.item() if hasattr(v, "dtype") and v.ndim == 0 else v for k, v in values.items()}
         try:
             return cls.model_validate(values)
         except ValidationError as error:

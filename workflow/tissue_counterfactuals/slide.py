@@ -73,9 +73,7 @@ def new_provenance(source: str, sha256: str = "") -> dict[str, str]:
     return {"source": source, "sha256": sha256, "version": __version__, "filters": "[]"}
 
 
-def record_filter(
-    provenance: dict, name: str, before: tuple[int, int], after: tuple[int, int]
-) -> None:
+def record_filter(provenance: dict, name: str, before: tuple[int, int], after: tuple[int, int]) -> None:
     """Append a filter to a provenance; `before` and `after` are shapes (cells, genes).
 
     The list is kept as JSON text, because h5ad has no list of records.
@@ -128,9 +126,7 @@ def check_tables(slide: AnnData, name: str) -> None:
             f"{where}: it has no {empty} ({slide.n_obs} cells x {slide.n_vars} genes); check the filters "
             "(preprocess) and the chosen samples."
         )
-    _check_names(
-        slide.obs_names, where, "cell id", "make the ids unique, for example by a sample prefix"
-    )
+    _check_names(slide.obs_names, where, "cell id", "make the ids unique, for example by a sample prefix")
     _check_names(slide.var_names, where, "gene symbol", "merge the doubles or rename them")
     for label in LABELS:
         _check_label(slide.obs, label, where)
@@ -192,8 +188,7 @@ def _check_coordinates(slide: AnnData, where: str) -> None:
         )
     if coordinates.dtype != np.float64:
         raise InputError(
-            f"{where}: the coordinates obsm['spatial'] are of type {coordinates.dtype}; give float64, in "
-            "micrometres."
+            f"{where}: the coordinates obsm['spatial'] are of type {coordinates.dtype}; give float64, in micrometres."
         )
     # Written so that NaN is refused too.
     bad = ~(np.abs(coordinates) <= _MAX_UM).all(axis=1)
@@ -201,7 +196,8 @@ def _check_coordinates(slide: AnnData, where: str) -> None:
         first = bad.argmax()
         raise InputError(
             f"{where}: {bad.sum()} cells have no coordinates within 1 km, the first is "
-            f"{slide.obs_names[first]!r} at {tuple(coordinates[first].tolist())} um; drop or place them, or correct the "
+            f"{slide.obs_names[first]!r} at {tuple(coordinates[first].tolist())} um; drop or place them, or correct "
+            "the "
             "unit (unit_um)."
         )
 
@@ -221,9 +217,7 @@ def _check_counts(slide: AnnData, where: str) -> None:
         position = start + int(np.argmin(good))
         cell = slide.obs_names[np.searchsorted(counts.indptr, position, side="right") - 1]
         gene = slide.var_names[counts.indices[position]]
-        raise InputError(
-            f"{where}: cell {cell!r}, gene {gene!r} {count_fault(float(counts.data[position]))}."
-        )
+        raise InputError(f"{where}: cell {cell!r}, gene {gene!r} {count_fault(float(counts.data[position]))}.")
 
 
 def are_counts(values: np.ndarray) -> np.ndarray:
@@ -245,7 +239,8 @@ def count_fault(value: float) -> str:
         )
     if value > MAX_COUNT:
         return (
-            f"has the count {value:.10g}, and no cell can have more than {MAX_COUNT:,}; give raw counts (key layer says "
+            f"has the count {value:.10g}, and no cell can have more than {MAX_COUNT:,}; give raw counts (key layer "
+            "says "
             "where they are), or repair or drop the cell"
         )
     return (

@@ -151,7 +151,9 @@ def build_graph(slide: Path, settings: dict, output: Path) -> None:
 
 
 def take_cells(slide: Path, subset: str, n_cells: int, output: Path) -> None:
-    """Some cells of a slide, all where it has fewer: `random` ones, or `contiguous`, those nearest to their sample's middle."""
+    """Some cells of a slide, all where it has fewer: `random` ones, or `contiguous`, those nearest to their sample's
+    middle.
+    """
     cells = read_slide(slide, check=False)
     if subset == "random":
         order = stream(0, "cells_to_take").permutation(cells.n_obs)
@@ -188,9 +190,7 @@ def write_folds(slide: Path, name: str, dataset: dict, output: Path, alone: bool
     write_tsv(folds, output)
 
 
-def write_question(
-    slide: Path, graph: Path, folds: Path, fold: str, seed: int, settings: dict, output: Path
-) -> None:
+def write_question(slide: Path, graph: Path, folds: Path, fold: str, seed: int, settings: dict, output: Path) -> None:
     """Slide, graph and table of folds to one question: the split and the donors, drawn once for everybody.
 
     Args:
@@ -221,9 +221,7 @@ def write_question(
     write_question_file(question, output)
 
 
-def write_own_question(
-    slide: Path, graph: Path, asked: dict, seed: int, settings: dict, output: Path
-) -> None:
+def write_own_question(slide: Path, graph: Path, asked: dict, seed: int, settings: dict, output: Path) -> None:
     """Slide and graph to a user's question (`asked`: keys of `UserQuestion`); `settings` as in `write_question`."""
     cells = read_slide(slide, check=False)
     drawing = {key: settings[key] for key in ("n_donors", "validation_fraction")}
@@ -253,7 +251,8 @@ def write_question_of_all(slide: Path, seed: int, settings: dict, output: Path) 
 def _graph_as_run(slide: anndata.AnnData, settings: dict) -> dict:
     """Settings of the graph; as run, a unit that the authors took the coordinates for changes the bandwidth.
 
-    A bandwidth of 100 um, divided by the pixel size that they assumed, is so many units of the file, whatever these are.
+    A bandwidth of 100 um, divided by the pixel size that they assumed, is so many units of the file, whatever these
+    are.
     """
     assumed = slide.uns["provenance"].get("unit_um_as_run")
     if assumed is None or settings["switches"].get("brain_unit") != "pixels":
@@ -291,9 +290,7 @@ def score(
     for path in predictions:
         with read_predictions(path) as made:
             if list(made.genes) != list(task.slide.var_names):
-                raise InputError(
-                    f"predictions {path}: their genes are not the slide's: delete the file and run again."
-                )
+                raise InputError(f"predictions {path}: their genes are not the slide's: delete the file and run again.")
             rows += [names | {"status": "failed"} | failure for failure in made.notes["failures"]]
             rows += scorer.rows(made, names)
             notes += [names | note for note in made.notes["diagnostics"]]
@@ -335,12 +332,9 @@ class _Scorer:
         """A row per prediction of a file and metric."""
         task, rows = self.task, []
         reserved = {
-            (r["method"], r["target"]): task.slide.obs_names.get_indexer(r["cells"])
-            for r in made.notes["target_cells"]
+            (r["method"], r["target"]): task.slide.obs_names.get_indexer(r["cells"]) for r in made.notes["target_cells"]
         }
-        told = {
-            (i["method"], i["target"], i["variant"]): i for i in made.notes.get("intervals", [])
-        }
+        told = {(i["method"], i["target"], i["variant"]): i for i in made.notes.get("intervals", [])}
         scatter = {
             (n["method"], n["target"], n["variant"]): Noise(n["dispersion"] and np.array(n["dispersion"]))
             for n in made.notes.get("noise", [])
@@ -359,9 +353,7 @@ class _Scorer:
                 own_twin = None if variant == TWIN else twin
                 truths = self._truths_of(target, variant)
                 noise = scatter.get(key, UNKNOWN)
-                scores = self.fold.score(
-                    target, cells, predicted, noise, own_twin, interval, truths
-                )
+                scores = self.fold.score(target, cells, predicted, noise, own_twin, interval, truths)
                 rows += [common | {"metric": m, "value": v} for m, v in scores.items()]
         return rows
 
@@ -395,7 +387,9 @@ def tabulate(
     write_tsv(table, outputs["scores"])
     write_tsv(summarize(table, patients), outputs["summary"])
     write_tsv(gains(table, patients), outputs["gains"])
-    notes = [pd.read_csv(Path(path).with_suffix(".diagnostics.tsv"), sep="\t", keep_default_na=False) for path in scores]  # fmt: skip
+    notes = [
+        pd.read_csv(Path(path).with_suffix(".diagnostics.tsv"), sep="\t", keep_default_na=False) for path in scores
+    ]
     write_tsv(pd.concat(notes, ignore_index=True), outputs["diagnostics"])
     write_tsv(protocols.deviations("cellina"), outputs["deviations"], sort=False)
     record = provenance.record(name, config, [read_slide(path, check=False) for path in slides])

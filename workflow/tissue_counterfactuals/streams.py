@@ -1,7 +1,7 @@
 """Named random streams: every draw of the package has its own, made from the seed of the run and the draw's name.
 
-NumPy takes a list of numbers as a seed too, but ignores trailing zeros: [1, 0] and 1 are one stream. Here seed, name and
-numbers are hashed together, so that draws of different names are independent, whatever the seed. What repeats a
+NumPy takes a list of numbers as a seed too, but ignores trailing zeros: [1, 0] and 1 are one stream. Here seed, name
+and numbers are hashed together, so that draws of different names are independent, whatever the seed. What repeats a
 generator of the authors' code draw by draw (`numpy.random.RandomState`) does not go through here.
 """
 

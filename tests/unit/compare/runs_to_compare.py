@@ -51,9 +51,7 @@ def scores(answers, kind="real", protocol="as_run", seeds=(0, 1, 2), slides=SLID
 
 def failed(method, reason, variant="-", protocol="as_run", slides=SLIDES, types=TYPES, seeds=(0,)):
     """Rows of a method that gave nothing, as the scoring step writes them: one for each fold and seed."""
-    rows = scores(
-        {(method, variant, ""): np.nan}, protocol=protocol, seeds=seeds, slides=slides, types=types
-    )
+    rows = scores({(method, variant, ""): np.nan}, protocol=protocol, seeds=seeds, slides=slides, types=types)
     return rows.assign(status="failed", reason=reason)
 
 

@@ -24,10 +24,7 @@ def _in_a_folder(tmp_path, monkeypatch):
 
 
 def answers(means, method="cellina", variant="published"):
-    return {
-        (method, variant, metric): noisy(mean, seed=i)
-        for i, (metric, mean) in enumerate(means.items())
-    }
+    return {(method, variant, metric): noisy(mean, seed=i) for i, (metric, mean) in enumerate(means.items())}
 
 
 def of_table_1(found, **where):
@@ -78,7 +75,7 @@ def test_a_method_that_failed_is_not_run_for_its_own_reason(tmp_path):
     rows = pd.concat(rows, ignore_index=True)
     found = numbers.build(tables(tmp_path, rows, config()))
     own = found[(found["place"] == "Table 1") & (found["verdict"] == "not run")]
-    told = {m: {*map(tuple, rows[["protocol", "dataset", "reason"]].to_numpy())} for m, rows in own.groupby("method")}  # fmt: skip
+    told = {m: {*map(tuple, rows[["protocol", "dataset", "reason"]].to_numpy())} for m, rows in own.groupby("method")}
     assert told["scgen"] == {
         ("as_run", "Bowel <i>", "failed: fit: NaN in the loss"),
         ("corrected", "Bowel <i>", "failed: fit: only corrected"),
@@ -105,17 +102,15 @@ def test_every_row_says_where_its_number_was_published(tmp_path):
     sizes = found[found["place"] == "sizes of the data"]
     assert set(sizes["source"]) == set(expected_shapes()["published_in"])
     for place in newer:
-        assert set(found.loc[found["place"] == place, "source"]) == {
-            "table of the authors' newer runs"
-        }
+        assert set(found.loc[found["place"] == place, "source"]) == {"table of the authors' newer runs"}
 
 
 def test_both_pairs_of_the_donors_scale_stand_beside_each_other(tmp_path):
-    """The authors' package 1.1.1 and 1.1.2 differ by the switch `donor_features`; a run with just that switched is theirs."""
+    """The authors' package 1.1.1 and 1.1.2 differ by the switch `donor_features`; a run with just that switched is
+    theirs.
+    """
     only = {
-        switch.name: switch.as_run
-        for switch in protocols.PAPERS["cellina"].SWITCHES
-        if switch.name != "donor_features"
+        switch.name: switch.as_run for switch in protocols.PAPERS["cellina"].SWITCHES if switch.name != "donor_features"
     }
     newer = {"pearson": 0.87, "signed_precision": 0.42, "e_distance": 7.94, "rmse_lfc": 1.17}
     rows = pd.concat(
@@ -138,9 +133,7 @@ def test_both_pairs_of_the_donors_scale_stand_beside_each_other(tmp_path):
     ours = scale.loc["pearson", "ours: as_run":"ours: corrected"].astype(float)
     assert ours.tolist() == pytest.approx([0.82, 0.87], abs=0.01)
     # The newer run is compared fold by fold as well.
-    folds = found[
-        (found["place"] == "newer runs, fold by fold") & (found["protocol"] == "corrected")
-    ]
+    folds = found[(found["place"] == "newer runs, fold by fold") & (found["protocol"] == "corrected")]
     assert set(folds.loc[folds["newer_run"].str.contains("1.1.2"), "quantity"]) >= {
         "pearson",
         "rmse_lfc",
@@ -159,11 +152,11 @@ def test_every_published_number_keeps_its_row(tmp_path):
 
 def screen_in_tissue(tmp_path, **entry):
     """A run of the screen in which Cellina has the published Pearson of each lost gene, and a far E-distance."""
-    entry = {"source": "perturb_fish", "experiments": ["cellina_in_vivo"], "label": "Screen"} | entry  # fmt: skip
+    entry = {"source": "perturb_fish", "experiments": ["cellina_in_vivo"], "label": "Screen"} | entry
     here = load_config({"datasets": {"fish": entry}, "protocols": ["as_run", "corrected"]})
-    theirs = published.in_vivo().query("model == 'Cellina' and metric == 'pearson' and knockout != 'mean'")  # fmt: skip
+    theirs = published.in_vivo().query("model == 'Cellina' and metric == 'pearson' and knockout != 'mean'")
     rows = theirs[["knockout", "truth"]].rename(columns={"knockout": "target"})
-    rows = rows.assign(pearson=theirs["published"].astype(float), sign_agreement=0.7, rmse=0.45, e_distance=9.0)  # fmt: skip
+    rows = rows.assign(pearson=theirs["published"].astype(float), sign_agreement=0.7, rmse=0.45, e_distance=9.0)
     rows = rows.assign(calling="target_raw", method="cellina", donors="target", seed=0)
     paths = []
     for protocol in here["protocols"]:
@@ -204,9 +197,7 @@ def test_published_numbers_name_what_there_is():
     assert set(benchmark["method"]) <= {*METHODS, "cellina_gat"}
     assert (printed["source"] != "").all()
     table_1 = benchmark[(benchmark["place"] == "Table 1") & (benchmark["method"] == "cellina")]
-    edge = (
-        table_1[table_1["intervention"] == "edge"].set_index("quantity")["published"].astype(float)
-    )
+    edge = table_1[table_1["intervention"] == "edge"].set_index("quantity")["published"].astype(float)
     assert edge.to_dict() == TABLE_1
     assert {m.name for m in METHODS.values() if m.learned} - {*published.references()} == {
         "ridge",
@@ -243,9 +234,7 @@ def test_statistics_of_simulations_are_met_by_another_draw_and_not_by_no_effect(
     assert inter["verdict"].tolist() == ["met"]
     assert inter["tolerance_from"].str.contains("200 resamples").all()
     # p values are compared by their logarithms, of which 4 is the most, simulation by simulation.
-    table = pd.read_csv(next(iter(here.paths)), sep="\t").query(
-        "quantity == 'inter' and entries == 'all'"
-    )
+    table = pd.read_csv(next(iter(here.paths)), sep="\t").query("quantity == 'inter' and entries == 'all'")
     logs = -np.log10(table.pivot(index="seed", columns="source", values="p_value") + 1e-4)
     for quantity, test in (("t_p", stats.ttest_rel), ("wilcoxon_p", stats.wilcoxon)):
         (found,) = close.loc[close["quantity"] == f"inter minus_log10_p {quantity}", "ours"]
@@ -263,9 +252,7 @@ def test_a_signature_is_met_only_by_all_its_genes(tmp_path):
         "experiments": ["celcomen_glioblastoma"],
     }
     settings = config("simulated") | {"protocols": ["as_run"]}
-    settings["datasets"] = {
-        "g": settings["datasets"]["crc"] | entry | {"kind": "real", "label": "g"}
-    }
+    settings["datasets"] = {"g": settings["datasets"]["crc"] | entry | {"kind": "real", "label": "g"}}
     stem = "results/tables/g/celcomen_glioblastoma.as_run"
     for listed, verdict in ((genes[::-1], "met"), (genes[:-1] + ["MALAT1"], "not met")):
         write_tsv(pd.DataFrame({"gene": listed}), f"{stem}.signature.tsv", sort=False)

@@ -26,9 +26,7 @@ def a_run(folder, control, kind="real", **changes):
         ("mean_shift", "-", "rmse_lfc"): noisy(control, seed=3),
         ("ceiling", "-", "rmse_lfc"): noisy(0.1, seed=4),
     }
-    return tables(
-        folder, scores(answers, kind, protocol="corrected"), config(kind, **changes), True
-    )
+    return tables(folder, scores(answers, kind, protocol="corrected"), config(kind, **changes), True)
 
 
 def answer(here):
@@ -48,9 +46,7 @@ def test_the_first_line_says_that_cellina_loses(tmp_path):
 def test_the_best_method_is_put_beside_twin_and_control(tmp_path):
     text, found = answer(a_run(tmp_path, control=0.9))
     assert text.first.startswith("Cellina errs less than every control; the strongest: mean shift")
-    assert re.search(
-        r"Cellina errs least .* \+0\.2\S* against its twin \(30 of 30 folds\)", text.best[0]
-    )
+    assert re.search(r"Cellina errs least .* \+0\.2\S* against its twin \(30 of 30 folds\)", text.best[0])
     assert len(text.verdicts) == 10
     assert text.verdicts.iloc[0, :2].tolist() == [
         "Cellina beats its twin and every control",
@@ -70,7 +66,7 @@ def test_the_first_line_names_folds_in_which_cellina_failed(tmp_path):
     scored = here.of("cellina", "scores", dataset="crc")
     away = ("120", "T_cell")
     kept = scored[(scored["method"] != "cellina") | (scored[FOLD].apply(tuple, axis=1) != away)]
-    lost = failed("cellina", "fit: too long", protocol="corrected", slides=away[:1], types=away[1:], seeds=(0, 1))  # fmt: skip
+    lost = failed("cellina", "fit: too long", protocol="corrected", slides=away[:1], types=away[1:], seeds=(0, 1))
     # Of its twin alone, of another method: not what the line is about.
     more = [
         failed("cellina", "no twin", TWIN, protocol="corrected", slides=["210"]),

@@ -99,9 +99,7 @@ def test_metrics_that_disagree_settle_nothing(tmp_path):
     mixed = BASE | {("cellina", TWIN, "pearson"): noisy(0.9, seed=3)}
     found = statements.build(tables(tmp_path, scores(mixed), config()))
     own = line(found, "Cellina beats its twin and every control").iloc[:1]
-    assert own[["verdict", "reason"]].to_numpy().tolist() == [
-        ["not resolvable", "metrics disagree"]
-    ]
+    assert own[["verdict", "reason"]].to_numpy().tolist() == [["not resolvable", "metrics disagree"]]
 
 
 def test_two_folds_settle_nothing(tmp_path):
@@ -121,10 +119,7 @@ def test_where_nothing_differs_a_verdict_is_rare(n_slides):
     found = []
     for _ in range(N):
         shared = np.repeat(rng.normal(0, 0.1 if n_slides > 1 else 0, n_slides), len(TYPES))
-        gains = {
-            m: pd.Series(shared + rng.normal(0, 0.1, len(index)), index)
-            for m in statements.JUDGED_BY
-        }
+        gains = {m: pd.Series(shared + rng.normal(0, 0.1, len(index)), index) for m in statements.JUDGED_BY}
         found.append(statements._judged(gains, {}, "").verdict)
     assert 0 < found.count("holds") / N < SELDOM
     assert 0 < found.count("does not hold") / N < SELDOM
@@ -148,9 +143,7 @@ def test_answers_apart_by_the_margin_are_seldom_called_equal(tmp_path):
             seeds=(0,),
         )
         run = tables(tmp_path, rows, config())
-        (found,) = statements.equal(
-            run, "crc", "as_run", first=("cellina", "edge"), second=("cellina", "node")
-        )
+        (found,) = statements.equal(run, "crc", "as_run", first=("cellina", "edge"), second=("cellina", "node"))
         equal += found.verdict == "holds"
     assert equal / n <= 0.05 + 4 * np.sqrt(0.05 * 0.95 / n)
 
@@ -159,17 +152,10 @@ def test_forces_from_noise_are_seldom_found_again(tmp_path):
     rng = np.random.default_rng(0)
     path = tmp_path / "results/celcomen/simulation/correlations.as_run.tsv"
     held, n = 0, 40
-    keys = [
-        (q, s, seed)
-        for q in ("inter", "intra")
-        for s in ("estimate", "noise")
-        for seed in range(40)
-    ]
+    keys = [(q, s, seed) for q in ("inter", "intra") for s in ("estimate", "noise") for seed in range(40)]
     for _ in range(n):
         table = pd.DataFrame(keys, columns=["quantity", "source", "seed"])
-        table = table.assign(
-            panel="paper", entries="upper_triangle", spearman=rng.uniform(-1, 1, len(keys))
-        )
+        table = table.assign(panel="paper", entries="upper_triangle", spearman=rng.uniform(-1, 1, len(keys)))
         write_tsv(table, path)
         run = Tables(
             {"protocols": ["as_run"], "datasets": {}},
@@ -205,7 +191,7 @@ def agreement(observed, partial, shuffled):
         (0.5, 0.4, 0.6, "not resolvable", "cells shuffled in space agree as well"),
     ],
 )
-def test_agreement_of_samples_must_leave_its_controls_behind(tmp_path, observed, partial, shuffled, verdict, reason):  # fmt: skip
+def test_agreement_of_samples_must_leave_its_controls_behind(tmp_path, observed, partial, shuffled, verdict, reason):
     path = "results/tables/s/celcomen_spleen.corrected.agreement.tsv"
     write_tsv(agreement(observed, partial, shuffled), tmp_path / path)
     (found,) = statements.samples_agree(Tables({}, [path]), "s", "corrected")
@@ -221,7 +207,7 @@ def test_agreement_of_samples_must_leave_its_controls_behind(tmp_path, observed,
         (30, 30, 0.1, "does not hold"),
     ],
 )
-def test_a_knock_out_reaches_neighbours_more_than_other_genes_do(tmp_path, rank, n_ranked, effect, verdict):  # fmt: skip
+def test_a_knock_out_reaches_neighbours_more_than_other_genes_do(tmp_path, rank, n_ranked, effect, verdict):
     path = "results/tables/g/celcomen_glioblastoma.corrected.placebo.tsv"
     row = {"group": "neighbours_0", "role": "gene", "gene": "G", "rank": rank, "n_ranked": n_ranked}
     write_tsv(pd.DataFrame([row | {"effect": effect}]), tmp_path / path)

@@ -21,9 +21,7 @@ def share_within(rng, n_folds, n_seeds, n_published):
     return within / N
 
 
-@pytest.mark.parametrize(
-    ("n_folds", "n_seeds", "n_published"), [(10, 3, 10), (6, 2, 6), (8, 3, 30)]
-)
+@pytest.mark.parametrize(("n_folds", "n_seeds", "n_published"), [(10, 3, 10), (6, 2, 6), (8, 3, 30)])
 def test_nineteen_of_twenty_honest_runs_are_within(n_folds, n_seeds, n_published):
     share = share_within(np.random.default_rng(1), n_folds, n_seeds, n_published)
     # Four standard errors of a share of .95.

@@ -140,14 +140,12 @@ def test_names_agree_with_the_package():
 )
 def test_callers_of_a_simulator_meet_the_checks_of_the_configuration(section, settings):
     source = {"simulation": "simulated", "field": "simulated_field", "lesions": "simulated_lesions"}
-    simulate = {"simulation": simulate_tissue, "field": simulate_field, "lesions": lesions.simulate_lesions}  # fmt: skip
+    simulate = {"simulation": simulate_tissue, "field": simulate_field, "lesions": lesions.simulate_lesions}
     for name in settings.model_fields:
         for value in (-1, 1e30, float("nan"), "3", True):
             dataset = {"source": source[section], section: {name: value}}
             (sentence,) = faults(dataset)
-            assert sentence.startswith(f"config: datasets.demo_tissue.{section}.{name} is "), (
-                sentence
-            )
+            assert sentence.startswith(f"config: datasets.demo_tissue.{section}.{name} is "), sentence
             with pytest.raises(InputError) as error:
                 simulate[section](**{name: value})
             assert f"config: datasets.demo_tissue.{error.value}" == sentence
@@ -210,21 +208,25 @@ def test_the_table_names_every_key():
         (
             {},
             {"cellina": {"learning_rate": "1e-3"}},
-            "config: cellina.learning_rate is \"1e-3\"; allowed is a number above 0 and up to 100; YAML took it for text, "
+            "config: cellina.learning_rate is \"1e-3\"; allowed is a number above 0 and up to 100; YAML took it for "
+            "text, "
             "write 0.001.",
         ),
         (
             {},
             {"cellina": {"batch_size": "autp"}},
-            'config: cellina.batch_size is "autp"; allowed is enough_steps or auto or a whole number of at least 2 and up to 10000000; did you mean '
+            'config: cellina.batch_size is "autp"; allowed is enough_steps or auto or a whole number of at least 2 and '
+            'up to 10000000; did you mean '
             "auto?",
         ),
         ({}, {"threads": 1.5}, "config: threads is 1.5; allowed is a whole number of at least 1 and up to 1024."),
         ({}, {"threads": True}, "config: threads is true; allowed is a whole number of at least 1 and up to 1024."),
         ({}, {"device": "gpu"}, 'config: device is "gpu"; allowed is auto or cpu or cuda; did you mean cpu?'),
-        ({}, {"seeds": []}, "config: seeds is empty; give a list of a whole number of at least 0 and up to 4294967295."),
+        ({}, {"seeds": []}, "config: seeds is empty; give a list of a whole number of at least 0 and up to "
+            "4294967295."),
         ({}, {"seeds": [1, 1]}, "config: seeds is [1, 1]; give each value once."),
-        ({}, {"seeds": 3}, "config: seeds is 3; allowed is a list of a whole number of at least 0 and up to 4294967295."),
+        ({}, {"seeds": 3}, "config: seeds is 3; allowed is a list of a whole number of at least 0 and up to "
+            "4294967295."),
         (
             {},
             {"protocols": ["corected"]},
@@ -360,9 +362,7 @@ def test_slides_of_simulated_tissue():
     assert slides_of("a", dataset) == ["slide_0", "slide_1", "slide_2"]
     dataset = entry("a", SIMULATED | {"samples": ["slide_1"]})
     assert config.samples_of("a", dataset) == {"slide_1": ["slide_1"]}
-    with pytest.raises(
-        InputError, match="names 'slide_9', which no cell has; the samples are slide_0"
-    ):
+    with pytest.raises(InputError, match="names 'slide_9', which no cell has; the samples are slide_0"):
         slides_of("a", entry("a", SIMULATED | {"samples": ["slide_9"]}))
 
 
@@ -413,9 +413,7 @@ def test_samples_that_share_a_path_are_refused(slide_file):
 
 def test_a_sample_that_is_called_like_the_slide_of_all_samples_keeps_its_own_cells(tmp_path):
     path = tmp_path / "a.h5ad"
-    obs = pd.DataFrame(
-        {"section": ["pooled", "Pooled", "sample_pooled", "other"]}, index=list("abcd")
-    )
+    obs = pd.DataFrame({"section": ["pooled", "Pooled", "sample_pooled", "other"]}, index=list("abcd"))
     anndata.AnnData(np.zeros((4, 2), np.float32), obs=obs).write_h5ad(path)
     dataset = entry("mine", own_slide(path, columns={"sample": "section"}))
     found = config.samples_of("mine", dataset)
@@ -441,18 +439,14 @@ def test_a_sample_column_that_names_cells_is_refused_before_any_job(tmp_path):
         ({"target_domains": ["x" * 200]}, r"target_domains: 'x{40}'\.\.\. has 200 characters, and file names"),
     ],
 )  # fmt: skip
-def test_labels_that_names_of_files_cannot_hold_are_refused_before_any_job(
-    slide_file, more, message
-):
+def test_labels_that_names_of_files_cannot_hold_are_refused_before_any_job(slide_file, more, message):
     with pytest.raises(InputError, match=message):
         entry("mine", own_slide(slide_file) | more)
 
 
 def test_a_sample_column_that_is_not_there_is_refused(slide_file):
     dataset = entry("mine", own_slide(slide_file, columns={"sample": "sections"}))
-    with pytest.raises(
-        InputError, match="no obs column 'sections' .*did you mean 'section', of cla"
-    ):
+    with pytest.raises(InputError, match="no obs column 'sections' .*did you mean 'section', of cla"):
         slides_of("mine", dataset)
 
 
@@ -492,9 +486,7 @@ def test_slug(text, path):
 )
 @pytest.mark.parametrize("key", ["path", "labels", "label", "domain", "offline", "gene_sets"])
 def test_what_can_be_no_file_is_told_wherever_it_stands(key, text, words):
-    raw = {
-        "datasets": {"m": {"source": "simulated", "control_domain": "a", "target_domains": ["b"]}}
-    }
+    raw = {"datasets": {"m": {"source": "simulated", "control_domain": "a", "target_domains": ["b"]}}}
     dataset = raw["datasets"]["m"]
     where = f"datasets.m.{key}"
     if key == "domain":
@@ -521,15 +513,13 @@ def test_a_name_that_is_too_long_for_a_folder_is_told():
 )
 def test_a_method_that_cannot_do_its_job_on_a_data_set_is_refused(slide_file, name, reason):
     """Before anything runs, and only where it was asked for by name."""
-    real = {"source": "h5ad", "path": str(slide_file), "control_domain": "a", "target_domains": ["b"]}  # fmt: skip
+    real = {"source": "h5ad", "path": str(slide_file), "control_domain": "a", "target_domains": ["b"]}
     entries = {"real": real, "made": SIMULATED}
     asked = {"datasets": entries | {"real": real | {"methods": ["no_change", name]}}}
     with pytest.raises(InputError) as error:
         config.load_config(asked)
     (sentence,) = str(error.value).splitlines()
-    assert sentence.startswith(
-        f"config: datasets.real.methods names {name}, which cannot be run here: "
-    )
+    assert sentence.startswith(f"config: datasets.real.methods names {name}, which cannot be run here: ")
     assert reason in sentence
     assert sentence.endswith("leave it out.")
     # At the top level a method is run where it can be, and must be of use somewhere.
@@ -554,7 +544,9 @@ def test_an_equal_budget_is_not_what_the_authors_ran():
 
 def test_the_rule_that_makes_slides_is_told_every_key_that_a_source_reads(root):
     """What it is not told it cannot read: a simulated screen failed, and `keep_columns` kept nothing."""
-    rule = re.search(r"rule prepare:.*?part_of_dataset\((.*?)\)", (root / "workflow/rules/slides.smk").read_text(), re.S)[1]  # fmt: skip
+    rule = re.search(
+        r"rule prepare:.*?part_of_dataset\((.*?)\)", (root / "workflow/rules/slides.smk").read_text(), re.S
+    )[1]
     assert {*_ONLY_FOR} <= {*re.findall(r'"(\w+)"', rule)}
 
 

@@ -39,25 +39,47 @@ def test_what_fits_is_taken():
 @pytest.mark.parametrize(
     ("entry", "top", "sentence"),
     [
-        (BENCHMARK, {"seeds": [2**32]}, "config: seeds[0] is 4294967296; allowed is a whole number of at least 0 and up to 4294967295."),
-        (BENCHMARK, {"threads": 1e30}, "config: threads is 1000000000000000000000000000000; allowed is a whole number of at least 1 and up to 1024."),
-        (BENCHMARK, {"metrics": {"n_deg": 301}}, "config: metrics.n_deg is 301, but 300 genes of mine are left at most; lower it."),
-        (BENCHMARK | {"preprocess": {"n_top_genes": 40}}, {"metrics": {"n_deg": 50}}, "config: metrics.n_deg is 50, but 40 genes of mine are left at most; lower it."),
-        (BENCHMARK | {"simulation": {"n_slides": 1000}}, {}, "config: datasets.mine.simulation.n_cells is 10000; 1000 slides of 3 domains and 5 types need at least 150000 cells: give more cells or fewer of these."),
-        (BENCHMARK | {"simulation": {"n_slides": 10**9}}, {}, "config: datasets.mine.simulation.n_slides is 1000000000; allowed is a whole number of at least 1 and up to 1000."),
-        (BENCHMARK | {"simulation": {"n_cells": 600, "n_slides": 4}}, {}, "config: datasets.mine.graph.max_neighbors is 200, but a sample of mine has 150 cells, so that everybody would be everybody's neighbour; lower it."),
-        (BENCHMARK | {"unit_um": 1e30, "source": "h5ad", "path": "."}, {}, "config: datasets.mine.unit_um is 1000000000000000000000000000000; allowed is a number above 0 and up to 1000000 or null."),
-        (SPLEEN | {"field": {"n_cells": 10**7, "n_genes": 51}}, {}, "config: datasets.mine.field.n_cells is 10000000 and n_genes 51; together they make 510,000,000 values, and 500,000,000 are the most: give fewer cells or genes."),
-        (BENCHMARK, {"celcomen": {"recovery": {"n_genes": [10, 5000], "n_cells": [10**6]}}}, "config: celcomen.recovery.n_cells is 1000000 and n_genes 5000; together they make 5,000,000,000 values, and 500,000,000 are the most: give fewer cells or genes."),
-        (SPLEEN | {"field": {"n_cells": 8, "n_samples": 1}}, {"celcomen": {"spleen": {"n_neighbors": 8}}}, "config: celcomen.spleen.n_neighbors is 8, but a sample of mine has 8 cells, so that everybody would be everybody's neighbour; lower it."),
-        (SPLEEN | {"field": {"n_genes": 12}}, {"celcomen": {"spleen": {"clusters": {"n_clusters": 13}}}}, "config: celcomen.spleen.clusters.n_clusters is 13, but 12 genes of mine are left at most; lower it."),
-        (TUMOUR, tumour(clusters={"n_clusters": 61}), "config: celcomen.glioblastoma.clusters.n_clusters is 61, but 60 genes of mine are left at most; lower it."),
-        (TUMOUR, tumour(radius_um=1e9), "config: celcomen.glioblastoma.radius_um is 1000000000.0; allowed is a number above 0 and up to 1000."),
-        (TUMOUR, tumour(crop_um=[7000, 6500, 8000, 8500]), "config: celcomen.glioblastoma.crop_um is [7000.0, 6500.0, 8000.0, 8500.0]; give [x_low, x_high, y_low, y_high] in micrometres, low before high."),
-        (TUMOUR, tumour(crop_um=[1, 2]), "config: celcomen.glioblastoma.crop_um is [1, 2]; allowed is a list of 4 a number of at least -1000000000 and up to 1000000000 or null."),
-        (TUMOUR, tumour(enrichment={"min_size": 9, "max_size": 5}), "config: celcomen.glioblastoma.enrichment.min_size is 9, above max_size 5, so that no gene set would be tested; lower it or raise max_size."),
-        (TUMOUR, tumour(knockout={"gene": "gene_7"}), "config: celcomen.glioblastoma.knockout.gene names 'gene_7', but mine has no such gene; name one of its 60, such as 'gene_57'."),
-        (LESIONS, {"celcomen": {"perturbmap": {"knockouts": ["Jak1"]}}}, "config: celcomen.perturbmap.knockouts names 'Jak1', but mine has no such gene; name one of its 3, such as 'Jak2'."),
+        (BENCHMARK, {"seeds": [2**32]}, "config: seeds[0] is 4294967296; allowed is a whole number of at least 0 and "
+            "up to 4294967295."),
+        (BENCHMARK, {"threads": 1e30}, "config: threads is 1000000000000000000000000000000; allowed is a whole number "
+            "of at least 1 and up to 1024."),
+        (BENCHMARK, {"metrics": {"n_deg": 301}},
+        "config: metrics.n_deg is 301, but 300 genes of mine are left at most; lower it."),
+        (BENCHMARK | {"preprocess": {"n_top_genes": 40}}, {"metrics": {"n_deg": 50}},
+        "config: metrics.n_deg is 50, but 40 genes of mine are left at most; lower it."),
+        (BENCHMARK | {"simulation": {"n_slides": 1000}}, {}, "config: datasets.mine.simulation.n_cells is 10000; 1000 "
+            "slides of 3 domains and 5 types need at least 150000 cells: give more cells or fewer of these."),
+        (BENCHMARK | {"simulation": {"n_slides": 10**9}}, {}, "config: datasets.mine.simulation.n_slides is "
+            "1000000000; allowed is a whole number of at least 1 and up to 1000."),
+        (BENCHMARK | {"simulation": {"n_cells": 600, "n_slides": 4}}, {}, "config: datasets.mine.graph.max_neighbors "
+            "is 200, but a sample of mine has 150 cells, so that everybody would be everybody's neighbour; lower it."),
+        (BENCHMARK | {"unit_um": 1e30, "source": "h5ad", "path": "."}, {}, "config: datasets.mine.unit_um is "
+            "1000000000000000000000000000000; allowed is a number above 0 and up to 1000000 or null."),
+        (SPLEEN | {"field": {"n_cells": 10**7, "n_genes": 51}}, {}, "config: datasets.mine.field.n_cells is 10000000 "
+            "and n_genes 51; together they make 510,000,000 values, and 500,000,000 are the most: give fewer cells or "
+            "genes."),
+        (BENCHMARK, {"celcomen": {"recovery": {"n_genes": [10, 5000], "n_cells": [10**6]}}}, "config: "
+            "celcomen.recovery.n_cells is 1000000 and n_genes 5000; together they make 5,000,000,000 values, and "
+            "500,000,000 are the most: give fewer cells or genes."),
+        (SPLEEN | {"field": {"n_cells": 8, "n_samples": 1}}, {"celcomen": {"spleen": {"n_neighbors": 8}}}, "config: "
+            "celcomen.spleen.n_neighbors is 8, but a sample of mine has 8 cells, so that everybody would be "
+            "everybody's neighbour; lower it."),
+        (SPLEEN | {"field": {"n_genes": 12}}, {"celcomen": {"spleen": {"clusters": {"n_clusters": 13}}}},
+        "config: celcomen.spleen.clusters.n_clusters is 13, but 12 genes of mine are left at most; lower it."),
+        (TUMOUR, tumour(clusters={"n_clusters": 61}), "config: celcomen.glioblastoma.clusters.n_clusters is 61, but 60 "
+            "genes of mine are left at most; lower it."),
+        (TUMOUR, tumour(radius_um=1e9), "config: celcomen.glioblastoma.radius_um is 1000000000.0; allowed is a number "
+            "above 0 and up to 1000."),
+        (TUMOUR, tumour(crop_um=[7000, 6500, 8000, 8500]), "config: celcomen.glioblastoma.crop_um is [7000.0, 6500.0, "
+            "8000.0, 8500.0]; give [x_low, x_high, y_low, y_high] in micrometres, low before high."),
+        (TUMOUR, tumour(crop_um=[1, 2]), "config: celcomen.glioblastoma.crop_um is [1, 2]; allowed is a list of 4 a "
+            "number of at least -1000000000 and up to 1000000000 or null."),
+        (TUMOUR, tumour(enrichment={"min_size": 9, "max_size": 5}), "config: celcomen.glioblastoma.enrichment.min_size "
+            "is 9, above max_size 5, so that no gene set would be tested; lower it or raise max_size."),
+        (TUMOUR, tumour(knockout={"gene": "gene_7"}), "config: celcomen.glioblastoma.knockout.gene names 'gene_7', but "
+            "mine has no such gene; name one of its 60, such as 'gene_57'."),
+        (LESIONS, {"celcomen": {"perturbmap": {"knockouts": ["Jak1"]}}}, "config: celcomen.perturbmap.knockouts names "
+            "'Jak1', but mine has no such gene; name one of its 3, such as 'Jak2'."),
     ],
 )  # fmt: skip
 def test_what_cannot_be_is_refused_in_one_sentence(entry, top, sentence):
@@ -71,7 +93,7 @@ def test_a_gene_that_the_header_of_a_file_lacks_is_refused(tmp_path):
     few = {"clusters": {"n_clusters": 2}}
     load_config({"datasets": {"mine": entry}, "celcomen": {"glioblastoma": few}})
     settings = {"celcomen": {"glioblastoma": few | {"knockout": {"gene": "EGRF"}}}}
-    assert "names 'EGRF', but mine has no such gene; name one of its 2, such as 'EGFR'" in refused(entry, **settings)  # fmt: skip
+    assert "names 'EGRF', but mine has no such gene; name one of its 2, such as 'EGFR'" in refused(entry, **settings)
 
     folder = tmp_path / "xenium"
     folder.mkdir()
@@ -108,11 +130,15 @@ QUESTION = {"name": "q", "cell_type": "type_1", "domain": "domain_0", "methods":
 @pytest.mark.parametrize(
     ("keys", "sentence"),
     [
-        ({"cell_type": "type_9", "move_to": "domain_1"}, "cell_type names 'type_9', which no cell of the slide has; did you mean"),
+        ({"cell_type": "type_9", "move_to": "domain_1"},
+        "cell_type names 'type_9', which no cell of the slide has; did you mean"),
         ({"move_to": "domain_7"}, "move_to names 'domain_7', which no cell of the slide has"),
-        ({"composition": {"typ_1": 1}}, "composition or sender names 'typ_1', which no cell of the slide has; did you mean 'type_1'?"),
-        ({"sample": "one", "move_to": "domain_1"}, "sample names 'one', which no cell of the slide has; there are slide_0"),
-        ({"shift_genes": ["gene_7"]}, "shift_genes names 'gene_7', which is neither a gene of the slide nor a bundled gene set that holds one; the nearest names are gene_"),
+        ({"composition": {"typ_1": 1}}, "composition or sender names 'typ_1', which no cell of the slide has; did you "
+            "mean 'type_1'?"),
+        ({"sample": "one", "move_to": "domain_1"},
+        "sample names 'one', which no cell of the slide has; there are slide_0"),
+        ({"shift_genes": ["gene_7"]}, "shift_genes names 'gene_7', which is neither a gene of the slide nor a bundled "
+            "gene set that holds one; the nearest names are gene_"),
         ({"shift_pathway": "TGFb"}, "shift_pathway: no gene of the slide is in PROGENy"),
     ],
 )  # fmt: skip
@@ -136,9 +162,10 @@ def test_questions_about_what_the_header_of_a_file_has_not(tmp_path):
     ):  # fmt: skip
         told = refused(entry | {"questions": [question | keys]})
         assert told.startswith(f"config: datasets.mine.questions[0].{sentence}")
-    told = refused(entry | {"keep_columns": None, "questions": [question | {"where": {"batch": "x"}}]})  # fmt: skip
+    told = refused(entry | {"keep_columns": None, "questions": [question | {"where": {"batch": "x"}}]})
     assert told == (
-        "config: datasets.mine.questions[0].where names the column 'batch', which keep_columns does not; name it there too."
+        "config: datasets.mine.questions[0].where names the column 'batch', which keep_columns does not; name it there "
+        "too."
     )
     told = refused(fitting | {"keep_columns": ["batch", "domain"]})
     assert "keep_columns names domain, which every slide has from columns.domain" in told
@@ -156,6 +183,7 @@ def test_benchmarks_of_what_the_header_of_a_file_has_not(tmp_path):
         ({"control_domain": "lft"}, "control_domain names 'lft', which no cell of the slide has; did you mean 'left'?"),
         ({"target_domains": ["right", "rim"]}, "target_domains names 'rim', which no cell of the slide has"),
         ({"holdout": {"cell_types": ["A", "a"]}}, "holdout.cell_types names 'a', which no cell of the slide has"),
-        ({"holdout": {"min_cells": int(few)}}, f"holdout.min_cells is {few}, and no cell type has so many cells in 'left' and in 'right'; the largest is {sizes.idxmax()!r} with {sizes.max()}: lower it"),
+        ({"holdout": {"min_cells": int(few)}}, f"holdout.min_cells is {few}, and no cell type has so many cells in "
+            f"'left' and in 'right'; the largest is {sizes.idxmax()!r} with {sizes.max()}: lower it"),
     ):  # fmt: skip
         assert refused(entry | keys).startswith(f"config: datasets.mine.{sentence}")

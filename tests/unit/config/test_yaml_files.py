@@ -42,10 +42,13 @@ FAULTS = {
     ),
     "twice on one line": ("seeds: [0]\ncellina: {epochs: 1, epochs: 2}\n", "lines 2 and 2: the key cellina.epochs"),
     "twice in JSON": ('{"seeds": [1],\n "seeds": [2]}', "lines 1 and 2: the key seeds is given"),
-    "underscore": (GOOD.replace("'1_1'", "1_1"), 'line 5: datasets.mine.samples holds 1_1, which YAML reads as the int 11; put it in quotation marks: "1_1"'),
+    "underscore": (GOOD.replace("'1_1'", "1_1"),
+    'line 5: datasets.mine.samples holds 1_1, which YAML reads as the int 11; put it in quotation marks: "1_1"'),
     "octal": (GOOD.replace('"010"', "010"), "datasets.mine.samples holds 010, which YAML reads as the int 8"),
-    "no": (GOOD.replace("normal", "no"), "line 6: datasets.mine.control_domain holds no, which YAML reads as the bool False"),
-    "fraction": (GOOD.replace("auto", "[1.10]"), "datasets.mine.holdout.cell_types holds 1.10, which YAML reads as the float 1.1;"),
+    "no": (GOOD.replace("normal", "no"),
+    "line 6: datasets.mine.control_domain holds no, which YAML reads as the bool False"),
+    "fraction": (GOOD.replace("auto", "[1.10]"),
+    "datasets.mine.holdout.cell_types holds 1.10, which YAML reads as the float 1.1;"),
     "date": (GOOD.replace("normal", "2024-01-02"), "holds 2024-01-02, which YAML reads as the date 2024-01-02"),
     "impossible date": (GOOD.replace("normal", "2024-99-99"), "2024-99-99, which YAML reads as a faulty timestamp"),
     "minutes": (GOOD.replace("s_1", "1:30"), "samples holds 1:30, which YAML reads as the int 90"),
@@ -73,7 +76,7 @@ def test_all_faults_are_told_at_once_and_an_anchor_in_itself_has_an_end(tmp_path
 
 
 def test_anchors_upon_anchors_take_no_time(tmp_path):
-    lines = ["a0: &a0 [x]"] + [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 40)]  # fmt: skip
+    lines = ["a0: &a0 [x]"] + [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 40)]
     check(tmp_path, "\n".join(lines))
 
 

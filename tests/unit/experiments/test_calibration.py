@@ -79,8 +79,10 @@ def test_the_published_test_of_hold_outs_does_not_keep_its_level(draws, least, m
         rng = np.random.default_rng(seed)
         samples = rng.normal(size=(4, 66))
         rest = [np.delete(samples, i, 0).mean(axis=0) for i in range(4)]
-        observed = np.array([force_statistics.spearman(*pair) for pair in zip(samples, rest, strict=True)])  # fmt: skip
-        random = np.array([force_statistics.spearman(rng.permutation(a), b) for a, b in zip(samples, rest, strict=True)])  # fmt: skip
+        observed = np.array([force_statistics.spearman(*pair) for pair in zip(samples, rest, strict=True)])
+        random = np.array(
+            [force_statistics.spearman(rng.permutation(a), b) for a, b in zip(samples, rest, strict=True)]
+        )
         random = random if draws == "own" else np.repeat(random[:1], 4)
         rejected.append(force_statistics.rank_test(observed, random) <= LEVEL)
     assert least < np.mean(rejected) < most
@@ -108,7 +110,7 @@ def test_localization_of_genes(signed):
     for seed in range(70):
         inter, intra, classes, mean = localized(seed)
         values = force_statistics.gene_differences(inter, intra, signed)
-        found = force_statistics.localization_of_genes(values, classes, mean, settings["n_bins"], 199, seed)  # fmt: skip
+        found = force_statistics.localization_of_genes(values, classes, mean, settings["n_bins"], 199, seed)
         p_values += found["p_value"].tolist()
     assert keeps_its_level(p_values)
 
@@ -122,7 +124,7 @@ def test_localization_where_expression_still_differs_within_a_bin():
         mean = rng.exponential(size=n_genes)
         place = stats.rankdata(mean) / n_genes
         secreted = rng.random(n_genes) < 0.1 + 0.8 * place
-        labels = {"secreted": secreted, "membrane": np.zeros(n_genes, bool), "cytoplasmic": ~secreted}  # fmt: skip
+        labels = {"secreted": secreted, "membrane": np.zeros(n_genes, bool), "cytoplasmic": ~secreted}
         values = np.exp(3.5 * place) + rng.normal(size=n_genes)
         found = force_statistics.localization_of_genes(
             values, pd.DataFrame(labels), mean, settings["n_bins"], 199, seed
@@ -199,9 +201,7 @@ def test_ranks_among_placebos():
 
         def effect_of(gene, effects=effects, arguments=(tissue, graph, field), seed=seed):
             if gene not in effects:
-                effects[gene] = celcomen_knockout.knock_out_effect(
-                    *arguments, gene, settings, switches, seed
-                )
+                effects[gene] = celcomen_knockout.knock_out_effect(*arguments, gene, settings, switches, seed)
             return effects[gene]
 
         known = np.asarray((tissue.X > 0).mean(axis=0)).ravel()
@@ -254,7 +254,7 @@ def test_over_representation_of_clusters_without_meaning():
 def test_tests_against_noise_where_estimates_know_nothing():
     """Estimates of other tissues: the shipped simulation, each truth compared with what was inferred for another."""
     settings = shipped("simulation")
-    made = list(sample_tissues(settings["n_genes"], settings["n_cells"], range(60), protocols.resolve("corrected")))  # fmt: skip
+    made = list(sample_tissues(settings["n_genes"], settings["n_cells"], range(60), protocols.resolve("corrected")))
     of = force_statistics.entries
     p_values = {"wilcoxon": [], "t": [], "mann_whitney": []}
     for shift in range(1, 60, 2):
@@ -262,7 +262,7 @@ def test_tests_against_noise_where_estimates_know_nothing():
         for i, one in enumerate(made):
             truth = of(made[(i + shift) % len(made)].truth["inter"])
             noise = of(stats.spearmanr(one.noise).statistic)
-            rows.append([force_statistics.spearman(v, truth) for v in (of(one.fitted["inter"]), noise)])  # fmt: skip
+            rows.append([force_statistics.spearman(v, truth) for v in (of(one.fitted["inter"]), noise)])
         estimate, noise = np.array(rows).T
         p_values["wilcoxon"].append(stats.wilcoxon(estimate, noise).pvalue)
         p_values["t"].append(stats.ttest_rel(estimate, noise).pvalue)
@@ -277,7 +277,7 @@ def test_the_p_value_of_a_correlation_over_six_pairs_and_over_all_entries():
     for seed in range(1000):
         rng = np.random.default_rng(seed)
         a, b = symmetric(rng, 4)
-        pairs.append(stats.spearmanr(force_statistics.entries(a), force_statistics.entries(b)).pvalue)  # fmt: skip
+        pairs.append(stats.spearmanr(force_statistics.entries(a), force_statistics.entries(b)).pvalue)
         for matrix in (a, b):
             np.clip(matrix, -1, 1, out=matrix)
             np.fill_diagonal(matrix, 1)
@@ -308,9 +308,7 @@ def test_intervals_of_forces():
 # --- Perturb-map (Fig. 4) ---------------------------------------------------------------------------------------
 
 
-def lesions_without_effect(
-    seed, protocol="corrected", sections="ABC", wild=3, lost=1, n_genes=30, spots=10
-):
+def lesions_without_effect(seed, protocol="corrected", sections="ABC", wild=3, lost=1, n_genes=30, spots=10):
     """A question about lesions of some sections, so many wild-type ones and so many that have lost a gene in each.
 
     Genes go up and down together, over spots and from lesion to lesion; the lost gene takes part as the others do, and
@@ -323,7 +321,7 @@ def lesions_without_effect(
 
     def lesion():
         programmes = rng.normal(size=3) + rng.normal(size=(spots, 3))
-        return np.maximum(level + programmes @ loadings + 0.4 * rng.normal(size=(spots, n_genes)), 0.05)  # fmt: skip
+        return np.maximum(level + programmes @ loadings + 0.4 * rng.normal(size=(spots, n_genes)), 0.05)
 
     tissues, without, means, as_lost = [], [], [], []
     for section in sections:
@@ -342,7 +340,7 @@ def lesions_without_effect(
     observed = [a - (means[-1] if shared else b) for a, b in zip(without, means, strict=True)]
     genes = pd.Index([f"g{i}" for i in range(n_genes)])
     settings = {"draws": 19, "generation_epochs": 5, "generation_learning_rate": 0.001}
-    return Question("g", genes, tissues, observed, as_lost, dict.fromkeys(sections, lost), switches, settings), loadings  # fmt: skip
+    return Question("g", genes, tissues, observed, as_lost, dict.fromkeys(sections, lost), switches, settings), loadings
 
 
 def test_controls_of_knock_outs_without_effect():
@@ -353,7 +351,7 @@ def test_controls_of_knock_outs_without_effect():
         # What a fit finds in such tissue: forces along the programmes.
         intra = 0.03 * loadings.T @ loadings
         forces = SimpleNamespace(inter=intra / 8, intra=intra - 1.2 * np.eye(len(asked.genes)))
-        rows = celcomen_perturbmap.answer(asked, forces.inter, forces.intra, seed, tuple(p_values), ("field",))  # fmt: skip
+        rows = celcomen_perturbmap.answer(asked, forces.inter, forces.intra, seed, tuple(p_values), ("field",))
         medians = pd.DataFrame(rows).groupby(["control", "draw"])["rho"].median()
         for control, own in p_values.items():
             null = medians[control].to_numpy()
@@ -377,8 +375,8 @@ def test_wild_type_lesions_against_generated_knock_outs_without_effect(protocol)
         intra = 0.03 * loadings.T @ loadings
         forces = SimpleNamespace(inter=intra / 8, intra=intra - 1.2 * np.eye(len(asked.genes)))
         control = "wild_type_lesion"
-        rows = celcomen_perturbmap.answer(asked, forces.inter, forces.intra, seed, (control,), ("generation",))  # fmt: skip
-        medians = pd.DataFrame(rows).fillna({"rho": 0.0}).groupby(["control", "draw"])["rho"].median()  # fmt: skip
+        rows = celcomen_perturbmap.answer(asked, forces.inter, forces.intra, seed, (control,), ("generation",))
+        medians = pd.DataFrame(rows).fillna({"rho": 0.0}).groupby(["control", "draw"])["rho"].median()
         null = medians[control].to_numpy()
         p_values.append(force_statistics.empirical_p(medians["observed", 0], null))
     assert min(p_values) <= 0.1

@@ -84,23 +84,19 @@ def test_crop_is_open_and_normalisation_is_per_cell(slide):
 def test_cells_with_few_counts_go(slide):
     counts = np.asarray(slide.X.sum(axis=1)).ravel()
     least = int(np.median(counts))
-    assert tumour.prepare(slide, SETTINGS | {"min_counts_per_cell": least}, AS_RUN).n_obs == (counts >= least).sum()  # fmt: skip
+    assert tumour.prepare(slide, SETTINGS | {"min_counts_per_cell": least}, AS_RUN).n_obs == (counts >= least).sum()
     with pytest.raises(InputError, match=r"no cell has 1000000 counts, the richest has \d+; lower"):
         tumour.prepare(slide, SETTINGS | {"min_counts_per_cell": 1000000}, AS_RUN)
 
 
 def test_empty_crop_is_refused(slide):
-    with pytest.raises(
-        InputError, match=r"the crop 6500 < x < 7000, .* holds no cell; cells lie at x"
-    ):
+    with pytest.raises(InputError, match=r"the crop 6500 < x < 7000, .* holds no cell; cells lie at x"):
         tumour.prepare(slide, SETTINGS | {"crop_um": [6500, 7000, 8000, 8500]}, AS_RUN)
 
 
 def test_several_samples_are_refused():
     two = simulate_field(n_cells=100, n_genes=5, n_samples=2)
-    with pytest.raises(
-        InputError, match=r"of 2 samples \(sample_0, sample_1, ...\).*name it under"
-    ):
+    with pytest.raises(InputError, match=r"of 2 samples \(sample_0, sample_1, ...\).*name it under"):
         tumour.prepare(two, SETTINGS, AS_RUN)
 
 
@@ -141,14 +137,12 @@ def test_null_p_values_are_uniform_even_where_expression_differs_between_classes
         rng = np.random.default_rng(seed)
         mean = rng.random(60)
         secreted = rng.random(60) < 0.2 + 0.6 * mean
-        classes = pd.DataFrame(
-            {"secreted": secreted, "membrane": np.zeros(60, bool), "cytoplasmic": ~secreted}
-        )
+        classes = pd.DataFrame({"secreted": secreted, "membrane": np.zeros(60, bool), "cytoplasmic": ~secreted})
         values = np.floor(mean * 10) + rng.normal(size=60)
         found = force_statistics.localization_of_genes(values, classes, mean, 20, 199, seed)
         p_genes.append(found["p_value"].iloc[0])
         entries = values[:, None] + rng.normal(size=(60, 60))
-        p_entries.append(force_statistics.localization_of_entries(entries, classes)["p_value"].iloc[0])  # fmt: skip
+        p_entries.append(force_statistics.localization_of_entries(entries, classes)["p_value"].iloc[0])
     assert stats.kstest(p_genes, "uniform").pvalue > 0.001
     assert np.mean(np.array(p_genes) < 0.05) < 0.12
     assert np.mean(np.array(p_entries) < 0.05) > 0.8
@@ -172,13 +166,10 @@ def test_a_gene_of_both_lists_counts_in_both_but_not_against_itself():
     assert "GO:0005615" in source
     assert classes.loc["CD44"].tolist() == [True, True, False]
     assert classes.loc["MX1"].tolist() == [False, False, True]
-    found = force_statistics.localization_of_genes(
-        np.arange(4.0), classes, np.arange(4.0), 1, 9, 0
-    ).set_index(["first", "second"])
-    assert (
-        found.loc[("secreted", "membrane"), "n_first"]
-        == (classes["secreted"] & ~classes["membrane"]).sum()
+    found = force_statistics.localization_of_genes(np.arange(4.0), classes, np.arange(4.0), 1, 9, 0).set_index(
+        ["first", "second"]
     )
+    assert found.loc[("secreted", "membrane"), "n_first"] == (classes["secreted"] & ~classes["membrane"]).sum()
     with pytest.raises(InputError, match=r"none of its 2 genes \(the first is 'gene_0'\)"):
         gene_sets.localize(pd.Index(["gene_0", "gene_1"]))
     with pytest.raises(InputError, match=r"'localization' holds 'nuclear' for gene 'b'"):
@@ -207,9 +198,7 @@ def test_many_cells_are_far_from_each_other(tissue, graph):
 
 def test_gene_that_cannot_be_knocked_out(tissue, graph):
     absent = SETTINGS | {"knockout": SETTINGS["knockout"] | {"gene": "IFITM3"}}
-    with pytest.raises(
-        InputError, match=r"the gene to knock out, 'IFITM3', is not among its 40 gen"
-    ):
+    with pytest.raises(InputError, match=r"the gene to knock out, 'IFITM3', is not among its 40 gen"):
         knockout.knocked_out_cells(tissue, "IFITM3", graph, absent, CORRECTED, 0)
     silent = tissue.copy()
     silent.X = sparse.csr_matrix(silent.X.multiply(silent.var_names != GENE))
@@ -298,9 +287,7 @@ def effects(tissue, graph, truth):
     group, _ = knockout.group_cells(tissue, cells, SETTINGS["radius_um"])
     place = tissue.var_names.get_loc(GENE)
     exact = knockout.ExactField(tissue, graph, *truth, CORRECTED).effect(cells, place)
-    generated = counterfactual(
-        sparse.csr_array(tissue.X), graph, *truth, [KnockOut(cells, [place])], epochs=10
-    ).effect
+    generated = counterfactual(sparse.csr_array(tissue.X), graph, *truth, [KnockOut(cells, [place])], epochs=10).effect
     return exact, generated, group
 
 
@@ -348,8 +335,7 @@ def test_unscaled_cells_lose_by_generation_what_the_field_says(tissue, graph):
         ).effect,
     )
     exact, generated = (
-        [knockout.scores(effect, columns)[group == number].mean() for number in (0, 1)]
-        for effect in effects
+        [knockout.scores(effect, columns)[group == number].mean() for number in (0, 1)] for effect in effects
     )
     assert abs(exact[0]) > 0.1
     assert generated == pytest.approx(exact, rel=1e-3)
@@ -357,9 +343,7 @@ def test_unscaled_cells_lose_by_generation_what_the_field_says(tissue, graph):
 
 def test_without_forces_between_cells_nothing_leaves_the_cell(tissue, graph, truth):
     cells = np.array([7])
-    effect = knockout.ExactField(
-        tissue, graph, np.zeros_like(truth[0]), truth[1], CORRECTED
-    ).effect(cells, 4)
+    effect = knockout.ExactField(tissue, graph, np.zeros_like(truth[0]), truth[1], CORRECTED).effect(cells, 4)
     assert np.abs(effect[7]).max() > 0
     np.testing.assert_allclose(np.delete(effect, 7, axis=0), 0, atol=1e-12)
 
@@ -385,11 +369,9 @@ def test_prerank_finds_a_planted_set_and_says_when_it_cannot():
     assert found["normalized_enrichment"].iloc[0] < -1.5
     assert found["q_value"].iloc[0] < 0.05
     shuffled = values.sample(frac=1, random_state=0)
-    pd.testing.assert_frame_equal(found, gene_sets.prerank(shuffled, sets, n_permutations=200, seed=1))  # fmt: skip
+    pd.testing.assert_frame_equal(found, gene_sets.prerank(shuffled, sets, n_permutations=200, seed=1))
     none = gene_sets.prerank(values, {"X": ["y"]})
-    assert none["status"].tolist() == [
-        "not applicable: no gene set holds 15 to 500 of the 80 genes"
-    ]
+    assert none["status"].tolist() == ["not applicable: no gene set holds 15 to 500 of the 80 genes"]
     flat = gene_sets.prerank(values * 0, sets)
     assert flat["status"].str.contains("all genes have the same value").all()
 
@@ -424,14 +406,12 @@ def results(slide, tmp_path_factory):
     made = {}
     for protocol in protocols.PROTOCOLS:
         switches = protocols.resolve(protocol)
-        fit = {n: folder / f"{protocol}.fit_{n}" for n in FIT} | {"forces": folder / f"{protocol}.npz"}  # fmt: skip
+        fit = {n: folder / f"{protocol}.fit_{n}" for n in FIT} | {"forces": folder / f"{protocol}.npz"}
         entry = {"name": "toy", "kind": "simulated", "label": "Toy"}
         entry |= {"source": "simulated_field", "files": None}
         tumour.run(folder / "slide.h5ad", entry, protocol, [0, 1], SETTINGS, switches, fit)
         files = {n: folder / f"{protocol}.{n}.tsv" for n in ("classes", "tests")}
-        tumour.localization(
-            fit["forces"], fit["manifest"], SETTINGS["localization"], switches, files
-        )
+        tumour.localization(fit["forces"], fit["manifest"], SETTINGS["localization"], switches, files)
         files |= {n: folder / f"{protocol}.{n}.tsv" for n in KNOCKOUT}
         tumour_files = folder / "slide.h5ad", fit["forces"], fit["manifest"]
         knockout.run(*tumour_files, SETTINGS, switches, {n: files[n] for n in KNOCKOUT})
@@ -518,7 +498,7 @@ def test_figures_are_drawn(results, protocol, tmp_path):
     files = results[protocol]
     figure_celcomen_3.draw_files(files, tmp_path / "3.png")
     names = ("classes", "tests", "cells", "trajectories", "placebo", "enrichment", "diagnostics")
-    figure = figure_celcomen_3.compose({n: read(files, n) for n in names}, "T [simulated]", PROVENANCE)  # fmt: skip
+    figure = figure_celcomen_3.compose({n: read(files, n) for n in names}, "T [simulated]", PROVENANCE)
     said = " ".join(texts(figure))
     for text in ("knock-out of gene_04", "collapsed to zero", "gene means", "T [simulated]"):
         assert text in said
@@ -541,7 +521,9 @@ def test_figures_are_drawn(results, protocol, tmp_path):
     tracks = read(files, "trajectories").query("seed == 0 and method == 'generation'")
     own = tracks[tracks["group"] == "neighbours_0"]
     column = "knocked_out" if protocol == "as_run" else "effect"
-    (curves,) = [a for a in figure.axes if a.get_xlabel() == "epoch" and np.allclose(a.lines[0].get_ydata(), own[column])]  # fmt: skip
+    (curves,) = [
+        a for a in figure.axes if a.get_xlabel() == "epoch" and np.allclose(a.lines[0].get_ydata(), own[column])
+    ]
     assert curves.lines[0].get_xdata().tolist() == own["epoch"].tolist()
     published = [line for line in figure.findobj(Line2D) if line.get_gid() == "as_published"]
     if protocol == "as_run":
@@ -558,7 +540,7 @@ def test_figures_are_drawn(results, protocol, tmp_path):
         assert sorted(line.get_ydata()[0] for line in lines) == sorted(exact["effect"].dropna())
         # Titles that stand side by side do not touch.
         figure.canvas.draw()
-        titles = [a._left_title.get_window_extent() for a in figure.axes if a.get_xlabel() == "epoch"]  # fmt: skip
+        titles = [a._left_title.get_window_extent() for a in figure.axes if a.get_xlabel() == "epoch"]
         assert len(titles) == 4
         assert all(a.x1 < b.x0 for a, b in pairwise(sorted(titles, key=lambda box: box.x0)))
         assert "rank" in said
@@ -571,9 +553,7 @@ def test_a_slide_too_large_to_generate_is_refused(slide, results, tmp_path, monk
     write_slide(slide, tmp_path / "slide.h5ad")
     files = results["corrected"]
     with pytest.raises(InputError, match=r"600 cells x 40 genes are too many to generate; set"):
-        knockout.run(
-            *(tmp_path / "slide.h5ad", files["forces"], files["manifest"], SETTINGS, CORRECTED, {})
-        )
+        knockout.run(*(tmp_path / "slide.h5ad", files["forces"], files["manifest"], SETTINGS, CORRECTED, {}))
 
 
 def test_effect_as_run_counts_drift_as_effect(tissue, graph):

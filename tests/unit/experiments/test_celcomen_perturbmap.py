@@ -35,7 +35,9 @@ ENTRY = {"name": "lesions", "kind": "simulated", "label": "Lesions"}
 
 
 def settings(**changed):
-    loaded = config.load_config({"datasets": {"a": {"source": "simulated_lesions", "experiments": ["celcomen_perturbmap"]}}})  # fmt: skip
+    loaded = config.load_config(
+        {"datasets": {"a": {"source": "simulated_lesions", "experiments": ["celcomen_perturbmap"]}}}
+    )
     small = {"draws": 3, "shuffled_fits": 1, "max_genes": 60, "epochs": 30}
     return loaded["celcomen"]["perturbmap"] | small | changed
 
@@ -97,7 +99,7 @@ def hops_from(place, start):
     reached = {(column[i], row[i]): 0 for i in np.flatnonzero(start)}
     border = list(reached)
     for hop in range(1, 6):
-        border = [(c + dc, r + dr) for c, r in border for dc, dr in steps if (c + dc, r + dr) not in reached]  # fmt: skip
+        border = [(c + dc, r + dr) for c, r in border for dc, dr in steps if (c + dc, r + dr) not in reached]
         reached |= dict.fromkeys(border, hop)
     return np.array([reached.get(spot, 99) for spot in zip(column, row, strict=True)])
 
@@ -158,7 +160,7 @@ def test_genes_vary_in_three_quarters_of_the_lesions_and_the_lost_one_is_last(sl
         sc.pp.log1p(own)
         sc.pp.highly_variable_genes(own, flavor="seurat", min_mean=0.5, max_mean=7.5, min_disp=0.5)
         votes += own.var["highly_variable"].to_numpy()
-    expected = [g for g in np.flatnonzero(votes / len(parts) >= 0.75) if slide.var_names[g] != "Tgfbr2"]  # fmt: skip
+    expected = [g for g in np.flatnonzero(votes / len(parts) >= 0.75) if slide.var_names[g] != "Tgfbr2"]
     # The two sum counts in another order: a gene on the edge of a bin may move.
     assert len(set(expected) ^ set(genes[:-1])) <= 0.02 * len(expected)
     assert slide.var_names[genes[-1]] == "Tgfbr2"
@@ -175,9 +177,7 @@ def test_the_observed_difference_by_hand(slide, scale, wild_type):
     parts = lesions.find_lesions(slide, ["KP_1"], "components", "made")
     genes = np.append(np.arange(30, 60), slide.var_names.get_loc("Tgfbr2"))
     chosen = {"experimental_scale": scale, "wild_type": wild_type}
-    difference = lesions.observed_difference(
-        slide, expression, parts[0], parts, genes, "Tgfbr2", chosen
-    )
+    difference = lesions.observed_difference(slide, expression, parts[0], parts, genes, "Tgfbr2", chosen)
 
     def unit(rows):
         return rows / np.linalg.norm(rows, axis=1, keepdims=True)
@@ -246,9 +246,7 @@ def test_the_field_of_a_lesion_agrees_with_conjugate_gradients():
     held[spots, 3] = True
     expected = GaussianField(weights, inter, intra).counterfactual(cells, np.zeros((n, g)), held)
     lesion = LesionField(weights, diagonalise(*precision_of(inter, intra)))
-    np.testing.assert_allclose(
-        lesion.response(spots, 3, -cells[spots, 3]), expected - cells, atol=1e-7
-    )
+    np.testing.assert_allclose(lesion.response(spots, 3, -cells[spots, 3]), expected - cells, atol=1e-7)
 
 
 def test_as_run_reads_the_output_against_its_start_and_the_other_spots(as_run):
@@ -284,7 +282,7 @@ def test_a_random_gene_is_put_last_and_its_answer_is_in_the_order_of_the_slide(a
     spots = asked.expressing(0, gene)[:1]
     matrices = forces.inter, forces.intra
     here = Model(asked, *matrices, "generation").predict(0, spots, gene)
-    there = Model(turned, *(m[np.ix_(order, order)] for m in matrices), "generation").predict(0, spots)  # fmt: skip
+    there = Model(turned, *(m[np.ix_(order, order)] for m in matrices), "generation").predict(0, spots)
     np.testing.assert_allclose(here[order], there, atol=1e-6)
 
 
@@ -311,9 +309,7 @@ def test_wild_type_lesions_stand_for_the_lost_ones_in_every_way_once(slide, scal
     asked = question(slide, changed={"experimental_scale": scale, "wild_type": wild_type}, draws=20)
     assert asked.n_lost == {"KP_1": 1, "KP_2": 1}
     forces = fit(asked, 0)
-    rows = experiment.answer(
-        asked, forces.inter, forces.intra, 0, ("wild_type_lesion",), ("field",)
-    )
+    rows = experiment.answer(asked, forces.inter, forces.intra, 0, ("wild_type_lesion",), ("field",))
     table = pd.DataFrame(rows).query("control == 'wild_type_lesion'")
     sections = pd.Series([t.lesion.section for t in asked.tissues], index=range(1, 9))
     by_draw = table.groupby("draw")["lesion"].agg(frozenset)
@@ -343,16 +339,14 @@ def test_wild_type_lesions_stand_for_the_lost_ones_in_every_way_once(slide, scal
     assert pd.DataFrame(rows).query("control == 'wild_type_lesion'")["draw"].nunique() == 4
     # A section whose only wild-type lesion would have to leave has none to spare.
     alone = dataclasses.replace(asked, n_lost={"KP_1": 5, "KP_2": 3})
-    rows = experiment.answer(alone, forces.inter, forces.intra, 0, ("wild_type_lesion",), ("field",))  # fmt: skip
+    rows = experiment.answer(alone, forces.inter, forces.intra, 0, ("wild_type_lesion",), ("field",))
     assert {r["control"] for r in rows} == {"observed"}
 
 
 def test_genes_are_permuted_once_for_all_lesions(found):
     """The lesions share those that have lost the gene, so one order of genes holds for all of them."""
     asked, forces = found
-    same = dataclasses.replace(
-        asked, tissues=asked.tissues[:1] * 3, observed=asked.observed[:1] * 3
-    )
+    same = dataclasses.replace(asked, tissues=asked.tissues[:1] * 3, observed=asked.observed[:1] * 3)
     rows = experiment.answer(same, forces.inter, forces.intra, 0, ("permuted",), ("field",))
     table = pd.DataFrame(rows).query("control == 'permuted'")
     spread = table.groupby("draw")["rho"].agg(["min", "max"])
@@ -420,7 +414,9 @@ def test_a_planted_effect_is_found_and_leaves_its_controls_behind():
     slide = simulated(n_genes=3000, target_counts=6.0)
     asked = question(slide, draws=8, generation_epochs=2)
     forces = fit(asked, 0)
-    rows = experiment.answer(asked, forces.inter, forces.intra, 0, ("minus_baseline", "permuted", "random_gene", "shuffled_forces"))  # fmt: skip
+    rows = experiment.answer(
+        asked, forces.inter, forces.intra, 0, ("minus_baseline", "permuted", "random_gene", "shuffled_forces")
+    )
     observed = median(rows, predictor="field").iloc[0]
     assert observed > 0.4
     for control in ("minus_baseline", "permuted", "random_gene", "shuffled_forces"):
@@ -437,10 +433,7 @@ def nothing_happens():
     genes = slide.var_names.get_indexer(asked.genes)
     expression, parts = lesions.log_cpm(slide), [t.lesion for t in asked.tissues]
     chosen = asked.switches | {"experimental_scale": "matched"}
-    observed = [
-        lesions.observed_difference(slide, expression, part, parts, genes, "Tgfbr2", chosen)
-        for part in parts
-    ]
+    observed = [lesions.observed_difference(slide, expression, part, parts, genes, "Tgfbr2", chosen) for part in parts]
     matched = dataclasses.replace(asked, observed=observed)
     found = {
         name: experiment.answer(own, forces.inter, forces.intra, seed, ("minus_baseline",))
@@ -459,11 +452,23 @@ def test_as_run_reports_a_correlation_where_nothing_happens(nothing_happens):
 
 
 def test_the_summary_by_hand():
-    key = {"dataset": "d", "kind": "simulated", "protocol": "corrected", "seed": 0, "knockout": "A", "predictor": "field"}  # fmt: skip
-    rows = [key | {"section": "s", "control": "observed", "draw": 0, "rho": r, "partial_rho": r / 2} for r in (0.3, 0.5, 0.4)]  # fmt: skip
+    key = {
+        "dataset": "d",
+        "kind": "simulated",
+        "protocol": "corrected",
+        "seed": 0,
+        "knockout": "A",
+        "predictor": "field",
+    }
+    rows = [
+        key | {"section": "s", "control": "observed", "draw": 0, "rho": r, "partial_rho": r / 2}
+        for r in (0.3, 0.5, 0.4)
+    ]
     for draw, values in enumerate([(0.0, 0.1, 0.2), (0.5, 0.4, 0.4), (np.nan,) * 3]):
         for control in ("random_gene", "permuted"):
-            rows += [key | {"section": "s", "control": control, "draw": draw, "rho": r, "partial_rho": r} for r in values]  # fmt: skip
+            rows += [
+                key | {"section": "s", "control": control, "draw": draw, "rho": r, "partial_rho": r} for r in values
+            ]
     table = experiment.summarize(pd.DataFrame(rows)).set_index("control")
     assert list(table.index) == list(experiment.CONTROLS)
     row = table.loc["random_gene"]
@@ -479,7 +484,9 @@ def test_the_summary_by_hand():
     assert permuted[["p_value", "partial_p_value", "smallest_p"]].isna().all()
     same = ["null_median", "null_low", "null_high", "n_draws", "status"]
     assert permuted[same].tolist() == row[same].tolist()
-    assert table["status"].to_dict() == dict.fromkeys(experiment.CONTROLS, "not tested: no draw") | dict.fromkeys(("random_gene", "permuted"), "tested") | {"spots_without_gene": f"not tested: {experiment.NOTHING_TO_LOSE}"}  # fmt: skip
+    assert table["status"].to_dict() == dict.fromkeys(experiment.CONTROLS, "not tested: no draw") | dict.fromkeys(
+        ("random_gene", "permuted"), "tested"
+    ) | {"spots_without_gene": f"not tested: {experiment.NOTHING_TO_LOSE}"}
     assert table.loc["shuffled_data", "n_draws"] == 0
     assert np.isnan(table.loc["shuffled_data", "p_value"])
 
@@ -501,9 +508,7 @@ def test_a_run_writes_the_same_tables_twice(slide, tmp_path):
     # Jak2 is lost in one lesion of the section, and any of the five can stand for it.
     assert set(table["control"]) == {"observed", *experiment.CONTROLS}
     assert table.loc[table["control"] == "observed", "lesion"].tolist() == [1, 2, 3, 4, 5] * 2
-    assert (
-        (table[["dataset", "kind", "protocol"]] == ["lesions", "simulated", "as_run"]).all().all()
-    )
+    assert (table[["dataset", "kind", "protocol"]] == ["lesions", "simulated", "as_run"]).all().all()
     spots = pd.read_csv(tmp_path / "one/spots.tsv", sep="\t")
     assert spots["section"].unique() == ["KP_1"]
     assert sorted(spots["lesion"].unique()) == [0, 1, 2, 3, 4, 5]
@@ -517,7 +522,7 @@ def test_a_run_writes_the_same_tables_twice(slide, tmp_path):
 
 
 def test_the_null_test_turns_every_switch_alone_and_in_sequence(tmp_path):
-    small = {"seeds": 1, "depths": [8000], "n_genes": 1000, "n_modelled_genes": 20, "n_sections": 1, "draws": 2}  # fmt: skip
+    small = {"seeds": 1, "depths": [8000], "n_genes": 1000, "n_modelled_genes": 20, "n_sections": 1, "draws": 2}
     outputs = {name: tmp_path / f"{name}.tsv" for name in ("correlations", "summary", "switches")}
     perturbmap_null.null_test(settings(null_test=small, generation_epochs=3), {}, outputs)
     turned = pd.read_csv(outputs["switches"], sep="\t")
@@ -551,13 +556,18 @@ def without(slide, labels):
 @pytest.mark.parametrize(
     ("change", "wanted", "message"),
     [
-        (lambda s: s, {"knockout": "Stat1"}, "no spot is labelled as a lesion without 'Stat1'.*Ifngr2, Jak2, Tgfbr2: name"),
-        (lambda s: without(s, ["KP_1-1", "KP_1-2", "KP_1-3"]), {"knockout": "Jak2"}, "no section with a lesion without 'Jak2' has a wild-type lesion"),
+        (lambda s: s, {"knockout": "Stat1"},
+        "no spot is labelled as a lesion without 'Stat1'.*Ifngr2, Jak2, Tgfbr2: name"),
+        (lambda s: without(s, ["KP_1-1", "KP_1-2", "KP_1-3"]), {"knockout": "Jak2"},
+        "no section with a lesion without 'Jak2' has a wild-type lesion"),
         (lambda s: s[:, s.var_names != "Tgfbr2"].copy(), {}, "it has no gene 'Tgfbr2'.*n_top_genes to null"),
-        (lambda s: s, {"section": "KP_9", "protocol": "as_run"}, "section 'KP_9', which celcomen.perturbmap.section names, has no lesions.*KP_1, KP_2"),
-        (lambda s: s, {"boxes_um": [[0, 10, 0, 10]], "protocol": "as_run"}, r"the box \[0, 10, 0, 10\] holds 0 wild-type spots of section 'KP_1'.*boxes_um"),
+        (lambda s: s, {"section": "KP_9", "protocol": "as_run"},
+        "section 'KP_9', which celcomen.perturbmap.section names, has no lesions.*KP_1, KP_2"),
+        (lambda s: s, {"boxes_um": [[0, 10, 0, 10]], "protocol": "as_run"},
+        r"the box \[0, 10, 0, 10\] holds 0 wild-type spots of section 'KP_1'.*boxes_um"),
         (lambda s: s, {"trim_um": 9000.0}, "keeps 10 spots that hang together more than 9000 um.*trim_um"),
-        (lambda s: s[:, [*range(8), s.var_names.get_loc("Tgfbr2")]].copy(), {}, "genes are highly variable in three quarters"),
+        (lambda s: s[:, [*range(8), s.var_names.get_loc("Tgfbr2")]].copy(), {},
+        "genes are highly variable in three quarters"),
     ],
 )  # fmt: skip
 def test_bad_input_is_refused_with_the_way_to_mend_it(slide, change, wanted, message):

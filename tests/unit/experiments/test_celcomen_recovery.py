@@ -16,7 +16,12 @@ SWITCHES = protocols.of_step(protocols.resolve("corrected"), "inference")
 
 
 def settings_of(**changes):
-    config = load_config({"datasets": {"d": {"source": "simulated", "control_domain": "a", "target_domains": ["b"]}}, "celcomen": {"recovery": SMALL | changes}})  # fmt: skip
+    config = load_config(
+        {
+            "datasets": {"d": {"source": "simulated", "control_domain": "a", "target_domains": ["b"]}},
+            "celcomen": {"recovery": SMALL | changes},
+        }
+    )
     return config["celcomen"]["recovery"]
 
 

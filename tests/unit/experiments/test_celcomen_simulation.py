@@ -191,9 +191,7 @@ def test_true_forces_are_shared_or_independent():
 def test_compared_entries_choose_the_headline():
     settings = settings_with(2, epochs=3)
     for value in ("all", "upper_triangle"):
-        table = simulation.simulate(
-            "as_run", settings, switches_of("as_run", compared_entries=value)
-        )
+        table = simulation.simulate("as_run", settings, switches_of("as_run", compared_entries=value))
         assert set(table.loc[table["headline"], "entries"]) == {value}
 
 
@@ -230,9 +228,7 @@ def test_simulated_tissues_are_sampled_or_generated():
     )
     assert set(generated["panel"]) == {"paper"}
     # The corrected generation starts from the same noise.
-    as_run = simulation.simulate(
-        "as_run", settings, switches_of("as_run", true_forces="independent")
-    )
+    as_run = simulation.simulate("as_run", settings, switches_of("as_run", true_forces="independent"))
     noise = [t[t["source"] == "noise"]["spearman"].to_numpy() for t in (generated, as_run)]
     np.testing.assert_array_equal(*noise)
 

@@ -90,8 +90,7 @@ def test_shared_forces_are_found_in_each_sample(corrected):
 def test_shuffled_space_leaves_nothing_between_cells(corrected):
     """And all within them: the cells are the same."""
     inter, low, high = (
-        value(corrected, "shuffled_space", "inter", c)
-        for c in ("spearman", "random_low", "random_high")
+        value(corrected, "shuffled_space", "inter", c) for c in ("spearman", "random_low", "random_high")
     )
     assert np.abs(inter).max() < 2 * max(high.max(), -low.min())
     assert inter.mean() < value(corrected, "observed", "inter").mean() / 3
@@ -140,10 +139,8 @@ def test_held_out_slide(slide, held_out_slide, leaks):
     samples, switches = fitted(slide, "as_run", held_out_slide=held_out_slide, force_range="free")
     settings = SETTINGS | {"learning_rate": 1e-6}
     other = celcomen_spleen.shuffle_space(samples[1], 0)
-    changed = [samples[0], celcomen_spleen.replace(other, moments=other.moments.centred()), samples[2]]  # fmt: skip
-    one, two = (
-        celcomen_spleen.fit_hold_out(s, 0, settings, switches, 0) for s in (samples, changed)
-    )
+    changed = [samples[0], celcomen_spleen.replace(other, moments=other.moments.centred()), samples[2]]
+    one, two = (celcomen_spleen.fit_hold_out(s, 0, settings, switches, 0) for s in (samples, changed))
     assert np.array_equal(one.inter[0], two.inter[0]) is not leaks
     assert not np.array_equal(one.inter[1], two.inter[1])
 
@@ -171,13 +168,11 @@ def test_force_units(units):
     inter, intra = (m + m.T for m in rng.normal(0, 0.02, (2, 4, 4)))
     switches = {"log_partition": "gaussian", "force_units": units}
     found = preparation.comparable_forces(inter, intra, switches)
-    expected = (inter, intra) if units == "raw" else partial_correlations(Interactions(inter, intra, []))  # fmt: skip
+    expected = (inter, intra) if units == "raw" else partial_correlations(Interactions(inter, intra, []))
     np.testing.assert_array_equal(found, expected)
     if units == "partial_correlation":
         precision = np.eye(4) - 2 * intra
-        assert found[1][0, 1] == pytest.approx(
-            -precision[0, 1] / np.sqrt(precision[0, 0] * precision[1, 1])
-        )
+        assert found[1][0, 1] == pytest.approx(-precision[0, 1] / np.sqrt(precision[0, 0] * precision[1, 1]))
 
 
 @pytest.mark.parametrize("protocol", protocols.PROTOCOLS)
@@ -439,9 +434,7 @@ def test_figure_6_says_what_it_shows(results):
         assert text in said
     # Bars are the means of the summary, curves the agreement after each epoch.
     summary = tables[2].query("force == 'inter'").set_index("variant")["mean"]
-    bars = [
-        a for a in figure.axes if a.get_title(loc="left").startswith("between cells (inter): mean")
-    ]
+    bars = [a for a in figure.axes if a.get_title(loc="left").startswith("between cells (inter): mean")]
     widths = [patch.get_width() for patch in bars[0].patches]
     assert sorted(widths) == pytest.approx(sorted(np.nan_to_num(summary)))
     assert "no valid p value" in said
@@ -459,9 +452,7 @@ def test_heatmap_names_clusters_and_terms():
         {"n_clusters": 3, "min_size": 5, "max_size": 500},
         {"GOBP_SECOND_SET": [f"g{i}" for i in range(8, 20)]},
     )
-    figure = force_heatmaps.compose(
-        {"intra": matrix, "inter": -matrix}, members, terms, "Clusters", PROVENANCE
-    )
+    figure = force_heatmaps.compose({"intra": matrix, "inter": -matrix}, members, terms, "Clusters", PROVENANCE)
     said = " ".join(texts(figure))
     assert "GOBP second set" in said
     assert "12 genes, mean force -0.5" in said

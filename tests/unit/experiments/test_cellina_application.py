@@ -37,9 +37,9 @@ def run(folder, cells, seed=0, protocol="corrected", **changes):
     folder.mkdir(exist_ok=True)
     write_slide(cells, folder / "one.h5ad")
     sparse.save_npz(folder / "one.npz", slide_graph(cells, None, 40.0, 20))
-    weights = pd.DataFrame({"source": "P", "target": [f"gene_{i}" for i in range(10)], "weight": 1.5})  # fmt: skip
+    weights = pd.DataFrame({"source": "P", "target": [f"gene_{i}" for i in range(10)], "weight": 1.5})
     # A second one that no module has.
-    rest = pd.DataFrame({"source": "Q", "target": [f"gene_{i}" for i in range(20, 30)], "weight": -1.0})  # fmt: skip
+    rest = pd.DataFrame({"source": "Q", "target": [f"gene_{i}" for i in range(20, 30)], "weight": -1.0})
     pd.concat([weights, rest]).to_csv(folder / "weights.tsv", sep="\t", index=False)
     settings = Config.model_fields["cellina_experiments"].default.application.model_dump()
     settings |= {"min_genes": 4, "n_deg": 10, "min_cells": 10, "n_neighbors": 15}
@@ -158,11 +158,13 @@ def test_the_figure_says_how_far_seeds_agree(runs, tmp_path):
     assert set(null["n_shuffles"]) == {199}
     table = pd.read_csv(output["tsv"], sep="\t")
     scores = pd.concat([pd.read_csv(path, sep="\t") for path in inputs["scores"]])
-    row = table.query("form == 'type_matched' and cell_type == 'A' and donors == 'matched' and metric == 'spearman'")  # fmt: skip
-    own = scores.query("form == 'type_matched' and cell_type == 'A' and donors == 'matched' and metric == 'spearman'")  # fmt: skip
-    assert row["value"].item() == pytest.approx(own.groupby("seed")["value"].mean().mean(), abs=1e-5)  # fmt: skip
+    row = table.query("form == 'type_matched' and cell_type == 'A' and donors == 'matched' and metric == 'spearman'")
+    own = scores.query("form == 'type_matched' and cell_type == 'A' and donors == 'matched' and metric == 'spearman'")
+    assert row["value"].item() == pytest.approx(own.groupby("seed")["value"].mean().mean(), abs=1e-5)
     assert json.loads(runs[0]["manifest"].read_text())["kind"] == "simulated"
-    tables = {n: pd.concat([pd.read_csv(p, sep="\t") for p in paths]) for n, paths in inputs.items() if n != "manifests"}  # fmt: skip
+    tables = {
+        n: pd.concat([pd.read_csv(p, sep="\t") for p in paths]) for n, paths in inputs.items() if n != "manifests"
+    }
     # Long names of slides and types leave a layout in which no panel lies on another.
     slide, types = "section of a patient with a long name", {"A": "Inhibitory neuron of layer 5"}
     named = {n: t.assign(slide=slide).replace({"cell_type": types}) for n, t in tables.items()}
@@ -207,7 +209,7 @@ def test_gains_are_averaged_shuffle_by_shuffle_over_types_seeds_and_slides():
 def test_agreement_of_equal_and_of_unlike_modules():
     genes = pd.DataFrame({"slide": "s", "gene": [*"abcdef"] * 2, "seed": [0] * 6 + [1] * 6})
     genes["module"] = [1, 1, 1, 2, 2, 0, 2, 2, 2, 1, 1, 0]
-    cells = genes.rename(columns={"gene": "cell"}).assign(module=[1, 1, 2, 2, 1, 2, 1, 2, 1, 2, 1, 1])  # fmt: skip
+    cells = genes.rename(columns={"gene": "cell"}).assign(module=[1, 1, 2, 2, 1, 2, 1, 2, 1, 2, 1, 1])
     table = figure_cellina_3.agreement({"modules": genes, "subdomains": cells}).set_index("what")
     assert table.loc["genes", "adjusted_rand"] == 1
     assert table.loc["genes", ["n_modules", "n_modules_other"]].tolist() == [2, 2]

@@ -98,9 +98,7 @@ def test_the_figure_shows_bars_parts_and_who_failed(finished, tmp_path):
     written = texts(figure)
     assert "failed" in written
     assert {"Cellina, z", "Cellina, s", "scVI"} <= set(written)
-    axes = next(
-        a for a in figure.axes if a.get_title("left") == "Cell type: Bio-conservation (scIB)"
-    )
+    axes = next(a for a in figure.axes if a.get_title("left") == "Cell type: Bio-conservation (scIB)")
     drawn = sorted(p.get_width() for p in axes.patches)
     chosen = table.query("label == 'cell_type' and metric == 'bio_conservation'")["value"]
     np.testing.assert_allclose(drawn, sorted(chosen))

@@ -106,9 +106,7 @@ def test_types_with_too_few_cells_are_refused_with_the_key(tmp_path):
 
 def scores(values):
     keys = {"metric": "pearson", "shift": "global", "n_genes": 10, "truth": "observed"}
-    return pd.DataFrame(
-        [keys | {"slide": s, "seed": 0, "cell_type": t, "value": v} for s, t, v in values]
-    )
+    return pd.DataFrame([keys | {"slide": s, "seed": 0, "cell_type": t, "value": v} for s, t, v in values])
 
 
 def test_slides_count_alike_whatever_their_number_of_types():

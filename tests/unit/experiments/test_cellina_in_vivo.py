@@ -62,10 +62,7 @@ def screen_slide(**knobs):
 
 def run(folder, slide, protocol, methods=METHODS, **more):
     write_slide(slide, folder / "slide.h5ad")
-    outputs = {
-        name: folder / f"{protocol}.{name}.tsv"
-        for name in ("effects", "scores", "components", "compared")
-    }
+    outputs = {name: folder / f"{protocol}.{name}.tsv" for name in ("effects", "scores", "components", "compared")}
     outputs["manifest"] = folder / f"{protocol}.json"
     switches = protocols.resolve(protocol)
     cellina_in_vivo.run(
@@ -86,8 +83,7 @@ def oracle(slide):
     """A method that knows the true change of recipients near each target."""
     screen = read_screen(slide)
     changes = {
-        name: slide.obsm["simulation_change"][screen.near(k + 1)].mean(axis=0)
-        for k, name in enumerate(screen.names)
+        name: slide.obsm["simulation_change"][screen.near(k + 1)].mean(axis=0) for k, name in enumerate(screen.names)
     }
 
     def predict(task, folder, target):
@@ -121,9 +117,7 @@ def test_as_run_has_a_row_per_truth_donors_and_target_and_a_failed_method_says_w
     # What is not asked says why, once each.
     assert sorted(scores["method"][absent]) == sorted(set(METHODS_TABLE) - {*METHODS})
     why = dict(zip(scores["method"], scores["status"], strict=True))
-    assert why["cpa"].endswith(
-        "trained within this experiment, and it is told a domain but no donors"
-    )
+    assert why["cpa"].endswith("trained within this experiment, and it is told a domain but no donors")
     assert why["simvi"] == "not asked: it gives latent variables and no expression"
     assert why["cellina"] == "not asked: not named in the settings"
     ok = scores[scores["status"] == "ok"]
@@ -169,7 +163,8 @@ def test_corrected_gives_each_method_its_controls_and_a_verdict(made):
     dose = [ridge[f"change_at_{share}"] for share in ("0.25", "0.5", "1")]
     assert sorted(dose) == dose
     assert abs(ridge["unguided_donors"]) < right["pearson"]
-    # Genes chosen in one half and scored in the other: what is right stays so, below what was chosen and scored at once.
+    # Genes chosen in one half and scored in the other: what is right stays so, below what was chosen and scored at
+    # once.
     assert right["pearson_top"] > right["pearson_split"] > 0.4
     assert right["split_half_top"] > 0
     for method in ("no_change", "mean_shift"):
@@ -203,7 +198,13 @@ def test_what_makes_scores_vary_is_told_of_each_method(made):
     ])  # fmt: skip
     table = cellina_in_vivo.components(parts).set_index("component")
     # Of the variance between genes what tiles and cells made is taken off.
-    expected = {"lost gene": scores[:, 0].var(ddof=1) - 0.015, "seed": 0.02, "gene x seed": 0, "tiles": 0.01, "focal cells": 0.005}  # fmt: skip
+    expected = {
+        "lost gene": scores[:, 0].var(ddof=1) - 0.015,
+        "seed": 0.02,
+        "gene x seed": 0,
+        "tiles": 0.01,
+        "focal cells": 0.005,
+    }
     assert table["variance"].to_dict() == pytest.approx(expected)
     assert (table["sd"] ** 2).to_dict() == pytest.approx(expected)
     assert table["n_seeds"].iloc[0] == 2
@@ -229,7 +230,7 @@ def test_celcomen_is_asked_with_lost_genes_clamped_where_they_are_measured(tmp_p
     clamped = scores.loc["celcomen_knock_out"]
     assert scores.loc["celcomen", "status"] == "ok"
     if not measured:
-        assert clamped["status"] == "cannot answer: 0 of 4 lost genes are measured, and 4 are needed"  # fmt: skip
+        assert clamped["status"] == "cannot answer: 0 of 4 lost genes are measured, and 4 are needed"
         return
     assert clamped["n_targets"] == 4
     assert np.isnan(clamped["control_donors"])
@@ -247,8 +248,20 @@ def test_published_numbers_stand_beside_ours_and_are_not_compared_with_a_simulat
     assert set(ours["verdict"]) == {"not comparable"}
     assert set(ours["reason"]) == {"simulated data"}
     assert set(compared["verdict"]) == {"not comparable", "not run"}
-    scores = pd.DataFrame({"calling": "target_raw", "method": "cellina", "donors": "random", "truth": "ko_specific",
-                           "target": ["LBP"], "pearson": [0.0], "sign_agreement": [0.9], "rmse": [0.4], "e_distance": [4.2], "seed": 0})  # fmt: skip
+    scores = pd.DataFrame(
+        {
+            "calling": "target_raw",
+            "method": "cellina",
+            "donors": "random",
+            "truth": "ko_specific",
+            "target": ["LBP"],
+            "pearson": [0.0],
+            "sign_agreement": [0.9],
+            "rmse": [0.4],
+            "e_distance": [4.2],
+            "seed": 0,
+        }
+    )
     real = cellina_in_vivo.compare(scores, REAL, "as_run")
     own = real[real["ours"].notna()].set_index(["knockout", "metric"])
     assert own.loc[("mean", "pearson"), "published"] == pytest.approx(-0.002)
@@ -256,7 +269,7 @@ def test_published_numbers_stand_beside_ours_and_are_not_compared_with_a_simulat
     assert own.loc[("mean", "e_distance"), "verdict"] == "met"
     assert own.loc[("mean", "sign_agreement"), "verdict"] == "not met"
     # Five seeds against one: Student's t of their spread.
-    assert own.loc[("mean", "pearson"), "tolerance"] == pytest.approx(2.776 * 0.053 * np.sqrt(1.2), rel=1e-3)  # fmt: skip
+    assert own.loc[("mean", "pearson"), "tolerance"] == pytest.approx(2.776 * 0.053 * np.sqrt(1.2), rel=1e-3)
     assert ("LBP", "pearson") in own.index
     # A screen of one's own is real, and not theirs.
     other = cellina_in_vivo.compare(scores, REAL | {"source": "h5ad", "files": None}, "as_run")
@@ -264,9 +277,7 @@ def test_published_numbers_stand_beside_ours_and_are_not_compared_with_a_simulat
 
 
 def test_the_figure_shows_both_protocols(made, tmp_path):
-    inputs = {
-        name: [made[p][name] for p in PROTOCOLS] for name in ("effects", "scores", "manifest")
-    }
+    inputs = {name: [made[p][name] for p in PROTOCOLS] for name in ("effects", "scores", "manifest")}
     figure_cellina_in_vivo.draw_files(inputs, tmp_path / "in_vivo.png")
     assert (tmp_path / "in_vivo.png").stat().st_size > 30_000
 
@@ -277,7 +288,7 @@ def test_control_carriers_alone_are_exchanged_for_those_of_the_target():
     asked = cellina_in_vivo.ask_corrected(slide, screen, [1, 2], 0, {}, settings())
     donors = asked.donors("perturbed")
     first = ["own", "control", "unguided", "KO1", "control_for_KO1", "KO2", "control_for_KO2"]
-    more = [f"{name} at {share}" for share in ("0.25", "0.5", "1") for name in ("control", "KO1", "KO2")]  # fmt: skip
+    more = [f"{name} at {share}" for share in ("0.25", "0.5", "1") for name in ("control", "KO1", "KO2")]
     assert list(donors) == first + more
     code = np.where(screen.tumour, screen.code, -1)
     # Their own neighbours are those of the graph.

@@ -104,6 +104,4 @@ def test_the_figure_shows_costs_and_says_why_a_point_is_missing(tmp_path):
     assert first.get_ylabel() == "Training, seconds"
     assert first.lines[0].get_ydata().tolist() == [1.0, 2.0]
     # No GPU was used, so that there is no panel for it.
-    assert {a.get_ylabel() for a in figure.axes} - {""} == set(
-        list(figure_cellina_a6.PANELS.values())[:3]
-    )
+    assert {a.get_ylabel() for a in figure.axes} - {""} == set(list(figure_cellina_a6.PANELS.values())[:3])

@@ -121,8 +121,7 @@ def test_as_run_draws_the_latents_that_are_probed(tmp_path, monkeypatch):
     quick = {"restore": "best", "monitor": "reconstruction"}
     monkeypatch.setattr(cellina_weights, "under_switches", lambda model, switches: model | quick)
     tables = [
-        pd.read_csv(run(tmp_path / p, protocol=p, others=[1.0])["scores"], sep="\t")
-        for p in ("corrected", "as_run")
+        pd.read_csv(run(tmp_path / p, protocol=p, others=[1.0])["scores"], sep="\t") for p in ("corrected", "as_run")
     ]
     f1 = [t.loc[t["measure"] == "f1", "value"].tolist() for t in tables]
     assert f1[0] != f1[1]
@@ -144,8 +143,8 @@ def summary():
                         both = names | {"latent": latent, "label": label}
                         rows.append(both | {"measure": "f1", "median": 0.1 + weight / 20})
                         rows.append(both | {"measure": "guess_f1", "median": 0.25})
-                rows.append(names | {"latent": "", "label": "", "measure": "log_likelihood", "median": -400 - weight})  # fmt: skip
-                rows.append(names | {"latent": "", "label": "", "measure": "effective_samples", "median": 2 + weight})  # fmt: skip
+                rows.append(names | {"latent": "", "label": "", "measure": "log_likelihood", "median": -400 - weight})
+                rows.append(names | {"latent": "", "label": "", "measure": "effective_samples", "median": 2 + weight})
     return pd.DataFrame(rows)
 
 

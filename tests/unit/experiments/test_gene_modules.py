@@ -42,7 +42,8 @@ def test_statistics_are_those_of_hotspotsc(known):
     z = local_correlation(values, weights)
     assert z[0, [1, 7, 20]].tolist() == pytest.approx([13.856005, 15.284656, -9.434043], abs=1e-5)
     found = modules(z, 5)
-    # Their modules: genes 0 to 14; 17 and 13 of the genes that only depth moves; 15 to 29 in three pieces and the rest alone.
+    # Their modules: genes 0 to 14; 17 and 13 of the genes that only depth moves; 15 to 29 in three pieces and the rest
+    # alone.
     assert np.bincount(found).tolist() == [10, 17, 15, 7, 6, 5]
 
 

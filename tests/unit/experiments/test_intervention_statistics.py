@@ -157,7 +157,7 @@ def test_genes_chosen_in_one_half_are_scored_on_the_other():
     """Noise that a prediction has copied from one half counts where genes are chosen there, and not on the other."""
     rng = np.random.default_rng(0)
     noise = rng.normal(size=(2, 400, 60))
-    copied = np.array([statistics.by_halves(first, noise[:, i : i + 1]) for i, first in enumerate(noise[0])])  # fmt: skip
+    copied = np.array([statistics.by_halves(first, noise[:, i : i + 1]) for i, first in enumerate(noise[0])])
     same = [screen_question.score_top_genes(a, a)["pearson"] for a in noise[0]]
     assert np.mean(same) == pytest.approx(1)
     # Of the two ways one is the noise itself and the other knows nothing.
@@ -165,7 +165,7 @@ def test_genes_chosen_in_one_half_are_scored_on_the_other():
     truth = rng.normal(size=60)
     halves = truth + 0.5 * noise
     top = np.argsort(-np.abs(halves[0]), axis=1)[:, :10]
-    expected = np.mean([np.corrcoef(truth[t], b[t])[0, 1] for t, b in zip(top, halves[1], strict=True)])  # fmt: skip
+    expected = np.mean([np.corrcoef(truth[t], b[t])[0, 1] for t, b in zip(top, halves[1], strict=True)])
     assert statistics.by_halves(truth, halves) == pytest.approx(expected, abs=0.03)
     assert statistics.by_halves(np.zeros(60), halves) == 0
     halves[:, 3] = np.nan
@@ -181,7 +181,9 @@ def poisson_arena(n, kind, means, seed):
 
 
 def test_a_spiked_change_is_found_with_the_power_that_is_said():
-    """30 cells of Poisson counts of mean 20 against 30: the error of a change is 1.96 + .84 of sqrt(2 / 600) at 80 %."""
+    """30 cells of Poisson counts of mean 20 against 30: the error of a change is 1.96 + .84 of sqrt(2 / 600) at 80
+    %.
+    """
     n, g, n_own = 600, 60, 30
     kind = (np.arange(n) % 20 == 0).astype(int)
     found = poisson_arena(n, kind, np.full((n, g), 20.0), 0)
@@ -202,7 +204,7 @@ def test_a_spiked_change_is_found_with_the_power_that_is_said():
     assert np.median(more) == pytest.approx(np.median(spiked) / 2, rel=0.2)
     rare = found.values * (np.arange(g) > 0)
     assert np.isinf(statistics.spiked(replace(found, values=rare), 1, 50, 0)[0])
-    assert np.isnan(statistics.spiked(replace(found, labels=(np.arange(n) % 2).astype(int)), 1, 9, 0)).all()  # fmt: skip
+    assert np.isnan(statistics.spiked(replace(found, labels=(np.arange(n) % 2).astype(int)), 1, 9, 0)).all()
 
 
 def test_variance_components_are_those_that_made_the_scores():
@@ -273,9 +275,7 @@ def test_permuted_clones_keep_their_level_where_regions_differ_and_single_cells_
             null = statistics.in_parts(own, labels, target).size
             p["clones"].append(statistics.empirical_p(observed, null))
             mixed = np.stack([rng.permutation(exposure[0]) for _ in range(79)])
-            p["cells"].append(
-                statistics.empirical_p(observed, statistics.effects(own, mixed, target).size)
-            )
+            p["cells"].append(statistics.empirical_p(observed, statistics.effects(own, mixed, target).size))
     assert keeps_its_level(p["clones"])
     k, n = rejections(p["cells"])
     assert k / n > 0.5
@@ -293,9 +293,7 @@ def test_what_is_asked_of_predictions_keeps_its_level():
         of_targets += [one.row["p_joint"] for one in found]
         null = statistics.joint_null(screen.arena, [1, 2, 3], 39, number)
         predicted = np.random.default_rng(number).normal(size=observed.shape)
-        scored = screen_question.score_corrected(
-            observed, predicted, 0 * predicted, null, number, 99
-        )
+        scored = screen_question.score_corrected(observed, predicted, 0 * predicted, null, number, 99)
         for name, values in p.items():
             values.append(scored[name])
     # Three targets have six orders: one of them is p = 1/6, so only the permuted clones can reject at 0.05.
@@ -353,7 +351,9 @@ def test_the_verdict_needs_every_control():
 
 def test_the_truth_is_recognised_as_a_prediction_and_other_targets_are_not(strong):
     codes = range(1, 5)
-    observed = np.stack([statistics.effects(strong.arena.only(0, k), strong.arena.only(0, k).exposure(), k).change[0] for k in codes])  # fmt: skip
+    observed = np.stack(
+        [statistics.effects(strong.arena.only(0, k), strong.arena.only(0, k).exposure(), k).change[0] for k in codes]
+    )
     null = statistics.joint_null(strong.arena, list(codes), 99, 0)
     right = screen_question.score_corrected(observed, observed + 0.1, 0 * observed, null, 0, 999)
     assert right["pearson"] == pytest.approx(1)
@@ -367,9 +367,7 @@ def test_the_truth_is_recognised_as_a_prediction_and_other_targets_are_not(stron
     assert same["p_joint"] > 0.05
     assert right["p_over_twin"] <= 0.02
     assert right["p_over_others"] <= 0.05
-    wrong = screen_question.score_corrected(
-        observed, observed[[1, 2, 3, 0]], 0 * observed, null, 0, 999
-    )
+    wrong = screen_question.score_corrected(observed, observed[[1, 2, 3, 0]], 0 * observed, null, 0, 999)
     assert wrong["matched"] < right["matched"]
     assert wrong["p_wrong_target"] > 0.05
     assert wrong["p_joint"] > 0.05
@@ -396,14 +394,19 @@ def test_conditions_together_are_as_rare_as_p_says_and_as_good_as_the_worst():
 def test_dose_and_shifted_carriers(strong):
     assert statistics.dose_slope(strong.arena, 1, 19, 0)["p_dose"] <= 1
     sizes = statistics.shifted_sizes(
-        strong.place, strong.carriers, strong.code[strong.carriers], np.flatnonzero(strong.recipient), strong.counts, strong.names, 9, 0
+        strong.place, strong.carriers, strong.code[strong.carriers], np.flatnonzero(strong.recipient), strong.counts,
+        strong.names, 9, 0
     )  # fmt: skip
-    observed = [statistics.effects(strong.arena.only(0, k), strong.arena.only(0, k).exposure(), k).size[0] for k in range(1, 5)]  # fmt: skip
+    observed = [
+        statistics.effects(strong.arena.only(0, k), strong.arena.only(0, k).exposure(), k).size[0] for k in range(1, 5)
+    ]
     assert (np.array(observed) > np.median(sizes, axis=0)).all()
 
 
 def test_small_tools():
-    assert statistics.false_discovery([0.01, 0.04, np.nan, 0.03]) == pytest.approx([0.03, 0.04, np.nan, 0.04], nan_ok=True)  # fmt: skip
+    assert statistics.false_discovery([0.01, 0.04, np.nan, 0.03]) == pytest.approx(
+        [0.03, 0.04, np.nan, 0.04], nan_ok=True
+    )
     rows = np.arange(6.0).reshape(3, 2)
     assert statistics.others_mean(rows)[0] == pytest.approx(rows[1:].mean(axis=0))
     mean, low, high = statistics.paired_interval(np.array([1.0, 2, 3]))

@@ -27,7 +27,7 @@ def test_lesions_are_units_and_exchange_labels_within_their_section():
     assert table.loc["Jak2", "status"] == "not testable: its 1 clones can be placed in 6 ways only"
     # Spots of a lesion touch each other.
     assert (table["clonality"] > 2).all()
-    labels = statistics.permuted_labels(arena, statistics.strata(arena), 20, np.random.default_rng(0))  # fmt: skip
+    labels = statistics.permuted_labels(arena, statistics.strata(arena), 20, np.random.default_rng(0))
     for section in np.unique(arena.unit_tile[:, 0]):
         own = arena.unit_tile[:, 0] == section
         assert (np.sort(labels[:, own], axis=1) == np.sort(arena.labels[own])).all()
@@ -40,6 +40,6 @@ def test_an_effect_is_found_and_none_is_not():
     assert strong.loc["Tgfbr2", "verdict"] == "effect"
     # Lesions are of many sizes, and few: where nothing happens p is large.
     for seed in range(6):
-        nothing = lesion_effects(lesions(seed=seed, knockout_effect=0.0, lesion_effect=0.3), 39, seed)  # fmt: skip
+        nothing = lesion_effects(lesions(seed=seed, knockout_effect=0.0, lesion_effect=0.3), 39, seed)
         assert not (nothing["verdict"] == "effect").any()
         assert nothing.set_index("target").loc["Tgfbr2", "p_clones"] > 0.05

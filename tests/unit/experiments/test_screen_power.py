@@ -20,9 +20,7 @@ def made(tmp_path_factory):
         "clones_per_target": [2, 8],
         "usual_clones": 8,
     }
-    settings = ScreenPowerSettings.read(
-        told | {"spillovers": [0, 2], "draws": 19, "shifts": 1}, "screen"
-    )
+    settings = ScreenPowerSettings.read(told | {"spillovers": [0, 2], "draws": 19, "shifts": 1}, "screen")
     screen_power.run(settings.model_dump(), outputs)
     return outputs
 
@@ -54,9 +52,15 @@ def test_every_scenario_and_test_has_a_rate_and_the_figure_shows_them(made, tmp_
 
 def test_rates_count_what_was_decided():
     scenario = {"scenario": "grid", "clones_per_target": 4, "spillover": 0.0}
-    screens = pd.DataFrame([scenario | {"recipients": 10.0, "true_change": 0.0, "predicted": p, "p_wrong_target": w}
-                            for p, w in ((True, 0.04), (False, 0.05), (None, None))])  # fmt: skip
-    targets = pd.DataFrame([scenario | {"p_clones": p, "verdict": v} for p, v in ((0.05, "effect"), (0.06, "x"), (None, "y"))])  # fmt: skip
+    screens = pd.DataFrame(
+        [
+            scenario | {"recipients": 10.0, "true_change": 0.0, "predicted": p, "p_wrong_target": w}
+            for p, w in ((True, 0.04), (False, 0.05), (None, None))
+        ]
+    )
+    targets = pd.DataFrame(
+        [scenario | {"p_clones": p, "verdict": v} for p, v in ((0.05, "effect"), (0.06, "x"), (None, "y"))]
+    )
     rates = screen_power.rates(targets, screens).set_index("test")
     assert rates.loc["p_clones", "rate"] == 0.5
     assert rates.loc["p_clones", ["per", "n"]].tolist() == ["target", 2]

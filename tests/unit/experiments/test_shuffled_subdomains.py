@@ -11,7 +11,9 @@ MODULES = [1, 2]
 
 
 def a_case(rng, effect, n_shuffles=19):
-    """Two types in two subdomains; the second subdomain moves genes by `effect`, in cells and in what is predicted there."""
+    """Two types in two subdomains; the second subdomain moves genes by `effect`, in cells and in what is predicted
+    there.
+    """
     cell_type, labels = rng.choice(["A", "B"], N), rng.choice(MODULES, N)
     own = np.flatnonzero(cell_type == "A")
     moves = np.exp(np.where(np.arange(GENES) % 2, 1, -1) * effect)
@@ -20,9 +22,7 @@ def a_case(rng, effect, n_shuffles=19):
     observed = observed * rng.lognormal(0, 0.3, observed.shape)
     donors = rng.choice(N, (M, 3))
     predicted = base * np.where(labels[donors][..., None] == 2, moves, 1)
-    predicted = (
-        predicted * rng.lognormal(0, 0.3, (M, 1, 1)) * rng.lognormal(0, 0.1, predicted.shape)
-    )
+    predicted = predicted * rng.lognormal(0, 0.3, (M, 1, 1)) * rng.lognormal(0, 0.1, predicted.shape)
     before = base * rng.lognormal(0, 0.5, GENES)
     return gains(
         *(shuffles(labels, cell_type, n_shuffles, str(rng.integers(10**9))), MODULES, own),
@@ -60,7 +60,9 @@ def test_labels_stay_within_types_and_are_those_of_the_slide():
 
 
 def test_the_gain_is_that_of_the_scores():
-    """With a donor of either module for each focal cell, centring changes nothing, and the metric's own code gives it."""
+    """With a donor of either module for each focal cell, centring changes nothing, and the metric's own code gives
+    it.
+    """
     rng = np.random.default_rng(3)
     labels = np.repeat([[1, 2]], 20, axis=0).ravel()[None]
     donors = np.column_stack([np.arange(0, 40, 2), np.arange(1, 40, 2)])
@@ -78,16 +80,14 @@ def test_the_gain_is_that_of_the_scores():
     for module in (0, 1):
         reference = Reference(control, observed[module::2], n_deg=15)
         matched, everywhere = predicted[:, module], predicted.reshape(-1, GENES)
-        expected.append(
-            spearman(Comparison(reference, matched)) - spearman(Comparison(reference, everywhere))
-        )
+        expected.append(spearman(Comparison(reference, matched)) - spearman(Comparison(reference, everywhere)))
     assert found == pytest.approx(np.mean(expected), abs=1e-9)
 
 
 def test_a_module_without_cells_enough_of_the_type_is_left_out():
     rng = np.random.default_rng(4)
     labels = np.array([[1] * 30 + [2] * 3])
-    case = (np.arange(33), rng.random((33, GENES)), rng.choice(33, (9, 2)), rng.random((9, 2, GENES)))  # fmt: skip
+    case = (np.arange(33), rng.random((33, GENES)), rng.choice(33, (9, 2)), rng.random((9, 2, GENES)))
     one, both = (gains(labels, modules, *case, np.log1p, 9, 4) for modules in ([1], [1, 2]))
     np.testing.assert_array_equal(one, both)
     assert np.isnan(gains(labels, [2], *case, np.log1p, 9, 4)).all()

@@ -37,7 +37,11 @@ def test_every_scenario_method_and_reach_has_its_error(made):
     table = pd.read_csv(files["errors"], sep="\t")
     assert list(table) == trust.COLUMNS
     assert set(table["status"]) == {"ok"}
-    assert set(zip(table["knob"], table["level"], strict=True)) == {("usual", 0), ("effect_size", 0.3), ("label_noise", 0.2)}  # fmt: skip
+    assert set(zip(table["knob"], table["level"], strict=True)) == {
+        ("usual", 0),
+        ("effect_size", 0.3),
+        ("label_noise", 0.2),
+    }
     assert len(table) == 3 * 2 * 2 * 3
     assert (table["error"] > 0).all()
     assert table["inside"].between(0, 1).all()
@@ -51,7 +55,7 @@ def test_every_scenario_method_and_reach_has_its_error(made):
     by_reach = usual.groupby("reach")[["distance", "inside"]].mean()
     assert by_reach["distance"].is_monotonic_increasing
     assert by_reach["inside"].is_monotonic_decreasing
-    again = trust.ask_far({"n_cells": 600, "n_genes": 40, "effect_size": 1.2, "n_slides": 1}, 1, settings)  # fmt: skip
+    again = trust.ask_far({"n_cells": 600, "n_genes": 40, "effect_size": 1.2, "n_slides": 1}, 1, settings)
     first = usual[(usual["seed"] == 1) & (usual["reach"] == 3)].iloc[0]
     slide, focal = again.slide, again.focal
     donors = again.question.donors(trust.TARGET)["3"]
@@ -96,7 +100,7 @@ def test_the_figure_shows_every_knob_and_the_rank_of_the_distance(made, tmp_path
     assert "rank correlation with error\n-1.00 to 1.00" in texts(drawn)
     axes = panel(drawn, "Effect of signals")
     assert [label.get_text() for label in axes.get_xticklabels()] == ["0.3", "1.2"]
-    assert {"s:\nreceived", "z:\ntype", "as usual", "wrong labels 0.2"} <= set(texts(drawn))  # fmt: skip
+    assert {"s:\nreceived", "z:\ntype", "as usual", "wrong labels 0.2"} <= set(texts(drawn))
     output = tmp_path / "trust.png"
     figure.draw_files(files, output)
     assert output.stat().st_size > 10_000

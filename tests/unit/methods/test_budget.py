@@ -14,9 +14,7 @@ from tissue_counterfactuals.models import concert, spatialprop, training
 STEPS = 24
 SMALL = {
     "cellina": SECTIONS["cellina"] | CELLINA | {"epochs": 2, "patience": 1, "learning_rate": 1e-12},
-    "cellina_ablated": SECTIONS["cellina"]
-    | CELLINA
-    | {"epochs": 2, "patience": 1, "learning_rate": 1e-12},
+    "cellina_ablated": SECTIONS["cellina"] | CELLINA | {"epochs": 2, "patience": 1, "learning_rate": 1e-12},
     "cellina_gat": SECTIONS["cellina_gat"] | {"epochs": 2, "patience": 1, "learning_rate": 1e-12},
     "spatialprop": SECTIONS["spatialprop"] | {"epochs": 2, "batch_size": 40},
     "concert": SECTIONS["concert"] | {"epochs": 2, "patience": 1, "learning_rate": 1e-12},

@@ -47,8 +47,7 @@ def test_cells_move_by_the_difference_of_two_dense_conditional_means(tmp_path):
         moved[cell] = moved[:, cell] = 0
         moved[cell, donors[row]] = moved[donors[row], cell] = weights[cell].sum() / donors.shape[1]
         old, new = (
-            conditional_mean(GaussianField(sparse.csr_array(w), inter, intra), cell, about)
-            for w in (weights, moved)
+            conditional_mean(GaussianField(sparse.csr_array(w), inter, intra), cell, about) for w in (weights, moved)
         )
         expected = log[cell].copy()
         expected[genes] += new - old
@@ -80,9 +79,7 @@ def test_a_knock_out_is_answered_by_the_whole_field(tmp_path):
         change, precision, held = np.zeros(320), field.dense(), held.ravel()
         change[held] = -log[:, genes].ravel()[held]
         free = ~held
-        change[free] = np.linalg.solve(
-            precision[np.ix_(free, free)], -precision[np.ix_(free, held)] @ change[held]
-        )
+        change[free] = np.linalg.solve(precision[np.ix_(free, free)], -precision[np.ix_(free, held)] @ change[held])
         change = change.reshape(80, 4)[task.focal]
         assert np.abs(change[:, [0, 2]]).max() > 0.05
         expected = np.exp(log[task.focal])

@@ -28,12 +28,8 @@ def wheel(folder):
     with zipfile.ZipFile(folder / "guestpackage-1.5-py3-none-any.whl", "w") as archive:
         archive.writestr("guestpackage.py", "answer = 42\n")
         info = "guestpackage-1.5.dist-info"
-        archive.writestr(
-            f"{info}/METADATA", "Metadata-Version: 2.1\nName: guestpackage\nVersion: 1.5\n"
-        )
-        archive.writestr(
-            f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
-        )
+        archive.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: guestpackage\nVersion: 1.5\n")
+        archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
         archive.writestr(f"{info}/RECORD", "")
 
 
@@ -85,9 +81,7 @@ def test_the_pins_are_installed_and_what_it_took_is_recorded(tmp_path, monkeypat
     assert record["size_mb"] > 1
     assert record["seconds"] > 0
     with pytest.raises(InputError, match=r"environment guest: it could not be built \(ERROR: "):
-        environments.build(
-            "guest", tmp_path / "made/guest.json", define(tmp_path, "guestpackage==2")
-        )
+        environments.build("guest", tmp_path / "made/guest.json", define(tmp_path, "guestpackage==2"))
 
 
 def test_it_is_built_once_and_again_after_an_interruption(tmp_path, capsys):
@@ -107,17 +101,12 @@ def test_it_is_built_once_and_again_after_an_interruption(tmp_path, capsys):
     assert capsys.readouterr().out.count("built guest") == 1
     assert not (first.parents[1] / "half").exists()
     # Other pins are another environment.
-    assert (
-        environments.build("guest", record, define(tmp_path, python=platform.python_version()))
-        != first
-    )
+    assert environments.build("guest", record, define(tmp_path, python=platform.python_version())) != first
 
 
 def test_what_cannot_be_built_is_said(tmp_path):
     record = tmp_path / "made/guest.json"
-    with pytest.raises(
-        InputError, match="there is no python9.9 here; install it, run with --use-conda"
-    ):
+    with pytest.raises(InputError, match="there is no python9.9 here; install it, run with --use-conda"):
         environments.build("guest", record, define(tmp_path, python="9.9"))
     with pytest.raises(InputError, match="r-base =4.4 can only be had from conda"):
         environments.build("guest", record, define(tmp_path, more="\n  - r-base =4.4"))

@@ -57,9 +57,7 @@ def test_a_fit_that_fails_is_recorded_and_shown_as_failed(question, monkeypatch)
     assert status["status"] == "failed"
     folders = {"cellina": folder / "cellina", "no_change": None}
     run.predict(folders, question.task, folder / "predictions.h5ad")
-    assert failures(question) == {
-        "cellina": "fit: FloatingPointError: the loss is not finite in epoch 3"
-    }
+    assert failures(question) == {"cellina": "fit: FloatingPointError: the loss is not finite in epoch 3"}
 
 
 def test_the_status_says_what_a_fit_took_and_ran_in(question):
@@ -90,9 +88,7 @@ def test_what_the_user_can_mend_stops_the_run(question):
         (lambda x: x, 1, "the prediction's genes are not the slide's: 'gene_1' is out of place"),
     ],
 )
-def test_nonsense_from_a_method_is_a_failure_not_a_score(
-    question, monkeypatch, values, genes, reason
-):
+def test_nonsense_from_a_method_is_a_failure_not_a_score(question, monkeypatch, values, genes, reason):
     task = question.task
     observed = task.slide.X[task.focal].toarray()
 
@@ -174,9 +170,7 @@ def test_a_damaged_model_stops_the_job_and_is_made_again(question, name):
     assert ("cellina", "right", "published") in question.predict("cellina")
 
 
-def test_a_checkpoint_that_cannot_be_read_is_thrown_away_and_training_starts_anew(
-    question, monkeypatch
-):
+def test_a_checkpoint_that_cannot_be_read_is_thrown_away_and_training_starts_anew(question, monkeypatch):
     whole = question.predict("cellina")
     shutil.rmtree(question.folder / "cellina")
     checkpoint, lines = question.folder / "checkpoint.pt", []
@@ -214,8 +208,8 @@ def test_a_damaged_question_or_one_about_another_slide_is_refused(question, tmp_
 def command(question, step, *arguments, limits=None):
     """Run a step of the command line in a child of its own; what its last words on the screen were is in the log."""
     assert question.task.seed == 0
-    # On the command line nothing large is loaded before the child is forked; here it is, and a pool of threads that other
-    # tests have started would not be there in the child.
+    # On the command line nothing large is loaded before the child is forked; here it is, and a pool of threads that
+    # other tests have started would not be there in the child.
     torch.set_num_threads(1)
     common = ["--slide", question.slide, "--question", question.file, "--device", "cpu"]
     settings = dict.fromkeys(("cellina", "cellina_ablated"), question.settings["cellina"])

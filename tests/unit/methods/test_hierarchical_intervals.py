@@ -1,4 +1,6 @@
-"""The method `hierarchical`: intervals that hold where truth is known, and what it leaves out where nothing is known."""
+"""The method `hierarchical`: intervals that hold where truth is known, and what it leaves out where nothing is
+known.
+"""
 
 from dataclasses import replace
 
@@ -78,10 +80,10 @@ def test_intervals_of_single_cells_hold_on_simulated_tissue(tmp_path):
             question = ask_own(slide, graph, told, "corrected", 0, switches, {}, 50)
             task = Task(slide, question, SETTINGS, device="cpu", report=lambda line: None)
             hierarchical.fit(task, tmp_path)
-            (made,) = (p for v, p in hierarchical.predict(task, tmp_path, "domain_1").items() if v != "no_intervention")  # fmt: skip
+            (made,) = (p for v, p in hierarchical.predict(task, tmp_path, "domain_1").items() if v != "no_intervention")
             (donors,) = question.perturbations.values()
-            new, old = true_counterfactual(slide, task.focal, donors), true_expression(slide, task.focal)  # fmt: skip
-            truth = np.log(new / new.sum(axis=1, keepdims=True) * old.sum(axis=1, keepdims=True) / old)  # fmt: skip
+            new, old = true_counterfactual(slide, task.focal, donors), true_expression(slide, task.focal)
+            truth = np.log(new / new.sum(axis=1, keepdims=True) * old.sum(axis=1, keepdims=True) / old)
             cells = made.per_cell
             error = np.abs(truth[:, cells["genes"]] - cells["change"])
             inside.append(np.mean(error <= cells["half"]))
@@ -171,9 +173,7 @@ def with_factors(task, gene, factor, senders=slice(None)):
 
 def log_change(made):
     """Of the cells' mean counts (genes,)."""
-    return np.log(
-        made["shift_genes"].values.mean(axis=0) / made["no_intervention"].values.mean(axis=0)
-    )
+    return np.log(made["shift_genes"].values.mean(axis=0) / made["no_intervention"].values.mean(axis=0))
 
 
 SOURCE, RESPONSE, FILLER, EFFECT = 0, 4, 5, 0.5
@@ -181,7 +181,9 @@ SOURCE, RESPONSE, FILLER, EFFECT = 0, 4, 5, 0.5
 
 @pytest.fixture(scope="module")
 def answering(tmp_path_factory):
-    """A task in which one gene's rate is EFFECT times the first gene around a cell; every library holds 10,000 counts."""
+    """A task in which one gene's rate is EFFECT times the first gene around a cell; every library holds 10,000
+    counts.
+    """
     slide = small_slide(n_cells=1500, n_genes=6)
     rng = np.random.default_rng(0)
     level = np.full((slide.n_obs, 6), 3.0)
@@ -212,9 +214,7 @@ def test_a_gene_knocked_out_in_neighbours_takes_its_effect_with_it(answering):
 def test_only_the_senders_of_the_type_are_altered(answering):
     task, folder, _ = answering
     one, two, every = (
-        log_change(hierarchical.predict(with_factors(task, SOURCE, 0.0, who), folder, "left"))[
-            RESPONSE
-        ]
+        log_change(hierarchical.predict(with_factors(task, SOURCE, 0.0, who), folder, "left"))[RESPONSE]
         for who in ([0], [1, 2], slice(None))
     )
     assert 0 > one > two > every
@@ -225,12 +225,8 @@ def test_factors_of_1_change_nothing(answering, tmp_path):
     task, folder, _ = answering
     same = with_factors(task, SOURCE, 1.0)
     made = hierarchical.predict(same, folder, "left")
-    np.testing.assert_allclose(
-        made["shift_genes"].values, made["no_intervention"].values, rtol=1e-4
-    )
-    trained = replace(
-        same, settings=CellinaSettings.read(CELLINA).model_dump(exclude={"time_limit_minutes"})
-    )
+    np.testing.assert_allclose(made["shift_genes"].values, made["no_intervention"].values, rtol=1e-4)
+    trained = replace(same, settings=CellinaSettings.read(CELLINA).model_dump(exclude={"time_limit_minutes"}))
     cellina.fit(trained, tmp_path)
     made = cellina.predict(trained, tmp_path, "left")
     np.testing.assert_array_equal(made["shift_genes"].values, made["no_intervention"].values)

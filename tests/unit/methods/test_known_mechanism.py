@@ -1,8 +1,8 @@
 """Where the mechanism is known, a counterfactual is nearer to the truth than its own twin and than no change.
 
 A tissue made by hand: six genes of every type but the sender follow the share of senders among a cell's neighbours, by
-one slope, and nothing else tells the two domains apart. In the left one senders are rare, in the right one common. Type A
-is held out there, so what senders do to it is to be learnt from its own cells among few senders and from other types.
+one slope, and nothing else tells the two domains apart. In the left one senders are rare, in the right one common. Type
+A is held out there, so what senders do to it is to be learnt from its own cells among few senders and from other types.
 The truth of a focal cell is its expected expression at the share of senders among its donors.
 """
 
@@ -19,9 +19,7 @@ from tissue_counterfactuals.slide import make_slide
 TYPES = ("A", "B", "C", "sender")
 SENDER = TYPES.index("sender")
 N_CELLS, N_GENES = 1500, 20
-ANSWER = np.array(
-    [3.0, -3.0, 3.0, -3.0, 3.0, -3.0]
-)  # change of log rate from no sender to senders alone
+ANSWER = np.array([3.0, -3.0, 3.0, -3.0, 3.0, -3.0])  # change of log rate from no sender to senders alone
 ANSWERING = np.arange(len(ANSWER))
 MARKERS = np.arange(6, 10)  # of the sender
 GRAPH = {"bandwidth_um": 20.0, "max_neighbors": 20}

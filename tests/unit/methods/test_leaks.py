@@ -10,9 +10,7 @@ from tissue_counterfactuals.methods import CORE, METHODS, applicable
 from tissue_counterfactuals.question.folds import cells_of
 
 # Guests in environments of their own: tests/guests.
-METHODS_OF_A_REAL_SLIDE = [
-    m.name for m in applicable(METHODS, simulated=False) if m.environment == CORE
-]
+METHODS_OF_A_REAL_SLIDE = [m.name for m in applicable(METHODS, simulated=False) if m.environment == CORE]
 
 
 def poisoned(slide):
@@ -31,9 +29,7 @@ def both(request, tmp_path_factory):
     slide = small_slide(n_cells=500)
     asked = {"donor_rules": ("published", "any_type", "matched"), "node": {"shifts": ["node"]}}
     return [
-        Question(tmp_path_factory.mktemp("q"), s, protocol=request.param, **asked).predict(
-            *METHODS_OF_A_REAL_SLIDE
-        )
+        Question(tmp_path_factory.mktemp("q"), s, protocol=request.param, **asked).predict(*METHODS_OF_A_REAL_SLIDE)
         for s in (slide, poisoned(slide))
     ]
 

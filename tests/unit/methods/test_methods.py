@@ -56,9 +56,7 @@ def test_every_adapter_has_the_same_functions(name):
 def text_of(name: str) -> str:
     """The adapter and the modules beside it that it imports; guests cannot be imported in every interpreter."""
     text = (Path(methods.__file__).parent / f"{name}.py").read_text()
-    beside = re.findall(
-        r"^from tissue_counterfactuals\.methods(?:\.(\w+))? import \(?\s*(\w+)", text, re.M
-    )
+    beside = re.findall(r"^from tissue_counterfactuals\.methods(?:\.(\w+))? import \(?\s*(\w+)", text, re.M)
     names = {module or imported for module, imported in beside} - {"settings"}
     return text + "".join(map(text_of, sorted(names)))
 

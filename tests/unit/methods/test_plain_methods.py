@@ -93,14 +93,10 @@ def test_ridge_says_nothing_about_held_out_cells(tmp_path):
 
 
 @pytest.mark.parametrize("n_neighbors", [1, 5, 40])
-def test_nearest_neighbors_are_the_most_similar_training_cells_of_the_domain(
-    n_neighbors, monkeypatch
-):
+def test_nearest_neighbors_are_the_most_similar_training_cells_of_the_domain(n_neighbors, monkeypatch):
     # Focal cells in several blocks.
     monkeypatch.setattr(nearest_neighbor, "_BLOCK", 16)
-    task = make_task(
-        small_slide(n_cells=500), settings={"n_neighbors": n_neighbors, "max_candidates": 10_000}
-    )
+    task = make_task(small_slide(n_cells=500), settings={"n_neighbors": n_neighbors, "max_candidates": 10_000})
     made = METHODS["nearest_neighbor"].adapter.predict(task, None, "right")
     assert set(made) == {"-", "no_intervention"}
     counts = task.slide.X.toarray().astype(float)
@@ -144,8 +140,8 @@ def test_too_few_candidates_are_a_reason_and_too_many_are_drawn():
 
 # --- settings of all methods that run here ---------------------------------------------------------------------------
 
-# Another value of each setting than that of tests/unit/tasks.py. Left out is what changes nothing on a small slide: who is
-# learnt from, and when a training that still improves is stopped.
+# Another value of each setting than that of tests/unit/tasks.py. Left out is what changes nothing on a small slide: who
+# is learnt from, and when a training that still improves is stopped.
 OTHER = {
     "hierarchical": {"n_components": 1, "form": "mean"},
     "celcomen": {"ridge": 10.0},

@@ -51,7 +51,7 @@ def test_what_counting_noise_explains_is_no_error_of_the_method():
     assert (table.loc[table["interval"] == CONFORMAL, "interval_width"] < 0.2).all()
     assert 0.86 < table.loc[table["interval"] == CONFORMAL, "coverage"].mean() < 0.96
     # Errors of this size without noise to explain them are the method's.
-    errors = [Told(f.slide, f.cell_type, f.predicted, f.observed, 0 * f.noise, f.level) for f in folds]  # fmt: skip
+    errors = [Told(f.slide, f.cell_type, f.predicted, f.observed, 0 * f.noise, f.level) for f in folds]
     table = coverages(errors)
     assert (table.loc[table["interval"] == CONFORMAL, "interval_width"] > 0.3).all()
 

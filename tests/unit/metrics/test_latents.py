@@ -51,7 +51,7 @@ def test_mutual_information_is_the_same_as_scikit_learns_in_one_dimension():
     labels = rng.choice(4, 800, p=[0.6, 0.3, 0.08, 0.02])
     latent = rng.normal(size=800) + 0.8 * labels
     # Theirs does not let it fall below 0, which it does not here.
-    assert mutual_information(latent[:, None], labels) == pytest.approx(_compute_mi_cd(latent, labels, 3))  # fmt: skip
+    assert mutual_information(latent[:, None], labels) == pytest.approx(_compute_mi_cd(latent, labels, 3))
 
 
 def test_mutual_information_with_one_label_or_labels_of_one_cell_is_none():
@@ -135,6 +135,4 @@ def test_label_diversity_is_that_of_neighbourhoods_of_the_given_perplexity():
 
 def test_a_latent_that_cannot_be_scored_says_so():
     latent = np.zeros((20, 2))
-    assert np.isnan(
-        list(conservation(latent, np.repeat("a", 20), np.repeat("1", 20), 0).values())
-    ).all()
+    assert np.isnan(list(conservation(latent, np.repeat("a", 20), np.repeat("1", 20), 0).values())).all()

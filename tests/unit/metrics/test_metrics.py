@@ -78,9 +78,7 @@ def local_energy(x, y, k=10):
     def nearest(a, b, same):
         means = []
         for i, row in enumerate(a):
-            away = [
-                np.linalg.norm(row - other) for j, other in enumerate(b) if not (same and i == j)
-            ]
+            away = [np.linalg.norm(row - other) for j, other in enumerate(b) if not (same and i == j)]
             means.append(np.mean(sorted(away)[:k]))
         return np.mean(means)
 
@@ -124,9 +122,7 @@ def brute_force(control, target, predicted, train, n_deg, lfc, pca_fit, rmse_cou
     label = KMeans(2, random_state=stream_seed(0, "mixing_index")).fit_predict(pooled)
     own, other = label[: len(predicted)], label[len(predicted) :]
     scale = len(predicted) / len(target)
-    out["mixing_index"] = sum(
-        min((own == c).sum(), (other == c).sum() * scale) / len(predicted) for c in (0, 1)
-    )
+    out["mixing_index"] = sum(min((own == c).sum(), (other == c).sum() * scale) / len(predicted) for c in (0, 1))
     return out
 
 
@@ -141,9 +137,7 @@ def assert_scores(scores, expected):
 @pytest.mark.parametrize("form", [np.asarray, sparse.csr_array, sparse.csc_matrix])
 def test_all_metrics_equal_brute_force(protocol, form):
     control, target, predicted, train, _ = tissue()
-    scores = score(
-        form(control), form(target), predicted, train=form(train), n_deg=20, protocol=protocol
-    )
+    scores = score(form(control), form(target), predicted, train=form(train), n_deg=20, protocol=protocol)
     switches = {name: values[protocol] for name, values in metrics.SWITCHES.items()}
     assert_scores(scores, brute_force(control, target, predicted, train, 20, **switches))
 
@@ -218,11 +212,7 @@ def test_unbiased_forms_equal_brute_force():
             split.append(stats.pearsonr(truth[top], guess[top])[0])
         truth = fold_change(target, control, lfc)
         guess, own = fold_change(predicted, control, lfc), fold_change(predicted, twin, lfc)
-        present = [
-            g
-            for g in range(N_GENES)
-            if min((control[:, g] > 0).mean(), (target[:, g] > 0).mean()) >= 0.05
-        ]
+        present = [g for g in range(N_GENES) if min((control[:, g] > 0).mean(), (target[:, g] > 0).mean()) >= 0.05]
         assert 20 < len(present) < N_GENES
         expressed = [present[i] for i in largest(truth[present], 20)]
         top, chosen = largest(truth, 20), largest(own, 20)
@@ -334,9 +324,7 @@ def test_intervals_are_scored_by_brute_force(protocol):
         length = np.log(1 + limit) - np.log(1 + point[g])
         inside[g] = abs(error) <= np.sqrt(length**2 + 1.6448536**2 * noise)
     expressed = sorted(inside, key=lambda g: sum(cp10k(x)[:, g].mean() for x in (control, target)))
-    low, middle, high = (
-        np.mean([inside[g] for g in part]) for part in np.array_split(expressed, 3)
-    )
+    low, middle, high = (np.mean([inside[g] for g in part]) for part in np.array_split(expressed, 3))
     lfc = "natural_pseudocount_1" if protocol == "corrected" else "log2_epsilon"
     truth, guess = (fold_change(x, control, lfc) for x in (target, predicted))
     answered = [g for g in largest(truth, 20) if not abstained[g]]
@@ -368,9 +356,7 @@ def test_the_error_to_the_truth_is_taken_on_the_genes_that_change(lfc):
         error = (guess - fold_change(cells, control, lfc))[top]
         assert scores[name] == pytest.approx(np.sqrt((error**2).mean()), rel=1e-5)
     # Where the observed cells are the truth, it is the published error.
-    assert scores["rmse_lfc_truth_in_place"] == pytest.approx(
-        reference.score(predicted)["rmse_lfc"]
-    )
+    assert scores["rmse_lfc_truth_in_place"] == pytest.approx(reference.score(predicted)["rmse_lfc"])
     alone = reference.unbiased_scores(predicted, truths={"truth": truths["truth"]})
     assert alone.keys() & TRUTH_METRICS == {"rmse_lfc_truth"}
 
@@ -445,7 +431,9 @@ def test_no_change_has_no_correlation_and_no_sign():
 
 
 def test_precision_is_undefined_only_where_the_order_of_genes_would_decide():
-    """Twelve genes change: a list of 12 is theirs, one of 13 takes any of the others, and one of all genes has no choice."""
+    """Twelve genes change: a list of 12 is theirs, one of 13 takes any of the others, and one of all genes has no
+    choice.
+    """
     control = np.full((4, N_GENES), 10.0)
     target, predicted = control.copy(), control.copy()
     target[:, :20] += np.arange(1, 21)
@@ -456,9 +444,7 @@ def test_precision_is_undefined_only_where_the_order_of_genes_would_decide():
         assert (group.sum(axis=1) == control.sum(axis=1) + 300).all()
     base = control.copy()
     base[:, -1] += 300
-    defined = {
-        n: score(base, target, predicted, n_deg=n)["precision"] for n in (12, 13, 14, N_GENES)
-    }
+    defined = {n: score(base, target, predicted, n_deg=n)["precision"] for n in (12, 13, 14, N_GENES)}
     assert 0 < defined[12] < 1
     assert 0 < defined[13] < 1
     assert np.isnan(defined[14])
@@ -491,9 +477,7 @@ def test_planted_faults_lower_the_right_scores():
 
     doubled = reference.score(np.concatenate([target, target]))
     assert doubled["rmse_counts"] == pytest.approx(0, abs=1e-9)
-    as_run = score(
-        control, target, np.concatenate([target, target]), train=train, protocol="as_run"
-    )
+    as_run = score(control, target, np.concatenate([target, target]), train=train, protocol="as_run")
     assert as_run["rmse_counts"] > 100
 
 

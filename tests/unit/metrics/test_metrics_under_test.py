@@ -44,7 +44,7 @@ def test_a_metric_is_calibrated_saturated_or_blind():
     good = verdict(planted())
     assert good["verdict"] == "calibrated"
     assert good["monotony"] == pytest.approx(1)
-    assert good["dynamic_range"] == pytest.approx(np.mean([(0.9 - 0.1) / (0.9 - 0.01 * f) for f in range(3)]), abs=1e-4)  # fmt: skip
+    assert good["dynamic_range"] == pytest.approx(np.mean([(0.9 - 0.1) / (0.9 - 0.01 * f) for f in range(3)]), abs=1e-4)
     assert good["place_other_type"] == pytest.approx(0.1 / 0.9)
     assert verdict(planted(other_type=0.5))["verdict"] == "saturated"
     assert verdict(planted(permuted=0.95))["dynamic_range"] < 0
@@ -105,7 +105,8 @@ def test_predictions_know_what_they_are_said_to_know(tissue):
     permuted, own = made["permuted"].values, made["ceiling"].values
     assert not np.array_equal(permuted, own)
     assert np.array_equal(np.sort(permuted, axis=1), np.sort(own, axis=1))
-    # Every row of a mean is one profile, at the libraries of control cells: here the commonest other type's beside them.
+    # Every row of a mean is one profile, at the libraries of control cells: here the commonest other type's beside
+    # them.
     profile = made["other_type"].values / made["other_type"].values.sum(axis=1, keepdims=True)
     there = tissue.obs["cell_type"][tissue.obs["domain"] == "domain_0"].astype(str)
     most = there[there != "type_0"].value_counts().index[0]
@@ -138,11 +139,20 @@ def test_a_slide_without_truth_is_judged_by_its_halves(tmp_path):
     made.parent.mkdir()
     question.file.rename(asked)
     (question.folder / "predictions.h5ad").rename(made)
-    config = {"datasets": {"d": {"target_domains": ["right"]}}, "switches": {}, "metrics": {"n_deg": 8}}  # fmt: skip
-    record = {"dataset": "d", "label": "d", "kind": "real", "n_cells": 9, "seeds": [0], "commit": "a", "config_hash": "b", "config": config}  # fmt: skip
+    config = {"datasets": {"d": {"target_domains": ["right"]}}, "switches": {}, "metrics": {"n_deg": 8}}
+    record = {
+        "dataset": "d",
+        "label": "d",
+        "kind": "real",
+        "n_cells": 9,
+        "seeds": [0],
+        "commit": "a",
+        "config_hash": "b",
+        "config": config,
+    }
     manifest = tmp_path / "manifest.json"
     manifest.write_text(json.dumps(record))
-    inputs = {"slides": [question.slide], "questions": [asked], "predictions": [made], "manifest": manifest}  # fmt: skip
+    inputs = {"slides": [question.slide], "questions": [asked], "predictions": [made], "manifest": manifest}
     output = {"tsv": tmp_path / "t.tsv", "png": tmp_path / "t.png"}
     figure.draw_files(inputs, output, "right", "corrected")
     table = pd.read_csv(output["tsv"], sep="\t").set_index("metric")
@@ -153,10 +163,14 @@ def test_a_slide_without_truth_is_judged_by_its_halves(tmp_path):
 
 
 def test_the_picture_shows_the_calibrated_first_and_every_number():
-    table = pd.concat([planted("e_distance"), planted("pearson", other_type=0.7), planted("spearman")])  # fmt: skip
+    table = pd.concat([planted("e_distance"), planted("pearson", other_type=0.7), planted("spearman")])
     drawn = figure.compose(judge(table), "Metrics under test", PROVENANCE, "cellina")
     axes = drawn.axes[0]
-    assert [label.get_text() for label in axes.get_yticklabels()] == ["E-distance ↓", "Pearson ↑", "Spearman ↑"]  # fmt: skip
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["E-distance ↓", "Pearson ↑", "Spearman ↑"]
     shown = texts(drawn)
     assert {"calibrated (0.90; 1.00)", "0.91", "0.71", "twin of Cellina"} <= {*shown}
-    assert {word.split()[0] for word in shown if "; " in word and "(0" in word or "(-" in word} == {"calibrated", "saturated", "blind"}  # fmt: skip
+    assert {word.split()[0] for word in shown if "; " in word and "(0" in word or "(-" in word} == {
+        "calibrated",
+        "saturated",
+        "blind",
+    }

@@ -1,4 +1,6 @@
-"""The inference of Celcomen as a whole: from cells and graphs to forces, under both protocols and all their switches."""
+"""The inference of Celcomen as a whole: from cells and graphs to forces, under both protocols and all their
+switches.
+"""
 
 import numpy as np
 import pytest
@@ -121,9 +123,7 @@ def test_cells_are_scaled_as_the_protocol_says(slides, protocol):
     scaled = [(scale_cells(sparse.csr_array(cells), kind), graph) for cells, graph in slides]
     one = fit_interactions(slides, dissociated=[3 * slides[0][0]], **settings)
     as_they_are = {"switches": settings.get("switches", {}) | {"scale": "none"}}
-    other = fit_interactions(
-        scaled, dissociated=[scale_cells(3 * slides[0][0], kind)], **settings | as_they_are
-    )
+    other = fit_interactions(scaled, dissociated=[scale_cells(3 * slides[0][0], kind)], **settings | as_they_are)
     assert_same(one, other, rtol=1e-7, atol=1e-9)
     np.testing.assert_allclose(one.mean, other.mean, atol=1e-12)
     assert differ(one, fit_interactions(slides, **settings | as_they_are))
@@ -194,11 +194,7 @@ CASES = {
 
 def test_every_switch_of_inference_and_generation_has_a_case():
     steps = ("inference", "generation")
-    named = {
-        s.name
-        for s in protocols.SWITCHES.values()
-        if s.step in steps and s in celcomen_switches.SWITCHES
-    }
+    named = {s.name for s in protocols.SWITCHES.values() if s.step in steps and s in celcomen_switches.SWITCHES}
     assert set(CASES) == named
 
 
@@ -221,7 +217,9 @@ def test_generation_reads_the_switches_of_the_forces_it_is_given(slides):
 
 
 def test_neighbours_of_neighbours_have_forces_of_their_own():
-    """A field whose cells feel the second ring only: its forces are found on that graph, on the first one they are not."""
+    """A field whose cells feel the second ring only: its forces are found on that graph, on the first one they are
+    not.
+    """
     ones = np.ones(599)
     first = sparse.csr_array(sparse.diags_array([ones, ones], offsets=[-1, 1]))
     second = second_neighbors(first)
@@ -243,9 +241,7 @@ def test_dissociated_cells_sharpen_forces_within_cells_alone():
     graph = knn_graph(place, 6)
     inter, intra, _ = draw_forces(4, 2, inter_strength=0.7, intra_strength=0.6)
     field = GaussianField(interaction_weights(graph, "symmetric"), inter, intra)
-    lone = np.random.default_rng(3).multivariate_normal(
-        np.zeros(4), np.linalg.inv(np.eye(4) - 2 * intra), 8000
-    )
+    lone = np.random.default_rng(3).multivariate_normal(np.zeros(4), np.linalg.inv(np.eye(4) - 2 * intra), 8000)
     settings = {"switches": {"scale": "none"}}
     slides = [(field.sample(0), graph)]
     alone, both = (
@@ -272,9 +268,7 @@ def test_centring_takes_the_mean_out(slides):
         atol=1e-7,
     )
     as_seen["centre"] = "none"
-    assert differ(
-        fit_interactions(shifted, switches=as_seen), fit_interactions(slides, switches=as_seen)
-    )
+    assert differ(fit_interactions(shifted, switches=as_seen), fit_interactions(slides, switches=as_seen))
 
 
 def test_bad_input_is_refused(slides):

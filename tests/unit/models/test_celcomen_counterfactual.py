@@ -39,9 +39,7 @@ def test_without_intervention_there_is_no_effect(line, protocol):
     switches = {"knockout_effect": "against_twin"}
     result = counterfactual(*line, [], epochs=10, protocol=protocol, switches=switches)
     assert (result.effect == 0).all()
-    drift = counterfactual(
-        *line, [], epochs=10, protocol=protocol, switches={"knockout_effect": "against_start"}
-    )
+    drift = counterfactual(*line, [], epochs=10, protocol=protocol, switches={"knockout_effect": "against_start"})
     assert np.abs(drift.effect).max() > 1e-6
 
 
@@ -154,9 +152,7 @@ def test_knock_outs_agree_with_the_exact_counterfactual_of_the_field(tumour, gen
     clamp[lost, gene] = True
     field = GaussianField(interaction_weights(graph, "symmetric"), fit.inter, fit.intra)
     exact = field.counterfactual(cells, np.zeros_like(cells), clamp) - cells
-    found = counterfactual(
-        cells, graph, fit.inter, fit.intra, [KnockOut(lost, [gene])], epochs=50
-    ).effect
+    found = counterfactual(cells, graph, fit.inter, fit.intra, [KnockOut(lost, [gene])], epochs=50).effect
     own = np.zeros(cells.shape, dtype=bool)
     own[lost] = True
     for part in (own & ~clamp, ~own):
@@ -196,15 +192,13 @@ def dense_conditional(values, clamp, mean, precision):
     change = (values - mean).ravel()[held]
     found = (mean + np.zeros(clamp.shape)).ravel()
     found[held] = values.ravel()[held]
-    found[~held] += covariance[np.ix_(~held, held)] @ np.linalg.solve(covariance[np.ix_(held, held)], change)  # fmt: skip
+    found[~held] += covariance[np.ix_(~held, held)] @ np.linalg.solve(covariance[np.ix_(held, held)], change)
     return found.reshape(clamp.shape)
 
 
 def test_off_the_sphere_generation_comes_to_the_exact_conditional_mean(tiny):
     cells, graph, inter, intra, clamp, mean, precision = tiny
-    found = generate(
-        cells, graph, inter, intra, clamp, 400, mean=mean, switches=AS_THEY_ARE, return_history=True
-    )
+    found = generate(cells, graph, inter, intra, clamp, 400, mean=mean, switches=AS_THEY_ARE, return_history=True)
     expected = dense_conditional(cells, clamp, mean, precision)
     spread = np.sqrt(np.diag(np.linalg.inv(precision))).reshape(cells.shape)
     assert (np.abs(found.expression - expected) < 1e-6 * spread).all()
@@ -214,14 +208,10 @@ def test_off_the_sphere_generation_comes_to_the_exact_conditional_mean(tiny):
     fell = [(x @ precision @ x) / 2 for x in about]
     assert losses_of(found)[[0, -1]] == pytest.approx(fell, rel=1e-9)
     assert np.diff(losses_of(found)).max() < 1e-9
-    elsewhere = generate(
-        np.where(clamp, cells, 0), graph, inter, intra, clamp, 400, mean=mean, switches=AS_THEY_ARE
-    )
+    elsewhere = generate(np.where(clamp, cells, 0), graph, inter, intra, clamp, 400, mean=mean, switches=AS_THEY_ARE)
     np.testing.assert_allclose(elsewhere, found.expression, atol=1e-5)
     # Forces about 0 draw to 0.
-    about_zero = generate(
-        *(cells, graph, inter, intra, clamp, 400), switches=AS_THEY_ARE | {"centre": "none"}
-    )
+    about_zero = generate(*(cells, graph, inter, intra, clamp, 400), switches=AS_THEY_ARE | {"centre": "none"})
     expected = dense_conditional(cells, clamp, np.zeros(6), precision)
     assert (np.abs(about_zero - expected) < 1e-5 * spread).all()
     np.testing.assert_array_equal(about_zero[clamp], cells[clamp])

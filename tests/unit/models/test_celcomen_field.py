@@ -52,10 +52,7 @@ def test_draws_are_exact_maps_of_white_noise(field, covariance):
     # The map from noise to draw is linear: its columns, multiplied out, are the covariance to rounding.
     shape = field.shape
     columns = np.array(
-        [
-            field._in_combinations(unit.reshape(shape), -0.5).ravel()
-            for unit in np.eye(shape[0] * shape[1])
-        ]
+        [field._in_combinations(unit.reshape(shape), -0.5).ravel() for unit in np.eye(shape[0] * shape[1])]
     )
     np.testing.assert_allclose(columns.T @ columns, covariance, atol=1e-10)
 
@@ -85,9 +82,7 @@ def test_large_tissues_are_drawn_with_the_right_moments():
     weights = tissue(20_000)
     cells = GaussianField(weights, inter, intra).sample(0)
     values = np.linalg.eigvalsh(tissue(800).toarray())
-    expected = np.mean(
-        [np.linalg.inv(np.eye(5) - 2 * intra - 2 * j * inter) for j in values], axis=0
-    )
+    expected = np.mean([np.linalg.inv(np.eye(5) - 2 * intra - 2 * j * inter) for j in values], axis=0)
     np.testing.assert_allclose(cells.T @ cells / 20_000, expected, atol=0.06)
 
 
@@ -156,7 +151,7 @@ def test_a_knock_out_stays_in_its_cell_without_forces_between_cells_and_decays_w
     alone = GaussianField(weights, 0 * inter, intra).counterfactual(start, 0 * start, clamp) - start
     assert np.abs(alone[112]).max() > 0.1
     np.testing.assert_array_equal(alone[distance > 0], 0)
-    effect = np.abs(GaussianField(weights, inter, intra).counterfactual(start, 0 * start, clamp) - start)  # fmt: skip
+    effect = np.abs(GaussianField(weights, inter, intra).counterfactual(start, 0 * start, clamp) - start)
     rings = [effect[distance == d].mean() for d in range(1, 7)]
     assert rings[0] > 1e-3
     assert (np.diff(rings) < 0).all()
@@ -187,9 +182,7 @@ def test_bad_input_is_refused(field):
         with pytest.raises(InputError, match=message):
             GaussianField(weights, inter, intra)
     clamp, values = clamped(field.shape)
-    with pytest.raises(
-        InputError, match=r"values: the shape is \(39, 4\); give 40 cells x 4 genes"
-    ):
+    with pytest.raises(InputError, match=r"values: the shape is \(39, 4\); give 40 cells x 4 genes"):
         field.conditional(values[1:], clamp)
     with pytest.raises(InputError, match="clamp: it is float64"):
         field.conditional(values, clamp.astype(float))

@@ -73,12 +73,8 @@ def test_gradients_are_those_of_finite_differences():
         each = 2 if a != b else 1
         by_inter = [loss_and_gradient(observed, inter + s * change, intra)[0] for s in (1, -1)]
         by_intra = [loss_and_gradient(observed, inter, intra + s * change)[0] for s in (1, -1)]
-        assert (by_inter[0] - by_inter[1]) / (2 * step) == pytest.approx(
-            each * for_inter[a, b], abs=1e-8
-        )
-        assert (by_intra[0] - by_intra[1]) / (2 * step) == pytest.approx(
-            each * for_intra[a, b], abs=1e-8
-        )
+        assert (by_inter[0] - by_inter[1]) / (2 * step) == pytest.approx(each * for_inter[a, b], abs=1e-8)
+        assert (by_intra[0] - by_intra[1]) / (2 * step) == pytest.approx(each * for_intra[a, b], abs=1e-8)
 
 
 def test_loss_is_convex_along_any_line():
@@ -88,8 +84,7 @@ def test_loss_is_convex_along_any_line():
     for _ in range(10):
         one, other = rng.normal(size=(2, 4, 4)) * 0.005
         points = [
-            loss_and_gradient(observed, inter + t * (one + one.T), intra + t * (other + other.T))[0]
-            for t in (-1, 0, 1)
+            loss_and_gradient(observed, inter + t * (one + one.T), intra + t * (other + other.T))[0] for t in (-1, 0, 1)
         ]
         assert points[0] + points[2] > 2 * points[1]
 
@@ -110,9 +105,7 @@ def test_standard_errors_are_the_inverse_of_the_hessian_by_finite_differences():
         return np.concatenate([matrix[places] * twice for matrix in by])
 
     best = np.concatenate([fit.inter[places], fit.intra[places]])
-    hessian = np.array(
-        [(gradient(best + h) - gradient(best - h)) / 2e-5 for h in 1e-5 * np.eye(12)]
-    )
+    hessian = np.array([(gradient(best + h) - gradient(best - h)) / 2e-5 for h in 1e-5 * np.eye(12)])
     errors = np.sqrt(np.diag(np.linalg.inv(hessian)) / 150)
     np.testing.assert_allclose(fit.inter_error[places], errors[:6], rtol=1e-4)
     np.testing.assert_allclose(fit.intra_error[places], errors[6:], rtol=1e-4)
@@ -139,9 +132,7 @@ def test_the_optimum_is_one_whatever_the_start_and_matches_the_moments():
 
 
 def test_without_forces_between_cells_the_optimum_is_the_inverse_covariance():
-    cells = np.random.default_rng(0).normal(size=(300, 4)) @ np.random.default_rng(1).normal(
-        size=(4, 4)
-    )
+    cells = np.random.default_rng(0).normal(size=(300, 4)) @ np.random.default_rng(1).normal(size=(4, 4))
     fit = fit_gaussian([(cells, None)])
     expected = np.linalg.inv(np.cov(cells.T, bias=True))
     np.testing.assert_allclose(np.eye(4) - 2 * fit.intra, expected, rtol=1e-9)
@@ -152,9 +143,7 @@ def test_without_forces_between_cells_the_optimum_is_the_inverse_covariance():
 
 def test_dissociated_cells_inform_forces_within_cells_alone():
     slide, _, intra = drawn(300, 4)
-    alone = np.random.default_rng(5).multivariate_normal(
-        np.zeros(4), np.linalg.inv(np.eye(4) - 2 * intra), 5000
-    )
+    alone = np.random.default_rng(5).multivariate_normal(np.zeros(4), np.linalg.inv(np.eye(4) - 2 * intra), 5000)
     without, with_them = fit_gaussian([slide]), fit_gaussian([slide, (alone, None)])
     assert (with_them.intra_error < 0.4 * without.intra_error).all()
     assert (with_them.inter_error > 0.7 * without.inter_error).all()
@@ -209,9 +198,7 @@ def test_order_of_genes_and_of_cells_does_not_matter():
 def test_partial_correlations_do_not_depend_on_units():
     (cells, weights), _, _ = drawn(400, 4)
     units = np.array([0.1, 1.0, 7.0, 30.0])
-    one, other = (
-        partial_correlations(fit_gaussian([(c, weights)])) for c in (cells, cells * units)
-    )
+    one, other = (partial_correlations(fit_gaussian([(c, weights)])) for c in (cells, cells * units))
     np.testing.assert_allclose(one[0], other[0], atol=1e-6)
     np.testing.assert_allclose(one[1], other[1], atol=1e-6)
 
@@ -229,7 +216,7 @@ def test_any_kind_of_weights_has_a_finite_optimum(kind):
 
 def test_ridge_draws_forces_to_zero_and_helps_with_more_genes_than_cells():
     (cells, weights), _, _ = drawn(400, 5)
-    sizes = [np.abs(pairs(fit_gaussian([(cells, weights)], ridge=r).inter)).sum() for r in (0, 0.1, 1)]  # fmt: skip
+    sizes = [np.abs(pairs(fit_gaussian([(cells, weights)], ridge=r).inter)).sum() for r in (0, 0.1, 1)]
     assert sizes[0] > sizes[1] > sizes[2]
     few = (np.random.default_rng(0).normal(size=(20, 30)), tissue(20))
     assert np.isfinite(fit_gaussian([few], ridge=0.1).inter).all()
@@ -317,16 +304,12 @@ def test_with_a_ridge_moments_are_a_part_of_the_observed_and_no_interval_is_give
     inside = []
     for seed in range(10):
         weights = tissue(300, seed)
-        observed = field_statistics(
-            [(GaussianField(weights, inter, intra).sample(seed), weights)], "none"
-        )
+        observed = field_statistics([(GaussianField(weights, inter, intra).sample(seed), weights)], "none")
         plain, drawn_in = fit_gaussian(observed), fit_gaussian(observed, ridge=1.0)
         assert drawn_in.inter_error is None
         assert drawn_in.intra_error is None
         inside.append(np.abs(pairs(drawn_in.intra - intra)) < 1.96 * pairs(plain.intra_error))
-        _, covariance_gap, variance_gap = loss_and_gradient(
-            observed, drawn_in.inter, drawn_in.intra
-        )
+        _, covariance_gap, variance_gap = loss_and_gradient(observed, drawn_in.inter, drawn_in.intra)
         np.testing.assert_allclose(covariance_gap, -observed.inter / 2, atol=1e-6)
         apart = ~np.eye(4, dtype=bool)
         np.testing.assert_allclose(variance_gap[apart], -observed.intra[apart] / 2, atol=1e-6)

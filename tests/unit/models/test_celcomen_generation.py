@@ -80,9 +80,7 @@ def test_arctangent_is_as_good_with_many_genes():
 def test_both_kinds_of_angles_agree_where_all_genes_are_expressed():
     cells = np.random.default_rng(0).random((20, G)) + 0.2
     cells /= np.linalg.norm(cells, axis=1, keepdims=True)
-    np.testing.assert_allclose(
-        chart.encode(cells, "arccosine"), chart.encode(cells, "arctangent"), atol=1e-9
-    )
+    np.testing.assert_allclose(chart.encode(cells, "arccosine"), chart.encode(cells, "arctangent"), atol=1e-9)
 
 
 def test_arccosine_has_no_angle_behind_the_last_expressed_gene():
@@ -129,9 +127,7 @@ def naive_cells(angles, squared):
 
 def naive_loss(cells, weights, inter, intra):
     """Loss of the code: log Z at the cells' own mean, six neighbours, minus a tenth of the energy."""
-    weights, inter, intra = (
-        torch.from_numpy(np.asarray(a)) for a in (weights.toarray(), inter, intra)
-    )
+    weights, inter, intra = (torch.from_numpy(np.asarray(a)) for a in (weights.toarray(), inter, intra))
     energy = ((weights @ cells @ inter) * cells).sum() + ((cells @ intra) * cells).sum()
     mean = cells.mean(0)
     kappa = torch.linalg.norm((6 * inter + 2 * intra) @ mean)
@@ -142,9 +138,7 @@ def naive_loss(cells, weights, inter, intra):
 
 @pytest.mark.parametrize("last_gene", ["sine", "squared_sine"])
 @pytest.mark.parametrize("angles_kind", ["arctangent", "arccosine"])
-def test_loss_and_gradient_in_angles_are_those_of_automatic_differentiation(
-    tissue, angles_kind, last_gene
-):
+def test_loss_and_gradient_in_angles_are_those_of_automatic_differentiation(tissue, angles_kind, last_gene):
     cells, graph, inter, intra = tissue
     switches = protocols.resolve("as_run")
     field = build_field(graph, inter, intra, switches)
@@ -237,8 +231,7 @@ def test_steps_in_angles_depend_on_the_order_of_genes_and_those_on_the_sphere_do
     on_sphere = generate(*tissue), generate(*permuted)
     np.testing.assert_allclose(on_sphere[1], on_sphere[0][:, genes], atol=1e-12)
     in_angles = [
-        generate(*arguments, switches={"chart": "angles"}, dtype="float64")
-        for arguments in (tissue, permuted)
+        generate(*arguments, switches={"chart": "angles"}, dtype="float64") for arguments in (tissue, permuted)
     ]
     assert np.abs(in_angles[1] - in_angles[0][:, genes]).max() > 1e-3
 
@@ -247,9 +240,7 @@ def test_the_order_of_cells_does_not_matter(tissue):
     cells, graph, inter, intra = tissue
     order = np.random.default_rng(4).permutation(N)
     shuffled = sparse.csr_array(graph[order][:, order])
-    np.testing.assert_allclose(
-        generate(cells[order], shuffled, inter, intra), generate(*tissue)[order], atol=1e-12
-    )
+    np.testing.assert_allclose(generate(cells[order], shuffled, inter, intra), generate(*tissue)[order], atol=1e-12)
 
 
 # --- on the sphere ----------------------------------------------------------------------------------------------
@@ -280,9 +271,7 @@ def test_no_step_on_the_sphere_lowers_the_likelihood(tissue, rate, log_z, log_pa
 
 def test_a_large_learning_rate_is_cut_to_the_safe_one_and_a_small_one_is_kept(tissue):
     np.testing.assert_array_equal(generate(*tissue, learning_rate=1e6), generate(*tissue))
-    moved = [
-        np.abs(generate(*tissue, epochs=1, learning_rate=r) - tissue[0]).max() for r in (1e-4, 1e-3)
-    ]
+    moved = [np.abs(generate(*tissue, epochs=1, learning_rate=r) - tissue[0]).max() for r in (1e-4, 1e-3)]
     assert moved[0] < moved[1] < 1e-2
 
 
@@ -307,9 +296,7 @@ def test_neighbours_in_log_z_are_six_or_those_of_the_graph(tissue):
     cells, graph, inter, intra = tissue
     base = protocols.resolve("as_run") | {"interaction_weights": "adjacency"}
     for given, q in (("6", 6), ("graph", interaction_weights(graph, "adjacency").sum() / N)):
-        loss, _ = build_field(
-            graph, inter, intra, base | {"neighbour_number": given}
-        ).loss_and_gradient(cells[None])
+        loss, _ = build_field(graph, inter, intra, base | {"neighbour_number": given}).loss_and_gradient(cells[None])
         around = interaction_weights(graph, "adjacency") @ cells
         energy = ((around @ inter) * cells).sum() + ((cells @ intra) * cells).sum()
         expected = log_partition(cells.mean(axis=0), inter, intra, q, N, "paper") - 0.1 * energy
@@ -355,9 +342,7 @@ def test_the_sample_mean_is_driven_to_zero_only_where_log_z_follows_it(tissue):
             "log_partition": "paper",
             "temperature": "0.1",
         }
-        found = generate(
-            cells, graph, *positive, switches=switches, epochs=300, return_history=True
-        )
+        found = generate(cells, graph, *positive, switches=switches, epochs=300, return_history=True)
         kept[value] = np.linalg.norm(found.expression.mean(axis=0))
         if value == "frozen":
             assert found.history[-1]["negative_fraction"] == 0
@@ -416,10 +401,7 @@ def test_sparse_cells_and_raw_counts_are_put_on_the_sphere(tissue):
 def test_noise_is_drawn_from_its_seed(tissue):
     _, graph, inter, intra = tissue
     for protocol in protocols.PROTOCOLS:
-        draws = [
-            generate(None, graph, inter, intra, protocol=protocol, seed=s, epochs=1)
-            for s in (0, 0, 1)
-        ]
+        draws = [generate(None, graph, inter, intra, protocol=protocol, seed=s, epochs=1) for s in (0, 0, 1)]
         np.testing.assert_array_equal(draws[0], draws[1])
         assert np.abs(draws[0] - draws[2]).max() > 0.1
     # On the sphere noise starts there.

@@ -47,14 +47,10 @@ def slide(n_cells=50, seed=0, kind="gcn"):
 def test_log_sphere_is_the_integral_over_the_sphere(strength, dimensions):
     def over_first_coordinate(k):
         # The first coordinate of a uniform direction has density (1 - u^2)^((d - 3) / 2); exp(k) is taken out.
-        return integrate.quad(
-            lambda u: np.exp(k * (u - 1)) * (1 - u**2) ** ((dimensions - 3) / 2), -1, 1, epsabs=0
-        )[0]
+        return integrate.quad(lambda u: np.exp(k * (u - 1)) * (1 - u**2) ** ((dimensions - 3) / 2), -1, 1, epsabs=0)[0]
 
     mean = over_first_coordinate(strength) / over_first_coordinate(0)
-    np.testing.assert_allclose(
-        log_sphere(strength, dimensions)[0], np.log(2 * mean) + strength, rtol=1e-9
-    )
+    np.testing.assert_allclose(log_sphere(strength, dimensions)[0], np.log(2 * mean) + strength, rtol=1e-9)
 
 
 @pytest.mark.parametrize("strength", [1e-6, 0.5, 19.9, 20.1, 300.0, 1e5])
@@ -120,9 +116,7 @@ def test_weak_forces_count_too_much_in_the_paper():
 @pytest.mark.parametrize("pair_sum", ["ordered", "unordered"])
 @pytest.mark.parametrize("temperature", ["0.1", "1"])
 @pytest.mark.parametrize("neighbour_number", ["6", "graph"])
-def test_loss_and_gradient_are_those_of_the_n_by_n_form(
-    kind, pair_sum, temperature, neighbour_number
-):
+def test_loss_and_gradient_are_those_of_the_n_by_n_form(kind, pair_sum, temperature, neighbour_number):
     cells, weights, moments = slide(kind=kind)
     inter, intra = (torch.tensor(f, requires_grad=True) for f in random_forces(N_GENES))
     dense = weights.toarray()
@@ -158,9 +152,7 @@ def test_gradients_against_finite_differences(log_z, unit):
             moved = [f.copy() for f in forces]
             moved[which][a, b] += change
             ends.append(loss_and_gradient(slides, *moved, switches)[0])
-        np.testing.assert_allclose(
-            gradients[which][a, b], (ends[0] - ends[1]) / 2e-5, rtol=1e-5, atol=1e-7
-        )
+        np.testing.assert_allclose(gradients[which][a, b], (ends[0] - ends[1]) / 2e-5, rtol=1e-5, atol=1e-7)
 
 
 def test_losses_of_slides_add_up_and_a_cell_is_their_unit():
@@ -206,9 +198,7 @@ def test_the_loss_has_no_minimum(log_z, which):
 
     def at(t):
         moved = forces | {which: forces[which] + t * direction}
-        partition = log_partition(
-            moments.mean, moved["inter"], moved["intra"], 6, moments.n_cells, log_z
-        )
+        partition = log_partition(moments.mean, moved["inter"], moved["intra"], 6, moments.n_cells, log_z)
         return loss_and_gradient([moments], **moved, switches=switches)[0], partition
 
     start, partition = at(0)
@@ -254,9 +244,7 @@ def test_order_of_genes_carries_over_to_the_fit(switches):
     start = random_forces(N_GENES, size=0.2)
     there = np.ix_(genes, genes)
     straight = fit_mean_field([moments], switches, 20, 0.01, start=start)
-    turned = fit_mean_field(
-        [statistics(cells[:, genes], weights)], switches, 20, 0.01, start=[f[there] for f in start]
-    )
+    turned = fit_mean_field([statistics(cells[:, genes], weights)], switches, 20, 0.01, start=[f[there] for f in start])
     np.testing.assert_allclose(turned.inter, straight.inter[there], atol=1e-10)
     np.testing.assert_allclose(turned.intra, straight.intra[there], atol=1e-10)
 
@@ -270,9 +258,7 @@ def test_ranges():
     }
     for kind, matrix in expected.items():
         np.testing.assert_allclose(project(forces, kind), matrix)
-    with pytest.raises(
-        InputError, match="force_range is 'box'; allowed are signed, unit_box, free"
-    ):
+    with pytest.raises(InputError, match="force_range is 'box'; allowed are signed, unit_box, free"):
         project(forces, "box")
 
 
@@ -320,9 +306,7 @@ def test_shuffling_repeats_by_seed_and_leaves_the_caller_s_generator_alone():
 
 def test_what_is_recorded():
     moments, seen = slide()[2], []
-    fit = fit_mean_field(
-        [moments], POOLED, 7, 0.1, on_epoch=lambda epoch, inter, intra: seen.append((epoch, inter))
-    )
+    fit = fit_mean_field([moments], POOLED, 7, 0.1, on_epoch=lambda epoch, inter, intra: seen.append((epoch, inter)))
     assert [epoch for epoch, _ in seen] == list(range(7)) == [h["epoch"] for h in fit.history]
     np.testing.assert_array_equal(seen[-1][1], fit.inter)
     change = np.abs(seen[-1][1] - seen[-2][1]).max()

@@ -64,9 +64,7 @@ ISLANDS = {
         sparse.csr_array((n // 6, n // 6)),
         seed=seed,
     ),
-    "tissue and pairs": lambda n, seed: side_by_side(
-        tissue(n // 2, seed=seed), *[clique(2)] * (n // 4), seed=seed
-    ),
+    "tissue and pairs": lambda n, seed: side_by_side(tissue(n // 2, seed=seed), *[clique(2)] * (n // 4), seed=seed),
     "tissues and singles": lambda n, seed: side_by_side(
         tissue(n // 2, seed=seed),
         *[tissue(n // 6, seed=seed)] * 2,
@@ -101,9 +99,7 @@ def test_few_nodes_average_log_determinants_and_inverses_of_a_large_graph(large,
     found = spectrum(graph)
     assert len(found.nodes) < 70
     for function in (lambda j: np.log(1 - 2 * strength * j), lambda j: j / (1 - 2 * strength * j)):
-        assert found.weights @ function(found.nodes) == pytest.approx(
-            function(values).mean(), rel=1e-2
-        )
+        assert found.weights @ function(found.nodes) == pytest.approx(function(values).mean(), rel=1e-2)
 
 
 def test_low_moments_are_exact_whatever_the_seed(large):
@@ -143,14 +139,10 @@ def test_parts_that_do_not_touch_keep_their_eigenvalues(name, few_at_once):
     # Of a large part only a sample is seen; without one everything is exact but the ends' hundredths of a cell.
     close = 5e-3 if "tissue" in name else 2e-4
     for power in range(1, 9):
-        assert found.weights @ found.nodes**power == pytest.approx(
-            (values**power).mean(), abs=close
-        )
+        assert found.weights @ found.nodes**power == pytest.approx((values**power).mean(), abs=close)
     for strength in (-0.45, 0.3, 0.49):
         log_det = np.log(1 - 2 * strength * values).mean()
-        assert found.weights @ np.log(1 - 2 * strength * found.nodes) == pytest.approx(
-            log_det, abs=close
-        )
+        assert found.weights @ np.log(1 - 2 * strength * found.nodes) == pytest.approx(log_det, abs=close)
     lowest, highest = bounds(graph)
     assert lowest <= values[0] < lowest + 0.02
     assert highest - 0.02 < values[-1] <= highest
@@ -250,9 +242,7 @@ def test_pooling_loses_nothing_at_the_ends():
     weights = np.concatenate([np.sort(slide.data)[::2] for slide in slides] + [np.ones(400)])
     assert len(together.nodes) < 70
     for power in (2, 4, 6):
-        assert together.weights @ together.nodes**power == pytest.approx(
-            (weights**power).mean(), abs=5e-5
-        )
+        assert together.weights @ together.nodes**power == pytest.approx((weights**power).mean(), abs=5e-5)
 
 
 def test_many_small_parts_take_no_longer_than_they_should():
@@ -269,9 +259,7 @@ def test_functions_of_the_graph_agree_with_eigenvectors(large):
     strength = np.array([-0.45, -0.1, 0.0, 0.3, 0.499])
     block = np.random.default_rng(0).normal(size=(len(values), len(strength)))
     for power in (-0.5, -1.0):
-        found = apply_function(
-            graph, lambda j, p=power: (1 - 2 * np.multiply.outer(j, strength)) ** p, block
-        )
+        found = apply_function(graph, lambda j, p=power: (1 - 2 * np.multiply.outer(j, strength)) ** p, block)
         gain = (1 - 2 * np.outer(values, strength)) ** power
         expected = vectors @ (gain * (vectors.T @ block))
         np.testing.assert_allclose(found, expected, atol=1e-9 * np.abs(expected).max())

@@ -77,9 +77,7 @@ def test_stored_zeros_are_no_edges(cells):
 
 
 def test_centred_moments_are_those_of_centred_cells(cells, weights):
-    assert_same(
-        statistics(cells, weights).centred(), statistics(cells - cells.mean(axis=0), weights)
-    )
+    assert_same(statistics(cells, weights).centred(), statistics(cells - cells.mean(axis=0), weights))
 
 
 def test_dissociated_cells_have_no_neighbours(cells):

@@ -77,9 +77,7 @@ class Killed(BaseException):
 
 
 @pytest.mark.parametrize("options", [{}, {"lambda_classifier": 0.0, "lambda_adversary": 0.0}])
-def test_a_killed_training_goes_on_at_the_epoch_border_with_the_same_result(
-    slide, tmp_path, monkeypatch, options
-):
+def test_a_killed_training_goes_on_at_the_epoch_border_with_the_same_result(slide, tmp_path, monkeypatch, options):
     monkeypatch.setattr(training, "CHECKPOINT_EVERY_S", 0.0)
     whole = fitted(slide, epochs=5, **options)[0]
     checkpoint = tmp_path / "model.pt"
@@ -202,16 +200,12 @@ def test_training_stops_when_validation_no_longer_improves(slide):
 
 
 def test_a_loss_that_is_not_finite_ends_the_training(slide):
-    with pytest.raises(
-        FloatingPointError, match="not finite in epoch .*learning_rate helps if the weights"
-    ):
+    with pytest.raises(FloatingPointError, match="not finite in epoch .*learning_rate helps if the weights"):
         fitted(slide, epochs=30, learning_rate=1e30)
 
 
 def test_a_loss_that_was_never_finite_is_not_blamed_on_the_learning_rate(slide, monkeypatch):
-    monkeypatch.setattr(
-        training, "_step", lambda *_: torch.tensor([np.nan, np.inf, 1.0, 1.0, 1.0, 1.0])
-    )
+    monkeypatch.setattr(training, "_step", lambda *_: torch.tensor([np.nan, np.inf, 1.0, 1.0, 1.0, 1.0]))
     sentence = r"epoch 0 \(terms: train_loss, reconstruction\): no weight had been changed yet"
     with pytest.raises(FloatingPointError, match=sentence):
         fitted(slide, epochs=30)
@@ -219,9 +213,7 @@ def test_a_loss_that_was_never_finite_is_not_blamed_on_the_learning_rate(slide, 
 
 def test_cuda_is_never_replaced_in_silence(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(
-        InputError, match="device is 'cuda', and PyTorch finds no usable CUDA device"
-    ):
+    with pytest.raises(InputError, match="device is 'cuda', and PyTorch finds no usable CUDA device"):
         Cellina(device="cuda")
     assert Cellina(device="auto").device.type == "cpu"
 

@@ -92,11 +92,9 @@ def test_a_layer_and_its_gradients_equal_torch_geometrics(dtype, n_sending, n_re
     theirs = ours.detach().clone().requires_grad_()
     out = layer(ours, ours[:n_receiving], table)
     edges = edges_of(table)
-    expected, (_, weights) = peer((theirs, theirs[:n_receiving]), edges, return_attention_weights=True)  # fmt: skip
+    expected, (_, weights) = peer((theirs, theirs[:n_receiving]), edges, return_attention_weights=True)
     torch.testing.assert_close(out, expected, rtol=1e-5, atol=1e-5)
-    _, listened = attend(
-        layer.send(ours), layer.receive(ours[:n_receiving]), layer.attention, table
-    )
+    _, listened = attend(layer.send(ours), layer.receive(ours[:n_receiving]), layer.attention, table)
     torch.testing.assert_close(listened[table >= 0], weights[:, 0].detach(), rtol=1e-5, atol=1e-5)
     assert (listened[table < 0] == 0).all()
 
@@ -108,7 +106,7 @@ def test_a_layer_and_its_gradients_equal_torch_geometrics(dtype, n_sending, n_re
         pairs += [(mine.weight, others.weight), (mine.bias, others.bias)]
     for mine, other in pairs:
         scale = other.grad.abs().max().clamp(min=1)
-        torch.testing.assert_close(mine.grad / scale, other.grad.view_as(mine) / scale, rtol=1e-5, atol=1e-5)  # fmt: skip
+        torch.testing.assert_close(mine.grad / scale, other.grad.view_as(mine) / scale, rtol=1e-5, atol=1e-5)
 
 
 def test_first_weights_are_drawn_as_torch_geometrics():
@@ -202,13 +200,13 @@ def test_as_run_a_batch_sees_the_small_graph_that_was_cut_out_for_it(slide):
     members = np.unique(np.concatenate([batch, np.flatnonzero(heard[batch].any(axis=0))]))
     assert len(members) < (heard.any(axis=1)).sum()
     receiver, sender = (torch.from_numpy(x) for x in np.nonzero(heard))
-    edges, _ = subgraph(torch.from_numpy(members), torch.stack([sender, receiver]), num_nodes=slide.n_obs)  # fmt: skip
+    edges, _ = subgraph(torch.from_numpy(members), torch.stack([sender, receiver]), num_nodes=slide.n_obs)
     x = torch.log1p(torch.from_numpy(slide.X.toarray()).float())
     whole, _ = states(x, edges)
     features = around_batch(model, slide, around, batch)
     ours, _ = encoder.states(features)
     assert np.array_equal(np.sort(features.field.cells), members)
-    torch.testing.assert_close(ours, whole[torch.from_numpy(features.field.cells)], rtol=1e-5, atol=1e-5)  # fmt: skip
+    torch.testing.assert_close(ours, whole[torch.from_numpy(features.field.cells)], rtol=1e-5, atol=1e-5)
 
 
 def test_fields_hold_the_batch_first_and_no_cell_twice(slide):
@@ -266,7 +264,7 @@ def test_the_contrastive_loss_equals_loops(n_cells):
     table[0] = -1  # no positives
     table[1] = 25  # none that is here
     expected = contrastive_by_hand(means, domain, [set(row) - {-1} for row in table], 0.25)
-    value = contrastive_loss(torch.from_numpy(means), torch.from_numpy(domain), torch.from_numpy(table), 0.25)  # fmt: skip
+    value = contrastive_loss(torch.from_numpy(means), torch.from_numpy(domain), torch.from_numpy(table), 0.25)
     assert value.item() == pytest.approx(expected, rel=1e-12)
 
 
@@ -355,9 +353,7 @@ def test_a_saved_model_predicts_the_same(slide, tmp_path):
     loaded = CellinaGAT.load(tmp_path / "model.pt", device="cpu")
     assert loaded.settings == model.settings
     around_again = loaded.surroundings(masked_graph(slide), slide.X)
-    assert np.array_equal(
-        model.predict(slide, cells, around), loaded.predict(slide, cells, around_again)
-    )
+    assert np.array_equal(model.predict(slide, cells, around), loaded.predict(slide, cells, around_again))
     assert loaded.latents(slide, cells, around)[1].shape == (len(cells), 3)
 
 
@@ -366,9 +362,7 @@ def test_predictions_do_not_depend_on_who_is_predicted_beside(slide, monkeypatch
     for options, alike in (({}, True), (AS_RUN, False)):
         model, cells, around = fitted(slide, **options)
         together = model.predict(slide, cells, around)
-        in_parts = np.concatenate(
-            [model.predict(slide, part, around) for part in np.array_split(cells, 4)]
-        )
+        in_parts = np.concatenate([model.predict(slide, part, around) for part in np.array_split(cells, 4)])
         assert np.allclose(together, in_parts, rtol=1e-5) is alike
     model, cells, around = fitted(slide)
     together = model.predict(slide, cells, around)
@@ -406,7 +400,7 @@ def test_altered_neighbours_are_heard_by_cells_that_stay_themselves():
     """A chain in which nobody hears cell 0: altered or not, it asks as itself."""
     slide = small_slide(n_cells=60, n_genes=12)
     model = fitted(slide)[0]
-    chain = sparse.csr_array((np.ones(118), (np.r_[:59, :59], np.r_[1:60, [2, *range(2, 60)]])), (60, 60))  # fmt: skip
+    chain = sparse.csr_array((np.ones(118), (np.r_[:59, :59], np.r_[1:60, [2, *range(2, 60)]])), (60, 60))
     around = model.surroundings(chain, slide.X)
     changed = around.expression.toarray()
     changed[0] = changed[0][::-1] + 3

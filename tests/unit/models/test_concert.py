@@ -26,13 +26,11 @@ def test_with_every_cell_inducing_the_process_is_the_exact_one(observations):
     k = cauchy(places, places)
     gain = k @ torch.linalg.inv(k + torch.diag(variance))
     exact_mean, exact_variance = gain @ mean, (k - gain @ k).diagonal()
-    got_mean, got_variance, divergence = concert.sparse_posterior(
-        cauchy, places, places, mean, variance, len(places)
-    )
+    got_mean, got_variance, divergence = concert.sparse_posterior(cauchy, places, places, mean, variance, len(places))
     torch.testing.assert_close(got_mean, exact_mean, rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(got_variance, exact_variance, rtol=1e-3, atol=1e-3)
     # The lower bound is then the evidence, and the rest of the divergence is the cross entropy.
-    evidence = torch.distributions.MultivariateNormal(torch.zeros(25).double(), k + torch.diag(variance)).log_prob(mean)  # fmt: skip
+    evidence = torch.distributions.MultivariateNormal(torch.zeros(25).double(), k + torch.diag(variance)).log_prob(mean)
     log_variance = torch.log(2 * torch.pi * variance)
     cross = -0.5 * (log_variance + ((mean - exact_mean) ** 2 + exact_variance) / variance).sum()
     torch.testing.assert_close(divergence, cross - evidence, rtol=1e-3, atol=1e-3)
@@ -87,16 +85,15 @@ def test_the_vector_of_a_domain_carries_what_the_domain_does():
     cells = concert.Cells.of(sparse.csr_array(rng.poisson(rate)), domain, rng.uniform(0, 1, (n, 2)))
     torch.manual_seed(0)
     network = concert.Concert(n, 2, 6, n_basal=16)
-    concert.train(
-        network, cells, 60, 64, 5e-3, 60, rng, torch.device("cpu"), report=lambda line: None
-    )
+    concert.train(network, cells, 60, 64, 5e-3, 60, rng, torch.device("cpu"), report=lambda line: None)
     focal = np.arange(50)
     both = (0, 1)
     own, moved = (predicted(network, cells, focal, np.full(n, code)) for code in both)
     share_own, share_moved = ((x / x.sum(axis=1, keepdims=True)).mean(axis=0) for x in (own, moved))
     assert share_own[0] == pytest.approx(4 / 24, abs=0.05)
     assert share_moved[0] == pytest.approx(32 / 52, abs=0.12)
-    # Neighbours of the other domain reach the focal cells through what is smooth over places, and only if they are seen.
+    # Neighbours of the other domain reach the focal cells through what is smooth over places, and only if they are
+    # seen.
     cells.places[:] = cells.places[np.tile(focal, n // 50)] + rng.uniform(0, 0.2, (n, 2))
     around = sparse.csr_array((np.ones(50), (focal, n - 50 + focal)), shape=(50, n))
     codes = np.zeros(n, dtype=int)

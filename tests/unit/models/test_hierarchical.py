@@ -32,9 +32,7 @@ def test_regressions_are_those_of_statsmodels(cells):
     evidence = hierarchical.regress(sparse.csr_array(counts), library, design, n_steps=12)
     centred = sm.add_constant(design - design.mean(axis=0))
     for gene in range(counts.shape[1]):
-        fit = sm.GLM(
-            counts[:, gene], centred, family=sm.families.Poisson(), offset=np.log(library)
-        ).fit(scale="X2")
+        fit = sm.GLM(counts[:, gene], centred, family=sm.families.Poisson(), offset=np.log(library)).fit(scale="X2")
         slopes = np.linalg.solve(evidence.information[gene], evidence.linear[gene])
         np.testing.assert_allclose(slopes, fit.params[1:], rtol=2e-2, atol=2e-3)
         np.testing.assert_allclose(
@@ -62,8 +60,7 @@ def drawn_types(rng, n_types, n_genes, common, between, noise):
     seen = types + rng.normal(0, np.sqrt(noise), types.shape)
     information = np.tile(np.eye(p) / noise, (n_genes, 1, 1))
     evidence = [
-        Evidence(own / noise, information, np.zeros(n_genes), np.zeros(p), np.ones(n_genes), 100)
-        for own in seen
+        Evidence(own / noise, information, np.zeros(n_genes), np.zeros(p), np.ones(n_genes), 100) for own in seen
     ]
     return types, evidence
 
@@ -110,12 +107,8 @@ def test_intervals_of_an_unseen_type_hold():
     rng, inside = np.random.default_rng(3), []
     move = np.array([[0.8, -0.5]])
     for _ in range(40):
-        types, evidence = drawn_types(
-            rng, 9, 60, np.array([0.2, 0.05]), np.array([0.05, 0.1]), 0.04
-        )
-        prior = hierarchical.predictive_prior(
-            evidence[:-1], hierarchical.learn_spread(evidence[:-1])
-        )
+        types, evidence = drawn_types(rng, 9, 60, np.array([0.2, 0.05]), np.array([0.05, 0.1]), 0.04)
+        prior = hierarchical.predictive_prior(evidence[:-1], hierarchical.learn_spread(evidence[:-1]))
         mean = hierarchical.change(prior, move)
         variance = hierarchical.variance_of_change(prior, move[0])
         truth = move @ types[-1].T
@@ -125,7 +118,9 @@ def test_intervals_of_an_unseen_type_hold():
 
 @pytest.fixture(scope="module")
 def few_cells():
-    """Counts of 15 cells, of which two genes in three show less than 2; the shares behind them, and two other groups."""
+    """Counts of 15 cells, of which two genes in three show less than 2; the shares behind them, and two other
+    groups.
+    """
     rng, n_genes = np.random.default_rng(10), 600
     profiles = rng.dirichlet(np.full(n_genes, 0.5), 2)
     truth = (0.7 * profiles[0] + 0.3 * profiles[1]) * rng.gamma(4, 0.25, n_genes)
@@ -245,9 +240,7 @@ def test_it_abstains_where_intervals_say_no_more_than_that_types_change():
     abstains = found.abstains(told)
     assert not abstains[0]
     assert abstains[-1]
-    np.testing.assert_array_equal(
-        abstains, (told.variance + found.floor) * found.inflation >= found.effect**2
-    )
+    np.testing.assert_array_equal(abstains, (told.variance + found.floor) * found.inflation >= found.effect**2)
 
 
 def test_genes_that_a_type_does_not_show_do_not_count():
@@ -272,9 +265,7 @@ def test_two_types_calibrate_nothing():
 
 
 def test_levels_are_thirds_by_expression():
-    np.testing.assert_array_equal(
-        hierarchical.levels(np.array([5, 0, 3, 9, 0, 1.0])), [2, 0, 1, 2, 0, 1]
-    )
+    np.testing.assert_array_equal(hierarchical.levels(np.array([5, 0, 3, 9, 0, 1.0])), [2, 0, 1, 2, 0, 1])
 
 
 def test_how_much_of_a_change_lies_off_the_axes():
@@ -288,7 +279,9 @@ def test_how_much_of_a_change_lies_off_the_axes():
 
 
 def test_what_near_cells_miss_alike_is_told_from_what_each_scatters_by():
-    """Pairs share an effect on the log rate of known variance; cells have noise of their own and of counting beside it."""
+    """Pairs share an effect on the log rate of known variance; cells have noise of their own and of counting beside
+    it.
+    """
     rng, n, g = np.random.default_rng(0), 600, 40
     expected = rng.uniform(1, 20, g) * np.ones((n, 1))
     pair = np.repeat(np.arange(n // 2), 2)
@@ -301,5 +294,7 @@ def test_what_near_cells_miss_alike_is_told_from_what_each_scatters_by():
         sums = hierarchical.products_of_near_cells(counts, expected, near)[None]
         assert hierarchical.error_per_cell(sums) == pytest.approx(np.expm1(sd**2), abs=0.015)
     # A second place adds its own; without near cells nothing is known.
-    assert hierarchical.error_per_cell(np.concatenate([sums, sums])) == pytest.approx(2 * hierarchical.error_per_cell(sums))  # fmt: skip
+    assert hierarchical.error_per_cell(np.concatenate([sums, sums])) == pytest.approx(
+        2 * hierarchical.error_per_cell(sums)
+    )
     assert np.isnan(hierarchical.error_per_cell(0 * sums))

@@ -54,9 +54,7 @@ def test_with_another_posterior_many_draws_do():
 
 def test_few_draws_of_a_poor_posterior_are_too_low_and_seen_to_be_few():
     torch.manual_seed(0)
-    found, effective = log_marginal(
-        torch.zeros(3, 1).double() + 3, posterior()[1], log_likelihood, 5
-    )
+    found, effective = log_marginal(torch.zeros(3, 1).double() + 3, posterior()[1], log_likelihood, 5)
     assert (found.numpy() < exact() - 0.5).all()
     assert (effective < 3).all()
 

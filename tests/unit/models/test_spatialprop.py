@@ -61,9 +61,7 @@ def test_what_the_centre_expresses_does_not_matter(tissue, network):
     np.testing.assert_allclose(*values, rtol=1e-4, atol=1e-4)
     neighbour = sparse.lil_array(expression)
     neighbour[graph[[3]].indices[0]] = 100.0
-    changed = spatialprop.predict(
-        network, sparse.csr_array(neighbour), graph, scene, torch.device("cpu")
-    )
+    changed = spatialprop.predict(network, sparse.csr_array(neighbour), graph, scene, torch.device("cpu"))
     assert np.abs(changed - values[0]).max() > 0.1
 
 
@@ -108,9 +106,7 @@ def test_training_centres_are_the_drawn_cells_and_their_two_hops(tissue, per_typ
     _, _, graph = tissue
     cell_type, sample = np.repeat(["x"], 60), np.repeat(["a", "b"], 30)
     cells = np.arange(60) != 11
-    chosen = spatialprop.training_centres(
-        graph, cell_type, sample, cells, per_type, np.random.default_rng(3)
-    )
+    chosen = spatialprop.training_centres(graph, cell_type, sample, cells, per_type, np.random.default_rng(3))
     drawn_rng = np.random.default_rng(3)
     own = [np.flatnonzero(cells & (sample == s)) for s in "ab"]
     drawn = np.concatenate([drawn_rng.choice(x, per_type, replace=False) for x in own])

@@ -28,9 +28,7 @@ class Reference:
     """Cellina in float64 and plain torch, from a state dict of first weights."""
 
     def __init__(self, state, settings):
-        self.state = {
-            k: v.double() if v.is_floating_point() else v.clone() for k, v in state.items()
-        }
+        self.state = {k: v.double() if v.is_floating_point() else v.clone() for k, v in state.items()}
         self.settings = settings
         learned = [k for k in self.state if "running" not in k and "num_batches" not in k]
         for name in learned:
@@ -82,9 +80,7 @@ class Reference:
         q_s = self.encoder(features, "s_encoder", samples, training)
         z, s = (q.mean + q.stddev * e for q, e in zip((q_z, q_s), noise, strict=True))
         prior = torch.distributions.Normal(torch.zeros_like(z), 1.0)
-        kl_z, kl_s = (
-            torch.distributions.kl_divergence(q, prior).sum(dim=1).mean() for q in (q_z, q_s)
-        )
+        kl_z, kl_s = (torch.distributions.kl_divergence(q, prior).sum(dim=1).mean() for q in (q_z, q_s))
         if heads and training and "adversary" in heads and not self.measuring:
             loss = F.cross_entropy(self.head(z.detach(), "discriminator", 2, True), domains)
             self.move(1, self.settings["lambda_adversary"] * loss)
@@ -127,9 +123,7 @@ class Reference:
         """One epoch; its row of history."""
         settings = self.settings
         weights = {
-            name: settings[f"lambda_{name}"]
-            for name in ("classifier", "adversary")
-            if settings[f"lambda_{name}"] > 0
+            name: settings[f"lambda_{name}"] for name in ("classifier", "adversary") if settings[f"lambda_{name}"] > 0
         }
         beta = min(1.0, epoch / settings["kl_warmup_epochs"])
         self.measuring = epoch == 0 and bool(weights)
@@ -139,8 +133,7 @@ class Reference:
             vae = losses["reconstruction"] + beta * (losses["kl_z"] + losses["kl_s"])
             signs = {"classifier": 1, "adversary": -1}
             total = vae + sum(
-                signs[name] * weight * self.scale[name] * losses[name]
-                for name, weight in weights.items()
+                signs[name] * weight * self.scale[name] * losses[name] for name, weight in weights.items()
             )
             if not self.measuring:
                 self.move(0, total)
@@ -245,9 +238,7 @@ def test_training_equals_the_plain_reference(recorded, options):
     assert next(noises, None) is None
     for name, weight in model.network.state_dict().items():
         if "num_batches" not in name:
-            np.testing.assert_allclose(
-                weight, reference.state[name].detach(), rtol=1e-3, atol=2e-5, err_msg=name
-            )
+            np.testing.assert_allclose(weight, reference.state[name].detach(), rtol=1e-3, atol=2e-5, err_msg=name)
 
 
 def test_dropout_stands_behind_every_hidden_layer_but_the_decoders(monkeypatch):
@@ -312,9 +303,7 @@ def test_defaults_are_those_of_the_paper_and_of_scvi():
 
 def test_the_network_has_the_sizes_of_the_paper(monkeypatch):
     networks = []
-    monkeypatch.setattr(
-        cellina_module, "train", lambda network, *args: networks.append(network) or pd.DataFrame()
-    )
+    monkeypatch.setattr(cellina_module, "train", lambda network, *args: networks.append(network) or pd.DataFrame())
     slide = small_slide(n_cells=100, n_genes=12, samples=("one", "two"))
     Cellina(device="cpu").fit(slide, slide_graph(slide), split_cells(slide, FOLD))
     (network,) = networks

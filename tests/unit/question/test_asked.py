@@ -57,9 +57,7 @@ def test_nothing_is_held_out_and_the_file_says_the_same(slide, graph, tmp_path):
 
 
 def test_another_seed_draws_others_and_the_same_seed_the_same(slide, graph):
-    one, again, other = (
-        types_of(slide, ask(slide, graph, seed=s, composition={"B": 1}))[0] for s in (0, 0, 1)
-    )
+    one, again, other = (types_of(slide, ask(slide, graph, seed=s, composition={"B": 1}))[0] for s in (0, 0, 1))
     np.testing.assert_array_equal(one, again)
     assert (one != other).any()
 
@@ -109,16 +107,22 @@ def test_an_added_sender_has_its_share(slide, graph):
     ("keys", "sentence"),
     [
         ({"move_to": "rigt"}, "move_to names 'rigt', which no cell of the slide has; did you mean 'right'?"),
-        ({"cell_type": "Z", "move_to": "right"}, "cell_type names 'Z', which no cell of the slide has; there are A, B, C."),
+        ({"cell_type": "Z", "move_to": "right"},
+        "cell_type names 'Z', which no cell of the slide has; there are A, B, C."),
         ({"remove_sender": "D"}, "composition or sender names 'D', which no cell of the slide has"),
         ({"composition": {"B": 1, "E": 1}}, "composition or sender names 'E'"),
         ({"shift_genes": ["gene_1"], "senders": "F"}, "composition or sender names 'F'"),
         ({"sample": "two", "move_to": "right"}, "sample names 'two', which no cell of the slide has; there are one."),
-        ({"where": {"batch": 1}, "move_to": "right"}, "where.batch: the slide has no column 'batch'; name it under keep_columns of the data set."),
-        ({"shift_towards": "rihgt"}, "shift_towards names 'rihgt', which no cell of the slide has; did you mean 'right'?"),
-        ({"knock_out": ["gene_99"]}, "knock_out names 'gene_99', which is no gene of the slide; the nearest names are gene_9"),
-        ({"shift_pathway": "TGFb"}, "shift_pathway: no gene of the slide is in PROGENy (the first is 'gene_0'); give weights of your own."),
-        ({"shift_genes": ["gene_99"]}, "shift_genes names 'gene_99', which is neither a gene of the slide nor a bundled gene set that holds one; the nearest names are gene_9"),
+        ({"where": {"batch": 1}, "move_to": "right"},
+        "where.batch: the slide has no column 'batch'; name it under keep_columns of the data set."),
+        ({"shift_towards": "rihgt"}, "shift_towards names 'rihgt', which no cell of the slide has; did you mean "
+            "'right'?"),
+        ({"knock_out": ["gene_99"]}, "knock_out names 'gene_99', which is no gene of the slide; the nearest names are "
+            "gene_9"),
+        ({"shift_pathway": "TGFb"}, "shift_pathway: no gene of the slide is in PROGENy (the first is 'gene_0'); give "
+            "weights of your own."),
+        ({"shift_genes": ["gene_99"]}, "shift_genes names 'gene_99', which is neither a gene of the slide nor a "
+            "bundled gene set that holds one; the nearest names are gene_9"),
     ],
 )  # fmt: skip
 def test_what_the_slide_has_not_is_refused(slide, graph, keys, sentence):
@@ -131,24 +135,26 @@ def test_too_few_focal_cells_are_refused(slide, graph):
     few = slide.copy()
     own = np.flatnonzero((few.obs["cell_type"] == "A") & (few.obs["domain"] == "left"))
     few.obs.iloc[own[3:], few.obs.columns.get_loc("cell_type")] = "B"
-    with pytest.raises(
-        InputError, match="the slide has 3 cells of type 'A' in domain 'left', and at least 4"
-    ):
+    with pytest.raises(InputError, match="the slide has 3 cells of type 'A' in domain 'left', and at least 4"):
         ask(few, graph, move_to="right")
 
 
 @pytest.mark.parametrize(
     ("keys", "sentence"),
     [
-        ({}, "has no intervention; give one of move_to, composition, remove_sender, add_sender, shift_genes, shift_towards, shift_pathway, knock_out."),
+        ({}, "has no intervention; give one of move_to, composition, remove_sender, add_sender, shift_genes, "
+            "shift_towards, shift_pathway, knock_out."),
         ({"move_to": "right", "add_sender": "B"}, "has move_to and add_sender; give one of"),
         ({"composition": {"B": 0, "C": 0}}, ".composition sums to 0; give at least one type a share above 0."),
         ({"composition": {"B": -1, "C": 2}}, ".composition.B is -1; give shares from 0 up."),
         ({"move_to": "left"}, ".move_to is 'left', where the focal cells already stand; name another domain."),
         ({"move_to": "right", "methods": ["mean_shift"]}, "allowed is"),
-        ({"move_to": "right", "methods": ["concert"]}, ".methods names concert, which cannot be told new neighbours; leave it out."),
-        ({"shift_genes": ["gene_1"], "methods": ["mintflow"]}, ".methods names mintflow, which cannot be told altered neighbours"),
-        ({"knock_out": ["gene_1"], "methods": ["hierarchical"]}, ".methods names hierarchical, which cannot be told a knock-out in the focal cells"),
+        ({"move_to": "right", "methods": ["concert"]},
+        ".methods names concert, which cannot be told new neighbours; leave it out."),
+        ({"shift_genes": ["gene_1"], "methods": ["mintflow"]},
+        ".methods names mintflow, which cannot be told altered neighbours"),
+        ({"knock_out": ["gene_1"], "methods": ["hierarchical"]},
+        ".methods names hierarchical, which cannot be told a knock-out in the focal cells"),
         ({"shift_towards": "left"}, ".shift_towards is 'left', where the focal cells already stand"),
         ({"shift_towards": "right", "dose": 0}, ".dose is 0, which changes nothing; give another number."),
         ({"move_to": "right", "name": "a/b"}, "name is"),
@@ -182,9 +188,7 @@ def test_a_gene_set_stands_for_its_genes(slide, graph):
     named.var_names = ["IL6", "TNF", *named.var_names[2:]]
     question = ask(named, graph, shift_genes=["HALLMARK_TNFA_SIGNALING_VIA_NFKB"])
     (node,) = question.nodes("left").values()
-    np.testing.assert_array_equal(
-        np.exp(node.shift), np.where(np.arange(20) < 2, 0, 1) * np.ones((3, 1))
-    )
+    np.testing.assert_array_equal(np.exp(node.shift), np.where(np.arange(20) < 2, 0, 1) * np.ones((3, 1)))
 
 
 def test_focal_cells_are_of_a_sample_and_of_any_column(slide, graph):
@@ -216,9 +220,7 @@ def test_neighbours_may_express_what_their_types_do_elsewhere(slide, graph):
 
 def test_a_pathway_is_stimulated_by_a_dose(slide, graph, tmp_path):
     weights = tmp_path / "w.tsv"
-    weights.write_text(
-        "source\ttarget\tweight\non\tgene_3\t-4\non\tgene_5\t2\non\tgene_7\t1\non\telsewhere\t9\n"
-    )
+    weights.write_text("source\ttarget\tweight\non\tgene_3\t-4\non\tgene_5\t2\non\tgene_7\t1\non\telsewhere\t9\n")
     keys = {"shift_pathway": "on", "weights": str(weights), "dose": 2, "share_of_senders": 0.5}
     (node,) = ask(slide, graph, **keys, top_genes=2).nodes("left").values()
     expected = np.zeros(20)

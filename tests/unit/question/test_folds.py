@@ -37,22 +37,16 @@ def test_split_covers_every_cell_once_and_follows_the_seed():
     slide = small_slide()
     fold = Fold("A", "left", ("right",))
     split = split_cells(slide, fold, seed=3, validation_fraction=0.1)
-    assert np.array_equal(
-        split.train.astype(int) + split.validation + split.held_out, np.ones(slide.n_obs)
-    )
+    assert np.array_equal(split.train.astype(int) + split.validation + split.held_out, np.ones(slide.n_obs))
     assert split.validation.sum() == int((~split.held_out).sum() * 0.1)
     again, other = split_cells(slide, fold, seed=3), split_cells(slide, fold, seed=4)
     assert np.array_equal(split.validation, again.validation)
     assert not np.array_equal(split.validation, other.validation)
 
 
-@pytest.mark.parametrize(
-    "fold", [Fold("A\r", "left", ("right",)), Fold("A", "left", ("right", "x"))]
-)
+@pytest.mark.parametrize("fold", [Fold("A\r", "left", ("right",)), Fold("A", "left", ("right", "x"))])
 def test_a_fold_that_holds_nothing_out_is_refused(fold):
-    with pytest.raises(
-        InputError, match=r"^fold 'A.*no cell of this type in the target domain '(right|x)'"
-    ):
+    with pytest.raises(InputError, match=r"^fold 'A.*no cell of this type in the target domain '(right|x)'"):
         split_cells(small_slide(), fold)
 
 
@@ -86,9 +80,7 @@ def test_a_slide_that_cannot_be_asked_says_why_and_stops_no_other(arguments, mes
 def test_a_name_that_no_slide_can_hold_out_is_refused():
     slide = small_slide()
     tables = {"s": list_folds(slide, "s", "left", ["right"], ["A", "D"])}
-    with pytest.raises(
-        InputError, match=r"names 'D', which can be held out on no slide \(slide s: no cell"
-    ):
+    with pytest.raises(InputError, match=r"names 'D', which can be held out on no slide \(slide s: no cell"):
         check_folds("d", tables, ["A", "D"])
     check_folds("d", tables, ["A"])
 

@@ -40,7 +40,7 @@ def test_each_type_has_its_own_change_and_the_held_out_one_that_of_the_others(sl
     others = types != "A"
     for number, name in enumerate("ABC"):
         own = others if name == "A" else types == name
-        change = pseudobulk(slide, own & (domain == "right")) - pseudobulk(slide, own & (domain == "left"))  # fmt: skip
+        change = pseudobulk(slide, own & (domain == "right")) - pseudobulk(slide, own & (domain == "left"))
         kept = np.argsort(-np.abs(change))[:5]
         expected = np.zeros(slide.n_vars)
         expected[kept] = change[kept]
@@ -111,9 +111,7 @@ def test_the_change_is_added_to_log_expression(slide, node):
 @pytest.mark.parametrize("one_more", [False, True])
 def test_counts_are_multiplied(slide, node, one_more):
     counts, code = slide.X, slide.obs["cell_type"].cat.codes.to_numpy()
-    expected = by_hand(
-        counts, slide, node, lambda x, c: max((x + one_more) * np.exp(c) - one_more, 0)
-    )
+    expected = by_hand(counts, slide, node, lambda x, c: max((x + one_more) * np.exp(c) - one_more, 0))
     made = alter_counts(counts, code, node, one_more)
     np.testing.assert_allclose(made.toarray(), expected, rtol=1e-5, atol=1e-5)
     kept = alter_counts(counts, code, node, one_more, renormalize=True).toarray()

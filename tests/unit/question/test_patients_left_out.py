@@ -30,7 +30,7 @@ FIXED = ("no_change", "mean_shift", "mean_shift_by_type", "nearest_neighbor", "c
 
 
 def test_a_sample_without_a_patient_is_one_and_names_are_checked():
-    assert patients_of(SAMPLES, NAMED) == {"P": ("three", "two"), "four": ("four",), "one": ("one",)}  # fmt: skip
+    assert patients_of(SAMPLES, NAMED) == {"P": ("three", "two"), "four": ("four",), "one": ("one",)}
     for named, message in (
         ({"P": ["five"]}, "'P' has the sample 'five', which no cell has"),
         ({"P": ["one"], "Q": ["one"]}, "sample 'one' is said to be of 'P' and of 'Q'"),
@@ -79,7 +79,7 @@ def test_who_trains_and_who_is_asked(asked):
     patient = obs["sample"].isin(["two", "three"]).to_numpy()
     answers = ((obs["cell_type"] == "A") & (obs["domain"] == "right")).to_numpy()
     assert np.array_equal(split.held_out, patient | answers)
-    assert np.array_equal(task.focal, np.flatnonzero(patient & (obs["cell_type"] == "A") & (obs["domain"] == "left")))  # fmt: skip
+    assert np.array_equal(task.focal, np.flatnonzero(patient & (obs["cell_type"] == "A") & (obs["domain"] == "left")))
     assert np.array_equal(task.target_cells("right"), np.flatnonzero(patient & answers))
     for rule in ("published", "any_type", "matched"):
         donors = np.unique(task.question.donors("right")[rule])
@@ -118,7 +118,7 @@ def test_every_method_answers_and_scores_bear_the_patient(asked):
         if method != "ceiling":
             assert len(values) == len(task.focal), (target, method)
     # New neighbours matter to a model that reads them, also in a sample that it never saw.
-    assert not np.array_equal(made["ridge", "right", "any_type"], made["ridge", "right", "no_intervention"])  # fmt: skip
+    assert not np.array_equal(made["ridge", "right", "any_type"], made["ridge", "right", "no_intervention"])
     scores = asked.score()
     assert set(scores["slide"]) == {"P"}
     assert set(scores["method"]) == {*LEARNED, *FIXED}

@@ -41,9 +41,7 @@ def test_it_holds_the_split_and_the_donors_that_the_rules_draw(slide, asked):
         donors = asked.donors(target)
         assert tuple(donors) == DONOR_RULES
         for rule, drawn in donors.items():
-            expected = edge_perturbation(
-                slide, graph, split, "A", target, focal, rule, n_donors=60, seed=3
-            )
+            expected = edge_perturbation(slide, graph, split, "A", target, focal, rule, n_donors=60, seed=3)
             assert np.array_equal(drawn, expected.donors)
 
 

@@ -39,7 +39,8 @@ def asked(slide, donors) -> Task:
     told = {(DONORS, "right", "mine"): donors(task)}
     return Task(
         slide,
-        Question(question.fold, question.split, question.focal, told, "corrected", 0, question.switches, question.graph, question.fingerprint),
+        Question(question.fold, question.split, question.focal, told, "corrected", 0, question.switches, question.graph,
+        question.fingerprint),
     )  # fmt: skip
 
 
@@ -51,7 +52,7 @@ def test_neighbourhoods_that_were_seen_are_inside_and_others_are_not():
         train = np.flatnonzero(~task.split.held_out)
         rng = np.random.default_rng(0)
         at = task.masked_graph[rng.choice(train, len(task.focal))]
-        return np.stack([at.indices[a:b][:30] for a, b in zip(at.indptr, at.indptr[1:], strict=False)])  # fmt: skip
+        return np.stack([at.indices[a:b][:30] for a, b in zip(at.indptr, at.indptr[1:], strict=False)])
 
     (seen,) = support_of(asked(slide, real), "right").values()
     assert seen.inside > 0.85
@@ -74,7 +75,7 @@ def test_altered_neighbours_are_placed_too_and_reasons_are_not():
     n_types = len(slide.obs["cell_type"].cat.categories)
     question = task.question
     for name, factor in (("same", 0.0), ("loud", 4.0)):
-        node = NodePerturbation(np.full((n_types, slide.n_vars), factor) * (np.arange(slide.n_vars) < 8))  # fmt: skip
+        node = NodePerturbation(np.full((n_types, slide.n_vars), factor) * (np.arange(slide.n_vars) < 8))
         question.perturbations["node", "right", name] = node
     question.perturbations[DONORS, "right", "none"] = "no donors"
     found = support_of(task, "right")

@@ -20,9 +20,7 @@ def tissue():
     """A slide of one gene that nothing but the held-out cells of type_0 makes variable."""
     slide = simulate_tissue(n_cells=900, n_genes=N_GENES, n_slides=1, seed=2)
     slide.var_names = [f"gene_{number:03d}" for number in range(N_GENES)]
-    held_out = (
-        (slide.obs["cell_type"] == "type_0") & (slide.obs["domain"] == "domain_1")
-    ).to_numpy()
+    held_out = ((slide.obs["cell_type"] == "type_0") & (slide.obs["domain"] == "domain_1")).to_numpy()
     counts = slide.X.toarray()
     column = slide.var_names.get_loc(SPECIAL)
     counts[:, column] = 3
@@ -76,7 +74,7 @@ def files(tmp_path_factory):
 
 
 def test_held_out_cells_choose_genes_as_run_only(files):
-    tasks = {key: files.task(*key) for key in (("type_0", "corrected"), ("type_0", "as_run"), ("type_1", "corrected"))}  # fmt: skip
+    tasks = {key: files.task(*key) for key in (("type_0", "corrected"), ("type_0", "as_run"), ("type_1", "corrected"))}
     genes = {key: set(task.slide.var_names) for key, task in tasks.items()}
     assert {len(chosen) for chosen in genes.values()} == {N_TOP}
     assert SPECIAL in genes["type_0", "as_run"]

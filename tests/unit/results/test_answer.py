@@ -41,9 +41,7 @@ class Asked:
         }
         drawn |= {"n_donors": 20, "validation_fraction": 0.1}
         question = folder / "q.npz"
-        steps.write_own_question(
-            folder / "s.h5ad", folder / "g.npz", self.asked, 0, drawn, question
-        )
+        steps.write_own_question(folder / "s.h5ad", folder / "g.npz", self.asked, 0, drawn, question)
         task = run.load_task(folder / "s.h5ad", question, "cpu", lambda line: None)
         small = {
             "batch_size": 256,
@@ -60,9 +58,7 @@ class Asked:
             run.fit(method, task, folders[method], folder / "c.pt")
         run.predict(folders, task, folder / "p.h5ad", settings)
         self.task, self.predictions = task, folder / "p.h5ad"
-        answer.write_answer(
-            folder / "s.h5ad", [question], [folder / "p.h5ad"], self.asked, NAMES, self.files
-        )
+        answer.write_answer(folder / "s.h5ad", [question], [folder / "p.h5ad"], self.asked, NAMES, self.files)
         self.genes = pd.read_csv(self.files["genes"], sep="\t")
         self.text = self.files["text"].read_text()
 
@@ -139,7 +135,8 @@ def test_each_cell_has_its_own_change(tissue, moved):
     # Within a gene, over cells: who changes more than others.
     among = [np.corrcoef(told[gene], truth[gene])[0, 1] for gene in told]
     assert np.mean(among) > 0.3
-    # Its interval is around it, and as wide as the cells' errors are; coverage is measured in test_hierarchical_intervals.py.
+    # Its interval is around it, and as wide as the cells' errors are; coverage is measured in
+    # test_hierarchical_intervals.py.
     assert (cells["lower"] < cells["change"]).all()
     assert (cells["change"] < cells["upper"]).all()
     inside = [truth.loc[r.cell, r.gene] for r in cells.itertuples(index=False)]
@@ -163,9 +160,7 @@ def test_cellina_answers_altered_neighbours_and_focal_cells_of_a_column(tissue, 
     assert set(of_odd) == {"odd"}
     assert "# mine: not identifiable" in asked.text
     assert "No method that answered says how sure it is" in asked.text
-    assert (
-        "type_0 of domain_0, batch odd, expression as in domain_1 in their neighbours" in asked.text
-    )
+    assert "type_0 of domain_0, batch odd, expression as in domain_1 in their neighbours" in asked.text
     change = asked.genes.set_index("gene")["change_cellina"]
     assert 0 < change.abs().max() < 5
     cells = pd.read_csv(asked.files["cells"], sep="\t")
@@ -197,9 +192,7 @@ def test_a_neighbourhood_that_nobody_has_is_an_extrapolation(tissue, tmp_path):
     (support,) = support_of(far.task, "domain_0").values()
     assert support.inside_type < 0.5
     assert "# mine: extrapolates" in far.text
-    assert (
-        f"{1 - support.inside_type:.0%} of the cells would get a neighbourhood further" in far.text
-    )
+    assert f"{1 - support.inside_type:.0%} of the cells would get a neighbourhood further" in far.text
     assert "Of a stated composition they are too narrow" in far.text
 
 
@@ -215,9 +208,7 @@ def test_too_few_other_types_are_not_identifiable(tmp_path):
 def test_no_change_of_neighbours_changes_nothing(tissue, tmp_path):
     """The cells' own neighbours, drawn by weight, with none of a type that hardly sends: the model says so."""
     shares = tissue.obs.loc[tissue.obs["domain"] == "domain_0", "cell_type"].value_counts()
-    same = Asked(
-        tmp_path, tissue, ("hierarchical",), composition={k: float(v) for k, v in shares.items()}
-    )
+    same = Asked(tmp_path, tissue, ("hierarchical",), composition={k: float(v) for k, v in shares.items()})
     moved_far = same.genes["change_hierarchical"].abs().mean()
     assert moved_far < 0.1
     assert same.genes["lower"].lt(0).mean() > 0.5
@@ -238,9 +229,7 @@ def test_p_values_of_sets_are_uniform_where_errors_are_correlated():
 
 def test_a_set_that_changes_is_found(monkeypatch):
     genes = pd.Index([f"g{i}" for i in range(60)])
-    monkeypatch.setattr(
-        gene_sets, "collect", lambda sources: {"a": list(genes[:15]), "b": list(genes[30:40])}
-    )
+    monkeypatch.setattr(gene_sets, "collect", lambda sources: {"a": list(genes[:15]), "b": list(genes[30:40])})
     rng = np.random.default_rng(1)
     errors = rng.normal(size=(7, 60))
     change = rng.normal(size=60) + 2.0 * (np.arange(60) < 15)
@@ -255,9 +244,7 @@ def test_a_set_that_changes_is_found(monkeypatch):
     assert table["term"].iloc[0] == "a"
     assert table["p_value"].iloc[0] < 0.01
     assert table["change"].iloc[0] == pytest.approx(2, abs=0.7)
-    np.testing.assert_allclose(
-        table["q_value"], gene_sets.benjamini_hochberg(table["p_value"].to_numpy())
-    )
+    np.testing.assert_allclose(table["q_value"], gene_sets.benjamini_hochberg(table["p_value"].to_numpy()))
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,7 @@ def test_the_file_of_predictions_holds_whom_every_focal_cell_listens_to(question
     donors = task.question.donors("right")["published"]
     found = found_in(question)
     assert set(found) == {"published", "no_intervention"}
-    for variant, around in (("no_intervention", own), ("published", own.moved(task.focal, donors, False))):  # fmt: skip
+    for variant, around in (("no_intervention", own), ("published", own.moved(task.focal, donors, False))):
         cells, neighbors, weights = found[variant]
         assert np.array_equal(cells, task.focal)
         named, expected = model.attention(task.slide, task.focal, around)
@@ -58,7 +58,7 @@ def test_the_figure_shows_the_tissue_and_who_is_heard(question, manifest, tmp_pa
     slide = question.task.slide
     cells = slide.obs[["cell_type", "sample"]].astype(str).reset_index(drop=True)
     cells[["x_um", "y_um"]] = slide.obsm["spatial"]
-    figure = attention.compose(cells, found["no_intervention"], found["published"], "demo [simulated]", "made")  # fmt: skip
+    figure = attention.compose(cells, found["no_intervention"], found["published"], "demo [simulated]", "made")
     assert {"made", *attention.PANELS} <= set(texts(figure))
     by_type = panel(figure, "Share of attention")
     widths = [bar.get_width() for bar in by_type.patches if bar.get_width() > 0]
@@ -69,9 +69,7 @@ def test_the_figure_shows_the_tissue_and_who_is_heard(question, manifest, tmp_pa
     assert dots.get_sizes().sum() == pytest.approx(10 * attention.EVEN_AREA, rel=1e-4)
 
 
-def test_a_slide_without_questions_and_a_model_that_failed_give_the_reason(
-    question, manifest, tmp_path, monkeypatch
-):
+def test_a_slide_without_questions_and_a_model_that_failed_give_the_reason(question, manifest, tmp_path, monkeypatch):
     written = []
     monkeypatch.setattr(style, "save_reason", lambda reason, *_: written.append(reason))
     inputs = {"slide": question.slide, "folds": tmp_path / "folds.tsv", "manifest": None}

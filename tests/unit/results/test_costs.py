@@ -55,7 +55,7 @@ def test_the_picture_shows_every_method_and_which_failed(models, tmp_path):
 
 
 def test_files_and_note_say_how_long_methods_trained(models, tmp_path):
-    manifest = {"label": "demo", "kind": "real", "n_cells": 10, "seeds": [3], "commit": "a", "config_hash": "b"}  # fmt: skip
+    manifest = {"label": "demo", "kind": "real", "n_cells": 10, "seeds": [3], "commit": "a", "config_hash": "b"}
     path = tmp_path / "provenance.json"
     path.write_text(json.dumps(manifest | {"config": {"budget": "equal", "equal_steps": 1234}}))
     output = {kind: tmp_path / f"costs.{kind}" for kind in ("tsv", "png")}

@@ -35,7 +35,8 @@ def synthetic_correlations(protocol, n_simulations=20, constant=()):
             numbers = (np.nan,) * 3 if useless else (value, 10 ** (-3 * abs(value)), value)
             status = "constant" if useless else "ok"
             rows.append(
-                ["simulated", protocol, panel_name, *knobs.values(), seed, quantity, source, which, headline, *numbers, status, ""]
+                ["simulated", protocol, panel_name, *knobs.values(), seed, quantity, source, which, headline, *numbers,
+                status, ""]
             )  # fmt: skip
 
     usual = {"n_genes": 4, "n_cells": 100, "noise": 0.0, "dropout": 0.0}
@@ -115,16 +116,12 @@ def test_boxes_show_the_numbers_of_the_table():
     medians = [own.loc[source, "spearman"].median() for source in ("noise", "estimate")]
     axes = all_axes(figure)[1]
     drawn = [
-        line.get_ydata()[0]
-        for line in axes.lines
-        if line.get_color() == "black" and len(set(line.get_ydata())) == 1
+        line.get_ydata()[0] for line in axes.lines if line.get_color() == "black" and len(set(line.get_ydata())) == 1
     ]
     for median in medians:
         assert any(np.isclose(y, median) for y in drawn)
     small = next(t for t in texts(figure) if t.startswith("medians") and f"{medians[1]:.2f};" in t)
-    tests = compare_with_noise(table).query(
-        "quantity == 'intra' and entries == 'all' and statistic == 'rho'"
-    )
+    tests = compare_with_noise(table).query("quantity == 'intra' and entries == 'all' and statistic == 'rho'")
     assert f"Wilcoxon {tests['wilcoxon_p'].item():.1e}" in small
     assert f"{medians[0]:.2f} and" in small
 
@@ -165,9 +162,7 @@ def test_faulty_tables_are_refused():
         figure_celcomen_2.compose(both, tests, PROVENANCE)
 
 
-@pytest.mark.parametrize(
-    ("protocol", "said"), [("as_run", "Mann-Whitney"), ("corrected", "17 simulations at each")]
-)
+@pytest.mark.parametrize(("protocol", "said"), [("as_run", "Mann-Whitney"), ("corrected", "17 simulations at each")])
 def test_the_caption_reads_its_numbers_from_the_configuration(root, protocol, said):
     raw = {
         "datasets": {"a": {"source": "simulated", "control_domain": "x", "target_domains": ["y"]}},
@@ -176,9 +171,7 @@ def test_the_caption_reads_its_numbers_from_the_configuration(root, protocol, sa
     template = (root / "workflow/report/figure_celcomen_2.rst").read_text()
     environment = Environment(trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
     text = environment.from_string(template).render(
-        snakemake=SimpleNamespace(
-            config=configuration.load_config(raw), wildcards=SimpleNamespace(protocol=protocol)
-        )
+        snakemake=SimpleNamespace(config=configuration.load_config(raw), wildcards=SimpleNamespace(protocol=protocol))
     )
     html = publish_parts(text, writer="html", settings_overrides={"halt_level": 2})["html_body"]
     assert "77 simulations of 4 genes in 100 cells" in html

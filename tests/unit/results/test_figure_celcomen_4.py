@@ -32,7 +32,9 @@ def manifest(protocol):
 
 
 def correlations(protocol):
-    """Controls stand at 0, but minus the mean expression beats what is observed as run, and random genes A corrected."""
+    """Controls stand at 0, but minus the mean expression beats what is observed as run, and random genes A
+    corrected.
+    """
     rng = np.random.default_rng(0)
     rows = []
     predictors = ["generation"] if protocol == "as_run" else ["field", "generation"]
@@ -43,7 +45,7 @@ def correlations(protocol):
                     "dataset": "d", "kind": "stand-in", "protocol": protocol, "seed": 0, "knockout": knockout,
                     "section": "KP_1", "lesion": lesion, "label": "KP_1-1", "predictor": predictor,
                 }  # fmt: skip
-                values = {"observed": [rho + 0.01 * lesion]} | {c: rng.normal(0, 0.02, 20) for c in CONTROLS}  # fmt: skip
+                values = {"observed": [rho + 0.01 * lesion]} | {c: rng.normal(0, 0.02, 20) for c in CONTROLS}
                 values["minus_baseline"] = [0.45 if protocol == "as_run" else 0.0]
                 if protocol == "corrected" and knockout == "A":
                     values["random_gene"] = np.linspace(-0.3, 0.3, 20)
@@ -51,7 +53,9 @@ def correlations(protocol):
                     for draw, value in enumerate(numbers):
                         numbers_of = {"rho": value, "p_value": 0.01, "partial_rho": value}
                         collapsed = int(protocol == "as_run" and lesion == 1)
-                        rows.append(key | numbers_of | {"control": control, "draw": draw, "n_knocked_out_collapsed": collapsed})  # fmt: skip
+                        rows.append(
+                            key | numbers_of | {"control": control, "draw": draw, "n_knocked_out_collapsed": collapsed}
+                        )
     return pd.DataFrame(rows)
 
 
@@ -85,7 +89,7 @@ def words(figure):
 
 @pytest.mark.parametrize("protocol", ["as_run", "corrected"])
 def test_figure_4_says_what_it_shows(protocol):
-    figure = figure_celcomen_4.compose(correlations(protocol), genes(protocol), spots(), manifest(protocol))  # fmt: skip
+    figure = figure_celcomen_4.compose(correlations(protocol), genes(protocol), spots(), manifest(protocol))
     text = words(figure)
     assert f"Lesions [stand-in] · protocol: {protocol}" in text
     assert ("exact counterfactual" in text) == (protocol == "corrected")
@@ -118,13 +122,22 @@ def null_tables():
     for seed in range(3):
         for protocol in ("as_run", "corrected"):
             own = correlations(protocol)
-            own = own[
-                (own["knockout"] == "A") & own["control"].isin(["observed", "minus_baseline"])
-            ]
+            own = own[(own["knockout"] == "A") & own["control"].isin(["observed", "minus_baseline"])]
             rows.append(own.assign(dataset="null_8000", seed=seed))
         for path in ("alone", "sequence"):
             for turn, switch in enumerate(["as_run", "experimental_scale", "field"]):
-                turns.append({"depth": 8000, "seed": seed, "path": path, "turn": turn, "switch": switch, "rho": 0.1, "partial_rho": 0.0, "collapsed_share": 0.5})  # fmt: skip
+                turns.append(
+                    {
+                        "depth": 8000,
+                        "seed": seed,
+                        "path": path,
+                        "turn": turn,
+                        "switch": switch,
+                        "rho": 0.1,
+                        "partial_rho": 0.0,
+                        "collapsed_share": 0.5,
+                    }
+                )
     return pd.concat(rows), pd.DataFrame(turns)
 
 
@@ -138,10 +151,7 @@ def test_the_figure_of_the_null_answers_its_question():
     assert "as_run: A ρ 0.37 does not survive: as good is minus mean expression" in text
     assert "corrected: A ρ 0.12 does not survive: as good is random gene" in text
     # Under the field spots without the gene have nothing to lose: not tested, which is no merit.
-    assert (
-        "corrected: B ρ 0.62 survives the 6 controls tested; not tested: spots without the gene"
-        in text
-    )
+    assert "corrected: B ρ 0.62 survives the 6 controls tested; not tested: spots without the gene" in text
     assert "published range over lesions, 0.28 to 0.47" in text
     assert "[simulated]" in text
     assert "3/3 > 0" in text
@@ -167,13 +177,13 @@ def test_a_verdict_fits_its_line():
     assert verdict(summary_rows(), ["A"]) == ["A ρ 0.50 survives the 7 controls tested"]
     # A control of one draw has no range: it must lie below.
     one = {"minus_baseline": {"null_high": np.nan, "null_median": 0.6}}
-    assert verdict(summary_rows(**one), ["A"]) == ["A ρ 0.50 does not survive: as good is minus mean expression"]  # fmt: skip
+    assert verdict(summary_rows(**one), ["A"]) == ["A ρ 0.50 does not survive: as good is minus mean expression"]
 
 
 def test_a_control_that_was_not_drawn_is_not_beaten():
     absent = {"status": "not tested: no draw", "null_median": np.nan, "null_high": np.nan}
     (said,) = verdict(summary_rows(shuffled_data=absent, permuted=absent), ["A"])
-    assert said == "A ρ 0.50 survives the 5 controls tested; not tested: permuted prediction, shuffled data"  # fmt: skip
+    assert said == "A ρ 0.50 survives the 5 controls tested; not tested: permuted prediction, shuffled data"
     nothing = {c: absent | {"p_value": np.nan, "smallest_p": np.nan} for c in CONTROLS}
     (said,) = verdict(summary_rows(**nothing), ["A"])
     assert said.startswith("A ρ 0.50 cannot be told: no control with a valid p value was tested")
@@ -182,15 +192,15 @@ def test_a_control_that_was_not_drawn_is_not_beaten():
 def test_to_survive_takes_a_p_value_that_could_be_small_and_is():
     few = {"random_gene": {"p_value": 1 / 6, "smallest_p": 1 / 6}}
     (said,) = verdict(summary_rows(**few), ["A"])
-    assert said == "A ρ 0.50 cannot be told: random gene has too few draws for p <= 0.05 (the smallest is 0.17)"  # fmt: skip
+    assert said == "A ρ 0.50 cannot be told: random gene has too few draws for p <= 0.05 (the smallest is 0.17)"
     large = {"random_gene": {"p_value": 0.06}}
-    assert verdict(summary_rows(**large), ["A"]) == ["A ρ 0.50 does not survive: as good is random gene"]  # fmt: skip
+    assert verdict(summary_rows(**large), ["A"]) == ["A ρ 0.50 does not survive: as good is random gene"]
 
 
 def test_p_values_stand_at_calibrated_controls_only():
     own = correlations("corrected")
     null, turns = null_tables()
-    figure = figure_celcomen_4_null.compose(own, summarize(own), [manifest("corrected")], null, turns)  # fmt: skip
+    figure = figure_celcomen_4_null.compose(own, summarize(own), [manifest("corrected")], null, turns)
     axes = next(a for a in figure.findobj(Axes) if a.get_title(loc="left").startswith("B · corr"))
     labels = [t.get_text().replace("\n", " ") for t in axes.get_xticklabels()]
     assert labels[0] == "observed 3 lesions"
@@ -201,7 +211,7 @@ def test_p_values_stand_at_calibrated_controls_only():
 def test_one_protocol_is_enough():
     own = correlations("corrected")
     null, turns = null_tables()
-    figure = figure_celcomen_4_null.compose(own, summarize(own), [manifest("corrected")], null, turns)  # fmt: skip
+    figure = figure_celcomen_4_null.compose(own, summarize(own), [manifest("corrected")], null, turns)
     assert "survives the 6 controls tested" in words(figure)
 
 

@@ -23,7 +23,16 @@ def drawn(root, name, protocol="corrected", **changes):
 def test_sizes_losses_graph_and_donors_are_those_of_the_run(root):
     model = {"n_hidden": 77, "n_latent": 13, "n_layers": 3, "lambda_adversary": 0.25, "epochs": 41}
     text, _ = drawn(root, "trial", cellina=model, counterfactual={"n_donors": 17})
-    for said in ("3 × 77", "z 13", "s 13", "domain on z: weight 0.25", "at most 41 epochs", "17 donors", "at most 50, Gaussian of 100", "123 to 2,000 genes"):  # fmt: skip
+    for said in (
+        "3 × 77",
+        "z 13",
+        "s 13",
+        "domain on z: weight 0.25",
+        "at most 41 epochs",
+        "17 donors",
+        "at most 50, Gaussian of 100",
+        "123 to 2,000 genes",
+    ):
         assert said in text, said
     assert "of the target domain" in text
     as_run, _ = drawn(root, "trial", "as_run", cellina=model)
@@ -36,7 +45,7 @@ def test_sizes_losses_graph_and_donors_are_those_of_the_run(root):
 def test_what_is_hidden_is_the_first_type_in_every_target(root, targets):
     changes = {"target_domains": targets, "holdout": {"cell_types": ["type_3", "type_1"]}}
     text, figure = drawn(root, "trial", dataset=changes)
-    assert len(figure.findobj(lambda o: getattr(o, "get_gid", lambda: None)() == "hidden")) == len(targets)  # fmt: skip
+    assert len(figure.findobj(lambda o: getattr(o, "get_gid", lambda: None)() == "hidden")) == len(targets)
     assert "(shown: the first): type_3, type_1" in text
     assert "one model for each slide and held-out type" in text
 

@@ -11,7 +11,7 @@ from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.question.folds import Fold
 from tissue_counterfactuals.results.figures import figure_cellina_2, style
 
-NAMES = ("cells", "held_out", "focal", "old_neighbors", "new_neighbors", "title", "provenance_text", "path")  # fmt: skip
+NAMES = ("cells", "held_out", "focal", "old_neighbors", "new_neighbors", "title", "provenance_text", "path")
 
 
 def slide_cells(n=1200, n_samples=2, seed=0):
@@ -45,7 +45,7 @@ def map_arguments(cells):
 def slide_map():
     cells = slide_cells()
     arguments = map_arguments(cells)
-    return cells, arguments, figure_cellina_2.compose(cells, *arguments, "demo [simulated]", PROVENANCE)  # fmt: skip
+    return cells, arguments, figure_cellina_2.compose(cells, *arguments, "demo [simulated]", PROVENANCE)
 
 
 @pytest.mark.parametrize("n_samples", [1, 2, 3, 4, 7])
@@ -100,7 +100,7 @@ def test_map_joins_the_focal_cell_to_old_and_new_neighbours(slide_map):
     cells, (_, focal, old, new), figure = slide_map
     layout = figure_cellina_2.arrange(cells)
     for title, members in (("New neighbours", new), ("Old neighbours", old)):
-        (edges,) = [c for c in panel(figure, title).collections if hasattr(c, "get_segments") and len(c.get_segments())]  # fmt: skip
+        (edges,) = [c for c in panel(figure, title).collections if hasattr(c, "get_segments") and len(c.get_segments())]
         segments = np.array(edges.get_segments())
         assert np.allclose(segments[:, 0], layout.xy[focal])
         assert np.allclose(segments[:, 1], layout.xy[members])
@@ -113,7 +113,7 @@ def test_map_shows_the_composition_of_both_neighbourhoods(slide_map):
     for y, members in ((0, new), (1, old)):
         shares = cells["cell_type"].iloc[members].value_counts(normalize=True)
         for name, share in shares.items():
-            (bar,) = [b for b in axes.patches if b.get_gid() == name and round(b.get_y() + b.get_height() / 2) == y]  # fmt: skip
+            (bar,) = [b for b in axes.patches if b.get_gid() == name and round(b.get_y() + b.get_height() / 2) == y]
             assert bar.get_width() == pytest.approx(share)
 
 
@@ -127,9 +127,7 @@ def test_map_has_scale_bars_samples_and_provenance(slide_map):
         assert axes.get_aspect() == 1
 
 
-@pytest.mark.parametrize(
-    ("width", "length"), [(1000, 200), (4000, 1000), (790, 100), (80, 20), (20_000, 5000)]
-)
+@pytest.mark.parametrize(("width", "length"), [(1000, 200), (4000, 1000), (790, 100), (80, 20), (20_000, 5000)])
 def test_scale_bar_is_round_and_at_most_a_quarter(width, length):
     assert figure_cellina_2.scale_bar_length(width) == pytest.approx(length)
 
@@ -138,7 +136,7 @@ def test_map_of_an_isolated_cell_is_drawn(tmp_path):
     cells = slide_cells(n_samples=1)
     held_out, focal, _, donors = map_arguments(cells)
     nobody = np.array([], dtype=np.int64)
-    figure_cellina_2.draw(cells, held_out, focal, nobody, donors, "t [real]", PROVENANCE, tmp_path / "m.png")  # fmt: skip
+    figure_cellina_2.draw(cells, held_out, focal, nobody, donors, "t [real]", PROVENANCE, tmp_path / "m.png")
     width, height = png_size(tmp_path / "m.png")
     assert width == 1950
     assert height > 700
@@ -147,7 +145,7 @@ def test_map_of_an_isolated_cell_is_drawn(tmp_path):
 def test_map_of_many_cells_has_the_same_bytes_twice(tmp_path):
     cells = slide_cells(n=60_000, n_samples=3)
     for name in "ab":
-        figure_cellina_2.draw(cells, *map_arguments(cells), "t [real]", PROVENANCE, tmp_path / f"{name}.png")  # fmt: skip
+        figure_cellina_2.draw(cells, *map_arguments(cells), "t [real]", PROVENANCE, tmp_path / f"{name}.png")
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
 
 

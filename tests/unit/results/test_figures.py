@@ -37,7 +37,7 @@ def bar_patches(axes, gid):
 @pytest.mark.parametrize("metric", figure_cellina_a2.METRICS)
 def test_bar_heights_are_the_means_over_slides_and_seeds(scores, bars, metric):
     axes = panel(bars, style.metric_label(metric))
-    for method, variant in (("cellina", "published"), ("cellina", "no_intervention"), ("mean_shift", "-")):  # fmt: skip
+    for method, variant in (("cellina", "published"), ("cellina", "no_intervention"), ("mean_shift", "-")):
         drawn = bar_patches(axes, f"{method}:{variant}")
         chosen = scores.query("method == @method and variant == @variant and metric == @metric")
         means = chosen.groupby("cell_type")["value"].mean()
@@ -50,7 +50,7 @@ def test_whiskers_are_standard_errors_over_slides_and_not_over_seeds(scores, bar
     chosen = scores.query("method == 'cellina' and variant == 'published' and metric == 'pearson'")
     slides = chosen.groupby(["cell_type", "slide"])["value"].mean().groupby("cell_type")
     n = len(SLIDES)
-    expected = {round(m, 9): s / math.sqrt(n) for m, s in zip(slides.mean(), slides.std(), strict=True)}  # fmt: skip
+    expected = {round(m, 9): s / math.sqrt(n) for m, s in zip(slides.mean(), slides.std(), strict=True)}
     found = 0
     for container in axes.containers:
         if not hasattr(container, "has_yerr"):
@@ -71,9 +71,7 @@ def test_altered_neighbours_are_hatched_and_twins_outlines_beside_their_counterf
     both = [scores, node, node.assign(variant="node_global"), alone]
     figure = figure_cellina_a2.compose(pd.concat(both, ignore_index=True), *CHOICE, PROVENANCE)
     axes = panel(figure, "Pearson")
-    own, altered, twins = (
-        bar_patches(axes, f"cellina:{variant}") for variant in ("published", "node", TWIN)
-    )
+    own, altered, twins = (bar_patches(axes, f"cellina:{variant}") for variant in ("published", "node", TWIN))
     assert not bar_patches(axes, "cellina:node_global")
     for bar, hatched, twin in zip(own, altered, twins, strict=True):
         assert [bool(b.get_hatch()) for b in (bar, hatched, twin)] == [False, True, False]
@@ -132,8 +130,14 @@ def test_figure_names_types_methods_directions_kind_and_provenance(bars):
     written = texts(bars)
     for metric in figure_cellina_a2.METRICS:
         arrow = "↑" if METRICS[metric].direction == "higher" else "↓"
-        assert any(t.startswith(style.metric_label(metric)[:5]) and t.endswith(arrow) for t in written)  # fmt: skip
-    for label in ("Cellina", "Cellina, no intervention (twin)", "Mean shift by type", "Ceiling (split half)", "Target mean (sees the answer)"):  # fmt: skip
+        assert any(t.startswith(style.metric_label(metric)[:5]) and t.endswith(arrow) for t in written)
+    for label in (
+        "Cellina",
+        "Cellina, no intervention (twin)",
+        "Mean shift by type",
+        "Ceiling (split half)",
+        "Target mean (sees the answer)",
+    ):
         assert label in written
     assert any("[simulated]" in t and "corrected" in t for t in written)
     assert PROVENANCE in written
@@ -160,9 +164,7 @@ def test_decades_get_a_log_scale_that_is_announced():
 
 
 def test_first_rule_that_was_run_stands_in_for_the_published_one(scores):
-    figure = figure_cellina_a2.compose(
-        scores[scores["variant"] != "published"], *CHOICE, PROVENANCE
-    )
+    figure = figure_cellina_a2.compose(scores[scores["variant"] != "published"], *CHOICE, PROVENANCE)
     assert "Cellina (donors of any type)" in texts(figure)
 
 
@@ -247,7 +249,7 @@ def test_learning_curves_have_a_line_per_fit_and_mark_the_epoch_kept():
 @pytest.mark.parametrize("absent", [np.nan, 0.0])
 def test_learning_curves_say_which_term_a_model_does_not_have(absent):
     figure = learning_curves.compose(history(absent=absent), "t [simulated]", PROVENANCE)
-    missing = [a for a in figure.axes if any(t.get_text() == "not part of this model" for t in a.texts)]  # fmt: skip
+    missing = [a for a in figure.axes if any(t.get_text() == "not part of this model" for t in a.texts)]
     assert missing == figure.axes[3:5]
     written = texts(figure)
     assert {"Cellina (ablated)\ncorrected", "Cellina\ncorrected", PROVENANCE} <= set(written)
@@ -265,19 +267,13 @@ def test_learning_curves_without_any_history_say_that_all_failed(tmp_path):
 def test_learning_curves_draw_what_another_method_has_and_no_more():
     """The history of a guest: a loss that it calls so, no terms of Cellina's, columns that nobody knows."""
     ours = history()
-    other = ours[ours["method"] == "cellina"][
-        ["slide", "cell_type", "protocol", "seed", "epoch", "train_loss"]
-    ]
+    other = ours[ours["method"] == "cellina"][["slide", "cell_type", "protocol", "seed", "epoch", "train_loss"]]
     other = other.assign(method="scgen", elbo=1.0)
     for curves in (other, pd.concat([ours, other])):
         figure = learning_curves.compose(curves, "t [simulated]", PROVENANCE)
         titles = [axes.get_ylabel() for axes in figure.axes]
         first = titles.index("scGen\ncorrected")
-        lines = [
-            line
-            for line in figure.axes[first].lines
-            if line.get_linestyle() == "-" and len(line.get_xdata())
-        ]
+        lines = [line for line in figure.axes[first].lines if line.get_linestyle() == "-" and len(line.get_xdata())]
         assert len(lines) == len(SLIDES) * 3
         rest = figure.axes[first + 1 : first + 5]
         assert all(any(t.get_text() == "not part of this model" for t in a.texts) for a in rest)

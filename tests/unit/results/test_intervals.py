@@ -58,7 +58,7 @@ def test_it_draws_every_fold_in_every_panel(scores, tmp_path):
         np.testing.assert_allclose(sorted(dots.get_offsets()[:, 1]), sorted(table[level]))
     lines = panel(figure, "Error of what is answered").lines
     ends = sorted(tuple(line.get_ydata()) for line in lines)
-    np.testing.assert_allclose(ends, sorted(zip(table["rmse_lfc"], table["rmse_lfc_answered"], strict=True)))  # fmt: skip
+    np.testing.assert_allclose(ends, sorted(zip(table["rmse_lfc"], table["rmse_lfc_answered"], strict=True)))
     assert any("demo [simulated]" in text for text in texts(figure))
     style.save(figure, tmp_path / "a.png")
     assert png_size(tmp_path / "a.png")[0] == 1800
@@ -78,31 +78,41 @@ def test_a_single_fold_is_drawn_too(scores):
 @pytest.fixture(scope="module")
 def run_files(tmp_path_factory):
     """What a run of ridge leaves: four types, three seeds."""
-    root, slide, tables = tmp_path_factory.mktemp("run"), small_slide(n_cells=240, types=tuple("ABCD")), []  # fmt: skip
+    root, slide, tables = tmp_path_factory.mktemp("run"), small_slide(n_cells=240, types=tuple("ABCD")), []
     inputs = {"slides": [root / "s.h5ad"], "questions": [], "predictions": []}
     write_slide(slide, root / "s.h5ad")
     for label in "ABCD":
         for seed in range(3):
-            question = Question(root / f"{label}{seed}", slide, Fold(label, "left", ("right",)), seed=seed)  # fmt: skip
+            question = Question(root / f"{label}{seed}", slide, Fold(label, "left", ("right",)), seed=seed)
             question.predict("ridge")
             if not tables:
                 tables.append(question.score().assign(cell_type=label))
             run = root / "{}" / "d" / "s" / label / f"corrected.seed{seed}"
-            for kind, suffix, file in (("questions", ".npz", question.file), ("predictions", "/core.h5ad", question.folder / "predictions.h5ad")):  # fmt: skip
+            for kind, suffix, file in (
+                ("questions", ".npz", question.file),
+                ("predictions", "/core.h5ad", question.folder / "predictions.h5ad"),
+            ):
                 path = Path(str(run).format(kind) + suffix)
                 path.parent.mkdir(parents=True, exist_ok=True)
                 inputs[kind].append(file.rename(path))
     config = {"datasets": {"d": {"target_domains": ["right"]}}, "switches": {}}
-    record = {"dataset": "d", "label": "d", "kind": "simulated", "n_cells": 9, "seeds": [0, 1, 2], "commit": "a", "config_hash": "b", "config": config}  # fmt: skip
+    record = {
+        "dataset": "d",
+        "label": "d",
+        "kind": "simulated",
+        "n_cells": 9,
+        "seeds": [0, 1, 2],
+        "commit": "a",
+        "config_hash": "b",
+        "config": config,
+    }
     inputs |= {"manifest": root / "manifest.json", "scores": root / "scores.tsv"}
     inputs["manifest"].write_text(json.dumps(record))
     write_tsv(pd.concat(tables), inputs["scores"])
     return inputs, record
 
 
-def test_a_method_without_intervals_gets_them_from_its_seeds_and_from_other_types(
-    run_files, tmp_path
-):
+def test_a_method_without_intervals_gets_them_from_its_seeds_and_from_other_types(run_files, tmp_path):
     output = {"tsv": tmp_path / "t.tsv", "png": tmp_path / "t.svg"}
     intervals.draw_files(run_files[0], output, "right", "corrected")
     table = pd.read_csv(output["tsv"], sep="\t")
@@ -120,7 +130,7 @@ def test_a_method_without_intervals_gets_them_from_its_seeds_and_from_other_type
 
 def test_with_one_seed_and_few_types_no_prediction_is_read(run_files):
     inputs, record = run_files
-    few = inputs | {"questions": [p for p in inputs["questions"] if p.parts[-2] in "ABC"], "predictions": ["missing"]}  # fmt: skip
+    few = inputs | {"questions": [p for p in inputs["questions"] if p.parts[-2] in "ABC"], "predictions": ["missing"]}
     assert intervals.derived(few, record | {"seeds": [0]}, "right", "corrected") == []
     with pytest.raises(OSError, match="missing"):
-        intervals.derived(few | {"predictions": [Path("d/s/A/corrected.seed0/missing")]}, record, "right", "corrected")  # fmt: skip
+        intervals.derived(few | {"predictions": [Path("d/s/A/corrected.seed0/missing")]}, record, "right", "corrected")

@@ -64,9 +64,7 @@ def table():
 
 
 def rankings():
-    values = [
-        (m, t, LABELS[0], LABELS[1], 5, 0.5) for m in METRICS for t in metric_agreement.TRUTHS
-    ]
+    values = [(m, t, LABELS[0], LABELS[1], 5, 0.5) for m in METRICS for t in metric_agreement.TRUTHS]
     rows = pd.DataFrame(values, columns=metric_agreement.COLUMNS)
     return metric_agreement.compose(rows, f"Rankings {LONG} $", PROVENANCE)
 
@@ -98,16 +96,26 @@ def clusters():
     matrix = np.eye(6)
     members = pd.DataFrame({"force": "intra", "gene": [f"g{i}" for i in range(6)]})
     members = members.assign(position=range(6), cluster=1)
-    terms = pd.DataFrame([{"force": "intra", "cluster": 1, "n_genes": 6, "mean_force": 0.0, "mean_expression": 1.0, "term": f"GO${LONG}", "p_value": 0.1, "q_value": 0.2, "status": "ok"}])  # fmt: skip
-    both = [pd.concat([t, t.assign(force="inter")]) for t in (members, terms)]
-    return force_heatmaps.compose(
-        {"intra": matrix, "inter": matrix}, *both, f"{LONG} $ [simulated]", PROVENANCE
+    terms = pd.DataFrame(
+        [
+            {
+                "force": "intra",
+                "cluster": 1,
+                "n_genes": 6,
+                "mean_force": 0.0,
+                "mean_expression": 1.0,
+                "term": f"GO${LONG}",
+                "p_value": 0.1,
+                "q_value": 0.2,
+                "status": "ok",
+            }
+        ]
     )
+    both = [pd.concat([t, t.assign(force="inter")]) for t in (members, terms)]
+    return force_heatmaps.compose({"intra": matrix, "inter": matrix}, *both, f"{LONG} $ [simulated]", PROVENANCE)
 
 
-@pytest.mark.parametrize(
-    "make", [bars, slide_map, curves, table, rankings, agreement, lesions, clusters]
-)
+@pytest.mark.parametrize("make", [bars, slide_map, curves, table, rankings, agreement, lesions, clusters])
 def test_no_label_breaks_a_figure(make, tmp_path):
     with warnings.catch_warnings():
         # Such as a layout whose axes have no room left.

@@ -75,9 +75,7 @@ def test_it_finds_what_was_changed_taken_away_and_added(results):
 def test_it_finds_another_configuration_and_other_code(results, monkeypatch):
     monkeypatch.setattr(provenance, "commit", lambda: "decaf")
     code, configuration = manifest.differences(results, CONFIG | {"seeds": [0]})
-    assert code == (
-        "table tables/d/provenance.json: it was made by commit c0ffee; this checkout is decaf."
-    )
+    assert code == ("table tables/d/provenance.json: it was made by commit c0ffee; this checkout is decaf.")
     assert configuration.startswith("config: its hash is ")
 
 

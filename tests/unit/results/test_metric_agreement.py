@@ -35,10 +35,12 @@ def planted(folds=3, seeds=(0, 1), **values):
                     row |= {"metric": metric, "value": np.nan if value is None else value}
                     rows.append(row | {"cell_type": f"type {fold}"})
                     # Neither twins nor those that see the answer are ranked, however well they do.
-                    for other in ({"variant": "no_intervention"}, {"method": "target_mean", "variant": "-"}):  # fmt: skip
+                    for other in ({"variant": "no_intervention"}, {"method": "target_mean", "variant": "-"}):
                         rows.append(rows[-1] | other | {"value": 0.0} if donors else rows[-1])
     table = pd.DataFrame(rows).drop_duplicates()
-    table = table.assign(dataset="d", kind="simulated", slide="s", target="t", protocol="corrected", status="ok", reason="")  # fmt: skip
+    table = table.assign(
+        dataset="d", kind="simulated", slide="s", target="t", protocol="corrected", status="ok", reason=""
+    )
     return table.reindex(columns=COLUMNS)
 
 
@@ -63,7 +65,7 @@ def test_a_metric_that_ranks_as_the_truth_does_agrees_and_one_that_reverses_disa
     found = agreement(planted(rmse_lfc=swapped), "rmse_lfc")
     assert found["agreement"].tolist() == pytest.approx([0.9] * 3)
     # What measures the truth, and what has no better end, is no metric to be judged.
-    assert set(figure.agreements(table, "published")["metric"]) == {"pearson", "rmse_lfc", "rmse_counts"}  # fmt: skip
+    assert set(figure.agreements(table, "published")["metric"]) == {"pearson", "rmse_lfc", "rmse_counts"}
 
 
 def test_undefined_scores_leave_a_method_out_and_too_few_methods_a_metric():
@@ -108,15 +110,24 @@ def test_the_picture_lists_metrics_from_best_to_worst(tmp_path):
     names = [label.get_text() for label in left.get_yticklabels()]
     assert names[-1] == "Pearson (5)"
     assert names[:2] == ["RMSE of expression (5)", "Spearman (4)"]
-    assert [line.get_xdata()[0] for line in left.lines if line.get_linewidth() == 2] == pytest.approx([-1, -0.8, 1])  # fmt: skip
+    assert [line.get_xdata()[0] for line in left.lines if line.get_linewidth() == 2] == pytest.approx([-1, -0.8, 1])
     assert PROVENANCE in " ".join(texts(drawn)).replace("\n", " ")
     dots = [line for line in left.lines if line.get_marker() == "o"]
     assert [len(line.get_xdata()) for line in dots] == [3, 3, 3]
 
     scores, manifest = tmp_path / "scores.tsv", tmp_path / "provenance.json"
     write_tsv(table, scores)
-    config = {"datasets": {"d": {"target_domains": ["t"]}}, "counterfactual": {"donor_rules": ["published"]}}  # fmt: skip
-    record = {"dataset": "d", "label": "d", "kind": "simulated", "n_cells": 9, "seeds": [0], "commit": "a", "config_hash": "b", "config": config}  # fmt: skip
+    config = {"datasets": {"d": {"target_domains": ["t"]}}, "counterfactual": {"donor_rules": ["published"]}}
+    record = {
+        "dataset": "d",
+        "label": "d",
+        "kind": "simulated",
+        "n_cells": 9,
+        "seeds": [0],
+        "commit": "a",
+        "config_hash": "b",
+        "config": config,
+    }
     manifest.write_text(json.dumps(record))
     output = tmp_path / "agreement.png"
     figure.draw_files({"scores": scores, "manifest": manifest}, output, "t", "corrected")

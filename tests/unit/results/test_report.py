@@ -25,9 +25,7 @@ def rendered(root, name, config, files=(DEVIATIONS,), **wildcards):
     environment = Environment(trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
     snakemake = SimpleNamespace(config=config, wildcards=SimpleNamespace(**wildcards))
     targets = "\n\n" + "".join(f".. _{f.target}: javascript:show('{f.path}')\n" for f in files)
-    text = environment.from_string(template + targets).render(
-        snakemake=snakemake, files=files, categories={}
-    )
+    text = environment.from_string(template + targets).render(snakemake=snakemake, files=files, categories={})
     return publish_parts(text, writer="html", settings_overrides={"halt_level": 2})["html_body"]
 
 
@@ -92,7 +90,7 @@ def test_captions_say_the_kind_of_data(root, settings, name, dataset, kind, labe
 
 
 def test_captions_take_their_numbers_from_the_configuration(root, settings):
-    table = rendered(root, "table_cellina_1.rst", settings, dataset="tissue", target="x", protocol="corrected")  # fmt: skip
+    table = rendered(root, "table_cellina_1.rst", settings, dataset="tissue", target="x", protocol="corrected")
     for number in ("3, 7, 11", "37 donors", "41 genes"):
         assert number in table
     slide = rendered(root, "figure_cellina_2.rst", settings, dataset="tissue", slide="slide_0")
@@ -179,9 +177,7 @@ def test_a_label_is_shown_as_text_whatever_it_is(root, settings, tmp_path, name,
     config = harmless(settings | {"datasets": {"brain": dataset}})
     html = rendered(root, name, config, dataset="brain", **FIGURE_CAPTIONS.get(name, {}))
     shown = re.sub(r"\s+", " ", re.sub(r"<[^>]*>", "", html))
-    assert escape(" ".join(label.split()).replace("`", "'"), quote=False) in shown.replace(
-        "&quot;", '"'
-    )
+    assert escape(" ".join(label.split()).replace("`", "'"), quote=False) in shown.replace("&quot;", '"')
     assert "what stands in" not in html
     assert not re.search(r"<(script|img|b)\b", html)
 

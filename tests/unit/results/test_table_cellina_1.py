@@ -64,9 +64,7 @@ def test_only_methods_with_a_twin_have_a_gain(table):
 def test_markdown_says_everything(table):
     markdown = table_cellina_1.to_markdown(table, PROVENANCE)
     lines = markdown.splitlines()
-    assert lines[0] == (
-        "### Table 1 of Cellina · demo [simulated] · target domain: tumour · protocol: corrected"
-    )
+    assert lines[0] == ("### Table 1 of Cellina · demo [simulated] · target domain: tumour · protocol: corrected")
     grid = [line for line in lines if line.startswith("|")]
     assert len(grid) == len(table) + 2 + 3
     assert len({line.count("|") for line in grid}) == 1

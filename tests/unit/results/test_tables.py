@@ -79,9 +79,7 @@ def test_failed_and_undefined_runs_are_counted_apart():
     values = VALUES | {("s2", "B", 1): np.nan}
     missing = [("s1", "A", 0), ("s1", "A", 1)]
     ok = {key: value for key, value in values.items() if key not in missing}
-    scores = table(
-        rows("cellina", "published", ok), failed_rows("cellina", "published", missing, "too hot")
-    )
+    scores = table(rows("cellina", "published", ok), failed_rows("cellina", "published", missing, "too hot"))
     row = summarize(scores).iloc[0]
     assert row["mean"] == pytest.approx((0.4 + 0.6 + 1.0) / 3)
     assert (row["n_folds"], row["n_undefined"], row["n_failed"]) == (3, 1, 2)
@@ -223,7 +221,7 @@ def test_every_other_method_and_the_ceiling_are_references_and_the_best_is_named
     assert found.loc[("matched", "ridge"), "mean"] == pytest.approx(0.172)
     assert found.loc[("published", "scgen"), "mean"] == pytest.approx(0.222)
     assert found.loc[("published", "ceiling"), "mean"] == pytest.approx(-0.068)
-    assert found.loc["published"].index.tolist() == ["no_intervention", "ceiling", "ridge", "scgen", BEST]  # fmt: skip
+    assert found.loc["published"].index.tolist() == ["no_intervention", "ceiling", "ridge", "scgen", BEST]
     best = found.loc[("published", BEST)]
     each = [estimate(np.array([*at(level).values()])) for level in (0.2, 0.9)]
     assert (best["competitor"], best["mean"]) == ("scgen", pytest.approx(0.222))
@@ -237,9 +235,7 @@ def test_every_other_method_and_the_ceiling_are_references_and_the_best_is_named
 
 
 def test_learned_method_that_failed_everywhere_stays_in_the_gains():
-    scores = table(
-        rows("no_change", "-", VALUES), failed_rows("cellina", "-", [("s1", "A", 0)], "no memory")
-    )
+    scores = table(rows("no_change", "-", VALUES), failed_rows("cellina", "-", [("s1", "A", 0)], "no memory"))
     assert learned_methods(scores) == ["cellina"]
     row = gains(scores).query("reference == 'no_intervention'").squeeze()
     assert (row["method"], row["n"], row["n_failed"]) == ("cellina", 0, 1)
@@ -332,9 +328,7 @@ def test_counts_with_gaps_are_written_in_full(tmp_path):
     # As the scoring step makes them: failed rows turn counts into floats.
     frame = pd.DataFrame({"name": ["a", "b"], "n": [1_234_567.0, np.nan], "x": [1 / 3, 12345678.5]})
     write_tsv(frame, tmp_path / "t.tsv")
-    assert (
-        tmp_path / "t.tsv"
-    ).read_text() == "name\tn\tx\na\t1234567\t0.333333\nb\t\t1.23457e+07\n"
+    assert (tmp_path / "t.tsv").read_text() == "name\tn\tx\na\t1234567\t0.333333\nb\t\t1.23457e+07\n"
 
 
 def test_line_break_in_a_reason_does_not_break_the_table(tmp_path):

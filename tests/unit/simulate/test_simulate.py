@@ -93,9 +93,7 @@ def test_size_names_and_slides_are_as_asked(tissue):
     assert set(tissue.obs["domain"]) == {"domain_0", "domain_1", "domain_2"}
     assert tissue.uns["provenance"]["source"] == "simulated"
     assert tissue.uns["provenance"]["simulation"]["seed"] == 3
-    left, right = (
-        tissue.obsm["spatial"][tissue.obs["sample"] == s, 0] for s in ("slide_0", "slide_1")
-    )
+    left, right = (tissue.obsm["spatial"][tissue.obs["sample"] == s, 0] for s in ("slide_0", "slide_1"))
     assert right.min() - left.max() > 900
 
 
@@ -126,9 +124,7 @@ def test_counts_are_unbiased_draws_around_the_truth(default_tissue):
     # Every cell is one draw: over all cells, and over each group of them, the errors must cancel.
     error = default_tissue.X.toarray() - default_tissue.true_expression()
     groups = [np.arange(default_tissue.n_obs)]
-    groups += [
-        cells_where(default_tissue, cell_type=f"type_{i}", domain="domain_1") for i in range(5)
-    ]
+    groups += [cells_where(default_tissue, cell_type=f"type_{i}", domain="domain_1") for i in range(5)]
     for cells in groups:
         bias = error[cells].mean(axis=0) / (error[cells].std(axis=0) / np.sqrt(len(cells)))
         assert np.abs(bias).max() < 4.5
@@ -237,12 +233,8 @@ def test_other_seed_gives_another_tissue_and_slides_differ(tissue):
 
 def test_mechanism_does_not_depend_on_the_number_of_cells(tissue):
     larger = simulate_tissue(**(SMALL | {"n_cells": 1800, "n_slides": 3}))
-    np.testing.assert_array_equal(
-        tissue.varm["simulation_programmes"], larger.varm["simulation_programmes"]
-    )
-    np.testing.assert_array_equal(
-        tissue.uns["simulation"]["receptors"], larger.uns["simulation"]["receptors"]
-    )
+    np.testing.assert_array_equal(tissue.varm["simulation_programmes"], larger.varm["simulation_programmes"])
+    np.testing.assert_array_equal(tissue.uns["simulation"]["receptors"], larger.uns["simulation"]["receptors"])
 
 
 # Knobs
@@ -252,9 +244,7 @@ def test_without_effect_donors_do_not_matter():
     slide = simulate_tissue(**SMALL, effect_size=0.0)
     focal = np.arange(20)
     donors = np.random.default_rng(0).integers(slide.n_obs, size=(20, 5))
-    np.testing.assert_allclose(
-        slide.true_counterfactual(focal, donors), slide.true_expression(focal), rtol=1e-6
-    )
+    np.testing.assert_allclose(slide.true_counterfactual(focal, donors), slide.true_expression(focal), rtol=1e-6)
 
 
 def test_effect_size_is_the_change_between_mean_neighbourhoods():
@@ -283,10 +273,8 @@ def test_responding_fraction_is_the_share_of_genes_that_respond(fraction):
 
 def test_domain_effect_changes_cells_and_no_neighbour_carries_it():
     plain, confounded = (simulate_tissue(**SMALL, domain_effect=e) for e in (0.0, 0.7))
-    np.testing.assert_array_equal(
-        plain.obsm["simulation_received"], confounded.obsm["simulation_received"]
-    )
-    share = [t / t.sum(axis=1, keepdims=True) for t in (plain.true_expression(), confounded.true_expression())]  # fmt: skip
+    np.testing.assert_array_equal(plain.obsm["simulation_received"], confounded.obsm["simulation_received"])
+    share = [t / t.sum(axis=1, keepdims=True) for t in (plain.true_expression(), confounded.true_expression())]
     change = np.log(share[1] / share[0])
     change -= change.mean(axis=1, keepdims=True)
     # The change is one profile per domain, the same in all cells of it, whatever stands around them ...
@@ -361,10 +349,7 @@ def scores_of(slide: SimulatedTissue) -> dict[str, list[float]]:
     for sample in ("slide_0", "slide_1"):
         in_target = cells_where(slide, sample=sample, domain="domain_1")
         groups = {
-            t: [
-                cells_where(slide, sample=sample, domain=d, cell_type=t)
-                for d in ("domain_0", "domain_1")
-            ]
+            t: [cells_where(slide, sample=sample, domain=d, cell_type=t) for d in ("domain_0", "domain_1")]
             for t in types
         }
         changes = {t: log_fold_change(counts[two], counts[one]) for t, (one, two) in groups.items()}
@@ -379,7 +364,7 @@ def scores_of(slide: SimulatedTissue) -> dict[str, list[float]]:
             donors = rng.choice(in_target, (len(control), 50))
             others_here = np.setdiff1d(in_target, target)
             others_elsewhere = np.setdiff1d(cells_where(slide, sample=sample), in_target)
-            factor = (counts[others_here].mean(axis=0) + 1e-8) / (counts[others_elsewhere].mean(axis=0) + 1e-8)  # fmt: skip
+            factor = (counts[others_here].mean(axis=0) + 1e-8) / (counts[others_elsewhere].mean(axis=0) + 1e-8)
             by_type = np.mean([c for t, c in changes.items() if t != cell_type], axis=0)
             predicted = {
                 "in_place": slide.true_expression(target),
@@ -411,7 +396,7 @@ def test_default_truth_is_near_the_ceiling_and_trivial_methods_are_not(default_s
 
 
 def test_types_respond_partly_alike(default_tissue):
-    stored, programmes = default_tissue.uns["simulation"], default_tissue.varm["simulation_programmes"]  # fmt: skip
+    stored, programmes = default_tissue.uns["simulation"], default_tissue.varm["simulation_programmes"]
     received = np.einsum("dt,tdl->dl", stored["composition"], stored["levels"])
     occupancy = received / (received + stored["half_saturation"])
     response = (stored["receptors"] * (occupancy[1] - occupancy[0])) @ programmes.T
@@ -466,7 +451,7 @@ def test_spilled_counts_are_found_in_near_cells(tissue):
     assert spilt.X.data.min() > 0
     # Expectation: what stays, and a third of what each cell loses to each of its nearest.
     near = KDTree(tissue.obsm["spatial"]).query(tissue.obsm["spatial"], 4)[1][:, 1:]
-    to = sparse.csr_array((np.ones(4500) / 3, (near.ravel(), np.repeat(np.arange(1500), 3))), shape=(1500, 1500))  # fmt: skip
+    to = sparse.csr_array((np.ones(4500) / 3, (near.ravel(), np.repeat(np.arange(1500), 3))), shape=(1500, 1500))
     expected = 0.6 * tissue.X + 0.4 * (to @ tissue.X)
     off = (spilt.X - expected).toarray()
     assert abs(off.mean()) < 1e-3
@@ -495,7 +480,8 @@ def test_confounding_makes_domain_and_type_one():
     [
         ({"n_cells": 40}, r"^simulation\.n_cells is 40; 2 slides of 3 domains and 5 types need at least 300"),
         ({"n_genes": 20}, r"^simulation\.n_genes is 20; 6 signals .* at least 24 genes"),
-        ({"n_cells": 10**6, "n_genes": 10**5}, r"^simulation\.n_cells is 1000000 and n_genes 100000; .* fewer cells or genes"),
+        ({"n_cells": 10**6, "n_genes": 10**5},
+        r"^simulation\.n_cells is 1000000 and n_genes 100000; .* fewer cells or genes"),
         ({"celltypes": 3}, "^unknown key simulation.celltypes; did you mean"),
         ({"library_size": float("nan")}, r"^simulation\.library_size is NaN; allowed is a number"),
     ],
@@ -542,9 +528,7 @@ def test_altered_neighbours_send_as_their_ligand_genes_are_expressed():
     shift[:] = np.where(ligands, np.log(2), 0)
     more = slide.copy()
     more.obsm["simulation_received"] = 2 * more.obsm["simulation_received"]
-    np.testing.assert_allclose(
-        true_altered(slide, focal, graph, shift), true_expression(more, focal), rtol=1e-5
-    )
+    np.testing.assert_allclose(true_altered(slide, focal, graph, shift), true_expression(more, focal), rtol=1e-5)
     nobody = true_altered(slide, focal, graph, shift, cells=np.array([], dtype=int))
     np.testing.assert_allclose(nobody, twin, rtol=1e-5)
     # Half of the ligand genes of a signal make half of it.
@@ -553,6 +537,4 @@ def test_altered_neighbours_send_as_their_ligand_genes_are_expressed():
     shift[:, np.flatnonzero(first)[0]] = -np.inf
     less = slide.copy()
     less.obsm["simulation_received"][:, 0] *= 1 - 1 / first.sum()
-    np.testing.assert_allclose(
-        true_altered(slide, focal, graph, shift), true_expression(less, focal), rtol=1e-5
-    )
+    np.testing.assert_allclose(true_altered(slide, focal, graph, shift), true_expression(less, focal), rtol=1e-5)

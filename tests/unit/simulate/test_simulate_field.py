@@ -71,7 +71,7 @@ def test_secreted_genes_have_stronger_forces_between_cells_only():
     for name, forces in (("inter", inter), ("intra", intra)):
         touched = secreted[:, None] | secreted[None, :]
         there = forces != 0
-        sizes[name] = np.abs(forces[there & touched]).mean() / np.abs(forces[there & ~touched]).mean()  # fmt: skip
+        sizes[name] = np.abs(forces[there & touched]).mean() / np.abs(forces[there & ~touched]).mean()
     assert sizes["inter"] == pytest.approx(4, rel=0.15)
     assert sizes["intra"] == pytest.approx(1, rel=0.15)
 

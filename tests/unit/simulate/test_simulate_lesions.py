@@ -17,9 +17,11 @@ from tissue_counterfactuals.slide import check_slide, read_slide, write_slide
 # Spots per label, as published: KP_1 and so on of GSE193460.
 PUBLISHED = {
     "KP_1": {"Jak2_1": 21, "Tgfbr2_1": 75, "KP_1-1": 110, "KP_1-2": 75, "KP_1-3": 48, "periphery": 149, "normal": 1425},
-    "KP_2": {"Ifngr2_2": 41, "Tgfbr2_2": 62, "KP_2-1": 148, "KP_2-2": 97, "KP_2-3": 35, "periphery": 194, "normal": 1295},
+    "KP_2": {"Ifngr2_2": 41, "Tgfbr2_2": 62, "KP_2-1": 148, "KP_2-2": 97, "KP_2-3": 35, "periphery": 194,
+    "normal": 1295},
     "KP_3": {"Ifngr2_3": 64, "KP_3-1": 133, "KP_3-2": 98, "KP_3-3": 55, "periphery": 148, "normal": 735},
-    "KP_4": {"Tgfbr2_4-1": 50, "Tgfbr2_4-2": 37, "KP_4-1": 115, "KP_4-2": 74, "KP_4-3": 38, "KP_4-4": 35, "periphery": 104, "normal": 902},
+    "KP_4": {"Tgfbr2_4-1": 50, "Tgfbr2_4-2": 37, "KP_4-1": 115, "KP_4-2": 74, "KP_4-3": 38, "KP_4-4": 35,
+    "periphery": 104, "normal": 902},
 }  # fmt: skip
 MEDIAN_COUNTS = {"KP_1": 8005, "KP_2": 8805, "KP_3": 10469, "KP_4": 10375}
 
@@ -78,7 +80,13 @@ def test_spots_lie_on_the_lattice_a_tenth_of_a_millimetre_apart(slide):
 
 def test_lesions_of_the_first_section_lie_in_the_authors_boxes(slide):
     pixels = slide.obsm["spatial"] * 0.49
-    boxes = [(2100, 2900, 1500, 1900), (2700, 3000, 2500, 3000), (1600, 2100, 1500, 1900), (800, 1050, 1400, 1550), (500, 1400, 1560, 2500)]  # fmt: skip
+    boxes = [
+        (2100, 2900, 1500, 1900),
+        (2700, 3000, 2500, 3000),
+        (1600, 2100, 1500, 1900),
+        (800, 1050, 1400, 1550),
+        (500, 1400, 1560, 2500),
+    ]
     wild = slide.obs["domain"].str.startswith("KP_1-").to_numpy()
     inside = np.zeros(slide.n_obs, int)
     for left, right, lower, upper in boxes:
@@ -114,13 +122,13 @@ def test_a_lesion_loses_its_gene_and_changes_as_the_truth_says(tumours, section,
     gene = tumours.var_names.get_loc(knockout)
     assert change[gene] < -1
     truth = true_knockout_effect(tumours, knockout)
-    others = np.setdiff1d(np.arange(tumours.n_vars), tumours.var_names.get_indexer([*KNOCKOUTS, *REPORTERS]))  # fmt: skip
+    others = np.setdiff1d(np.arange(tumours.n_vars), tumours.var_names.get_indexer([*KNOCKOUTS, *REPORTERS]))
     assert truth[others].std() > 0.3
     assert spearmanr(change[others], truth[others]).statistic > 0.6
 
 
 def test_without_an_effect_only_the_lost_gene_changes():
-    slide = simulate_lesions(n_genes=400, seed=1, n_sections=1, knockout_effect=0, lesion_effect=0, normal_tissue=0)  # fmt: skip
+    slide = simulate_lesions(n_genes=400, seed=1, n_sections=1, knockout_effect=0, lesion_effect=0, normal_tissue=0)
     assert not true_knockout_effect(slide, "Tgfbr2").any()
     lost = (slide.obs["domain"] == "Tgfbr2_1").to_numpy()
     wild = slide.obs["domain"].str.startswith("KP_").to_numpy()
@@ -150,6 +158,4 @@ def test_the_truth_survives_disk_and_lost_genes(tumours, tmp_path):
     part = tumours[:, ::3].copy()
     write_slide(part, tmp_path / "part.h5ad")
     read = read_slide(tmp_path / "part.h5ad")
-    assert np.array_equal(
-        true_knockout_effect(read, "Jak2"), true_knockout_effect(tumours, "Jak2")[::3]
-    )
+    assert np.array_equal(true_knockout_effect(read, "Jak2"), true_knockout_effect(tumours, "Jak2")[::3])

@@ -95,9 +95,7 @@ def test_segmentation_spill_carries_the_carriers_own_change_into_recipients():
         for name in ("KO1", "KO2"):
             carrier = (slide.obs["target_true"] == name).to_numpy()
             distance, _ = cKDTree(slide.obsm["spatial"][carrier]).query(slide.obsm["spatial"])
-            means.append(
-                [np.log(share[m].mean(axis=0)) for m in (recipient & (distance < 25), carrier)]
-            )
+            means.append([np.log(share[m].mean(axis=0)) for m in (recipient & (distance < 25), carrier)])
         (near1, own1), (near2, own2) = means
         found[spill] = np.corrcoef(near1 - near2, own1 - own2)[0, 1]
     assert found[0.3] > 0.8

@@ -79,9 +79,7 @@ def test_an_entry_in_two_pieces_counts_as_one(tmp_path):
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize(
-    ("value", "told"), [(0.5, "fractional"), (-1, "negative"), (np.nan, "NaN")]
-)
+@pytest.mark.parametrize(("value", "told"), [(0.5, "fractional"), (-1, "negative"), (np.nan, "NaN")])
 def test_the_first_value_that_is_no_count_is_named(tmp_path, blocks, form, value, told):
     values = matrix().astype(float)
     keep = np.ones(70, dtype=bool)
@@ -121,9 +119,7 @@ def test_files_below_each_other(tmp_path, blocks):
     np.testing.assert_array_equal(squares, (own**2).sum(axis=0))
     np.testing.assert_array_equal(counts.survey(chosen)[0], own[:, chosen].sum(axis=1))
     clip = rng.uniform(0.5, 4, 21)
-    np.testing.assert_allclose(
-        counts.gene_moments(cells, clip)[0], np.minimum(own[cells], clip).sum(axis=0)
-    )
+    np.testing.assert_allclose(counts.gene_moments(cells, clip)[0], np.minimum(own[cells], clip).sum(axis=0))
     np.testing.assert_array_equal(counts.take(cells, chosen).toarray(), own[np.ix_(cells, chosen)])
 
 
@@ -141,7 +137,7 @@ def tissue(n_cells=3000, n_genes=1500, seed=0):
     values[:, 7] = 1
     values[:, 8] = 0
     values[:30] = 0
-    labels = pd.DataFrame("x", index=[f"c{i}" for i in range(n_cells)], columns=["cell_type", "domain"])  # fmt: skip
+    labels = pd.DataFrame("x", index=[f"c{i}" for i in range(n_cells)], columns=["cell_type", "domain"])
     labels["sample"] = "s"
     genes = pd.Index([f"g{i}" for i in range(n_genes)])
     return make_slide(values, labels, genes, rng.random((n_cells, 2)), new_provenance("test"))
@@ -166,7 +162,7 @@ def test_a_large_file_gives_the_same_slide_as_memory(tmp_path, monkeypatch, form
     expected = prepare_slide(slide, 3, 3, 60)
     slide.X = FORMS[form](slide.X)
     slide.write_h5ad(tmp_path / "a.h5ad")
-    entry = {"layer": None, "columns": {}, "spatial": "spatial", "unit_um": 1.0, "sha256": None, "path": "test"}  # fmt: skip
+    entry = {"layer": None, "columns": {}, "spatial": "spatial", "unit_um": 1.0, "sha256": None, "path": "test"}
     monkeypatch.setattr(counts_in_files, "_BLOCK", 5000)
     loaded = prepare_slide(stored({"h5ad": tmp_path / "a.h5ad"}, entry, None), 3, 3, 60)
     monkeypatch.setattr(stored_slides, "_FEW", 0)
@@ -193,9 +189,7 @@ def test_a_count_that_no_cell_can_have_is_told_with_its_cell_and_gene(tmp_path):
     values = matrix()
     values[7, 3] = 10**9
     counts = in_file(tmp_path / "a.h5ad", values, np.ones(70, dtype=bool))
-    with pytest.raises(
-        InputError, match="cell 'c7', gene 'g3' has the count 1000000000, and no cell"
-    ):
+    with pytest.raises(InputError, match="cell 'c7', gene 'g3' has the count 1000000000, and no cell"):
         counts.survey()
     values[7, 3] = 10**6
     in_file(tmp_path / "a.h5ad", values, np.ones(70, dtype=bool)).survey()

@@ -38,27 +38,28 @@ RIGHT_THERE = {
 }
 
 # Faults that leave a good slide, perhaps of fewer cells.
-HARMLESS = ("barcodes in another order", "extra cells without labels", "extra spots without labels", *kinds.HARMLESS)  # fmt: skip
+HARMLESS = ("barcodes in another order", "extra cells without labels", "extra spots without labels", *kinds.HARMLESS)
 
 HEADER = """# What each fault in a data file leads to
 
-Made by `tests/unit/sources/test_fault_matrix.py`, which plants every fault into a small file of every layout and reads it as
-the workflow does; `TC_WRITE_FAULTS=1 pytest tests/unit/sources/test_fault_matrix.py` writes it anew. `refused`: the run stops
-with this sentence. `read`: the slide is right; how it differs from that of the faultless files stands in its provenance.
+Made by `tests/unit/sources/test_fault_matrix.py`, which plants every fault into a small file of every layout and
+reads it as the workflow does; `TC_WRITE_FAULTS=1 pytest tests/unit/sources/test_fault_matrix.py` writes it anew.
+`refused`: the run stops with this sentence. `read`: the slide is right; how it differs from that of the faultless
+files stands in its provenance.
 """
 
 
 LIMITS = """
 ## What cannot be told
 
-- **Two sections laid over each other, no column that tells them apart, no two cells at one point**: read as one section. How
-  evenly cells lie does not give it away: of real single sections 0.5 % (breast, Xenium) to 17 % (somatosensory cortex,
-  osmFISH) of the cells have a neighbour nearer than 0.3 of the mean spacing, of a section and its mirror image 10 to 19 %. Name
-  the column of sections under `columns.sample`.
-- **A unit that is wrong by less than about a factor of two**: spacings of 2.5 to 25 um and densities of 240 to 60,000 cells per
-  square millimetre are those of tissue. State `unit_um` where you know it.
-- **A file of settings in cp1252 or UTF-16**, given with `--configfile`: Snakemake reads it before a line of this workflow runs,
-  and stops with a traceback that ends in `'utf-8' codec can't decode byte ...`. Save the file in UTF-8.
+- **Two sections laid over each other, no column that tells them apart, no two cells at one point**: read as one
+  section. How evenly cells lie does not give it away: of real single sections 0.5 % (breast, Xenium) to 17 %
+  (somatosensory cortex, osmFISH) of the cells have a neighbour nearer than 0.3 of the mean spacing, of a section and
+  its mirror image 10 to 19 %. Name the column of sections under `columns.sample`.
+- **A unit that is wrong by less than about a factor of two**: spacings of 2.5 to 25 um and densities of 240 to 60,000
+  cells per square millimetre are those of tissue. State `unit_um` where you know it.
+- **A file of settings in cp1252 or UTF-16**, given with `--configfile`: Snakemake reads it before a line of this
+  workflow runs, and stops with a traceback that ends in `'utf-8' codec can't decode byte ...`. Save the file in UTF-8.
 """
 
 
@@ -78,7 +79,7 @@ def faults_of(module):
     """Name of each fault -> function that plants it into a folder."""
     planted = {}
     for file in module.FILES:
-        for word, change in (("web page saved as data", edit.web_page), ("truncated file", edit.truncate)):  # fmt: skip
+        for word, change in (("web page saved as data", edit.web_page), ("truncated file", edit.truncate)):
             name = file if isinstance(file, str) else "a chunk of X"
             planted[f"{word}: {name}"] = lambda folder, file=file, change=change: change(
                 folder / file if isinstance(file, str) else file(folder)
@@ -103,15 +104,11 @@ def told(slide, good):
         for row in list_filters(slide).itertuples()
         if f"{row.filter}{row.cells_after}" not in known and row.cells_before > row.cells_after
     ]
-    known = {
-        f"{row.filter}{row.genes_before - row.genes_after}"
-        for row in list_filters(good).itertuples()
-    }
+    known = {f"{row.filter}{row.genes_before - row.genes_after}" for row in list_filters(good).itertuples()}
     words += [
         f"{row.genes_before - row.genes_after} features dropped ({row.filter})"
         for row in list_filters(slide).itertuples()
-        if f"{row.filter}{row.genes_before - row.genes_after}" not in known
-        and row.genes_before > row.genes_after
+        if f"{row.filter}{row.genes_before - row.genes_after}" not in known and row.genes_before > row.genes_after
     ]
     for key in ("notes", "unit", "repeated_ids"):
         before, after = good.uns["provenance"].get(key, "[]"), slide.uns["provenance"].get(key)
@@ -231,9 +228,7 @@ def download_row(fault, folder):
             text = str(error).replace(f"{folder}/", "").replace(str(folder), "folder")
             text = re.sub(r"127\.0\.0\.1:\d+", "server", text)
             text = re.sub(r"[0-9a-f]{64}", lambda found: f"{found[0][:8]}...", text)
-            return "refused", re.sub(
-                r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\+\d\d:\d\d)?", "(date)", text
-            )
+            return "refused", re.sub(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\+\d\d:\d\d)?", "(date)", text)
     assert (folder / "results/set/a.h5ad").read_bytes() == BODY
     return "read", "the whole file"
 

@@ -91,9 +91,7 @@ def text_with_masks(file):
         values = (
             file[table][name].asstr()[:]
             if name == "_index"
-            else np.take(
-                file["obs/cell_type/categories"].asstr()[:], file["obs/cell_type/codes"][:]
-            )
+            else np.take(file["obs/cell_type/categories"].asstr()[:], file["obs/cell_type/codes"][:])
         )
         del file[table][name]
         group = file[table].create_group(name)
@@ -335,9 +333,7 @@ def test_a_filter_that_is_not_installed_is_named(mine, part):
 def test_a_file_that_another_process_writes_to_is_not_called_damaged(mine):
     path, _ = mine
     code = "import h5py, sys; f = h5py.File(sys.argv[1], 'r+'); print(flush=True); sys.stdin.read()"
-    with subprocess.Popen(
-        [sys.executable, "-c", code, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    ) as other:
+    with subprocess.Popen([sys.executable, "-c", code, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         other.stdout.readline()
         with pytest.raises(InputError, match="another process holds it open for writing"):
             open_slide("h5ad", path)
@@ -418,9 +414,7 @@ def test_a_region_does_not_lead_out_of_its_store(tmp_path, region):
         open_slide("spatialdata", tmp_path / "store.zarr")
 
 
-@pytest.mark.parametrize(
-    ("part", "place", "value"), [("indices", 2, 999), ("indices", 2, -1), ("indptr", 4, 10**6)]
-)
+@pytest.mark.parametrize(("part", "place", "value"), [("indices", 2, 999), ("indices", 2, -1), ("indptr", 4, 10**6)])
 def test_bad_indices_in_a_store_are_told(tmp_path, part, place, value):
     import zarr
 
@@ -437,7 +431,7 @@ def test_a_link_out_of_a_spatialdata_store_is_refused(tmp_path, part):
     inside = tmp_path / "store.zarr" / part
     inside.rename(tmp_path / "elsewhere")
     inside.symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(InputError, match=rf"store.zarr: {part} is a link out of the store, to .*elsewhere; put a copy"):  # fmt: skip
+    with pytest.raises(InputError, match=rf"store.zarr: {part} is a link out of the store, to .*elsewhere; put a copy"):
         open_slide("spatialdata", tmp_path / "store.zarr")
     if part.startswith("tables/"):
         with pytest.raises(InputError, match=f"store.zarr: {part} is a link out of the store"):

@@ -60,18 +60,14 @@ def test_an_h5ad_keeps_its_genes_in_place_when_others_are_left_out(tmp_path):
     kept = [i for i in range(12) if i not in (0, 5)]
     assert list(slide.var_names) == [f"GENE{i}" for i in kept]
     np.testing.assert_array_equal(slide.X.toarray(), tissue.counts[:, kept])
-    assert list_filters(slide).query("filter == 'features that are genes'").iloc[
-        0, 3:
-    ].tolist() == [12, 10]
-    assert "left out because they are no genes: Blank-1, GENE5" in json.loads(slide.uns["provenance"]["notes"])  # fmt: skip
+    assert list_filters(slide).query("filter == 'features that are genes'").iloc[0, 3:].tolist() == [12, 10]
+    assert "left out because they are no genes: Blank-1, GENE5" in json.loads(slide.uns["provenance"]["notes"])
 
 
 def test_a_matrix_without_genes_is_refused(tmp_path):
     xenium.write(tmp_path / "a", labels=False)
     path = tmp_path / "a/cell_feature_matrix.h5"
-    edit.edit_10x(
-        path, lambda m: edit.replace(m["features"], "feature_type", np.array(["Peaks"] * 15, "S"))
-    )
+    edit.edit_10x(path, lambda m: edit.replace(m["features"], "feature_type", np.array(["Peaks"] * 15, "S")))
     with pytest.raises(InputError, match="no feature of the type Gene Expression .it has Peaks."):
         read_10x(path)
 
@@ -92,9 +88,7 @@ def test_an_unknown_column_that_can_be_no_gene_is_refused(tmp_path, column):
     table.to_csv(tmp_path / "cell_by_gene.csv", index=False)
     files = READERS["merscope"].locate(tmp_path)
     dataset = {"columns": {}, "path": str(tmp_path)}
-    with pytest.raises(
-        InputError, match=r"column 'mine' (holds|also stands in).*no gene; remove it"
-    ):
+    with pytest.raises(InputError, match=r"column 'mine' (holds|also stands in).*no gene; remove it"):
         READERS["merscope"].open(files, dataset, None)
     edit.drop_column(tmp_path / "cell_by_gene.csv", "mine")
     assert READERS["merscope"].open(files, dataset, None).n_vars == 12
@@ -120,15 +114,15 @@ def test_tissues_pass_and_their_pixels_do_not(um):
         check_places(scattered(400, um) / 1000, "file a")
 
 
-@pytest.mark.parametrize(("pitch", "right"), [(100, True), (2, True), (16, True), (137, False), (290, False), (0.1, False)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("pitch", "right"), [(100, True), (2, True), (16, True), (137, False), (290, False), (0.1, False)]
+)
 def test_spots_are_known_by_their_pitch(pitch, right):
     grid = np.stack(np.meshgrid(np.arange(12), np.arange(12)), -1).reshape(-1, 2) * float(pitch)
     if right:
         check_places(grid, "file a")
         return
-    with pytest.raises(
-        InputError, match=f"1 if they are right, {100 / pitch:.4g} if these are the"
-    ):
+    with pytest.raises(InputError, match=f"1 if they are right, {100 / pitch:.4g} if these are the"):
         check_places(grid, "file a")
 
 
@@ -161,9 +155,7 @@ def test_sections_on_top_of_each_other_are_told_by_a_column(tmp_path):
     side = np.ptp(sections(0)[0][:, 0])
     for offset in (0, side / 4):
         places, codes = sections(offset)
-        with pytest.raises(
-            InputError, match="values of the obs column 'slice' stand among each other"
-        ):
+        with pytest.raises(InputError, match="values of the obs column 'slice' stand among each other"):
             check_places(places, "file a", unit_given=True, sections={"slice": codes})
     # Beside each other, also where they touch; one section in three parts; a column of one value; missing values.
     for offset in (side, 10 * side):
@@ -179,20 +171,14 @@ def test_sections_on_top_of_each_other_are_told_by_a_column(tmp_path):
 
 
 def test_names_of_columns_that_may_tell_sections():
-    assert all(
-        map(may_tell_sections, ("sample", "Section_ID", "slice", "library_id", "donor.id", "slide"))
-    )
-    assert not any(
-        map(may_tell_sections, ("array_row", "domain", "cell_type", "fov", "samples_n", "score"))
-    )
+    assert all(map(may_tell_sections, ("sample", "Section_ID", "slice", "library_id", "donor.id", "slide")))
+    assert not any(map(may_tell_sections, ("array_row", "domain", "cell_type", "fov", "samples_n", "score")))
 
 
 @pytest.mark.parametrize("overlaid", [True, False])
 def test_an_h5ad_of_two_sections_without_a_sample_column(tmp_path, overlaid):
     tissue = simulate_tissue(n_cells=800, n_genes=30, n_slides=2, seed=3)
-    data = anndata.AnnData(
-        tissue.X, obs=tissue.obs[["cell_type", "domain"]].copy(), var=tissue.var[[]]
-    )
+    data = anndata.AnnData(tissue.X, obs=tissue.obs[["cell_type", "domain"]].copy(), var=tissue.var[[]])
     data.obs["section"] = pd.Categorical(tissue.obs["sample"].astype(str))
     data.obsm["spatial"] = tissue.obsm["spatial"].copy()
     for k, section in enumerate(data.obs["section"].cat.categories):

@@ -35,9 +35,7 @@ def test_the_column_of_ids_is_known_by_its_name(names, columns):
 
 
 def test_a_table_without_a_column_of_ids_is_refused():
-    with pytest.raises(
-        InputError, match=r"^file a.csv: no column says .*it has 'group', ''\); call"
-    ):
+    with pytest.raises(InputError, match=r"^file a.csv: no column says .*it has 'group', ''\); call"):
         id_columns(["group", ""], "a.csv")
 
 
@@ -52,7 +50,9 @@ def test_ids_stay_exact_text():
             name("12", rounded)
 
 
-@pytest.mark.parametrize(("ids", "refused"), [("012", True), ("231", True), ("024", False), ("12x", False), ("112", True)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("ids", "refused"), [("012", True), ("231", True), ("024", False), ("12x", False), ("112", True)]
+)
 def test_the_numbers_of_rows_are_no_ids_where_nothing_names_them(ids, refused):
     index = pd.Index(list(ids), name="Unnamed: 0")
     if not refused:
@@ -109,9 +109,12 @@ def test_ids_and_labels_of_parquet_whatever_their_type(tmp_path, form):
     if form in ("integers", "floats"):
         # The file of cells keeps them as text, as Xenium did at first.
         number = {cell: str(i + 7) for i, cell in enumerate(tissue.cells)}
-        edit.edit_csv(tmp_path / "a/cells.csv.gz", lambda t: t.assign(cell_id=t["cell_id"].map(number)))  # fmt: skip
-        edit.edit_10x(tmp_path / "a/cell_feature_matrix.h5", lambda m: edit.replace(m, "barcodes", np.array([number[b.decode()] for b in m["barcodes"][:]], "S")))  # fmt: skip
-        labels["cell_id"] = labels["cell_id"].map(number).astype(int if form == "integers" else float)  # fmt: skip
+        edit.edit_csv(tmp_path / "a/cells.csv.gz", lambda t: t.assign(cell_id=t["cell_id"].map(number)))
+        edit.edit_10x(
+            tmp_path / "a/cell_feature_matrix.h5",
+            lambda m: edit.replace(m, "barcodes", np.array([number[b.decode()] for b in m["barcodes"][:]], "S")),
+        )
+        labels["cell_id"] = labels["cell_id"].map(number).astype(int if form == "integers" else float)
         tissue.cells = [number[cell] for cell in tissue.cells]
     elif form == "index":
         labels = labels.set_index("cell_id")
@@ -128,9 +131,7 @@ def test_ids_of_parquet_that_lost_their_digits_are_refused(tmp_path):
     xenium.write(tmp_path / "a")
     labels = pd.read_csv(tmp_path / "a/labels.csv").assign(cell_id=np.arange(90) + 1.1e18)
     labels.to_parquet(tmp_path / "a/labels.parquet")
-    with pytest.raises(
-        InputError, match=r"the id '1\.1e\+18' was saved as a floating-point number"
-    ):
+    with pytest.raises(InputError, match=r"the id '1\.1e\+18' was saved as a floating-point number"):
         read(xenium, tmp_path / "a", labels=str(tmp_path / "a/labels.parquet"))
 
 
@@ -139,9 +140,7 @@ def test_labels_of_xenium_explorer_and_of_excel(tmp_path, sign):
     tissue = xenium.write(tmp_path / "a")
     path = tmp_path / "a/labels.csv"
     text = path.read_text().replace(",", sign).replace("\n", "\r\n")
-    path.write_text(
-        f"#Selection name: Selection 1\r\n#Area (um^2): 1,000,000\r\n{text}", newline=""
-    )
+    path.write_text(f"#Selection name: Selection 1\r\n#Area (um^2): 1,000,000\r\n{text}", newline="")
     slide = read(xenium, tmp_path / "a")
     assert list(slide.obs.loc[tissue.cells, "domain"]) == list(tissue.domain)
 
@@ -149,9 +148,7 @@ def test_labels_of_xenium_explorer_and_of_excel(tmp_path, sign):
 def test_one_bundle_under_two_names_is_refused(tmp_path):
     xenium.write(tmp_path / "both/a")
     xenium.write(tmp_path / "both/a (copy)")
-    with pytest.raises(
-        InputError, match=r"it is the same as .*, so that samples 'a' and 'a \(copy\)'"
-    ):
+    with pytest.raises(InputError, match=r"it is the same as .*, so that samples 'a' and 'a \(copy\)'"):
         read(xenium, tmp_path / "both", labels=None)
     xenium.write(tmp_path / "both/a (copy)", seed=3)
     assert set(read(xenium, tmp_path / "both", labels=None).obs["sample"]) == {"a", "a (copy)"}
@@ -162,8 +159,6 @@ def test_bins_of_one_run_are_no_samples(tmp_path, outs):
     folder = tmp_path / "run/outs/binned_outputs" if outs else tmp_path / "binned_outputs"
     for name in ("square_008um", "square_016um"):
         visium.write(folder / name)
-    with pytest.raises(
-        InputError, match=r"square_008um, square_016um hold the same tissue in bins"
-    ):
+    with pytest.raises(InputError, match=r"square_008um, square_016um hold the same tissue in bins"):
         READERS["visium"].locate(tmp_path / "run" if outs else folder)
     assert READERS["visium"].locate(folder / "square_008um")["matrix"].parent.name == "square_008um"

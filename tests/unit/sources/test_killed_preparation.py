@@ -38,9 +38,7 @@ def test_killed_at_ten_random_moments(tmp_path, layout):
     module = importlib.import_module(f"layouts.{layout}")
     module.write(tmp_path / "raw")
     raw = {"experiments": ["celcomen_spleen"], "preprocess": {"n_top_genes": None}}
-    dataset = load_config({"datasets": {"x": raw | module.entry(tmp_path / "raw")}})["datasets"][
-        "x"
-    ]
+    dataset = load_config({"datasets": {"x": raw | module.entry(tmp_path / "raw")}})["datasets"]["x"]
     files = READERS[layout].locate(dataset["path"])
 
     whole, again = tmp_path / "whole", tmp_path / "again"

@@ -21,11 +21,11 @@ from tissue_counterfactuals.sources.labels import refuse_ids, tidy_labels
 def tidied(labels):
     categories = sorted(set(labels))
     notes = []
-    codes, kept = tidy_labels(np.array([categories.index(x) for x in labels]), categories, "type", notes)  # fmt: skip
+    codes, kept = tidy_labels(np.array([categories.index(x) for x in labels]), categories, "type", notes)
     return [None if code < 0 else kept[code] for code in codes], notes
 
 
-@pytest.mark.parametrize("missing", ["", " ", "nan", "NaN", "NA", "N/A", "#N/A", "None", "null", "<NA>", "NaT"])  # fmt: skip
+@pytest.mark.parametrize("missing", ["", " ", "nan", "NaN", "NA", "N/A", "#N/A", "None", "null", "<NA>", "NaT"])
 def test_every_spelling_of_a_missing_label(missing):
     labels, notes = tidied(["T", missing, "T"])
     assert labels == ["T", None, "T"]
@@ -47,9 +47,7 @@ def test_line_breaks_and_tabs_are_cleaned_and_equal_labels_merged(written):
 def test_labels_that_name_single_cells_are_refused():
     refuse_ids(20, 20, "x", "file y")
     refuse_ids(30, 90, "x", "file y")
-    with pytest.raises(
-        InputError, match=r"^file y: x has 30 different values in 89 cells, so that"
-    ):
+    with pytest.raises(InputError, match=r"^file y: x has 30 different values in 89 cells, so that"):
         refuse_ids(30, 89, "x", "file y")
 
 
@@ -103,7 +101,7 @@ def test_one_rule_for_all_encodings(tmp_path, encoding):
         values = spoiled(data.obs["cell_type"].astype(object))
         data.obs["cell_type"] = pd.Categorical(values) if encoding == "categorical" else values
         data.write_h5ad(path, convert_strings_to_categoricals=False)
-    dataset = load_config({"datasets": {"a": {"experiments": ["celcomen_spleen"]} | entry}})["datasets"]["a"]  # fmt: skip
+    dataset = load_config({"datasets": {"a": {"experiments": ["celcomen_spleen"]} | entry}})["datasets"]["a"]
     reader = READERS[dataset["source"]]
     slide = reader.read(reader.locate(dataset["path"]), dataset, None)
     assert slide.n_obs == 85

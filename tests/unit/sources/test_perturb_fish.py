@@ -64,7 +64,7 @@ def test_the_assumed_pixel_and_the_check_of_the_rows_stand_in_the_provenance(tis
     assert "all 400 centroids, in a mask of 169973 rows" in notes
     assert "neighbours lie" in notes
     perturb_fish.write(tmp_path, mask_rows=4000)
-    assert "in a mask of 4000 rows (the published one has 169973)" in open_tables(tmp_path).uns["provenance"]["notes"]  # fmt: skip
+    assert "in a mask of 4000 rows (the published one has 169973)" in open_tables(tmp_path).uns["provenance"]["notes"]
 
 
 def test_what_the_reader_gives_is_a_screen_after_preparation_too(tissue):

@@ -88,7 +88,7 @@ def test_two_bundles_are_two_samples(tmp_path):
         own = slide[(slide.obs["sample"] == name).to_numpy()]
         assert_holds(own, tissue, prefix=f"{name}_", labels=False)
     assert_holds(read(entry, samples=["right"]), second, prefix="right_", labels=False)
-    with pytest.raises(InputError, match="samples names 'middle', which is not there; there are left, right"):  # fmt: skip
+    with pytest.raises(InputError, match="samples names 'middle', which is not there; there are left, right"):
         read(entry, samples=["middle"])
 
 
@@ -199,13 +199,16 @@ def test_cosmx_flat_files(tmp_path, um_per_pixel):
         "S1: features that are genes": [92, 92, 14, 12],
         "S1: rows that are cells": [92, 90, 12, 12],
     }
-    assert f"S1: one pixel is {um_per_pixel:g} um, as {cosmx_flat.POSITIONS} says in pixels and millimetres" in notes(slide)  # fmt: skip
+    assert f"S1: one pixel is {um_per_pixel:g} um, as {cosmx_flat.POSITIONS} says in pixels and millimetres" in notes(
+        slide
+    )
 
 
-@pytest.mark.parametrize(("corner", "um_per_pixel"), [((4200, 4100), 0.12028), ((5400, 3600), 0.18), ((4200, 3600), None), ((5400, 4100), None)])  # fmt: skip
-def test_cosmx_pixel_is_told_by_the_camera_that_holds_the_cells_or_asked_for(
-    tmp_path, corner, um_per_pixel
-):
+@pytest.mark.parametrize(
+    ("corner", "um_per_pixel"),
+    [((4200, 4100), 0.12028), ((5400, 3600), 0.18), ((4200, 3600), None), ((5400, 4100), None)],
+)
+def test_cosmx_pixel_is_told_by_the_camera_that_holds_the_cells_or_asked_for(tmp_path, corner, um_per_pixel):
     tissue = cosmx_flat.write(tmp_path / "S1", um_per_pixel=um_per_pixel or 0.12028)
     (tmp_path / "S1" / cosmx_flat.POSITIONS).unlink()
 
@@ -217,13 +220,9 @@ def test_cosmx_pixel_is_told_by_the_camera_that_holds_the_cells_or_asked_for(
     if um_per_pixel:
         slide = read(cosmx_flat.entry(tmp_path / "S1"))
         assert_holds(slide, tissue)
-        assert any(
-            f"one pixel is {um_per_pixel} um, as of the camera with" in n for n in notes(slide)
-        )
+        assert any(f"one pixel is {um_per_pixel} um, as of the camera with" in n for n in notes(slide))
         return
-    with pytest.raises(
-        InputError, match=r"tell how large a pixel is; set unit_um, 0\.12028 for the"
-    ):
+    with pytest.raises(InputError, match=r"tell how large a pixel is; set unit_um, 0\.12028 for the"):
         read(cosmx_flat.entry(tmp_path / "S1"))
     assert_holds(read(cosmx_flat.entry(tmp_path / "S1"), unit_um=0.12028), tissue)
 
@@ -246,13 +245,11 @@ def test_dense_tables_are_read_in_blocks(tmp_path, monkeypatch):
 @pytest.mark.parametrize("zarr_format", [3, 2])
 @pytest.mark.parametrize("polygons", [False, True])
 def test_spatialdata_places_from_shapes(tmp_path, polygons, zarr_format):
-    tissue = spatialdata.write(
-        tmp_path / "s.zarr", seed=7, polygons=polygons, zarr_format=zarr_format
-    )
+    tissue = spatialdata.write(tmp_path / "s.zarr", seed=7, polygons=polygons, zarr_format=zarr_format)
     slide = read(spatialdata.entry(tmp_path / "s.zarr"))
     assert_holds(slide, tissue)
     assert set(slide.obs["sample"]) == {"cells"}
-    assert "cells: coordinates are the centres of cells in the coordinate system 'global'" in notes(slide)  # fmt: skip
+    assert "cells: coordinates are the centres of cells in the coordinate system 'global'" in notes(slide)
 
 
 def test_spatialdata_places_from_obsm_and_another_layer(tmp_path):
@@ -277,7 +274,10 @@ def test_spatialdata_transformations(tmp_path, system):
     """Scale by 0.4 and 0.6, then a quarter turn and a shift, written out by hand, on axes (y, x)."""
     tissue = spatialdata.write(tmp_path / "s.zarr")
     pixels = tissue.places_um / spatialdata.UM_PER_PIXEL
-    output = {"name": "aligned" if system == "by unit" else system, "axes": axes("yx", "micrometer" if system == "by unit" else "unit")}  # fmt: skip
+    output = {
+        "name": "aligned" if system == "by unit" else system,
+        "axes": axes("yx", "micrometer" if system == "by unit" else "unit"),
+    }
     ends = {"input": {"name": "yx", "axes": axes("yx")}, "output": output}
     moved = {
         "type": "sequence",
@@ -287,7 +287,7 @@ def test_spatialdata_transformations(tmp_path, system):
             {"type": "translation", "translation": [100.0, 1000.0]} | ends,
         ],
     } | ends
-    other = {"type": "identity", "input": ends["input"], "output": {"name": "global", "axes": axes("yx")}}  # fmt: skip
+    other = {"type": "identity", "input": ends["input"], "output": {"name": "global", "axes": axes("yx")}}
     chosen = [moved] if system == "global" else [other, moved]
     spatialdata.set_transformation(tmp_path / "s.zarr", chosen)
     x, y = 0.4 * pixels[:, 0], 0.6 * pixels[:, 1]
@@ -298,7 +298,7 @@ def test_spatialdata_transformations(tmp_path, system):
 def test_spatialdata_with_two_tables_asks_which(tmp_path):
     spatialdata.write(tmp_path / "s.zarr", seed=1, name="first")
     tissue = spatialdata.write(tmp_path / "s.zarr", seed=1, name="second")
-    with pytest.raises(InputError, match="holds the tables first, second; name one of them in path"):  # fmt: skip
+    with pytest.raises(InputError, match="holds the tables first, second; name one of them in path"):
         read(spatialdata.entry(tmp_path / "s.zarr"))
     assert_holds(read(spatialdata.entry(tmp_path / "s.zarr/tables/second")), tissue)
 
@@ -314,7 +314,7 @@ def test_spatialdata_raster_region_needs_centroids(tmp_path):
     spatialdata.write(tmp_path / "s.zarr")
     zarr.open_group(tmp_path / "s.zarr/tables/table", mode="r+").attrs["region"] = "cells"
     (tmp_path / "s.zarr/shapes/cells").rename(tmp_path / "s.zarr/shapes/others")
-    with pytest.raises(InputError, match=r"is neither shapes nor points of the store; write the centroids"):  # fmt: skip
+    with pytest.raises(InputError, match=r"is neither shapes nor points of the store; write the centroids"):
         read(spatialdata.entry(tmp_path / "s.zarr"))
 
 
@@ -340,7 +340,15 @@ def test_xenium_pixels_are_told_by_the_size_of_the_cells(tmp_path, spacing_um):
 
 
 @pytest.mark.parametrize("change", [edit.truncate, edit.web_page])
-@pytest.mark.parametrize("name", ["cells.parquet", "cell_feature_matrix/matrix.mtx.gz", "cell_feature_matrix/barcodes.tsv.gz", "cell_feature_matrix/features.tsv.gz"])  # fmt: skip
+@pytest.mark.parametrize(
+    "name",
+    [
+        "cells.parquet",
+        "cell_feature_matrix/matrix.mtx.gz",
+        "cell_feature_matrix/barcodes.tsv.gz",
+        "cell_feature_matrix/features.tsv.gz",
+    ],
+)
 def test_other_forms_of_a_bundle_are_not_half_read(tmp_path, name, change):
     xenium.write(tmp_path / "a", matrix="mtx", cells="parquet")
     change(tmp_path / "a" / name)
@@ -426,7 +434,7 @@ def test_a_download_is_called_as_its_data_set_and_not_as_what_its_link_leads_to(
 def test_labels_that_fit_nothing_are_refused(tmp_path):
     xenium.write(tmp_path / "a")
     edit.edit_csv(tmp_path / "a/labels.csv", lambda t: t.assign(cell_id="x_" + t["cell_id"]))
-    with pytest.raises(InputError, match=r"none of its ids \('x_cell_\d+', \.\.\.\) is a cell of sample 'a'"):  # fmt: skip
+    with pytest.raises(InputError, match=r"none of its ids \('x_cell_\d+', \.\.\.\) is a cell of sample 'a'"):
         read(xenium.entry(tmp_path / "a"))
     with pytest.raises(InputError, match=r"there is no column 'kind' \(key columns\.cell_type\)"):
         read({"source": "xenium", "path": tmp_path / "a"}, columns={"cell_type": "kind"})
@@ -466,7 +474,9 @@ def test_planning_reads_no_counts_and_imports_nothing_slow(tmp_path, root):
         f"print(r.samples(r.locate({str(tmp_path)!r}), {{}})); "
         "print([m for m in ('anndata', 'scanpy', 'pyarrow', 'pandas') if m in sys.modules])"
     )
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={"PYTHONPATH": str(root / "workflow")})  # fmt: skip
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env={"PYTHONPATH": str(root / "workflow")}
+    )
     assert run.stdout.splitlines() == ["['KP_1', 'KP_2']", "[]"], run.stderr
 
 

@@ -163,9 +163,7 @@ def test_unknown_labels_are_listed_with_their_cells(tmp_path, capsys):
         "typ": {},
         "ist": {cosmx_crc.UNKNOWN: 1},
     }
-    assert "labels of ist that resources/labels_cosmx_crc.tsv does not know: doublet (1)" in (
-        capsys.readouterr().out
-    )
+    assert "labels of ist that resources/labels_cosmx_crc.tsv does not know: doublet (1)" in (capsys.readouterr().out)
 
     def rename(data):
         data.obs["ist"] = pd.Categorical(["epithelium"] * 70 + ["stroma"] * 50)
@@ -239,9 +237,7 @@ def test_several_slides_below_each_other(tmp_path):
 # --- brain ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("unit", "um"), [("micrometres", 1.0), ("millimetres", 1000.0), ("pixels of 0.109 um", 0.109)]
-)
+@pytest.mark.parametrize(("unit", "um"), [("micrometres", 1.0), ("millimetres", 1000.0), ("pixels of 0.109 um", 0.109)])
 def test_the_extent_of_a_section_decides_the_unit(tmp_path, unit, um):
     tissue = merfish_brain.write(tmp_path)
     merfish_brain.scale_places(tmp_path, 1 / um)
@@ -355,9 +351,7 @@ def test_files_are_found_and_checked_by_their_roles(tmp_path):
         READERS["xenium"].locate(tmp_path / "242.h5ad")
     with pytest.raises(InputError, match="no file of the role 'photo'; its roles are h5ad"):
         reader.check_files({"242/photo": tmp_path}, "table")
-    with pytest.raises(
-        InputError, match=r"the file \*_tissue_positions_list\.csv\.gz of sample 'KP_1', without"
-    ):
+    with pytest.raises(InputError, match=r"the file \*_tissue_positions_list\.csv\.gz of sample 'KP_1', without"):
         READERS["visium_perturbmap"].check_files({"KP_1/matrix": tmp_path}, "table")
 
 
@@ -389,9 +383,7 @@ def test_the_bandwidth_of_the_brain_as_run(tmp_path):
     config = load_config({"datasets": {"brain": entry}, "device": "cpu"})
     dataset = config["datasets"]["brain"]
     files = READERS["merfish_brain"].locate(dataset["path"])
-    paths = {
-        name: tmp_path / name for name in ("slide.h5ad", "shapes.tsv", "graph.npz", "folds.tsv")
-    }
+    paths = {name: tmp_path / name for name in ("slide.h5ad", "shapes.tsv", "graph.npz", "folds.tsv")}
     steps.prepare(dataset, files, dataset["samples"], paths["slide.h5ad"], paths["shapes.tsv"])
     steps.build_graph(paths["slide.h5ad"], dataset["graph"], paths["graph.npz"])
     steps.write_folds(paths["slide.h5ad"], "brain", dataset, paths["folds.tsv"])
@@ -427,9 +419,7 @@ def test_shapes_are_compared_with_the_published_ones(tmp_path, capsys):
     tissue = cosmx_crc.write(tmp_path)
     slide, shapes = prepared(cosmx_crc.entry(tmp_path), tmp_path, ["242"])
     row = shapes[(shapes["step"] == "file") & (shapes["quantity"] == "cells")].iloc[0]
-    assert (row["sample"], row["found"], row["expected"], row["verdict"]) == (
-        *("242", 120, "474471", "differs"),
-    )
+    assert (row["sample"], row["found"], row["expected"], row["verdict"]) == (*("242", 120, "474471", "differs"),)
     assert row["difference"] == "-474351"
     fibroblasts = shapes[(shapes["cell_type"] == "Fibroblast") & (shapes["domain"] == "CRC")]
     own = (tissue.cell_type == "Fibroblast") & (tissue.domain == "CRC")
@@ -472,9 +462,7 @@ def test_a_number_that_agrees_is_no_deviation(tmp_path, capsys):
 
 def test_the_table_of_published_shapes_is_sound():
     table = expected_shapes()
-    assert not table.duplicated(
-        ["dataset", "sample", "step", "quantity", "cell_type", "domain"]
-    ).any()
+    assert not table.duplicated(["dataset", "sample", "step", "quantity", "cell_type", "domain"]).any()
     assert set(table["dataset"]) == set(read_datasets())
     assert (table["published_in"].str.len() > 5).all()
     published = {reader.published for reader in READERS.values() if reader.published}

@@ -80,9 +80,7 @@ def test_the_wanted_rows_of_any_encoding(tmp_path, monkeypatch, form, dtype, sam
     assert (slide.X.format, slide.X.dtype) == ("csr", np.float32)
     assert list(slide.obs_names) == [f"cell_{i}" for i in rows]
     assert list(slide.var_names) == list(data.var_names)
-    np.testing.assert_array_equal(
-        slide.obsm["spatial"], data.obsm["spatial"][rows].astype(np.float64) * 0.5
-    )
+    np.testing.assert_array_equal(slide.obsm["spatial"], data.obsm["spatial"][rows].astype(np.float64) * 0.5)
     for label, column in COLUMNS.items():
         assert list(slide.obs[label]) == list(data.obs[column].iloc[rows])
     assert list(slide.obs.columns) == ["cell_type", "domain", "sample"]
@@ -129,9 +127,7 @@ def test_counts_in_a_layer_or_in_raw(tmp_path):
     from_raw = read_h5ad_source(path, layer="raw", columns=COLUMNS)
     assert from_raw.shape == (len(rows), 10)
     np.testing.assert_array_equal(from_raw.X.toarray()[:, 9], counts[rows, 0])
-    with pytest.raises(
-        InputError, match="cell 'cell_0'.*fractional count 0.69.*key layer says where"
-    ):
+    with pytest.raises(InputError, match="cell 'cell_0'.*fractional count 0.69.*key layer says where"):
         read_h5ad_source(path, columns=COLUMNS)
     with pytest.raises(InputError, match=r"no layer 'count' \(key layer\); did you mean 'counts'"):
         read_h5ad_source(path, layer="count", columns=COLUMNS)
@@ -151,9 +147,7 @@ def test_what_is_not_there_is_named_with_what_there_is(users):
         read_h5ad_source(path, layer="counts", columns=COLUMNS)
     with pytest.raises(InputError, match="no part 'raw'"):
         read_h5ad_source(path, layer="raw", columns=COLUMNS)
-    with pytest.raises(
-        InputError, match="samples names 's9', which no cell has in column 'section'"
-    ):
+    with pytest.raises(InputError, match="samples names 's9', which no cell has in column 'section'"):
         read_h5ad_source(path, columns=COLUMNS, samples=["s9"])
     with pytest.raises(InputError, match="there is no such file"):
         read_h5ad_source(path.with_name("none.h5ad"))
@@ -199,9 +193,7 @@ def test_bad_data_are_refused_by_the_contract(tmp_path):
     refused("cell 'cell_5', gene 'Gene3' has no count", X=missing)
     refused("cell id 'twin' occurs 57 times", obs_names=["twin"] * 60)
     refused("gene symbol 'Gene0' occurs 9 times", var_names=["Gene0"] * 9)
-    refused(
-        r"shape \(60, 3\) .* must be numbers of 60 cells x 2", obsm={"spatial": np.ones((60, 3))}
-    )
+    refused(r"shape \(60, 3\) .* must be numbers of 60 cells x 2", obsm={"spatial": np.ones((60, 3))})
     refused("57 cells have no coordinates within 1 km", obsm={"spatial": np.full((60, 2), np.nan)})
     refused("57 cells .* correct the unit", obsm={"spatial": np.full((60, 2), 1e300)})
     unlabelled = data.obs.copy()
@@ -304,9 +296,7 @@ def test_filters_equal_a_loop(sparse_slide):
 
 def test_variable_genes_are_those_of_seurat_v3_in_their_order(sparse_slide):
     filtered = prepare_slide(sparse_slide, n_top_genes=None)
-    chosen = sc.pp.highly_variable_genes(
-        filtered, flavor="seurat_v3", n_top_genes=50, inplace=False
-    )
+    chosen = sc.pp.highly_variable_genes(filtered, flavor="seurat_v3", n_top_genes=50, inplace=False)
     prepared = prepare_slide(sparse_slide, n_top_genes=50)
     assert list(prepared.var_names) == list(filtered.var_names[chosen["highly_variable"]])
     assert prepared.n_vars == 50
@@ -322,15 +312,11 @@ def test_variable_genes_are_those_of_seurat_v3_in_their_order(sparse_slide):
 @pytest.mark.parametrize("n_top_genes", [None, 200, 5000])
 def test_no_more_genes_than_wanted_keeps_all(sparse_slide, n_top_genes):
     filtered = prepare_slide(sparse_slide, n_top_genes=None)
-    assert list(prepare_slide(sparse_slide, n_top_genes=n_top_genes).var_names) == list(
-        filtered.var_names
-    )
+    assert list(prepare_slide(sparse_slide, n_top_genes=n_top_genes).var_names) == list(filtered.var_names)
 
 
 def test_filters_that_leave_nothing_are_refused(sparse_slide):
-    with pytest.raises(
-        InputError, match="slide test: no cell passes the filters; lower preprocess"
-    ):
+    with pytest.raises(InputError, match="slide test: no cell passes the filters; lower preprocess"):
         prepare_slide(sparse_slide, min_counts_per_cell=10**6)
     with pytest.raises(InputError, match="no gene passes the filters"):
         prepare_slide(sparse_slide, min_counts_per_gene=10**6)

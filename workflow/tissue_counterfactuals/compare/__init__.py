@@ -70,7 +70,7 @@ class Tables:
 
                 self._read[path] = read_scores([path])
             else:
-                self._read[path] = pd.read_csv(path, sep="\t", keep_default_na=False, na_values=[""])  # fmt: skip
+                self._read[path] = pd.read_csv(path, sep="\t", keep_default_na=False, na_values=[""])
         return self._read[path]
 
     def of(self, experiment: str, name: str, **keys: str) -> pd.DataFrame | None:
@@ -92,20 +92,21 @@ class Tables:
             for name, entry in self.config["datasets"].items()
             if experiment in entry["experiments"]
             and any(
-                first.format(dataset=name, protocol=protocol) in self.paths
-                for protocol in self.config["protocols"]
+                first.format(dataset=name, protocol=protocol) in self.paths for protocol in self.config["protocols"]
             )
         ]
 
     def answers(self) -> list[tuple[str, dict, str, dict, str]]:
-        """Data set, its entry, slide, question and its verdict in a word, for each question of the user's own with an answer."""
+        """Data set, its entry, slide, question and its verdict in a word, for each question of the user's own with an
+        answer.
+        """
         found = []
         for path in sorted(path for path in self.paths if path.endswith("/answer.md")):
             name, slide, asked = Path(path).parts[-4:-1]
             entry = self.config["datasets"][name]
             (question,) = (own for own in entry["questions"] if own["name"] == asked)
             with open(path, encoding="utf-8") as text:
-                found.append((name, entry, slide, question, text.readline().partition(": ")[2].strip()))  # fmt: skip
+                found.append((name, entry, slide, question, text.readline().partition(": ")[2].strip()))
         return found
 
 
@@ -115,7 +116,9 @@ def label_of(name: str, entry: dict) -> str:
 
 
 def kind_of(entry: dict) -> str:
-    """`real` where published numbers hold for the data; else what they are. A user's own slide is `real, other data`."""
+    """`real` where published numbers hold for the data; else what they are. A user's own slide is `real, other
+    data`.
+    """
     if entry["kind"] != "real" or published_as(entry):
         return entry["kind"]
     return "real, other data"
@@ -126,7 +129,8 @@ def run(inputs: dict, config: dict, outputs: dict[str, Path]) -> None:
 
     Args:
         inputs: `tables`, answers to own questions among them, and `figures` for the gallery.
-        outputs: files `numbers`, `statements` (TSV), `answer`, `opening` (Markdown, HTML), `methods` (Markdown), `page` (HTML).
+        outputs: files `numbers`, `statements` (TSV), `answer`, `opening` (Markdown, HTML), `methods` (Markdown), `page`
+            (HTML).
     """
     from tissue_counterfactuals.compare import methods, numbers, opening, page, statements
     from tissue_counterfactuals.results.tables import write_tsv

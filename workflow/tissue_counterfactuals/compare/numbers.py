@@ -25,7 +25,8 @@ MET, NOT_MET, NOT_COMPARABLE, NOT_RUN = "met", "not met", "not comparable", "not
 VERDICTS = (MET, NOT_MET, NOT_COMPARABLE, NOT_RUN)
 COLUMNS = [
     *("paper", "place", "quantity", "method", "intervention", "target", "published_on", "dataset", "kind", "protocol"),
-    *("published", "published_spread", "newer", "newer_spread", "newer_run", "ours", "ours_spread", "n_folds", "n_seeds"),
+    *("published", "published_spread", "newer", "newer_spread", "newer_run", "ours", "ours_spread", "n_folds",
+    "n_seeds"),
     *("tolerance", "tolerance_from", "verdict", "reason", "source"),
 ]  # fmt: skip
 N_RESAMPLES = 200
@@ -90,7 +91,8 @@ def _why_not(tables: Tables, number) -> str:
 
 
 def donors_scale(numbers: pd.DataFrame) -> pd.DataFrame:
-    """What the scale of the donors' counts does: the authors' two runs beside ours with raw and with logarithmic counts.
+    """What the scale of the donors' counts does: the authors' two runs beside ours with raw and with logarithmic
+    counts.
 
     Ours are `as_run` and `corrected`, which differ in more than that on most configurations; `verdict` of the table of
     numbers says where they do not.
@@ -98,9 +100,7 @@ def donors_scale(numbers: pd.DataFrame) -> pd.DataFrame:
     own = numbers[numbers["place"].str.startswith(DONORS_SCALE)]
     rows = []
     for quantity, of_metric in own.groupby("quantity", sort=False):
-        raw, log = (
-            of_metric[of_metric["place"].str.contains(version)] for version in ("1.1.1", "1.1.2")
-        )
+        raw, log = (of_metric[of_metric["place"].str.contains(version)] for version in ("1.1.1", "1.1.2"))
         theirs = [raw["published"].iloc[0], log["published"].iloc[0]]
         for dataset in dict.fromkeys(of_metric["dataset"]):
             ours = [side.loc[side["dataset"] == dataset, "ours"].max() for side in (raw, log)]
@@ -127,7 +127,7 @@ def _rows(tables: Tables, number) -> Iterator[dict]:
             else:
                 kind, _, detail = number.quantity.partition(" ")
                 ours = _CELCOMEN[kind](tables, number, detail, name, protocol)
-            if number.place.startswith(DONORS_SCALE) and (number.switches == "") != (protocol == "as_run"):  # fmt: skip
+            if number.place.startswith(DONORS_SCALE) and (number.switches == "") != (protocol == "as_run"):
                 continue
             where = {
                 "dataset": label_of(name, entry) if entry else "",
@@ -174,7 +174,7 @@ def _judged(number, ours: Ours, why_not: str) -> dict:
     tolerance, met, reason = ours.tolerance, ours.met, ""
     if met is None:
         if not np.isfinite(tolerance.value):
-            return {"verdict": NOT_COMPARABLE, "reason": tolerance.origin or "no spread to compare by"}  # fmt: skip
+            return {"verdict": NOT_COMPARABLE, "reason": tolerance.origin or "no spread to compare by"}
         theirs = number.published or number.newer
         difference = float(ours.value) - float(theirs)
         tolerance = Tolerance(tolerance.value + rounding(theirs), f"{tolerance.origin}; rounding")
@@ -259,12 +259,12 @@ def _simulations(tables: Tables, protocol: str, detail: str) -> pd.DataFrame | N
     table = tables.table(f"results/celcomen/simulation/correlations.{protocol}.tsv")
     if table is None:
         return None
-    own = table[(table["panel"] == "paper") & (table["entries"] == "all") & (table["quantity"] == detail)]  # fmt: skip
-    wide = own.pivot_table(index="seed", columns="source", values=["spearman", "p_value"], dropna=False)  # fmt: skip
+    own = table[(table["panel"] == "paper") & (table["entries"] == "all") & (table["quantity"] == detail)]
+    wide = own.pivot_table(index="seed", columns="source", values=["spearman", "p_value"], dropna=False)
     return wide.dropna()
 
 
-def _test_of_simulations(tables: Tables, number, detail: str, name: str, protocol: str) -> Ours | None:  # fmt: skip
+def _test_of_simulations(tables: Tables, number, detail: str, name: str, protocol: str) -> Ours | None:
     statistic, test = detail.split()
     quantity = number.quantity.split()[0]
     pairs = _simulations(tables, protocol, quantity)
@@ -292,7 +292,7 @@ def _log_p(differences: np.ndarray, test: str) -> np.ndarray:
     return np.log10(np.maximum(p, 1e-300))
 
 
-def _median_of_simulations(tables: Tables, number, detail: str, name: str, protocol: str) -> Ours | None:  # fmt: skip
+def _median_of_simulations(tables: Tables, number, detail: str, name: str, protocol: str) -> Ours | None:
     pairs = _simulations(tables, protocol, "inter" if detail == "noise" else detail)
     if pairs is None:
         return None
@@ -319,7 +319,7 @@ def _agreement(tables: Tables, number, detail: str, name: str, protocol: str) ->
     if values is None:
         return None
     by_seed = values.groupby("seed").mean()
-    folds = pd.DataFrame({"fold": values.index.get_level_values("hold_out"), "value": values.to_numpy()})  # fmt: skip
+    folds = pd.DataFrame({"fold": values.index.get_level_values("hold_out"), "value": values.to_numpy()})
     tolerance = of_folds(folds, folds["fold"].nunique())
     mean = float(values.mean())
     met = None
@@ -371,7 +371,7 @@ def _falls(tables: Tables, number, detail: str, name: str, protocol: str) -> Our
     table = tables.of("celcomen_glioblastoma", "knockout_terms", dataset=name, protocol=protocol)
     if table is None:
         return None
-    score, q = (pd.to_numeric(table[c], errors="coerce") for c in ("normalized_enrichment", "q_value"))  # fmt: skip
+    score, q = (pd.to_numeric(table[c], errors="coerce") for c in ("normalized_enrichment", "q_value"))
     down = table[(table["group"] == detail) & (score < 0) & (q <= 0.05)]
     return _named(number, down["term"], "gene sets that fall with q <= .05")
 
@@ -432,12 +432,12 @@ def _shapes(tables: Tables) -> Iterator[dict]:
     here = [tables.table(path) for path in sorted(tables.paths) if path.endswith("shapes.tsv")]
     key = ["dataset", "sample", "step", "quantity", "cell_type", "domain"]
     columns = [*key, "found", "verdict"]
-    joined = pd.concat([t.reindex(columns=columns) for t in here] or [pd.DataFrame(columns=columns)])  # fmt: skip
+    joined = pd.concat([t.reindex(columns=columns) for t in here] or [pd.DataFrame(columns=columns)])
     joined[key] = joined[key].fillna("").astype(str)
     joined = joined.drop_duplicates(key)
     both = expected_shapes().merge(joined, on=key, how="left")
     for row in both.itertuples():
-        what = " ".join(filter(None, [row.cell_type, row.quantity, row.domain and f"in {row.domain}"]))  # fmt: skip
+        what = " ".join(filter(None, [row.cell_type, row.quantity, row.domain and f"in {row.domain}"]))
         run = isinstance(row.verdict, str)
         yield {
             "paper": "Cellina" if row.dataset in ("crc_cosmx", "brain_merfish") else "Celcomen",
@@ -460,7 +460,7 @@ def _shapes(tables: Tables) -> Iterator[dict]:
 
 def _folds(tables: Tables) -> Iterator[dict]:
     """Mean difference to the newer runs over the folds that both have, where this run has their data."""
-    for key, theirs in published.new_folds().groupby(["dataset", "target", "run", "method", "intervention", "form"]):  # fmt: skip
+    for key, theirs in published.new_folds().groupby(["dataset", "target", "run", "method", "intervention", "form"]):
         dataset, target, run, method, intervention, form = key
         for name, entry in tables.datasets("cellina"):
             if published_as(entry) != dataset or form or run not in RULES_OF_RUNS:
@@ -468,9 +468,7 @@ def _folds(tables: Tables) -> Iterator[dict]:
             scores = tables.of("cellina", "scores", dataset=name)
             for protocol in tables.config["protocols"]:
                 own = scores[
-                    (scores["method"] == method)
-                    & (scores["protocol"] == protocol)
-                    & (scores["target"] == target)
+                    (scores["method"] == method) & (scores["protocol"] == protocol) & (scores["target"] == target)
                 ]
                 own = counterfactual(own, intervention)
                 yield from _paired(tables, name, entry, protocol, key, own, theirs)
@@ -506,7 +504,9 @@ def _paired(tables, name, entry, protocol, key, own, theirs) -> Iterator[dict]:
 
 
 def _in_vivo(tables: Tables) -> Iterator[dict]:
-    """Scores of the authors' models on Perturb-FISH: in the mean over lost genes, and for each where this run has a screen."""
+    """Scores of the authors' models on Perturb-FISH: in the mean over lost genes, and for each where this run has a
+    screen.
+    """
     theirs = published.in_vivo()
     common = {
         "paper": "Cellina",
@@ -522,7 +522,7 @@ def _in_vivo(tables: Tables) -> Iterator[dict]:
         if protocol == "as_run"
         and (table := tables.of("cellina_in_vivo", "compared", dataset=name, protocol=protocol)) is not None
     ]  # fmt: skip
-    own = theirs[theirs["knockout"] == "mean"].assign(verdict=NOT_RUN, reason="not part of this run")  # fmt: skip
+    own = theirs[theirs["knockout"] == "mean"].assign(verdict=NOT_RUN, reason="not part of this run")
     for entry, name, protocol, table in made or [(None, "", "", own)]:
         for row in table.itertuples():
             yield (
@@ -555,4 +555,4 @@ def _beside(row) -> dict:
 
 def published_row(dataset: str, switches: str):
     """As much of a published number as says what it can be compared with."""
-    return pd.Series({"dataset": dataset, "experiment": "cellina", "switches": switches, "published": "0", "newer": ""})  # fmt: skip
+    return pd.Series({"dataset": dataset, "experiment": "cellina", "switches": switches, "published": "0", "newer": ""})

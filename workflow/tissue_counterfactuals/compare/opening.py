@@ -115,7 +115,7 @@ def _first(benchmarks: list) -> str:
         better = int((gains > 0).sum())
         what = f"{_name(control).lower()} on {where}"
         if gains.mean() < 0:
-            lost.append(f"{what} (the control errs less in {len(gains) - better} of {len(gains)} folds)")  # fmt: skip
+            lost.append(f"{what} (the control errs less in {len(gains) - better} of {len(gains)} folds)")
         else:
             won.append(f"{what} ({better} of {len(gains)} folds better)")
     parts = []
@@ -160,7 +160,10 @@ def _best(where: str, protocol: str, scores: pd.DataFrame) -> Iterator[str]:
         yield f"{where}: nothing was scored."
         return
     best = min(errors, key=errors.get)
-    parts = [f"{where}: {_name(best[0])}{' (altered neighbours)' * (best[1] == 'node')} errs least (RMSE of log-fold changes {errors[best]:.3g})"]  # fmt: skip
+    parts = [
+        f"{where}: {_name(best[0])}{' (altered neighbours)' * (best[1] == 'node')} errs least (RMSE of log-fold "
+        f"changes {errors[best]:.3g})"
+    ]
     if best[0] in CONTROLS:
         parts.append("a control that knows nothing of neighbours")
     else:
@@ -170,7 +173,7 @@ def _best(where: str, protocol: str, scores: pd.DataFrame) -> Iterator[str]:
             (_name(control).lower(), gains),
         ):
             if len(values):
-                parts.append(f"{values.mean():+.3g} against {name} ({(values > 0).sum()} of {len(values)} folds)")  # fmt: skip
+                parts.append(f"{values.mean():+.3g} against {name} ({(values > 0).sum()} of {len(values)} folds)")
     yield "; ".join(parts) + "."
 
 
@@ -190,7 +193,11 @@ def _asked(tables: Tables) -> Iterator[str]:
             if experiment == "cellina":
                 scores = tables.of("cellina", "scores", dataset=name)
                 folds = scores[["slide", "cell_type"]].drop_duplicates()
-                text += f", {entry['control_domain']} to {', '.join(map(str, entry['target_domains']))}; {_size(folds['slide'].nunique(), 'slide')}, {_size(len(folds), 'fold')}, {_size(scores['seed'].nunique(), 'seed')}"  # fmt: skip
+                text += (
+                    f", {entry['control_domain']} to {', '.join(map(str, entry['target_domains']))}; "
+                    f"{_size(folds['slide'].nunique(), 'slide')}, {_size(len(folds), 'fold')}, "
+                    f"{_size(scores['seed'].nunique(), 'seed')}"
+                )
             yield text + "."
     for name, entry, slide, question, word in tables.answers():
         yield f"{label_of(name, entry)}, slide {slide}, {question['name']}: {in_words(question)}: {word}."
@@ -206,8 +213,8 @@ def _size(n: int, what: str) -> str:
 def verdicts(statements: pd.DataFrame) -> pd.DataFrame:
     """The table of verdicts: a row for each line of the table of statements.
 
-    Where several statements or data sets share a line, one that does not hold decides, then one that cannot be resolved;
-    the row says what was found there.
+    Where several statements or data sets share a line, one that does not hold decides, then one that cannot be
+    resolved; the row says what was found there.
     """
     worst_first = [of_statements.DOES_NOT_HOLD, of_statements.NOT_RESOLVABLE, of_statements.HOLDS]
     rows = []
@@ -243,7 +250,7 @@ def _numbers(numbers: pd.DataFrame) -> Iterator[str]:
 def _unresolved(statements: pd.DataFrame) -> Iterator[str]:
     own = statements[statements["verdict"] == of_statements.NOT_RESOLVABLE]
     for (line, reason), rows in own.groupby(["line", "reason"], sort=False):
-        where = sorted({f"{r.dataset or 'simulated tissue'}, {r.protocol}" for r in rows.itertuples()})  # fmt: skip
+        where = sorted({f"{r.dataset or 'simulated tissue'}, {r.protocol}" for r in rows.itertuples()})
         yield f"{line}: {reason} ({'; '.join(where)})."
 
 
@@ -268,10 +275,7 @@ def to_markdown(answer: Answer) -> str:
     rows = [_HEAD, *answer.verdicts.to_numpy().tolist()]
     rows = [[markdown_line(cell) for cell in row] for row in rows]
     widths = [max(len(row[i]) for row in rows) for i in range(3)]
-    lines = [
-        " | ".join(["", *(row[i].ljust(widths[i]) for i in range(3)), row[3], ""]).strip()
-        for row in rows
-    ]
+    lines = [" | ".join(["", *(row[i].ljust(widths[i]) for i in range(3)), row[3], ""]).strip() for row in rows]
     rule = "| " + " | ".join("-" * w for w in widths) + " | ----- |"
     blocks.append(f"{_VERDICTS.format(answer.protocol)}:")
     blocks.append("\n".join([lines[0], rule, *lines[1:]]))
@@ -284,9 +288,7 @@ def to_markdown(answer: Answer) -> str:
 
 
 def _list(title: str, lines: list[str]) -> str:
-    return (
-        f"{title}:\n\n" + "\n".join(f"- {markdown_line(line)}" for line in lines) if lines else ""
-    )
+    return f"{title}:\n\n" + "\n".join(f"- {markdown_line(line)}" for line in lines) if lines else ""
 
 
 def to_html(answer: Answer) -> str:

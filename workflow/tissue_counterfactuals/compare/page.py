@@ -1,4 +1,6 @@
-"""One page of a run: tables to sort and filter (DataTables, by itables, inside the page), and a gallery of its figures."""
+"""One page of a run: tables to sort and filter (DataTables, by itables, inside the page), and a gallery of its
+figures.
+"""
 
 import base64
 import re
@@ -49,10 +51,7 @@ def build(tables: Tables, found: dict[str, pd.DataFrame], figures: Iterable[str]
             own = tables.of("cellina", table, dataset=name)
             parts.append((f"{title}: {label_of(name, entry)}", f"{table}-{name}", own))
     links = "".join(f'<a href="#{anchor}">{escape(title)}</a>' for title, anchor, _ in parts)
-    body = "".join(
-        f'<h2 id="{anchor}">{escape(title)}</h2>{_table(table, anchor)}'
-        for title, anchor, table in parts
-    )
+    body = "".join(f'<h2 id="{anchor}">{escape(title)}</h2>{_table(table, anchor)}' for title, anchor, table in parts)
     gallery = "".join(_figure(Path(path), tables, found) for path in figures)
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Published and ours</title>'
@@ -66,7 +65,7 @@ def _table(table: pd.DataFrame, anchor: str) -> str:
     first = [c for c in _FIRST if c in table]
     table = table[[*first, *(c for c in table if c not in first)]]
     # Columns without anything in them only take room.
-    table = table.loc[:, [not (table[c].isna() | (table[c].astype(str) == "")).all() for c in table]]  # fmt: skip
+    table = table.loc[:, [not (table[c].isna() | (table[c].astype(str) == "")).all() for c in table]]
     numbers = table.select_dtypes("float").columns
     table = table.assign(**{c: table[c].map(lambda x: float(f"{x:.4g}")) for c in numbers})
     return to_html_datatable(
@@ -83,7 +82,9 @@ def _table(table: pd.DataFrame, anchor: str) -> str:
 
 
 def place_of(name: str) -> tuple[str, str]:
-    """Paper and place of a figure by the name of its row: figure_celcomen_6 is Celcomen's Fig. 6; what has no such name is ours."""
+    """Paper and place of a figure by the name of its row: figure_celcomen_6 is Celcomen's Fig. 6; what has no such name
+    is ours.
+    """
     known = re.fullmatch(r"(figure|table)_(celcomen|cellina)_([a-z]?\d+[a-z]?|per_target)", name)
     if not known:
         return "ours", ""
@@ -102,13 +103,14 @@ def _figure(path: Path, tables: Tables, found: dict[str, pd.DataFrame]) -> str:
     lines = [
         f"{paper}, {place}" if place else "no figure of a paper",
         f"{where}{', ' + more if more else ''}",
-        _verdict(
-            place, paper, keys.get("protocol", ""), label_of(dataset, entry) if entry else "", found
-        ),  # fmt: skip
+        _verdict(place, paper, keys.get("protocol", ""), label_of(dataset, entry) if entry else "", found),  # fmt: skip
     ]
     title = row.title if row else path.stem
     text = "".join(f"<div>{escape(line)}</div>" for line in lines)
-    return f'<figure><img src="{_picture(path)}" alt="{escape(title)}"><figcaption><b>{escape(title)}</b>{text}</figcaption></figure>'  # fmt: skip
+    return (
+        f'<figure><img src="{_picture(path)}" '
+        f'alt="{escape(title)}"><figcaption><b>{escape(title)}</b>{text}</figcaption></figure>'
+    )
 
 
 def _row_of(path: Path):

@@ -1,4 +1,6 @@
-"""What the papers print and what their authors' newer runs gave: resources/published/, which says where each is from."""
+"""What the papers print and what their authors' newer runs gave: resources/published/, which says where each is
+from.
+"""
 
 from functools import cache
 

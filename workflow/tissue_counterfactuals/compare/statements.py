@@ -2,9 +2,9 @@
 
 A statement about the benchmark is tested on paired differences of two methods over independent units (patients where
 there are four or more, else held-out types, which speak for their own slides alone) by the 95 % interval of their mean
-(see `results/patients.py`). It holds if the interval of one metric, Pearson or the error of log-fold changes, lies above
-0 and that of the other not below; it does not hold in the mirror image; anything else is "not resolvable". By chance
-alone either happens once in twenty.
+(see `results/patients.py`). It holds if the interval of one metric, Pearson or the error of log-fold changes, lies
+above 0 and that of the other not below; it does not hold in the mirror image; anything else is "not resolvable". By
+chance alone either happens once in twenty.
 """
 
 from collections.abc import Callable, Iterator
@@ -86,7 +86,9 @@ class Statement:
 
 
 def build(tables: Tables) -> pd.DataFrame:
-    """The table of statements, of COLUMNS: a row per statement, data set, target and protocol, or one that says `not run`."""
+    """The table of statements, of COLUMNS: a row per statement, data set, target and protocol, or one that says `not
+    run`.
+    """
     rows = []
     for statement in STATEMENTS:
         common = {key: getattr(statement, key) for key in COLUMNS[:3]}
@@ -117,7 +119,8 @@ def _rows(tables: Tables, statement: Statement) -> Iterator[dict]:
 
 
 def units(gains: pd.Series, patients: dict[str, str]) -> tuple[str, pd.Series]:
-    """Differences averaged within what is independent: patients if there are enough, else held-out types on their slides.
+    """Differences averaged within what is independent: patients if there are enough, else held-out types on their
+    slides.
 
     Args:
         gains: by slide and held-out type.
@@ -149,16 +152,13 @@ def _absent(scores: pd.DataFrame, *sides: tuple[str, str]) -> str:
 def gain(first: pd.DataFrame, second: pd.DataFrame, metric: str) -> pd.Series:
     """How much better the first is, by fold, each side averaged over seeds; positive is better."""
     means = [
-        rows[rows["metric"] == metric].dropna(subset="value").groupby(FOLD)["value"].mean()
-        for rows in (first, second)
+        rows[rows["metric"] == metric].dropna(subset="value").groupby(FOLD)["value"].mean() for rows in (first, second)
     ]
     difference = (means[0] - means[1]).dropna()
     return difference if METRICS[metric].direction == "higher" else -difference
 
 
-def better(
-    tables: Tables, name: str, protocol: str, *, first: tuple, second: tuple
-) -> Iterator[Result]:
+def better(tables: Tables, name: str, protocol: str, *, first: tuple, second: tuple) -> Iterator[Result]:
     """Whether one answer is better than another; both are (method, `edge`, `node` or twin)."""
     patients = patients_of_slides(tables.config["datasets"][name])
     scores = tables.of("cellina", "scores", dataset=name)
@@ -225,9 +225,7 @@ def _judged(by_metric: dict[str, pd.Series], patients: dict[str, str], target: s
     return Result(verdict, "; ".join(words), reason, unit, n, mean, low, high, p, target)
 
 
-def equal(
-    tables: Tables, name: str, protocol: str, *, first: tuple, second: tuple
-) -> Iterator[Result]:
+def equal(tables: Tables, name: str, protocol: str, *, first: tuple, second: tuple) -> Iterator[Result]:
     """Whether two answers are as good as each other: apart by less than half of what either gains over the twin.
 
     Two one-sided tests: the 90 % interval of the difference of errors lies within the margin.
@@ -244,7 +242,14 @@ def equal(
         unit, difference = units(gain(*sides, "rmse_lfc"), patients)
         margin = abs(float(gain(sides[0], twin, "rmse_lfc").mean())) / 2
         if len(difference) < FEWEST:
-            yield Result(NOT_RESOLVABLE, f"difference of errors {difference.mean():+.3g}", f"fewer than {FEWEST} independent units", unit, len(difference), target=target)  # fmt: skip
+            yield Result(
+                NOT_RESOLVABLE,
+                f"difference of errors {difference.mean():+.3g}",
+                f"fewer than {FEWEST} independent units",
+                unit,
+                len(difference),
+                target=target,
+            )
             continue
         mean, found = difference.mean(), estimate(difference.to_numpy(), level=1 - 2 * ALPHA)
         apart = found.low > margin or found.high < -margin
@@ -269,13 +274,18 @@ def told_apart(tables: Tables, name: str, protocol: str) -> Iterator[Result]:
         return
     methods = {"as_run": "as_run", "corrected": "gaussian"}
     own = table[(table["method"] == methods[protocol]) & (table["data"] == "field")]
-    tissue = own.groupby(["n_genes", "n_cells", "seed", "tissue", "forces"])[["recovery", "cross_talk"]].mean()  # fmt: skip
+    tissue = own.groupby(["n_genes", "n_cells", "seed", "tissue", "forces"])[["recovery", "cross_talk"]].mean()
     # Independent are tissues; the weaker of the two kinds of forces counts.
-    differences = (tissue["recovery"] - tissue["cross_talk"].abs()).groupby(["n_genes", "n_cells", "seed", "tissue"]).min()  # fmt: skip
+    differences = (
+        (tissue["recovery"] - tissue["cross_talk"].abs()).groupby(["n_genes", "n_cells", "seed", "tissue"]).min()
+    )
     if len(differences) < FEWEST:
         return
     mean, found = float(differences.mean()), estimate(differences.to_numpy())
-    words = f"correlation with own truth minus |that with the other kind's|, weaker kind: {mean:+.2f} [{found.low:.2f}, {found.high:.2f}]"
+    words = (
+        f"correlation with own truth minus |that with the other kind's|, weaker kind: {mean:+.2f} "
+        f"[{found.low:.2f}, {found.high:.2f}]"
+    )
     verdict = HOLDS if found.low > 0 else DOES_NOT_HOLD if found.high < 0 else NOT_RESOLVABLE
     reason = "the interval holds 0" if verdict == NOT_RESOLVABLE else ""
     yield Result(verdict, words, reason, "tissues", len(differences), mean, *found[:3])
@@ -287,16 +297,16 @@ def found_again(tables: Tables, name: str, protocol: str) -> Iterator[Result]:
     if table is None:
         return
     own = table[(table["panel"] == "paper") & (table["entries"] == "upper_triangle")]
-    wide = own.pivot_table(index=["quantity", "seed"], columns="source", values="spearman", dropna=False)  # fmt: skip
+    wide = own.pivot_table(index=["quantity", "seed"], columns="source", values="spearman", dropna=False)
     # An inference that ends at one value has found nothing.
     difference = (wide["estimate"].fillna(0) - wide["noise"].fillna(0)).unstack("quantity")
-    p_values = {kind: float(wilcoxon(difference[kind], alternative="greater").pvalue) for kind in ("inter", "intra")}  # fmt: skip
+    p_values = {kind: float(wilcoxon(difference[kind], alternative="greater").pvalue) for kind in ("inter", "intra")}
     medians = {kind: float(difference[kind].median()) for kind in p_values}
-    words = ", ".join(f"{kind}: median gain {medians[kind]:+.2f}, p = {p:.2g}" for kind, p in p_values.items())  # fmt: skip
+    words = ", ".join(f"{kind}: median gain {medians[kind]:+.2f}, p = {p:.2g}" for kind, p in p_values.items())
     worst = max(p_values.values())
     verdict = HOLDS if worst <= ALPHA else NOT_RESOLVABLE
     reason = "" if verdict == HOLDS else "one kind of forces is not above noise"
-    yield Result(verdict, words, reason, "simulations", len(difference), min(medians.values()), p_value=worst)  # fmt: skip
+    yield Result(verdict, words, reason, "simulations", len(difference), min(medians.values()), p_value=worst)
 
 
 def samples_agree(tables: Tables, name: str, protocol: str) -> Iterator[Result]:
@@ -318,9 +328,7 @@ def samples_agree(tables: Tables, name: str, protocol: str) -> Iterator[Result]:
         # What is left given mean expression, in the hold-out with least, against what permuted genes reach.
         partial = pd.to_numeric(chosen["partial_spearman"]).fillna(0)
         limit = float(pd.to_numeric(chosen["random_high"]).max())
-        words = (
-            f"{force}: rho {rho:.2f} over {n} hold-outs, {partial.mean():.2f} given mean expression"
-        )
+        words = f"{force}: rho {rho:.2f} over {n} hold-outs, {partial.mean():.2f} given mean expression"
         verdict, reason = HOLDS, ""
         if (chosen["constant"].astype(str) == "True").any():
             verdict, reason = NOT_RESOLVABLE, "forces of a hold-out all have one value"
@@ -335,11 +343,11 @@ def samples_agree(tables: Tables, name: str, protocol: str) -> Iterator[Result]:
 
 def know_proteins(tables: Tables, name: str, protocol: str) -> Iterator[Result]:
     """Whether forces between cells outweigh those within cells for secreted genes more than for cytoplasmic ones."""
-    table = tables.of("celcomen_glioblastoma", "localization_tests", dataset=name, protocol=protocol)  # fmt: skip
+    table = tables.of("celcomen_glioblastoma", "localization_tests", dataset=name, protocol=protocol)
     if table is None:
         return
     # Each gene once, also where the published test took all entries for independent.
-    own = table[(table["statistic"] == "genes") & (table["first"] == "secreted") & (table["second"] == "cytoplasmic")]  # fmt: skip
+    own = table[(table["statistic"] == "genes") & (table["first"] == "secreted") & (table["second"] == "cytoplasmic")]
     if own.empty:
         return
     difference = float(pd.to_numeric(own["difference"]).mean())
@@ -352,7 +360,9 @@ def know_proteins(tables: Tables, name: str, protocol: str) -> Iterator[Result]:
 
 
 def reaches_neighbours(tables: Tables, name: str, protocol: str) -> Iterator[Result]:
-    """Whether cells beside a knocked-out one lose its signature, more than they do for other genes and their signatures."""
+    """Whether cells beside a knocked-out one lose its signature, more than they do for other genes and their
+    signatures.
+    """
     table = tables.of("celcomen_glioblastoma", "placebo", dataset=name, protocol=protocol)
     if table is None or "rank" not in table:
         return
@@ -405,9 +415,7 @@ def lesions_agree(tables: Tables, name: str, protocol: str) -> Iterator[Result]:
         yield Result(verdict, words, reason, "lesions", n, rho - null, p_value=float(p))
 
 
-_BY_UNITS = (
-    "paired differences over patients, or held-out types of few patients: 95 % interval of the mean"
-)
+_BY_UNITS = "paired differences over patients, or held-out types of few patients: 95 % interval of the mean"
 _CELLINA = ("cellina", "edge")
 _SEES_NOTHING = {
     "no_change": "no change at all",
@@ -422,9 +430,12 @@ def _told(side: tuple[str, str]) -> str:
     return style.method_style(side[0]).label + forms[side[1]]
 
 
-def _compared(line: str, place: str, says: str, first: tuple, second: tuple, paper="Cellina") -> Statement:  # fmt: skip
-    would = f"{_told(first)} has the higher Pearson correlation or the smaller error of log-fold changes than {_told(second)}, and the other is not worse"
-    return Statement(line, paper, place, "cellina", says, would, _BY_UNITS, better, {"first": first, "second": second})  # fmt: skip
+def _compared(line: str, place: str, says: str, first: tuple, second: tuple, paper="Cellina") -> Statement:
+    would = (
+        f"{_told(first)} has the higher Pearson correlation or the smaller error of log-fold changes than "
+        f"{_told(second)}, and the other is not worse"
+    )
+    return Statement(line, paper, place, "cellina", says, would, _BY_UNITS, better, {"first": first, "second": second})
 
 
 STATEMENTS = (
@@ -495,7 +506,8 @@ STATEMENTS = (
         "Fig. 2c",
         "celcomen_simulation",
         "Forces between and within cells are inferred from a simulated tissue better than from noise.",
-        "both kinds of inferred forces correlate with the true ones more than noise does, each pair of genes counted once",
+        "both kinds of inferred forces correlate with the true ones more than noise does, each pair of genes counted "
+        "once",
         "one-sided Wilcoxon test over simulations; the larger of the two p values",
         found_again,
     ),
@@ -505,7 +517,8 @@ STATEMENTS = (
         "Fig. 2c",
         "celcomen_recovery",
         "What acts between cells is told apart from what acts within them.",
-        "forces correlate with the truth of their own kind more than with that of the other kind, where both are independent",
+        "forces correlate with the truth of their own kind more than with that of the other kind, where both are "
+        "independent",
         "95 % interval of the mean difference over tissues (all sizes together), for the weaker kind",
         told_apart,
     ),
@@ -515,8 +528,10 @@ STATEMENTS = (
         "Fig. 6",
         "celcomen_spleen",
         "Forces fitted to one sample agree with those fitted to the rest.",
-        "they agree beyond permuted genes, beyond mean expression, and between cells beyond shuffled places (slides kept apart)",
-        "permutation of genes in each hold-out, the largest p value; partial correlation given mean expression above what permuted genes reach",
+        "they agree beyond permuted genes, beyond mean expression, and between cells beyond shuffled places (slides "
+        "kept apart)",
+        "permutation of genes in each hold-out, the largest p value; partial correlation given mean expression above "
+        "what permuted genes reach",
         samples_agree,
     ),
     Statement(
@@ -535,7 +550,8 @@ STATEMENTS = (
         "Fig. 3d",
         "celcomen_glioblastoma",
         "Cells beside a cell that has lost a gene lose the genes that go with it.",
-        "direct neighbours lose the gene's signature more than those of other genes of like mean expression lose theirs",
+        "direct neighbours lose the gene's signature more than those of other genes of like mean expression lose "
+        "theirs",
         "rank of the gene among other genes, each knocked out in cells of its own and scored on a signature of its own",
         reaches_neighbours,
     ),

@@ -58,7 +58,9 @@ def of_folds(values: pd.DataFrame, n_published: int) -> Tolerance:
 
 
 def of_replicates(replicates: np.ndarray, origin: str) -> Tolerance:
-    """Tolerance of a statistic whose resampled values, or values of several seeds, are given; both runs have that spread."""
+    """Tolerance of a statistic whose resampled values, or values of several seeds, are given; both runs have that
+    spread.
+    """
     replicates = np.asarray(replicates, dtype=float)
     replicates = replicates[np.isfinite(replicates)]
     if len(replicates) < 2:

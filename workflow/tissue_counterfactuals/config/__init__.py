@@ -49,14 +49,16 @@ from tissue_counterfactuals.sources import READERS
 from tissue_counterfactuals.sources.downloads.settings import DownloadSettings
 from tissue_counterfactuals.sources.downloads.table import download_faults, slides_in_table
 
-__all__ = ["POOLED", "Config", "describe", "is_url", "load_config", "samples_of", "slug", "slugs"]  # fmt: skip
+__all__ = ["POOLED", "Config", "describe", "is_url", "load_config", "samples_of", "slug", "slugs"]
 
 
 class MetricSettings(Settings):
     """How predictions are scored."""
 
     n_deg: int = Field(50, ge=2, le=100_000)
-    """Number of differential genes, those with the largest change, on which the correlations and precisions are taken."""
+    """Number of differential genes, those with the largest change, on which the correlations and precisions are
+    taken.
+    """
 
 
 def _file_name(name: str) -> str:
@@ -83,23 +85,25 @@ class Config(Settings):
     seeds: Some[Seed] = [0]
     """Seeds; the whole benchmark is repeated for each, and spreads are taken over them."""
     protocols: Some[Literal[*PROTOCOLS]] = ["corrected"]
-    """`corrected` follows the papers with defects mended, `as_run` repeats the authors' code; both stand side by side in
-    the tables."""
+    """`corrected` follows the papers with defects mended, `as_run` repeats the authors' code; both stand side by side
+    in the tables."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where models train; `auto` takes CUDA where it is usable, `cuda` stops the run where it is not."""
     threads: int = Field(1, ge=1, le=1024)
-    """CPU threads of one training job. Another number sums in another order: results differ by rounding (weights by up to 1e-4)."""
-    datasets: Annotated[
-        dict[Annotated[str, AfterValidator(_file_name)], Dataset], Field(min_length=1), Block
-    ] = Field({}, validate_default=True)
+    """CPU threads of one training job. Another number sums in another order: results differ by rounding (weights by up
+    to 1e-4).
+    """
+    datasets: Annotated[dict[Annotated[str, AfterValidator(_file_name)], Dataset], Field(min_length=1), Block] = Field(
+        {}, validate_default=True
+    )
     """The slides to run on; the name of each entry becomes a folder of the results and a target of its own."""
     methods: Some[Literal[*METHODS]] = [m.name for m in METHODS.values() if m.by_default]
-    """Methods and controls to run, each where it can be: the two truth methods on simulated slides only. Ridge regression,
-    nearest neighbours and the methods of other groups run when they are named."""
+    """Methods and controls to run, each where it can be: the two truth methods on simulated slides only. Ridge
+    regression, nearest neighbours and the methods of other groups run when they are named."""
     budget: Literal["own", "equal"] = "own"
-    """How long methods train: `own` as the section of each says, by default as published; `equal` gives every scored method
-    that takes optimiser steps `equal_steps` of them, with its own batches, without early stopping, and with its warm-ups
-    stretched in proportion. Methods that train in stages share the steps out among them."""
+    """How long methods train: `own` as the section of each says, by default as published; `equal` gives every scored
+    method that takes optimiser steps `equal_steps` of them, with its own batches, without early stopping, and with its
+    warm-ups stretched in proportion. Methods that train in stages share the steps out among them."""
     equal_steps: int = Field(2000, ge=1, le=100_000_000)
     """Optimiser steps of each method where `budget` is equal."""
     nearest_neighbor: NearestNeighborSettings = NearestNeighborSettings()
@@ -173,7 +177,8 @@ def _method_faults(config: dict, raw: dict) -> Iterator[str]:
 def _budget_faults(config: dict) -> Iterator[str]:
     if config["budget"] == "equal" and "as_run" in config["protocols"]:
         yield (
-            "config: budget is equal, but protocols names as_run, which trains as long as the authors did; leave as_run "
+            "config: budget is equal, but protocols names as_run, which trains as long as the authors did; leave "
+            "as_run "
             "out, or set budget to own."
         )
 
@@ -229,6 +234,4 @@ def _resolve(name: str, dataset: dict, methods: list[str]) -> None:
     dataset["methods"] = list(dataset["methods"] or methods)
     if dataset["samples"] is not None:
         dataset["samples"] = [str(sample) for sample in dataset["samples"]]
-    dataset["patients"] = {
-        name: [str(sample) for sample in own] for name, own in dataset["patients"].items()
-    }
+    dataset["patients"] = {name: [str(sample) for sample in own] for name, own in dataset["patients"].items()}

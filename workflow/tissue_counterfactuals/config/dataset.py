@@ -30,9 +30,7 @@ SIMULATED = ("simulated", "simulated_field", "simulated_lesions", "simulated_scr
 MAX_LABEL = 150
 
 # Layouts as instruments and tools write them, of whatever tissue: what a cell is must be said beside them.
-_BUNDLES = tuple(
-    name for name, reader in READERS.items() if reader.published is None and name != "h5ad"
-)
+_BUNDLES = tuple(name for name, reader in READERS.items() if reader.published is None and name != "h5ad")
 
 # Key of a data set -> the only sources that read it: set for another, it would do nothing.
 _ONLY_FOR = {
@@ -60,8 +58,8 @@ class Dataset(Settings):
     `simulated_field` one with known forces between genes, `simulated_lesions` tumour sections with knock-outs,
     `simulated_screen` a section with clones of carriers of guides, the others read one raw layout each."""
     experiments: Some[Literal["cellina", *ON_EACH_SLIDE, *ON_SLIDES]] = ["cellina"]
-    """What is run on the data set: `cellina` is the benchmark of counterfactuals, the others are further experiments of the
-    Cellina paper, on each slide, and those of the Celcomen paper, on all of them as one."""
+    """What is run on the data set: `cellina` is the benchmark of counterfactuals, the others are further experiments of
+    the Cellina paper, on each slide, and those of the Celcomen paper, on all of them as one."""
     kind: Literal["simulated", "real", "stand-in"] | None = None
     """What tables and figures call the data; `null` means `simulated` for a simulated source and `real` otherwise. Say
     `stand-in` where the data only resemble those of a published result."""
@@ -77,10 +75,11 @@ class Dataset(Settings):
     layer: Text | None = None
     """Where the raw counts are; `null` is X, `raw` is raw.X, any other text names a layer."""
     labels: Text | None = None
-    """For bundles of instruments (`xenium`, `visium`, `cosmx_flat`, `merscope`, `spatialdata`): a CSV, TSV or parquet with
-    the ids of the cells (in a column called cell_id, barcode, EntityID or the like; for CosMx also fov and cell_ID) and the
-    columns named under `columns`; cells without a row are dropped and counted. Where there are
-    several samples, ids begin with the sample (`left_AAAC-1`), unless `columns.sample` names the column that says it."""
+    """For bundles of instruments (`xenium`, `visium`, `cosmx_flat`, `merscope`, `spatialdata`): a CSV, TSV or parquet
+    with the ids of the cells (in a column called cell_id, barcode, EntityID or the like; for CosMx also fov and
+    cell_ID) and the columns named under `columns`; cells without a row are dropped and counted. Where there are
+    several samples, ids begin with the sample (`left_AAAC-1`), unless `columns.sample` names the column that says
+    it."""
     columns: ColumnsSettings = ColumnsSettings()
     keep_columns: Distinct[Text] | None = None
     """Further columns of obs by which a question may choose its cells (`questions[].where`)."""
@@ -90,12 +89,12 @@ class Dataset(Settings):
     """Micrometres per unit of the coordinates, for example 0.12028 for CosMx pixels; it is taken at its word. `null` is
     what the layout says (1 for `h5ad`), and cells that then lie impossibly far apart or close together are refused."""
     fit: Literal["per_sample", "pooled", "leave_patient_out"] = "per_sample"
-    """`per_sample` trains a model for each sample, as published; `pooled` trains one over all samples, each with a graph
-    of its own; `leave_patient_out` trains, for each held-out type and each patient, one over the samples of all other
-    patients, and asks it about this patient's cells: one slide and one type left out."""
+    """`per_sample` trains a model for each sample, as published; `pooled` trains one over all samples, each with a
+    graph of its own; `leave_patient_out` trains, for each held-out type and each patient, one over the samples of all
+    other patients, and asks it about this patient's cells: one slide and one type left out."""
     patients: dict[str, Some[str | int]] = {}
-    """Patient (or animal) -> those of its samples, where several come from one. A sample that is not named is a patient of
-    its own. Patients are the unit of intervals and tests, and a patient's samples are left out together."""
+    """Patient (or animal) -> those of its samples, where several come from one. A sample that is not named is a patient
+    of its own. Patients are the unit of intervals and tests, and a patient's samples are left out together."""
     samples: Some[str | int] | None = None
     """Values of the sample column to use; `null` means all of them. Needed for an address fitted per sample."""
     simulation: TissueSettings = TissueSettings()
@@ -127,7 +126,7 @@ class Dataset(Settings):
     def _unread_keys(self) -> Iterator[str]:
         for key, sources in _ONLY_FOR.items():
             value = getattr(self, key) if key in self.model_fields_set else None
-            is_set = bool(value.model_fields_set) if isinstance(value, Settings) else value is not None  # fmt: skip
+            is_set = bool(value.model_fields_set) if isinstance(value, Settings) else value is not None
             if self.source not in sources and is_set:
                 yield (
                     f".{key} is set, but is not read when source is {self.source}; remove it, or set source to "
@@ -151,7 +150,10 @@ class Dataset(Settings):
         for patient, own in self.patients.items():
             for sample in own:
                 if self.samples and str(sample) not in map(str, self.samples):
-                    yield f".patients.{patient} has the sample {sample!r}, which samples does not name; correct one of them."  # fmt: skip
+                    yield (
+                        f".patients.{patient} has the sample {sample!r}, which samples does not name; correct one of "
+                        "them."
+                    )
 
     def _path_faults(self) -> Iterator[str]:
         reader, path = READERS[self.source], self.path
@@ -205,7 +207,8 @@ class Dataset(Settings):
             for column in question.where:
                 if column not in (self.keep_columns or []):
                     yield (
-                        f".questions[{place}].where names the column {column!r}, which keep_columns does not; name it there "
+                        f".questions[{place}].where names the column {column!r}, which keep_columns does not; name it "
+                        "there "
                         "too."
                     )
             for name in question.methods:
@@ -219,8 +222,9 @@ class Dataset(Settings):
 def samples_of(name: str, dataset: dict) -> dict[str, list[str] | None]:
     """The slides of a data set: path form of the name -> values of the sample column to keep, None for all.
 
-    A pooled data set is one slide, and so is one that only Celcomen is run on. Otherwise there is one for each sample: those configured, those simulated, or
-    those of the file's sample column (read with h5py, without loading the slide); without a sample column, one.
+    A pooled data set is one slide, and so is one that only Celcomen is run on. Otherwise there is one for each sample:
+    those configured, those simulated, or those of the file's sample column (read with h5py, without loading the slide);
+    without a sample column, one.
 
     Args:
         name: the data set's key under `datasets`.
@@ -228,9 +232,7 @@ def samples_of(name: str, dataset: dict) -> dict[str, list[str] | None]:
     Raises:
         InputError: the samples cannot be known beforehand, are not there, or share a path form.
     """
-    if dataset["fit"] != "per_sample" or not {"cellina", *ON_EACH_SLIDE} & {
-        *dataset["experiments"]
-    }:
+    if dataset["fit"] != "per_sample" or not {"cellina", *ON_EACH_SLIDE} & {*dataset["experiments"]}:
         return {POOLED: dataset["samples"]}
     if dataset["source"] == "simulated":
         present = [f"slide_{i}" for i in range(dataset["simulation"]["n_slides"])]

@@ -1,7 +1,7 @@
 """What a run would otherwise find out after hours: settings against the cells and genes that are known beforehand.
 
-Of simulated data the configuration says how many cells and which genes there are; of a file at hand its header does. What is
-still to be downloaded is not known, and is checked where it is read.
+Of simulated data the configuration says how many cells and which genes there are; of a file at hand its header does.
+What is still to be downloaded is not known, and is checked where it is read.
 """
 
 import difflib
@@ -40,9 +40,7 @@ def known_faults(config: dict, raw: dict) -> Iterator[str]:
         kept = min(len(genes or _MANY), entry["preprocess"]["n_top_genes"] or len(_MANY))
         if "cellina" in entry["experiments"]:
             neighbors = entry["graph"]["max_neighbors"]
-            yield from _too_few_cells(
-                f"datasets.{name}.graph.max_neighbors", neighbors, name, cells
-            )
+            yield from _too_few_cells(f"datasets.{name}.graph.max_neighbors", neighbors, name, cells)
             yield from _too_few_genes("metrics.n_deg", n_deg, name, kept)
         coded = _coded(entry)
         labels = _labels(entry, coded)
@@ -51,13 +49,17 @@ def known_faults(config: dict, raw: dict) -> Iterator[str]:
             yield from _benchmark_faults(f"config: datasets.{name}.", entry, labels, coded)
         if "celcomen_spleen" in entry["experiments"]:
             settings = sections["spleen"]
-            yield from _too_few_cells("celcomen.spleen.n_neighbors", settings["n_neighbors"], name, cells)  # fmt: skip
+            yield from _too_few_cells("celcomen.spleen.n_neighbors", settings["n_neighbors"], name, cells)
             modelled = min(settings["n_top_genes"], kept)
-            yield from _too_few_genes("celcomen.spleen.clusters.n_clusters", settings["clusters"]["n_clusters"], name, modelled)  # fmt: skip
+            yield from _too_few_genes(
+                "celcomen.spleen.clusters.n_clusters", settings["clusters"]["n_clusters"], name, modelled
+            )
         if "celcomen_glioblastoma" in entry["experiments"]:
             settings = sections["glioblastoma"]
-            yield from _too_few_genes("celcomen.glioblastoma.clusters.n_clusters", settings["clusters"]["n_clusters"], name, kept)  # fmt: skip
-            yield from _unknown_gene("celcomen.glioblastoma.knockout.gene", settings["knockout"]["gene"], name, genes)  # fmt: skip
+            yield from _too_few_genes(
+                "celcomen.glioblastoma.clusters.n_clusters", settings["clusters"]["n_clusters"], name, kept
+            )
+            yield from _unknown_gene("celcomen.glioblastoma.knockout.gene", settings["knockout"]["gene"], name, genes)
         if "celcomen_perturbmap" in entry["experiments"]:
             known = KNOCKOUTS if entry["source"] == "simulated_lesions" else genes
             for gene in sections["perturbmap"]["knockouts"]:
@@ -92,7 +94,7 @@ def _panel(entry: dict) -> list[str] | None:
         return None
 
 
-def _question_faults(name: str, entry: dict, labels: dict | None, genes: list[str] | None) -> Iterator[str]:  # fmt: skip
+def _question_faults(name: str, entry: dict, labels: dict | None, genes: list[str] | None) -> Iterator[str]:
     """What users' questions name and the slides have not, as far as that is known before they are read."""
     for place, asked in enumerate(entry["questions"]):
         faults = label_faults(asked, labels) if labels else []
@@ -100,18 +102,22 @@ def _question_faults(name: str, entry: dict, labels: dict | None, genes: list[st
         yield from (f"config: datasets.{name}.questions[{place}].{fault}" for fault in faults)
 
 
-def _benchmark_faults(key: str, entry: dict, labels: dict, coded: dict) -> Iterator[str]:  # fmt: skip
+def _benchmark_faults(key: str, entry: dict, labels: dict, coded: dict) -> Iterator[str]:
     """Domains and held-out types that no cell has, and types that are too small to be held out anywhere."""
     if entry["control_domain"] is None or "cellina" not in entry["experiments"]:
         return
-    domains, types = [entry["control_domain"], *entry["target_domains"]], entry["holdout"]["cell_types"]  # fmt: skip
+    domains, types = [entry["control_domain"], *entry["target_domains"]], entry["holdout"]["cell_types"]
     absent = [
         no_such_label(f"{key}{'target_domains' if place else 'control_domain'}", domain, labels["domain"])
         for place, domain in enumerate(domains)
         if domain not in labels["domain"]
     ]  # fmt: skip
     if types != "auto":
-        absent += [no_such_label(f"{key}holdout.cell_types", t, labels["cell_type"]) for t in types if t not in labels["cell_type"]]  # fmt: skip
+        absent += [
+            no_such_label(f"{key}holdout.cell_types", t, labels["cell_type"])
+            for t in types
+            if t not in labels["cell_type"]
+        ]
     elif not absent:
         # Reading leaves out cells and adds none, so that no slide has more of them.
         sizes = np.zeros((len(labels["cell_type"]), len(labels["domain"]) + 1), int)
@@ -120,13 +126,18 @@ def _benchmark_faults(key: str, entry: dict, labels: dict, coded: dict) -> Itera
         most = sizes[:, [labels["domain"].index(domain) for domain in domains]].min(axis=1)
         least = entry["holdout"]["min_cells"]
         if most.max(initial=0) < least:
-            largest = f"; the largest is {labels['cell_type'][most.argmax()]!r} with {most.max()}" if len(most) else ""  # fmt: skip
-            absent.append(f"{key}holdout.min_cells is {least}, and no cell type has so many cells in {' and in '.join(map(repr, domains))}{largest}: lower it, or choose other domains.")  # fmt: skip
+            largest = f"; the largest is {labels['cell_type'][most.argmax()]!r} with {most.max()}" if len(most) else ""
+            absent.append(
+                f"{key}holdout.min_cells is {least}, and no cell type has so many cells in "
+                f"{' and in '.join(map(repr, domains))}{largest}: lower it, or choose other domains."
+            )
     yield from absent
 
 
 def _coded(entry: dict) -> dict[str, tuple] | None:
-    """Column of obs -> codes and values of a file at hand; None where they are not known, or for the reader to refuse."""
+    """Column of obs -> codes and values of a file at hand; None where they are not known, or for the reader to
+    refuse.
+    """
     if entry["source"] != "h5ad" or not entry["path"] or "://" in entry["path"]:
         return None
     columns = {key: entry["columns"][key] for key in ("cell_type", "domain", "sample")}

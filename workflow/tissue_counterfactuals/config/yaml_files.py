@@ -9,7 +9,7 @@ import yaml
 from tissue_counterfactuals.errors import InputError
 
 # Keys of a data set whose values are names in the data: there 010 and 1_1 are no numbers, and `no` is no answer.
-_LABELS = ("samples", "control_domain", "target_domains", "cell_types", "cell_type", "domain", "sample", "label")  # fmt: skip
+_LABELS = ("samples", "control_domain", "target_domains", "cell_types", "cell_type", "domain", "sample", "label")
 
 
 def check_config_files(paths: Iterable[str | Path]) -> None:
@@ -58,7 +58,10 @@ def _look(node: yaml.Node | None, path: tuple[str, ...], seen: set[int]) -> Iter
             line = key.start_mark.line + 1
             # The merge key of YAML may stand more than once.
             if name in lines and name != "<<":
-                yield f"lines {lines[name]} and {line}: the key {'.'.join((*path, name))} is given twice; keep one of them."
+                yield (
+                    f"lines {lines[name]} and {line}: the key {'.'.join((*path, name))} is given twice; keep one of "
+                    "them."
+                )
             lines.setdefault(name, line)
             yield from _look(value, (*path, name), seen)
     elif isinstance(node, yaml.SequenceNode):
@@ -68,7 +71,8 @@ def _look(node: yaml.Node | None, path: tuple[str, ...], seen: set[int]) -> Iter
         read = _read_as(node)
         if read is not None:
             yield (
-                f"line {node.start_mark.line + 1}: {'.'.join(path)} holds {node.value}, which YAML reads as {read}; put it "
+                f"line {node.start_mark.line + 1}: {'.'.join(path)} holds {node.value}, which YAML reads as {read}; "
+                "put it "
                 f'in quotation marks: "{node.value}".'
             )
 

@@ -5,7 +5,8 @@ A row becomes a rule of the workflow, its function a job:
     function(<inputs by name>, settings=..., switches=..., <what `takes` names>, outputs={name: path})
 
 Experiments on Celcomen read a data set as one slide, those on Cellina each of its slides. `cellina`, the benchmark of
-counterfactuals, is no row: its steps are those of the methods. What is drawn of all of them stands in `results/figures`.
+counterfactuals, is no row: its steps are those of the methods. What is drawn of all of them stands in
+`results/figures`.
 """
 
 from collections.abc import Callable, Iterable
@@ -22,18 +23,18 @@ class Experiment:
     Attributes:
         name: of the rule.
         function: module of this package and function, "celcomen_spleen.run".
-        section: where its settings stand in the configuration; `unread` are keys that it does not read, so that a change
-            of them does not run it again.
+        section: where its settings stand in the configuration; `unread` are keys that it does not read, so that a
+            change of them does not run it again.
         switches: those that it reads, by their names or by the steps that they belong to.
         inputs, outputs: name -> path, with wildcards; an input with `environment` stands for all of its methods.
         shown: output -> what the report calls it, above the text of workflow/report/CAPTION.rst.
         takes: further arguments: `entry` (the data set: name, kind, label, source, files), `domains` (its control and
-            target domains), `protocol`, `seeds`, `overrides` (the switches that the configuration sets), `model` and `gat`
-            (sections `cellina` and `cellina_gat`), `methods` (the sections of those that its settings name), `neighbors`
-            (settings of the data set's graph), `n_deg`, `device`; and wildcards of its outputs, as text.
+            target domains), `protocol`, `seeds`, `overrides` (the switches that the configuration sets), `model` and
+            `gat` (sections `cellina` and `cellina_gat`), `methods` (the sections of those that its settings name),
+            `neighbors` (settings of the data set's graph), `n_deg`, `device`; and wildcards of its outputs, as text.
         axes: further wildcards of its outputs -> the key of its settings that lists their values; each value is a job.
-        gene_sets: the key of its settings that names gene sets, or one of `gene_sets.BUNDLED`: their files are inputs of
-            the rule, so that an edited one runs it again. The function finds them by the same names.
+        gene_sets: the key of its settings that names gene sets, or one of `gene_sets.BUNDLED`: their files are inputs
+            of the rule, so that an edited one runs it again. The function finds them by the same names.
         compares: with what published runs found in real data; the table of that is an input of the rule too.
         pooled: whether it reads all slides of a data set as one.
         memory_mb: of a job; None where it grows with the slide. With `parallel` false it has one thread.
@@ -146,9 +147,7 @@ EXPERIMENTS = (
         tables=("modules", "subdomains", "activities", "genes", "embedding", "shuffles"),
     ),
     _on_each_slide("gene_range", "metrics", takes=("domains", "n_deg")),
-    _on_each_slide(
-        "weights", takes=("gat", "neighbors"), axes={"swept": "sweeps", "weight": "weights"}
-    ),
+    _on_each_slide("weights", takes=("gat", "neighbors"), axes={"swept": "sweeps", "weight": "weights"}),
     Experiment(
         "cellina_disentanglement",
         "cellina_disentanglement.run",

@@ -51,7 +51,8 @@ def prepare(slide: AnnData, settings: dict, switches: dict[str, str]) -> AnnData
     samples = slide.obs["sample"][kept].astype(str).unique()
     if len(samples) > 1:
         raise InputError(
-            f"slide: the cells are of {len(samples)} samples ({', '.join(sorted(samples)[:3])}, ...), and a knock-out is "
+            f"slide: the cells are of {len(samples)} samples ({', '.join(sorted(samples)[:3])}, ...), and a knock-out "
+            "is "
             "looked at in one; name it under samples of the data set."
         )
     # A cell is normalised by its own counts alone, so the order of crop and normalisation does not matter.
@@ -63,14 +64,10 @@ def prepare(slide: AnnData, settings: dict, switches: dict[str, str]) -> AnnData
 
 def contacts(slide: AnnData, settings: dict) -> sparse.csr_array:
     """Cells nearer to each other than the radius, (n, n) of ones, symmetric."""
-    return neighbors.sample_graph(
-        slide, lambda coords: neighbors.radius_graph(coords, settings["radius_um"])
-    )
+    return neighbors.sample_graph(slide, lambda coords: neighbors.radius_graph(coords, settings["radius_um"]))
 
 
-def fit(
-    slide: AnnData, graph: sparse.csr_array, settings: dict, switches: dict[str, str], seed: int
-) -> Interactions:
+def fit(slide: AnnData, graph: sparse.csr_array, settings: dict, switches: dict[str, str], seed: int) -> Interactions:
     """Forces of the crop.
 
     Args:
@@ -117,9 +114,7 @@ def run(
     write_tsv(compare_crop(entry, cells, graph), outputs["shapes"])
     fits = [fit(cells, graph, settings, switches, seed) for seed in seeds]
     notes = [
-        preparation.keyed(
-            pd.DataFrame(f.diagnostics.items(), columns=["name", "value"]), manifest, seed
-        )
+        preparation.keyed(pd.DataFrame(f.diagnostics.items(), columns=["name", "value"]), manifest, seed)
         for f, seed in zip(fits, seeds, strict=True)
     ]
     write_tsv(pd.concat(notes, ignore_index=True), outputs["diagnostics"])
@@ -160,8 +155,8 @@ def localization(
     Args:
         settings: n_bins, n_permutations.
         switches: of the steps inference, comparison and celcomen_glioblastoma.
-        outputs: `classes` has a row for each seed, class and statistic: genes, mean, 95 % interval (not of `entries`, which
-            share genes). `entries`: z scores of
+        outputs: `classes` has a row for each seed, class and statistic: genes, mean, 95 % interval (not of `entries`,
+            which share genes). `entries`: z scores of
             inter minus intra over all entries of the class's rows, as run; `genes`: z scores over genes of strength
             between minus strength within cells; `genes_signed`: the same of the forces with their signs. `tests` has a
             row for each seed, statistic and pair of classes. `entries` by Mann-Whitney, the others by
@@ -174,15 +169,13 @@ def localization(
     classes, source = gene_sets.localize(genes, labels)
     chosen, means, tests = switches["localization_test"], [], []
     for place, seed in enumerate(fitted["seeds"].tolist()):
-        inter, intra = preparation.comparable_forces(
-            fitted["inter"][place], fitted["intra"][place], switches
-        )
+        inter, intra = preparation.comparable_forces(fitted["inter"][place], fitted["intra"][place], switches)
         per_gene = {
             "genes": force_statistics.gene_differences(inter, intra),
             "genes_signed": force_statistics.gene_differences(inter, intra, signed=True),
         }
         by_statistic = {"entries": force_statistics.entry_differences(inter, intra)} | per_gene
-        found = {"entries": force_statistics.localization_of_entries(by_statistic["entries"], classes)}  # fmt: skip
+        found = {"entries": force_statistics.localization_of_entries(by_statistic["entries"], classes)}
         for name, values in per_gene.items():
             found[name] = force_statistics.localization_of_genes(
                 values,
@@ -206,8 +199,8 @@ def localization(
 def class_means(values: np.ndarray, classes: pd.DataFrame) -> list[dict]:
     """Mean of each class; `values` is (g,) or (g, g), rows being genes.
 
-    A 95 % interval over genes (`mean_interval`) where each gene has one value; entries of a matrix share their genes, and
-    an interval that takes them for independent covers nothing near 95 %.
+    A 95 % interval over genes (`mean_interval`) where each gene has one value; entries of a matrix share their genes,
+    and an interval that takes them for independent covers nothing near 95 %.
     """
     rows = []
     for name in gene_sets.LOCALIZATIONS:

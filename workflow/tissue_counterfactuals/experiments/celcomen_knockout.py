@@ -1,7 +1,8 @@
 """Fig. 3c-e of the Celcomen paper: knock a gene out of cells of a tumour and see what changes in and around them.
 
-As run: one cell, read against the state at the start. Corrected: many cells that are far from each other, read against a
-twin without knock-out. Under the gaussian log Z the exact counterfactual of the field stands beside the generated one.
+As run: one cell, read against the state at the start. Corrected: many cells that are far from each other, read against
+a twin without knock-out. Under the gaussian log Z the exact counterfactual of the field stands beside the generated
+one.
 """
 
 import json
@@ -35,7 +36,8 @@ N_SIGNATURE = 25
 FIRST_EPOCH_AS_RUN = 5
 # Knock-outs that an interval takes: from fewer no estimate of the skewness of their effects is worth anything.
 LEAST_SITES = 10
-# The signature was chosen in this tissue for going along with the gene: it has a score along the change, and no p value.
+# The signature was chosen in this tissue for going along with the gene: it has a score along the change, and no p
+# value.
 OWN_SIGNATURE = "SIGNATURE_OF_{gene}"
 NO_FIELD = "not applicable: only the gaussian log Z has an exact counterfactual"
 _SPACING_RADII = 4
@@ -54,8 +56,8 @@ def knocked_out_cells(
     """Cells to knock the gene out of, ascending.
 
     Under `knockout_cells: one` a single draw among all expressing cells, with NumPy's older generator as run. Under
-    `many` cells in random order, each with a neighbour and at least four radii from the ones before, so that their rings
-    do not overlap, until there are `n_cells`.
+    `many` cells in random order, each with a neighbour and at least four radii from the ones before, so that their
+    rings do not overlap, until there are `n_cells`.
 
     Args:
         settings: radius_um, knockout.n_cells.
@@ -86,17 +88,13 @@ def knocked_out_cells(
     for cell in stream(seed, "knockout_cells").permutation(candidates):
         if free[cell]:
             chosen.append(cell)
-            free[tree.query_ball_point(coords[cell], _SPACING_RADII * settings["radius_um"])] = (
-                False
-            )
+            free[tree.query_ball_point(coords[cell], _SPACING_RADII * settings["radius_um"])] = False
         if len(chosen) == settings["knockout"]["n_cells"]:
             break
     return np.sort(np.array(chosen))
 
 
-def group_cells(
-    slide: AnnData, cells: np.ndarray, radius_um: float
-) -> tuple[np.ndarray, np.ndarray]:
+def group_cells(slide: AnnData, cells: np.ndarray, radius_um: float) -> tuple[np.ndarray, np.ndarray]:
     """Group of each cell (place in GROUPS), (n,), and the nearest knocked-out cell (place in `cells`), (n,).
 
     A cell nearer than one radius is in neighbours_0, nearer than two in neighbours_1.
@@ -119,7 +117,8 @@ def signature(slide: AnnData, gene: str, among: np.ndarray) -> list[str]:
     positive = _column(cells, gene) > 0
     if min(positive.sum(), (~positive).sum()) < 2:
         raise InputError(
-            f"slide: {positive.sum()} of {len(positive)} cells express {gene!r}, so nothing tells them from the others; "
+            f"slide: {positive.sum()} of {len(positive)} cells express {gene!r}, so nothing tells them from the "
+            "others; "
             "change celcomen.glioblastoma.knockout.gene."
         )
     cells.obs["expresses"] = pd.Categorical(np.where(positive, "yes", "no"))
@@ -166,15 +165,13 @@ def by_site(values: np.ndarray, group: np.ndarray, nearest: np.ndarray) -> pd.Da
     return pd.DataFrame(rows)
 
 
-def trajectories(
-    done: Counterfactual, columns: np.ndarray, group: np.ndarray, nearest: np.ndarray
-) -> pd.DataFrame:
+def trajectories(done: Counterfactual, columns: np.ndarray, group: np.ndarray, nearest: np.ndarray) -> pd.DataFrame:
     """Signature score of each group at each epoch that was kept.
 
     Returns:
         A row for each epoch and group: `knocked_out` and `twin`, mean scores over the group's cells; `effect` with
-        `low` and `high`, their difference over sites (see `by_site`); `z_as_run`, the score with knock-out z-scored over
-        all epochs from 5 on and all groups, as in the published figure (empty before).
+        `low` and `high`, their difference over sites (see `by_site`); `z_as_run`, the score with knock-out z-scored
+        over all epochs from 5 on and all groups, as in the published figure (empty before).
     """
     with_knockout, without = _snapshots(done.edited), _snapshots(done.twin)
     rows = []
@@ -184,16 +181,13 @@ def trajectories(
         table.insert(0, "epoch", epoch)
         for name, values in zip(("knocked_out", "twin"), pair, strict=True):
             table[name] = [
-                values[group == number].mean() if (group == number).any() else np.nan
-                for number in range(len(GROUPS))
+                values[group == number].mean() if (group == number).any() else np.nan for number in range(len(GROUPS))
             ]
         rows.append(table)
     table = pd.concat(rows, ignore_index=True)
     shown = table["epoch"] >= FIRST_EPOCH_AS_RUN
     values = table["knocked_out"][shown]
-    table["z_as_run"] = ((values - values.mean()) / (values.std(ddof=0) or 1.0)).reindex(
-        table.index
-    )
+    table["z_as_run"] = ((values - values.mean()) / (values.std(ddof=0) or 1.0)).reindex(table.index)
     return table
 
 
@@ -289,9 +283,7 @@ def _knock_out(tissue, graph, inter, intra, sets, settings, switches, seed):
     x, y = tissue.obsm["spatial"].T
     everything = sets | {OWN_SIGNATURE.format(gene=gene): marks}
     return {
-        "cells": pd.DataFrame(
-            {"x_um": x, "y_um": y, "group": np.array(GROUPS)[group], "gene": gene}
-        ),
+        "cells": pd.DataFrame({"x_um": x, "y_um": y, "group": np.array(GROUPS)[group], "gene": gene}),
         "signature": pd.DataFrame({"place": range(1, len(marks) + 1), "gene": marks}),
         "trajectories": pd.concat([tracks, *exact], ignore_index=True),
         "placebo": placebo,
@@ -398,7 +390,7 @@ def _long(changes: dict[str, pd.DataFrame]) -> pd.DataFrame:
     """A row for each method, gene and group."""
     tables = []
     for method, table in changes.items():
-        long = table.rename_axis("gene").reset_index().melt("gene", var_name="group", value_name="change")  # fmt: skip
+        long = table.rename_axis("gene").reset_index().melt("gene", var_name="group", value_name="change")
         tables.append(long.assign(method=method))
     return pd.concat(tables, ignore_index=True)
 

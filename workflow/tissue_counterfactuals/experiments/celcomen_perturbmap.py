@@ -40,10 +40,10 @@ CONTROLS = {
 }
 # Controls of the second predictor, which needs a generation for every draw.
 OF_SECOND_PREDICTOR = ("wild_type_lesion", "minus_baseline", "permuted", "random_gene")
-# Control -> predictors with which its share of draws at or above the observed median is a p value: where nothing but the
-# lost gene changes it is at most 0.05 in about 5 of 100 simulations. It is 6.5 to 9 of 100 for wild-type lesions in the place
-# of the others, of which there are few (tests/bench/README.md has the rates): they are given as a range. The other controls
-# take genes, which go up and down together, for exchangeable: theirs is below 0.05 in about a quarter.
+# Control -> predictors with which its share of draws at or above the observed median is a p value: where nothing but
+# the lost gene changes it is at most 0.05 in about 5 of 100 simulations. It is 6.5 to 9 of 100 for wild-type lesions in
+# the place of the others, of which there are few (tests/bench/README.md has the rates): they are given as a range. The
+# other controls take genes, which go up and down together, for exchangeable: theirs is below 0.05 in about a quarter.
 CALIBRATED = {"random_gene": ("field",)}
 OBSERVED = "observed"
 # Permutations of lesions; there are fewer ways to place them.
@@ -321,16 +321,12 @@ def _against(found: pd.DataFrame, null: pd.DataFrame, calibrated: bool) -> dict:
     for column, prefix in (("rho", ""), ("partial_rho", "partial_")):
         medians = null.fillna({column: 0.0}).groupby("draw")[column].median().to_numpy()
         several = len(medians) > 1
-        low, middle, high = (
-            np.quantile(medians, [0.025, 0.5, 0.975]) if len(medians) else [np.nan] * 3
-        )
+        low, middle, high = np.quantile(medians, [0.025, 0.5, 0.975]) if len(medians) else [np.nan] * 3
         values |= {
             f"{prefix}null_median": middle,
             f"{prefix}null_low": low if several else np.nan,
             f"{prefix}null_high": high if several else np.nan,
-            f"{prefix}p_value": empirical_p(found[column].median(), medians)
-            if several and calibrated
-            else np.nan,
+            f"{prefix}p_value": empirical_p(found[column].median(), medians) if several and calibrated else np.nan,
         }
     values["smallest_p"] = 1 / (1 + null["draw"].nunique()) if calibrated and len(null) else np.nan
     first = null[null["draw"] == 0]
@@ -370,9 +366,7 @@ def gene_table(question: Question, inter: np.ndarray, intra: np.ndarray, seed: i
     return pd.concat(parts, ignore_index=True)
 
 
-def spot_table(
-    slide: AnnData, question: Question, inter: np.ndarray, intra: np.ndarray, seed: int
-) -> pd.DataFrame:
+def spot_table(slide: AnnData, question: Question, inter: np.ndarray, intra: np.ndarray, seed: int) -> pd.DataFrame:
     """All spots of the question's sections: place, label, and the number of the lesion they belong to (0: none).
 
     In lesions, `knocked_out` spots, and the `response`: root mean square of what the first predictor changes in the

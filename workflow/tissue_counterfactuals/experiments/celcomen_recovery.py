@@ -53,9 +53,7 @@ CHAIN_COLUMNS = [
 ]
 
 
-def run(
-    settings: dict, switches: dict[str, str], seeds: list[int], outputs: dict[str, Path]
-) -> None:
+def run(settings: dict, switches: dict[str, str], seeds: list[int], outputs: dict[str, Path]) -> None:
     """Both tables of the experiment, `recovery` and `chains` (TSV), and where they come from, `provenance` (JSON).
 
     Args:
@@ -76,9 +74,7 @@ def run(
     write_tsv(pd.DataFrame(links)[CHAIN_COLUMNS], outputs["chains"])
     write_tsv(pd.DataFrame(rows)[RECOVERY_COLUMNS], outputs["recovery"])
     n_cells = settings["tissues"] * len(seeds) * len(settings["n_genes"]) * sum(settings["n_cells"])
-    provenance.write_simulated(
-        outputs["provenance"], "Recovery of known forces", n_cells, seeds, settings, switches
-    )
+    provenance.write_simulated(outputs["provenance"], "Recovery of known forces", n_cells, seeds, settings, switches)
 
 
 def chain_forces(forces: str, strength: float) -> tuple[np.ndarray, np.ndarray]:
@@ -176,10 +172,8 @@ def agreement(found: np.ndarray, own: np.ndarray, other: np.ndarray) -> tuple[fl
     return correlation(found, own), correlation(found, foreign), False
 
 
-def _recover(
-    settings: dict, switches: dict, n_genes: int, n_cells: int, seed: int, tissue: int
-) -> list[dict]:
-    names = {"kind": "simulated", "n_genes": n_genes, "n_cells": n_cells, "seed": seed, "tissue": tissue}  # fmt: skip
+def _recover(settings: dict, switches: dict, n_genes: int, n_cells: int, seed: int, tissue: int) -> list[dict]:
+    names = {"kind": "simulated", "n_genes": n_genes, "n_cells": n_cells, "seed": seed, "tissue": tissue}
     inter, intra, _ = draw_forces(
         n_genes,
         stream_seed(seed, "recovery_forces", tissue),
@@ -189,16 +183,12 @@ def _recover(
     )
     # In the units that estimates are in: as the field's own partial correlations.
     truths = {"inter": 2 * inter, "intra": 2 * intra}
-    data, graph = simulate_expression(
-        inter, intra, n_cells, settings, [seed, tissue, n_genes, n_cells]
-    )
+    data, graph = simulate_expression(inter, intra, n_cells, settings, [seed, tissue, n_genes, n_cells])
     rows = []
     for kind, expression in data.items():
         for method, found in _each_method(expression, graph, settings, switches):
             for place, (forces, other) in enumerate((FORCES, FORCES[::-1])):
-                recovery, cross_talk, constant = agreement(
-                    found[forces], truths[forces], truths[other]
-                )
+                recovery, cross_talk, constant = agreement(found[forces], truths[forces], truths[other])
                 rows.append(
                     names
                     | {"method": method, "protocol": METHODS[method], "data": kind}
@@ -211,7 +201,7 @@ def _recover(
 
 def _chain(settings: dict, switches: dict, forces: str, seed: int, tissue: int) -> list[dict]:
     n_cells = settings["chain_cells"]
-    names = {"kind": "simulated", "n_genes": CHAIN_GENES, "n_cells": n_cells, "seed": seed, "tissue": tissue}  # fmt: skip
+    names = {"kind": "simulated", "n_genes": CHAIN_GENES, "n_cells": n_cells, "seed": seed, "tissue": tissue}
     inter, intra = chain_forces(forces, settings["chain_strength"])
     data, graph = simulate_expression(
         inter, intra, n_cells, settings, [seed, tissue, CHAIN_GENES, n_cells, FORCES.index(forces)]
@@ -246,9 +236,7 @@ def _each_method(expression, graph, settings, switches):
         yield method, estimate(method, expression, graph, settings, switches)
 
 
-def _covered(
-    found: dict, forces: str, truth: np.ndarray, pair: tuple[int, int] | None = None
-) -> float:
+def _covered(found: dict, forces: str, truth: np.ndarray, pair: tuple[int, int] | None = None) -> float:
     """Share of the pairs of genes, or whether the one pair, whose 95 % interval holds the truth; NaN without errors."""
     if "error" not in found:
         return np.nan

@@ -82,26 +82,20 @@ def make_samples(slide: AnnData, settings: dict, switches: dict[str, str]) -> li
             f"slide: it has one sample ({names[0]!r}), and a sample is compared with the others; give at least two "
             "(keys columns.sample and samples of the data set)."
         )
-    graph = neighbors.sample_graph(
-        slide, lambda coords: neighbors.knn_graph(coords, settings["n_neighbors"])
-    )
+    graph = neighbors.sample_graph(slide, lambda coords: neighbors.knn_graph(coords, settings["n_neighbors"]))
     cells = sparse.csr_array(scale_cells(sparse.csr_array(slide.X), switches["scale"]))
     samples = []
     for name in names:
         members = np.flatnonzero(labels == name)
         weights = interaction_weights(graph[members][:, members], switches["interaction_weights"])
         own = cells[members]
-        samples.append(
-            Sample(name, own, weights, statistics(own, weights, name=f"sample {name!r}"))
-        )
+        samples.append(Sample(name, own, weights, statistics(own, weights, name=f"sample {name!r}")))
     return samples
 
 
 def shuffle_space(sample: Sample, seed: int) -> Sample:
     """The same cells at exchanged places: whatever neighbours still share is no matter of space."""
-    cells = sample.expression[
-        stream(seed, "shuffled_space", sample.name).permutation(sample.expression.shape[0])
-    ]
+    cells = sample.expression[stream(seed, "shuffled_space", sample.name).permutation(sample.expression.shape[0])]
     return replace(sample, expression=cells, moments=statistics(cells, sample.weights))
 
 
@@ -146,9 +140,7 @@ def fit_hold_out(
             steps = [(0, [samples[held_out]]), (1, rest)]
         for model, part in steps:
             moments = [s.moments for s in part]
-            _, forces[model] = meanfield.step(
-                moments, *forces[model], switches, settings["learning_rate"]
-            )
+            _, forces[model] = meanfield.step(moments, *forces[model], switches, settings["learning_rate"])
         if on_epoch:
             on_epoch(epoch, Fits(*zip(*forces, strict=True)))
     return Fits(*zip(*forces, strict=True))
@@ -226,7 +218,7 @@ def compare_samples(
                         stream_seed(seed, "spleen_random_forces", epoch, held_out),
                     )
                     value = _spearman(a, b, which)
-                    curves.append(key | {"force": force, "epoch": epoch, "observed": value, "control": null[0]})  # fmt: skip
+                    curves.append(key | {"force": force, "epoch": epoch, "observed": value, "control": null[0]})
 
             watch = record if variant in (OBSERVED, "fixed_slides") else None
             fits = fit_hold_out(own, held_out, settings, chosen, seed, watch)
@@ -244,27 +236,21 @@ def compare_samples(
                     simple = {
                         "random": random,
                         "mean_expression_only": _spearman(*means, which),
-                        "co_expression": _spearman(
-                            *_co_expression(samples, held_out, force), which
-                        ),
+                        "co_expression": _spearman(*_co_expression(samples, held_out, force), which),
                     }
-                    rows += [key | {"variant": v, "force": force, "spearman": value} for v, value in simple.items()]  # fmt: skip
+                    rows += [key | {"variant": v, "force": force, "spearman": value} for v, value in simple.items()]
     return pd.DataFrame(rows), pd.DataFrame(curves, columns=list(CURVES))
 
 
 def _spearman(a: np.ndarray, b: np.ndarray, which: str) -> float:
-    return force_statistics.spearman(
-        force_statistics.entries(a, which), force_statistics.entries(b, which)
-    )
+    return force_statistics.spearman(force_statistics.entries(a, which), force_statistics.entries(b, which))
 
 
 def _means(samples: list[Sample], held_out: int) -> tuple[np.ndarray, np.ndarray]:
     """-m m' of the held-out sample and of the rest."""
     rest = [s.moments for i, s in enumerate(samples) if i != held_out]
     others = np.average([m.mean for m in rest], axis=0, weights=[m.n_cells for m in rest])
-    return tuple(
-        force_statistics.mean_expression_forces(m) for m in (samples[held_out].moments.mean, others)
-    )
+    return tuple(force_statistics.mean_expression_forces(m) for m in (samples[held_out].moments.mean, others))
 
 
 def _co_expression(samples: list[Sample], held_out: int, force: str) -> list[np.ndarray]:
@@ -275,9 +261,7 @@ def _co_expression(samples: list[Sample], held_out: int, force: str) -> list[np.
         total = sum(getattr(m, force) for m in moments)
         spread = np.sqrt(np.diag(sum(m.intra for m in moments)))
         scale = np.outer(spread, spread)
-        matrices.append(
-            np.divide(total + total.T, 2 * scale, out=np.zeros_like(total), where=scale > 0)
-        )
+        matrices.append(np.divide(total + total.T, 2 * scale, out=np.zeros_like(total), where=scale > 0))
     return matrices
 
 
@@ -336,16 +320,12 @@ def summarize(agreement: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def fit_all(
-    samples: list[Sample], settings: dict, switches: dict[str, str], seed: int
-) -> Interactions:
+def fit_all(samples: list[Sample], settings: dict, switches: dict[str, str], seed: int) -> Interactions:
     """One model on all samples, for the clusters of Fig. 8; the paper does not say which model it shows."""
     if switches["log_partition"] == "gaussian":
         return _optimum(samples, switches, settings)
     moments = [s.moments for s in samples]
-    return meanfield.fit_mean_field(
-        moments, switches, settings["epochs"], settings["learning_rate"], seed
-    )
+    return meanfield.fit_mean_field(moments, switches, settings["epochs"], settings["learning_rate"], seed)
 
 
 def run(

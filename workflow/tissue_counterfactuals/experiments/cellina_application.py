@@ -3,8 +3,8 @@
 A model that has seen all cells of the slide gives the spatial latent s of the cells in the (first) target domain. Genes
 that vary together over s make modules (`gene_modules`), and each cell belongs to the module that is highest around it:
 its subdomain. Then control cells of each type are given other neighbourhoods: those of cells of the whole target domain
-(`global`), of one subdomain (`matched`), of the others (`other`), or their own (`twin`); which comes nearest to the cells of
-their type in that subdomain?
+(`global`), of one subdomain (`matched`), of the others (`other`), or their own (`twin`); which comes nearest to the
+cells of their type in that subdomain?
 
 The authors compared with cells of all types in the subdomain, and moved the cells of all other domains: rows `as_run`
 beside `type_matched`. They named two of one run's modules by hand; here all are kept, for every seed.
@@ -57,7 +57,8 @@ def run(
     switches: dict[str, str],
     outputs: dict[str, Path],
 ) -> None:
-    """One slide and seed: `scores`, `modules`, `subdomains`, `activities`, `genes`, `embedding`, `shuffles` (TSV), a manifest.
+    """One slide and seed: `scores`, `modules`, `subdomains`, `activities`, `genes`, `embedding`, `shuffles` (TSV), a
+    manifest.
 
     Args:
         settings: section cellina_experiments.application of the configuration.
@@ -76,7 +77,8 @@ def run(
     move = _Moves(cells, graph, fitted, control, target, there, subdomain, seed, settings, switches)
     if not move.types:
         raise InputError(
-            f"slide {Path(slide).stem}: no cell type has {settings['min_cells']} cells in {control!r} and in {target!r}: "
+            f"slide {Path(slide).stem}: no cell type has {settings['min_cells']} cells in {control!r} and in "
+            f"{target!r}: "
             "lower cellina_experiments.application.min_cells, or name other domains."
         )
     activity = module_activities(genes, settings["pathway_weights"])
@@ -100,11 +102,9 @@ def run(
         write_tsv(keyed, outputs[name], sort=False)
 
 
-def find_modules(
-    cells: AnnData, latent: np.ndarray, settings: dict
-) -> tuple[pd.DataFrame, np.ndarray]:
+def find_modules(cells: AnnData, latent: np.ndarray, settings: dict) -> tuple[pd.DataFrame, np.ndarray]:
     """Genes with their module (0: none), and the module (n,) that each cell belongs to."""
-    weights = gene_modules.neighbor_weights(latent, min(settings["n_neighbors"], len(latent) - 1))  # fmt: skip
+    weights = gene_modules.neighbor_weights(latent, min(settings["n_neighbors"], len(latent) - 1))
     table = gene_modules.autocorrelation(cells.X, weights, cells.var_names)
     table = table.assign(module=gene_modules.UNASSIGNED)
     chosen = table.index[table["fdr"] < settings["fdr"]][: settings["max_genes"]]
@@ -147,7 +147,9 @@ def module_activities(genes: pd.DataFrame, source: str | None) -> pd.DataFrame:
 
 
 def _weights(source: str | None, genes: pd.Index) -> pd.DataFrame:
-    """Weights of the pathways of which the slide has genes enough; of PROGENy's species that fits where none is named."""
+    """Weights of the pathways of which the slide has genes enough; of PROGENy's species that fits where none is
+    named.
+    """
     source = source or pathways.fitting(genes)
     if source is None:
         return pd.DataFrame(columns=pathways.COLUMNS)
@@ -157,9 +159,7 @@ def _weights(source: str | None, genes: pd.Index) -> pd.DataFrame:
 class _Moves:
     """Control cells in other neighbourhoods."""
 
-    def __init__(
-        self, slide, graph, model, control, target, there, subdomain, seed, settings, switches
-    ):
+    def __init__(self, slide, graph, model, control, target, there, subdomain, seed, settings, switches):
         self.slide, self.graph, self.model, self.seed = slide, graph, model, seed
         self.settings, self.switches = settings, switches
         self.log_expression = log_normalize(slide.X)
@@ -176,9 +176,7 @@ class _Moves:
             and (self.cell_type[there] == y).sum() >= least
         ]
 
-    def rows(
-        self, activity: pd.DataFrame, weights: pd.DataFrame
-    ) -> tuple[pd.DataFrame, pd.DataFrame]:
+    def rows(self, activity: pd.DataFrame, weights: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
         """Scores of every form, type, module, kind of donors and metric; and the genes behind those of pathways.
 
         Types with too few cells in a module are left out there.
@@ -202,10 +200,10 @@ class _Moves:
                     made = {"twin": twin, "global": everywhere}
                     for donors, pool in (("other", ~inside), ("matched", inside)):
                         if pool.any():
-                            features = self._anchored(focal, self.there[pool], cell_type, donors, module)  # fmt: skip
+                            features = self._anchored(focal, self.there[pool], cell_type, donors, module)
                             made[donors] = self._predict(focal, features)
                     if top[module]:
-                        made["pathway"] = self._predict(focal, self._altered(focal, weights, top[module]))  # fmt: skip
+                        made["pathway"] = self._predict(focal, self._altered(focal, weights, top[module]))
                     reference = Reference(
                         self.slide.X[focal],
                         self.slide.X[observed],
@@ -214,7 +212,7 @@ class _Moves:
                         lfc=self.switches["lfc"],
                     )
                     names = {"form": form, "cell_type": cell_type, "module": module}
-                    names |= {"pathway": top[module], "n_focal": len(focal), "n_observed": len(observed)}  # fmt: skip
+                    names |= {"pathway": top[module], "n_focal": len(focal), "n_observed": len(observed)}
                     for donors, values in made.items():
                         compared = Comparison(reference, values)
                         rows += [
@@ -223,7 +221,7 @@ class _Moves:
                         ]  # fmt: skip
                     if "pathway" in made and form == "type_matched":
                         genes.append(self._genes(names, focal, observed, made["pathway"], weights))
-        columns = ["form", "cell_type", "module", "pathway", "n_focal", "n_observed", "donors", "metric", "value"]  # fmt: skip
+        columns = ["form", "cell_type", "module", "pathway", "n_focal", "n_observed", "donors", "metric", "value"]
         changed = ["cell_type", "module", "pathway", "gene", "weight", "observed", "predicted"]
         every = pd.concat(genes) if genes else pd.DataFrame(columns=changed)
         return pd.DataFrame(rows, columns=columns), every[changed]
@@ -235,19 +233,14 @@ class _Moves:
             cell_type, shuffle (0: as they are), gain: see `shuffled_subdomains`.
         """
         cell_type = self.cell_type[self.there]
-        labels = shuffled_subdomains.shuffles(
-            self.subdomain, cell_type, self.settings["n_shuffles"], slide
-        )
+        labels = shuffled_subdomains.shuffles(self.subdomain, cell_type, self.settings["n_shuffles"], slide)
         rows = []
         for number, name in enumerate(self.types if self.modules else []):
-            focal, own = self._focal("type_matched", name, number), np.flatnonzero(cell_type == name)  # fmt: skip
+            focal, own = self._focal("type_matched", name, number), np.flatnonzero(cell_type == name)
             rng = stream(self.seed, "donors_of_any_subdomain", name)
             donors = rng.choice(len(self.there), (len(focal), _DRAWS))
             predicted = np.stack(
-                [
-                    normalize_counts(self._predict(focal, self._own(self.there[places])))
-                    for places in donors.T
-                ],
+                [normalize_counts(self._predict(focal, self._own(self.there[places]))) for places in donors.T],
                 axis=1,
             )
             observed = self.slide.X[self.there[own]]
@@ -258,7 +251,7 @@ class _Moves:
                 lambda mean, reference=reference: reference.change(mean, reference.control_mean),
                 *(self.settings["n_deg"], self.settings["min_cells"]),
             )
-            rows.append(pd.DataFrame({"cell_type": name, "shuffle": range(len(gain)), "gain": gain}))  # fmt: skip
+            rows.append(pd.DataFrame({"cell_type": name, "shuffle": range(len(gain)), "gain": gain}))
         columns = ["cell_type", "shuffle", "gain"]
         return pd.concat(rows) if rows else pd.DataFrame(columns=columns)
 
@@ -266,13 +259,11 @@ class _Moves:
         """Two dimensions of the type with most cells: observed cells, reconstructions, and counterfactual cells.
 
         Returns:
-            cell, cell_type, what (`observed` or `reconstructed` control cells, cells `in module`, `moved to module`), module,
-            x, y; principal components, or UMAP of them.
+            cell, cell_type, what (`observed` or `reconstructed` control cells, cells `in module`, `moved to module`),
+            module, x, y; principal components, or UMAP of them.
         """
         columns = ["cell", "cell_type", "what", "module", "x", "y"]
-        sizes = {
-            y: (self.cell_type[self.from_where["type_matched"]] == y).sum() for y in self.types
-        }
+        sizes = {y: (self.cell_type[self.from_where["type_matched"]] == y).sum() for y in self.types}
         cell_type = max(sizes, key=sizes.get)
         focal = self._focal("type_matched", cell_type, 0)[:_SHOWN]
         groups = [("observed", 0, focal, None), ("reconstructed", 0, focal, self._own(focal))]
@@ -298,13 +289,11 @@ class _Moves:
         found = np.flatnonzero(self.from_where[form] & (self.cell_type == cell_type))
         most = self.settings["max_focal"]
         if len(found) > most:
-            found = np.sort(stream(self.seed, "moved_cells", form, number).choice(found, most, replace=False))  # fmt: skip
+            found = np.sort(stream(self.seed, "moved_cells", form, number).choice(found, most, replace=False))
         return found
 
     def _predict(self, cells: np.ndarray, features: np.ndarray) -> np.ndarray:
-        return self.model.predict(
-            self.slide, cells, features, latent=self.switches["latent"], seed=self.seed
-        )
+        return self.model.predict(self.slide, cells, features, latent=self.switches["latent"], seed=self.seed)
 
     def _own(self, cells: np.ndarray) -> np.ndarray:
         return neighborhood_features(self.graph[cells], self.log_expression)
@@ -316,7 +305,7 @@ class _Moves:
     def _altered(self, focal, weights, pathway) -> np.ndarray:
         """The focal cells' own neighbourhoods, in which genes answer to a pathway."""
         shift = self._shift(weights, pathway)
-        node = NodePerturbation(np.tile(shift, (len(self.slide.obs["cell_type"].cat.categories), 1)))  # fmt: skip
+        node = NodePerturbation(np.tile(shift, (len(self.slide.obs["cell_type"].cat.categories), 1)))
         code = self.slide.obs["cell_type"].cat.codes.to_numpy()
         keep = self.switches["node_renormalization"] == "totals"
         if self.switches["node_scaling"] == "counts_plus_one":
@@ -351,9 +340,7 @@ class _Moves:
 
 def _profile(counts) -> np.ndarray:
     """Logarithm (g,) of 1 + mean counts per 10,000."""
-    return np.log1p(
-        mean_expression(sparse.csr_array(counts) if sparse.issparse(counts) else counts)
-    )
+    return np.log1p(mean_expression(sparse.csr_array(counts) if sparse.issparse(counts) else counts))
 
 
 def _in_two_dimensions(values: np.ndarray, kind: str, seed: int) -> np.ndarray:
@@ -366,6 +353,4 @@ def _in_two_dimensions(values: np.ndarray, kind: str, seed: int) -> np.ndarray:
     from umap import UMAP  # compiles for a quarter of a minute
 
     n_neighbors = min(20, len(values) - 1)
-    return UMAP(n_neighbors=n_neighbors, random_state=stream_seed(seed, "umap")).fit_transform(
-        found
-    )
+    return UMAP(n_neighbors=n_neighbors, random_state=stream_seed(seed, "umap")).fit_transform(found)

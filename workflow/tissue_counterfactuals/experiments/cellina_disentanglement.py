@@ -1,9 +1,9 @@
 """What latents hold of cell type and domain (Cellina, Fig. A5), for every method that has latents.
 
-All methods are trained on all cells of the data set and looked at on the same random cells, and no score is scaled to the
-methods at hand. Beside scIB's bio-conservation stand two measures that the paper lacks: a linear probe on cells that it
-was not fitted on, and mutual information. Domains differ in their cell types, so that what tells types apart tells
-domains apart too: `f1_within_type` is the probe for the domain among cells of one type.
+All methods are trained on all cells of the data set and looked at on the same random cells, and no score is scaled to
+the methods at hand. Beside scIB's bio-conservation stand two measures that the paper lacks: a linear probe on cells
+that it was not fitted on, and mutual information. Domains differ in their cell types, so that what tells types apart
+tells domains apart too: `f1_within_type` is the probe for the domain among cells of one type.
 """
 
 import json
@@ -80,9 +80,7 @@ def read_latents(paths: list[Path]) -> tuple[dict[str, dict[str, np.ndarray]], d
     return found, failures
 
 
-def scores(
-    latent: np.ndarray, labels: dict[str, np.ndarray], batch: np.ndarray, seed: int
-) -> list[dict]:
+def scores(latent: np.ndarray, labels: dict[str, np.ndarray], batch: np.ndarray, seed: int) -> list[dict]:
     """A row (label, metric, value) for each measure of one latent (n, d); labels by name and batch are (n,) text."""
     latent = np.asarray(latent, np.float64)
     shuffled = stream(seed, "cells_of_probe").permutation(len(latent))

@@ -1,12 +1,13 @@
 """Node perturbation of more and more genes (Cellina, Fig. A7): how many must neighbours change in?
 
 A model that has seen all cells of the slide; neighbours of control cells are moved towards the target domain by the
-log-fold change of pseudobulks, `global` or `by_type`, in the genes that it changes most. As run in the authors' code, all
-cells of a type are shifted, not neighbours alone; values below 0 become 0, and a cell keeps the sum of its log values.
+log-fold change of pseudobulks, `global` or `by_type`, in the genes that it changes most. As run in the authors' code,
+all cells of a type are shifted, not neighbours alone; values below 0 become 0, and a cell keeps the sum of its log
+values.
 
 The published figure compares with the model's own reconstructions of control and target cells; here that form stands
-beside the observed cells. `edge_swap` gives each focal cell the neighbourhood of one cell of its type in the target domain,
-the twin leaves it its own.
+beside the observed cells. `edge_swap` gives each focal cell the neighbourhood of one cell of its type in the target
+domain, the twin leaves it its own.
 """
 
 from pathlib import Path
@@ -58,7 +59,7 @@ def run(
     cells, graph, seed = *cellina_slides.read_inputs(slide, graph), int(seed)
     control, targets = domains["control_domain"], domains["target_domains"]
     sizes = group_sizes(cells.obs, control, targets)
-    asked = [(t, y) for t in targets for y in sizes.index if sizes.loc[y, [control, t]].min() >= settings["min_cells"]]  # fmt: skip
+    asked = [(t, y) for t in targets for y in sizes.index if sizes.loc[y, [control, t]].min() >= settings["min_cells"]]
     if not asked:
         raise InputError(
             f"slide {Path(slide).stem}: no cell type has {settings['min_cells']} cells in {control!r} and in a target "
@@ -140,10 +141,7 @@ class _Scorer:
                 comparison = Comparison(reference, predicted[place[y]])
                 names = {"target": target, "cell_type": y, "shift": shift, "n_genes": n_genes}
                 names |= {"truth": truth, "n_control": len(focal[y]), "n_target": len(there[y])}
-                rows.extend(
-                    names | {"metric": m, "value": float(METRICS[m].function(comparison))}
-                    for m in SCORES
-                )
+                rows.extend(names | {"metric": m, "value": float(METRICS[m].function(comparison))} for m in SCORES)
 
         add(TWIN, 0, twin)
         rng = stream(self.seed, "neighbourhood_of_one_cell", target)
@@ -155,9 +153,7 @@ class _Scorer:
                 change = pseudobulk_shift(
                     *(slide, control, target, nobody), n_genes=n_genes, by_type=shift == "by_type"
                 )
-                moved = shifted_features(
-                    *(self.graph[every], self.log_expression, self.code, change)
-                )
+                moved = shifted_features(*(self.graph[every], self.log_expression, self.code, change))
                 add(shift, n_genes, self._predicted(every, moved))
                 print(f"{target}: {shift}, {n_genes} genes")
         return rows

@@ -1,13 +1,13 @@
 """A real intervention (Perturb-FISH): is what a method says of a lost gene's neighbours what their neighbours show?
 
-The question is put to every method as data: T cells in the domain `perturbed` are held out, and the lost genes are rules by
-which donors are given. `as_run` inserts all carriers of a target around recipients far from any guide, against the same
-with random tumour cells; `corrected` keeps the real edges of recipients near control guides and exchanges their control
-carriers for those of the target, so that the change is against the same cells near a control guide. What is observed, its
-null, its ceiling and the verdicts are those of `intervention_statistics`; they ask no method.
+The question is put to every method as data: T cells in the domain `perturbed` are held out, and the lost genes are
+rules by which donors are given. `as_run` inserts all carriers of a target around recipients far from any guide, against
+the same with random tumour cells; `corrected` keeps the real edges of recipients near control guides and exchanges
+their control carriers for those of the target, so that the change is against the same cells near a control guide. What
+is observed, its null, its ceiling and the verdicts are those of `intervention_statistics`; they ask no method.
 
-Celcomen is asked twice: as every method that knows neighbours, and by a knock-out as its authors do it, the lost gene held
-at 0 in the control carriers while the whole field answers.
+Celcomen is asked twice: as every method that knows neighbours, and by a knock-out as its authors do it, the lost gene
+held at 0 in the control carriers while the whole field answers.
 """
 
 import tempfile
@@ -42,7 +42,12 @@ CONTROL_DOMAIN, TARGET_DOMAIN = "control", "perturbed"
 CALLINGS = ("target_raw", "target_published")
 PUBLISHED = RESOURCES / "published" / "cellina_in_vivo.tsv"
 # Model of the published table -> method here; its random donors are rows of their own.
-MODELS = {"Cellina": "cellina", "Cellina-GAT": "cellina_gat", "SpatialProp": "spatialprop", "Mean shift": "mean_shift_near"}  # fmt: skip
+MODELS = {
+    "Cellina": "cellina",
+    "Cellina-GAT": "cellina_gat",
+    "SpatialProp": "spatialprop",
+    "Mean shift": "mean_shift_near",
+}
 # The data set that the published numbers hold for.
 PUBLISHED_ON = "perturb_fish"
 KNOCK_OUT = "celcomen_knock_out"
@@ -95,9 +100,7 @@ def run(
         single = []
         for seed in seeds:
             ask = _as_run if protocol == "as_run" else _corrected
-            rows, parts = ask(
-                kept, screen, tested, codes, seed, methods, device, switches, settings
-            )
+            rows, parts = ask(kept, screen, tested, codes, seed, methods, device, switches, settings)
             rows = pd.DataFrame(rows)
             rows.insert(0, "calling", calling)
             scores.append(preparation.keyed(rows, record, seed))
@@ -134,15 +137,14 @@ def not_asked(methods: dict[str, dict]) -> list[dict]:
     return rows
 
 
-def observe(
-    screen: Screen, settings: dict, seed: int
-) -> tuple[dict[int, statistics.Tested], pd.DataFrame]:
-    """Effect of every target on recipients, its nulls and verdict; and on the carriers themselves (positive control, K10).
+def observe(screen: Screen, settings: dict, seed: int) -> tuple[dict[int, statistics.Tested], pd.DataFrame]:
+    """Effect of every target on recipients, its nulls and verdict; and on the carriers themselves (positive control,
+    K10).
 
     Returns:
         target -> what was found; a row per target: what `assess` says and, where tested, p_shift and p_dose, the effect
-        by dose, `spiked` (K7: median over genes), `far_correlation` with the change against far recipients (K1); `n_near`
-        recipients, `clonality` of the carriers, and `own_size`, `p_own` of their own effect.
+        by dose, `spiked` (K7: median over genes), `far_correlation` with the change against far recipients (K1);
+        `n_near` recipients, `clonality` of the carriers, and `own_size`, `p_own` of their own effect.
     """
     codes = range(1, len(screen.names) + 1)
     draws = settings["draws"]
@@ -157,7 +159,7 @@ def observe(
     )  # fmt: skip
     for place, k in enumerate(codes):
         own = statistics.assess(carriers, k, draws, seed, 2).row
-        table.loc[place, ["own_size", "p_own"]] = own.get("size", np.nan), own.get("p_clones", np.nan)  # fmt: skip
+        table.loc[place, ["own_size", "p_own"]] = own.get("size", np.nan), own.get("p_clones", np.nan)
         table.loc[place, "n_near"] = len(screen.near(k))
         if table["status"][place] != "tested":
             continue
@@ -168,7 +170,7 @@ def observe(
         more["spiked"] = float(np.median(spiked))
         if len(screen.far):
             far = question_of.against_far(screen, screen.near(k), screen.far)
-            more["far_correlation"] = statistics.row_correlations(far[None], tested[k].change[None])[0]  # fmt: skip
+            more["far_correlation"] = statistics.row_correlations(far[None], tested[k].change[None])[0]
         table.loc[place, list(more)] = list(more.values())
     return tested, table
 
@@ -195,7 +197,7 @@ def chosen_targets(screen: Screen, table: pd.DataFrame, settings: dict) -> list[
 # --- the question ----------------------------------------------------------------------------------------------------
 
 
-def _question(slide: AnnData, focal, donors: dict, seed: int, protocol: str, switches, settings) -> Question:  # fmt: skip
+def _question(slide: AnnData, focal, donors: dict, seed: int, protocol: str, switches, settings) -> Question:
     fold = Fold(RECIPIENT, CONTROL_DOMAIN, (TARGET_DOMAIN,))
     return Question(
         fold,
@@ -210,9 +212,7 @@ def _question(slide: AnnData, focal, donors: dict, seed: int, protocol: str, swi
     )
 
 
-def ask_as_run(
-    slide: AnnData, screen: Screen, codes: list[int], seed: int, switches: dict, settings: dict
-) -> Question:
+def ask_as_run(slide: AnnData, screen: Screen, codes: list[int], seed: int, switches: dict, settings: dict) -> Question:
     """All carriers of a target around far recipients (redrawn with the seed), and five draws of random tumour cells."""
     rng = stream(seed, "in_vivo_focal")
     focal = np.sort(rng.permutation(screen.far)[:_MOST_FOCAL])
@@ -234,11 +234,11 @@ def ask_corrected(
     Rules: `own`, the neighbours that they have (K4); `control`, control carriers among them exchanged for other control
     carriers; each target, for its carriers; `control_for_TARGET`, for as few control carriers as the target has (K3b);
     `unguided`, for tumour cells without a guide of their own or of a neighbour, of which none can be a sibling of a
-    carrier (K11); and `control at SHARE` and `TARGET at SHARE`, where carriers fill a share of all places (K8). All share
-    the draw of neighbours.
+    carrier (K11); and `control at SHARE` and `TARGET at SHARE`, where carriers fill a share of all places (K8). All
+    share the draw of neighbours.
 
-    K3b is one draw for each target and seed: every draw is a rule that each method answers for all focal cells, and with
-    ten targets a hundred draws would be eighteen times as many rules as all of these together.
+    K3b is one draw for each target and seed: every draw is a rule that each method answers for all focal cells, and
+    with ten targets a hundred draws would be eighteen times as many rules as all of these together.
     """
     focal = screen.near(statistics.CONTROL)[: settings["max_focal"]]
     around = slide_graph(slide, **settings["graph"])[focal]
@@ -352,19 +352,19 @@ def _told(found: dict) -> str:
     return "the domain alone" if "-" in found else "the carriers of each target"
 
 
-# --- scores ------------------------------------------------------------------------------------------------------------
+# --- scores -----------------------------------------------------------------------------------------------------------
 
 
-def _as_run(slide, screen, tested, codes, seed, methods, device, switches, settings) -> tuple[list, list]:  # fmt: skip
+def _as_run(slide, screen, tested, codes, seed, methods, device, switches, settings) -> tuple[list, list]:
     """A row per method, truth, donors and target, as the authors score; and each single score."""
     asked = ask_as_run(slide, screen, codes, seed, switches, settings)
     focal, names = asked.focal, [screen.names[k - 1] for k in codes]
-    references = [Reference(slide.X[focal], slide.X[screen.near(k)], seed=seed, protocol="as_run") for k in codes]  # fmt: skip
+    references = [Reference(slide.X[focal], slide.X[screen.near(k)], seed=seed, protocol="as_run") for k in codes]
 
     def summarise(rule: str, values: np.ndarray) -> Said:
         near = [names.index(rule)] if rule in names else range(len(names))
         near = () if rule == "no_intervention" else near
-        distances = {i: float(Comparison(references[i], values).energy_distances[0].mean()) for i in near}  # fmt: skip
+        distances = {i: float(Comparison(references[i], values).energy_distances[0].mean()) for i in near}
         return Said(_log_means(values), np.empty((0, len(screen.genes))), distances)
 
     made = answers(asked, slide, methods, device, summarise)
@@ -382,26 +382,32 @@ def _as_run(slide, screen, tested, codes, seed, methods, device, switches, setti
         if isinstance(found, str):
             rows.append({"method": method, "status": found})
             continue
-        predicted[method] = found, _changes(found, names, reference), _changes(found, draws, reference)  # fmt: skip
+        predicted[method] = found, _changes(found, names, reference), _changes(found, draws, reference)
     for method, (found, own, at_random) in predicted.items():
         for row in question_of.score_as_run(observed, own, at_random):
             target = row["target"]
             rules = draws if row["donors"] == "random" else [names[target]]
-            row["e_distance"] = float(np.mean([_of(found, rule).distances[target] for rule in rules]))  # fmt: skip
+            row["e_distance"] = float(np.mean([_of(found, rule).distances[target] for rule in rules]))
             n = len(screen.near(codes[target]))
-            rows.append({"method": method, "status": "ok", "told": _told(found)} | row | {"target": names[target], "n": n})  # fmt: skip
+            rows.append(
+                {"method": method, "status": "ok", "told": _told(found)} | row | {"target": names[target], "n": n}
+            )
             if row["donors"] == "target":
-                parts.append({"method": method, "truth": row["truth"], "target": names[target], "pearson": row["pearson"]})  # fmt: skip
+                parts.append(
+                    {"method": method, "truth": row["truth"], "target": names[target], "pearson": row["pearson"]}
+                )
     return rows, parts
 
 
-def _corrected(slide, screen, tested, codes, seed, methods, device, switches, settings) -> tuple[list, list]:  # fmt: skip
+def _corrected(slide, screen, tested, codes, seed, methods, device, switches, settings) -> tuple[list, list]:
     """A row per method with all controls and the verdict, in all genes and without those that spill shows in (K12); and
     each single score with its variance over tiles and focal cells."""
     asked = ask_corrected(slide, screen, codes, seed, switches, settings)
     n_focal, names = len(asked.focal), [screen.names[k - 1] for k in codes]
     # The same for all rules and seeds.
-    weights = stream(0, "in_vivo_focal_resamples").multinomial(n_focal, np.full(n_focal, 1 / n_focal), _RESAMPLES) / n_focal  # fmt: skip
+    weights = (
+        stream(0, "in_vivo_focal_resamples").multinomial(n_focal, np.full(n_focal, 1 / n_focal), _RESAMPLES) / n_focal
+    )
 
     def summarise(rule: str, values: np.ndarray) -> Said:
         # Dose and controls are not resampled.
@@ -418,7 +424,7 @@ def _corrected(slide, screen, tested, codes, seed, methods, device, switches, se
     made = answers(asked, slide, methods, device, summarise, knock_out)
     observed = np.stack([tested[k].change for k in codes])
     null = statistics.joint_null(screen.arena, codes, settings["draws"], seed)
-    tiles = np.stack([statistics.tile_bootstrap(screen.arena, k, settings["bootstraps"], seed) for k in codes], axis=1)  # fmt: skip
+    tiles = np.stack([statistics.tile_bootstrap(screen.arena, k, settings["bootstraps"], seed) for k in codes], axis=1)
     spilled = screen.spilled_genes()
     untold = summarise("-", slide.X[asked.focal].toarray())
     rows, parts = [], []
@@ -429,17 +435,24 @@ def _corrected(slide, screen, tested, codes, seed, methods, device, switches, se
         # A gene that is not measured cannot be clamped.
         at = [i for i, name in enumerate(names) if name in found or "-" in found]
         if len(at) < 4:
-            rows.append({"method": method, "status": f"cannot answer: {len(at)} of {len(names)} lost genes are measured, and 4 are needed"})  # fmt: skip
+            rows.append(
+                {
+                    "method": method,
+                    "status": f"cannot answer: {len(at)} of {len(names)} lost genes are measured, and 4 are needed",
+                }
+            )
             continue
         own_names, own_codes = ([every[i] for i in at] for every in (names, codes))
         base = found.get("control", untold)
         own = _changes(found, own_names, base.mean)
-        # The cells where they are: a held-out cell has no neighbours in the graph that methods see, so that its own ones are
-        # given as donors. What clamps a gene leaves the observed cells.
+        # The cells where they are: a held-out cell has no neighbours in the graph that methods see, so that its own
+        # ones are given as donors. What clamps a gene leaves the observed cells.
         stay = next((found[r] for r in ("own", "no_intervention", "-") if r in found), base)
         twin = np.tile(_beyond_rounding(stay.mean - base.mean), (len(at), 1))
-        again = _beyond_rounding(np.stack([_of(found, name).resampled for name in own_names], axis=1) - base.resampled[:, None])  # fmt: skip
-        more = {name: [tested[k].row[name] for k in own_codes] for name in ("ceiling", "split_half_top")}  # fmt: skip
+        again = _beyond_rounding(
+            np.stack([_of(found, name).resampled for name in own_names], axis=1) - base.resampled[:, None]
+        )
+        more = {name: [tested[k].row[name] for k in own_codes] for name in ("ceiling", "split_half_top")}
         ceiling = float(np.median(more["ceiling"]))
         for genes, kept in (("all", ~np.zeros_like(spilled)), ("not_spilled", ~spilled)):
             truth = observed[at][:, kept]
@@ -447,24 +460,37 @@ def _corrected(slide, screen, tested, codes, seed, methods, device, switches, se
             def agree(change: np.ndarray, truth=truth, kept=kept) -> np.ndarray:
                 return np.nan_to_num(statistics.row_correlations(change[..., kept], truth))
 
-            scored = question_of.score_corrected(truth, own[:, kept], twin[:, kept], null[:, at][..., kept], seed)  # fmt: skip
+            scored = question_of.score_corrected(truth, own[:, kept], twin[:, kept], null[:, at][..., kept], seed)
             over_tiles = np.array([agree(own, one[at][:, kept]) for one in tiles])
             low, high = np.nanquantile(over_tiles.mean(axis=1), [0.025, 0.975])
             halves = [tested[k].halves[..., kept] for k in own_codes]
             scored |= {
-                "pearson_top": float(np.mean([question_of.score_top_genes(a, b)["pearson"] for a, b in zip(own[:, kept], truth, strict=True)])),
-                "pearson_split": float(np.nanmean([statistics.by_halves(a, b) for a, b in zip(own[:, kept], halves, strict=True)])),
+                "pearson_top": float(
+                    np.mean(
+                        [question_of.score_top_genes(a, b)["pearson"] for a, b in zip(own[:, kept], truth, strict=True)]
+                    )
+                ),
+                "pearson_split": float(
+                    np.nanmean([statistics.by_halves(a, b) for a, b in zip(own[:, kept], halves, strict=True)])
+                ),
                 "split_half_top": float(np.median(more["split_half_top"])),
-                "ceiling": ceiling, "tiles_low": low, "tiles_high": high,
-            } | _controls(found, own_names, base, agree)  # fmt: skip
+                "ceiling": ceiling,
+                "tiles_low": low,
+                "tiles_high": high,
+            } | _controls(found, own_names, base, agree)
             rows.append(
-                {"method": method, "status": "ok", "told": _told(found), "genes": genes, "n_targets": len(at), "n_focal": n_focal}
+                {"method": method, "status": "ok", "told": _told(found), "genes": genes, "n_targets": len(at),
+                "n_focal": n_focal}
                 | scored | {"verdict": statistics.prediction_verdict(scored, ceiling)}
             )  # fmt: skip
             if genes == "all":
-                focal = [np.var(agree(row, one)) for row, one in zip(again.swapaxes(0, 1), truth, strict=True)]  # fmt: skip
+                focal = [np.var(agree(row, one)) for row, one in zip(again.swapaxes(0, 1), truth, strict=True)]
                 single = zip(own_names, agree(own), over_tiles.var(axis=0), focal, strict=True)
-                parts += [dict(zip(("target", "pearson", "tiles", "focal"), one, strict=True)) | {"method": method, "truth": "effect"} for one in single]  # fmt: skip
+                parts += [
+                    dict(zip(("target", "pearson", "tiles", "focal"), one, strict=True))
+                    | {"method": method, "truth": "effect"}
+                    for one in single
+                ]
     return rows, parts
 
 
@@ -494,8 +520,8 @@ def components(parts: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         A row per method, truth and component, with variance, standard deviation, and share of all components that are
-        known. The lost genes' own variance is what is left of that between them after tiles and focal cells. As run, focal
-        cells and truth are drawn with the seed, so that they are in its part.
+        known. The lost genes' own variance is what is left of that between them after tiles and focal cells. As run,
+        focal cells and truth are drawn with the seed, so that they are in its part.
     """
     rows = []
     for (method, truth), own in parts.groupby(["method", "truth"], sort=False):
@@ -512,27 +538,37 @@ def components(parts: pd.DataFrame) -> pd.DataFrame:
         total = np.nansum(list(variances.values()))
         for name, variance in variances.items():
             share = variance / total if total > 0 else np.nan
-            rows.append({"method": method, "truth": truth, "component": name, "n_targets": len(table), "n_seeds": table.shape[1],
-                         "variance": variance, "sd": np.sqrt(variance), "share": share})  # fmt: skip
+            rows.append(
+                {
+                    "method": method,
+                    "truth": truth,
+                    "component": name,
+                    "n_targets": len(table),
+                    "n_seeds": table.shape[1],
+                    "variance": variance,
+                    "sd": np.sqrt(variance),
+                    "share": share,
+                }
+            )
     return pd.DataFrame(rows)
 
 
 def compare(scores: pd.DataFrame, entry: dict, protocol: str) -> pd.DataFrame:
     """The published numbers of the authors' models, per lost gene and in the mean, beside ours.
 
-    `tolerance` is half a 95 % interval of the difference of two means over seeds, from the spread over theirs; numbers of
-    other data are not compared.
+    `tolerance` is half a 95 % interval of the difference of two means over seeds, from the spread over theirs; numbers
+    of other data are not compared.
     """
     table = pd.read_csv(PUBLISHED, sep="\t")
     donors = table["model"].str.endswith(" random donors")
     table["method"] = table["model"].str.removesuffix(" random donors").map(MODELS)
     table["donors"] = np.where(donors, "random", "target")
-    ours = pd.DataFrame(columns=["method", "donors", "truth", "knockout", "metric", "ours", "n_seeds"])  # fmt: skip
+    ours = pd.DataFrame(columns=["method", "donors", "truth", "knockout", "metric", "ours", "n_seeds"])
     if protocol == "as_run" and "truth" in scores:
         first = scores[scores["calling"] == scores["calling"].iloc[0]].dropna(subset=["truth"])
         metrics = ["pearson", "sign_agreement", "rmse", "e_distance"]
         keys = ["method", "donors", "truth"]
-        every = first.melt([*keys, "target", "seed"], metrics, "metric", "ours").rename(columns={"target": "knockout"})  # fmt: skip
+        every = first.melt([*keys, "target", "seed"], metrics, "metric", "ours").rename(columns={"target": "knockout"})
         parts = pd.concat([every, every.assign(knockout="mean")])
         grouped = parts.groupby([*keys, "knockout", "metric"])
         ours = grouped.agg(ours=("ours", "mean"), n_seeds=("seed", "nunique")).reset_index()

@@ -1,9 +1,9 @@
 """What training costs on more and more cells of a slide (Cellina, Fig. A6): seconds and peak memory of every method.
 
 Published is the training loop alone, on random cells. Random cells of a slide stand further apart than cells do, which
-leaves them fewer neighbours within reach; a contiguous patch keeps the density of the tissue. `seconds` are those of the
-method's `fit`, from the slide in memory to a trained model, its graph and features included; `pipeline_seconds` those of
-the whole job, with the start of Python, reading and writing.
+leaves them fewer neighbours within reach; a contiguous patch keeps the density of the tissue. `seconds` are those of
+the method's `fit`, from the slide in memory to a trained model, its graph and features included; `pipeline_seconds`
+those of the whole job, with the start of Python, reading and writing.
 """
 
 import json
@@ -44,13 +44,12 @@ def run(
         status = json.loads((folder / "status.json").read_text())
         job = pd.read_csv(benchmark, sep="\t")
         rows.append(
-            {key: status[key] for key in ("seconds", "peak_memory_mb", "peak_gpu_memory_mb", "device", "status", "reason")}
+            {key: status[key] for key in ("seconds", "peak_memory_mb", "peak_gpu_memory_mb", "device", "status",
+            "reason")}
             | {"slide": name, "method": folder.parts[-2], "subset": subset}
             | {"n_cells": min(int(wanted), cells.n_obs), "pipeline_seconds": job["s"].iloc[-1]}
         )  # fmt: skip
-    record = preparation.write_manifest(
-        outputs["manifest"], entry, cells, protocol, [int(seed)], settings
-    )
+    record = preparation.write_manifest(outputs["manifest"], entry, cells, protocol, [int(seed)], settings)
     # Sizes beyond the slide are all the same: its cells.
     table = pd.DataFrame(rows)[COLUMNS].drop_duplicates(["method", "subset", "n_cells"])
     write_tsv(preparation.keyed(table, record, int(seed)), outputs["scores"], sort=False)

@@ -118,9 +118,7 @@ def run(
         own = around if swept == "contrastive" else around[test]
         for latent, value in zip(LATENTS, fitted.kl_per_cell(cells, test, own), strict=True):
             rows.append(names | {"latent": latent, "measure": "kl", "value": value})
-        likelihood, effective = fitted.marginal_log_likelihood(
-            cells, test, own, settings["n_samples"], seed
-        )
+        likelihood, effective = fitted.marginal_log_likelihood(cells, test, own, settings["n_samples"], seed)
         rows.append(names | {"measure": "log_likelihood", "value": likelihood.mean()})
         rows.append(names | {"measure": "effective_samples", "value": np.median(effective)})
     record = preparation.write_manifest(

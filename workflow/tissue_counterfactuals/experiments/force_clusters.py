@@ -34,9 +34,7 @@ def cluster_genes(matrix: np.ndarray, n_clusters: int) -> tuple[np.ndarray, np.n
     """
     n = len(matrix)
     if n < max(n_clusters, 2):
-        raise InputError(
-            f"force clusters: {n} genes cannot make {n_clusters} clusters; lower clusters.n_clusters."
-        )
+        raise InputError(f"force clusters: {n} genes cannot make {n_clusters} clusters; lower clusters.n_clusters.")
     rows = matrix - np.diag(np.diag(matrix))
     distances = pdist(rows)
     tree = linkage(distances, method="ward")
@@ -84,9 +82,7 @@ def describe_clusters(
         order, labels = cluster_genes(matrix, settings["n_clusters"])
         position = np.empty(len(order), dtype=int)
         position[order] = np.arange(len(order))
-        members.append(
-            pd.DataFrame({"force": force, "gene": genes, "position": position, "cluster": labels})
-        )
+        members.append(pd.DataFrame({"force": force, "gene": genes, "position": position, "cluster": labels}))
         for cluster in np.unique(labels):
             chosen = labels == cluster
             within = matrix[np.ix_(chosen, chosen)]
@@ -123,11 +119,7 @@ def run(
     inter, intra = preparation.comparable_forces(fitted["inter"][0], fitted["intra"][0], switches)
     by_force = {"inter": inter, "intra": intra}
     sets = gene_sets.collect(settings["gene_sets"])
-    tables = describe_clusters(
-        by_force, pd.Index(fitted["genes"]), fitted["mean_expression"], settings, sets
-    )
+    tables = describe_clusters(by_force, pd.Index(fitted["genes"]), fitted["mean_expression"], settings, sets)
     for table, name in zip(tables, ("members", "enrichment"), strict=True):
         write_tsv(preparation.keyed(table, record, record["seeds"][0]), outputs[name], sort=False)
-    preparation.write_forces(
-        outputs["matrices"], **{name: m.astype(np.float32) for name, m in by_force.items()}
-    )
+    preparation.write_forces(outputs["matrices"], **{name: m.astype(np.float32) for name, m in by_force.items()})

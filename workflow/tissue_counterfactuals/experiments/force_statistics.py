@@ -48,9 +48,7 @@ def mean_expression_forces(mean: np.ndarray) -> np.ndarray:
     return -np.outer(mean, mean)
 
 
-def random_agreement(
-    a: np.ndarray, b: np.ndarray, kind: str, which: str, n: int, seed: int
-) -> np.ndarray:
+def random_agreement(a: np.ndarray, b: np.ndarray, kind: str, which: str, n: int, seed: int) -> np.ndarray:
     """Spearman correlations (n,) of two force matrices after one was made random.
 
     Args:

@@ -1,11 +1,12 @@
 """Modules of genes that vary together over a latent space: local autocorrelation and local correlation.
 
-The statistics are those of Hotspot (DeTomaso and Yosef 2021, doi 10.1016/j.cels.2021.04.005), in sparse matrix products:
+The statistics are those of Hotspot (DeTomaso and Yosef 2021, doi 10.1016/j.cels.2021.04.005), in sparse matrix
+products:
 its package takes most of a minute to compile before its first gene, and a Python loop over pairs of genes. Values agree
 with hotspotsc 1.1.3 (a test).
 
-Under the null, counts of a gene follow a negative binomial whose mean is proportional to the depth of the cell, and cells
-that are neighbours in the latent space are not more alike than others.
+Under the null, counts of a gene follow a negative binomial whose mean is proportional to the depth of the cell, and
+cells that are neighbours in the latent space are not more alike than others.
 """
 
 import numpy as np
@@ -46,7 +47,7 @@ def standardize(counts: sparse.csc_array, depth: np.ndarray) -> np.ndarray:
     return np.divide(x - mean, np.sqrt(variance), out=np.zeros_like(x), where=variance > 0)
 
 
-def autocorrelation(counts: sparse.spmatrix, weights: sparse.csr_array, genes: pd.Index) -> pd.DataFrame:  # fmt: skip
+def autocorrelation(counts: sparse.spmatrix, weights: sparse.csr_array, genes: pd.Index) -> pd.DataFrame:
     """Of every gene, whether cells that are neighbours have it alike.
 
     Args:
@@ -124,7 +125,7 @@ def modules(z: np.ndarray, min_genes: int, fdr: float = 0.05) -> np.ndarray:
     return number[found]
 
 
-def module_of_cells(values: np.ndarray, weights: sparse.csr_array, module: np.ndarray) -> np.ndarray:  # fmt: skip
+def module_of_cells(values: np.ndarray, weights: sparse.csr_array, module: np.ndarray) -> np.ndarray:
     """The module (n,) whose genes are highest around each cell, each on its own scale; 0 where there are no modules."""
     labels = [m for m in np.unique(module) if m != UNASSIGNED]
     if not labels:

@@ -1,8 +1,9 @@
-"""What an intervention in a tissue did, with the confounders of space taken out: one language for every such experiment.
+"""What an intervention in a tissue did, with the confounders of space taken out: one language for every such
+experiment.
 
-Units are what was changed together: clones of carriers of one guide (Perturb-FISH), lesions (Perturb-map). Members are the
-cells that may show it: recipients near carriers, or the spots of a lesion. A member counts for a label only where all
-units around it have that label. Labels: 0 is the control, 1, 2, ... are the targets.
+Units are what was changed together: clones of carriers of one guide (Perturb-FISH), lesions (Perturb-map). Members are
+the cells that may show it: recipients near carriers, or the spots of a lesion. A member counts for a label only where
+all units around it have that label. Labels: 0 is the control, 1, 2, ... are the targets.
 
 The effect of a target is the change of log mean expression between its members and control members, each matched to the
 control member of nearest depth in the same tile, or else in the nearest tile. It is tested by giving the units of a
@@ -30,8 +31,8 @@ CONTROL, NONE = 0, -1
 # Fewer members, controls or arrangements of units than these are no experiment.
 FEWEST_MEMBERS, FEWEST_ARRANGEMENTS = 5, 20
 LEVEL, POWER = 0.05, 0.8
-# Carriers of one guide that are no farther apart than this are taken for one clone. Where some of a clone are not called,
-# the rest of it falls apart at the radius of contacts (30), and permuting the parts by themselves is liberal.
+# Carriers of one guide that are no farther apart than this are taken for one clone. Where some of a clone are not
+# called, the rest of it falls apart at the radius of contacts (30), and permuting the parts by themselves is liberal.
 CLONE_UM = 60.0
 # What a ceiling must exceed for an agreement with the truth to mean anything.
 LEAST_CEILING = 0.3
@@ -100,7 +101,9 @@ class Arena:
         )
 
     def exposure(self, labels: np.ndarray | None = None) -> np.ndarray:
-        """(b, m) the label that all units around a member bear, NONE where they differ, for each row of labels (b, u)."""
+        """(b, m) the label that all units around a member bear, NONE where they differ, for each row of labels (b,
+        u).
+        """
         labels = np.atleast_2d(self.labels if labels is None else labels)
         at_edges = labels[:, self.unit]
         low = np.minimum.reduceat(at_edges, self.start[:-1], axis=1)
@@ -189,17 +192,16 @@ def clones(place: np.ndarray, code: np.ndarray, radius_um: float) -> np.ndarray:
     return connected_components(graph, directed=False)[1]
 
 
-def clonality(
-    place: np.ndarray, code: np.ndarray, stratum: np.ndarray, radius_um: float
-) -> np.ndarray:
+def clonality(place: np.ndarray, code: np.ndarray, stratum: np.ndarray, radius_um: float) -> np.ndarray:
     """(k,) how many times as often as by chance two cells of a label stand together, for the labels 0, 1, ...
 
-    By chance: if the labels of a stratum stood on its cells in any order. 1 where carriers are independent; far above it
-    they are clones, and permuting single cells would take a patch of tissue for many observations. NaN where chance
+    By chance: if the labels of a stratum stood on its cells in any order. 1 where carriers are independent; far above
+    it they are clones, and permuting single cells would take a patch of tissue for many observations. NaN where chance
     brings no two together.
 
     Args:
-        place: (c, 2) micrometres; code: (c,) labels; stratum: (c,) whole numbers. Pairs up to `radius_um` from each other.
+        place: (c, 2) micrometres; code: (c,) labels; stratum: (c,) whole numbers. Pairs up to `radius_um` from each
+            other.
     """
     n = np.zeros((stratum.max() + 1, code.max() + 1))
     np.add.at(n, (stratum, code), 1)
@@ -213,9 +215,7 @@ def clonality(
     return np.divide(found, expected, out=np.full(len(expected), np.nan), where=expected > 0)
 
 
-def effects(
-    arena: Arena, exposure: np.ndarray, target: int, of_matches: np.ndarray | None = None
-) -> Effects:
+def effects(arena: Arena, exposure: np.ndarray, target: int, of_matches: np.ndarray | None = None) -> Effects:
     """Effect of a target for each row of an exposure (b, m).
 
     Args:
@@ -288,9 +288,7 @@ def arrangements(arena: Arena, stratum: np.ndarray, target: int) -> float:
     return float(np.prod(comb(n, k)))
 
 
-def in_parts(
-    arena: Arena, labels: np.ndarray, target: int, of_matches: np.ndarray | None = None
-) -> Effects:
+def in_parts(arena: Arena, labels: np.ndarray, target: int, of_matches: np.ndarray | None = None) -> Effects:
     """`effects` for rows of labels, some hundred at a time."""
     parts = [
         effects(arena, arena.exposure(labels[i : i + _DRAWS_AT_ONCE]), target, of_matches)
@@ -323,8 +321,8 @@ def assess(arena: Arena, target: int, draws: int, seed: int, splits: int = 100) 
         p_pseudo (K1: against sets of control units in the place of the target's),
         movable (share of the target's units with somewhere to go) and arrangements; what `ceiling` says (K6);
         detectable (K7: median over genes of the smallest change found with power 80 %) and above (share of the genes
-        beyond their own); status: "tested" or why not. `change` and `z` are the effect (g,), `detectable` (g,), `halves`
-        the effects (2, splits, g) in either half of the tiles.
+        beyond their own); status: "tested" or why not. `change` and `z` are the effect (g,), `detectable` (g,),
+        `halves` the effects (2, splits, g) in either half of the tiles.
     """
     own = arena.only(CONTROL, target)
     exposure = own.exposure()
@@ -362,9 +360,7 @@ def assess(arena: Arena, target: int, draws: int, seed: int, splits: int = 100) 
     finite = null.size[np.isfinite(null.size)]
     spread = finite.std() if len(finite) > 1 else 0.0
     row["z_clones"] = (observed - finite.mean()) / spread if spread > 0 else np.nan
-    agreement = halves_agree(
-        own, np.vstack([own.labels, labels]), target, stream(seed, "joint_halves", name)
-    )
+    agreement = halves_agree(own, np.vstack([own.labels, labels]), target, stream(seed, "joint_halves", name))
     size = np.append(observed, null.size)
     agreement[np.isinf(size)] = np.inf
     row["p_joint"] = joint_p(np.column_stack([size, agreement]))
@@ -399,10 +395,10 @@ def _pseudo_labels(n: int, n_units: int, draws: int, rng) -> np.ndarray | None:
 def spiked(arena: Arena, target: int, draws: int, seed: int) -> np.ndarray:
     """K7 by spiking: (g,) the change of each gene that is found with power 80 %, infinite where none that is tried is.
 
-    Random sets of as many control units as the target has get a known change: the counts of a gene in the cells that they
-    are compared with are thinned (binomial) by its exponential. The gene is found where its change leaves the middle 95 %
-    of what the sets show without it. Assumes nothing of how errors are distributed, as `detectable` does. NaN where there
-    are not twice as many control units.
+    Random sets of as many control units as the target has get a known change: the counts of a gene in the cells that
+    they are compared with are thinned (binomial) by its exponential. The gene is found where its change leaves the
+    middle 95 % of what the sets show without it. Assumes nothing of how errors are distributed, as `detectable` does.
+    NaN where there are not twice as many control units.
     """
     own = arena.only(CONTROL, target)
     control, n_units = own.only(CONTROL), int((own.labels == target).sum())
@@ -427,14 +423,14 @@ def spiked(arena: Arena, target: int, draws: int, seed: int) -> np.ndarray:
     result = np.full(len(usual), np.inf)
     for gene in np.flatnonzero(reached):
         above = reached[gene]
-        result[gene] = np.interp(POWER, power[above - 1 : above + 1, gene], steps[above - 1 : above + 1])  # fmt: skip
+        result[gene] = np.interp(POWER, power[above - 1 : above + 1, gene], steps[above - 1 : above + 1])
     return result
 
 
 def half_effects(arena: Arena, exposure: np.ndarray, target: int, splits: int, rng) -> np.ndarray:
     """(2, splits, g) the effect in random halves of the tiles, matches included; NaN where a half is too small."""
     first = _first_halves(arena, splits, rng)
-    return np.stack([effects(arena, np.where(side, exposure, NONE), target).change for side in (first, ~first)])  # fmt: skip
+    return np.stack([effects(arena, np.where(side, exposure, NONE), target).change for side in (first, ~first)])
 
 
 def _first_halves(arena: Arena, splits: int, rng) -> np.ndarray:
@@ -454,7 +450,7 @@ def halves_agree(arena: Arena, labels: np.ndarray, target: int, rng) -> np.ndarr
         rows = slice(i, i + _DRAWS_AT_ONCE)
         exposure = arena.exposure(labels[rows])
         for number, side in enumerate(first):
-            halves = [effects(arena, np.where(s, exposure, NONE), target).change for s in (side, ~side)]  # fmt: skip
+            halves = [effects(arena, np.where(s, exposure, NONE), target).change for s in (side, ~side)]
             found[number, rows] = row_correlations(*halves)
     return np.nan_to_num(found).mean(axis=0)
 
@@ -463,8 +459,8 @@ def joint_p(evidence: np.ndarray) -> float:
     """p of several conditions at once: how often does chance meet all of them as well as they are met?
 
     Each condition is ranked among all arrangements of the labels, and an arrangement is worth its least convincing
-    condition. Where labels may change places nothing tells the first arrangement from the others, so that p <= .05 in 5 % of
-    cases, whatever the conditions and however they depend on each other. It tests that nothing happened: where one
+    condition. Where labels may change places nothing tells the first arrangement from the others, so that p <= .05 in 5
+    % of cases, whatever the conditions and however they depend on each other. It tests that nothing happened: where one
     condition truly holds and another does not, p is small in more than 5 %, and it is no proof of each condition.
 
     Args:
@@ -478,7 +474,8 @@ def joint_p(evidence: np.ndarray) -> float:
 
 
 def ceiling(halves: np.ndarray) -> dict:
-    """K6: how well the effect in one half of the tiles tells that in the other, and so what a perfect prediction reaches.
+    """K6: how well the effect in one half of the tiles tells that in the other, and so what a perfect prediction
+    reaches.
 
     Returns:
         `split_half`, the mean correlation r of the halves over the genes; `reliability` 2r / (1 + r) and `ceiling`, its
@@ -490,8 +487,13 @@ def ceiling(halves: np.ndarray) -> dict:
         return dict.fromkeys(("split_half", "reliability", "ceiling", "split_half_top"), np.nan)
     r = float(np.nanmean(r))
     reliability = 2 * r / (1 + r)
-    top = float(np.nanmean([row_correlations(*_top_of_first(a, a, b)) for a, b in (halves, halves[::-1])]))  # fmt: skip
-    return {"split_half": r, "reliability": reliability, "ceiling": float(np.sqrt(max(reliability, 0))), "split_half_top": top}  # fmt: skip
+    top = float(np.nanmean([row_correlations(*_top_of_first(a, a, b)) for a, b in (halves, halves[::-1])]))
+    return {
+        "split_half": r,
+        "reliability": reliability,
+        "ceiling": float(np.sqrt(max(reliability, 0))),
+        "split_half_top": top,
+    }
 
 
 def by_halves(predicted: np.ndarray, halves: np.ndarray) -> float:
@@ -543,9 +545,7 @@ def dose_slope(arena: Arena, target: int, draws: int, seed: int) -> dict:
     """
     own = arena.only(CONTROL, target)
     around = np.add.reduceat(own.unit_size[own.unit], own.start[:-1])
-    labels = permuted_labels(
-        own, strata(own), draws, stream(seed, "dose_null", arena.target_names[target - 1])
-    )
+    labels = permuted_labels(own, strata(own), draws, stream(seed, "dose_null", arena.target_names[target - 1]))
     found = _slopes(own, own.exposure(), target, np.log2(around))
     null = _slopes(own, own.exposure(labels), target, np.log2(around))
     return {
@@ -639,9 +639,7 @@ def shifted_sizes(
         everywhere = np.concatenate([place, moved[kept]])
         new = len(place) + np.arange(kept.sum())
         try:
-            arena = build_arena(
-                everywhere, new, code[kept], members, counts, names, radius_um, guide[kept]
-            )
+            arena = build_arena(everywhere, new, code[kept], members, counts, names, radius_um, guide[kept])
         except InputError:
             continue
         for target in range(1, len(names) + 1):
@@ -670,7 +668,7 @@ def wrong_target(predicted: np.ndarray, observed: np.ndarray, draws: int, rng) -
     orders = np.argsort(rng.random((draws, k)), axis=1)
     found = float(own_over_others(table))
     # Sums of the same numbers in another order are equal but for rounding.
-    return {"matched": found, "p_wrong_target": empirical_p(found, own_over_others(table[orders]) + 1e-12)}  # fmt: skip
+    return {"matched": found, "p_wrong_target": empirical_p(found, own_over_others(table[orders]) + 1e-12)}
 
 
 def fits(predicted: np.ndarray, observed: np.ndarray) -> np.ndarray:
@@ -690,7 +688,7 @@ def paired_interval(difference: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.
     """Mean over targets (..., k) and its 95 % interval (Student's t)."""
     n = difference.shape[-1]
     mean = difference.mean(axis=-1)
-    half = student.ppf(0.975, n - 1) * difference.std(axis=-1, ddof=1) / np.sqrt(n) if n > 1 else np.inf  # fmt: skip
+    half = student.ppf(0.975, n - 1) * difference.std(axis=-1, ddof=1) / np.sqrt(n) if n > 1 else np.inf
     return mean, mean - half, mean + half
 
 

@@ -1,7 +1,7 @@
 """What lesions without a gene differ in from wild-type ones, in the language of `intervention_statistics`: no model.
 
-The lesion is the unit, its spots are the members, a section is a tile: spots are matched by depth within their section, and
-labels are exchanged between the lesions of a section, in all sections at once.
+The lesion is the unit, its spots are the members, a section is a tile: spots are matched by depth within their section,
+and labels are exchanged between the lesions of a section, in all sections at once.
 """
 
 import numpy as np
@@ -31,9 +31,7 @@ def lesion_arena(slide: AnnData, min_mean: float = 0.5) -> statistics.Arena:
     label = pd.factorize(slide.obs["domain"].astype(str).to_numpy()[spots])[0]
     # Sections and labels apart, so that spots in contact are one lesion.
     place = np.column_stack([slide.obsm["spatial"][spots], 1e6 * section, 1e6 * label])
-    unit = connected_components(
-        cKDTree(place).sparse_distance_matrix(cKDTree(place), _CONTACT_UM), directed=False
-    )[1]
+    unit = connected_components(cKDTree(place).sparse_distance_matrix(cKDTree(place), _CONTACT_UM), directed=False)[1]
     counts = slide.X.tocsr()[spots]
     totals = np.asarray(counts.sum(axis=1)).ravel()
     kept = np.asarray(counts.mean(axis=0)).ravel() >= min_mean
@@ -54,17 +52,14 @@ def lesion_arena(slide: AnnData, min_mean: float = 0.5) -> statistics.Arena:
 
 
 def lesion_effects(slide: AnnData, draws: int, seed: int, relevant: float = 0.2) -> pd.DataFrame:
-    """A row per lost gene: see `intervention_statistics.assess`; n counts spots, n_units lesions. And `clonality` of its
-    spots: how many times as often as by chance they touch each other.
+    """A row per lost gene: see `intervention_statistics.assess`; n counts spots, n_units lesions. And `clonality` of
+    its spots: how many times as often as by chance they touch each other.
 
     Lesions differ in size and lie where they lie, so that p is conservative: in 25 simulations of the published layout
     without effect that of Tgfbr2 was at most 0.5 in three and never below 0.12.
     """
     arena = lesion_arena(slide)
-    found = [
-        statistics.assess(arena, target, draws, seed)
-        for target in range(1, len(arena.target_names) + 1)
-    ]
+    found = [statistics.assess(arena, target, draws, seed) for target in range(1, len(arena.target_names) + 1)]
     table = statistics.rows_of(found, relevant)
     place = slide.obsm["spatial"][(lost_genes(slide) != "").to_numpy()]
     label, section = arena.labels[arena.unit], arena.tile[:, 0] // 1000

@@ -222,9 +222,7 @@ def choose_genes(
     return np.append(variable, last)
 
 
-def tissues(
-    slide: AnnData, expression: sparse.csr_matrix, lesions: list[Lesion], genes: np.ndarray
-) -> list[Tissue]:
+def tissues(slide: AnnData, expression: sparse.csr_matrix, lesions: list[Lesion], genes: np.ndarray) -> list[Tissue]:
     """What the model sees of each lesion."""
     return [
         Tissue(
@@ -245,10 +243,7 @@ def observed_differences(
     switches: dict[str, str],
 ) -> list[np.ndarray]:
     """`observed_difference` of every lesion."""
-    return [
-        observed_difference(slide, expression, lesion, lesions, genes, knockout, switches)
-        for lesion in lesions
-    ]
+    return [observed_difference(slide, expression, lesion, lesions, genes, knockout, switches) for lesion in lesions]
 
 
 def observed_difference(
@@ -273,9 +268,7 @@ def observed_difference(
     knocked_out = scale_cells(source[lost][:, genes], "l2")
     reference = lesion if switches["wild_type"] == "own_lesion" else all_lesions[-1]
     wild_type = scale_cells(expression[reference.spots][:, genes], "l2")
-    return _mean_by_lesion(knocked_out, slide.obs["domain"].to_numpy()[lost]) - wild_type.mean(
-        axis=0
-    )
+    return _mean_by_lesion(knocked_out, slide.obs["domain"].to_numpy()[lost]) - wild_type.mean(axis=0)
 
 
 def means_as_lost(

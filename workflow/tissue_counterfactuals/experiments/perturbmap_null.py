@@ -1,8 +1,8 @@
 """The Perturb-map experiment where the answer is known to be nothing, and which defect makes it look like something.
 
 Lesions are simulated in which no gene but the lost one changes (`knockout_effect` 0). Whatever correlation a protocol
-then reports is an artefact. Between `as_run` and `corrected` the switches are turned one at a time: each alone, starting
-as run, and one after the other.
+then reports is an artefact. Between `as_run` and `corrected` the switches are turned one at a time: each alone,
+starting as run, and one after the other.
 """
 
 from dataclasses import replace
@@ -114,15 +114,11 @@ class _Bench:
         """Lesions and genes follow from two switches; what was observed is cheap and made each time."""
         key = (switches["lesion_outlines"], switches["lesion_sections"])
         if key not in self._questions:
-            self._questions[key] = ask(
-                self.slide, self.expression, KNOCKOUT, switches, self.settings, "null test"
-            )
+            self._questions[key] = ask(self.slide, self.expression, KNOCKOUT, switches, self.settings, "null test")
         made = self._questions[key]
         lesions = [tissue.lesion for tissue in made.tissues]
         genes = self.slide.var_names.get_indexer(made.genes)
-        observed = observed_differences(
-            self.slide, self.expression, lesions, genes, KNOCKOUT, switches
-        )
+        observed = observed_differences(self.slide, self.expression, lesions, genes, KNOCKOUT, switches)
         as_lost = means_as_lost(self.slide, self.expression, lesions, genes, switches)
         return replace(made, observed=observed, as_lost=as_lost, switches=switches)
 
@@ -187,8 +183,8 @@ def over_simulations(correlations: pd.DataFrame) -> pd.DataFrame:
         A row per data set (depth), protocol and predictor: over the simulations the median, lowest and highest of the
         median rho over lesions, and `n_positive` of `n_simulations` above 0; the same for the trivial prediction minus
         mean expression; `n_significant_published`, simulations with p < 0.05 by the published test (lesions against one
-        permutation each, Mann-Whitney); `n_significant_CONTROL` for each calibrated control, what a test should give in 5
-        of 100, and `smallest_p_CONTROL`, below which it cannot go;
+        permutation each, Mann-Whitney); `n_significant_CONTROL` for each calibrated control, what a test should give in
+        5 of 100, and `smallest_p_CONTROL`, below which it cannot go;
         `collapsed_share` of the knocked-out spots whose expression was gone after the generation.
     """
     medians = summarize(correlations)
@@ -197,9 +193,7 @@ def over_simulations(correlations: pd.DataFrame) -> pd.DataFrame:
         by_control = dict(iter(group.groupby("control")))
         observed = by_control["permuted"]["median"].to_numpy()
         trivial = by_control["minus_baseline"]["null_median"].to_numpy()
-        own = (correlations[["dataset", "protocol", "predictor"]] == [names[0], *names[2:]]).all(
-            axis=1
-        )
+        own = (correlations[["dataset", "protocol", "predictor"]] == [names[0], *names[2:]]).all(axis=1)
         spots = correlations.loc[own, ["n_knocked_out_collapsed", "n_knocked_out"]].sum()
         rows.append(
             dict(zip(["dataset", "kind", "protocol", "predictor"], names, strict=True))
@@ -214,13 +208,8 @@ def over_simulations(correlations: pd.DataFrame) -> pd.DataFrame:
                 "highest_lesion": by_control["permuted"]["highest"].max(),
                 "minus_baseline_median": np.median(trivial),
                 "partial_median": by_control["permuted"]["partial_median"].median(),
-                "n_significant_published": int(
-                    (by_control["permuted"]["rank_test_p"] < 0.05).sum()
-                ),
-                **{
-                    f"n_significant_{c}": int((by_control[c]["p_value"] <= 0.05).sum())
-                    for c in CALIBRATED
-                },
+                "n_significant_published": int((by_control["permuted"]["rank_test_p"] < 0.05).sum()),
+                **{f"n_significant_{c}": int((by_control[c]["p_value"] <= 0.05).sum()) for c in CALIBRATED},
                 **{f"smallest_p_{c}": by_control[c]["smallest_p"].min() for c in CALIBRATED},
                 "n_draws": int(by_control["random_gene"]["n_draws"].median()),
                 "collapsed_share": spots["n_knocked_out_collapsed"] / spots["n_knocked_out"],

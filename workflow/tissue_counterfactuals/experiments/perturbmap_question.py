@@ -101,7 +101,8 @@ def ask(
     if switches["lesion_sections"] == "one":
         if settings["section"] not in sections:
             raise InputError(
-                f"slide {name}: section {settings['section']!r}, which celcomen.perturbmap.section names, has no lesions "
+                f"slide {name}: section {settings['section']!r}, which celcomen.perturbmap.section names, has no "
+                "lesions "
                 f"with and without {knockout!r}; the sections that have are {', '.join(sections)}."
             )
         sections = [settings["section"]]

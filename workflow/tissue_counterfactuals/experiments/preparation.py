@@ -61,9 +61,7 @@ def variable_genes(slide: AnnData, n_top_genes: int) -> AnnData:
     with warnings.catch_warnings():
         # Genes without counts give logarithms of 0, which Scanpy itself replaces.
         warnings.simplefilter("ignore")
-        table = sc.pp.highly_variable_genes(
-            slide, flavor="seurat", n_top_genes=n_top_genes, inplace=False
-        )
+        table = sc.pp.highly_variable_genes(slide, flavor="seurat", n_top_genes=n_top_genes, inplace=False)
     chosen = table["highly_variable"].to_numpy()
     if chosen.sum() < 2:
         raise InputError(
@@ -84,9 +82,7 @@ def read_forces(path: str | Path) -> dict[str, np.ndarray]:
         return {name: file[name] for name in file.files}
 
 
-def comparable_forces(
-    inter: np.ndarray, intra: np.ndarray, switches: dict[str, str]
-) -> tuple[np.ndarray, np.ndarray]:
+def comparable_forces(inter: np.ndarray, intra: np.ndarray, switches: dict[str, str]) -> tuple[np.ndarray, np.ndarray]:
     """Inter and intra forces in the units of the switch `force_units`; forces of the mean field stay as they are."""
     if switches["log_partition"] != "gaussian" or switches["force_units"] == "raw":
         return inter, intra

@@ -68,9 +68,7 @@ def run(settings: dict, outputs: dict[str, Path]) -> None:
     write_tsv(pd.DataFrame(screens), outputs["screens"])
     n_cells = sum(row["n_cells"] for row in screens)
     seeds = list(range(settings["n_simulations"]))
-    provenance.write_simulated(
-        outputs["provenance"], "Simulated screens", n_cells, seeds, settings, {}
-    )
+    provenance.write_simulated(outputs["provenance"], "Simulated screens", n_cells, seeds, settings, {})
 
 
 def scenarios(settings: dict) -> list[tuple[dict, dict]]:
@@ -135,7 +133,7 @@ def judge(knobs: dict, number: int, settings: dict, slow: bool) -> tuple[dict, l
         table.loc[place, "p_cells"] = _cells_as_units(arena, k, draws, number)
         if slow:
             table.loc[place, "p_dose"] = statistics.dose_slope(arena, k, draws, number)["p_dose"]
-            table.loc[place, "p_shift"] = statistics.empirical_p(table["size"][place], shifts[:, place])  # fmt: skip
+            table.loc[place, "p_shift"] = statistics.empirical_p(table["size"][place], shifts[:, place])
     row = {"number": number, "n_cells": len(screen.place), "recipients": float(table["n"].mean())}
     row |= {
         "true_change": float(table["true_change"].mean()),
@@ -153,7 +151,7 @@ def _cells_as_units(arena, target: int, draws: int, seed: int) -> float:
     """p of the effect where the labels of single members change places, as if no two cells shared a clone."""
     own = arena.only(CONTROL, target)
     exposure = own.exposure()
-    order = np.argsort(stream(seed, "cells_as_units", target).random((draws, exposure.shape[1])), axis=1)  # fmt: skip
+    order = np.argsort(stream(seed, "cells_as_units", target).random((draws, exposure.shape[1])), axis=1)
     null = statistics.effects(own, exposure[0][order], target).size
     return statistics.empirical_p(statistics.effects(own, exposure, target).size[0], null)
 
@@ -162,7 +160,7 @@ def _judge_prediction(screen, tested, usable, ceiling, seed, draws) -> dict:
     weights, base, profiles, pool = ridge_by_neighbours(screen)
     observed = np.stack([tested[k - 1].change for k in usable])
     kept = np.isfinite(observed).all(axis=0)
-    change = np.stack([(profiles(screen.code == k) - profiles(screen.code == CONTROL)) @ weights for k in usable])  # fmt: skip
+    change = np.stack([(profiles(screen.code == k) - profiles(screen.code == CONTROL)) @ weights for k in usable])
     null = statistics.joint_null(screen.arena, usable, draws, seed)
     scored = score_corrected(observed, change, np.zeros_like(change), null, seed, draws=999)
     # The authors' way: all neighbours at once, against far recipients.
@@ -190,7 +188,7 @@ def _judge_prediction(screen, tested, usable, ceiling, seed, draws) -> dict:
     }
     for name, truth_name in (("full", "full"), ("specific", "ko_specific")):
         own, other, p = authors_test(rows, truth_name)
-        result |= {f"authors_{name}": p <= LEVEL, f"pearson_{name}": own, f"pearson_{name}_random": other}  # fmt: skip
+        result |= {f"authors_{name}": p <= LEVEL, f"pearson_{name}": own, f"pearson_{name}_random": other}
     return result
 
 
@@ -204,9 +202,7 @@ def ridge_by_neighbours(screen: Screen) -> tuple:
     log = np.log1p(statistics.scaled(screen.counts, screen.totals))
     far = screen.far
     tumour = np.flatnonzero(screen.tumour)
-    around = cKDTree(screen.place[far]).query_ball_tree(
-        cKDTree(screen.place[tumour]), screen.far_um
-    )
+    around = cKDTree(screen.place[far]).query_ball_tree(cKDTree(screen.place[tumour]), screen.far_um)
     features = np.stack([log[tumour[a]].mean(axis=0) for a in around])
     centre, base = features.mean(axis=0), log[far].mean(axis=0)
     f, y = features - centre, log[far] - base
@@ -228,8 +224,8 @@ def _inserted(features: np.ndarray, weights: np.ndarray, base: np.ndarray) -> np
 def rates(targets: pd.DataFrame, screens: pd.DataFrame) -> pd.DataFrame:
     """How often each test decides for an effect, with its 95 % interval (Clopper-Pearson, taken as independent).
 
-    A row per scenario and test: `recipients` and `true_change` (root mean square over recipients and genes) are means over
-    targets; n counts targets where a test is made for each of them (`per` target), else screens. A verdict counts
+    A row per scenario and test: `recipients` and `true_change` (root mean square over recipients and genes) are means
+    over targets; n counts targets where a test is made for each of them (`per` target), else screens. A verdict counts
     targets that cannot be tested, a p value leaves them out.
     """
     key = ["scenario", "clones_per_target", "spillover"]
@@ -241,7 +237,7 @@ def rates(targets: pd.DataFrame, screens: pd.DataFrame) -> pd.DataFrame:
         for test in PER_SCREEN:
             if test in group:
                 known = group[test].dropna()
-                made.append((test, "screen", known <= LEVEL if test.startswith("p_") else known.astype(bool)))  # fmt: skip
+                made.append((test, "screen", known <= LEVEL if test.startswith("p_") else known.astype(bool)))
         for test, per, decided in made:
             n, k = len(decided), int(decided.sum())
             if n:

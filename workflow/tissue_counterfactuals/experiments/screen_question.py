@@ -110,9 +110,7 @@ class Screen:
 
     def spilled_genes(self, most: float = 5.0) -> np.ndarray:
         """K12: (g,) genes so much higher in tumour cells than in recipients that a little spill would show."""
-        tumour, recipients = (
-            np.asarray(self.counts[m].mean(axis=0)).ravel() for m in (self.tumour, self.recipient)
-        )
+        tumour, recipients = (np.asarray(self.counts[m].mean(axis=0)).ravel() for m in (self.tumour, self.recipient))
         return tumour > most * np.maximum(recipients, 1e-9)
 
 
@@ -142,7 +140,8 @@ def read_screen(
     names = tuple(sorted(set(called) - {"", CONTROL}))
     if CONTROL not in set(called) or not names:
         raise InputError(
-            f"slide: column {column!r} names {len(names)} targets and {'no ' * (CONTROL not in set(called))}control guides "
+            f"slide: column {column!r} names {len(names)} targets and {'no ' * (CONTROL not in set(called))}control "
+            "guides "
             f"({CONTROL!r}); both are needed."
         )
     number = {name: place for place, name in enumerate((CONTROL, *names))} | {"": -1}
@@ -191,9 +190,7 @@ def score_top_genes(predicted: np.ndarray, observed: np.ndarray) -> dict[str, fl
     }
 
 
-def score_as_run(
-    observed: np.ndarray, predicted: np.ndarray, at_random: np.ndarray
-) -> list[dict[str, object]]:
+def score_as_run(observed: np.ndarray, predicted: np.ndarray, at_random: np.ndarray) -> list[dict[str, object]]:
     """The authors' scores: a row per truth (full, ko_specific), donors (target, random) and target.
 
     Args:
@@ -204,7 +201,7 @@ def score_as_run(
     rows = []
     for truth, values in (("full", observed), ("ko_specific", observed - observed.mean(axis=0))):
         for target, (own, aim) in enumerate(zip(predicted, values, strict=True)):
-            rows.append({"truth": truth, "donors": "target", "target": target} | score_top_genes(own, aim))  # fmt: skip
+            rows.append({"truth": truth, "donors": "target", "target": target} | score_top_genes(own, aim))
             drawn = [score_top_genes(other, aim) for other in at_random]
             mean = {name: float(np.mean([d[name] for d in drawn])) for name in drawn[0]}
             rows.append({"truth": truth, "donors": "random", "target": target} | mean)
@@ -212,7 +209,9 @@ def score_as_run(
 
 
 def authors_test(rows: list[dict], truth: str) -> tuple[float, float, float]:
-    """Mean Pearson with the target's donors and with random ones, and the authors' one-sided Wilcoxon p over targets."""
+    """Mean Pearson with the target's donors and with random ones, and the authors' one-sided Wilcoxon p over
+    targets.
+    """
     own, other = (
         np.array([r["pearson"] for r in rows if r["truth"] == truth and r["donors"] == donors])
         for donors in ("target", "random")
@@ -242,9 +241,9 @@ def score_corrected(
     Returns:
         `pearson`, mean over targets and all genes; p_clones (K5) of it; `matched` and p_wrong_target (K3c);
         `centred`, the mean after the other targets' mean is taken from both sides (K2); `over_others` and `over_twin`
-        with their 95 % intervals over targets (K2, K4), and p of their lower ends where clones are permuted; p_joint, of
-        K2, K3c, K4 and K5 at once. K6 is no part of it: it knows no prediction, and where effects are real it holds for all,
-        so that a prediction that knows nothing would be let through the more easily.
+        with their 95 % intervals over targets (K2, K4), and p of their lower ends where clones are permuted; p_joint,
+        of K2, K3c, K4 and K5 at once. K6 is no part of it: it knows no prediction, and where effects are real it holds
+        for all, so that a prediction that knows nothing would be let through the more easily.
     """
     own = np.nan_to_num(statistics.row_correlations(predicted, observed))
     table = statistics.fits(predicted, null)
@@ -254,7 +253,7 @@ def score_corrected(
         "p_clones": statistics.empirical_p(own.mean(), of_drawn[1:].mean(axis=1)),
     } | statistics.wrong_target(predicted, observed, draws, stream(seed, "wrong_target"))
     others = statistics.others_mean(observed)
-    centred = statistics.row_correlations(predicted - statistics.others_mean(predicted), observed - others)  # fmt: skip
+    centred = statistics.row_correlations(predicted - statistics.others_mean(predicted), observed - others)
     scored["centred"] = float(np.nan_to_num(centred).mean())
     evidence = [of_drawn.mean(axis=1), statistics.own_over_others(table)]
     for name, rows, of_draws in (

@@ -43,9 +43,7 @@ Radius = Annotated[float, Field(gt=0, le=1000)]
 def _not_reversed(box: list[float]) -> list[float]:
     x_low, x_high, y_low, y_high = box
     if not (x_low < x_high and y_low < y_high):
-        raise ValueError(
-            f" is {show(box)}; give [x_low, x_high, y_low, y_high] in micrometres, low before high."
-        )
+        raise ValueError(f" is {show(box)}; give [x_low, x_high, y_low, y_high] in micrometres, low before high.")
     return box
 
 
@@ -199,7 +197,9 @@ class SpleenSettings(Settings):
     learning_rate: LearningRate = 0.05
     """Learning rate of the mean field."""
     ridge: Ridge = 0.1
-    """Pseudo-cells per cell, in which genes vary independently, that the gaussian optimum is drawn towards; 0 is none."""
+    """Pseudo-cells per cell, in which genes vary independently, that the gaussian optimum is drawn towards; 0 is
+    none.
+    """
     min_cells_per_gene: int = Field(20, ge=2, le=10_000_000)
     """Cells of every sample that a gene must be seen in to enter the gaussian fit, which knows nothing of a gene that
     does not vary."""
@@ -225,8 +225,8 @@ class KnockoutSettings(Settings):
     n_cells: int = Field(50, ge=1, le=1_000_000)
     """Cells to knock the gene out of, far from each other; as run it is one."""
     n_placebo: int = Field(10, ge=0, le=5000)
-    """Further genes of like expression that are knocked out of the same cells, one at a time, to see what any gene would
-    do (gaussian log Z only)."""
+    """Further genes of like expression that are knocked out of the same cells, one at a time, to see what any gene
+    would do (gaussian log Z only)."""
     epochs: Epochs = 50
     """Epochs of generation."""
     learning_rate: LearningRate | None = None
@@ -249,7 +249,9 @@ class GlioblastomaSettings(Settings):
     learning_rate: LearningRate = 0.05
     """Learning rate of the mean field."""
     ridge: Ridge = 0.1
-    """Pseudo-cells per cell, in which genes vary independently, that the gaussian optimum is drawn towards; 0 is none."""
+    """Pseudo-cells per cell, in which genes vary independently, that the gaussian optimum is drawn towards; 0 is
+    none.
+    """
     min_cells_per_gene: int = Field(20, ge=2, le=10_000_000)
     """Cells of every sample that a gene must be seen in to enter the gaussian fit, which knows nothing of a gene that
     does not vary."""
@@ -304,8 +306,8 @@ class PerturbmapSettings(Settings):
     learning_rate: LearningRate = 1.0
     """Its learning rate."""
     ridge: Ridge = 1.0
-    """Pseudo-cells per cell with genes that do not vary together; read by the gaussian field, which needs it where genes
-    are many."""
+    """Pseudo-cells per cell with genes that do not vary together; read by the gaussian field, which needs it where
+    genes are many."""
     generation_epochs: int = Field(20, ge=2, le=1_000_000)
     """Epochs of the generation."""
     generation_learning_rate: LearningRate = 0.001
@@ -366,7 +368,9 @@ class GeneRangeSettings(OnSlideSettings):
     """Figure A7: node perturbation of more and more genes, by a model that has seen all cells."""
 
     n_genes: Some[Annotated[int, Field(ge=1, le=100_000)]] = [10, 50, 200]
-    """Numbers of genes that neighbours are shifted in, those with the largest change first; all genes are always added."""
+    """Numbers of genes that neighbours are shifted in, those with the largest change first; all genes are always
+    added.
+    """
     min_cells: int = Field(50, ge=4, le=10_000_000)
     """Cells that a type needs in the control and in the target domain."""
 
@@ -379,8 +383,8 @@ class WeightSettings(OnSlideSettings):
         "adversary",
         "domain_classifier",
     ]
-    """Losses whose weight is varied: of the cell-type classifier and the domain adversary on z, of a domain classifier on s
-    that Cellina has not, and the contrastive loss of Cellina-GAT, which trains far longer."""
+    """Losses whose weight is varied: of the cell-type classifier and the domain adversary on z, of a domain classifier
+    on s that Cellina has not, and the contrastive loss of Cellina-GAT, which trains far longer."""
     weights: Some[Annotated[float, Field(ge=0, le=1_000_000)]] = [0, 0.1, 1, 10]
     """Weights to compare."""
     others: Some[Annotated[float, Field(ge=0, le=1_000_000)]] = [1e-7, 1]
@@ -446,8 +450,8 @@ class ApplicationSettings(OnSlideSettings):
     n_shuffles: int = Field(199, ge=19, le=10_000)
     """Times that subdomains are exchanged among cells of a type, the null of what matched donors gain."""
     pathway_weights: Text | None = None
-    """Weights of genes in pathways: a table with the columns source, target and weight; `null` takes PROGENy's for human or
-    mouse genes, whichever are there."""
+    """Weights of genes in pathways: a table with the columns source, target and weight; `null` takes PROGENy's for
+    human or mouse genes, whichever are there."""
 
 
 # Methods that are trained within an experiment and say what other cells would express.
@@ -468,10 +472,12 @@ class TrustSettings(Settings):
         "hierarchical",
         "cellina",
     ]
-    """Methods that answer; ridge, whose penalty is chosen between neighbouring cells, is off by several times the effect."""
+    """Methods that answer; ridge, whose penalty is chosen between neighbouring cells, is off by several times the
+    effect.
+    """
     reaches: Some[Annotated[float, Field(ge=0, le=10)]] = [0, 0.5, 1, 1.5, 2, 3]
-    """How far donors lead away from what was seen: cells are drawn with chance exp(reach x how much more they send of what
-    the target domain sends more of, in standard deviations)."""
+    """How far donors lead away from what was seen: cells are drawn with chance exp(reach x how much more they send of
+    what the target domain sends more of, in standard deviations)."""
     usual_reach: float = Field(1, ge=0, le=10)
     """One of `reaches`, at which the other knobs are shown."""
     n_donors: int = Field(50, ge=1, le=10_000)
@@ -496,9 +502,7 @@ class TrustSettings(Settings):
     @model_validator(mode="after")
     def _usual_reach_is_asked(self) -> Self:
         if self.usual_reach not in self.reaches:
-            raise ValueError(
-                f".usual_reach is {self.usual_reach:g}, which is none of reaches: add it there."
-            )
+            raise ValueError(f".usual_reach is {self.usual_reach:g}, which is none of reaches: add it there.")
         return self
 
 
@@ -527,11 +531,11 @@ class InVivoSettings(Settings):
             "cellina_gat",
         )
     ]
-    """Methods that are asked. They are trained within this experiment, without the recipients near guides; `celcomen` is
-    asked a second time, with lost genes clamped at 0 in the carriers."""
+    """Methods that are asked. They are trained within this experiment, without the recipients near guides; `celcomen`
+    is asked a second time, with lost genes clamped at 0 in the carriers."""
     targets: Distinct[Text] | None = None
-    """Lost genes to ask about; `null` is all that can be tested. The authors chose MAP2K2 IRAK1 IRF7 PELI1 IRF3 IRF5 NFKBIA
-    LBP MAP2K3 on the same section."""
+    """Lost genes to ask about; `null` is all that can be tested. The authors chose MAP2K2 IRAK1 IRF7 PELI1 IRF3 IRF5
+    NFKBIA LBP MAP2K3 on the same section."""
     min_recipients: int = Field(30, ge=5, le=1_000_000)
     """Recipients near carriers of a target and of no other guide that it needs."""
     radius_um: float = Field(30, gt=0, le=1000)

@@ -1,9 +1,10 @@
 """Do subdomains matter? What donors of a subdomain gain over those of the whole domain, against exchanged subdomains.
 
-The null: given its type, a cell's subdomain says nothing. So the subdomains of cells of one type are exchanged among them,
-which leaves each subdomain its number of cells of each type, and the gain is computed again. Donors are drawn from the whole
-domain whatever their subdomain; those that lie in one are its matched donors. Labels are then all that differs between the
-gain and its null, no further prediction is needed, and the rank of the gain among the exchanged ones is its p value.
+The null: given its type, a cell's subdomain says nothing. So the subdomains of cells of one type are exchanged among
+them, which leaves each subdomain its number of cells of each type, and the gain is computed again. Donors are drawn
+from the whole domain whatever their subdomain; those that lie in one are its matched donors. Labels are then all that
+differs between the gain and its null, no further prediction is needed, and the rank of the gain among the exchanged
+ones is its p value.
 """
 
 from collections.abc import Callable
@@ -17,8 +18,8 @@ from tissue_counterfactuals.streams import stream
 def shuffles(labels: np.ndarray, cell_type: np.ndarray, n: int, slide: str) -> np.ndarray:
     """(1 + n, cells) labels as they are, then exchanged within types.
 
-    They are the same for every seed of a slide: models of several seeds see the same cells, so that gains must be averaged
-    over seeds shuffle by shuffle.
+    They are the same for every seed of a slide: models of several seeds see the same cells, so that gains must be
+    averaged over seeds shuffle by shuffle.
     """
     rng = stream(0, "shuffled_subdomains", slide)
     rows = np.repeat(labels[None], 1 + n, axis=0)
@@ -66,8 +67,7 @@ def gains(
             observed_change = change(truth)
             top = np.argsort(-np.abs(observed_change), kind="stable")[:n_deg]
             row.append(
-                _spearman(observed_change[top], change(mean)[top])
-                - _spearman(observed_change[top], everywhere[top])
+                _spearman(observed_change[top], change(mean)[top]) - _spearman(observed_change[top], everywhere[top])
             )
         found.append(row)
     return np.mean(found, axis=0) if found else np.full(len(labels), np.nan)

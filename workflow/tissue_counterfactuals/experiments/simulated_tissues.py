@@ -1,7 +1,7 @@
 """Tissues with known forces, as the simulation of the Celcomen paper makes them and as they should be made.
 
-`generate_tissues`: generation runs from noise and its end is taken for data, as published. `sample_tissues`: exact draws
-from the Gaussian field, which is what inference assumes of data. Both yield, for each seed, a `Simulated`.
+`generate_tissues`: generation runs from noise and its end is taken for data, as published. `sample_tissues`: exact
+draws from the Gaussian field, which is what inference assumes of data. Both yield, for each seed, a `Simulated`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -139,10 +139,7 @@ def infer_side_by_side(
     rate = learning_rate / (n_cells if switches["loss_unit"] == "cell" else 1)
 
     starts = [first_forces(n_genes, switches["first_forces"], seed) for seed in seeds]
-    inter, intra = (
-        _project_all(np.stack(forces), switches["force_range"])
-        for forces in zip(*starts, strict=True)
-    )
+    inter, intra = (_project_all(np.stack(forces), switches["force_range"]) for forces in zip(*starts, strict=True))
     for _ in range(epochs):
         pull = np.einsum("tab,tb->ta", q * inter + 2 * intra, mean)
         _, ratio = log_sphere_of_many(np.linalg.norm(pull, axis=1))
@@ -198,15 +195,9 @@ def sample_tissues(
         yield Simulated(seed, {"inter": inter, "intra": intra}, fitted, tissue, without, reason)
 
 
-def infer(
-    tissue: np.ndarray, graph: sparse.csr_array, switches: dict[str, str]
-) -> tuple[Forces | None, str]:
+def infer(tissue: np.ndarray, graph: sparse.csr_array, switches: dict[str, str]) -> tuple[Forces | None, str]:
     """Corrected inference, its Gaussian forces free of the genes' units; or None and why it refused."""
-    chosen = {
-        name: value
-        for name, value in switches.items()
-        if protocols.SWITCHES[name].step == "inference"
-    }
+    chosen = {name: value for name, value in switches.items() if protocols.SWITCHES[name].step == "inference"}
     try:
         # As in the authors' simulations the tissue is used as it is.
         fit = fit_interactions([(tissue, graph)], switches=chosen | {"scale": "none"})

@@ -1,14 +1,14 @@
 """When can a tissue counterfactual be trusted? Error against the true counterfactual, where it is known.
 
-Tissue is simulated, a type is held out of the target domain, and its control cells are asked about among donors that lead
-further and further from what was seen: cells of the slide, drawn with chance exp(reach x score), where the score orders
-them by how much more they send of what the target domain sends more of. Each knob of the simulation is turned by itself,
-the others stay as usual. The same fit answers all questions about a tissue.
+Tissue is simulated, a type is held out of the target domain, and its control cells are asked about among donors that
+lead further and further from what was seen: cells of the slide, drawn with chance exp(reach x score), where the score
+orders them by how much more they send of what the target domain sends more of. Each knob of the simulation is turned by
+itself, the others stay as usual. The same fit answers all questions about a tissue.
 
 Error and effect are root mean squares, over the genes that truly change most, of differences of log1p of mean CP10K: of
-the prediction and the true counterfactual, and of the true counterfactual and the truth where the cells are. An error as
-large as the effect is that of no answer. For Cellina, canonical correlations say what its latents carry: s the signals
-that a cell truly receives, z what it sends itself and its type.
+the prediction and the true counterfactual, and of the true counterfactual and the truth where the cells are. An error
+as large as the effect is that of no answer. For Cellina, canonical correlations say what its latents carry: s the
+signals that a cell truly receives, z what it sends itself and its type.
 """
 
 from pathlib import Path
@@ -64,9 +64,7 @@ def run(settings: dict, methods: dict[str, dict], outputs: dict[str, Path]) -> N
             n_cells += task.slide.n_obs
     write_tsv(pd.DataFrame(latents).reindex(columns=LATENT_COLUMNS), outputs["latents"])
     write_tsv(pd.DataFrame(rows).reindex(columns=COLUMNS), outputs["errors"])
-    provenance.write_simulated(
-        outputs["provenance"], "When to trust an answer", n_cells, seeds, settings, {}
-    )
+    provenance.write_simulated(outputs["provenance"], "When to trust an answer", n_cells, seeds, settings, {})
 
 
 def scenarios(settings: dict) -> list[tuple[str, float, dict]]:
@@ -106,7 +104,7 @@ def ask_far(knobs: dict, seed: int, settings: dict) -> Task:
         perturbations[DONORS, TARGET, f"{reach:g}"] = donors
     switches = protocols.resolve("corrected")
     graph = {"bandwidth_um": 100.0, "max_neighbors": 200, "cutoff": 0.1}
-    question = Question(fold, split, focal, perturbations, "corrected", seed, switches, graph, fingerprint(slide))  # fmt: skip
+    question = Question(fold, split, focal, perturbations, "corrected", seed, switches, graph, fingerprint(slide))
     return Task(slide, question, device="cpu", report=lambda line: None)
 
 
@@ -125,8 +123,7 @@ def answer(task: Task, methods: dict[str, dict]) -> tuple[list[dict], list[dict]
     support, donors = support_of(task, TARGET), task.question.donors(TARGET)
     here = np.log1p(mean_expression(true_expression(slide, focal)))
     true = {
-        rule: np.log1p(mean_expression(true_counterfactual(slide, focal, chosen)))
-        for rule, chosen in donors.items()
+        rule: np.log1p(mean_expression(true_counterfactual(slide, focal, chosen))) for rule, chosen in donors.items()
     }
     rows, latents = [], []
     for method, settings in methods.items():
@@ -175,7 +172,7 @@ def carried(task: Task, folder: Path) -> list[dict]:
     cells = np.flatnonzero(~task.split.held_out & (np.diff(task.masked_graph.indptr) > 0))
     received = neighborhood_features(task.masked_graph[cells], log_normalize(slide.X))
     z, s = model.latents(slide, cells, received)
-    code = np.asarray(slide.obsm.get("simulation_type", slide.obs["cell_type"].cat.codes.to_numpy()[:, None]))[cells, 0]  # fmt: skip
+    code = np.asarray(slide.obsm.get("simulation_type", slide.obs["cell_type"].cat.codes.to_numpy()[:, None]))[cells, 0]
     variables = {
         "received": np.log(np.asarray(slide.obsm["simulation_received"])[cells] + 1e-3),
         "type": np.eye(code.max() + 1)[code][:, 1:],
@@ -190,8 +187,8 @@ def carried(task: Task, folder: Path) -> list[dict]:
 
 
 def canonical(x: np.ndarray, y: np.ndarray, half: np.ndarray) -> float:
-    """Mean canonical correlation of x (n, p) and y (n, q) over the pairs that there are, found on one half of the rows and
-    measured on the other; a pair that turns round there counts as 0."""
+    """Mean canonical correlation of x (n, p) and y (n, q) over the pairs that there are, found on one half of the rows
+    and measured on the other; a pair that turns round there counts as 0."""
     (x, white_x), (y, white_y) = (_whitened(v.astype(float), half) for v in (x, y))
     left, _, right = np.linalg.svd((x[half] @ white_x).T @ (y[half] @ white_y), full_matrices=False)
     a, b = x[~half] @ white_x @ left, y[~half] @ white_y @ right.T

@@ -2,14 +2,14 @@
 
 An adapter file defines
 
-    fit(task, folder)                      only if the method is learned: train, and leave in `folder` what predict needs
-    latents(task, folder) -> dict          only if it has latent variables: name -> (n, d) of all cells, NaN for unseen ones
-    predict(task, folder, target) -> dict  variant name -> Prediction, or the reason (str) why there is none
+    fit(task, folder)                      only if the method is learned: train, and leave in `folder` what predict
+    needs latents(task, folder) -> dict          only if it has latent variables: name -> (n, d) of all cells, NaN for
+    unseen ones predict(task, folder, target) -> dict  variant name -> Prediction, or the reason (str) why there is none
 
 and knows nothing of Snakemake, files of slides or scores (`task`: see question/task.py). It runs in the environment
-that its row names; this module, the question and `run.py` need only numpy, scipy and anndata there. Every learned method
-predicts, beside its counterfactuals, its own twin `no_intervention`: the same fitted model and focal cells in their own
-neighbourhood.
+that its row names; this module, the question and `run.py` need only numpy, scipy and anndata there. Every learned
+method predicts, beside its counterfactuals, its own twin `no_intervention`: the same fitted model and focal cells in
+their own neighbourhood.
 
 The table itself loads nothing but the standard library.
 """
@@ -78,26 +78,45 @@ METHODS = {
         Method("no_change", False, "the control cells themselves"),
         Method("mean_shift", False, "one log change of target against all other domains, all types mixed"),
         Method("mean_shift_by_type", False, "mean over other types of their log change, target against control"),
-        Method("nearest_neighbor", False, "mean of the most similar training cells of the target domain", ("stochastic",), "nearest_neighbor", by_default=False),
-        Method("ridge", True, "ridge regression of log expression on the neighbourhood, within types", ("graph", "edge", "node"), "ridge", by_default=False),
-        Method("target_mean", False, "sees the answer: every cell gets the mean profile of the target cells", ("in_domain",)),
-        Method("ceiling", False, "sees the answer: one random half of the target cells against the other", ("in_domain", "stochastic")),
+        Method("nearest_neighbor", False, "mean of the most similar training cells of the target domain", ("stochastic",
+        ), "nearest_neighbor", by_default=False),
+        Method("ridge", True, "ridge regression of log expression on the neighbourhood, within types", ("graph", "edge",
+        "node"), "ridge", by_default=False),
+        Method("target_mean", False, "sees the answer: every cell gets the mean profile of the target cells",
+        ("in_domain",)),
+        Method("ceiling", False, "sees the answer: one random half of the target cells against the other", ("in_domain",
+        "stochastic")),
         Method("truth", False, "the simulation's exact expectation, given the same donors", ("edge", "node", "truth")),
-        Method("truth_in_place", False, "the simulation's exact expectation of the target cells", ("in_domain", "truth")),
-        Method("cellina_ablated", True, "Cellina without classifier and adversary", ("graph", "edge", "node", "stochastic", "latent"), "cellina", gpu=True),
-        Method("cellina", True, "Cellina, edge perturbation", ("graph", "edge", "node", "stochastic", "latent"), "cellina", gpu=True),
-        Method("cellina_gat", True, "Cellina-GAT: graph attention and a contrastive loss for s", ("graph", "edge", "node", "stochastic", "latent"), "cellina_gat", gpu=True, by_default=False),
-        Method("hierarchical", True, "regression on neighbours' expression, types as random effects (ours)", ("graph", "edge", "node"), "hierarchical"),
-        Method("celcomen", True, "Celcomen's field, neighbours held at the donors' values; knows no types", ("graph", "edge", "node", "own"), "celcomen_field", by_default=False),
-        Method("spatialprop", True, "SpatialProp (re-implementation): a cell from its neighbours alone", ("edge", "node", "stochastic"), "spatialprop", gpu=True, by_default=False),
-        Method("concert", True, "CONCERT (re-implementation): a vector per cell and per domain", ("graph", "node", "stochastic"), "concert", gpu=True, by_default=False),
-        Method("scvi", True, "scVI, its batch, the domain, exchanged", ("stochastic", "latent"), "scvi", "scvi", gpu=True, by_default=False),
-        Method("scanvi", True, "scANVI, its batch, the domain, exchanged", ("stochastic", "latent"), "scvi", "scvi", gpu=True, by_default=False),
-        Method("scviva", True, "scVIVA, its batch, the domain, exchanged", ("stochastic", "latent"), "scvi", "scvi", gpu=True, by_default=False),
-        Method("scgen", True, "scGen, mean latent difference of the domains added", ("stochastic",), "scgen", "scvi", gpu=True, by_default=False),
-        Method("cpa", True, "CPA, its perturbation, the domain, exchanged", ("stochastic",), "cpa", "scvi", gpu=True, by_default=False),
-        Method("mintflow", True, "MintFlow, drawn from its type and its donors' types", ("graph", "edge", "stochastic", "latent"), "mintflow", "mintflow", by_default=False),
-        Method("simvi", True, "SIMVI", ("graph", "latent", "latent_only", "stochastic"), "simvi", "scvi", by_default=False),
+        Method("truth_in_place", False, "the simulation's exact expectation of the target cells", ("in_domain",
+        "truth")),
+        Method("cellina_ablated", True, "Cellina without classifier and adversary", ("graph", "edge", "node",
+        "stochastic", "latent"), "cellina", gpu=True),
+        Method("cellina", True, "Cellina, edge perturbation", ("graph", "edge", "node", "stochastic", "latent"),
+        "cellina", gpu=True),
+        Method("cellina_gat", True, "Cellina-GAT: graph attention and a contrastive loss for s", ("graph", "edge",
+        "node", "stochastic", "latent"), "cellina_gat", gpu=True, by_default=False),
+        Method("hierarchical", True, "regression on neighbours' expression, types as random effects (ours)", ("graph",
+        "edge", "node"), "hierarchical"),
+        Method("celcomen", True, "Celcomen's field, neighbours held at the donors' values; knows no types", ("graph",
+        "edge", "node", "own"), "celcomen_field", by_default=False),
+        Method("spatialprop", True, "SpatialProp (re-implementation): a cell from its neighbours alone", ("edge",
+        "node", "stochastic"), "spatialprop", gpu=True, by_default=False),
+        Method("concert", True, "CONCERT (re-implementation): a vector per cell and per domain", ("graph", "node",
+        "stochastic"), "concert", gpu=True, by_default=False),
+        Method("scvi", True, "scVI, its batch, the domain, exchanged", ("stochastic", "latent"), "scvi", "scvi",
+        gpu=True, by_default=False),
+        Method("scanvi", True, "scANVI, its batch, the domain, exchanged", ("stochastic", "latent"), "scvi", "scvi",
+        gpu=True, by_default=False),
+        Method("scviva", True, "scVIVA, its batch, the domain, exchanged", ("stochastic", "latent"), "scvi", "scvi",
+        gpu=True, by_default=False),
+        Method("scgen", True, "scGen, mean latent difference of the domains added", ("stochastic",), "scgen", "scvi",
+        gpu=True, by_default=False),
+        Method("cpa", True, "CPA, its perturbation, the domain, exchanged", ("stochastic",), "cpa", "scvi", gpu=True,
+        by_default=False),
+        Method("mintflow", True, "MintFlow, drawn from its type and its donors' types", ("graph", "edge", "stochastic",
+        "latent"), "mintflow", "mintflow", by_default=False),
+        Method("simvi", True, "SIMVI", ("graph", "latent", "latent_only", "stochastic"), "simvi", "scvi",
+        by_default=False),
     )
 }  # fmt: skip
 

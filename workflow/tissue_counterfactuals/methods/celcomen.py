@@ -1,7 +1,7 @@
 """Celcomen: the focal cells keep what is their own and answer their new neighbours as the fitted field's forces say.
 
-The field is that of `models/celcomen_gaussian.py`, fitted on log-normalised expression about the mean of each sample, in
-the graph of neighbourhoods (J: the mean of a cell's neighbours). Given all others, the mean of cell i is
+The field is that of `models/celcomen_gaussian.py`, fitted on log-normalised expression about the mean of each sample,
+in the graph of neighbourhoods (J: the mean of a cell's neighbours). Given all others, the mean of cell i is
 sum_j J_ij s_j K with K = 2 g (1 - 2 g')^-1, so that with the neighbours held at their donors' values
 
     x' = x + w K (mean of the donors - mean of the old neighbours),
@@ -9,9 +9,10 @@ sum_j J_ij s_j K with K = 2 g (1 - 2 g')^-1, so that with the neighbours held at
 w the weight of all of a cell's neighbours together. That is the exact counterfactual of the field for a cell whose
 surroundings are held, and its twin is the observed cell.
 
-What it can answer: other neighbours, neighbours that express something else, and a gene that is taken out of the focal cells
-themselves (then neighbours answer in turn, see `models/celcomen_field.py`). What it cannot: it knows neither cell types nor domains, so that all cells answer
-alike, and that neighbours are of a kind (composition) cannot be told from what they do. Donors do not answer in turn.
+What it can answer: other neighbours, neighbours that express something else, and a gene that is taken out of the focal
+cells themselves (then neighbours answer in turn, see `models/celcomen_field.py`). What it cannot: it knows neither cell
+types nor domains, so that all cells answer alike, and that neighbours are of a kind (composition) cannot be told from
+what they do. Donors do not answer in turn.
 Nobody published this use of the model, so that it is the same under both protocols.
 """
 
@@ -35,7 +36,9 @@ _LARGEST_FIELD = 100_000_000
 
 
 def fit(task, folder: Path) -> None:
-    """Fit the field to the cells that are not held out; leaves forces.npz (inter, intra: k x k; genes: k of g; mean) and history.tsv."""
+    """Fit the field to the cells that are not held out; leaves forces.npz (inter, intra: k x k; genes: k of g; mean)
+    and history.tsv.
+    """
     slide, seen = task.slide, ~task.split.held_out
     expression = log_normalize(slide.X)
     # A gene that is the same in all cells has no force.
@@ -83,9 +86,7 @@ def knock_out_around(
     observed = normalize_counts(slide.X[focal]).toarray()
     field, made = GaussianField(weights, *forces), {}
     for name, gene in lost.items():
-        change = _without(
-            np.array([gene]), genes, altered, focal, expression, field, tolerance=1e-5
-        )
+        change = _without(np.array([gene]), genes, altered, focal, expression, field, tolerance=1e-5)
         made[name] = change if isinstance(change, str) else _changed(task, observed, genes, change)
     return made
 
@@ -126,9 +127,7 @@ def predict(task, folder: Path, target: str) -> dict[str, Prediction | str]:
     def changed(change) -> Prediction:
         return _changed(task, observed, genes, change)
 
-    made = task.counterfactuals(
-        target, lambda new: moved(neighborhood_features(new.graph(slide.n_obs), expression))
-    )
+    made = task.counterfactuals(target, lambda new: moved(neighborhood_features(new.graph(slide.n_obs), expression)))
     made |= task.altered(target, lambda node: moved(around(task.altered_log(node)[:, genes])))
     knock_outs = task.question.knock_outs(target)
     field = GaussianField(every, *forces) if knock_outs else None
@@ -140,9 +139,7 @@ def predict(task, folder: Path, target: str) -> dict[str, Prediction | str]:
     return made | {"no_intervention": twin}
 
 
-def _without(
-    knocked_out, genes, altered, focal, expression, field, tolerance: float = 1e-8
-) -> np.ndarray | str:
+def _without(knocked_out, genes, altered, focal, expression, field, tolerance: float = 1e-8) -> np.ndarray | str:
     """Change of log expression (m, k) of focal cells when genes are held at 0 in others, or in themselves: exact, the
     whole field answers."""
     missing = np.setdiff1d(knocked_out, genes)

@@ -54,9 +54,7 @@ def latents_among(task, model: Cellina, around) -> dict[str, np.ndarray]:
     return dict(zip("zs", model.latents(task.slide, cells, around, latent, task.seed), strict=True))
 
 
-def under_switches(
-    settings: dict, switches: dict[str, str], published: CellinaSettings | None = None
-) -> dict:
+def under_switches(settings: dict, switches: dict[str, str], published: CellinaSettings | None = None) -> dict:
     """Arguments of a model: the section of the configuration, or as run the published values, and when to stop."""
     if switches["hyperparameters"] == "published":
         published = published or CellinaSettings(batch_size=PUBLISHED_BATCH)

@@ -1,7 +1,8 @@
 """CONCERT (re-implementation): the focal cells keep their own vectors and get the vector of the target domain.
 
-Who stands around a cell enters only through places, which do not move, and through what neighbours are: a node perturbation
-gives the neighbours the vector of the domain that they shall express as, and the process smooths the focal cells with them.
+Who stands around a cell enters only through places, which do not move, and through what neighbours are: a node
+perturbation gives the neighbours the vector of the domain that they shall express as, and the process smooths the focal
+cells with them.
 """
 
 from pathlib import Path
@@ -44,8 +45,8 @@ def fit(task, folder: Path) -> None:
 def predict(task, folder: Path, target: str) -> dict[str, Prediction | str]:
     """The focal cells in the target domain, in their own (the twin), and there among neighbours of the target domain.
 
-    Where neighbours are altered, all variants are predicted together with these neighbours: the process smooths over the
-    cells that it sees, and a twin that saw others would differ by that.
+    Where neighbours are altered, all variants are predicted together with these neighbours: the process smooths over
+    the cells that it sees, and a twin that saw others would differ by that.
     """
     cells, seen, domains = _inputs(task)
     network = _network(task, cells)

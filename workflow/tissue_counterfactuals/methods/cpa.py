@@ -1,7 +1,7 @@
 """CPA (cpa-tools 0.8.8): the domain is a perturbation, the cell type a covariate; the counterfactual swaps the domain.
 
-Settings are those with which the authors of Cellina ran it. cpa-tools asks for Python below 3.11 and scvi-tools 0.20; it
-runs here with the names that scvi-tools and lightning have since removed (`scvi_tools.shim` and below).
+Settings are those with which the authors of Cellina ran it. cpa-tools asks for Python below 3.11 and scvi-tools 0.20;
+it runs here with the names that scvi-tools and lightning have since removed (`scvi_tools.shim` and below).
 """
 
 import copy

@@ -74,7 +74,7 @@ def build(name: str, record: Path, definition: Path | None = None) -> Path:
         if not (folder / _DONE).is_file():
             shutil.rmtree(folder, ignore_errors=True)
             started = time.perf_counter()
-            _run(name, [_interpreter(name, python), "-m", "venv", *([] if requirements else ["--without-pip"]), folder])  # fmt: skip
+            _run(name, [_interpreter(name, python), "-m", "venv", *([] if requirements else ["--without-pip"]), folder])
             if requirements:
                 pip = [folder / "bin/python", "-m", "pip", "install", "--disable-pip-version-check"]
                 _run(name, [*pip, *requirements])
@@ -112,7 +112,9 @@ def _interpreter(name: str, version: str) -> str:
 
 
 def _run(name: str, command: list, environment: dict[str, str] | None = None) -> None:
-    done = subprocess.run([str(word) for word in command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)  # fmt: skip
+    done = subprocess.run(
+        [str(word) for word in command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
+    )
     print(done.stdout)
     if done.returncode:
         last = (done.stdout.strip().splitlines() or ["no message"])[-1]

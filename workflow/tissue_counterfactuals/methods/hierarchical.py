@@ -79,9 +79,7 @@ def fit(task, folder: Path) -> None:
     stored |= {"shared_covariance": shared.covariance}
     if own is not None:
         stored |= {"level": own.level, "centre": own.centre}
-    stored |= _calibrations(
-        task, axes, log_expression, design, sorted(evidence), without_answer, likely_shares(task)
-    )
+    stored |= _calibrations(task, axes, log_expression, design, sorted(evidence), without_answer, likely_shares(task))
     np.savez(folder / "model.npz", **stored)
     table = [(label, e.n_cells, float(np.median(e.dispersion))) for label, e in evidence.items()]
     pd.DataFrame(table, columns=["cell_type", "n_cells", "dispersion"]).to_csv(
@@ -105,9 +103,7 @@ def predict(task, folder: Path, target: str) -> dict[str, Prediction | str]:
     start, keeps_noise = model.told(counts, likely_shares(task)(focal)), True
     if task.settings["form"] == "mean":
         if "level" not in stored:
-            raise ValueError(
-                f"form mean: too few cells of {task.fold.cell_type!r} are there to learn its level from"
-            )
+            raise ValueError(f"form mean: too few cells of {task.fold.cell_type!r} are there to learn its level from")
         here = np.hstack([own, _at(compared, control, len(focal))]) - stored["centre"]
         start = at_library(np.exp(stored["level"] + model.change(slopes, here)), slide, focal)
         start, keeps_noise = start.astype(float), False
@@ -124,14 +120,12 @@ def predict(task, folder: Path, target: str) -> dict[str, Prediction | str]:
         if f"calibration:{key}" in stored:
             calibration = model.Calibration(*stored[f"calibration:{key}"])
             names = [f"rehearsal_{field.name}" for field in fields(model.Rehearsal)]
-            prediction.diagnostics |= dict(
-                zip(names, stored[f"rehearsal:{key}"].tolist(), strict=True)
-            )
+            prediction.diagnostics |= dict(zip(names, stored[f"rehearsal:{key}"].tolist(), strict=True))
             mean = move.mean(axis=0)
             without = model.variance_of_change(model.Prior(slopes.mean, shared), mean)
-            prediction.per_gene["own_evidence"] = 1 - model.variance_of_change(
-                slopes, mean
-            ) / np.maximum(without, 1e-12)
+            prediction.per_gene["own_evidence"] = 1 - model.variance_of_change(slopes, mean) / np.maximum(
+                without, 1e-12
+            )
             for number, errors in enumerate(stored[f"errors:{key}"]):
                 prediction.per_gene[f"error_{number}"] = errors
             told = model.answer(start, values, slopes, move)
@@ -229,9 +223,7 @@ def likely_shares(task) -> Callable[..., np.ndarray]:
         others = every - totals(focal[train[focal]])
         others[own, domains.categories.isin(hidden)] = 0
         others = np.vstack([others.sum(axis=1), others.sum(axis=0)])
-        return model.likely_share(
-            sparse.csr_array(slide.X[focal]), others[others.any(axis=1)], dispersion
-        )
+        return model.likely_share(sparse.csr_array(slide.X[focal]), others[others.any(axis=1)], dispersion)
 
     return share_of
 
@@ -244,9 +236,7 @@ def _altered(task, node: NodePerturbation, label: str, place: str, split: Split)
     return task.altered_log(replace(node, shift=shift))
 
 
-def _calibrations(
-    task, axes, log_expression, design, labels, without_answer, share_of
-) -> dict[str, np.ndarray]:
+def _calibrations(task, axes, log_expression, design, labels, without_answer, share_of) -> dict[str, np.ndarray]:
     """What the types whose answer is known say of each target and donor rule: see `model.Calibration`."""
     slide, graph, control = task.slide, task.masked_graph, task.fold.control
     compared = _compared(task)
@@ -338,7 +328,9 @@ def _most_changed(change: np.ndarray) -> np.ndarray:
 
 
 def _near_cells(task, design, cells, slopes, seen, number) -> np.ndarray:
-    """`products_of_near_cells` of a type in a place, or in a patch of it, expected by slopes and the type's own level."""
+    """`products_of_near_cells` of a type in a place, or in a patch of it, expected by slopes and the type's own
+    level.
+    """
     if len(cells) > _CELLS_OF_PATCH:
         where = task.slide.obsm["spatial"][cells]
         centre = where[stream(task.seed, "hierarchical_patch", number).integers(len(cells))]

@@ -21,10 +21,7 @@ def mean_profiles(task, target) -> list[tuple[np.ndarray, np.ndarray]]:
     domain = slide.obs["domain"].astype(str).to_numpy()
     profiles = []
     for other in sorted(set(cell_type) - {task.fold.cell_type}):
-        groups = [
-            np.flatnonzero(train & (cell_type == other) & (domain == d))
-            for d in (target, task.fold.control)
-        ]
+        groups = [np.flatnonzero(train & (cell_type == other) & (domain == d)) for d in (target, task.fold.control)]
         if min(map(len, groups)) >= MIN_CELLS:
             means = (np.asarray(normalize_counts(slide.X[g]).mean(axis=0)).ravel() for g in groups)
             profiles.append(tuple(means))

@@ -1,8 +1,8 @@
 """MintFlow (mintflow 0.3.0): expression drawn from a cell's type and the types around it.
 
 The published counterfactual swaps the expression of cells before it generates, but generation reads cell types, the
-graph and the section alone (`generate_insilico_ST_data`, 0.2.0 and 0.3.0). So the question is put to it as it can answer
-it: a focal cell's type among the types of its donors, of whom it takes as many as MintFlow's graph gives a cell
+graph and the section alone (`generate_insilico_ST_data`, 0.2.0 and 0.3.0). So the question is put to it as it can
+answer it: a focal cell's type among the types of its donors, of whom it takes as many as MintFlow's graph gives a cell
 neighbours. All that is the focal cell's own beside its type and its total count is lost: read its twin, which is drawn
 from its own neighbours' types. Held-out cells are absent from training and from the graph.
 
@@ -38,9 +38,7 @@ def fit(task, folder: Path) -> None:
         for epoch in range(epochs):
             trainer.train_one_epoch()
             task.report(f"epoch {epoch + 1} of {epochs}")
-    mintflow.dump_checkpoint(
-        model=model, data_mintflow=data, dict_all4_configs=configs, path_dump=folder / "model.pt"
-    )
+    mintflow.dump_checkpoint(model=model, data_mintflow=data, dict_all4_configs=configs, path_dump=folder / "model.pt")
 
 
 def latents(task, folder: Path) -> dict[str, np.ndarray]:
@@ -79,13 +77,13 @@ def predict(task, folder: Path, target: str) -> dict[str, Prediction | str]:
     n_neighbors = task.settings["n_neighbors"]
 
     def drawn(neighbors: np.ndarray) -> Prediction:
-        """Neighbours (m, k): indices in the slide. Each focal cell and each neighbour is a cell of a tissue of its own."""
+        """Neighbours (m, k): indices in the slide. Each focal cell and each neighbour is a cell of a tissue of its
+        own.
+        """
         m, k = neighbors.shape
         around, place = np.unique(neighbors, return_inverse=True)
         rows = np.repeat(np.arange(m), k)
-        edges = sparse.coo_array(
-            (np.ones(m * k), (rows, m + place.ravel())), (m + len(around),) * 2
-        )
+        edges = sparse.coo_array((np.ones(m * k), (rows, m + place.ravel())), (m + len(around),) * 2)
         tissue = AnnData(
             sparse.csr_matrix((m + len(around), slide.n_vars), dtype=np.float32),
             obs=codes.iloc[np.concatenate([focal, around])].reset_index(drop=True),
@@ -156,12 +154,8 @@ def _configuration(mintflow, task, files: list[Path]) -> dict:
     )
     return {
         "config_data_train": mintflow.verify_and_postprocess_config_data_train(train),
-        "config_data_evaluation": mintflow.verify_and_postprocess_config_data_evaluation(
-            evaluation
-        ),
-        "config_model": mintflow.verify_and_postprocess_config_model(
-            network, num_tissue_sections=n
-        ),
+        "config_data_evaluation": mintflow.verify_and_postprocess_config_data_evaluation(evaluation),
+        "config_model": mintflow.verify_and_postprocess_config_model(network, num_tissue_sections=n),
         "config_training": mintflow.verify_and_postprocess_config_training(training),
     }
 
@@ -206,7 +200,9 @@ def _package():
 
 
 def _sample_neighbors_in_python() -> None:
-    """PyG's loader of neighbourhoods calls torch_sparse, which is compiled from source; the one function it needs, here."""
+    """PyG's loader of neighbourhoods calls torch_sparse, which is compiled from source; the one function it needs,
+    here.
+    """
     import torch
     import torch_geometric.typing as support
 
@@ -214,7 +210,8 @@ def _sample_neighbors_in_python() -> None:
         return
     library = torch.library.Library("torch_sparse", "DEF")
     library.define(
-        "neighbor_sample(Tensor colptr, Tensor row, Tensor input_node, int[] num_neighbors, bool replace, bool directed)"
+        "neighbor_sample(Tensor colptr, Tensor row, Tensor input_node, int[] num_neighbors, bool replace, bool "
+        "directed)"
         " -> (Tensor, Tensor, Tensor, Tensor)"
     )
     library.impl("neighbor_sample", neighbor_sample, "CPU")

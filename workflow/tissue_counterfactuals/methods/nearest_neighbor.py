@@ -1,7 +1,7 @@
 """Nearest-neighbour transfer: a cell becomes the mean of the training cells of the target domain that are most like it.
 
-Similarity is the cosine of log-normalised expression. No cell of the held-out type trains in the target domain, so it is
-other types that lend their profile. The twin takes its neighbours among the training cells of the control domain.
+Similarity is the cosine of log-normalised expression. No cell of the held-out type trains in the target domain, so it
+is other types that lend their profile. The twin takes its neighbours among the training cells of the control domain.
 """
 
 import numpy as np
@@ -30,7 +30,10 @@ def predict(task, folder, target: str) -> dict[str, Prediction | str]:
         n = task.settings["n_neighbors"]
         # A cell of the control domain is no neighbour of itself.
         if len(candidates) <= n:
-            return f"{domain!r} has {len(candidates)} training cells, and {n} nearest are asked for: lower nearest_neighbor.n_neighbors"
+            return (
+                f"{domain!r} has {len(candidates)} training cells, and {n} nearest are asked for: lower "
+                "nearest_neighbor.n_neighbors"
+            )
         profiles, others = normalize_counts(slide.X[candidates]), unit[candidates].T.tocsc()
         values = np.empty((len(focal), slide.n_vars), np.float32)
         for start in range(0, len(focal), _BLOCK):

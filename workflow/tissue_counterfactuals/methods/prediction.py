@@ -20,10 +20,11 @@ class Prediction:
         per_gene: name -> (g,) further numbers about each gene of a prediction with an interval.
         keeps_noise: made of observed counts, so that the values scatter as counts do; others are expected counts.
         dispersion: (g,) a in the variance m + a m^2 of counts about their expectation, where the method models it.
-        per_cell: of the genes that change most, `genes` (k,) indices, and of every cell `change` (m, k) of the logarithm of
-            its expected share; `half` (m, k), where the method gives it, half the length of its 90 % interval.
-        attention: whom the cells listen to, of a model that says so: neighbours (m, k) int32, indices of cells and -1 for
-            none, and weights (m, k, layers) float32, which add up to 1 over the neighbours in each layer.
+        per_cell: of the genes that change most, `genes` (k,) indices, and of every cell `change` (m, k) of the
+            logarithm of its expected share; `half` (m, k), where the method gives it, half the length of its 90 %
+            interval.
+        attention: whom the cells listen to, of a model that says so: neighbours (m, k) int32, indices of cells and -1
+            for none, and weights (m, k, layers) float32, which add up to 1 over the neighbours in each layer.
         genes: names of the columns, from a method that returns them; they must be the slide's, in its order.
     """
 
@@ -51,9 +52,7 @@ class Prediction:
             raise ValueError(f"the prediction has shape {np.shape(self.values)}, not {expected}")
         if self.genes is not None and list(self.genes) != list(slide.var_names):
             wrong = next(g for g, own in zip(self.genes, slide.var_names, strict=True) if g != own)
-            raise ValueError(
-                f"the prediction's genes are not the slide's: {wrong!r} is out of place"
-            )
+            raise ValueError(f"the prediction's genes are not the slide's: {wrong!r} is out of place")
         if not np.isfinite(self.values).all() or self.values.min() < 0:
             raise ValueError("the prediction holds negative or non-finite counts")
         if self.interval is not None:
@@ -62,9 +61,7 @@ class Prediction:
                 raise ValueError(f"the interval and the abstained genes have shapes {shapes}")
             lower, upper = self.interval
             if not (np.isfinite(self.interval).all() and (lower <= upper).all()):
-                raise ValueError(
-                    "the interval holds non-finite limits, or a lower one above its upper"
-                )
+                raise ValueError("the interval holds non-finite limits, or a lower one above its upper")
 
 
 def at_library(profile: np.ndarray, slide: AnnData, cells: np.ndarray) -> np.ndarray:

@@ -49,9 +49,7 @@ def fit(task, folder: Path) -> None:
     errors = [error(penalty) for penalty in penalties]
     best = penalties[int(np.argmin(errors))]
     for penalty, value in zip(penalties, errors, strict=True):
-        task.report(
-            f"penalty {penalty:g}: validation error {value:.4f} above that without neighbours"
-        )
+        task.report(f"penalty {penalty:g}: validation error {value:.4f} above that without neighbours")
     held_out = np.searchsorted(types, task.fold.cell_type)
     np.savez(
         folder / "ridge.npz",
@@ -80,9 +78,7 @@ def predict(task, folder: Path, target: str) -> dict[str, Prediction | str]:
             keeps_noise=True,
         )
 
-    made = task.counterfactuals(
-        target, lambda new: moved(neighborhood_features(new.graph(slide.n_obs), expression))
-    )
+    made = task.counterfactuals(target, lambda new: moved(neighborhood_features(new.graph(slide.n_obs), expression)))
     made |= task.altered(target, lambda node: moved(_features(graph, task.altered_log(node), mean)))
     # As observed to the last digit: a correlation with rounding would look like a result.
     twin = Prediction(slide.X[focal].toarray().astype(np.float32), focal, keeps_noise=True)

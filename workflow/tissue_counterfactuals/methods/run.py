@@ -139,13 +139,9 @@ def predict(
                     if prediction.attention is not None:
                         writer.add_attention(key, prediction.cells, *prediction.attention)
                     if prediction.keeps_noise or prediction.dispersion is not None:
-                        modelled = (
-                            None if prediction.keeps_noise else prediction.dispersion.tolist()
-                        )
+                        modelled = None if prediction.keeps_noise else prediction.dispersion.tolist()
                         notes["noise"].append(key | {"dispersion": modelled})
-                    notes["diagnostics"] += [
-                        key | {"name": k, "value": v} for k, v in prediction.diagnostics.items()
-                    ]
+                    notes["diagnostics"] += [key | {"name": k, "value": v} for k, v in prediction.diagnostics.items()]
                     if prediction.interval is not None:
                         lower, upper = prediction.interval
                         told = {"lower": lower, "upper": upper, "abstained": prediction.abstained}
@@ -232,15 +228,13 @@ def write_status(folder: Path, cell_type: str, reason: str, seconds: float) -> N
     Args:
         reason: why it failed; empty if it did not.
     """
-    own, children = (resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))  # fmt: skip
+    own, children = (resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     status = {
         "cell_type": cell_type,
         "status": "failed" if reason else "ok",
         "reason": reason,
         "seconds": round(seconds, 1),
-        "peak_memory_mb": round(
-            max(own, children) / (1 << (20 if sys.platform == "darwin" else 10))
-        ),
+        "peak_memory_mb": round(max(own, children) / (1 << (20 if sys.platform == "darwin" else 10))),
         "peak_gpu_memory_mb": round(_gpu_memory() / (1 << 20)),
         "device": _device(),
         "python": sys.version.split()[0],
@@ -317,11 +311,7 @@ def _machine_fault(error: BaseException, folder: Path) -> str | None:
         return f"a package is missing or broken in this environment ({error}): install the environment again."
     if isinstance(error, OSError):
         place = f" {error.filename}" if error.filename else ""
-        what = (
-            f"no room is left on the disk{place}"
-            if error.errno in _FULL
-            else f"a file{place} could not be used"
-        )
+        what = f"no room is left on the disk{place}" if error.errno in _FULL else f"a file{place} could not be used"
         return f"{what} ({error}): mend that and run again; a training goes on where it was."
     # Libraries turn a failed write into errors of their own, so the disk itself is asked.
     try:
@@ -386,9 +376,7 @@ def _supervise(work: Callable, limit: Callable[[dict], float | None]) -> _End:
         return _End(said, f"it crashed ({name})")
     if name == "SIGKILL" and _killed_for_memory() > killed_before:
         return _End(said, "it was killed because memory ran out")
-    raise InputError(
-        f"the job was ended from outside ({name}): run again; a training goes on where it was."
-    )
+    raise InputError(f"the job was ended from outside ({name}): run again; a training goes on where it was.")
 
 
 def _child(work, ours, theirs) -> None:
@@ -404,10 +392,7 @@ def _child(work, ours, theirs) -> None:
         theirs.send({"stop": str(error)})
     except Exception as error:
         traceback.print_exc()
-        sentence = (
-            _machine_fault(error, Path.cwd())
-            or f"{type(error).__name__}: {error} (the log says where)"
-        )
+        sentence = _machine_fault(error, Path.cwd()) or f"{type(error).__name__}: {error} (the log says where)"
         if isinstance(error, MemoryError):
             sentence = "memory ran out around the method: give the job more memory and run again."
         theirs.send({"stop": sentence})
@@ -480,9 +465,7 @@ def _run_latents(options) -> None:
 
 def _ask(options, step: Callable) -> None:
     """Ask all methods of a job something; one that takes the process with it fails alone."""
-    folders = dict.fromkeys(options.controls) | {
-        folder.parent.name: folder for folder in options.models
-    }
+    folders = dict.fromkeys(options.controls) | {folder.parent.name: folder for folder in options.models}
     failed = {}
 
     def work(say):
@@ -516,17 +499,11 @@ def _change_interpreter(record: Path) -> None:
 def _parser() -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--slide", type=Path, required=True, help="h5ad in the slide contract")
-    common.add_argument(
-        "--question", type=Path, required=True, help="npz, see question/question.py"
-    )
+    common.add_argument("--question", type=Path, required=True, help="npz, see question/question.py")
     common.add_argument("--output", type=Path, required=True)
     common.add_argument("--log", type=Path, required=True)
-    common.add_argument(
-        "--settings", type=json.loads, default={}, help="JSON: method -> its settings"
-    )
-    common.add_argument(
-        "--time-limits", type=json.loads, default={}, help="JSON: method -> minutes"
-    )
+    common.add_argument("--settings", type=json.loads, default={}, help="JSON: method -> its settings")
+    common.add_argument("--time-limits", type=json.loads, default={}, help="JSON: method -> minutes")
     common.add_argument("--device", default="auto")
     common.add_argument("--threads", type=int, default=1)
     common.add_argument(
@@ -543,13 +520,9 @@ def _parser() -> argparse.ArgumentParser:
     one.set_defaults(run=_run_fit, models=[])
     all_of_fold = steps.add_parser("predict", parents=[common], help="predict; leaves an h5ad")
     all_of_fold.add_argument("--controls", nargs="*", default=[], choices=METHODS)
-    all_of_fold.add_argument(
-        "--models", nargs="*", type=Path, default=[], help="folders of `fit`: .../METHOD/RUN"
-    )
+    all_of_fold.add_argument("--models", nargs="*", type=Path, default=[], help="folders of `fit`: .../METHOD/RUN")
     all_of_fold.set_defaults(run=_run_predict)
-    spaces = steps.add_parser(
-        "latents", parents=[common], help="latents of all cells; leaves an npz"
-    )
+    spaces = steps.add_parser("latents", parents=[common], help="latents of all cells; leaves an npz")
     spaces.add_argument("--models", nargs="+", type=Path, required=True, help="folders of `fit`")
     spaces.set_defaults(run=_run_latents, controls=[])
     return parser

@@ -194,7 +194,7 @@ def shim() -> None:
     if not hasattr(scvi.module.base, "LossRecorder"):
         scvi.module.base.LossRecorder = loss_recorder
     if not hasattr(scvi.nn, "one_hot"):
-        scvi.nn.one_hot = lambda index, n: torch.nn.functional.one_hot(index.long().squeeze(-1), n).float()  # fmt: skip
+        scvi.nn.one_hot = lambda index, n: torch.nn.functional.one_hot(index.long().squeeze(-1), n).float()
     if not hasattr(scvi.model._utils, "parse_use_gpu_arg"):
         scvi.model._utils.parse_use_gpu_arg = lambda use_gpu=None, return_device=True: (
             "cpu",

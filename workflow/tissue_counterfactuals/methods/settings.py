@@ -25,8 +25,8 @@ class HierarchicalSettings(MethodSettings):
     min_cells: int = Field(30, ge=2, le=10_000_000)
     """Cells that a type must have to be learnt from."""
     form: Literal["delta", "mean"] = "delta"
-    """What is predicted: `delta` changes each cell's own counts, which keeps its noise, from the level that its population
-    is likely to have; `mean` gives the counts that the regression expects, which have none."""
+    """What is predicted: `delta` changes each cell's own counts, which keeps its noise, from the level that its
+    population is likely to have; `mean` gives the counts that the regression expects, which have none."""
 
 
 class CelcomenFieldSettings(MethodSettings):
@@ -83,8 +83,8 @@ class ScviSettings(MethodSettings):
     gene_likelihood: Literal["nb", "zinb", "poisson"] = "nb"
     """Distribution of the counts."""
     batch: Literal["domain", "sample"] = "domain"
-    """What differs beside the latent: the domain, which a counterfactual exchanges. Where latents are compared it is always
-    the sample, as published, or the domain would be taken out of them."""
+    """What differs beside the latent: the domain, which a counterfactual exchanges. Where latents are compared it is
+    always the sample, as published, or the domain would be taken out of them."""
     max_epochs: Epochs = 200
     """Largest number of epochs; scANVI trains scVI first and scVIVA both, each with as many."""
     batch_size: BatchSize = 512
@@ -166,7 +166,7 @@ class SimviSettings(MethodSettings):
 class RidgeSettings(MethodSettings):
     """Ridge regression of log expression on the neighbourhood."""
 
-    penalties: Some[Annotated[float, Field(gt=0, le=1_000_000)]] = [0.001, 0.01, 0.1, 1.0, 10.0, 100.0]  # fmt: skip
+    penalties: Some[Annotated[float, Field(gt=0, le=1_000_000)]] = [0.001, 0.01, 0.1, 1.0, 10.0, 100.0]
     """Penalties to choose from by validation error, beside features of unit variance within cell types."""
 
 

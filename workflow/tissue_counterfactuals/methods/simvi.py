@@ -1,4 +1,5 @@
-"""SIMVI (simvi 0.1.2): intrinsic and spatial latents of a cell. It has no counterfactual: its latents are compared only.
+"""SIMVI (simvi 0.1.2): intrinsic and spatial latents of a cell. It has no counterfactual: its latents are compared
+only.
 
 Held-out cells are absent from the data and from the graph.
 """
@@ -30,17 +31,12 @@ def fit(task, folder: Path) -> None:
         lam_mi=settings["independence_weight"],
         permutation_rate=0.5,
     )
-    losses = model.train(
-        edges, max_epochs=settings["max_epochs"], batch_size=settings["batch_size"], use_gpu=False
-    )
+    losses = model.train(edges, max_epochs=settings["max_epochs"], batch_size=settings["batch_size"], use_gpu=False)
     history = pd.DataFrame(dict(zip(("train_loss", "validation_loss"), losses, strict=True)))
     history.rename_axis("epoch").reset_index().to_csv(
         folder / "history.tsv", sep="\t", index=False, float_format="%.6g"
     )
-    z, s = (
-        model.get_latent_representation(edges, representation_kind=kind)
-        for kind in ("intrinsic", "interaction")
-    )
+    z, s = (model.get_latent_representation(edges, representation_kind=kind) for kind in ("intrinsic", "interaction"))
     np.savez(folder / "latents.npz", cells=seen.cells, z=z, s=s)
 
 

@@ -1,7 +1,7 @@
 """SpatialProp (re-implementation): a focal cell's expression predicted from its new neighbours alone.
 
-The published use alters the expression of neighbours (node perturbation); exchanging them is the same network with other
-neighbours. The focal cell's own expression is masked, so everything that is its own is lost: read its twin.
+The published use alters the expression of neighbours (node perturbation); exchanging them is the same network with
+other neighbours. The focal cell's own expression is masked, so everything that is its own is lost: read its twin.
 """
 
 from pathlib import Path
@@ -24,9 +24,7 @@ def fit(task, folder: Path) -> None:
     network = model.SpatialProp(slide.n_vars, settings["n_hidden"], settings["dropout"])
     rng = stream(task.seed, "spatialprop_training")
     labels = (slide.obs[column].astype(str).to_numpy() for column in ("cell_type", "sample"))
-    centres = model.training_centres(
-        graph, *labels, task.split.train, settings["cells_per_type"], rng
-    )
+    centres = model.training_centres(graph, *labels, task.split.train, settings["cells_per_type"], rng)
     n_batches = model.n_batches(len(centres), settings["batch_size"])
     history = model.train(
         network,

@@ -12,7 +12,5 @@ from tissue_counterfactuals.slide import normalize_counts
 def predict(task, folder, target) -> dict[str, Prediction]:
     """The target cells' mean profile at each focal cell's library."""
     profile = np.asarray(normalize_counts(task.slide.X[task.target_cells(target)]).mean(axis=0))
-    values = at_library(
-        np.broadcast_to(profile.ravel(), (len(task.focal), profile.size)), task.slide, task.focal
-    )
+    values = at_library(np.broadcast_to(profile.ravel(), (len(task.focal), profile.size)), task.slide, task.focal)
     return {"-": Prediction(values, task.focal)}

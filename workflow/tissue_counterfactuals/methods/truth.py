@@ -1,4 +1,5 @@
-"""The simulation's exact expectation for the same focal cells and the same donors, or altered neighbours, of the models.
+"""The simulation's exact expectation for the same focal cells and the same donors, or altered neighbours, of the
+models.
 
 Not a ceiling: it shows what the question itself is worth. Where a donor rule asks for a neighbourhood that the
 target cells do not have, the truth scores badly as well.

@@ -57,7 +57,9 @@ _HALF_LENGTH = norm.ppf(0.95)
 
 
 class Interval(NamedTuple):
-    """Limits of 90 % intervals of the predicted population's mean CP10K, and where the method abstains; all (genes,)."""
+    """Limits of 90 % intervals of the predicted population's mean CP10K, and where the method abstains; all
+    (genes,).
+    """
 
     lower: np.ndarray
     upper: np.ndarray
@@ -65,7 +67,9 @@ class Interval(NamedTuple):
 
 
 class Noise(NamedTuple):
-    """Counting noise that a prediction lacks: `dispersion` is a (genes,) in the variance m + a m^2; None: it lacks none."""
+    """Counting noise that a prediction lacks: `dispersion` is a (genes,) in the variance m + a m^2; None: it lacks
+    none.
+    """
 
     dispersion: np.ndarray | None
 
@@ -162,8 +166,8 @@ class Reference:
     def score(self, predicted: Counts) -> dict[str, float]:
         """The paper's metrics of predicted cells (cells, genes): whole or fractional counts >= 0, any number of cells.
 
-        Correlations with a constant are nan, and so are precisions where the genes that are predicted to change most are
-        not determined.
+        Correlations with a constant are nan, and so are precisions where the genes that are predicted to change most
+        are not determined.
 
         Raises:
             ValueError: negative or non-finite predictions (a method's fault, not the user's).
@@ -192,9 +196,7 @@ class Reference:
             noise: the counting noise that the prediction lacks.
             shared: mean log-fold change (genes,) of the other types, by `change`.
         """
-        comparison = Comparison(
-            self, predicted, twin, min_detected, interval, truths, noise, shared
-        )
+        comparison = Comparison(self, predicted, twin, min_detected, interval, truths, noise, shared)
         return comparison.scores(unbiased=True)
 
     def change(self, mean: np.ndarray, baseline: np.ndarray) -> np.ndarray:
@@ -247,10 +249,7 @@ class Reference:
 
     def profile(self, counts: Counts) -> np.ndarray:
         """Log expression of the top genes, normalised within them, over all cells (`rmse_counts` says how)."""
-        total = sum(
-            block.sum(axis=0)
-            for block in expression_blocks(counts, log=True, genes=self.differential)
-        )
+        total = sum(block.sum(axis=0) for block in expression_blocks(counts, log=True, genes=self.differential))
         return total / counts.shape[0] if self.switches["rmse_counts"] == "mean" else total
 
     @cached_property
@@ -278,7 +277,9 @@ class Reference:
 
 
 class Comparison:
-    """A prediction and what it is compared with: what metrics are computed from, each part once and only if asked for."""
+    """A prediction and what it is compared with: what metrics are computed from, each part once and only if asked
+    for.
+    """
 
     def __init__(
         self,
@@ -342,7 +343,9 @@ class Comparison:
 
     @cached_property
     def beyond_types(self) -> dict[str, float]:
-        """The same, both changes without the mean change of the other types; top genes are those that stand out from it."""
+        """The same, both changes without the mean change of the other types; top genes are those that stand out from
+        it.
+        """
         reference = self.reference
         own, predicted = reference.observed - self.shared, self.change - self.shared
         predicted[np.abs(predicted) < 1e-9] = 0
@@ -387,7 +390,9 @@ class Comparison:
         return _root_mean_square((reference.observed - self.change)[top])
 
     def error_to(self, truth: str) -> float:
-        """Root mean squared error of the predicted change over the top genes, the true change in the observed one's place."""
+        """Root mean squared error of the predicted change over the top genes, the true change in the observed one's
+        place.
+        """
         reference = self.reference
         true = reference.change(self.truths[truth], reference.control_mean)
         return _root_mean_square((self.change - true)[reference.differential])
@@ -395,8 +400,8 @@ class Comparison:
     def split_correlation(self) -> float:
         """Pearson correlation of changes that are measured against different halves of the control cells.
 
-        Mean over both assignments of random halves. A prediction of as many cells as there are control cells is taken to
-        follow them cell by cell, and only the moved cells of the second half then count.
+        Mean over both assignments of random halves. A prediction of as many cells as there are control cells is taken
+        to follow them cell by cell, and only the moved cells of the second half then count.
         """
         reference, predicted, control = self.reference, self.predicted, self.reference.control
         shuffled = stream(reference.seed, "control_halves").permutation(control.shape[0])
@@ -449,9 +454,7 @@ class Comparison:
                 own = counting_noise(own, dispersion, rng)
             own_genes = log_expression_of(own, np.arange(own.shape[0]))
             own_axes = own_genes @ reference.components
-            local.append(
-                local_energy(distances(own_axes, own_axes), target_axes, distances(own_axes, axes))
-            )
+            local.append(local_energy(distances(own_axes, own_axes), target_axes, distances(own_axes, axes)))
             # The standard form; zeros on the diagonals count, as run in the authors' code.
             own = distances(own_genes, own_genes).mean()
             everywhere.append(2 * distances(own_genes, genes).mean() - own - target_genes.mean())
@@ -466,9 +469,7 @@ class Comparison:
         if axes.shape[1] == 0:
             return 1.0  # all cells are the same
         groups = (self.predicted, reference.target)
-        pooled = np.concatenate(
-            [b @ axes for group in groups for b in expression_blocks(group, log=False)]
-        )
+        pooled = np.concatenate([b @ axes for group in groups for b in expression_blocks(group, log=False)])
         clusters = KMeans(2, random_state=stream_seed(reference.seed, "mixing_index"), n_init=1)
         label = clusters.fit(pooled).labels_
         n_predicted, n_target = (group.shape[0] for group in groups)
@@ -483,57 +484,112 @@ GIVEN = frozenset({"noise", "shared"})
 METRICS = {
     metric.name: metric
     for metric in (
-        Metric("pearson", "Pearson", "higher", 1, "Pearson correlation of observed and predicted change over the top genes", lambda c: c.as_published["pearson"]),
-        Metric("spearman", "Spearman", "higher", 1, "Spearman correlation of observed and predicted change over the top genes", lambda c: c.as_published["spearman"]),
-        Metric("precision", "Precision", "higher", 1, "share of the top genes that are also among the top genes of the predicted change; undefined where these are a matter of order, because the change of the last of them ties with the next gene's", lambda c: c.as_published["precision"]),
-        Metric("signed_precision", "Signed precision", "higher", 1, "as precision, counting only genes whose predicted change has the right sign", lambda c: c.as_published["signed_precision"]),
-        Metric("signed_precision_intersection", "Signed precision (shared genes)", "higher", 1, "share of the genes in both top lists that have the right sign; 0 when no gene is in both", lambda c: c.as_published["signed_precision_intersection"]),
-        Metric("sign_agreement", "Sign agreement", "higher", 1, "share of the top genes whose predicted change has the right sign", lambda c: c.as_published["sign_agreement"]),
-        Metric("rmse_lfc", "RMSE of log-fold change", "lower", 0, "root mean squared error of the predicted change over the top genes", lambda c: c.as_published["rmse_lfc"]),
-        Metric("rmse_counts", "RMSE of expression", "lower", 0, "root mean squared error over the top genes of log expression, normalised within these genes and averaged over cells (as_run: summed over cells)", Comparison.rmse_counts),
-        Metric("e_distance", "E-distance", "lower", 0, "local energy distance between predicted and target cells: 10 nearest cells, 50 principal components, mean of 10 subsamples of up to 200 cells; copies of the target cells score below 0", lambda c: c.energy_distances[0].mean()),
-        Metric("e_distance_std", "Spread of E-distance", "none", np.nan, "standard deviation of the local energy distance over its 10 subsamples", lambda c: c.energy_distances[0].std(ddof=1)),
-        Metric("e_distance_global", "E-distance (global)", "lower", 0, "energy distance between predicted and target cells on log expression of all genes, mean of the same 10 subsamples", lambda c: c.energy_distances[1].mean()),
-        Metric("mixing_index", "Mixing index", "higher", 1, "how evenly two k-means clusters of the pooled predicted and target cells hold both", Comparison.mixing_index),
-        Metric("pearson_split", "Pearson (split control)", "higher", 1, "as pearson, observed and predicted change measured against different halves of the control cells", Comparison.split_correlation, unbiased=True),
-        Metric("pearson_expressed", "Pearson (expressed genes)", "higher", 1, "as pearson, top genes chosen among genes detected in at least 5 % of control and of target cells", lambda c: c.among_expressed["pearson"], unbiased=True),
-        Metric("rmse_lfc_expressed", "RMSE of log-fold change (expressed genes)", "lower", 0, "as rmse_lfc, top genes chosen among genes detected in at least 5 % of control and of target cells", lambda c: c.among_expressed["rmse_lfc"], unbiased=True),
-        Metric("pearson_in_control", "Pearson (genes of the control)", "higher", 1, "as pearson, top genes chosen among genes that any control cell shows (the authors' later form)", lambda c: c.in_control["pearson"], unbiased=True),
-        Metric("pearson_beyond_types", "Pearson (beyond the mean over types)", "higher", 1, "as pearson, both changes measured from the mean change of the other types, the perturbed centroid of Systema; undefined for a prediction that is this mean", lambda c: c.beyond_types["pearson"], frozenset({"shared"}), unbiased=True),
-        Metric("weighted_r2", "Weighted R2 of the change", "higher", 1, "R2 of the predicted change over all genes, weighted by the squared t statistic of target against control, scaled to 0..1; below 0 where one change for all genes would be nearer", Comparison.weighted_r2, unbiased=True),
-        Metric("wmse", "Weighted MSE of the change", "lower", 0, "mean squared error of the predicted change over all genes, weights as in weighted_r2", Comparison.weighted_error, unbiased=True),
-        Metric("e_distance_noisy", "E-distance (with counting noise)", "lower", 0, "as e_distance, of counts drawn about predictions that are expected counts: with the method's own dispersion, else with that of the training cells of the type", lambda c: c.noisy_energy_distances[0].mean(), frozenset({"noise"}), unbiased=True),
-        Metric("pearson_twin", "Pearson (against own twin)", "higher", 1, "as pearson, the predicted change measured against the same model's prediction without intervention", lambda c: c.against_twin["pearson"], _TWIN, unbiased=True),
-        Metric("rmse_lfc_twin", "RMSE of log-fold change (against own twin)", "lower", 0, "as rmse_lfc, the predicted change measured against the same model's prediction without intervention", lambda c: c.against_twin["rmse_lfc"], _TWIN, unbiased=True),
-        Metric("signed_precision_twin", "Signed precision (against own twin)", "higher", 1, "as signed_precision, the predicted change measured against the same model's prediction without intervention", lambda c: c.against_twin["signed_precision"], _TWIN, unbiased=True),
-        Metric("coverage", "Coverage of 90 % intervals", "none", np.nan, "share of genes whose observed change lies in the method's 90 % interval, counting noise of both groups added; genes that neither shows do not count", Comparison.coverage, _INTERVAL, unbiased=True),
-        Metric("coverage_low", "Coverage, low expression", "none", np.nan, "as coverage, the third of the genes with the lowest expression", lambda c: c.coverage(0), _INTERVAL, unbiased=True),
-        Metric("coverage_middle", "Coverage, middle expression", "none", np.nan, "as coverage, the middle third of the genes", lambda c: c.coverage(1), _INTERVAL, unbiased=True),
-        Metric("coverage_high", "Coverage, high expression", "none", np.nan, "as coverage, the third of the genes with the highest expression", lambda c: c.coverage(2), _INTERVAL, unbiased=True),
-        Metric("interval_width", "Width of 90 % intervals", "lower", 0, "median length of the 90 % intervals of the change, log1p of mean CP10K", Comparison.width, _INTERVAL, unbiased=True),
-        Metric("abstained", "Abstained", "none", np.nan, "share of genes about which the method says that they cannot be known from these data", lambda c: c.interval.abstained.mean(), _INTERVAL, unbiased=True),
-        Metric("rmse_lfc_answered", "RMSE of log-fold change (answered)", "lower", 0, "as rmse_lfc, without the genes about which the method abstains", Comparison.answered_error, _INTERVAL, unbiased=True),
-        Metric("rmse_lfc_truth", "RMSE of log-fold change (against the true counterfactual)", "lower", 0, "as rmse_lfc, the observed change replaced by the simulation's exact one for the focal cells among the same donors; a prediction without donors is compared under the first donor rule", lambda c: c.error_to("truth"), frozenset({"truth"}), unbiased=True),
-        Metric("rmse_lfc_truth_in_place", "RMSE of log-fold change (against the truth in place)", "lower", 0, "as rmse_lfc, the observed change replaced by the simulation's exact one for the target cells where they are", lambda c: c.error_to("truth_in_place"), frozenset({"truth_in_place"}), unbiased=True),
+        Metric("pearson", "Pearson", "higher", 1,
+        "Pearson correlation of observed and predicted change over the top genes", lambda c: c.as_published["pearson"]),
+        Metric("spearman", "Spearman", "higher", 1,
+        "Spearman correlation of observed and predicted change over the top genes",
+        lambda c: c.as_published["spearman"]),
+        Metric("precision", "Precision", "higher", 1, "share of the top genes that are also among the top genes of the "
+            "predicted change; undefined where these are a matter of order, because the change of the last of them "
+            "ties with the next gene's", lambda c: c.as_published["precision"]),
+        Metric("signed_precision", "Signed precision", "higher", 1,
+        "as precision, counting only genes whose predicted change has the right sign",
+        lambda c: c.as_published["signed_precision"]),
+        Metric("signed_precision_intersection", "Signed precision (shared genes)", "higher", 1,
+        "share of the genes in both top lists that have the right sign; 0 when no gene is in both",
+        lambda c: c.as_published["signed_precision_intersection"]),
+        Metric("sign_agreement", "Sign agreement", "higher", 1,
+        "share of the top genes whose predicted change has the right sign", lambda c: c.as_published["sign_agreement"]),
+        Metric("rmse_lfc", "RMSE of log-fold change", "lower", 0,
+        "root mean squared error of the predicted change over the top genes", lambda c: c.as_published["rmse_lfc"]),
+        Metric("rmse_counts", "RMSE of expression", "lower", 0, "root mean squared error over the top genes of log "
+            "expression, normalised within these genes and averaged over cells (as_run: summed over cells)",
+            Comparison.rmse_counts),
+        Metric("e_distance", "E-distance", "lower", 0, "local energy distance between predicted and target cells: 10 "
+            "nearest cells, 50 principal components, mean of 10 subsamples of up to 200 cells; copies of the target "
+            "cells score below 0", lambda c: c.energy_distances[0].mean()),
+        Metric("e_distance_std", "Spread of E-distance", "none", np.nan,
+        "standard deviation of the local energy distance over its 10 subsamples",
+        lambda c: c.energy_distances[0].std(ddof=1)),
+        Metric("e_distance_global", "E-distance (global)", "lower", 0, "energy distance between predicted and target "
+            "cells on log expression of all genes, mean of the same 10 subsamples",
+            lambda c: c.energy_distances[1].mean()),
+        Metric("mixing_index", "Mixing index", "higher", 1,
+        "how evenly two k-means clusters of the pooled predicted and target cells hold both", Comparison.mixing_index),
+        Metric("pearson_split", "Pearson (split control)", "higher", 1,
+        "as pearson, observed and predicted change measured against different halves of the control cells",
+        Comparison.split_correlation, unbiased=True),
+        Metric("pearson_expressed", "Pearson (expressed genes)", "higher", 1,
+        "as pearson, top genes chosen among genes detected in at least 5 % of control and of target cells",
+        lambda c: c.among_expressed["pearson"], unbiased=True),
+        Metric("rmse_lfc_expressed", "RMSE of log-fold change (expressed genes)", "lower", 0,
+        "as rmse_lfc, top genes chosen among genes detected in at least 5 % of control and of target cells",
+        lambda c: c.among_expressed["rmse_lfc"], unbiased=True),
+        Metric("pearson_in_control", "Pearson (genes of the control)", "higher", 1,
+        "as pearson, top genes chosen among genes that any control cell shows (the authors' later form)",
+        lambda c: c.in_control["pearson"], unbiased=True),
+        Metric("pearson_beyond_types", "Pearson (beyond the mean over types)", "higher", 1, "as pearson, both changes "
+            "measured from the mean change of the other types, the perturbed centroid of Systema; undefined for a "
+            "prediction that is this mean", lambda c: c.beyond_types["pearson"], frozenset({"shared"}), unbiased=True),
+        Metric("weighted_r2", "Weighted R2 of the change", "higher", 1, "R2 of the predicted change over all genes, "
+            "weighted by the squared t statistic of target against control, scaled to 0..1; below 0 where one change "
+            "for all genes would be nearer", Comparison.weighted_r2, unbiased=True),
+        Metric("wmse", "Weighted MSE of the change", "lower", 0,
+        "mean squared error of the predicted change over all genes, weights as in weighted_r2",
+        Comparison.weighted_error, unbiased=True),
+        Metric("e_distance_noisy", "E-distance (with counting noise)", "lower", 0, "as e_distance, of counts drawn "
+            "about predictions that are expected counts: with the method's own dispersion, else with that of the "
+            "training cells of the type", lambda c: c.noisy_energy_distances[0].mean(), frozenset({"noise"}),
+            unbiased=True),
+        Metric("pearson_twin", "Pearson (against own twin)", "higher", 1,
+        "as pearson, the predicted change measured against the same model's prediction without intervention",
+        lambda c: c.against_twin["pearson"], _TWIN, unbiased=True),
+        Metric("rmse_lfc_twin", "RMSE of log-fold change (against own twin)", "lower", 0,
+        "as rmse_lfc, the predicted change measured against the same model's prediction without intervention",
+        lambda c: c.against_twin["rmse_lfc"], _TWIN, unbiased=True),
+        Metric("signed_precision_twin", "Signed precision (against own twin)", "higher", 1, "as signed_precision, the "
+            "predicted change measured against the same model's prediction without intervention",
+            lambda c: c.against_twin["signed_precision"], _TWIN, unbiased=True),
+        Metric("coverage", "Coverage of 90 % intervals", "none", np.nan, "share of genes whose observed change lies in "
+            "the method's 90 % interval, counting noise of both groups added; genes that neither shows do not count",
+            Comparison.coverage, _INTERVAL, unbiased=True),
+        Metric("coverage_low", "Coverage, low expression", "none", np.nan,
+        "as coverage, the third of the genes with the lowest expression", lambda c: c.coverage(0), _INTERVAL,
+        unbiased=True),
+        Metric("coverage_middle", "Coverage, middle expression", "none", np.nan,
+        "as coverage, the middle third of the genes", lambda c: c.coverage(1), _INTERVAL, unbiased=True),
+        Metric("coverage_high", "Coverage, high expression", "none", np.nan,
+        "as coverage, the third of the genes with the highest expression", lambda c: c.coverage(2), _INTERVAL,
+        unbiased=True),
+        Metric("interval_width", "Width of 90 % intervals", "lower", 0,
+        "median length of the 90 % intervals of the change, log1p of mean CP10K", Comparison.width, _INTERVAL,
+        unbiased=True),
+        Metric("abstained", "Abstained", "none", np.nan,
+        "share of genes about which the method says that they cannot be known from these data",
+        lambda c: c.interval.abstained.mean(), _INTERVAL, unbiased=True),
+        Metric("rmse_lfc_answered", "RMSE of log-fold change (answered)", "lower", 0,
+        "as rmse_lfc, without the genes about which the method abstains", Comparison.answered_error, _INTERVAL,
+        unbiased=True),
+        Metric("rmse_lfc_truth", "RMSE of log-fold change (against the true counterfactual)", "lower", 0,
+        "as rmse_lfc, the observed change replaced by the simulation's exact one for the focal cells among the same "
+        "donors; a prediction without donors is compared under the first donor rule", lambda c: c.error_to("truth"),
+        frozenset({"truth"}), unbiased=True),
+        Metric("rmse_lfc_truth_in_place", "RMSE of log-fold change (against the truth in place)", "lower", 0,
+        "as rmse_lfc, the observed change replaced by the simulation's exact one for the target cells where they are",
+        lambda c: c.error_to("truth_in_place"), frozenset({"truth_in_place"}), unbiased=True),
     )
 }  # fmt: skip
 
 
 def _resolved(protocol: str, given: dict[str, str]) -> dict[str, str]:
     if protocol not in protocols.PROTOCOLS:
-        raise InputError(
-            f"metrics: protocol is {protocol!r}; allowed are {', '.join(protocols.PROTOCOLS)}."
-        )
+        raise InputError(f"metrics: protocol is {protocol!r}; allowed are {', '.join(protocols.PROTOCOLS)}.")
     for name, value in given.items():
         if name not in SWITCHES:
-            raise InputError(
-                f"metrics: {name} is no switch; the switches are {', '.join(SWITCHES)}."
-            )
+            raise InputError(f"metrics: {name} is no switch; the switches are {', '.join(SWITCHES)}.")
         allowed = SWITCHES[name].values()
         if value not in allowed:
-            raise InputError(
-                f"metrics: switch {name} is {value!r}; allowed are {', '.join(allowed)}."
-            )
+            raise InputError(f"metrics: switch {name} is {value!r}; allowed are {', '.join(allowed)}.")
     return {name: given.get(name, values[protocol]) for name, values in SWITCHES.items()}
 
 
@@ -541,7 +597,8 @@ def _checked(counts: Counts, group: str, n_genes: int | None = None, fault=Input
     counts = sparse.csr_array(counts) if sparse.issparse(counts) else np.asarray(counts)
     if counts.ndim != 2 or (n_genes is not None and counts.shape[1] != n_genes):
         raise InputError(
-            f"group {group!r}: shape is {counts.shape} and (cells, {n_genes or 'genes'}) is needed: give the same genes "
+            f"group {group!r}: shape is {counts.shape} and (cells, {n_genes or 'genes'}) is needed: give the same "
+            "genes "
             "to all groups."
         )
     if counts.shape[0] < 2:
@@ -551,9 +608,7 @@ def _checked(counts: Counts, group: str, n_genes: int | None = None, fault=Input
         )
     values = counts.data if sparse.issparse(counts) else counts
     if not (values.min(initial=0) >= 0 and values.max(initial=0) < np.inf):
-        raise fault(
-            f"group {group!r}: counts are negative or not finite: give raw counts of 0 and above."
-        )
+        raise fault(f"group {group!r}: counts are negative or not finite: give raw counts of 0 and above.")
     return counts
 
 

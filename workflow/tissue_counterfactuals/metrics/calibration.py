@@ -1,14 +1,14 @@
 """Metrics under test: what each says of predictions whose worth is known before.
 
 A metric that cannot tell the truth from a control should not rank methods. In every fold the target cells are parted at
-random: one half is scored against, the other makes predictions that know the answer, in whole or by a known share. Nulls
-know nothing of it: untouched control cells, another type's mean, the answer with its genes permuted. What lies between,
-such as the mean over types or a model's twin, is shown and not judged by.
+random: one half is scored against, the other makes predictions that know the answer, in whole or by a known share.
+Nulls know nothing of it: untouched control cells, another type's mean, the answer with its genes permuted. What lies
+between, such as the mean over types or a model's twin, is shown and not judged by.
 
 Per metric and fold, with the better end of the metric upwards:
 
-- dynamic range fraction (Miller et al. 2025): (ceiling - null) / (best value - null), the null being the one that scores
-  best; 1, all of the scale tells knowledge from none; 0 and below, none of it;
+- dynamic range fraction (Miller et al. 2025): (ceiling - null) / (best value - null), the null being the one that
+  scores best; 1, all of the scale tells knowledge from none; 0 and below, none of it;
 - monotony: Spearman correlation of the scores of mixtures with their share of target cells;
 - place of a prediction: (score - control) / (ceiling - control), a ratio of means over folds.
 """
@@ -48,19 +48,17 @@ WITHOUT_TRUTH = (CEILING, "target_mean")
 NULLS = (CONTROL, "other_type", "permuted")
 JUDGED = tuple(n for n, m in METRICS.items() if m.direction != "none" and m.needs <= GIVEN)
 CALIBRATED, SATURATED, BLIND = "calibrated", "saturated", "blind"
-# Folds in which what knows the answer must beat the control, least mean monotony, and the place from which on a null takes
-# up so much of the scale that a score says little.
+# Folds in which what knows the answer must beat the control, least mean monotony, and the place from which on a null
+# takes up so much of the scale that a score says little.
 MOST_FOLDS, LEAST_MONOTONY, MOST_OF_NULL = 0.9, 0.7, 0.5
 COLUMNS = ["prediction", "metric", "value"]
 
 
-def predictions_of(
-    task, target: str, twin: Prediction | None
-) -> tuple[dict[str, Prediction], np.ndarray]:
+def predictions_of(task, target: str, twin: Prediction | None) -> tuple[dict[str, Prediction], np.ndarray]:
     """Predictions of known worth by name (see PREDICTIONS), and the half of the target cells to score them against.
 
-    Those that a slide does not allow are left out: the truth where nothing is simulated, the mean over types where there
-    is no other type.
+    Those that a slide does not allow are left out: the truth where nothing is simulated, the mean over types where
+    there is no other type.
     """
     slide, rng = task.slide, stream(task.seed, "metrics_under_test", target)
     own, scored = _halves(task.target_cells(target), rng)
@@ -109,9 +107,7 @@ def _halves(cells: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np
     return shuffled[: len(cells) // 2], shuffled[len(cells) // 2 :]
 
 
-def score_fold(
-    task, switches: dict[str, str], n_deg: int, target: str, twin: Prediction | None = None
-) -> pd.DataFrame:
+def score_fold(task, switches: dict[str, str], n_deg: int, target: str, twin: Prediction | None = None) -> pd.DataFrame:
     """Scores of predictions of known worth: a row per prediction and metric, see COLUMNS."""
     made, scored = predictions_of(task, target, twin)
     fold, rows = FoldScorer(task, switches, n_deg), []
@@ -157,10 +153,7 @@ def judge(table: pd.DataFrame) -> pd.DataFrame:
         knowing = KNOWING if (own["prediction"] == "truth").any() else WITHOUT_TRUTH
         wins = {name: (better[name] > better[CONTROL]).mean() for name in knowing}
         scale = (better[CEILING] - better[CONTROL]).mean()
-        places = {
-            name: (better[name] - better[CONTROL]).mean() / scale if scale else np.nan
-            for name in PREDICTIONS
-        }
+        places = {name: (better[name] - better[CONTROL]).mean() / scale if scale else np.nan for name in PREDICTIONS}
         row = {"metric": metric, **scores.mean()} | {f"place_{k}": v for k, v in places.items()}
         row |= {"dynamic_range": _mean(ranges), "monotony": _mean(monotony)}
         row |= {"told_apart": min(wins.values()), "n_folds": len(scores)}
@@ -201,9 +194,5 @@ def _verdict(wins: dict, monotony: float, places: dict, n_folds: int) -> tuple[s
         )
     null = max(NULLS, key=lambda name: np.nan_to_num(places[name], nan=-np.inf))
     if places[null] >= MOST_OF_NULL:
-        return SATURATED, (
-            f"{PREDICTIONS[null]}: {places[null]:.0%} of the way from control cells to the other half"
-        )
-    return CALIBRATED, (
-        f"best null, {PREDICTIONS[null]}: {places[null]:.0%} of the way to the other half"
-    )
+        return SATURATED, (f"{PREDICTIONS[null]}: {places[null]:.0%} of the way from control cells to the other half")
+    return CALIBRATED, (f"best null, {PREDICTIONS[null]}: {places[null]:.0%} of the way to the other half")

@@ -2,10 +2,10 @@
 
 - `ensemble`: seeds of one fold scatter about their mean; where another seed's answer would lie (Student's t). It knows
   nothing of what all seeds get wrong alike.
-- `conformal`: split conformal prediction over held-out types: what the method was off by in folds of other types, in genes
-  of the same level, is what it is taken to be off by here. It holds where types are exchangeable; where one type is
-  harder than the others, nothing in the others says so. Types, not genes, are what is exchangeable, so that few of them say
-  little, and the quantile is a little more than 90 % (as in `models.hierarchical.calibrate`).
+- `conformal`: split conformal prediction over held-out types: what the method was off by in folds of other types, in
+  genes of the same level, is what it is taken to be off by here. It holds where types are exchangeable; where one type
+  is harder than the others, nothing in the others says so. Types, not genes, are what is exchangeable, so that few of
+  them say little, and the quantile is a little more than 90 % (as in `models.hierarchical.calibrate`).
 
 Both are intervals of the change without counting noise, which is added where they are compared with what was observed.
 """
@@ -71,8 +71,8 @@ def by_seeds(told: Told) -> np.ndarray | None:
 def by_types(told: Told, others: list[Told]) -> np.ndarray | None:
     """Half lengths (g,) from the errors of folds of other types; None from fewer than `FEWEST_TYPES`.
 
-    A gene is inside where error^2 / q^2 - noise <= half^2 / q^2 (q: `QUANTILE`): the left side is its score, and the right
-    side the quantile of the scores of the genes of its level.
+    A gene is inside where error^2 / q^2 - noise <= half^2 / q^2 (q: `QUANTILE`): the left side is its score, and the
+    right side the quantile of the scores of the genes of its level.
     """
     others = [other for other in others if other.cell_type != told.cell_type]
     n_types = len({other.cell_type for other in others})

@@ -78,7 +78,9 @@ class FoldScorer:
         return self._dispersion
 
     def shared(self, target: str, reference: Reference) -> np.ndarray | None:
-        """Mean over the other types of their log-fold change from the control domain to the target; None without any."""
+        """Mean over the other types of their log-fold change from the control domain to the target; None without
+        any.
+        """
         if target not in self._shared:
             changes = [reference.change(*profiles) for profiles in mean_profiles(self.task, target)]
             self._shared[target] = np.mean(changes, axis=0) if changes else None

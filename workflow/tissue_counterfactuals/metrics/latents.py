@@ -15,9 +15,7 @@ _LISI_NEIGHBORS = 90
 CONSERVATION = ("isolated_labels", "nmi_kmeans", "ari_kmeans", "silhouette", "clisi")
 
 
-def probe_f1(
-    latent: np.ndarray, labels: np.ndarray, train: np.ndarray, test: np.ndarray
-) -> tuple[float, float]:
+def probe_f1(latent: np.ndarray, labels: np.ndarray, train: np.ndarray, test: np.ndarray) -> tuple[float, float]:
     """Macro-F1 on tested cells of a multinomial logistic regression fitted on others, and that of guessing.
 
     Each dimension is standardised on the cells that train, or a latent with small values would seem to say nothing.
@@ -49,9 +47,9 @@ def probe_f1(
 def mutual_information(latent: np.ndarray, labels: np.ndarray) -> float:
     """Mutual information in nats between a continuous latent (n, d) and labels (n,), by nearest neighbours.
 
-    The estimate of Ross (PLoS ONE 2014): how many cells of any label are nearer to a cell than its third neighbour of its
-    own label. Labels with one cell are left out; it may fall a little below 0. With many dimensions it is biased towards
-    0, for distances are then much alike. Time grows with the square of the number of cells: give some of them.
+    The estimate of Ross (PLoS ONE 2014): how many cells of any label are nearer to a cell than its third neighbour of
+    its own label. Labels with one cell are left out; it may fall a little below 0. With many dimensions it is biased
+    towards 0, for distances are then much alike. Time grows with the square of the number of cells: give some of them.
     """
     names, code, sizes = np.unique(labels, return_inverse=True, return_counts=True)
     kept = sizes[code] > 1
@@ -71,16 +69,14 @@ def mutual_information(latent: np.ndarray, labels: np.ndarray) -> float:
     return float(terms.mean()) if len(code) else 0.0
 
 
-def conservation(
-    latent: np.ndarray, labels: np.ndarray, batch: np.ndarray, seed: int
-) -> dict[str, float]:
+def conservation(latent: np.ndarray, labels: np.ndarray, batch: np.ndarray, seed: int) -> dict[str, float]:
     """How well a latent keeps labels together: the bio-conservation scores of scIB (Luecken et al. 2022), each 0 to 1.
 
     As scib-metrics computes them, but for the first centres of k-means, of which ten sets are tried: `nmi_kmeans` and
     `ari_kmeans`, of as many clusters as there are labels; `silhouette` of the labels, (1 + s) / 2, mean over cells;
-    `isolated_labels`, the same over cells of the labels that the fewest batches have, mean over these labels; `clisi`, of
-    how few labels the 90 nearest neighbours are, weighted by distance, median over cells. `bio_conservation` is their
-    mean, with nothing scaled to the methods at hand.
+    `isolated_labels`, the same over cells of the labels that the fewest batches have, mean over these labels; `clisi`,
+    of how few labels the 90 nearest neighbours are, weighted by distance, median over cells. `bio_conservation` is
+    their mean, with nothing scaled to the methods at hand.
 
     Args:
         latent: (n, d); labels, batch: (n,) text.
@@ -112,8 +108,8 @@ def conservation(
 
 
 def _clisi(latent: np.ndarray, code: np.ndarray) -> float:
-    """Label diversity of neighbourhoods (Korsunsky et al. 2019), 1 where all neighbours bear one label, 0 where all labels
-    are alike; neighbours are weighted so that the weights' perplexity is a third of their number."""
+    """Label diversity of neighbourhoods (Korsunsky et al. 2019), 1 where all neighbours bear one label, 0 where all
+    labels are alike; neighbours are weighted so that the weights' perplexity is a third of their number."""
     from sklearn.neighbors import NearestNeighbors
 
     k = min(_LISI_NEIGHBORS, len(code)) - 1

@@ -20,9 +20,7 @@ _TARGET_SUM = 1e4
 _VALUES_PER_BLOCK = 1 << 22
 
 
-def expression_blocks(
-    counts: Counts, log: bool, genes: np.ndarray | None = None
-) -> Iterator[np.ndarray]:
+def expression_blocks(counts: Counts, log: bool, genes: np.ndarray | None = None) -> Iterator[np.ndarray]:
     """CP10K over the chosen genes, or its log1p, dense float64, some cells at a time; empty cells stay 0."""
     n_rows = max(1, _VALUES_PER_BLOCK // counts.shape[1])
     for start in range(0, counts.shape[0], n_rows):
@@ -57,7 +55,8 @@ def log_moments(counts: Counts) -> tuple[np.ndarray, np.ndarray]:
 
 
 def overdispersion(groups: Iterable[sparse.csr_array]) -> np.ndarray:
-    """a (genes,) in the variance m + a m^2 of counts, by moments: m is a cell's total times its group's share of the gene.
+    """a (genes,) in the variance m + a m^2 of counts, by moments: m is a cell's total times its group's share of the
+    gene.
 
     Args:
         groups: counts (cells, genes) of cells that are taken to have one mean profile each.
@@ -74,10 +73,10 @@ def overdispersion(groups: Iterable[sparse.csr_array]) -> np.ndarray:
     return np.maximum(excess, 0) / np.maximum(weight, 1e-12)
 
 
-def counting_noise(
-    expected: np.ndarray, dispersion: np.ndarray, rng: np.random.Generator
-) -> np.ndarray:
-    """Counts (cells, genes) drawn about expected counts: negative binomial of variance m + a m^2, Poisson where a is 0."""
+def counting_noise(expected: np.ndarray, dispersion: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Counts (cells, genes) drawn about expected counts: negative binomial of variance m + a m^2, Poisson where a is
+    0.
+    """
     expected = np.asarray(expected, dtype=np.float64)
     shape = 1 / np.maximum(dispersion, 1e-12)
     varied = rng.standard_gamma(np.broadcast_to(shape, expected.shape)) / shape

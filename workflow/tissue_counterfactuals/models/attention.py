@@ -30,7 +30,8 @@ _sums = {"fastmath": {"reassoc", "contract", "nsz"}, "error_model": "numpy", "ca
 class GATv2(nn.Module):
     """One layer: (s, n_in) of the cells that send, (t, n_in) of those that receive -> (t, n_out).
 
-    First values as torch_geometric's: Glorot for weights and attention, uniform biases of the two linear maps, 0 outside.
+    First values as torch_geometric's: Glorot for weights and attention, uniform biases of the two linear maps, 0
+    outside.
     """
 
     def __init__(self, n_in: int, n_out: int):
@@ -43,11 +44,9 @@ class GATv2(nn.Module):
         bound = (6 / (1 + n_out)) ** 0.5
         nn.init.uniform_(self.attention, -bound, bound)
 
-    def forward(
-        self, sending: torch.Tensor, receiving: torch.Tensor, table: torch.Tensor
-    ) -> torch.Tensor:
+    def forward(self, sending: torch.Tensor, receiving: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
         """Output (t, n_out) from inputs (s, n_in) and (t, n_in); `table` as in `attend`."""
-        return attend(self.send(sending), self.receive(receiving), self.attention, table)[0] + self.bias  # fmt: skip
+        return attend(self.send(sending), self.receive(receiving), self.attention, table)[0] + self.bias
 
 
 def attend(
@@ -180,9 +179,7 @@ def _forward(first, last, sent, asked, attention, table, out, weights):
 
 
 @njit(error_model="numpy", cache=True, nogil=True)
-def _backward(
-    first, last, sent, asked, attention, table, weights, gradient, to_sent, to_asked, to_attention
-):
+def _backward(first, last, sent, asked, attention, table, weights, gradient, to_sent, to_asked, to_attention):
     slope, by_weight = np.empty(sent.shape[1], np.float32), np.empty(table.shape[1], np.float32)
     for i in range(first, last):
         mean = _f(0)

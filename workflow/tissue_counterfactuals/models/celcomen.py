@@ -55,20 +55,20 @@ def fit_interactions(
     their number.
 
     Args:
-        slides: for each slide the cells (n, g), dense or sparse, such as log counts, and their graph (n, n), row i holding
-            the neighbours of cell i, binary or weighted. Cells are scaled as the switch `scale` says; give
+        slides: for each slide the cells (n, g), dense or sparse, such as log counts, and their graph (n, n), row i
+            holding the neighbours of cell i, binary or weighted. Cells are scaled as the switch `scale` says; give
             `switches={"scale": "none"}` for cells that shall be used as they are.
         protocol: `corrected` or `as_run`.
         epochs, learning_rate, on_epoch: of the mean field's descent, see `fit_mean_field`; the gaussian optimum is
             found by Newton steps and needs none of them.
         seed: of the start and the order of slides (mean field), of the spectrum's probes (gaussian).
         device: `cpu` only.
-        dissociated: cells (n, g) without positions, scaled likewise. They have no neighbours, so their likelihood is that of the model
-            with no forces between cells, and they inform the forces within cells alone.
+        dissociated: cells (n, g) without positions, scaled likewise. They have no neighbours, so their likelihood is
+            that of the model with no forces between cells, and they inform the forces within cells alone.
         switches: values of the switches of step `inference` that differ from the protocol's.
         start: forces between and within cells to start from; the gaussian optimum does not depend on it.
-        ridge, errors: of the gaussian optimum, see `fit_gaussian`: with a ridge the model's moments are 1 / (1 + ridge) of
-            those observed, and no longer the paper's constraints. Not read under the switch `ridge: none`.
+        ridge, errors: of the gaussian optimum, see `fit_gaussian`: with a ridge the model's moments are 1 / (1 + ridge)
+            of those observed, and no longer the paper's constraints. Not read under the switch `ridge: none`.
 
     Returns:
         Forces with history and diagnostics.
@@ -87,10 +87,7 @@ def fit_interactions(
     names = [f"slide {place + 1}" for place in range(len(slides))]
     names += [f"dissociated cells {place + 1}" for place in range(len(dissociated))]
     kind = values["interaction_weights"]
-    graphs = [
-        interaction_weights(graph, kind, name)
-        for (_, graph), name in zip(slides, names, strict=False)
-    ]
+    graphs = [interaction_weights(graph, kind, name) for (_, graph), name in zip(slides, names, strict=False)]
     graphs += [None] * len(dissociated)
     cells = [expression for expression, _ in slides] + list(dissociated)
     pairs = [
@@ -100,11 +97,8 @@ def fit_interactions(
     if values["log_partition"] == "gaussian":
         if values["ridge"] == "none":
             ridge = 0.0
-        return fit_gaussian(
-            pairs, centre=values["centre"], ridge=ridge, errors=errors, seed=seed, start=start
-        )
+        return fit_gaussian(pairs, centre=values["centre"], ridge=ridge, errors=errors, seed=seed, start=start)
     moments = [
-        statistics(expression, weights, name=name)
-        for (expression, weights), name in zip(pairs, names, strict=True)
+        statistics(expression, weights, name=name) for (expression, weights), name in zip(pairs, names, strict=True)
     ]
     return fit_mean_field(moments, values, epochs, learning_rate, seed, start, on_epoch)

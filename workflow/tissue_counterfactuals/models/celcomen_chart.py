@@ -1,7 +1,8 @@
 """The nested-angle chart of the unit sphere, as the authors' generation uses it.
 
-A cell of g genes has g - 1 angles: x_1 = cos a_1, x_k = cos a_k sin a_1 .. sin a_(k-1), and the last gene is the product
-of all sines. Steps in these angles depend on the order of the genes, which is why they are kept for `as_run` only.
+A cell of g genes has g - 1 angles: x_1 = cos a_1, x_k = cos a_k sin a_1 .. sin a_(k-1), and the last gene is the
+product of all sines. Steps in these angles depend on the order of the genes, which is why they are kept for `as_run`
+only.
 
 Two switches live here. `angles`: `arccosine` divides each gene by the sines before it, in the precision of the data;
 behind the last expressed gene of a cell the quotient is 0/0 or a hair above 1, the angle not a number, and one gradient

@@ -3,8 +3,9 @@
 Generation moves every cell, intervention or not. Its result against its start is therefore mostly that drift; the twin
 starts from the same tissue, takes the same steps and is subtracted. What the intervention holds, the twin holds at the
 values that were observed: the two differ in these values alone, as they do in the exact counterfactual of the Gaussian
-field (`celcomen_field.py`). Generation comes to that where cells keep no norm. On the sphere, whose cells share out among
-their other genes what they lose of one, it agrees in direction, and in size within a factor of about two over all genes.
+field (`celcomen_field.py`). Generation comes to that where cells keep no norm. On the sphere, whose cells share out
+among their other genes what they lose of one, it agrees in direction, and in size within a factor of about two over all
+genes.
 """
 
 from collections.abc import Sequence
@@ -82,8 +83,6 @@ def counterfactual(
     if twin is None:
         twin = generate(observed, graph, inter, intra, clamp=clamp, **shared)
     edited = generate(scale_cells(changed, unit), graph, inter, intra, clamp=clamp, **shared)
-    if values["knockout_effect"] == "against_twin":
-        without = twin.expression
-    else:
-        without = edited.history[0]["expression"]
+    against_twin = values["knockout_effect"] == "against_twin"
+    without = twin.expression if against_twin else edited.history[0]["expression"]
     return Counterfactual(edited.expression - without, edited, twin)

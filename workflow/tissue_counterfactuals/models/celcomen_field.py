@@ -48,11 +48,7 @@ class GaussianField:
         self.graph = symmetric_part(weights)
         for name, forces in (("inter", inter), ("intra", intra)):
             forces = np.asarray(forces)
-            if (
-                forces.ndim != 2
-                or forces.shape != np.shape(intra)
-                or not np.array_equal(forces, forces.T)
-            ):
+            if forces.ndim != 2 or forces.shape != np.shape(intra) or not np.array_equal(forces, forces.T):
                 raise InputError(
                     f"field: {name} forces have shape {forces.shape}; give symmetric matrices, genes x genes, of the "
                     "same size for both."
@@ -92,8 +88,9 @@ class GaussianField:
             values: (n, g) expression; read where clamped.
             clamp: (n, g) bool; a whole cell is a full row.
             mean: (g,) or scalar, what the field varies about (the slide's mean where forces were fitted centred).
-            variance: whether to give it: up to 3,000 free entries exactly; beyond, from `n_draws` conditional draws, each
-                entry given its neighbours (Rao and Blackwell), so that its relative error is below sqrt(2 / n_draws).
+            variance: whether to give it: up to 3,000 free entries exactly; beyond, from `n_draws` conditional draws,
+                each entry given its neighbours (Rao and Blackwell), so that its relative error is below sqrt(2 /
+                n_draws).
             n_draws, seed: of that estimate.
             tolerance: relative residual of the conjugate gradients.
 
@@ -192,7 +189,8 @@ class GaussianField:
             rest += size * direction
             residual -= size * image
         raise InputError(
-            "field: the conjugate gradients did not converge, the forces are at the border of the model; scale them down."
+            "field: the conjugate gradients did not converge, the forces are at the border of the model; scale them "
+            "down."
         )
 
     def _sampled_variance(self, clamp, n_draws, seed, tolerance) -> np.ndarray:

@@ -9,9 +9,10 @@ have the precision Q(j) = P - 2 j g with P = lambda I - 2 g', so that per cell
 
     -log likelihood = 1/2 tr(P S) - tr(g C) - 1/2 mean_j log det Q(j) + const,   S = X'X / n,   C = X'JX / n.
 
-This is strictly convex where every Q(j) is positive definite, infinite at the border of that set, and at its minimum the
-model's S and C are the observed ones (with a ridge a part of them, see `fit_gaussian`). lambda and the diagonal of g' are one parameter: lambda is fixed to 1
-(`NORM_WEIGHT`) and the diagonal of g' takes what is left; off-diagonal forces do not depend on that choice.
+This is strictly convex where every Q(j) is positive definite, infinite at the border of that set, and at its minimum
+the model's S and C are the observed ones (with a ridge a part of them, see `fit_gaussian`). lambda and the diagonal of
+g' are one parameter: lambda is fixed to 1 (`NORM_WEIGHT`) and the diagonal of g' takes what is left; off-diagonal
+forces do not depend on that choice.
 
 V with V'PV = I, V'gV = diag(d) turns genes into combinations that do not see each other. In them the Hessian falls
 apart into one 2 x 2 block for each pair of combinations, so that a Newton step is exact, and so is the Fisher
@@ -113,8 +114,7 @@ def field_statistics(
 
 
 def fit_gaussian(
-    slides: Sequence[tuple[np.ndarray | sparse.csr_array, sparse.csr_array | None]]
-    | FieldStatistics,
+    slides: Sequence[tuple[np.ndarray | sparse.csr_array, sparse.csr_array | None]] | FieldStatistics,
     centre: str = "mean",
     ridge: float = 0.0,
     l1: float = 0.0,
@@ -144,16 +144,14 @@ def fit_gaussian(
 
     Returns:
         Forces, their standard errors from the Fisher information of the field (honest as far as cells are such a
-        field; None with penalties), and the loss (negative log-likelihood per cell, plus the l1 penalty) of each step; `converged` among the
-        diagnostics is False where the l1 fit used up its steps.
+        field; None with penalties), and the loss (negative log-likelihood per cell, plus the l1 penalty) of each step;
+        `converged` among the diagnostics is False where the l1 fit used up its steps.
 
     Raises:
         InputError: see `field_statistics`; a gene that does not vary, genes that are linear combinations of each other
             or too few cells for the genes (with ridge 0), negative penalties, or a start outside the model.
     """
-    observed = (
-        slides if isinstance(slides, FieldStatistics) else field_statistics(slides, centre, seed)
-    )
+    observed = slides if isinstance(slides, FieldStatistics) else field_statistics(slides, centre, seed)
     for name, value in (("ridge", ridge), ("l1", l1)):
         if not 0 <= value < np.inf:
             raise InputError(f"inference: {name} is {value}; give a number from 0 up.")
@@ -308,9 +306,7 @@ def _newton_direction(observed: FieldStatistics, point: _Point):
     # Without interaction nothing says what the forces between cells are; they stay.
     solvable = determinant > 1e-14 * np.abs(a * c)
     determinant = np.where(solvable, determinant, 1)
-    step_precision = -np.where(
-        solvable, (c * for_precision - b * for_inter) / determinant, for_precision / a
-    )
+    step_precision = -np.where(solvable, (c * for_precision - b * for_inter) / determinant, for_precision / a)
     step_inter = -np.where(solvable, (a * for_inter - b * for_precision) / determinant, 0)
     decrement = -(step_precision * for_precision + step_inter * for_inter).sum() / 2
     back = point.inverse
@@ -411,9 +407,7 @@ def _standard_errors(observed, precision, inter) -> tuple[np.ndarray, np.ndarray
     back = point.inverse.T
     return (
         np.sqrt(_variance_of_entries(back, of_precision)),
-        np.sqrt(_variance_of_entries(back, of_inter))
-        if solvable.all()
-        else np.full_like(inter, np.inf),
+        np.sqrt(_variance_of_entries(back, of_inter)) if solvable.all() else np.full_like(inter, np.inf),
     )
 
 
@@ -438,9 +432,7 @@ def _first(unit, start, scale):
     precision, inter = precision_of(*start)
     precision, inter = precision * np.outer(scale, scale), inter * np.outer(scale, scale)
     if _diagonalised(unit.spectrum, precision, inter) is None:
-        raise InputError(
-            "inference: with the forces to start from the tissue has no finite variance; scale them down."
-        )
+        raise InputError("inference: with the forces to start from the tissue has no finite variance; scale them down.")
     return precision, inter
 
 
@@ -449,7 +441,8 @@ def _refuse_collinear(correlation: np.ndarray) -> None:
     if smallest <= 1e-10:
         raise InputError(
             f"inference: the {len(correlation)} genes are linear combinations of each other in these cells (smallest "
-            f"eigenvalue of their correlation {smallest:.1e}); give more cells, fewer genes, or ridge, for example 0.01."
+            f"eigenvalue of their correlation {smallest:.1e}); give more cells, fewer genes, or ridge, for example "
+            "0.01."
         )
 
 

@@ -4,17 +4,17 @@ Cells are points on the unit sphere of gene space. Up to a constant their log li
 
     E(X) = sum_i s_i' intra s_i + sum_ij J_ij s_i' inter s_j                      (equation 17 of the paper)
 
-and generation climbs it (appendix H) while chosen entries are held. Gaussian forces are fitted about the mean expression
-m (switch `centre`), and so is what is climbed: the field's own log density, s_i - m in place of s_i and its norm term
--|s_i - m|^2 / 2 added. As run in the authors' code, steps are taken in nested angles (`celcomen_chart.py`), and log Z
-varies with the mean of the generated cells.
+and generation climbs it (appendix H) while chosen entries are held. Gaussian forces are fitted about the mean
+expression m (switch `centre`), and so is what is climbed: the field's own log density, s_i - m in place of s_i and its
+norm term -|s_i - m|^2 / 2 added. As run in the authors' code, steps are taken in nested angles (`celcomen_chart.py`),
+and log Z varies with the mean of the generated cells.
 
 A step takes every cell to the maximum of a lower bound of E that touches it where the tissue stands: a quadratic with
 the same curvature M for every cell, the least that E can have whatever the neighbours do (`curvature`). So no step can
 lower E, and a tissue whose genes vary on different scales is climbed as fast as one whose genes do not.
 
-Forces fitted to cells as they are (`scale: none`) know no sphere: their field holds the norm of cells softly, by its norm
-term alone. Generation then moves in the space of expression (`keeps_norm`). The density has one maximum there, the
+Forces fitted to cells as they are (`scale: none`) know no sphere: their field holds the norm of cells softly, by its
+norm term alone. Generation then moves in the space of expression (`keeps_norm`). The density has one maximum there, the
 field's exact conditional mean, which generation comes to from anywhere, and with it the exact counterfactual.
 """
 
@@ -168,9 +168,7 @@ def generate(
     protocols.resolve("corrected", switches)  # refuses unknown names and values
     in_angles = values["chart"] == "angles"
     if epochs < 1 or not (learning_rate is None or learning_rate > 0):
-        raise InputError(
-            f"generation: epochs is {epochs} and learning_rate is {learning_rate}; give both above 0."
-        )
+        raise InputError(f"generation: epochs is {epochs} and learning_rate is {learning_rate}; give both above 0.")
     dtype = np.dtype(dtype or ("float32" if in_angles else "float64"))
     field = build_field(graph, inter, intra, values, dtype if in_angles else "float64")
     n, g = field.weights.shape[0], field.inter.shape[-1]
@@ -194,9 +192,7 @@ def generate(
     if acts_about_mean(values) and (mean is not None or start is not None):
         mean = _own_mean(start, held) if mean is None else np.asarray(mean, dtype=np.float64)
         if mean.shape != (g,) or not np.isfinite(mean).all():
-            raise InputError(
-                f"mean: its shape is {mean.shape}; give {g} finite values, one a gene."
-            )
+            raise InputError(f"mean: its shape is {mean.shape}; give {g} finite values, one a gene.")
         field = replace(field, mean=mean)
     elif not unit:
         field = replace(field, mean=np.zeros(g))
@@ -283,10 +279,7 @@ def climb(
     if learning_rate is not None:
         largest = np.linalg.eigvalsh(curvature)[:, -1, None, None]
         curvature = curvature + np.maximum(1 / learning_rate - largest, 0) * np.eye(cells.shape[2])
-    parts = [
-        (rows, free, norm, curvature[:, free][:, :, free])
-        for rows, free, norm in held.patterns(*cells.shape[1:])
-    ]
+    parts = [(rows, free, norm, curvature[:, free][:, :, free]) for rows, free, norm in held.patterns(*cells.shape[1:])]
     parts = [(*part, *np.linalg.eigh(part[-1])) for part in parts]
     _, gradient = field.loss_and_gradient(cells)
     cells = np.where(held.undirected(cells)[..., None], held.put(-gradient, cells), cells)
@@ -315,8 +308,8 @@ def climb(
 def _farthest_on_sphere(pull: np.ndarray, values: np.ndarray, norm: np.ndarray) -> np.ndarray:
     """The x of a given norm at which pull'x - x' diag(values) x / 2 is largest: x = pull / (values + shift).
 
-    The norm of that falls in the shift, and 1 / norm is concave in it, so that Newton steps from a shift too small come to
-    the right one from below (More and Sorensen 1983).
+    The norm of that falls in the shift, and 1 / norm is concave in it, so that Newton steps from a shift too small come
+    to the right one from below (More and Sorensen 1983).
 
     Args:
         pull: (tissues, n, g).
@@ -397,9 +390,7 @@ def diagnose(cells: np.ndarray) -> dict[str, float]:
 class Held:
     """Entries of a tissue that generation may not change, and the norm that is left for the rest of each cell."""
 
-    def __init__(
-        self, cells: np.ndarray | None = None, clamp: np.ndarray | None = None, unit: bool = True
-    ):
+    def __init__(self, cells: np.ndarray | None = None, clamp: np.ndarray | None = None, unit: bool = True):
         """`cells` (n, g) give the held values, `clamp` (n, g) bool says which they are; nothing is held without it.
 
         Without `unit` cells have no norm to keep.
@@ -480,9 +471,7 @@ class Held:
         return room & ~self.release(cells).any(axis=-1)
 
 
-def _log_partition(
-    mean: np.ndarray, matrix: np.ndarray, dimensions: int
-) -> tuple[np.ndarray, np.ndarray]:
+def _log_partition(mean: np.ndarray, matrix: np.ndarray, dimensions: int) -> tuple[np.ndarray, np.ndarray]:
     """Mean-field log Z per cell (tissues,) of equation 49, and its gradient by the mean (tissues, g).
 
     With A = q inter + 2 intra it is log_sphere(kappa) - m'A m / 2 at kappa = |A m|. The code's own form for kappa above
@@ -544,15 +533,11 @@ def _starting_point(expression, clamp, shape, dtype, unit) -> tuple[Held, np.nda
     cells = cells.astype(dtype)
     if not np.isfinite(cells).all():
         row = int(np.argmin(np.isfinite(cells).all(axis=1)))
-        raise InputError(
-            f"expression: cell number {row} (counted from 0) holds values that are not finite; remove it."
-        )
+        raise InputError(f"expression: cell number {row} (counted from 0) holds values that are not finite; remove it.")
     if clamp is not None:
         clamp = clamp.toarray() if sparse.issparse(clamp) else np.asarray(clamp)
         if clamp.shape != shape or clamp.dtype != bool:
-            raise InputError(
-                f"clamp: it is {clamp.dtype} of shape {clamp.shape}; give truth values of shape {shape}."
-            )
+            raise InputError(f"clamp: it is {clamp.dtype} of shape {clamp.shape}; give truth values of shape {shape}.")
     held = Held(cells, clamp, unit)
     placed = held.put(cells, cells)
     as_given = np.abs(np.linalg.norm(cells, axis=1) - 1) < _UNIT
@@ -572,7 +557,5 @@ def _checked_forces(forces: np.ndarray, name: str) -> np.ndarray:
     uneven = np.abs(forces - forces.transpose(0, 2, 1))
     if uneven.max() > 1e-6 * max(np.abs(forces).max(), 1e-300):
         a, b = np.unravel_index(uneven.argmax(), uneven.shape)[1:]
-        raise InputError(
-            f"forces: {name} is not symmetric at genes {a} and {b}; give (matrix + matrix.T) / 2."
-        )
+        raise InputError(f"forces: {name} is not symmetric at genes {a} and {b}; give (matrix + matrix.T) / 2.")
     return forces

@@ -15,8 +15,8 @@ class Interactions:
         history: one dict per epoch (or iteration), with at least `epoch` and `loss`.
         diagnostics: see `diagnose`.
         inter_error, intra_error: (g, g) float64 standard errors, or None where the estimator has none.
-        mean: (g,) float64, the expression that the forces act about: the mean of all cells, in the unit of the fit, where
-            cells were centred; 0 where they were not. None for forces that no fit made.
+        mean: (g,) float64, the expression that the forces act about: the mean of all cells, in the unit of the fit,
+            where cells were centred; 0 where they were not. None for forces that no fit made.
     """
 
     inter: np.ndarray
@@ -61,9 +61,7 @@ def diagnose(
             low, high = bounds
             found[f"{name}_at_bound"] = float(((pairs == low) | (pairs == high)).mean())
         found[f"{name}_constant"] = bool(np.ptp(pairs) == 0)
-        found[f"{name}_start_correlation"] = (
-            None if start is None else _correlation(pairs, start[place][upper])
-        )
+        found[f"{name}_start_correlation"] = None if start is None else _correlation(pairs, start[place][upper])
         found[f"{name}_mean_correlation"] = _correlation(pairs, by_mean)
     found["loss_drift"] = _drift([epoch["loss"] for epoch in history])
     return found

@@ -1,7 +1,7 @@
 """Interventions in a tissue as data: knock-out and over-expression. No model is involved.
 
-Each says what is done to which cells; `intervene` applies any number of them in turn. Cells are named by their row, genes
-by their column.
+Each says what is done to which cells; `intervene` applies any number of them in turn. Cells are named by their row,
+genes by their column.
 """
 
 from collections.abc import Sequence

@@ -59,9 +59,7 @@ def fit_mean_field(
     """
     n_genes = _number_of_genes(slides)
     if epochs < 1 or not 0 < learning_rate < np.inf:
-        raise InputError(
-            f"inference: epochs is {epochs} and learning_rate {learning_rate}: give both above 0."
-        )
+        raise InputError(f"inference: epochs is {epochs} and learning_rate {learning_rate}: give both above 0.")
     if start is None:
         start = first_forces(n_genes, switches["first_forces"], seed)
     if any(np.shape(forces) != (n_genes, n_genes) for forces in start):
@@ -127,7 +125,8 @@ def loss_and_gradient(
 class MeanFieldLoss:
     """The loss of some slides as a function of the forces.
 
-    Its derivative is a sum over slides of pulls times m', from log Z, less the moments X'JX and X'X, which do not change:
+    Its derivative is a sum over slides of pulls times m', from log Z, less the moments X'JX and X'X, which do not
+    change:
     so a step needs no matrix but these.
     """
 
@@ -145,18 +144,14 @@ class MeanFieldLoss:
         self._symmetric_inter = (self._inter + self._inter.T) / 2
         self._kind, self._range = switches["log_partition"], switches["force_range"]
 
-    def gradient(
-        self, inter: np.ndarray, intra: np.ndarray
-    ) -> tuple[float, np.ndarray, np.ndarray]:
+    def gradient(self, inter: np.ndarray, intra: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
         """The loss and its derivatives by all entries of `inter` and `intra`."""
         found = _of_all(inter, self._inter, self._means), _of_all(intra, self._intra, self._means)
         loss, pulls = self._loss_and_pulls(*found)
         by_inter = (self._q[:, None] / 2 * pulls).T @ self._means - self._inter
         return loss, by_inter, pulls.T @ self._means - self._intra
 
-    def descend(
-        self, inter: np.ndarray, intra: np.ndarray, learning_rate: float
-    ) -> tuple[float, float]:
+    def descend(self, inter: np.ndarray, intra: np.ndarray, learning_rate: float) -> tuple[float, float]:
         """Take one step in place from symmetric forces; the loss before it, and the largest step of a force.
 
         Read and written are the upper triangles alone: see `_mirrored`.
@@ -193,9 +188,7 @@ class MeanFieldLoss:
         return float(loss), pulls
 
 
-def log_partition(
-    mean: np.ndarray, inter: np.ndarray, intra: np.ndarray, q: float, n_cells: int, kind: str
-) -> float:
+def log_partition(mean: np.ndarray, inter: np.ndarray, intra: np.ndarray, q: float, n_cells: int, kind: str) -> float:
     """Mean-field log Z (equation 49), without the constant volume of the sphere.
 
     Args:
@@ -228,8 +221,9 @@ def log_sphere(strength: float, dimensions: int) -> tuple[float, float]:
 
     In three dimensions it is the log of the integral over u from -1 to 1, as in lemma 2. In general the mean is
     Gamma(v + 1) (k / 2)^-v I_v(k) with v = dimensions / 2 - 1, the normaliser of von Mises and Fisher. Bessel functions
-    of large order underflow, so its power series of positive terms (k^2 / 4)^j / (j! (v + 1)_j) is summed as logarithms,
-    around the largest term; where that takes too many terms, the first of Debye's expansion is exact to rounding.
+    of large order underflow, so its power series of positive terms (k^2 / 4)^j / (j! (v + 1)_j) is summed as
+    logarithms, around the largest term; where that takes too many terms, the first of Debye's expansion is exact to
+    rounding.
     """
     if strength == 0:
         return float(np.log(2)), 0.0
@@ -243,9 +237,7 @@ def log_sphere(strength: float, dimensions: int) -> tuple[float, float]:
     # The terms fall off on both sides as a normal density of less than this variance does, or faster.
     width = 10 * np.sqrt(peak + 1) + 10
     j = np.arange(max(np.floor(peak - width), 0), np.ceil(peak + width) + 1)
-    terms = (
-        2 * j * np.log(strength / 2) + gammaln(order + 1) - gammaln(order + 1 + j) - gammaln(j + 1)
-    )
+    terms = 2 * j * np.log(strength / 2) + gammaln(order + 1) - gammaln(order + 1 + j) - gammaln(j + 1)
     largest = terms.max()
     shares = np.exp(terms - largest)
     slope = 2 * (j @ shares) / (shares.sum() * strength)

@@ -56,24 +56,18 @@ def symmetric_part(weights: sparse.sparray) -> sparse.csr_array:
     """
     matrix = sparse.csr_array(weights, dtype=np.float64)
     if matrix.shape[0] != matrix.shape[1]:
-        raise InputError(
-            f"graph: its shape is {matrix.shape}; give a square matrix, cells x cells."
-        )
+        raise InputError(f"graph: its shape is {matrix.shape}; give a square matrix, cells x cells.")
     if not np.isfinite(matrix.data).all():
         raise InputError("graph: it holds weights that are not finite; give finite weights.")
     own = matrix.diagonal()
     if own.any():
-        raise InputError(
-            f"graph: cell {np.flatnonzero(own)[0]} is a neighbour of its own; take the diagonal out."
-        )
+        raise InputError(f"graph: cell {np.flatnonzero(own)[0]} is a neighbour of its own; take the diagonal out.")
     half = sparse.csr_array((matrix + matrix.T) / 2)
     half.sum_duplicates()
     return half
 
 
-def spectrum(
-    symmetric: sparse.csr_array, seed: int = 0, n_probes: int | None = None, n_steps: int = 48
-) -> Spectrum:
+def spectrum(symmetric: sparse.csr_array, seed: int = 0, n_probes: int | None = None, n_steps: int = 48) -> Spectrum:
     """Quadrature over the eigenvalues of a symmetric matrix with an empty diagonal.
 
     Args:
@@ -143,9 +137,7 @@ def apply_function(
     for start in range(0, len(order), _COLUMNS):
         columns = order[start : start + _COLUMNS]
         part = np.ascontiguousarray(block[:, columns])
-        result[:, columns] = _clenshaw(
-            symmetric, coefficients[: terms[columns].max(), columns], part, centre, half
-        )
+        result[:, columns] = _clenshaw(symmetric, coefficients[: terms[columns].max(), columns], part, centre, half)
     return result
 
 
@@ -154,24 +146,28 @@ def bounds(symmetric: sparse.csr_array) -> tuple[float, float]:
 
     Connected parts of up to 800 cells give their outermost eigenvalues. For the larger parts, of n cells together:
 
-    1. |j| <= r = max_i (|J| x)_i / x_i for every eigenvalue j and any positive x (Collatz and Wielandt): an eigenvector y
+    1. |j| <= r = max_i (|J| x)_i / x_i for every eigenvalue j and any positive x (Collatz and Wielandt): an eigenvector
+    y
        has |j| |y| <= |J| |y| entry by entry, and with c the least number with |y| <= c x that is touched at i,
        |j| c x_i = |j| |y_i| <= c (|J| x)_i <= c r x_i. Products with |J| bring x to where this is sharp.
-    2. So A = r I - J and r I + J have no negative eigenvalue. Let a be the largest of A, u its eigenvector, t the largest
+    2. So A = r I - J and r I + J have no negative eigenvalue. Let a be the largest of A, u its eigenvector, t the
+    largest
        Ritz value after k Lanczos steps from a start z of norm 1, and e in 0 .. 1. Then t > (1 - e) a unless
 
            |u'z| cosh((2k - 1) artanh sqrt(e)) <= 1.
 
-       For t is at least the Rayleigh quotient of p(A) z for any p of degree k - 1, and with m = (1 - e) a it exceeds m if
-       sum_i c_i^2 p(a_i)^2 (a_i - m) > 0, c the coefficients of z on the eigenvectors. Take the Chebyshev polynomial of the
-       fourth kind on 0 .. m, p = sin((k - 1/2) f) / sin(f / 2) at m (1 + cos f) / 2: p^2 (m - x) <= m there, and at a
-       it is p^2 (a - m) = m sinh^2((2k - 1) artanh sqrt(e)); the sum of the squares of c is 1.
+       For t is at least the Rayleigh quotient of p(A) z for any p of degree k - 1, and with m = (1 - e) a it exceeds m
+       if sum_i c_i^2 p(a_i)^2 (a_i - m) > 0, c the coefficients of z on the eigenvectors. Take the Chebyshev polynomial
+       of the fourth kind on 0 .. m, p = sin((k - 1/2) f) / sin(f / 2) at m (1 + cos f) / 2: p^2 (m - x) <= m there, and
+       at a it is p^2 (a - m) = m sinh^2((2k - 1) artanh sqrt(e)); the sum of the squares of c is 1.
     3. For z uniform on the sphere |u'z| <= s has a probability of at most s sqrt(2n / pi) (its density is largest at 0,
        and there below sqrt(n / 2 pi)). All of q independent starts are as bad with at most the q-th power.
-       e is chosen to make that 5e-13 for each end; the interval ends at r - t / (1 - e), and likewise above, cut to -r .. r.
+       e is chosen to make that 5e-13 for each end; the interval ends at r - t / (1 - e), and likewise above, cut to -r
+       .. r.
 
-    Kuczynski and Wozniakowski (1992) prove 2 and 3 with the slightly weaker 1.648 sqrt(n) exp(-(2k - 1) sqrt(e)). Rounding
-    is allowed for by 1e-12 of the radius. The starts have a fixed seed, so that bounds are a function of J alone.
+    Kuczynski and Wozniakowski (1992) prove 2 and 3 with the slightly weaker 1.648 sqrt(n) exp(-(2k - 1) sqrt(e)).
+    Rounding is allowed for by 1e-12 of the radius. The starts have a fixed seed, so that bounds are a function of J
+    alone.
     """
     if symmetric.nnz == 0:
         return 0.0, 0.0
@@ -256,7 +252,9 @@ def _gauss_rules(symmetric, starts, n_steps):
 
 
 def _lanczos(symmetric, starts, n_steps):
-    """Three-term recursions of all columns at once: diagonals (p, m) and off-diagonals (p, m), the last one left over."""
+    """Three-term recursions of all columns at once: diagonals (p, m) and off-diagonals (p, m), the last one left
+    over.
+    """
     diagonal, off = np.zeros((2, starts.shape[1], n_steps))
     previous = np.zeros_like(starts)
     vectors = starts / np.sqrt((starts**2).sum(axis=0))
@@ -325,9 +323,7 @@ def _binned(nodes, weights, lowest, highest):
     used = mass > 0
     # Counted from the bin's edge, so that equal nodes have no variance but rounding's.
     inside = nodes - (lowest + width * place)
-    mean, square = (
-        np.bincount(place, weights * inside**power, _BINS)[used] / mass[used] for power in (1, 2)
-    )
+    mean, square = (np.bincount(place, weights * inside**power, _BINS)[used] / mass[used] for power in (1, 2))
     spread = np.sqrt(np.maximum(square - mean**2, 0))
     mean += lowest + width * np.flatnonzero(used)
     return np.concatenate([mean - spread, mean + spread]), np.tile(mass[used] / 2, 2)

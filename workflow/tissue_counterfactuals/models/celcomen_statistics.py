@@ -26,7 +26,8 @@ class SlideStatistics:
         inter: (g, g) X'JX, the sum over ordered pairs of J_ij s_i s_j' (C of equation 11); zeros for dissociated cells.
         received: (g,) X'J1, expression weighted by what a cell receives.
         sent: (g,) X'J'1, expression weighted by what a cell sends.
-        degree: mean over cells of the row sums of J: the number of neighbours, as J weighs them. 0 for dissociated cells.
+        degree: mean over cells of the row sums of J: the number of neighbours, as J weighs them. 0 for dissociated
+            cells.
     """
 
     n_cells: int
@@ -105,9 +106,7 @@ def statistics(
     return SlideStatistics(n_cells, total / n_cells, intra, inter, received, sent, degree)
 
 
-def interaction_weights(
-    adjacency: sparse.csr_array, kind: str, name: str = "slide"
-) -> sparse.csr_array:
+def interaction_weights(adjacency: sparse.csr_array, kind: str, name: str = "slide") -> sparse.csr_array:
     """J of equation 5: row i weighs the cells from which cell i receives.
 
     Args:
@@ -131,9 +130,7 @@ def interaction_weights(
     if kind == "row":
         return sparse.csr_array(sparse.diags_array(_power(adjacency.sum(axis=1), -1.0)) @ adjacency)
     if kind not in ("symmetric", "adjacency"):
-        raise InputError(
-            f"interaction_weights is {kind!r}; allowed are symmetric, gcn, row and adjacency."
-        )
+        raise InputError(f"interaction_weights is {kind!r}; allowed are symmetric, gcn, row and adjacency.")
     either = sparse.csr_array(adjacency.maximum(adjacency.T))
     if kind == "adjacency":
         return either
@@ -141,9 +138,7 @@ def interaction_weights(
     return sparse.csr_array(scale @ either @ scale)
 
 
-def scale_cells(
-    expression: np.ndarray | sparse.csr_array, kind: str
-) -> np.ndarray | sparse.csr_array:
+def scale_cells(expression: np.ndarray | sparse.csr_array, kind: str) -> np.ndarray | sparse.csr_array:
     """Cells divided by their norm (`l2`), by their squared norm (`squared_l2`, as run in inference), or not (`none`).
 
     Args:
@@ -185,17 +180,13 @@ def checked_expression(expression, name: str) -> np.ndarray | sparse.csr_array:
     else:
         expression = np.asarray(expression)
     if expression.ndim != 2 or min(expression.shape) < 2:
-        raise InputError(
-            f"{name}: expression has shape {expression.shape}: give cells x genes, at least 2 of each."
-        )
+        raise InputError(f"{name}: expression has shape {expression.shape}: give cells x genes, at least 2 of each.")
     values = expression.data if sparse.issparse(expression) else expression
     finite = np.isfinite(values)
     if not finite.all():
         place = np.unravel_index(np.argmin(finite), values.shape)
         cell = (
-            np.searchsorted(expression.indptr, place[0], side="right") - 1
-            if sparse.issparse(expression)
-            else place[0]
+            np.searchsorted(expression.indptr, place[0], side="right") - 1 if sparse.issparse(expression) else place[0]
         )
         raise InputError(
             f"{name}: expression of cell number {cell} (counted from 0) holds {values[place]}: remove such cells or "
@@ -206,9 +197,7 @@ def checked_expression(expression, name: str) -> np.ndarray | sparse.csr_array:
 
 def _checked_weights(weights, n_cells: int | None, name: str) -> sparse.csr_array:
     if not sparse.issparse(weights):
-        raise InputError(
-            f"{name}: the graph is a {type(weights).__name__}: give a sparse matrix of cells x cells."
-        )
+        raise InputError(f"{name}: the graph is a {type(weights).__name__}: give a sparse matrix of cells x cells.")
     weights = sparse.csr_array(weights).astype(np.float64)
     weights.eliminate_zeros()
     rows, columns = weights.shape
@@ -218,13 +207,9 @@ def _checked_weights(weights, n_cells: int | None, name: str) -> sparse.csr_arra
             f"{name}: the graph has shape {weights.shape} for {cells} cells: build it from the same cells."
         )
     if not np.isfinite(weights.data).all() or (weights.data < 0).any():
-        raise InputError(
-            f"{name}: the graph holds weights that are negative or not finite: give weights from 0 up."
-        )
+        raise InputError(f"{name}: the graph holds weights that are negative or not finite: give weights from 0 up.")
     if weights.nnz == 0:
-        raise InputError(
-            f"{name}: the graph has no edge: give dissociated cells as `dissociated`, or widen the graph."
-        )
+        raise InputError(f"{name}: the graph has no edge: give dissociated cells as `dissociated`, or widen the graph.")
     own = weights.diagonal()
     if own.any():
         raise InputError(

@@ -73,12 +73,8 @@ class HiddenLayers(nn.Module):
         super().__init__()
         widths = [n_in] + [n_hidden] * n_layers
         self.linear = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(widths))
-        self.norm = nn.ModuleList(
-            nn.BatchNorm1d(n_hidden, momentum=0.01, eps=1e-3) for _ in range(n_layers)
-        )
-        self.offset = nn.ModuleList(
-            nn.Embedding(n_samples, n_hidden) for _ in range(n_layers if n_samples > 1 else 0)
-        )
+        self.norm = nn.ModuleList(nn.BatchNorm1d(n_hidden, momentum=0.01, eps=1e-3) for _ in range(n_layers))
+        self.offset = nn.ModuleList(nn.Embedding(n_samples, n_hidden) for _ in range(n_layers if n_samples > 1 else 0))
         for linear, offset in zip(self.linear, self.offset, strict=False):
             # A linear layer of n inputs begins uniform from -1/sqrt(n) to 1/sqrt(n), whichever the input.
             bound = (linear.in_features + n_samples) ** -0.5
@@ -181,9 +177,7 @@ class CellinaNetwork(nn.Module):
     ):
         super().__init__()
         self.z_encoder = Encoder(n_genes, n_latent, n_hidden, n_layers, dropout, n_samples)
-        self.s_encoder = self.spatial_encoder(
-            n_genes, n_latent, n_hidden, n_layers, dropout, n_samples
-        )
+        self.s_encoder = self.spatial_encoder(n_genes, n_latent, n_hidden, n_layers, dropout, n_samples)
         self.decoder = HiddenLayers(2 * n_latent, n_hidden, n_layers, 0.0, n_samples)
         self.logits = nn.Linear(n_hidden, n_genes)
         self.log_theta = nn.Parameter(torch.randn(n_genes))
@@ -207,9 +201,7 @@ class CellinaNetwork(nn.Module):
     def reconstruction_loss(self, z, s, batch: Batch) -> torch.Tensor:
         """Mean negative log likelihood per cell (negative binomial, summed over genes)."""
         hidden = self._decode_hidden(z, s, batch.sample)
-        return linear_nb_loss(
-            hidden, self.logits.weight, self.logits.bias, self.log_theta, batch.counts
-        )
+        return linear_nb_loss(hidden, self.logits.weight, self.logits.bias, self.log_theta, batch.counts)
 
     def log_likelihood(self, batch: Batch) -> Callable[[torch.Tensor], torch.Tensor]:
         """From z and s side by side (b, 2 n_latent) to the log probability (b,) of the batch's counts.
@@ -289,8 +281,7 @@ class Cellina:
         cells = np.flatnonzero(~holdout.held_out)
         self.genes = list(slide.var_names)
         self.categories = {
-            key: sorted(slide.obs[key].iloc[cells].astype(str).unique())
-            for key in ("cell_type", "domain", "sample")
+            key: sorted(slide.obs[key].iloc[cells].astype(str).unique()) for key in ("cell_type", "domain", "sample")
         }
         codes = {key: self._codes(slide, key)[cells] for key in self.categories}
         data = self._training_data(slide, graph, cells, codes)
@@ -369,7 +360,8 @@ class Cellina:
         n_samples: int = 500,
         seed: int = 0,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """log p(counts) of cells in nats, given their neighbourhood, and the effective number of draws; each (m,) float64.
+        """log p(counts) of cells in nats, given their neighbourhood, and the effective number of draws; each (m,)
+        float64.
 
         By importance sampling, see `marginal.log_marginal`.
         """
@@ -378,19 +370,14 @@ class Cellina:
             torch.manual_seed(stream_seed(seed, "marginal_likelihood"))
             for batch in self._batches(slide, cells, features):
                 q_z, q_s = self.network.encode(batch)
-                mean, variance = (
-                    torch.cat(x, dim=1)
-                    for x in ((q_z.mean, q_s.mean), (q_z.variance, q_s.variance))
-                )
+                mean, variance = (torch.cat(x, dim=1) for x in ((q_z.mean, q_s.mean), (q_z.variance, q_s.variance)))
                 parts = log_marginal(mean, variance, self.network.log_likelihood(batch), n_samples)
                 found.append([x.cpu().numpy() for x in parts])
         values, effective = (np.concatenate(part) for part in zip(*found, strict=True))
         return values, effective
 
     @torch.inference_mode()
-    def kl_per_cell(
-        self, slide: AnnData, cells: np.ndarray, features: np.ndarray
-    ) -> tuple[float, float]:
+    def kl_per_cell(self, slide: AnnData, cells: np.ndarray, features: np.ndarray) -> tuple[float, float]:
         """Mean KL divergence from the prior of z and of s, in nats per cell: 0 means that a latent says nothing."""
         totals = np.zeros(2)
         for batch in self._batches(slide, cells, features):
@@ -461,8 +448,6 @@ class Cellina:
         samples = self._codes(slide, "sample")[cells]
         if (samples < 0).any() and not self.new_samples:
             unseen = slide.obs["sample"].iloc[cells[np.argmax(samples < 0)]]
-            raise InputError(
-                f"sample {unseen!r} was not seen in training: fit the model on it too."
-            )
+            raise InputError(f"sample {unseen!r} was not seen in training: fit the model on it too.")
         codes = [self._codes(slide, key)[cells] for key in ("cell_type", "domain")]
         return [*codes, samples]

@@ -1,7 +1,7 @@
 """Cellina-GAT: Cellina whose spatial latent is read from the neighbours one by one, by graph attention.
 
-Three GATv2 layers go from the expression of a cell's surroundings to its s; a contrastive loss pulls the s of neighbours
-together and pushes the s of other domains away. Everything else (z, decoder, heads, training) is Cellina's.
+Three GATv2 layers go from the expression of a cell's surroundings to its s; a contrastive loss pulls the s of
+neighbours together and pushes the s of other domains away. Everything else (z, decoder, heads, training) is Cellina's.
 
 Layers have no loops, so what a cell holds after a layer is what its neighbours held before it, and s depends on cells
 exactly three steps away, neighbours of neighbours of neighbours. Batches therefore are patches of neighbouring cells,
@@ -218,16 +218,16 @@ class AttentionEncoder(nn.Module):
         n_samples: int,
     ):
         super().__init__()
-        self.layers = nn.ModuleList(
-            GATv2(n_hidden if i else n_in, n_hidden) for i in range(n_layers)
-        )
+        self.layers = nn.ModuleList(GATv2(n_hidden if i else n_in, n_hidden) for i in range(n_layers))
         self.norm = nn.ModuleList(nn.LayerNorm(n_hidden) for _ in range(n_layers - 1))
         self.dropout = Dropout(dropout)
         self.mean = nn.Linear(n_hidden, n_latent)
         self.log_variance = nn.Linear(n_hidden, n_latent)
 
     def states(self, around: Surrounded) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        """What the last layer holds of its cells, the batch first (c, n_hidden); and the weights (t, k) in each layer."""
+        """What the last layer holds of its cells, the batch first (c, n_hidden); and the weights (t, k) in each
+        layer.
+        """
         hidden, weights = None, []
         for i, (layer, n) in enumerate(zip(self.layers, around.field.n_receiving, strict=True)):
             if hidden is None:
@@ -267,8 +267,8 @@ def contrastive_loss(
 ) -> torch.Tensor:
     """Neighbours alike, other domains unlike: log sum exp over P and N of cosine / temperature, less its mean over P.
 
-    P are a cell's neighbours, N the cells of another domain that are none. Averaged over the cells that have both; 0 where
-    none has.
+    P are a cell's neighbours, N the cells of another domain that are none. Averaged over the cells that have both; 0
+    where none has.
 
     Args:
         means: (c, n_latent), the first b of them of the batch.
@@ -328,7 +328,7 @@ class CellinaGAT(Cellina):
 
     network_class, settings_class = CellinaGATNetwork, GATSettings
 
-    def __init__(self, n_hidden=128, n_layers=3, n_latent=64, dropout=0.1, device="auto", **training):  # fmt: skip
+    def __init__(self, n_hidden=128, n_layers=3, n_latent=64, dropout=0.1, device="auto", **training):
         super().__init__(n_hidden, n_layers, n_latent, dropout, device, **training)
 
     def surroundings(self, graph: sparse.csr_array, counts: sparse.csr_matrix) -> Surroundings:
@@ -356,12 +356,11 @@ class CellinaGAT(Cellina):
         return counts
 
     @torch.inference_mode()
-    def attention(
-        self, slide: AnnData, cells: np.ndarray, around: Surroundings
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def attention(self, slide: AnnData, cells: np.ndarray, around: Surroundings) -> tuple[np.ndarray, np.ndarray]:
         """Whom cells listen to: neighbours (m, k) int32, -1 for none, and weights (m, k, layers) float32.
 
-        The last layer hears the neighbours after two rounds of listening of their own; the first hears their expression.
+        The last layer hears the neighbours after two rounds of listening of their own; the first hears their
+        expression.
         """
         found = []
         for batch in self._batches(slide, cells, around):
@@ -387,7 +386,7 @@ class CellinaGAT(Cellina):
         return self._data(slide.X[cells], around, *codes.values(), coords)
 
     def _data(self, counts, around, *labels) -> TissueData:
-        return TissueData(counts, around, *labels, self.settings, self.shape["n_layers"], self.device)  # fmt: skip
+        return TissueData(counts, around, *labels, self.settings, self.shape["n_layers"], self.device)
 
     def _batches(self, slide: AnnData, cells: np.ndarray, around: Surroundings):
         """Batches of the given cells in the given surroundings, in order."""

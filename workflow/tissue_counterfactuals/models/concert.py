@@ -1,9 +1,10 @@
-"""CONCERT, re-implemented: expression from a free vector per cell and attribute vectors, smoothed by a Gaussian process.
+"""CONCERT, re-implemented: expression from a free vector per cell and attribute vectors, smoothed by a Gaussian
+process.
 
 The published package is on no package index; this is written from descriptions of the method, not from its code. Every
-cell has a vector of its own (its basal state) and shares that of its tissue domain; a network makes of them the mean and
-variance of ten latents. The first two are smoothed over places by a sparse variational Gaussian process, the others have
-a standard normal prior; a decoder gives negative binomial means. The counterfactual exchanges the domain's vector.
+cell has a vector of its own (its basal state) and shares that of its tissue domain; a network makes of them the mean
+and variance of ten latents. The first two are smoothed over places by a sparse variational Gaussian process, the others
+have a standard normal prior; a decoder gives negative binomial means. The counterfactual exchanges the domain's vector.
 
 Sources: Cellina, section 2 and appendix F, on what CONCERT is; the Gaussian process is that of Jazbec et al. 2021
 (SVGP-VAE), equations 8 to 10.
@@ -101,7 +102,7 @@ class Concert(nn.Module):
         ]
         self.encoder = nn.Sequential(*layers)
         n_latent = N_SPATIAL + N_FREE
-        self.mean, self.log_variance = nn.Linear(widths[-1], n_latent), nn.Linear(widths[-1], n_latent)  # fmt: skip
+        self.mean, self.log_variance = nn.Linear(widths[-1], n_latent), nn.Linear(widths[-1], n_latent)
         self.decoder = nn.Sequential(nn.Linear(n_latent, 256), nn.BatchNorm1d(256), nn.ELU())
         self.rate = nn.Linear(256, n_genes)
         self.log_dispersion = nn.Parameter(torch.zeros(n_genes))
@@ -109,7 +110,7 @@ class Concert(nn.Module):
         line = torch.linspace(0, _SIDE, _GRID)
         self.register_buffer("inducing", torch.cartesian_prod(line, line))
 
-    def encode(self, cells: torch.Tensor, domain: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
+    def encode(self, cells: torch.Tensor, domain: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean and variance (b, 10) of the latents, before smoothing."""
         hidden = self.encoder(torch.cat([self.basal(cells), self.domain(domain)], dim=1))
         return self.mean(hidden), self.log_variance(hidden).clamp(-15, 15).exp()
@@ -126,9 +127,7 @@ class Concert(nn.Module):
         free = 0.5 * (free_mean.square() + free_variance - free_variance.log() - 1).sum()
         divergence = sum(part[2] for part in smoothed) + free
         means = torch.cat([torch.stack([part[0] for part in smoothed], dim=1), free_mean], dim=1)
-        variances = torch.cat(
-            [torch.stack([part[1] for part in smoothed], dim=1), free_variance], dim=1
-        )
+        variances = torch.cat([torch.stack([part[1] for part in smoothed], dim=1), free_variance], dim=1)
         return means, variances, divergence
 
     def decode(self, latent: torch.Tensor) -> torch.Tensor:
@@ -163,7 +162,9 @@ class Cells:
 
 
 class DivergenceWeight:
-    """Weight of the divergence, steered so that the divergence stays near a target: 10 at the start, within 5 and 25."""
+    """Weight of the divergence, steered so that the divergence stays near a target: 10 at the start, within 5 and
+    25.
+    """
 
     def __init__(self, target: float, proportional: float = 0.01, integral: float = -0.0001):
         self.target, self.gains = target, (proportional, integral)
@@ -179,9 +180,7 @@ class DivergenceWeight:
         self.value = float(np.clip(value, 5.0, 25.0))
 
 
-def negative_binomial_loss(
-    counts: torch.Tensor, mean: torch.Tensor, log_dispersion: torch.Tensor
-) -> torch.Tensor:
+def negative_binomial_loss(counts: torch.Tensor, mean: torch.Tensor, log_dispersion: torch.Tensor) -> torch.Tensor:
     """Negative log likelihood in nats, summed over cells and genes."""
     theta = log_dispersion.clamp(-10, 10).exp()
     log_sum = (theta + mean).log()
@@ -235,9 +234,7 @@ def train(
         for batch in np.array_split(rng.permutation(n), n_batches(n, batch_size)):
             index = torch.as_tensor(batch, device=device)
             counts = torch.as_tensor(cells.counts[batch].toarray(), device=device)
-            mean, variance, divergence = network.smooth(
-                *network.encode(index, domain[index]), places[index]
-            )
+            mean, variance, divergence = network.smooth(*network.encode(index, domain[index]), places[index])
             latent = mean + variance.sqrt() * torch.randn_like(mean)
             rate = network.decode(latent)
             error = negative_binomial_loss(counts, rate * factor[index], network.log_dispersion)

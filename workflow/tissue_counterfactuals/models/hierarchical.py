@@ -4,16 +4,16 @@ Every type t and gene g has a Poisson rate regression with overdispersion,
 
     x_vg ~ library_v * exp(a_tg + b_tg . d_v),     d_v = (h_v, domain_v)
 
-where h_v are the first principal components of the mean log expression of the cell's neighbours and domain_v says in which
-target domain it stands. The slopes of the types scatter around a common slope, b_tg ~ N(m_g, T), m_g ~ N(0, S); T and S are
-diagonal, shared by all genes and learnt. A type that was held out of a domain so gets what its own cells say about
-other neighbourhoods, and for the rest what other types do, with a variance that says how far types agree.
+where h_v are the first principal components of the mean log expression of the cell's neighbours and domain_v says in
+which target domain it stands. The slopes of the types scatter around a common slope, b_tg ~ N(m_g, T), m_g ~ N(0, S); T
+and S are diagonal, shared by all genes and learnt. A type that was held out of a domain so gets what its own cells say
+about other neighbourhoods, and for the rest what other types do, with a variance that says how far types agree.
 
 All that is kept of the cells are sums: a gradient and an information matrix per type and gene.
 
-Few cells show what they express with much counting noise, and no factor moves a count of 0. So a population is first told
-what it is likely to express (`likely_share`, `told`): the posterior mean of each gene's rate, whose prior is a mixture of
-what other cells express. Where cells have many counts, it is what they show.
+Few cells show what they express with much counting noise, and no factor moves a count of 0. So a population is first
+told what it is likely to express (`likely_share`, `told`): the posterior mean of each gene's rate, whose prior is a
+mixture of what other cells express. Where cells have many counts, it is what they show.
 
 The model's own variance misses what it leaves out. So each type whose answer is known is asked the same question as if
 it were not, and the variance is multiplied by what that takes (`calibrate`): a two-layer conformal interval, genes
@@ -80,7 +80,9 @@ class Axes:
         return float(1 - (on**2).sum() / max((change**2).sum(), 1e-12)) if change.any() else 0.0
 
     def project(self, graph: sparse.csr_array, log_expression: sparse.csr_array) -> np.ndarray:
-        """h (m, k) of cells with neighbours given by rows of `graph` (m, n); without any, what an average cell receives."""
+        """h (m, k) of cells with neighbours given by rows of `graph` (m, n); without any, what an average cell
+        receives.
+        """
         total = np.asarray(graph.sum(axis=1)).ravel()
         received = graph @ (log_expression @ self.loadings) / np.maximum(total, 1e-12)[:, None]
         return np.where(total[:, None] > 0, received - self.mean @ self.loadings, 0.0)
@@ -139,7 +141,7 @@ def regress(
     information /= dispersion[:, None, None]
     # The level is fitted beside the slopes: what is left for them is the Schur complement.
     cross = information[:, 0, 1:]
-    slopes = information[:, 1:, 1:] - cross[:, :, None] * cross[:, None, :] / np.maximum(information[:, :1, :1], 1e-12)  # fmt: skip
+    slopes = information[:, 1:, 1:] - cross[:, :, None] * cross[:, None, :] / np.maximum(information[:, :1, :1], 1e-12)
     score = (observed - expected)[1:].T / dispersion[:, None]
     fitted = coefficients[1:].T
     linear = _times(slopes, fitted) + score
@@ -173,9 +175,7 @@ def _dispersion(counts, z, library, coefficients, total, expected, p) -> np.ndar
     for rows in _blocks(len(z), g):
         part = counts[rows].tocoo()
         rate = np.exp(np.clip(z[rows] @ coefficients, -30, 10)) * library[rows, None]
-        squares += np.bincount(
-            part.col, part.data.astype(float) ** 2 / rate[part.row, part.col], minlength=g
-        )
+        squares += np.bincount(part.col, part.data.astype(float) ** 2 / rate[part.row, part.col], minlength=g)
     chi_square = squares - 2 * total + expected
     return np.maximum(chi_square / max(len(z) - p - 1, 1), 1.0)
 
@@ -210,10 +210,7 @@ def learn_spread(evidence: list[Evidence], n_steps: int = 40) -> Spread:
     g, p = evidence[0].linear.shape
     if g > _GENES_OF_SPREAD:
         some = np.linspace(0, g - 1, _GENES_OF_SPREAD).astype(int)
-        evidence = [
-            replace(own, linear=own.linear[some], information=own.information[some])
-            for own in evidence
-        ]
+        evidence = [replace(own, linear=own.linear[some], information=own.information[some]) for own in evidence]
     common, between = np.full(p, 0.1), np.full(p, 0.05)
     for _ in range(n_steps):
         mean, covariance, parts = _common_slope(evidence, Spread(common, between))
@@ -261,14 +258,13 @@ def predictive_prior(evidence: list[Evidence], spread: Spread) -> Prior:
     return Prior(mean, covariance + np.diag(spread.between))
 
 
-def likely_share(
-    counts: sparse.csr_array, others: np.ndarray, dispersion: np.ndarray
-) -> np.ndarray:
+def likely_share(counts: sparse.csr_array, others: np.ndarray, dispersion: np.ndarray) -> np.ndarray:
     """What a population expresses, in the light of all others: posterior mean shares of counts (g,).
 
-    Counts of gene g have a mean in proportion to r_g; r_g is gamma distributed with mean p_g and a shape. The profile p is
-    the mixture of `others` from which the counts come most likely. The shape is the most likely one (empirical Bayes): it
-    says how far populations stray from mixtures of others. Counts that scatter more than Poisson's count for less.
+    Counts of gene g have a mean in proportion to r_g; r_g is gamma distributed with mean p_g and a shape. The profile p
+    is the mixture of `others` from which the counts come most likely. The shape is the most likely one (empirical
+    Bayes): it says how far populations stray from mixtures of others. Counts that scatter more than Poisson's count for
+    less.
 
     Args:
         counts: (m, g). others: (k, g) total counts of other groups of cells.
@@ -301,7 +297,9 @@ def likely_share(
 
 
 def _likely_shape(counts: np.ndarray, mean: np.ndarray) -> float:
-    """Shape of the gamma distribution, of mean 1, that most likely stands between Poisson counts (g,) and their means."""
+    """Shape of the gamma distribution, of mean 1, that most likely stands between Poisson counts (g,) and their
+    means.
+    """
 
     def misfit(log_shape: float) -> float:
         a = np.exp(log_shape)
@@ -369,13 +367,11 @@ def change_per_cell(counts: np.ndarray, prior: Prior, move: np.ndarray) -> np.nd
     return every - np.log(np.maximum(total, 1e-12))[:, None]
 
 
-def products_of_near_cells(
-    counts: np.ndarray, expected: np.ndarray, near: sparse.csr_array
-) -> np.ndarray:
+def products_of_near_cells(counts: np.ndarray, expected: np.ndarray, near: sparse.csr_array) -> np.ndarray:
     """Sums over pairs of near cells of products of residuals, and of products of expectations (2, g).
 
-    Their ratio is the mean square of what the expectation misses, as a share of it: near cells miss it alike, and counting
-    noise and what cells differ by on their own are in no two cells the same.
+    Their ratio is the mean square of what the expectation misses, as a share of it: near cells miss it alike, and
+    counting noise and what cells differ by on their own are in no two cells the same.
 
     Args:
         counts, expected: (m, g). near: (m, m) 1 for pairs that are near each other, 0 on the diagonal.
@@ -388,8 +384,8 @@ def products_of_near_cells(
 def error_per_cell(sums: np.ndarray) -> float:
     """Mean square error of the log change in a cell, over the genes of `products_of_near_cells` (..., 2, genes).
 
-    What the move misses in the new place and what the cells' own counts owe to the old one add up, so the first axis, of
-    places, is summed; genes weigh by what is expected of them. NaN without near cells.
+    What the move misses in the new place and what the cells' own counts owe to the old one add up, so the first axis,
+    of places, is summed; genes weigh by what is expected of them. NaN without near cells.
     """
     products, expected = sums[..., 0, :], np.sqrt(sums[..., 1, :])
     weighted = np.where(expected > 0, products / np.maximum(expected, 1e-12), 0)
@@ -528,7 +524,9 @@ def rehearse(known: list[Known], level: np.ndarray) -> Rehearsal:
 
 
 def _by_level(values: np.ndarray, level: np.ndarray, statistic) -> np.ndarray:
-    """A statistic of values (types, g) over all of a level's genes, for every gene (g,); over all where a level has none."""
+    """A statistic of values (types, g) over all of a level's genes, for every gene (g,); over all where a level has
+    none.
+    """
     seen = np.isfinite(values)
     result = np.empty(len(level))
     for number in np.unique(level):

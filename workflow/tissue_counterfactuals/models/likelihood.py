@@ -115,9 +115,7 @@ def _gather(indptr, indices, data, cells, logs, log_factorials, n_columns, count
     return exceedances, large_genes[:n_large], large_counts[:n_large], total
 
 
-def nb_log_likelihood(
-    counts: torch.Tensor, mean: torch.Tensor, theta: torch.Tensor
-) -> torch.Tensor:
+def nb_log_likelihood(counts: torch.Tensor, mean: torch.Tensor, theta: torch.Tensor) -> torch.Tensor:
     """Elementwise log probability of counts under a negative binomial: the plain form, differentiable.
 
     Args:
@@ -139,7 +137,8 @@ def linear_nb_loss(
 ) -> torch.Tensor:
     """Mean over cells of -sum_g log NB(x; library * softmax(hidden weight' + bias), theta = exp(log_theta)).
 
-    Exact, with exact gradients (first order) of `hidden`, `weight`, `bias` and `log_theta`; a cell without counts adds 0.
+    Exact, with exact gradients (first order) of `hidden`, `weight`, `bias` and `log_theta`; a cell without counts adds
+    0.
     The logits never exist as a whole: on a CPU memory is a chunk of them (a few in float64), whatever the batch.
 
     Args:
@@ -178,9 +177,7 @@ class _LinearNB(torch.autograd.Function):
             rows = slice(start, start + chunk_rows)
             h = hidden[rows]
             logits = torch.addmm(shifted_bias, h, weight.t(), out=buffer[: len(h)])
-            terms += rows_of(
-                logits, counts[rows], library[rows], theta, log_ratios, slopes, with_gradients
-            )
+            terms += rows_of(logits, counts[rows], library[rows], theta, log_ratios, slopes, with_gradients)
             if with_gradients:
                 torch.mm(logits, weight, out=to_hidden[rows])
                 to_weight.addmm_(logits.t(), h)

@@ -1,8 +1,8 @@
 """Marginal log likelihood of cells under a latent-variable model, by importance sampling from its posterior.
 
-log p(x) = log of the mean over draws z ~ q(z | x) of p(x | z) p(z) / q(z | x). Draws are summed up one at a time, so that
-memory does not grow with their number. On average the logarithm of such a mean is too low, the more so the worse q fits;
-the effective number of draws says how far it can be trusted: near 1, a single draw carries all the weight.
+log p(x) = log of the mean over draws z ~ q(z | x) of p(x | z) p(z) / q(z | x). Draws are summed up one at a time, so
+that memory does not grow with their number. On average the logarithm of such a mean is too low, the more so the worse q
+fits; the effective number of draws says how far it can be trusted: near 1, a single draw carries all the weight.
 """
 
 import math

@@ -1,7 +1,7 @@
 """Whom a batch of cells hears through several graph layers, as one table of neighbours; and batches of neighbours.
 
-A layer turns what a cell's neighbours hold into what the cell holds, so after three layers a cell depends on cells three
-steps away. Cells are numbered anew: the batch first, then its neighbours, then theirs; a layer computes the first
+A layer turns what a cell's neighbours hold into what the cell holds, so after three layers a cell depends on cells
+three steps away. Cells are numbered anew: the batch first, then its neighbours, then theirs; a layer computes the first
 `n_receiving` of them only.
 """
 
@@ -98,9 +98,7 @@ def _induced(indptr, indices, cells):
     return table
 
 
-def in_patches(
-    rng: np.random.Generator, coords: np.ndarray, sample: np.ndarray, size: int
-) -> np.ndarray:
+def in_patches(rng: np.random.Generator, coords: np.ndarray, sample: np.ndarray, size: int) -> np.ndarray:
     """An order of n cells in which neighbours follow one another: patches of at most `size` cells in random order.
 
     Patches are made by halving each sample again and again, along two perpendicular directions in turn that are drawn

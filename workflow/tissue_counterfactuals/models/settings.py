@@ -31,9 +31,7 @@ class CellinaSettings(MethodSettings):
     """Weight of the domain adversary's loss, relative to the size of the VAE loss."""
     epochs: Epochs = 100
     """Largest number of training epochs."""
-    batch_size: Literal["enough_steps", "auto"] | Annotated[int, Field(ge=2, le=10_000_000)] = (
-        "enough_steps"
-    )
+    batch_size: Literal["enough_steps", "auto"] | Annotated[int, Field(ge=2, le=10_000_000)] = "enough_steps"
     """Cells per optimiser step. `enough_steps` keeps the paper's 2048 where it gives 2,000 steps in all epochs; smaller
     slides get the largest power of two that does, from 128 up. `auto` is a choice of ours: it aims at 8,000 steps."""
     learning_rate: LearningRate = 0.001
@@ -48,16 +46,18 @@ class CellinaSettings(MethodSettings):
     patience: Epochs = 10
     """Epochs without a better validation loss after which training stops."""
     precision: Literal["float32", "tf32", "bfloat16"] = "float32"
-    """How matrices are multiplied in training; weights, sums, validation and predictions stay in single precision. On a GPU
-    `tf32` rounds factors to 11 bits and `bfloat16` to 8, so that results are those of another rounding, not the same bytes;
-    without such units (most CPUs) nothing changes."""
+    """How matrices are multiplied in training; weights, sums, validation and predictions stay in single precision. On a
+    GPU `tf32` rounds factors to 11 bits and `bfloat16` to 8, so that results are those of another rounding, not the
+    same bytes; without such units (most CPUs) nothing changes."""
     compile: bool = False
     """Whether PyTorch compiles encoders and decoder (a minute at the start, and a C++ compiler on a CPU): the same
     formulas in another order of sums, so results differ by rounding."""
 
 
 class CellinaGATSettings(CellinaSettings):
-    """Network and training of Cellina-GAT under `corrected`; `as_run` always takes the defaults, the paper's Table A1."""
+    """Network and training of Cellina-GAT under `corrected`; `as_run` always takes the defaults, the paper's Table
+    A1.
+    """
 
     n_layers: int = Field(3, ge=1, le=100)
     """Hidden layers of the encoder of z and of the decoder, and layers of attention."""
@@ -70,7 +70,7 @@ class CellinaGATSettings(CellinaSettings):
     batch_size: Literal["enough_steps", "auto"] | Annotated[int, Field(ge=2, le=10_000_000)] = 256
     """Cells per optimiser step; the words mean what they do for Cellina."""
     patch_cells: int = Field(16, ge=1, le=100_000)
-    """Cells of a batch that stand together: what they hear overlaps, which is why a step is fast, and makes them neighbours
-    for the contrastive loss. 1 gives batches of random cells, as `as_run` has them."""
+    """Cells of a batch that stand together: what they hear overlaps, which is why a step is fast, and makes them
+    neighbours for the contrastive loss. 1 gives batches of random cells, as `as_run` has them."""
     weight_decay: Weight = 0.0001
     """Weight decay of both Adam optimisers."""

@@ -1,9 +1,9 @@
 """SpatialProp, re-implemented: a cell's expression predicted from its neighbours alone, by two graph layers.
 
 The published package is on no package index; this is written from descriptions of the method, not from its code. Counts
-are scaled to a total of one per gene and not logged. A centre's own expression is set to 0 and its neighbours within two
-hops are left as they are; two GIN layers (sum over neighbours) and a linear head give the centre's expression back, under
-an absolute error in which expressed genes weigh ten times.
+are scaled to a total of one per gene and not logged. A centre's own expression is set to 0 and its neighbours within
+two hops are left as they are; two GIN layers (sum over neighbours) and a linear head give the centre's expression back,
+under an absolute error in which expressed genes weigh ten times.
 
 Only the centre is masked, so what a neighbour sees differs from centre to centre by that one cell: sums over neighbours
 are taken once for the slide, and the centre's share is taken off again.
@@ -43,7 +43,7 @@ def delaunay_graph(
         if len(own) < 4:
             continue
         triangles = Delaunay(coords_um[own]).simplices
-        ends.append(own[np.concatenate([triangles[:, [0, 1]], triangles[:, [1, 2]], triangles[:, [2, 0]]])])  # fmt: skip
+        ends.append(own[np.concatenate([triangles[:, [0, 1]], triangles[:, [1, 2]], triangles[:, [2, 0]]])])
     n = len(coords_um)
     if not ends:
         return sparse.csr_array((n, n), dtype=np.float32)
@@ -147,9 +147,7 @@ class SpatialProp(nn.Module):
         self.first, self.second = layer(n_genes), layer(n_hidden)
         self.dropout, self.head = nn.Dropout(dropout), nn.Linear(n_hidden, n_genes)
 
-    def forward(
-        self, received: torch.Tensor, centre_of: torch.Tensor, is_centre: torch.Tensor
-    ) -> torch.Tensor:
+    def forward(self, received: torch.Tensor, centre_of: torch.Tensor, is_centre: torch.Tensor) -> torch.Tensor:
         """Expression of the centres (m, g).
 
         Args:

@@ -169,9 +169,9 @@ def train(
     """Train a Cellina network in place.
 
     Loss (Cellina, section 3.2; weights as run in the authors' code): NB + beta (KL_z + KL_s)
-    + lambda_c a_c CE_classifier - lambda_a a_a CE_discriminator + lambda_s a_s contrastive loss of s (with graph attention
-    only), where a_j makes the terms comparable and is measured in epoch 0, which updates nothing. With all three weights
-    at 0 (the ablated model) there is no such epoch.
+    + lambda_c a_c CE_classifier - lambda_a a_a CE_discriminator + lambda_s a_s contrastive loss of s (with graph
+    attention only), where a_j makes the terms comparable and is measured in epoch 0, which updates nothing. With all
+    three weights at 0 (the ablated model) there is no such epoch.
 
     Args:
         network: a `CellinaNetwork`.
@@ -182,7 +182,8 @@ def train(
 
     Returns:
         One row per epoch: epoch, beta, train_loss, reconstruction, kl_z, kl_s, classifier_loss, adversary_loss,
-        contrastive_loss (where it has a weight), validation_loss, validation_reconstruction, validation_kl_z, validation_kl_s, seconds, best.
+        contrastive_loss (where it has a weight), validation_loss, validation_reconstruction, validation_kl_z,
+        validation_kl_s, seconds, best.
 
     Raises:
         InputError: fewer than two training cells or no validation cell.
@@ -213,17 +214,13 @@ def train(
         totals = torch.zeros(len(terms), device=data.device)
         with products_in(settings.precision):
             for cells in batches_of(order, batch_size):
-                totals += len(cells) * _step(
-                    network, data.batch(cells), settings, state, epoch, measuring
-                )
+                totals += len(cells) * _step(network, data.batch(cells), settings, state, epoch, measuring)
         means = (totals / len(order)).tolist()
         if not np.isfinite(means).all():
             raise FloatingPointError(_not_finite(terms, means, epoch, measuring, data))
         row = dict(zip(terms, means, strict=True))
         if measuring:
-            state.scale = tuple(
-                row["train_loss"] / (abs(row.get(term, 0.0)) + 1e-8) for term in _TERMS[-3:]
-            )
+            state.scale = tuple(row["train_loss"] / (abs(row.get(term, 0.0)) + 1e-8) for term in _TERMS[-3:])
         row |= _validate(network, data, validation_cells, settings, seed, epoch)
         row |= {
             "epoch": epoch,
@@ -278,9 +275,7 @@ def _step(network, batch, settings, state, epoch, measuring) -> torch.Tensor:
         z, s, kl_z, kl_s, contrastive = network.encode_sampled(batch)
         zero = torch.zeros((), device=z.device)
         if settings.lambda_adversary > 0 and not measuring:
-            loss = settings.lambda_adversary * F.cross_entropy(
-                network.discriminator(z.detach()), batch.domain
-            )
+            loss = settings.lambda_adversary * F.cross_entropy(network.discriminator(z.detach()), batch.domain)
             state.adversary_optimizer.zero_grad(set_to_none=True)
             loss.backward()
             state.adversary_optimizer.step()
@@ -362,9 +357,7 @@ class _State:
                 self.epoch,
                 0,
             )
-            self.best_weights = {
-                k: v.detach().clone() for k, v in self.network.state_dict().items()
-            }
+            self.best_weights = {k: v.detach().clone() for k, v in self.network.state_dict().items()}
         else:
             self.bad_epochs += 1
         self.epoch += 1
@@ -385,9 +378,7 @@ class _State:
         try:
             content = stored.load(path, device)
         except DamagedFile as error:
-            report(
-                f"the checkpoint found cannot be read and is thrown away ({error}); training starts anew"
-            )
+            report(f"the checkpoint found cannot be read and is thrown away ({error}); training starts anew")
             remove(path)
             return
         if content.get("fingerprint") != fingerprint:

@@ -27,19 +27,13 @@ def resolve(protocol: str, overrides: dict[str, str] | None = None) -> dict[str,
         InputError: unknown protocol, switch or value.
     """
     if protocol not in PROTOCOLS:
-        raise InputError(
-            f"config: protocols holds {protocol!r}; allowed are {', '.join(PROTOCOLS)}."
-        )
+        raise InputError(f"config: protocols holds {protocol!r}; allowed are {', '.join(PROTOCOLS)}.")
     values = {name: getattr(switch, protocol) for name, switch in SWITCHES.items()}
     for name, value in (overrides or {}).items():
         if name not in SWITCHES:
-            raise InputError(
-                f"config: switches.{name} is no switch; the switches are {', '.join(SWITCHES)}."
-            )
+            raise InputError(f"config: switches.{name} is no switch; the switches are {', '.join(SWITCHES)}.")
         if value not in SWITCHES[name].values:
-            raise InputError(
-                f"config: switches.{name} is {value!r}; allowed are {', '.join(SWITCHES[name].values)}."
-            )
+            raise InputError(f"config: switches.{name} is {value!r}; allowed are {', '.join(SWITCHES[name].values)}.")
         if protocol == "corrected":
             values[name] = value
     return values
@@ -56,7 +50,5 @@ def deviations(paper: str) -> "pd.DataFrame":
 
     table = PAPERS[paper]
     rows = [(s.name, s.step, s.corrected, s.as_run, "switch", s.why) for s in table.SWITCHES]
-    rows += [
-        (name, step, ours, theirs, "note", why) for name, step, ours, theirs, why in table.NOTES
-    ]
+    rows += [(name, step, ours, theirs, "note", why) for name, step, ours, theirs, why in table.NOTES]
     return pd.DataFrame(rows, columns=["name", "step", "corrected", "as_run", "type", "why"])

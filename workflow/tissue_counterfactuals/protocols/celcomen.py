@@ -23,7 +23,8 @@ SWITCHES = (
         values=("mean", "none"),
         step="inference",
         why="Without centring, products of mean expression rule the second moments, so that agreement of forces is "
-        "agreement of mean expression. Read by the gaussian log Z only, in inference and in generation, which climbs the "
+        "agreement of mean expression. Read by the gaussian log Z only, in inference and in generation, which climbs "
+        "the "
         "cells less the mean that the forces act about.",
     ),
     Switch(
@@ -32,9 +33,12 @@ SWITCHES = (
         as_run="none",
         values=("given", "none"),
         step="inference",
-        why="A departure of ours: pseudo-cells in which genes do not vary together (settings `ridge`, 0.1 or 1 per cell) "
-        "make the gaussian optimum finite where genes are many. The model's moments between genes are then 1 / (1 + ridge) "
-        "of those observed, so that it is the maximum-entropy model under the paper's constraints for `none` only, which "
+        why="A departure of ours: pseudo-cells in which genes do not vary together (settings `ridge`, 0.1 or 1 per "
+        "cell) "
+        "make the gaussian optimum finite where genes are many. The model's moments between genes are then 1 / (1 + "
+        "ridge) "
+        "of those observed, so that it is the maximum-entropy model under the paper's constraints for `none` only, "
+        "which "
         "needs more cells than genes. Intervals are given without a ridge only. Read by the gaussian log Z only.",
     ),
     Switch(
@@ -52,7 +56,8 @@ SWITCHES = (
         as_run="6",
         values=("graph", "6"),
         step="inference",
-        why="log Z takes six neighbours for each cell, also where the graph has 4.3 on average or its weights sum to one; "
+        why="log Z takes six neighbours for each cell, also where the graph has 4.3 on average or its weights sum to "
+        "one; "
         "`graph` takes the mean sum of a cell's interaction weights, which is what the energy sums over. Read by the "
         "mean-field log Z only.",
     ),
@@ -80,7 +85,8 @@ SWITCHES = (
         values=("signed", "unit_box", "free"),
         step="inference",
         why="Forces are clipped to 0 .. 1 with ones on the diagonal after each step, so that no gene can repress "
-        "another; `signed` clips to -1 .. 1, `free` keeps them symmetric only, as the published package 0.0.1 does (the "
+        "another; `signed` clips to -1 .. 1, `free` keeps them symmetric only, as the published package 0.0.1 does "
+        "(the "
         "notebooks of the paper clip). Read by the mean-field log Z only.",
     ),
     Switch(
@@ -117,7 +123,8 @@ SWITCHES = (
         values=("l2", "squared_l2", "none"),
         step="inference",
         why="The paper puts cells on the unit sphere; inference divides by the squared norm, generation by the norm. "
-        "`none` takes cells as they are: in inference, and under the gaussian log Z also in generation, which then keeps "
+        "`none` takes cells as they are: in inference, and under the gaussian log Z also in generation, which then "
+        "keeps "
         "no norm and ends at the field's own conditional mean.",
     ),
     # --- generation (SCE) ---
@@ -127,7 +134,8 @@ SWITCHES = (
         as_run="angles",
         values=("sphere", "angles"),
         step="generation",
-        why="Steps in nested angles depend on the order of the genes; the corrected form steps on the sphere itself (in "
+        why="Steps in nested angles depend on the order of the genes; the corrected form steps on the sphere itself "
+        "(in "
         "expression where gaussian forces were fitted to cells that are not scaled, see `scale`).",
     ),
     Switch(
@@ -335,7 +343,8 @@ NOTES = (
         "celcomen_glioblastoma",
         "found in cells outside the rings, scored from epoch 0, tested as a gene set",
         "found and scored in the same cells, scored from epoch 5, tested as a gene set (the authors: never passed on)",
-        "A signature that the knocked-out cell itself defined is lost with it; the first epochs show the knock-out alone.",
+        "A signature that the knocked-out cell itself defined is lost with it; the first epochs show the knock-out "
+        "alone.",
     ),
     (
         "unit_spread_of_forces",
@@ -356,7 +365,8 @@ NOTES = (
         "celcomen_glioblastoma",
         "hallmarks and GO biological processes, and any GMT file named under enrichment.gene_sets",
         "MSigDB H, C2, C5, C6 and C7",
-        "C2 to C7 are not shipped: C2 holds sets under licences of their own (KEGG, BioCarta), and all are to be had from "
+        "C2 to C7 are not shipped: C2 holds sets under licences of their own (KEGG, BioCarta), and all are to be had "
+        "from "
         "MSigDB as GMT files. Of C5 the GO biological processes are here.",
     ),
     (

@@ -1,7 +1,8 @@
-"""A user's own question as a question file: nothing is held out, and neighbours are replaced or altered as the user says.
+"""A user's own question as a question file: nothing is held out, and neighbours are replaced or altered as the user
+says.
 
-What is asked becomes donors, cell by cell, or a change of what neighbours express, so that every method that is told new
-or altered neighbours can answer it; or genes that are taken out of the focal cells themselves.
+What is asked becomes donors, cell by cell, or a change of what neighbours express, so that every method that is told
+new or altered neighbours can answer it; or genes that are taken out of the focal cells themselves.
 """
 
 import math
@@ -96,9 +97,7 @@ def ask_nothing(
 
     Its fold bears the name of the most frequent type and domain, because methods may name one.
     """
-    kind, domain = (
-        slide.obs[c].astype(str).value_counts().idxmax() for c in ("cell_type", "domain")
-    )
+    kind, domain = (slide.obs[c].astype(str).value_counts().idxmax() for c in ("cell_type", "domain"))
     split = _split_all(slide.n_obs, seed, validation_fraction)
     nobody = np.empty(0, dtype=np.int32)
     rest = (protocol, seed, switches, graph_settings, fingerprint(slide), genes)
@@ -127,7 +126,8 @@ def check_own(slide: AnnData, asked: dict) -> None:
     n_focal = int(_focal(slide, asked).sum())
     if n_focal < FEWEST_CELLS:
         raise InputError(
-            f"question {asked['name']}: the slide has {n_focal} cells of {in_place(asked)}, and at least {FEWEST_CELLS} "
+            f"question {asked['name']}: the slide has {n_focal} cells of {in_place(asked)}, and at least "
+            f"{FEWEST_CELLS} "
             "are needed: ask about another type or domain."
         )
 
@@ -183,12 +183,7 @@ def _donors(slide, graph, asked, focal, n_donors, rng) -> np.ndarray:
         shares = np.array([*asked["composition"].values()], dtype=float)
         pools = [_pool(slide, label, asked["domain"]) for label in asked["composition"]]
         counts = rng.multinomial(n_donors, shares / shares.sum(), size=len(focal))
-        return np.stack(
-            [
-                np.concatenate([_draw(rng, p, n) for p, n in zip(pools, row, strict=True)])
-                for row in counts
-            ]
-        )
+        return np.stack([np.concatenate([_draw(rng, p, n) for p, n in zip(pools, row, strict=True)]) for row in counts])
     removed, added = asked["remove_sender"], asked["add_sender"]
     is_removed = (slide.obs["cell_type"].astype(str) == removed).to_numpy()
     others = np.flatnonzero((slide.obs["domain"] == asked["domain"]).to_numpy() & ~is_removed)

@@ -71,8 +71,8 @@ def edge_perturbation(
         restrict_to_domain: for `published` only, see the module's text.
         n_donors: donors per focal cell, drawn without replacement.
         seed: of the draw; focal cells are served in order from one generator.
-        fold: where a patient is left out whole, donors are this patient's own cells, though nobody trained on them: they
-            are what is asked, not what is answered.
+        fold: where a patient is left out whole, donors are this patient's own cells, though nobody trained on them:
+            they are what is asked, not what is answered.
 
     Raises:
         InputError: an unknown rule, or fewer donors than `n_donors`.
@@ -83,9 +83,7 @@ def edge_perturbation(
         held_out_here = fold.cells(slide, target)
         available = fold.asked_about(slide) & ~fold.answers(slide)
     if rule == "matched":
-        donors = _matched_donors(
-            slide, graph, available, held_out_here, target, len(focal), n_donors, rng
-        )
+        donors = _matched_donors(slide, graph, available, held_out_here, target, len(focal), n_donors, rng)
         return EdgePerturbation(focal, donors)
     if rule == "published":
         pool = np.unique(graph[held_out_here].indices)
@@ -96,9 +94,7 @@ def edge_perturbation(
     elif rule == "any_type":
         pool = np.flatnonzero((slide.obs["domain"] == target).to_numpy() & available)
     else:
-        raise InputError(
-            f"config: counterfactual.donor_rules holds {rule!r}; allowed are {', '.join(DONOR_RULES)}."
-        )
+        raise InputError(f"config: counterfactual.donor_rules holds {rule!r}; allowed are {', '.join(DONOR_RULES)}.")
     if len(pool) <= n_donors:
         raise InputError(
             f"held-out type {cell_type!r} in {target!r}: donor rule {rule!r} finds {len(pool)} donors, and "
@@ -133,10 +129,6 @@ def _matched_donors(slide, graph, available, held_out_here, target, n_focal, n_d
     donors = np.empty((n_focal, n_donors), dtype=np.int64)
     for i, per_type in enumerate(counts):
         # With replacement only where a type has fewer cells than the composition asks for.
-        picked = [
-            rng.choice(pools[code], n, replace=n > len(pools[code]))
-            for code, n in enumerate(per_type)
-            if n
-        ]
+        picked = [rng.choice(pools[code], n, replace=n > len(pools[code])) for code, n in enumerate(per_type) if n]
         donors[i] = np.concatenate(picked)
     return donors

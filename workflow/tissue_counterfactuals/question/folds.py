@@ -14,7 +14,7 @@ from tissue_counterfactuals.streams import stream
 
 # Ceilings and some scores halve a group, and a comparison needs two cells.
 FEWEST_CELLS = 4
-FOLD_COLUMNS = ["cell_type", "control", "target", "patient", "samples", "n_control", "n_target", "left_out"]  # fmt: skip
+FOLD_COLUMNS = ["cell_type", "control", "target", "patient", "samples", "n_control", "n_target", "left_out"]
 
 
 @dataclass(frozen=True)
@@ -95,12 +95,9 @@ def patients_of(samples: Iterable[str], named: dict[str, list[str]]) -> dict[str
                 )
     for sample in samples:
         if sample not in owner and sample in named:
-            raise InputError(f"patients: {sample!r} names a patient and a sample of another one; rename the patient.")  # fmt: skip
+            raise InputError(f"patients: {sample!r} names a patient and a sample of another one; rename the patient.")
         owner.setdefault(sample, sample)
-    return {
-        patient: tuple(s for s in samples if owner[s] == patient)
-        for patient in sorted(set(owner.values()))
-    }
+    return {patient: tuple(s for s in samples if owner[s] == patient) for patient in sorted(set(owner.values()))}
 
 
 def list_folds(
@@ -124,15 +121,16 @@ def list_folds(
 
     Returns:
         Columns cell_type, control, target, patient and samples (a JSON list; both empty where nobody is left out),
-        n_control, n_target and left_out: empty, or the sentence why this type (or, with an empty cell_type, the slide) is
-        left out.
+        n_control, n_target and left_out: empty, or the sentence why this type (or, with an empty cell_type, the slide)
+        is left out.
 
     Raises:
         InputError: one patient only.
     """
     if patients is not None and len(patients) < 2:
         raise InputError(
-            f"slide {name}: all cells are of one patient, so that nobody is left to learn from: set fit to per_sample or "
+            f"slide {name}: all cells are of one patient, so that nobody is left to learn from: set fit to per_sample "
+            "or "
             "pooled, or correct `patients`."
         )
     parts = []
@@ -163,12 +161,13 @@ def _folds_of(obs, name, control, targets, cell_types, min_cells) -> pd.DataFram
             best = sizes.min(axis=1).sort_values(ascending=False)
             leave_out(
                 "",
-                f"no cell type has {min_cells} cells (holdout.min_cells) in {control!r} and in every target domain; the "
+                f"no cell type has {min_cells} cells (holdout.min_cells) in {control!r} and in every target domain; "
+                "the "
                 f"largest is {best.index[0]!r} with {best.iloc[0]}",
             )
     for cell_type in chosen:
         if cell_type not in sizes.index:
-            leave_out(cell_type, f"no cell has the type {cell_type!r}; the types are {', '.join(sizes.index)}")  # fmt: skip
+            leave_out(cell_type, f"no cell has the type {cell_type!r}; the types are {', '.join(sizes.index)}")
             continue
         few = [d for d in (control, *targets) if sizes.loc[cell_type, d] < FEWEST_CELLS]
         if few:
@@ -179,10 +178,7 @@ def _folds_of(obs, name, control, targets, cell_types, min_cells) -> pd.DataFram
                 f"{FEWEST_CELLS} are needed, because scores compare halves of them",
             )
             continue
-        rows += [
-            (cell_type, control, t, *map(int, sizes.loc[cell_type, [control, t]]), "")
-            for t in targets
-        ]
+        rows += [(cell_type, control, t, *map(int, sizes.loc[cell_type, [control, t]]), "") for t in targets]
     columns = ["cell_type", "control", "target", "n_control", "n_target", "left_out"]
     return pd.DataFrame(rows, columns=columns)
 
@@ -196,9 +192,7 @@ def fold_of(rows: pd.DataFrame) -> Fold:
     """The fold of some rows of a table, which differ in their targets alone."""
     first = rows.iloc[0]
     samples = tuple(json.loads(first["samples"] or "[]"))
-    return Fold(
-        first["cell_type"], first["control"], tuple(rows["target"]), first["patient"], samples
-    )
+    return Fold(first["cell_type"], first["control"], tuple(rows["target"]), first["patient"], samples)
 
 
 def check_folds(dataset: str, tables: dict[str, pd.DataFrame], cell_types: str | list[str]) -> None:
@@ -231,9 +225,7 @@ def check_folds(dataset: str, tables: dict[str, pd.DataFrame], cell_types: str |
             )
 
 
-def split_cells(
-    slide: AnnData, fold: Fold, seed: int = 0, validation_fraction: float = 0.1
-) -> Split:
+def split_cells(slide: AnnData, fold: Fold, seed: int = 0, validation_fraction: float = 0.1) -> Split:
     """Split the cells: what the fold holds out, then a random share of the rest for validation.
 
     As run in the authors' code (test = type in the target domains, validation = 10 % of the others).
@@ -249,9 +241,7 @@ def split_cells(
                 "that nothing would be held out there; run the folds again, or correct the labels of the slide."
             )
     rest = np.flatnonzero(~held_out)
-    chosen = stream(seed, "validation_cells").choice(
-        rest, int(len(rest) * validation_fraction), replace=False
-    )
+    chosen = stream(seed, "validation_cells").choice(rest, int(len(rest) * validation_fraction), replace=False)
     validation = np.zeros(slide.n_obs, dtype=bool)
     validation[chosen] = True
     return Split(train=~held_out & ~validation, validation=validation, held_out=held_out)

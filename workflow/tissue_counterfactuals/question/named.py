@@ -26,9 +26,7 @@ def label_faults(asked: dict, labels: dict[str, list[str]]) -> list[str]:
     faults = []
     for key, label, column in named:
         if column not in labels:
-            faults.append(
-                f"{key}: the slide has no column {column!r}; name it under keep_columns of the data set."
-            )
+            faults.append(f"{key}: the slide has no column {column!r}; name it under keep_columns of the data set.")
         elif label is not None and label not in labels[column]:
             faults.append(no_such_label(key, label, labels[column]))
     return faults
@@ -51,7 +49,7 @@ def gene_faults(asked: dict, genes: list[str]) -> list[str]:
             near = difflib.get_close_matches(name, genes, n=3) or genes[:3]
             what = "nor a bundled gene set that holds one" if key == "shift_genes" else ""
             neither = f"neither a gene of the slide {what}" if what else "no gene of the slide"
-            faults.append(f"{key} names {name!r}, which is {neither}; the nearest names are {', '.join(near)}.")  # fmt: skip
+            faults.append(f"{key} names {name!r}, which is {neither}; the nearest names are {', '.join(near)}.")
     if asked["shift_pathway"]:
         try:
             pathway_change(asked, genes)
@@ -78,12 +76,13 @@ def pathway_change(asked: dict, genes: list[str]):
     if asked["shift_pathway"] not in known:
         near = difflib.get_close_matches(asked["shift_pathway"], known, n=1)
         meant = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}."
-        raise InputError(f"shift_pathway names {asked['shift_pathway']!r}, of which {source} has no weights; {meant}")  # fmt: skip
+        raise InputError(f"shift_pathway names {asked['shift_pathway']!r}, of which {source} has no weights; {meant}")
     own = table[table["source"] == asked["shift_pathway"]].set_index("target")["weight"]
     own = own[own.index.isin(genes)]
     if own.empty or own.abs().max() == 0:
         raise InputError(
-            f"shift_pathway: of {asked['shift_pathway']} the slide has no gene with a weight; ask about another pathway."
+            f"shift_pathway: of {asked['shift_pathway']} the slide has no gene with a weight; ask about another "
+            "pathway."
         )
     own = own[own.abs().sort_values(ascending=False, kind="stable").index[: asked["top_genes"]]]
     return own / own.abs().max() * asked["dose"]

@@ -1,12 +1,12 @@
 """Node perturbations as data: what the cells around a focal cell express afterwards. No model is involved.
 
-A node perturbation (Cellina, section 3.3) leaves every edge where it is and alters the expression of neighbours: of each
-type's cells by its own change of the natural logarithm, gene by gene. The focal cells' own expression stays what it was,
-also where they are each other's neighbours: a method reads it from the slide and not from what is altered here.
+A node perturbation (Cellina, section 3.3) leaves every edge where it is and alters the expression of neighbours: of
+each type's cells by its own change of the natural logarithm, gene by gene. The focal cells' own expression stays what
+it was, also where they are each other's neighbours: a method reads it from the slide and not from what is altered here.
 
-The paper adds the change to log1p(CP10K) for models of log expression (Cellina), and multiplies counts by its exponential
-for models of counts (Cellina-GAT). `alter_log` and `alter_counts` do the one and the other; which of them, and what
-becomes of a cell's total, is asked of `Task.altered_log` and `Task.altered_counts`.
+The paper adds the change to log1p(CP10K) for models of log expression (Cellina), and multiplies counts by its
+exponential for models of counts (Cellina-GAT). `alter_log` and `alter_counts` do the one and the other; which of them,
+and what becomes of a cell's total, is asked of `Task.altered_log` and `Task.altered_counts`.
 """
 
 from dataclasses import dataclass, field
@@ -31,8 +31,8 @@ class NodePerturbation:
     """Altered expression of the cells around focal cells.
 
     Attributes:
-        shift: (types, g) float32, change of the natural logarithm by type of the altered cell, types in the order of the
-            slide's categories, genes those of the question; 0 is none, minus infinity a knock-out.
+        shift: (types, g) float32, change of the natural logarithm by type of the altered cell, types in the order of
+            the slide's categories, genes those of the question; 0 is none, minus infinity a knock-out.
         cells: (k,) indices of the altered cells; None: all cells.
         scale: one of `SCALES`.
         origin: how it was made, for methods that repeat it elsewhere: of a pseudobulk difference `towards` (a domain),
@@ -75,9 +75,7 @@ def pseudobulk_shift(
     sums = {}
     for name in (control, target):
         here = (domain == name) & ~np.asarray(held_out)
-        pick = sparse.csr_array(
-            (here.astype(np.float64), (code, np.arange(len(code)))), (len(types), len(code))
-        )
+        pick = sparse.csr_array((here.astype(np.float64), (code, np.arange(len(code)))), (len(types), len(code)))
         sums[name] = (pick @ slide.X).toarray()
     others = types != cell_type
 
@@ -156,9 +154,7 @@ def alter_log(
         before = values[own][:, genes].toarray()
         added = np.maximum(before + shift[genes], 0) - before
         index = np.repeat(own, len(genes)), np.tile(genes, len(own))
-        changed = changed + sparse.csr_matrix(
-            (added.ravel().astype(values.dtype), index), shape=values.shape
-        )
+        changed = changed + sparse.csr_matrix((added.ravel().astype(values.dtype), index), shape=values.shape)
     changed.eliminate_zeros()
     return _with_sums_of(values, changed) if renormalize else changed
 
@@ -174,8 +170,8 @@ def alter_counts(
 
     Args:
         counts: CSR. code: (n,) number of each cell's type.
-        one_more: multiply counts + 1 and take 1 off again, as in the authors' code, so that a gene that was not seen may
-            appear.
+        one_more: multiply counts + 1 and take 1 off again, as in the authors' code, so that a gene that was not seen
+            may appear.
         renormalize: scale every altered row so that its total stays, as in the authors' code.
     """
     counts = sparse.csr_matrix(counts, dtype=np.float32)

@@ -45,7 +45,9 @@ class PredictionWriter:
         self._labels.append(pd.DataFrame(key | {"cell": cells}))
 
     def add_attention(self, key: dict[str, str], cells, neighbors, weights) -> None:
-        """Whom the cells (m,) of a variant listen to: see `Prediction.attention`; all are indices of the slide's cells."""
+        """Whom the cells (m,) of a variant listen to: see `Prediction.attention`; all are indices of the slide's
+        cells.
+        """
         arrays = {"cells": cells.astype(np.int32), "neighbors": neighbors, "weights": weights}
         self.attention[str(len(self.attention))] = {"key": json.dumps(key)} | arrays
 
@@ -89,7 +91,9 @@ class PredictionReader:
         ]
 
     def attention(self, method: str, target: str) -> dict[str, tuple[np.ndarray, ...]]:
-        """Variant -> cells (m,), neighbours (m, k), weights (m, k, layers), of a method that says whom it listens to."""
+        """Variant -> cells (m,), neighbours (m, k), weights (m, k, layers), of a method that says whom it listens
+        to.
+        """
         found = {}
         for entry in self._attention.values():
             key = json.loads(read_elem(entry["key"]))

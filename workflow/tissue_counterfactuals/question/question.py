@@ -81,9 +81,7 @@ class Question:
 
     def _of_kind(self, kind: str, target: str) -> dict:
         return {
-            rule: value
-            for (own, where, rule), value in self.perturbations.items()
-            if (own, where) == (kind, target)
+            rule: value for (own, where, rule), value in self.perturbations.items() if (own, where) == (kind, target)
         }
 
     def check(self, slide: AnnData, name: str) -> None:

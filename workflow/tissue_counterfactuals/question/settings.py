@@ -40,8 +40,8 @@ class NodeSettings(Settings):
     n_genes: int = Field(200, ge=1, le=1_000_000)
     """Genes that are altered: those with the largest change, for each type its own; 200 as published."""
     cells: Literal["all", "neighbors"] = "all"
-    """Who is altered: `all` cells of the slide (as published), or only the `neighbors` of focal cells. The same to a method
-    that looks one step far."""
+    """Who is altered: `all` cells of the slide (as published), or only the `neighbors` of focal cells. The same to a
+    method that looks one step far."""
     share: float = Field(1, ge=0, le=1)
     """Share of these cells that is altered, drawn at random; 0 is the twin."""
     scale: Literal["own", "log", "counts"] = "own"
@@ -52,7 +52,7 @@ class NodeSettings(Settings):
 class CounterfactualSettings(Settings):
     """How a focal cell's neighbourhood is replaced (edge perturbation) or altered (node perturbation)."""
 
-    donor_rules: Some[Literal["published", "any_type", "matched"]] = ["published", "any_type", "matched"]  # fmt: skip
+    donor_rules: Some[Literal["published", "any_type", "matched"]] = ["published", "any_type", "matched"]
     """Who may be a new neighbour: `published` takes neighbours of the held-out cells in the target domain, without the
     held-out type; `any_type` takes every training cell of the target domain; `matched` takes cell types in the
     proportions of the real neighbourhoods."""
@@ -72,7 +72,7 @@ INTERVENTIONS = {
     "shift_pathway": "node",
     "knock_out": "own",
 }
-_TOLD = {"edge": "new neighbours", "node": "altered neighbours", "own": "a knock-out in the focal cells"}  # fmt: skip
+_TOLD = {"edge": "new neighbours", "node": "altered neighbours", "own": "a knock-out in the focal cells"}
 
 
 class UserQuestion(Settings):
@@ -92,11 +92,11 @@ class UserQuestion(Settings):
     move_to: Text | None = None
     """Intervention: neighbours are taken from this domain."""
     donor_rule: Literal["published", "any_type", "matched"] = "any_type"
-    """For `move_to`: who may be a new neighbour, as in `counterfactual.donor_rules`; only `any_type` can be asked about a
-    domain that has no cell of the type."""
+    """For `move_to`: who may be a new neighbour, as in `counterfactual.donor_rules`; only `any_type` can be asked about
+    a domain that has no cell of the type."""
     composition: Annotated[dict[str, float] | None, Field(min_length=1)] = None
-    """Intervention: neighbours of these types in these shares (any numbers from 0 up; they are divided by their sum), taken
-    from the focal cells' domain, or from all of the slide where it has none of the type."""
+    """Intervention: neighbours of these types in these shares (any numbers from 0 up; they are divided by their sum),
+    taken from the focal cells' domain, or from all of the slide where it has none of the type."""
     remove_sender: Text | None = None
     """Intervention: the focal cells' own neighbours without this type."""
     add_sender: Text | None = None
@@ -104,8 +104,8 @@ class UserQuestion(Settings):
     share: float = Field(0.3, gt=0, le=1)
     """For `add_sender`: the share."""
     shift_genes: Some[Text] | None = None
-    """Intervention: the neighbours stay, and what they express of these genes is multiplied by `factor`; a name that is no
-    gene of the slide may be one of the bundled gene sets, whose genes are then meant."""
+    """Intervention: the neighbours stay, and what they express of these genes is multiplied by `factor`; a name that is
+    no gene of the slide may be one of the bundled gene sets, whose genes are then meant."""
     factor: float = Field(0, ge=0, le=1000)
     """For `shift_genes`: 0 is a knock-out, below 1 is down, above 1 is up."""
     shift_towards: Text | None = None
@@ -114,11 +114,11 @@ class UserQuestion(Settings):
     shift_pathway: Text | None = None
     """Intervention: the neighbours stay, and express as if a pathway of `weights` were stimulated in them."""
     weights: Text | None = None
-    """For `shift_pathway`: a table of text with the columns source (pathway), target (gene) and weight; `null` means those
-    of PROGENy, human or mouse by the symbols of the slide."""
+    """For `shift_pathway`: a table of text with the columns source (pathway), target (gene) and weight; `null` means
+    those of PROGENy, human or mouse by the symbols of the slide."""
     dose: float = Field(1, ge=-100, le=100)
-    """For `shift_towards`: times the change, 1 is all of it. For `shift_pathway`: log change of the gene with the largest
-    weight, others in proportion. Below 0 is the reverse."""
+    """For `shift_towards`: times the change, 1 is all of it. For `shift_pathway`: log change of the gene with the
+    largest weight, others in proportion. Below 0 is the reverse."""
     top_genes: int = Field(200, ge=1, le=1_000_000)
     """For `shift_towards` and `shift_pathway`: so many genes are altered, those with the largest change."""
     senders: Text | None = None
@@ -151,15 +151,11 @@ class UserQuestion(Settings):
             self.methods = ["celcomen"]
         for name in self.methods:
             if need not in METHODS[name].needs:
-                raise ValueError(
-                    f".methods names {name}, which cannot be told {_TOLD[need]}; leave it out."
-                )
+                raise ValueError(f".methods names {name}, which cannot be told {_TOLD[need]}; leave it out.")
         if self.composition is not None:
             for cell_type, share in self.composition.items():
                 if share < 0:
-                    raise ValueError(
-                        f".composition.{cell_type} is {share:g}; give shares from 0 up."
-                    )
+                    raise ValueError(f".composition.{cell_type} is {share:g}; give shares from 0 up.")
             if sum(self.composition.values()) == 0:
                 raise ValueError(".composition sums to 0; give at least one type a share above 0.")
         for key in ("move_to", "shift_towards"):

@@ -15,8 +15,8 @@ from tissue_counterfactuals.question.donors import EdgePerturbation
 from tissue_counterfactuals.slide import log_normalize
 from tissue_counterfactuals.streams import stream
 
-# Training cells that stand for all, components, nearest neighbourhoods, and the quantile of training cells' own distances
-# within which a neighbourhood is inside.
+# Training cells that stand for all, components, nearest neighbourhoods, and the quantile of training cells' own
+# distances within which a neighbourhood is inside.
 MOST_CELLS, N_COMPONENTS, N_NEAREST, WITHIN = 2000, 10, 5, 0.95
 FEWEST_CELLS = 4 * N_NEAREST
 # Side of a square of the chequerboard, in bandwidths of the graph: its kernel reaches 2.15.
@@ -43,7 +43,9 @@ class Support:
 
 
 def support_of(task, target: str) -> dict[str, Support]:
-    """Support of every perturbation of a question that can be asked (donor rules, then node perturbations), by its name."""
+    """Support of every perturbation of a question that can be asked (donor rules, then node perturbations), by its
+    name.
+    """
     # numba, which a question does not need otherwise.
     from tissue_counterfactuals.graph import neighborhood_features
     from tissue_counterfactuals.models.hierarchical import Axes
@@ -102,10 +104,7 @@ class _Reference:
         if min(white.sum(), (~white).sum()) < N_NEAREST:
             white = np.arange(len(white)) % 2 == 0
         away = np.concatenate(
-            [
-                _distance(cKDTree(neighbourhoods[~colour]), neighbourhoods[colour])
-                for colour in (white, ~white)
-            ]
+            [_distance(cKDTree(neighbourhoods[~colour]), neighbourhoods[colour]) for colour in (white, ~white)]
         )
         usual = max(float(np.median(away)), 1e-12)
         return cls(cKDTree(neighbourhoods), usual, float(np.quantile(away, WITHIN)))

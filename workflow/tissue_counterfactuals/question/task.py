@@ -100,14 +100,10 @@ class Task:
         """The held-out cells that a prediction is compared with."""
         return self.fold.cells(self.slide, target)
 
-    def counterfactuals(
-        self, target: str, predict_one: Callable[[EdgePerturbation], object]
-    ) -> dict:
+    def counterfactuals(self, target: str, predict_one: Callable[[EdgePerturbation], object]) -> dict:
         """One prediction per donor rule; a rule that found too few donors gives its reason instead."""
         return {
-            rule: donors
-            if isinstance(donors, str)
-            else predict_one(EdgePerturbation(self.focal, donors))
+            rule: donors if isinstance(donors, str) else predict_one(EdgePerturbation(self.focal, donors))
             for rule, donors in self.question.donors(target).items()
         }
 
@@ -119,7 +115,9 @@ class Task:
         }
 
     def altered_log(self, node: NodePerturbation) -> sparse.csr_matrix:
-        """log1p(CP10K) (n, g) of all cells after a node perturbation: its change is added, or counts were multiplied."""
+        """log1p(CP10K) (n, g) of all cells after a node perturbation: its change is added, or counts were
+        multiplied.
+        """
         if node.scale != "counts":
             return alter_log(log_normalize(self.slide.X), self._codes, node, self._keeps_totals)
         counts = self.altered_counts(node)

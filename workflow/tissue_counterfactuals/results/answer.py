@@ -76,7 +76,7 @@ def write_answer(
     answers = collect(predictions, asked["methods"])
     genes = gene_table(cells, question, answers)
     errors = [v for k, v in sorted(answers.per_gene.items()) if k.startswith("error_")]
-    change = np.mean(answers.change[answers.sure], axis=0) if answers.sure else np.zeros(cells.n_vars)  # fmt: skip
+    change = np.mean(answers.change[answers.sure], axis=0) if answers.sure else np.zeros(cells.n_vars)
     off = np.mean(errors, axis=1) if errors else np.empty((0, cells.n_vars))
     sets = set_table(cells.var_names, change, off)
     active = pathway_table(cells.var_names, change, off)
@@ -139,17 +139,11 @@ def collect(predictions: list[Path], methods: list[str]) -> Answers:
                 change = np.log1p(mean_expression(values)) - base
                 answers.change.setdefault(method, []).append(change)
                 if "effect" not in own:
-                    own["effect"] = np.sqrt(
-                        ((log_normalize(values) - log_normalize(twin)) ** 2).mean(axis=1)
-                    )
-                own.setdefault(
-                    "cells", [c for c in made.notes.get("cells", []) if c["method"] == method]
-                )
+                    own["effect"] = np.sqrt(((log_normalize(values) - log_normalize(twin)) ** 2).mean(axis=1))
+                own.setdefault("cells", [c for c in made.notes.get("cells", []) if c["method"] == method])
                 own["told"] += [told[k] for k in [(method, target, variant)] if k in told]
                 own["notes"] += [
-                    note
-                    for note in made.notes["diagnostics"]
-                    if (note["method"], note["variant"]) == (method, variant)
+                    note for note in made.notes["diagnostics"] if (note["method"], note["variant"]) == (method, variant)
                 ]
     answered = [m for m in methods if m in per_method and m != TRUTH]
     if not answered:
@@ -172,9 +166,9 @@ def gene_table(slide: AnnData, question: Question, answers: Answers) -> pd.DataF
 
     Returns:
         gene; `change_METHOD`; of the method with intervals `lower`, `upper`, `abstained` (share of seeds), `rank` by
-        size of the change, `own_evidence` (share of what is known of the answer that comes from the type's own cells; the
-        rest is shared with other types), `detected` (share of the type's cells in training that show the gene), and, where
-        the truth was asked too, `truth` and whether it lies in the interval.
+        size of the change, `own_evidence` (share of what is known of the answer that comes from the type's own cells;
+        the rest is shared with other types), `detected` (share of the type's cells in training that show the gene),
+        and, where the truth was asked too, `truth` and whether it lies in the interval.
     """
     table = pd.DataFrame({"gene": slide.var_names.astype(str)})
     own = (slide.obs["cell_type"] == question.fold.cell_type).to_numpy() & ~question.split.held_out
@@ -203,8 +197,8 @@ def gene_table(slide: AnnData, question: Question, answers: Answers) -> pd.DataF
 def set_table(genes: pd.Index, change: np.ndarray, errors: np.ndarray) -> pd.DataFrame:
     """Gene sets whose genes change more, or less, than all others.
 
-    The null is not that of exchanged genes, which takes genes for independent: how far the same contrast is off in types
-    whose answer is known gives the standard error, and their number the degrees of freedom of a t test.
+    The null is not that of exchanged genes, which takes genes for independent: how far the same contrast is off in
+    types whose answer is known gives the standard error, and their number the degrees of freedom of a t test.
 
     Args:
         change: (g,) predicted. errors: (types, g) observed minus predicted change of types whose answer is known.
@@ -214,14 +208,12 @@ def set_table(genes: pd.Index, change: np.ndarray, errors: np.ndarray) -> pd.Dat
         the order of terms; its p value takes genes for exchangeable and is not given), p_value, q_value
         (Benjamini-Hochberg), genes; smallest p value first. Or a row whose `status` says why there is none.
     """
-    columns = ["term", "n_term", "change", "normalized_enrichment", "p_value", "q_value", "genes", "status"]  # fmt: skip
+    columns = ["term", "n_term", "change", "normalized_enrichment", "p_value", "q_value", "genes", "status"]
     every = gene_sets.collect(BUNDLED_GENE_SETS)
     sets = gene_sets.within(every, genes, LEAST_OF_SET, min(MOST_OF_SET, len(genes) - 1))
     reason = None
     if not len(errors):
-        reason = (
-            "not applicable: no method gave intervals, so nothing says how far off a set can be"
-        )
+        reason = "not applicable: no method gave intervals, so nothing says how far off a set can be"
     elif not sets:
         reason = gene_sets.NO_SETS.format(least=LEAST_OF_SET, most=MOST_OF_SET, n=len(genes))
     if reason:
@@ -262,8 +254,9 @@ def pathway_table(genes: pd.Index, change: np.ndarray, errors: np.ndarray) -> pd
 def cell_table(slide: AnnData, question: Question, answers: Answers) -> pd.DataFrame:
     """A row per focal cell and gene, of the genes that change most, first seed: cell, gene, change.
 
-    The change is that of the logarithm of its expected share, `lower` to `upper` its 90 % interval where there is one. A
-    method that says nothing of cells leaves a row per cell without a gene, whose `change` is the root mean square over genes.
+    The change is that of the logarithm of its expected share, `lower` to `upper` its 90 % interval where there is one.
+    A method that says nothing of cells leaves a row per cell without a gene, whose `change` is the root mean square
+    over genes.
     """
     names = slide.obs_names[question.focal]
     if not answers.per_cell:
@@ -308,7 +301,8 @@ def verdict(
     if notes.get("off_axes", 0) > MOST_OUTSIDE:
         return (
             "extrapolates",
-            f"{notes['off_axes']:.0%} of the change that is asked about is none by which neighbourhoods differ, so that nobody "
+            f"{notes['off_axes']:.0%} of the change that is asked about is none by which neighbourhoods differ, so "
+            "that nobody "
             "knows what it does; the answer is that to the rest.",
         )
     (target,) = fold.targets
@@ -320,7 +314,8 @@ def verdict(
     if outside > MOST_OUTSIDE:
         return (
             "extrapolates",
-            f"{outside:.0%} of the cells would get a neighbourhood further from those in which {fold.cell_type} was seen "
+            f"{outside:.0%} of the cells would get a neighbourhood further from those in which {fold.cell_type} was "
+            "seen "
             "than 95 % of these are from each other.",
         )
     return (
@@ -335,11 +330,7 @@ def agreement(answers: Answers) -> pd.DataFrame:
     mean = {m: np.mean(c, axis=0) for m, c in answers.change.items()}
     names = style.method_order(mean)
     pairs = [(a, b) for i, a in enumerate(names) for b in names[i + 1 :]]
-    rows = [
-        (a, b, np.corrcoef(mean[a], mean[b])[0, 1])
-        for a, b in pairs
-        if np.ptp(mean[a]) and np.ptp(mean[b])
-    ]
+    rows = [(a, b, np.corrcoef(mean[a], mean[b])[0, 1]) for a, b in pairs if np.ptp(mean[a]) and np.ptp(mean[b])]
     return pd.DataFrame(rows, columns=["method", "other", "pearson"])
 
 
@@ -365,7 +356,8 @@ def markdown(asked, names, question, answers, genes, sets, active, word, reason,
     shown = [c for c in genes if c not in ("rank",)]
     label = style.method_style(answers.sure).label
     lines += [
-        f"The {min(N_SHOWN, len(genes))} genes with the largest change, by {label}; changes are differences of log1p of "
+        f"The {min(N_SHOWN, len(genes))} genes with the largest change, by {label}; changes are differences of log1p "
+        "of "
         "mean counts per 10,000 to the same method's cells left where they are, `lower` to `upper` is a 90 % interval; "
         "all genes are in genes.tsv.",
         "",
@@ -471,7 +463,7 @@ def _intervals(axes, genes, answers) -> list:
         look = style.method_style(method, answers.change)
         column = genes["truth" if method == TRUTH else f"change_{method}"]
         marker = "D" if method == TRUTH else "o"
-        dots = axes.scatter(column, rows, s=16, color=look.color, marker=marker, label=look.label, linewidths=0)  # fmt: skip
+        dots = axes.scatter(column, rows, s=16, color=look.color, marker=marker, label=look.label, linewidths=0)
         handles.append(dots)
     axes.axvline(0, color=style.MUTED_COLOR, linewidth=0.6)
     axes.set_yticks(rows, [style.short(gene, 16) for gene in genes["gene"]])
@@ -495,6 +487,4 @@ def _map(figure, axes, slide, question, answers) -> None:
     axes.set(title="Focal cells, by predicted change", xticks=[], yticks=[])
     for side in axes.spines.values():
         side.set_visible(False)
-    figure.colorbar(
-        drawn, ax=axes, location="bottom", shrink=0.6, pad=0.02, label="root mean square change"
-    )
+    figure.colorbar(drawn, ax=axes, location="bottom", shrink=0.6, pad=0.02, label="root mean square change")

@@ -19,7 +19,9 @@ class Harmless(str):
 
     @property
     def literal(self) -> str:
-        """The text as a literal of reStructuredText, for captions: on one line, with nothing that could end it early."""
+        """The text as a literal of reStructuredText, for captions: on one line, with nothing that could end it
+        early.
+        """
         line = " ".join(self.split()).replace("`", "'")
         return f"``{line or '-'}``"
 

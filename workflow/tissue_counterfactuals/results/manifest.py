@@ -1,7 +1,7 @@
 """One file for a whole run: what was made, from what, by which code, with which packages, how long it took.
 
-`results/manifest.json` is written at the end of every successful run, and `results/ro-crate-metadata.json` beside it says
-the same in the form of a research object crate (RO-Crate 1.3), so that the folder can be published as it is.
+`results/manifest.json` is written at the end of every successful run, and `results/ro-crate-metadata.json` beside it
+says the same in the form of a research object crate (RO-Crate 1.3), so that the folder can be published as it is.
 """
 
 import csv
@@ -83,9 +83,7 @@ def differences(results: Path, config: dict) -> list[str]:
         if not (results / name).is_file():
             found.append(f"file {results / name}: it is gone.")
         elif digest(results / name) != file["sha256"]:
-            found.append(
-                f"file {results / name}: it is not what the run wrote (its SHA-256 differs)."
-            )
+            found.append(f"file {results / name}: it is not what the run wrote (its SHA-256 differs).")
     known = {results / name for name in manifest["files"]}
     found += [
         f"file {path}: the manifest does not know it; it was put there later."
@@ -95,9 +93,7 @@ def differences(results: Path, config: dict) -> list[str]:
     here = provenance.commit()
     for name, table in _tables(results).items():
         if table["commit"] != here:
-            found.append(
-                f"table {name}: it was made by commit {table['commit']}; this checkout is {here}."
-            )
+            found.append(f"table {name}: it was made by commit {table['commit']}; this checkout is {here}.")
     if manifest["config_hash"] != provenance.config_hash(config):
         found.append(
             f"config: its hash is {provenance.config_hash(config)}; the results were made with "
@@ -107,14 +103,14 @@ def differences(results: Path, config: dict) -> list[str]:
 
 
 def _files(results: Path) -> list[Path]:
-    """All results, sorted: what lies in its folders. Checksums and hidden files are none, nor is a report made from them."""
+    """All results, sorted: what lies in its folders. Checksums and hidden files are none, nor is a report made from
+    them.
+    """
     names = {path: path.relative_to(results).parts for path in results.rglob("*") if path.is_file()}
     return sorted(
         path
         for path, parts in names.items()
-        if len(parts) > 1
-        and parts[0] not in _NOT_RESULTS
-        and not any(part.startswith(".") for part in parts)
+        if len(parts) > 1 and parts[0] not in _NOT_RESULTS and not any(part.startswith(".") for part in parts)
     )
 
 
@@ -131,9 +127,7 @@ def _file(path: Path) -> dict:
 def _tables(results: Path) -> dict[str, dict]:
     """The commit, configuration and kind of data behind the tables of each data set."""
     keys = ("kind", "commit", "config_hash", "n_cells")
-    records = {
-        path: json.loads(path.read_text()) for path in sorted(results.glob("tables/*/*.json"))
-    }
+    records = {path: json.loads(path.read_text()) for path in sorted(results.glob("tables/*/*.json"))}
     return {
         str(path.relative_to(results)): {key: record[key] for key in keys}
         for path, record in records.items()
@@ -208,11 +202,7 @@ def _write_crate(results: Path, manifest: dict) -> None:
                 "description": _CONTENTS.get(Path(name).parts[0], "A result"),
                 "contentSize": str(file["bytes"]),
                 "encodingFormat": _FORMATS.get(Path(name).suffix, "application/octet-stream"),
-                **(
-                    {"sha256": file["sha256"], "dateModified": file["changed"]}
-                    if "sha256" in file
-                    else {}
-                ),
+                **({"sha256": file["sha256"], "dateModified": file["changed"]} if "sha256" in file else {}),
             },
         )
         for name, file in (sizes | manifest["files"]).items()
@@ -222,7 +212,8 @@ def _write_crate(results: Path, manifest: dict) -> None:
         {
             "@id": "#run",
             "@type": "CreateAction",
-            "name": f"Run of tissue-counterfactuals, commit {manifest['commit']}, configuration {manifest['config_hash']}",
+            "name": f"Run of tissue-counterfactuals, commit {manifest['commit']}, configuration "
+            f"{manifest['config_hash']}",
             "endTime": manifest["written"],
             "instrument": {"@id": snakemake.id},
             "object": {"@id": about.id},

@@ -23,7 +23,8 @@ _MOST_LISTED, _DRAWS = 7, 4999
 class Estimate(NamedTuple):
     """A mean over patients: 95 % interval, and p values (two-sided; one-sided for a mean above 0).
 
-    A limit is infinite where too many resamplings hold patients of one value. All NaN below `FEWEST_PATIENTS`, and where patients do not differ at all.
+    A limit is infinite where too many resamplings hold patients of one value. All NaN below `FEWEST_PATIENTS`, and
+    where patients do not differ at all.
     """
 
     low: float = np.nan
@@ -50,10 +51,7 @@ def estimate(values: np.ndarray, level: float = 0.95) -> Estimate:
     t = np.where(single, np.where(side == 0, 0, np.copysign(np.inf, side)), means / errors)
     order = np.argsort(t, kind="stable")
     t, share = t[order], np.cumsum(mass[order])
-    below, above = (
-        t[min(np.searchsorted(share, q), len(t) - 1)]
-        for q in ((1 - level) / 2, 1 - (1 - level) / 2)
-    )
+    below, above = (t[min(np.searchsorted(share, q), len(t) - 1)] for q in ((1 - level) / 2, 1 - (1 - level) / 2))
     observed = mean / error
     # What is as extreme counts; rounding must not decide it.
     greater = mass[order][t >= observed - 1e-9].sum()
@@ -70,7 +68,7 @@ def _resamplings(n: int) -> tuple[np.ndarray, np.ndarray]:
         # The sample itself is one of them: no p value is 0.
         drawn = np.vstack([np.ones(n), drawn])
         return drawn / n, np.full(len(drawn), 1 / len(drawn))
-    chosen = np.array([np.bincount(c, minlength=n) for c in combinations_with_replacement(range(n), n)])  # fmt: skip
+    chosen = np.array([np.bincount(c, minlength=n) for c in combinations_with_replacement(range(n), n)])
     ways = [factorial(n) / np.prod([float(factorial(k)) for k in row]) for row in chosen]
     return chosen / n, np.array(ways) / float(n) ** n
 

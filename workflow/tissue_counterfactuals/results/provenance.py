@@ -13,7 +13,7 @@ from tissue_counterfactuals import __version__
 from tissue_counterfactuals.config import slugs
 from tissue_counterfactuals.files import atomic_path
 
-_PACKAGES = ("torch", "numpy", "scipy", "pandas", "anndata", "scanpy", "scikit-learn", "numba", "matplotlib")  # fmt: skip
+_PACKAGES = ("torch", "numpy", "scipy", "pandas", "anndata", "scanpy", "scikit-learn", "numba", "matplotlib")
 
 
 def config_hash(config: dict) -> str:

@@ -56,9 +56,7 @@ def read_scores(paths: Iterable[str | Path]) -> pd.DataFrame:
     repeated = scores.duplicated(KEY)
     if repeated.any():
         first = scores.loc[repeated.idxmax(), KEY].to_dict()
-        raise InputError(
-            f"score tables: the score {first} is there twice; give every score file once."
-        )
+        raise InputError(f"score tables: the score {first} is there twice; give every score file once.")
     return scores.sort_values(KEY, ignore_index=True)
 
 
@@ -67,19 +65,13 @@ def _read_one(path: Path) -> pd.DataFrame:
         # Everything as text first: a cell type may be called "NA".
         table = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
     except (OSError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise InputError(
-            f"score table {path} cannot be read ({error}); delete it and run again."
-        ) from error
+        raise InputError(f"score table {path} cannot be read ({error}); delete it and run again.") from error
     for column in COLUMNS:
         if column not in table:
-            raise InputError(
-                f"score table {path}: column {column!r} is missing; the columns are {', '.join(COLUMNS)}."
-            )
+            raise InputError(f"score table {path}: column {column!r} is missing; the columns are {', '.join(COLUMNS)}.")
     for column in table:
         if column not in COLUMNS:
-            raise InputError(
-                f"score table {path}: column {column!r} is unknown; the columns are {', '.join(COLUMNS)}."
-            )
+            raise InputError(f"score table {path}: column {column!r} is unknown; the columns are {', '.join(COLUMNS)}.")
     for column, allowed in (
         ("kind", KINDS),
         ("protocol", PROTOCOLS),
@@ -127,14 +119,7 @@ def write_tsv(table: pd.DataFrame, path: str | Path, sort: bool = True) -> None:
     text = [c for c in others if not pd.api.types.is_numeric_dtype(table[c])]
     # A line break in an error message must not become a row.
     table = table.assign(
-        **{
-            c: table[c]
-            .astype(object)
-            .fillna("")
-            .astype(str)
-            .str.replace(r"[\t\r\n]+", " ", regex=True)
-            for c in text
-        }
+        **{c: table[c].astype(object).fillna("").astype(str).str.replace(r"[\t\r\n]+", " ", regex=True) for c in text}
     )
     if sort:
         table = table.sort_values([*others, *fractions], kind="stable")
@@ -184,7 +169,8 @@ def spread_failures(scores: pd.DataFrame) -> pd.DataFrame:
 def summarize(scores: pd.DataFrame, patients: dict[str, str] | None = None) -> pd.DataFrame:
     """Mean and spread of every metric of every method.
 
-    `patients` is slide -> patient; a slide that is not in it is a patient of its own. Values are first averaged over seeds within a fold; then
+    `patients` is slide -> patient; a slide that is not in it is a patient of its own. Values are first averaged over
+    seeds within a fold; then
 
     - `mean` is the mean over folds, `std_pooled` their sample standard deviation (the published tables pool slides
       and types like this), `std_slides` the one of the slides' means, `std_patients` that of the patients' means, and
@@ -244,9 +230,7 @@ def _failures(rows: pd.DataFrame) -> tuple[int, str]:
 def learned_methods(scores: pd.DataFrame) -> list[str]:
     """Methods that have a twin, or would have one had they not failed; sorted by name."""
     registered = {name for name, method in METHODS.items() if method.learned}
-    return sorted(
-        {*scores.loc[scores["variant"] == TWIN, "method"]} | (registered & {*scores["method"]})
-    )
+    return sorted({*scores.loc[scores["variant"] == TWIN, "method"]} | (registered & {*scores["method"]}))
 
 
 def paired_differences(scores: pd.DataFrame) -> pd.DataFrame:
@@ -272,11 +256,7 @@ def paired_differences(scores: pd.DataFrame) -> pd.DataFrame:
     columns = [*pair_key, "method", "variant", "value"]
     counterfactuals = defined.loc[defined["method"].isin(learned) & ~is_twin, columns]
     twins = defined.loc[defined["method"].isin(learned) & is_twin, [*pair_key, "method", "value"]]
-    pairs = [
-        counterfactuals.merge(twins, on=[*pair_key, "method"], suffixes=("", "_reference")).assign(
-            reference=TWIN
-        )
-    ]
+    pairs = [counterfactuals.merge(twins, on=[*pair_key, "method"], suffixes=("", "_reference")).assign(reference=TWIN)]
     for name in (*CONTROLS, *learned, CEILING):
         others = counterfactuals[counterfactuals["method"] != name]
         found = _paired(others, defined.loc[(defined["method"] == name) & ~is_twin, columns])
@@ -298,7 +278,7 @@ def _paired(counterfactuals: pd.DataFrame, reference: pd.DataFrame) -> pd.DataFr
     """The counterfactuals with `value_reference`, of the same variant of the reference where it has that."""
     if counterfactuals.empty or reference.empty:
         return counterfactuals.iloc[:0].assign(value_reference=np.empty(0))
-    there = [v for v in (*DONOR_RULES, *sorted(set(reference["variant"]))) if v in {*reference["variant"]}]  # fmt: skip
+    there = [v for v in (*DONOR_RULES, *sorted(set(reference["variant"]))) if v in {*reference["variant"]}]
     wanted = {v: v if v in there else next(iter(there), v) for v in counterfactuals["variant"]}
     table = counterfactuals.assign(of=counterfactuals["variant"].map(wanted))
     reference = reference.drop(columns="method").rename(columns={"variant": "of"})
@@ -329,9 +309,9 @@ def gains(scores: pd.DataFrame, patients: dict[str, str] | None = None) -> pd.Da
         on), and `p_adjusted`, corrected for the references of this method, variant and metric (Holm); `n_failed` and
         `reason` of failed runs on either side. Where nothing could be paired, n is 0 and the row stays.
 
-        The reference `best_competitor` is the other method, named by `competitor`, that gains least is over. Choosing it
-        favours it, so that its `p_value` is that of the claim to be better than every other method: the largest of the
-        one-sided p values, which needs no correction, with the smallest of the lower limits and no upper one.
+        The reference `best_competitor` is the other method, named by `competitor`, that gains least is over. Choosing
+        it favours it, so that its `p_value` is that of the claim to be better than every other method: the largest of
+        the one-sided p values, which needs no correction, with the smallest of the lower limits and no upper one.
     """
     pairs = paired_differences(scores)
     scores = spread_failures(scores)
@@ -341,9 +321,7 @@ def gains(scores: pd.DataFrame, patients: dict[str, str] | None = None) -> pd.Da
     rows = []
     for experiment, of_experiment in scores.groupby(EXPERIMENT):
         metrics = sorted(set(of_experiment["metric"]) & _comparable()) or [""]
-        counterfactuals = of_experiment[
-            of_experiment["method"].isin(learned) & (of_experiment["variant"] != TWIN)
-        ]
+        counterfactuals = of_experiment[of_experiment["method"].isin(learned) & (of_experiment["variant"] != TWIN)]
         by_method = dict(iter(of_experiment.groupby("method")))
         for (method, variant), own in counterfactuals.groupby(["method", "variant"]):
             others = [name for name in learned if name in by_method and name != method]
@@ -354,10 +332,7 @@ def gains(scores: pd.DataFrame, patients: dict[str, str] | None = None) -> pd.Da
             }
             for metric in metrics:
                 key = (*experiment, method, variant)
-                found = {
-                    name: _gain(by_group.get((*key, name, metric)), metric, patients)
-                    for name in failures
-                }
+                found = {name: _gain(by_group.get((*key, name, metric)), metric, patients) for name in failures}
                 adjusted = holm([gain["p_value"] for gain in found.values()])
                 for (name, gain), p in zip(found.items(), adjusted, strict=True):
                     row = dict(zip(group, (*key, name, metric), strict=True)) | gain

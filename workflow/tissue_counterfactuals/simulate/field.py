@@ -8,7 +8,8 @@ How a cell comes to its counts (i: cell, a: gene):
    as strong. Between cells a gene also acts on itself. The scaling sets how near to criticality each kind is.
 2. Field. s ~ exp(sum_i s_i' g' s_i + sum_ij J_ij s_i' g s_j - 1/2 sum_i |s_i|^2), J the normalised graph of the six
    nearest cells (either way), drawn exactly (`models/celcomen_field.py`).
-3. Counts. x_ia ~ negative binomial with mean depth_i share_a exp(log_rate_sd s_ia) and variance m + noise m^2; each count
+3. Counts. x_ia ~ negative binomial with mean depth_i share_a exp(log_rate_sd s_ia) and variance m + noise m^2; each
+count
    is then lost with probability `dropout`.
 
 The truth travels in the slide: varm["simulation_inter"], varm["simulation_intra"], var["localization"] and the knobs in
@@ -40,8 +41,8 @@ def simulate_field(**knobs: float) -> AnnData:
     """Simulate samples that share their forces; the text of this module says how.
 
     Args:
-        knobs: the keys of `FieldSettings`, which says what they mean. The forces follow from the seed alone, the cells of
-            a sample from it and the sample's number.
+        knobs: the keys of `FieldSettings`, which says what they mean. The forces follow from the seed alone, the cells
+            of a sample from it and the sample's number.
 
     Returns:
         A slide of one cell type and one domain, its samples side by side 1 mm apart.
@@ -62,9 +63,7 @@ def simulate_field(**knobs: float) -> AnnData:
         side_um = np.sqrt(size / told.density_per_um2)
         place = stream(seed, "field_places", number).uniform(0, side_um, (size, 2))
         weights = interaction_weights(knn_graph(place, N_NEIGHBORS), "symmetric")
-        field = GaussianField(weights, inter, intra).sample(
-            stream(seed, "field_expression", number)
-        )
+        field = GaussianField(weights, inter, intra).sample(stream(seed, "field_expression", number))
         counts.append(
             draw_counts(
                 *(base + told.log_rate_sd * field, stream(seed, "field_counts", number)),
@@ -106,9 +105,7 @@ def true_forces(slide: AnnData) -> tuple[np.ndarray, np.ndarray]:
             "simulated_field."
         )
     columns = pd.Index(slide.uns["simulation"]["genes"].astype(str)).get_indexer(slide.var_names)
-    return tuple(
-        np.asarray(slide.varm[f"simulation_{kind}"])[:, columns] for kind in ("inter", "intra")
-    )
+    return tuple(np.asarray(slide.varm[f"simulation_{kind}"])[:, columns] for kind in ("inter", "intra"))
 
 
 def draw_forces(
@@ -183,7 +180,5 @@ def _sparse_symmetric(rng: np.random.Generator, n_genes: int, n_partners: float)
     n_pairs = min(max(round(n_partners * n_genes / 2), 1 if n_partners else 0), len(rows))
     chosen = rng.choice(len(rows), n_pairs, replace=False)
     forces = np.zeros((n_genes, n_genes))
-    forces[rows[chosen], columns[chosen]] = rng.choice([-1, 1], n_pairs) * rng.uniform(
-        0.5, 1, n_pairs
-    )
+    forces[rows[chosen], columns[chosen]] = rng.choice([-1, 1], n_pairs) * rng.uniform(0.5, 1, n_pairs)
     return forces + forces.T

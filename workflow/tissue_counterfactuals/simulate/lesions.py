@@ -2,7 +2,8 @@
 
 Spots lie on the hexagonal lattice of a Visium array, 100 micrometres apart. Numbers of spots per label, and which gene
 is knocked out in which section, are those of the four published sections; where lesions lie is ours, but those of
-KP_1 lie in the five boxes that the authors drew. How a spot comes to its counts (i: spot, g: gene, k: knocked-out gene):
+KP_1 lie in the five boxes that the authors drew. How a spot comes to its counts (i: spot, g: gene, k: knocked-out
+gene):
 
 1. Activity. a_ik = exp(0.6 f_ik - 0.18), f smooth in space with noise, so that its mean is 1; in a lesion that has lost
    k it is `_RESIDUAL`, what the other cells of a spot leave. The expected count of k itself is `target_counts` a_ik.
@@ -203,9 +204,7 @@ def _place_spots(section: str, normal_tissue: float) -> pd.DataFrame:
     spots = spots[tissue].assign(
         sample=section,
         domain=label[tissue],
-        cell_type=np.where(tumour, "tumour", np.where(label == PERIPHERY, PERIPHERY, NORMAL))[
-            tissue
-        ],
+        cell_type=np.where(tumour, "tumour", np.where(label == PERIPHERY, PERIPHERY, NORMAL))[tissue],
         lesion=lesion[tissue],
     )
     spots.index = section + "_" + spots.index

@@ -119,9 +119,7 @@ def draw_mechanism(told: TissueSettings) -> Mechanism:
 
     base = rng.normal(0, 1.2, (told.n_genes, 1)) + rng.normal(0, 0.3, (told.n_genes, told.n_types))
     markers = other_genes[rng.random(len(other_genes)) < 0.5]
-    base[markers, rng.integers(told.n_types, size=len(markers))] += rng.normal(
-        1.5, 0.5, len(markers)
-    )
+    base[markers, rng.integers(told.n_types, size=len(markers))] += rng.normal(1.5, 0.5, len(markers))
     # Ligand genes follow the secretion alone, whatever the type, and are abundant where it is high.
     base[ligand_genes] = 1.5
     return Mechanism(

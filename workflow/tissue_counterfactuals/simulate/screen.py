@@ -2,7 +2,8 @@
 
 How a cell comes to its counts (u: cell, k: lost gene, l: signal, g: gene):
 
-1. Place. Cells lie uniformly in a square; a share of them are recipients (T cells), the others tumour cells. A clone is a
+1. Place. Cells lie uniformly in a square; a share of them are recipients (T cells), the others tumour cells. A clone is
+a
    tumour cell and its nearest ones; all of it has lost the clone's gene, or, with a control guide, nothing. Of each
    member the guide is seen or missed (`missed`); a clone always keeps one call.
 2. Secretion. Tumour cells secrete s_ul = smooth patches * noise, times exp(signal_change direction_kl) where k is lost;
@@ -14,8 +15,8 @@ How a cell comes to its counts (u: cell, k: lost gene, l: signal, g: gene):
    the tissue differs from near another, whatever the guide does.
 5. Counts. A share `spill` of what a cell is read to hold comes from its neighbours; then negative binomial at depth.
 
-The truth stays with the slide: obs `target_true` (the lost gene of every member of a clone, called or not), `clone`, and
-obsm["simulation_change"], the change of the log rate of each recipient against the same cell with no gene lost.
+The truth stays with the slide: obs `target_true` (the lost gene of every member of a clone, called or not), `clone`,
+and obsm["simulation_change"], the change of the log rate of each recipient against the same cell with no gene lost.
 """
 
 import numpy as np
@@ -44,9 +45,9 @@ def simulate_screen(**knobs: float) -> AnnData:
         knobs: the keys of `ScreenSettings`, which says what they mean.
 
     Returns:
-        A slide: `cell_type` cancer or T cells, `domain` as the authors of Cellina label it (perturbed: a tumour cell with
-        any guide, and any other cell with such a neighbour), obs `target_raw` the called guide's gene, Control or "", and
-        `guide_raw` the guide.
+        A slide: `cell_type` cancer or T cells, `domain` as the authors of Cellina label it (perturbed: a tumour cell
+        with any guide, and any other cell with such a neighbour), obs `target_raw` the called guide's gene, Control or
+        "", and `guide_raw` the guide.
 
     Raises:
         InputError: unknown knobs, or knobs out of their range.
@@ -73,9 +74,7 @@ def simulate_screen(**knobs: float) -> AnnData:
     with_loss = log_secretion.copy()
     knocked_out = lost[tumour] > 0
     with_loss[knocked_out] += told.signal_change * direction[lost[tumour][knocked_out] - 1]
-    log_received, without = (
-        np.log(np.maximum(weights @ np.exp(s), 1e-6)) for s in (with_loss, log_secretion)
-    )
+    log_received, without = (np.log(np.maximum(weights @ np.exp(s), 1e-6)) for s in (with_loss, log_secretion))
 
     g = told.n_genes
     n_ligands = LIGAND_GENES_PER_SIGNAL * _SIGNALS
@@ -152,9 +151,7 @@ def _call_guides(rng, lost, clone, missed):
 
 def _tumour_weights(place, tumour):
     """(n, tumour) mean over the tumour neighbours of each cell but itself, and (n,) whether it has any."""
-    pairs = cKDTree(place).sparse_distance_matrix(
-        cKDTree(place[tumour]), _FARTHEST_UM, output_type="coo_matrix"
-    )
+    pairs = cKDTree(place).sparse_distance_matrix(cKDTree(place[tumour]), _FARTHEST_UM, output_type="coo_matrix")
     apart = pairs.row != tumour[pairs.col]
     weight = np.exp(-0.5 * (pairs.data[apart] / _REACH_UM) ** 2)
     graph = sparse.csr_array((weight, (pairs.row[apart], pairs.col[apart])), shape=pairs.shape)

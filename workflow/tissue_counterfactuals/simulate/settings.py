@@ -42,8 +42,8 @@ class TissueSettings(Settings):
     n_genes: Genes = 300
     """Genes; two per signal are ligand genes."""
     seed: Seed = 0
-    """Seed of the tissue; the seeds of the benchmark do not change it. The mechanism follows from it alone, the cells of
-    each slide from it and the slide's number."""
+    """Seed of the tissue; the seeds of the benchmark do not change it. The mechanism follows from it alone, the cells
+    of each slide from it and the slide's number."""
     n_slides: int = Field(2, ge=1, le=1000)
     """Slides, named slide_0, slide_1, ..."""
     n_domains: int = Field(3, ge=2, le=100)
@@ -136,7 +136,8 @@ class FieldSettings(Settings):
         fewest = (N_NEIGHBORS + 1) * self.n_samples
         if self.n_cells < fewest:
             raise ValueError(
-                f".n_cells is {self.n_cells}; {self.n_samples} samples with {N_NEIGHBORS} neighbours for each cell need "
+                f".n_cells is {self.n_cells}; {self.n_samples} samples with {N_NEIGHBORS} neighbours for each cell "
+                "need "
                 f"at least {fewest}: give more cells or fewer samples."
             )
         return self
@@ -190,7 +191,9 @@ class ScreenSettings(Settings):
     recipient_share: float = Field(0.3, gt=0, lt=1)
     """Share of the cells that are recipients (T cells)."""
     spillover: Effect = 0.0
-    """Change of a recipient's log rate per unit of the log of a received signal; 0 is the null: no loss acts on others."""
+    """Change of a recipient's log rate per unit of the log of a received signal; 0 is the null: no loss acts on
+    others.
+    """
     autonomous: Effect = 1.0
     """Standard deviation of the change of a carrier's own log rate, in three genes of ten."""
     signal_change: Effect = 2.0
@@ -213,7 +216,9 @@ class ScreenSettings(Settings):
         room = 0.7 * (1 - self.recipient_share) * self.n_cells
         if clones * self.clone_size > room:
             raise ValueError(
-                f".clones_per_target is {self.clones_per_target}; {clones:.0f} clones of {self.clone_size:g} cells leave no "
-                f"room between {self.n_cells} cells, of which {room:.0f} can be in clones: give more cells or fewer clones."
+                f".clones_per_target is {self.clones_per_target}; {clones:.0f} clones of {self.clone_size:g} cells "
+                "leave no "
+                f"room between {self.n_cells} cells, of which {room:.0f} can be in clones: give more cells or fewer "
+                "clones."
             )
         return self

@@ -87,8 +87,8 @@ def simulate_tissue(
         n_threads: default is $OMP_NUM_THREADS or all cores; the result does not depend on it.
 
     Returns:
-        A slide of n_cells x n_genes, slide by slide, placed side by side 1 mm apart; cells without neighbours receive no
-        signal.
+        A slide of n_cells x n_genes, slide by slide, placed side by side 1 mm apart; cells without neighbours receive
+        no signal.
 
     Raises:
         InputError: unknown knobs, or knobs out of their range.
@@ -105,9 +105,7 @@ def simulate_tissue(
         rng = stream(told.seed, "tissue_cells", number)
         side_um = np.sqrt(size / told.density_per_um2)
         cells = _place_cells(mechanism, rng, size, side_um, told.secretion_noise, told.patchiness)
-        cells["received"] = _receive(
-            gaussian_graph(cells["place"], n_threads=n_threads), cells["secretion"]
-        )
+        cells["received"] = _receive(gaussian_graph(cells["place"], n_threads=n_threads), cells["secretion"])
         noise = np.exp(told.library_noise * rng.standard_normal(size))
         cells["library"] = told.library_size * noise
         blocks += _draw_counts(mechanism, cells, told.seed, number, n_threads)
@@ -165,7 +163,8 @@ def true_counterfactual(slide: AnnData, focal: np.ndarray, donors) -> np.ndarray
         donors = _checked_indices(slide, donors, "donors")
         if donors.ndim != 2 or len(donors) != len(focal):
             raise InputError(
-                f"donors: the indices have shape {donors.shape}, and ({len(focal)}, d) is needed: one row per focal cell."
+                f"donors: the indices have shape {donors.shape}, and ({len(focal)}, d) is needed: one row per focal "
+                "cell."
             )
         m, d = donors.shape
         weights = sparse.csr_array(
@@ -173,9 +172,7 @@ def true_counterfactual(slide: AnnData, focal: np.ndarray, donors) -> np.ndarray
             shape=(m, slide.n_obs),
         )
     mechanism = stored_mechanism(slide)
-    return _expected_counts(
-        slide, mechanism, focal, _receive(weights, slide.obsm["simulation_secretion"])
-    )
+    return _expected_counts(slide, mechanism, focal, _receive(weights, slide.obsm["simulation_secretion"]))
 
 
 def true_expression(slide: AnnData, cells: np.ndarray | None = None) -> np.ndarray:
@@ -205,8 +202,8 @@ def true_altered(
 ) -> np.ndarray:
     """Expected counts of focal cells whose neighbours express something else.
 
-    Neighbours send through their ligand genes alone: a signal is sent as many times over as its ligand genes, on average,
-    are expressed. Other genes of neighbours change nothing.
+    Neighbours send through their ligand genes alone: a signal is sent as many times over as its ligand genes, on
+    average, are expressed. Other genes of neighbours change nothing.
 
     Args:
         slide: simulated, n cells. focal: (m,) indices.
@@ -231,9 +228,7 @@ def true_altered(
     return _expected_counts(slide, mechanism, focal, received)
 
 
-def _expected_counts(
-    slide: AnnData, mechanism: Mechanism, cells: np.ndarray, received: np.ndarray
-) -> np.ndarray:
+def _expected_counts(slide: AnnData, mechanism: Mechanism, cells: np.ndarray, received: np.ndarray) -> np.ndarray:
     types = _codes(slide.obs["cell_type"], mechanism.types)[cells]
     if "simulation_type" in slide.obsm:
         types = np.asarray(slide.obsm["simulation_type"])[cells, 0]
@@ -300,18 +295,14 @@ def patchwork(rng: np.random.Generator, place: np.ndarray) -> np.ndarray:
     return field * np.sqrt(2 / _WAVES_PER_PATCHWORK)
 
 
-def _draw_counts(
-    mechanism: Mechanism, cells: dict, seed: int, slide_number: int, n_threads: int
-) -> list:
+def _draw_counts(mechanism: Mechanism, cells: dict, seed: int, slide_number: int, n_threads: int) -> list:
     """Counts of the cells as CSR parts (counts float32, genes int32, number per cell), block by block in threads."""
     shape = 1 / np.maximum(mechanism.overdispersion, np.finfo(float).tiny)
 
     def draw(number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         rng = stream(seed, "tissue_counts", slide_number, number)
         part = slice(number * _CELLS_PER_BLOCK, (number + 1) * _CELLS_PER_BLOCK)
-        mean = mechanism.proportions(
-            *(cells[key][part] for key in ("type", "domain", "secretion", "received"))
-        )
+        mean = mechanism.proportions(*(cells[key][part] for key in ("type", "domain", "secretion", "received")))
         mean *= cells["library"][part, None]
         if mechanism.overdispersion.any():
             # Negative binomial = Poisson whose mean varies as a gamma of mean 1.
@@ -341,14 +332,10 @@ def _stack_blocks(blocks: list, n_genes: int) -> sparse.csr_matrix:
         data[filled : filled + len(counts)] = counts
         indices[filled : filled + len(counts)] = genes
         filled += len(counts)
-    return sparse.csr_matrix(
-        (data, indices, indptr.astype(index_type)), shape=(len(per_cell), n_genes)
-    )
+    return sparse.csr_matrix((data, indices, indptr.astype(index_type)), shape=(len(per_cell), n_genes))
 
 
-def _spill(
-    counts: sparse.csr_matrix, place: np.ndarray, share: float, rng: np.random.Generator
-) -> sparse.csr_matrix:
+def _spill(counts: sparse.csr_matrix, place: np.ndarray, share: float, rng: np.random.Generator) -> sparse.csr_matrix:
     """Each count stays with chance 1 - share, and else is found in one of the cell's nearest cells."""
     near = cKDTree(place).query(place, _NEAREST_OF_SPILL + 1)[1]
     spilled, left = counts.copy(), rng.binomial(counts.data.astype(np.int64), share)
@@ -408,9 +395,7 @@ def _codes(labels: pd.Series, names: np.ndarray) -> np.ndarray:
 def _checked_indices(slide: AnnData, indices: np.ndarray, what: str) -> np.ndarray:
     indices = np.asarray(indices)
     if not np.issubdtype(indices.dtype, np.integer):
-        raise InputError(
-            f"{what}: type {indices.dtype}, and whole numbers (indices of cells) are needed."
-        )
+        raise InputError(f"{what}: type {indices.dtype}, and whole numbers (indices of cells) are needed.")
     outside = (indices < 0) | (indices >= slide.n_obs)
     if outside.any():
         raise InputError(

@@ -70,9 +70,7 @@ class Reader:
         """The module that reads the layout, imported when first asked for."""
         return importlib.import_module(f"{__name__}.{self.name}")
 
-    def open(
-        self, files: dict[str, str | Path], dataset: dict, samples: list[str] | None
-    ) -> "AnnData | StoredSlide":
+    def open(self, files: dict[str, str | Path], dataset: dict, samples: list[str] | None) -> "AnnData | StoredSlide":
         """The slide that the files hold, with its counts still in the file where the adapter can do that.
 
         Raises:
@@ -88,9 +86,7 @@ class Reader:
         more = getattr(self.adapter, "BUNDLE", {})
         return read_bundles(files, dataset, samples, self.adapter.read_sample, **more)
 
-    def read(
-        self, files: dict[str, str | Path], dataset: dict, samples: list[str] | None
-    ) -> "AnnData":
+    def read(self, files: dict[str, str | Path], dataset: dict, samples: list[str] | None) -> "AnnData":
         """The slide that the files hold, whole and in memory; errors as `open`."""
         slide = self.open(files, dataset, samples)
         return slide.load() if hasattr(slide, "load") else slide
@@ -130,9 +126,7 @@ class Reader:
             return self.check_files(found, f"folder {path}")
         if len(self.needed) != 1:
             names = ", ".join(map(self._called, self.needed))
-            raise InputError(
-                f"file {path}: source {self.name} reads a folder with {names}; name the folder."
-            )
+            raise InputError(f"file {path}: source {self.name} reads a folder with {names}; name the folder.")
         return {self.needed[0]: path}
 
     def _called(self, role: str) -> str:
@@ -160,12 +154,14 @@ class Reader:
             for role in self.needed:
                 if role not in own:
                     raise InputError(
-                        f"{where}: the file {self._called(role)}{of_sample}, without which source {self.name} cannot be "
+                        f"{where}: the file {self._called(role)}{of_sample}, without which source {self.name} cannot "
+                        "be "
                         "read, is missing; fetch it and put it beside the others."
                     )
         if not files:
             raise InputError(
-                f"{where}: it holds no file that source {self.name} reads ({', '.join(map(self._called, self.files))}); check the "
+                f"{where}: it holds no file that source {self.name} reads "
+                f"({', '.join(map(self._called, self.files))}); check the "
                 "path."
             )
         return files

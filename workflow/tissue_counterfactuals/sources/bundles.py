@@ -113,9 +113,7 @@ def read_bundles(
     _check_samples(samples, list(names.values()), dataset)
     chosen = {key: name for key, name in names.items() if samples is None or name in samples}
     read = {name: read_sample(by_sample[key], dataset) for key, name in chosen.items()}
-    paths = {
-        f"{name}/{role}": p for key, name in chosen.items() for role, p in by_sample[key].items()
-    }
+    paths = {f"{name}/{role}": p for key, name in chosen.items() for role, p in by_sample[key].items()}
     return make_bundle_slide(
         read,
         dataset,
@@ -214,21 +212,18 @@ def join(
     extra = len(table) - int(found.sum())
     if same_cells and extra > _MAX_MISSING * len(table):
         raise InputError(
-            f"file {matrix}: it has no row for {extra} of the {len(table)} ids of {path} ({extra / len(table):.0%}); it "
+            f"file {matrix}: it has no row for {extra} of the {len(table)} ids of {path} ({extra / len(table):.0%}); "
+            "it "
             "is cut short or of another run, fetch it again."
         )
     if extra:
-        notes.append(
-            f"{extra} rows of {path.name} belong to no row of {matrix.name} and were left out"
-        )
+        notes.append(f"{extra} rows of {path.name} belong to no row of {matrix.name} and were left out")
     if (np.diff(place[found]) < 0).any():
         notes.append(f"{path.name} stood in another order than {matrix.name}; joined by id")
     return table.reindex(sample_ids), found
 
 
-def read_cells(
-    path: Path, dataset: dict, x: str, y: str, more: tuple[str, ...] = ()
-) -> pd.DataFrame:
+def read_cells(path: Path, dataset: dict, x: str, y: str, more: tuple[str, ...] = ()) -> pd.DataFrame:
     """A table of one row per cell: ids as index, columns x and y, those of the configuration that it has, and `more`.
 
     Args:
@@ -271,9 +266,7 @@ def _check_samples(samples: list[str] | None, present: list[str], dataset: dict)
             )
 
 
-def _label_cells(
-    sample: Sample, name: str, dataset: dict, constants: dict[str, str], by_sample: bool
-) -> None:
+def _label_cells(sample: Sample, name: str, dataset: dict, constants: dict[str, str], by_sample: bool) -> None:
     """Give the cells their type and domain: from the file of labels, from the bundle itself, or a constant."""
     where, columns = f"sample {name!r}", dataset.get("columns") or {}
     wanted = {label: columns.get(label) or label for label in constants}
@@ -310,9 +303,7 @@ def _label_cells(
             )
         else:
             sample.cells[label] = constants[label]
-            sample.notes.append(
-                f"no column {column!r}: every cell has the {label} {constants[label]!r}"
-            )
+            sample.notes.append(f"no column {column!r}: every cell has the {label} {constants[label]!r}")
     sample.cells = sample.cells[["x", "y", *wanted]]
     for label in wanted:
         given = sample.cells[label].notna().to_numpy()
@@ -321,9 +312,7 @@ def _label_cells(
         sample.keep_cells(given, f"{label} given")
 
 
-def _read_label_file(
-    path: Path, wanted: dict[str, str], sample_column: str | None, name: str
-) -> pd.DataFrame:
+def _read_label_file(path: Path, wanted: dict[str, str], sample_column: str | None, name: str) -> pd.DataFrame:
     """Labels of one sample by cell id, missing ones NaN."""
     names = column_names(path)
     ids = id_columns(names, path)

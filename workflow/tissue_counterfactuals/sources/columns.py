@@ -28,15 +28,11 @@ def open_h5ad(path: str | Path) -> Iterator[h5py.File]:
     """
     with open_hdf5(path) as file:
         if not all(isinstance(file.get(part), h5py.Group) for part in ("obs", "var")):
-            raise InputError(
-                f"file {path}: it holds no AnnData tables obs and var; save it with anndata 0.7 or newer."
-            )
+            raise InputError(f"file {path}: it holds no AnnData tables obs and var; save it with anndata 0.7 or newer.")
         yield file
 
 
-def pick(
-    parent: h5py.Group | None, name: str, where: str, what: str, key: str
-) -> h5py.Group | h5py.Dataset:
+def pick(parent: h5py.Group | None, name: str, where: str, what: str, key: str) -> h5py.Group | h5py.Dataset:
     """The child of a group, or an InputError that lists the children and the nearest name.
 
     `where` and `what` begin the message ("file x.h5ad", "obs column"); `key` is the configuration key to mend.

@@ -28,7 +28,9 @@ _POSITION = ("CenterX_global_px", "CenterY_global_px")
 
 
 def samples(files: dict[str, Path], dataset: dict) -> list[str]:
-    """Names of the slides that there are files of; those that the benchmark leaves out only where they are asked for."""
+    """Names of the slides that there are files of; those that the benchmark leaves out only where they are asked
+    for.
+    """
     return _used(files) if dataset["samples"] is None else sorted(_by_slide(files))
 
 
@@ -116,16 +118,19 @@ def _open(name: str, path: Path, sha256: str | None) -> StoredSlide:
     ids = _unique_ids(ids, pixels, provenance, where)
     for column, labels in unknown.items():
         if labels:
-            print(f"warning: {where}: labels of {column} that resources/{LABELS} does not know: {tell(labels)}; their cells are left out.")  # fmt: skip
+            print(
+                f"warning: {where}: labels of {column} that resources/{LABELS} does not know: {tell(labels)}; their "
+                "cells are left out."
+            )
     note(provenance, "unmapped_labels", unknown)
     keep = keep_given(np.ones(len(ids), dtype=bool), columns, len(genes), provenance)
     if not keep.any():
-        raise InputError(f"{where}: no cell has both a cell type (ist) and a histology (typ); use the file as it was published.")  # fmt: skip
+        raise InputError(
+            f"{where}: no cell has both a cell type (ist) and a histology (typ); use the file as it was published."
+        )
     coordinates = pixels[keep] * PIXEL_UM
     check_places(coordinates, where, published=True)
-    labels = pd.DataFrame(
-        {label: column[keep] for label, column in columns.items()}, index=ids[keep]
-    )
+    labels = pd.DataFrame({label: column[keep] for label, column in columns.items()}, index=ids[keep])
     labels["sample"] = pd.Categorical([name] * len(labels))
     return store(path, "X", keep, labels, genes, coordinates, provenance, where)
 

@@ -39,7 +39,8 @@ def read_sample(files: dict[str, Path], dataset: dict) -> "Sample":
 
 
 def _pixel_size(path: Path | None, metadata: Path) -> tuple[float, str]:
-    """Micrometres per pixel, from fields of view in pixels and millimetres, or from the only camera that holds the cells.
+    """Micrometres per pixel, from fields of view in pixels and millimetres, or from the only camera that holds the
+    cells.
 
     Raises:
         InputError: the files do not tell.
@@ -68,6 +69,7 @@ def _pixel_size(path: Path | None, metadata: Path) -> tuple[float, str]:
     if len(fitting) == 1:
         return _CAMERAS[fitting[0]], f"of the camera with {fitting[0][0]} x {fitting[0][1]} pixels"
     raise InputError(
-        f"file {metadata}: neither the fields of view (in pixels and millimetres) nor the places in them tell how large a "
+        f"file {metadata}: neither the fields of view (in pixels and millimetres) nor the places in them tell how "
+        "large a "
         "pixel is; set unit_um, 0.12028 for the instrument as it is sold and 0.18 for the first public set."
     )

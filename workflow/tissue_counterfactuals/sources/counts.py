@@ -65,9 +65,7 @@ class Counts:
             squares[columns] += values.T @ weights[rows]
         return totals[self.rows], sums, squares
 
-    def gene_moments(
-        self, cells: np.ndarray, clip: np.ndarray | None = None
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def gene_moments(self, cells: np.ndarray, clip: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Sums and sums of squares over some cells, each (g,) float64.
 
         Args:
@@ -128,9 +126,7 @@ class Counts:
         first = np.flatnonzero(bad)[np.lexsort((entries.col[bad], entries.row[bad]))[0]]
         cell = self.cells[np.count_nonzero(self.rows[: rows.start + entries.row[first]])]
         gene = self.genes[columns.start + entries.col[first]]
-        raise InputError(
-            f"{self.where}: cell {cell!r}, gene {gene!r} {count_fault(float(entries.data[first]))}."
-        )
+        raise InputError(f"{self.where}: cell {cell!r}, gene {gene!r} {count_fault(float(entries.data[first]))}.")
 
 
 class MemoryCounts(Counts):
@@ -257,18 +253,14 @@ class StackedCounts(Counts):
             *(sum(m[p] for m, p in zip(ms, self.places, strict=True)) for ms in (sums, squares)),
         )
 
-    def gene_moments(
-        self, cells: np.ndarray, clip: np.ndarray | None = None
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def gene_moments(self, cells: np.ndarray, clip: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         sums, squares = np.zeros((2, self.shape[1]))
         for part, places, own in self._each():
             limit = None
             if clip is not None:
                 limit = np.full(part.shape[1], np.inf)
                 limit[places] = clip
-            for total, of_part in zip(
-                (sums, squares), part.gene_moments(cells[own], limit), strict=True
-            ):
+            for total, of_part in zip((sums, squares), part.gene_moments(cells[own], limit), strict=True):
                 total += of_part[places]
         return sums, squares
 

@@ -96,9 +96,7 @@ def place_cells(
                 "gene; remove it from the matrix, or rename it there if it is a gene."
             )
     table = bundles.read_cells(path, dataset, x, y)
-    cells, found = bundles.join(
-        sample.cells.index, table, matrix, path, sample.notes, same_cells=True
-    )
+    cells, found = bundles.join(sample.cells.index, table, matrix, path, sample.notes, same_cells=True)
     cells[["x", "y"]] *= unit_um
     sample.cells, sample.placed_in = cells, path
     sample.keep_cells(found, f"cells that stand in {path.name}")

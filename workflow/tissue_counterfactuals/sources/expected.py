@@ -42,9 +42,7 @@ def compare_shapes(dataset: dict, read: AnnData | StoredSlide, prepared: AnnData
         prepared: the same after the filters.
     """
     frame = read if isinstance(read, AnnData) else read.frame
-    table = compare_numbers(
-        dataset, [*_stored(frame), *_counted(frame, "labelled"), *_counted(prepared, "prepared")]
-    )
+    table = compare_numbers(dataset, [*_stored(frame), *_counted(frame, "labelled"), *_counted(prepared, "prepared")])
     differing = table[table["verdict"] == "differs"]
     if len(differing):
         rows = differing[[*_KEY, "found", "expected"]].to_dict("records")
@@ -73,9 +71,7 @@ def compare_numbers(dataset: dict, found: list[dict]) -> pd.DataFrame:
     known = table["expected"].notna()
     table["difference"] = (table["found"] - table["expected"]).astype("Int64")
     verdict = np.where(table["difference"].fillna(0) == 0, "same", "differs")
-    table["verdict"] = np.where(
-        known, verdict, "not published" if dataset["kind"] == "real" else "not compared"
-    )
+    table["verdict"] = np.where(known, verdict, "not published" if dataset["kind"] == "real" else "not compared")
     table = table.astype({"found": "Int64", "expected": "Int64"})[COLUMNS]
     table = table.fillna({"published_in": ""})
     for row in table[table["verdict"] == "differs"].itertuples():

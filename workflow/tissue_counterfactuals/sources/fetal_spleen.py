@@ -101,9 +101,7 @@ def read(files: dict[str, Path], dataset: dict, samples: list[str] | None) -> An
     return slide
 
 
-def recover_counts(
-    values: sp.csr_matrix, base: float, spots: pd.Index, where: str
-) -> tuple[sp.csr_matrix, np.ndarray]:
+def recover_counts(values: sp.csr_matrix, base: float, spots: pd.Index, where: str) -> tuple[sp.csr_matrix, np.ndarray]:
     """Counts of each spot from log(1 + counts * step), whose step is unknown: its smallest value is one count.
 
     Args:
@@ -148,9 +146,7 @@ def recover_counts(
             f"{where}: the values of spot {spots[spot]!r} are no log-normalised counts: relative to its smallest one "
             f"there is {scaled[entry]:.3f}, which is no whole number; use the file as it was published."
         )
-    recovered = sp.csr_matrix(
-        (counts.astype(np.float32), linear.indices, linear.indptr), shape=linear.shape
-    )
+    recovered = sp.csr_matrix((counts.astype(np.float32), linear.indices, linear.indptr), shape=linear.shape)
     return recovered, totals
 
 
@@ -184,9 +180,7 @@ def _log_base(file: h5py.File) -> float:
     return float(value) if isinstance(value, int | float | np.number) else float(np.e)
 
 
-def _to_micrometres(
-    pixels: np.ndarray, sample: pd.Categorical, where: str
-) -> tuple[np.ndarray, dict[str, float]]:
+def _to_micrometres(pixels: np.ndarray, sample: pd.Categorical, where: str) -> tuple[np.ndarray, dict[str, float]]:
     """Coordinates in micrometres, and sample -> micrometres per pixel: the pitch of the spots is the ruler."""
     from tissue_counterfactuals.sources.places import check_places, nearest_distance
 

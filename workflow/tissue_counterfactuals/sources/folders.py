@@ -14,11 +14,11 @@ _NAMELESS = ("outs", "spatial", "extracted", "flatFiles", "cell_feature_matrix")
 
 
 def visible(paths: Iterable[Path], folder: Path) -> list[Path]:
-    """What of `paths` below a folder belongs to the data, sorted: nothing hidden, and nothing that a Mac packs beside it."""
+    """What of `paths` below a folder belongs to the data, sorted: nothing hidden, and nothing that a Mac packs beside
+    it.
+    """
     return sorted(
-        path
-        for path in paths
-        if not any(p.startswith(".") or p == "__MACOSX" for p in path.relative_to(folder).parts)
+        path for path in paths if not any(p.startswith(".") or p == "__MACOSX" for p in path.relative_to(folder).parts)
     )
 
 
@@ -40,9 +40,7 @@ def find_one(folder: Path, patterns: tuple[str, ...], what: str) -> Path | None:
     return None
 
 
-def locate_bundles(
-    folder: Path, patterns: dict[str, tuple[str, ...]], needed: str
-) -> dict[str, Path]:
+def locate_bundles(folder: Path, patterns: dict[str, tuple[str, ...]], needed: str) -> dict[str, Path]:
     """Files by role of one bundle, or by "sample/role" where the folder holds a folder for each sample.
 
     Args:
@@ -56,7 +54,7 @@ def locate_bundles(
         if (own / "binned_outputs").is_dir():
             return locate_bundles(own / "binned_outputs", patterns, needed)
     children = [child for child in visible(folder.iterdir(), folder) if child.is_dir()]
-    found = {c: _roles(c, patterns, needed) or _roles(c / "outs", patterns, needed) for c in children}  # fmt: skip
+    found = {c: _roles(c, patterns, needed) or _roles(c / "outs", patterns, needed) for c in children}
     bins = [child for child, own in found.items() if own and _BINS.fullmatch(child.name)]
     if bins:
         raise InputError(

@@ -18,17 +18,17 @@ _CONTROLS = re.compile(
 )
 # Columns about cells that stand among the genes of a table, without capitals and separators.
 _COLUMNS = re.compile(
-    r"fov|slide|sample|volume|barcodes?|entityid|cell(s|id|area|volume)?|(slide|sample|run|tissue|assay)(id|name|idnumeric)"
-    r"|runtissuename|transcriptcounts?|(n|num|total|pct|log1p)(counts?|features?|genes?|transcripts?|umis?)\w*"
+    r"fov|slide|sample|volume|barcodes?|entityid|cell(s|id|area|volume)?"
+    r"|(slide|sample|run|tissue|assay)(id|name|idnumeric)|runtissuename|transcriptcounts?"
+    r"|(n|num|total|pct|log1p)(counts?|features?|genes?|transcripts?|umis?)\w*"
     r"|(center|centroid|min|max)[xyz]\w*"
 )
 _NO_SYMBOL = re.compile(r"ENS[A-Z]*G\d{6,}(\.\d+)?|\d+")
 
 
-def are_genes(
-    names: list[str] | np.ndarray | pd.Index, types: list[str] | np.ndarray | None = None
-) -> np.ndarray:
-    """Mask (features,) of those that are genes: not of another type than Gene Expression, no control, no column about cells.
+def are_genes(names: list[str] | np.ndarray | pd.Index, types: list[str] | np.ndarray | None = None) -> np.ndarray:
+    """Mask (features,) of those that are genes: not of another type than Gene Expression, no control, no column about
+    cells.
 
     Args:
         types: of each feature, None where the layout gives none; those of a file that knows no Gene Expression are
@@ -45,11 +45,7 @@ def are_genes(
 
 def tell_left_out(names: list[str] | np.ndarray | pd.Index, genes: np.ndarray) -> list[str]:
     """A sentence about the features that are no genes, none where there are none."""
-    left_out = [
-        str(name) or "a column without a name"
-        for name, gene in zip(names, genes, strict=True)
-        if not gene
-    ]
+    left_out = [str(name) or "a column without a name" for name, gene in zip(names, genes, strict=True) if not gene]
     if not left_out:
         return []
     more = f" and {len(left_out) - 8} more" if len(left_out) > 8 else ""

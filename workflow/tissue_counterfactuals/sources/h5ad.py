@@ -32,15 +32,11 @@ def samples(files: dict[str, Path], dataset: dict) -> list[str]:
     path, column = files["h5ad"], dataset["columns"]["sample"]
     where = f"file {path}"
     with open_h5ad(path) as file:
-        codes, categories = read_labels(
-            pick(file["obs"], column, where, "obs column", "columns.sample")
-        )
+        codes, categories = read_labels(pick(file["obs"], column, where, "obs column", "columns.sample"))
     used = set(codes.tolist())
     found = [category for code, category in enumerate(categories) if code in used]
     if not found:
-        raise InputError(
-            f"{where}: no cell has a value in obs column {column!r} (key columns.sample)."
-        )
+        raise InputError(f"{where}: no cell has a value in obs column {column!r} (key columns.sample).")
     refuse_ids(len(found), len(codes), f"obs column {column!r} (key columns.sample)", where)
     return found
 
@@ -92,14 +88,10 @@ def read_h5ad_source(
     Raises:
         InputError: something named is missing (with what there is), or the data break the contract.
     """
-    return _store(
-        *(path, layer, columns, spatial, unit_um, samples, source, sha256, keep_columns)
-    ).load()
+    return _store(*(path, layer, columns, spatial, unit_um, samples, source, sha256, keep_columns)).load()
 
 
-def _store(
-    path, layer, columns, spatial, unit_um, samples, source, sha256, keep_columns
-) -> StoredSlide:
+def _store(path, layer, columns, spatial, unit_um, samples, source, sha256, keep_columns) -> StoredSlide:
     from tissue_counterfactuals.slide import new_provenance
     from tissue_counterfactuals.sources.stored import (
         note,
@@ -190,7 +182,9 @@ def _read_labels(
 
 
 def _check_places(file, columns, sample, samples, places, unit_um, where) -> None:
-    """`check_places` for each sample that is read, of all its cells; without a column for it, others may tell sections."""
+    """`check_places` for each sample that is read, of all its cells; without a column for it, others may tell
+    sections.
+    """
     from tissue_counterfactuals.sources.places import MAX_SECTIONS, check_places, may_tell_sections
 
     sections = {}

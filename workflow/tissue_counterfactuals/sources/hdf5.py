@@ -1,4 +1,5 @@
-"""HDF5 files of any writer: opened safely, read in the few forms that writers differ in, and faults told by their cause.
+"""HDF5 files of any writer: opened safely, read in the few forms that writers differ in, and faults told by their
+cause.
 
 Nothing outside the file is followed, and no index goes to native code before its bounds are known.
 """
@@ -121,9 +122,7 @@ def check_indptr(indptr: np.ndarray, n: int, n_entries: int, what: str) -> np.nd
         Malformed: it has another length, does not begin at 0, falls, or does not end at the number of entries.
     """
     if indptr.ndim != 1 or indptr.dtype.kind not in "iuf" or len(indptr) != n + 1:
-        raise Malformed(
-            f"{what} is {indptr.dtype} of shape {indptr.shape}, where {n + 1} places are needed"
-        )
+        raise Malformed(f"{what} is {indptr.dtype} of shape {indptr.shape}, where {n + 1} places are needed")
     # R writes whole numbers beyond 32 bits as floating-point; NaN and fractions are unequal to what becomes of them.
     with np.errstate(invalid="ignore"):
         places = indptr.astype(np.int64)

@@ -16,9 +16,7 @@ _NAMES = (
 # CosMx numbers the cells of each field of view anew, 0 being what lies outside of cells.
 _COSMX = ("fov", "cell_ID")
 # What pandas, R and others call the column that they put before those of a table.
-_UNNAMED = re.compile(
-    r"|x|v1|index|level_0|row[ ._]?names?|unnamed: ?\d+|\.\.\.1|__index_level_\d+__", re.IGNORECASE
-)
+_UNNAMED = re.compile(r"|x|v1|index|level_0|row[ ._]?names?|unnamed: ?\d+|\.\.\.1|__index_level_\d+__", re.IGNORECASE)
 # Longest whole number that every floating-point number of its size tells from its neighbours.
 _EXACT_DIGITS = 15
 
@@ -67,7 +65,7 @@ def name_cells(columns: pd.DataFrame, path: Path) -> pd.Index:
         fov, cell = texts
         return pd.Index((fov + "_" + cell).where(cell != "0"))
     ids = texts[0].where(~texts[0].str.fullmatch(r"c_\d+_\d+_0", na=False))
-    return pd.Index(ids.str.replace(r"^c_\d+_(\d+_\d+)$", r"\1", regex=True), name=columns.columns[0])  # fmt: skip
+    return pd.Index(ids.str.replace(r"^c_\d+_(\d+_\d+)$", r"\1", regex=True), name=columns.columns[0])
 
 
 def _exact(ids: pd.Series, path: Path) -> pd.Series:
@@ -90,9 +88,7 @@ def check_ids(ids: pd.Index, where: str) -> None:
         InputError: an id is missing or not unique, or they only count the rows.
     """
     if ids.hasnans:
-        raise InputError(
-            f"{where}: {ids.isna().sum()} rows have no id; use the file as the instrument wrote it."
-        )
+        raise InputError(f"{where}: {ids.isna().sum()} rows have no id; use the file as the instrument wrote it.")
     doubled = ids.duplicated()
     if doubled.any():
         first = ids[doubled.argmax()]

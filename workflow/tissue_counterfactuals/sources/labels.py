@@ -73,9 +73,7 @@ def refuse_ids(labels: int, cells: int, what: str, where: str) -> None:
         )
 
 
-def map_labels(
-    column: pd.Categorical, name: str, table: str, where: str
-) -> tuple[pd.Categorical, dict[str, int]]:
+def map_labels(column: pd.Categorical, name: str, table: str, where: str) -> tuple[pd.Categorical, dict[str, int]]:
     """New labels of a column, and how many cells each label has that the table does not know.
 
     The table's rows are tried from top to bottom; `stored` may hold * and ? (capitals count).
@@ -105,11 +103,7 @@ def map_labels(
             place[i] = new.index(fits[0])
     codes = place[column.codes]
     sizes = np.bincount(column.codes[column.codes >= 0], minlength=len(column.categories))
-    unknown = {
-        stored: int(sizes[i])
-        for i, stored in enumerate(column.categories)
-        if place[i] < 0 and sizes[i]
-    }
+    unknown = {stored: int(sizes[i]) for i, stored in enumerate(column.categories) if place[i] < 0 and sizes[i]}
     if not (codes >= 0).any():
         raise InputError(
             f"{where}: no label of the obs column {name!r} stands in resources/{table} (the column has "

@@ -77,10 +77,7 @@ def stored(files: dict[str, Path], dataset: dict, samples: list[str] | None) -> 
         obs = file["obs"]
         ids = read_index(obs)
         check_ids(ids, where)
-        columns = {
-            label: read_column(obs, column, where, "source", provenance)
-            for label, column in COLUMNS.items()
-        }
+        columns = {label: read_column(obs, column, where, "source", provenance) for label, column in COLUMNS.items()}
         section = columns["sample"]
         for name in samples or ():
             if name not in section.categories:
@@ -94,9 +91,7 @@ def stored(files: dict[str, Path], dataset: dict, samples: list[str] | None) -> 
     keep = ~pd.isna(section)
     if samples is not None:
         keep &= section.isin(samples)
-        record_filter(
-            provenance, "chosen samples", (len(ids), len(genes)), (keep.sum(), len(genes))
-        )
+        record_filter(provenance, "chosen samples", (len(ids), len(genes)), (keep.sum(), len(genes)))
     sizes = section[keep].remove_unused_categories().value_counts()
     note(
         provenance,
@@ -115,13 +110,9 @@ def stored(files: dict[str, Path], dataset: dict, samples: list[str] | None) -> 
             f"{where}: no cell of the wanted sections has both a cell type ({COLUMNS['cell_type']}) and a region "
             f"({COLUMNS['domain']}); use the file as it was published."
         )
-    labels = pd.DataFrame(
-        {label: column[keep] for label, column in columns.items()}, index=ids[keep]
-    )
+    labels = pd.DataFrame({label: column[keep] for label, column in columns.items()}, index=ids[keep])
     labels = labels[["cell_type", "domain", "sample"]]
-    return store(
-        path, "raw/X", keep, labels, genes, coordinates[keep] * UNITS_UM[unit], provenance, where
-    )
+    return store(path, "raw/X", keep, labels, genes, coordinates[keep] * UNITS_UM[unit], provenance, where)
 
 
 def _symbols(raw: h5py.Group, var: h5py.Group, provenance: dict, where: str) -> pd.Index:

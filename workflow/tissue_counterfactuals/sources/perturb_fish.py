@@ -1,12 +1,12 @@
 """Perturb-FISH of a tumour (Binan et al. 2025): the tables of one section, whose rows are joined by their order.
 
-Three tables have a row for every segmented cell, without a header; the fourth column of numbers among them, the place of
-the centroid in the mask of the mosaic, proves that they belong together. The tables of the authors' tumour and T cells
-are parts of the first without any id, so that their rows are found by their counts.
+Three tables have a row for every segmented cell, without a header; the fourth column of numbers among them, the place
+of the centroid in the mask of the mosaic, proves that they belong together. The tables of the authors' tumour and T
+cells are parts of the first without any id, so that their rows are found by their counts.
 
-What the deposit does not say and is decided here: the size of a pixel (0.108 um, checked by how far cells lie apart), and
-the type of a cell. Types follow the authors' own cells: each other cell is `T cells` or `cancer` by which of their two
-mean profiles explains its counts better, and `other` where neither does by a factor of ten.
+What the deposit does not say and is decided here: the size of a pixel (0.108 um, checked by how far cells lie apart),
+and the type of a cell. Types follow the authors' own cells: each other cell is `T cells` or `cancer` by which of their
+two mean profiles explains its counts better, and `other` where neither does by a factor of ten.
 """
 
 from pathlib import Path
@@ -80,9 +80,10 @@ def samples(files: dict[str, Path], dataset: dict) -> list[str]:
 def read(files: dict[str, Path], dataset: dict, samples: list[str] | None) -> "AnnData":
     """Read the section: domain is the authors' (`perturbed`: a cancer cell with any guide, and other cells beside one).
 
-    obs holds area_um2, n_counts, n_guides_raw, guide_raw and target_raw (by the table of all detections, one guide exactly),
-    target_published (by the authors' table of tumour cells), author_T, neighbour_target_published; obsm["blanks"] the
-    counts of the blank barcodes. Cells with several guides go, and cells outside the authors' limits of counts and area.
+    obs holds area_um2, n_counts, n_guides_raw, guide_raw and target_raw (by the table of all detections, one guide
+    exactly), target_published (by the authors' table of tumour cells), author_T, neighbour_target_published;
+    obsm["blanks"] the counts of the blank barcodes. Cells with several guides go, and cells outside the authors' limits
+    of counts and area.
 
     Raises:
         InputError: a table is not whole, two do not belong together, or the data break the contract.
@@ -158,14 +159,13 @@ def read(files: dict[str, Path], dataset: dict, samples: list[str] | None) -> "A
         near = np.where(cells["cell_type"] == "cancer", carriers, distance <= _NEIGHBOUR_UM)
     cells["domain"] = np.where(near, "perturbed", "control")
     cells["sample"] = SAMPLE
-    note(
-        provenance, "in_file", {"cells": {SAMPLE: len(cells)}, "genes": counts.shape[1] + N_BLANKS}
-    )
+    note(provenance, "in_file", {"cells": {SAMPLE: len(cells)}, "genes": counts.shape[1] + N_BLANKS})
     kept = np.ones(len(cells), bool)
     limits = {
         "one guide at most": cells["n_guides_raw"] <= 1,
         f"counts between {_COUNTS[0]} and {_COUNTS[1]}": cells["n_counts"].between(*_COUNTS, inclusive="neither"),
-        f"area between {_AREA_PX[0]} and {_AREA_PX[1]} pixels": pd.Series(area, cells.index).between(*_AREA_PX, inclusive="neither"),
+        f"area between {_AREA_PX[0]} and {_AREA_PX[1]} pixels": pd.Series(area, cells.index).between(*_AREA_PX,
+        inclusive="neither"),
     }  # fmt: skip
     for name, passed in limits.items():
         before, kept = kept.sum(), kept & passed.to_numpy()
@@ -206,13 +206,12 @@ def _read_counts(path: Path, genes: list[str]) -> tuple:
     try:
         number, area, centroid = ids.astype(float).to_numpy().T
     except ValueError as error:
-        raise InputError(
-            f"file {path}: one of its first three columns is no number ({error}); {_AGAIN}."
-        ) from None
+        raise InputError(f"file {path}: one of its first three columns is no number ({error}); {_AGAIN}.") from None
     wrong = number != np.arange(1, len(number) + 1)
     if wrong.any():
         raise InputError(
-            f"file {path}: its first column is not 1, 2, 3, ... (row {wrong.argmax() + 1} is {number[wrong.argmax()]:g}), "
+            f"file {path}: its first column is not 1, 2, 3, ... (row {wrong.argmax() + 1} is "
+            f"{number[wrong.argmax()]:g}), "
             f"by which the other tables are joined; {_AGAIN}."
         )
     counts = sp.vstack(blocks, format="csr")
@@ -244,7 +243,8 @@ def _check_order(files: dict[str, Path], places: "np.ndarray", centroid: "np.nda
     if not (off < 0.5).all():
         wrong = int((~(off < 0.5)).argmax())
         raise InputError(
-            f"file {files['coordinates']}: row {wrong + 1} is not where {files['counts'].name} has the centroid of this "
+            f"file {files['coordinates']}: row {wrong + 1} is not where {files['counts'].name} has the centroid of "
+            "this "
             f"cell, so that the two do not stand in one order; {_AGAIN}."
         )
     mask = "" if rows == MASK_ROWS else f" (the published one has {MASK_ROWS})"
@@ -300,9 +300,7 @@ def _find_rows(counts: "sp.csr_matrix", genes: list[str], path: Path, whole: Pat
     own = column_names(path)
     unknown = [gene for gene in own if gene not in genes]
     if unknown:
-        raise InputError(
-            f"file {path}: its column {unknown[0]!r} is no gene of tumorMerfish.csv; {_AGAIN}."
-        )
+        raise InputError(f"file {path}: its column {unknown[0]!r} is no gene of tumorMerfish.csv; {_AGAIN}.")
     part = sp.vstack([sp.csr_matrix(v) for _, v in read_matrix(path, (), own)], format="csr")
     columns = [genes.index(gene) for gene in own]
     same_genes = counts[:, columns]
@@ -314,7 +312,8 @@ def _find_rows(counts: "sp.csr_matrix", genes: list[str], path: Path, whole: Pat
     for found, words in ((right == left, "no row of"), (right - left > 1, "more than one row of")):
         if found.any():
             raise InputError(
-                f"file {path}: the counts of its row {found.argmax() + 1} are those of {words} {whole.name}, so that it "
+                f"file {path}: the counts of its row {found.argmax() + 1} are those of {words} {whole.name}, so that "
+                "it "
                 f"cannot be told which cell it is; {_AGAIN}."
             )
     rows = order[left]
@@ -331,9 +330,7 @@ def _one_target(path: Path, n: int, known: tuple[str, ...] | None) -> "np.ndarra
 
     first, *cells = column_names(path)
     if len(cells) != n:
-        raise InputError(
-            f"file {path}: it has {len(cells)} cells, and the table of their counts has {n}; {_AGAIN}."
-        )
+        raise InputError(f"file {path}: it has {len(cells)} cells, and the table of their counts has {n}; {_AGAIN}.")
     table = read_table(path, texts=(first,), numbers=tuple(cells))
     names = table[first].to_numpy()
     wrong = [name for name in names if name not in (known or (*TARGETS, CONTROL))]
@@ -349,9 +346,7 @@ def _one_target(path: Path, n: int, known: tuple[str, ...] | None) -> "np.ndarra
     return np.where(one, names[carried.argmax(axis=0)], "")
 
 
-def _types(
-    counts: "sp.csr_matrix", tumour: "np.ndarray", t_cells: "np.ndarray"
-) -> tuple["np.ndarray", str]:
+def _types(counts: "sp.csr_matrix", tumour: "np.ndarray", t_cells: "np.ndarray") -> tuple["np.ndarray", str]:
     """Type of every cell by the profiles of the authors' cells, and a sentence about how well it finds them again."""
     import numpy as np
 
@@ -360,7 +355,7 @@ def _types(
         total = np.asarray(counts[members].sum(axis=0)).ravel() + 1.0
         profiles.append(np.log(total / total.sum()))
     evidence = counts @ (profiles[0] - profiles[1])
-    types = np.where(np.abs(evidence) < np.log(10), "other", np.where(evidence > 0, "T cells", "cancer"))  # fmt: skip
+    types = np.where(np.abs(evidence) < np.log(10), "other", np.where(evidence > 0, "T cells", "cancer"))
     agreed = (types[t_cells] == "T cells").mean()
     types[tumour], types[t_cells] = "cancer", "T cells"
     return types, (
@@ -374,13 +369,9 @@ def _need_columns(path: Path, n: int) -> None:
     from tissue_counterfactuals.sources.text_tables import column_names
 
     if len(column_names(path)) != n:
-        raise InputError(
-            f"file {path}: it has {len(column_names(path))} columns, and {n} are needed; {_AGAIN}."
-        )
+        raise InputError(f"file {path}: it has {len(column_names(path))} columns, and {n} are needed; {_AGAIN}.")
 
 
 def _need_rows(path: Path, found: int, n: int) -> None:
     if found != n:
-        raise InputError(
-            f"file {path}: it has {found} rows, and the table of counts has {n}; {_AGAIN}."
-        )
+        raise InputError(f"file {path}: it has {found} rows, and the table of counts has {n}; {_AGAIN}.")

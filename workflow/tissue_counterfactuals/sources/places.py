@@ -7,16 +7,18 @@ from scipy.spatial import cKDTree
 
 from tissue_counterfactuals.errors import InputError
 
-# Neighbouring cells of a tissue lie about 10 um apart, in sparse ones 15. Above 25 um it may be pixels that are taken for
-# micrometres, and who has such a tissue is asked for one word; the area of the cells, where it is known, tells more.
+# Neighbouring cells of a tissue lie about 10 um apart, in sparse ones 15. Above 25 um it may be pixels that are taken
+# for micrometres, and who has such a tissue is asked for one word; the area of the cells, where it is known, tells
+# more.
 _SPACING_UM, _MAX_SPACING_WITH_AREA_UM = (2.5, 25.0), 40.0
 # Spots and bins stand on a lattice: about 100 um apart in Visium, 2 to 16 in Visium HD.
 _SPOTS_UM, _BINS_UM = (90.0, 110.0), (1.9, 17.0)
-# Widths of a cell between the centres of neighbours: 1 to 2 in tissue, 4 and more where pixels are taken for micrometres.
+# Widths of a cell between the centres of neighbours: 1 to 2 in tissue, 4 and more where pixels are taken for
+# micrometres.
 _MAX_SPACING_IN_CELLS = 3.5
 _MIN_CELLS = 50
-# Cells to a square millimetre around a cell, by its tenth neighbour. Eight real slides have 1,600 (mouse brain) to 12,900
-# (human lung cancer); the fewest are those that lie as far apart as is possible, at random.
+# Cells to a square millimetre around a cell, by its tenth neighbour. Eight real slides have 1,600 (mouse brain) to
+# 12,900 (human lung cancer); the fewest are those that lie as far apart as is possible, at random.
 _MAX_DENSITY_PER_MM2, _DENSITY_NEIGHBOUR, _DENSITY_CELLS = 60_000.0, 10, 10_000
 # Share of cells that may stand exactly where another one does, as by rounding.
 _MAX_COINCIDENT = 0.05
@@ -64,7 +66,8 @@ def check_places(
     coincident = (np.diff(ordered, axis=0) == 0).all(axis=1).mean()
     if coincident > _MAX_COINCIDENT:
         raise InputError(
-            f"{where}: {coincident:.0%} of the cells stand exactly where another one does, as where sections lie on top "
+            f"{where}: {coincident:.0%} of the cells stand exactly where another one does, as where sections lie on "
+            "top "
             "of each other or cells are there twice; "
             f"{_PUBLISHED if published else 'name the column of sections under columns.sample, or drop the copies'}."
         )
@@ -87,9 +90,7 @@ def check_places(
         _check_unit(distances[:, 1], tenth, where, cell_area_um2, published)
 
 
-def _check_unit(
-    nearest: np.ndarray, tenth: float, where: str, cell_area_um2: float | None, published: bool
-) -> None:
+def _check_unit(nearest: np.ndarray, tenth: float, where: str, cell_area_um2: float | None, published: bool) -> None:
     """Judge distances to the nearest neighbour (n,) and the median one to the tenth."""
     low, median, high = (float(x) for x in np.quantile(nearest, [0.1, 0.5, 0.9]))
     bounds, visium = _SPACING_UM, ""
@@ -114,8 +115,10 @@ def _check_unit(
     fewest = 1e6 * 0.15 / limit**2
     if not fewest <= density <= _MAX_DENSITY_PER_MM2:
         raise InputError(
-            f"{where}: cells stand {_two_digits(density)} to a square millimetre (median), where {_two_digits(fewest)} to "
-            f"{_two_digits(_MAX_DENSITY_PER_MM2)} are possible, so the coordinates are not in the unit that they were taken "
+            f"{where}: cells stand {_two_digits(density)} to a square millimetre (median), where {_two_digits(fewest)} "
+            "to "
+            f"{_two_digits(_MAX_DENSITY_PER_MM2)} are possible, so the coordinates are not in the unit that they were "
+            "taken "
             f"for, or cells are there twice; {_PUBLISHED if published else mend}."
         )
 

@@ -69,9 +69,7 @@ def prepare_slide(
             others = cells.copy()
             others[cells] = ~held_out
             moments = counts.gene_moments(others)
-            choices[f"{VARIABLE}_without_{fold}"] = _variable_genes(
-                slide, others, genes, *moments, n_top_genes, name
-            )
+            choices[f"{VARIABLE}_without_{fold}"] = _variable_genes(slide, others, genes, *moments, n_top_genes, name)
         variable = np.logical_or.reduce(list(choices.values()))
         text = f"{n_top_genes} most variable genes" + " of each choice" * (len(choices) > 1)
         filters.append((text, *[cells.sum()] * 2, genes.sum(), variable.sum()))
@@ -113,7 +111,8 @@ def _variable_genes(
     n = cells.sum()
     if n < 2:
         raise InputError(
-            f"slide {name}: only one cell passes the filters, so no gene varies; leave the sample out with `samples`, or "
+            f"slide {name}: only one cell passes the filters, so no gene varies; leave the sample out with `samples`, "
+            "or "
             "set preprocess.n_top_genes to null."
         )
     mean = sums[genes] / n

@@ -44,9 +44,7 @@ def centres(store: Path, region: str) -> tuple[pd.DataFrame, str]:
         attributes = dict(zarr.open_group(element, mode="r").attrs)
         table = pa.parquet.read_table(path).to_pandas()
     except (pa.ArrowInvalid, OSError, ValueError) as error:
-        raise InputError(
-            f"file {path}: it is cut short or damaged; fetch the store again."
-        ) from error
+        raise InputError(f"file {path}: it is cut short or damaged; fetch the store again.") from error
     if kind == "points":
         places = table[["x", "y"]].to_numpy(dtype=np.float64)
     else:
@@ -131,9 +129,7 @@ def _moments(shape: bytes, at: int) -> tuple[np.ndarray, int]:
             total += moments
             continue
         if flat != _POLYGON:
-            raise InputError(
-                f"shapes: one is of the geometry type {kind}, but points and polygons are read."
-            )
+            raise InputError(f"shapes: one is of the geometry type {kind}, but points and polygons are read.")
         (n,) = struct.unpack_from(f"{order}I", shape, at)
         ring = np.frombuffer(shape, f"{order}f8", n * size, at + 4).reshape(n, size)[:, :2]
         at += 4 + 8 * n * size

@@ -75,9 +75,7 @@ def read(files: dict[str, Path], dataset: dict, samples: list[str] | None) -> "A
             if (shapes := folder.parents[1] / "shapes" / region).is_dir():
                 paths[f"{region}/shapes"] = shapes
     if not read:
-        raise InputError(
-            f"file {folder}: no row of the table belongs to {', '.join(present)}; check samples."
-        )
+        raise InputError(f"file {folder}: no row of the table belongs to {', '.join(present)}; check samples.")
     return make_bundle_slide(read, dataset, paths, master="table")
 
 
@@ -149,14 +147,14 @@ def _key(obs: "pd.DataFrame", attributes: dict, key: str, folder: Path) -> "pd.S
 
 
 def _table_folder(path: Path) -> Path:
-    """The folder of the table that a path names, or of the only one in a store; no link in it leads out of the store."""
+    """The folder of the table that a path names, or of the only one in a store; no link in it leads out of the
+    store.
+    """
     if path.parent.name in ("tables", "table"):
         _refuse_outside(path.parents[1])
         return path
     _refuse_outside(path)
-    found = sorted(
-        child for kind in ("tables", "table") for child in (path / kind).glob("*") if child.is_dir()
-    )
+    found = sorted(child for kind in ("tables", "table") for child in (path / kind).glob("*") if child.is_dir())
     if not found:
         raise InputError(
             f"file {path}: it is no SpatialData store with a table (tables/NAME); save the counts as a table of the "
@@ -178,7 +176,8 @@ def _refuse_outside(store: Path) -> None:
             for path in (Path(folder), *(Path(folder, name) for name in folders + files)):
                 if path.is_symlink() and not path.resolve().is_relative_to(real):
                     raise InputError(
-                        f"file {store}: {path.relative_to(store)} is a link out of the store, to {path.resolve()}; put a "
+                        f"file {store}: {path.relative_to(store)} is a link out of the store, to {path.resolve()}; put "
+                        "a "
                         "copy of what it leads to in its place."
                     )
 
@@ -193,9 +192,7 @@ def _open_table(folder: Path) -> "zarr.Group":
             return table
     except (OSError, ValueError, KeyError, TypeError):
         pass
-    raise InputError(
-        f"file {folder}: it is no table of AnnData in zarr, or not whole; fetch or save the store again."
-    )
+    raise InputError(f"file {folder}: it is no table of AnnData in zarr, or not whole; fetch or save the store again.")
 
 
 def _element(group: "zarr.Group", name: str, folder: Path):
@@ -212,9 +209,7 @@ def _element(group: "zarr.Group", name: str, folder: Path):
         raise _not_whole(folder, name) from error
 
 
-def _counts(
-    table: "zarr.Group", own: "np.ndarray", layer: str | None, folder: Path
-) -> "sp.csr_matrix":
+def _counts(table: "zarr.Group", own: "np.ndarray", layer: str | None, folder: Path) -> "sp.csr_matrix":
     """Rows of the stored matrix as CSR float32, read block by block where it is stored by rows."""
     import numpy as np
     import scipy.sparse as sp

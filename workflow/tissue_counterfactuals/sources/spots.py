@@ -39,9 +39,7 @@ def read_spots(files: dict[str, Path], dataset: dict) -> bundles.Sample:
     scales = _read_scales(files.get("scalefactors"))
     um_per_pixel, decided, measured = _um_per_pixel(positions, scales, files["positions"], dataset)
     notes = [decided]
-    spots, found = bundles.join(
-        matrix.barcodes, positions, files["matrix"], files["positions"], notes
-    )
+    spots, found = bundles.join(matrix.barcodes, positions, files["matrix"], files["positions"], notes)
     # Only the spots of the matrix count here: the table of positions always has those beside the tissue.
     notes[1:] = [note for note in notes[1:] if "belong to no row" not in note]
     cells = pd.DataFrame(
@@ -125,9 +123,7 @@ def lattice_pitch(positions: pd.DataFrame, path: Path) -> float:
     pixels = positions[["pxl_row_in_fullres", "pxl_col_in_fullres"]].to_numpy()
     design = np.column_stack([np.ones(len(array)), array])
     if not np.isfinite(design).all() or not np.isfinite(pixels).all():
-        raise InputError(
-            f"file {path}: a position is empty or no number; use the file as Space Ranger wrote it."
-        )
+        raise InputError(f"file {path}: a position is empty or no number; use the file as Space Ranger wrote it.")
     plane, _, rank, _ = np.linalg.lstsq(design, pixels, rcond=None)
     if rank < 3:
         raise InputError(

@@ -102,9 +102,7 @@ def store(
         genes: (g,) of all columns; `types` of them as in `are_genes`.
     """
     for sample in labels["sample"].unique():
-        check_places(
-            coordinates_um[labels["sample"] == sample], where, unit_given=True, published=True
-        )
+        check_places(coordinates_um[labels["sample"] == sample], where, unit_given=True, published=True)
     counts = FileCounts(path, key, labels.index, genes, keep, where)
     # Symbols that are there twice are refused when the slide is checked.
     if genes.is_unique and not (mask := keep_genes(genes, types, len(labels), provenance)).all():
@@ -138,9 +136,7 @@ def stack(slides: list[StoredSlide], provenance: dict, where: str) -> StoredSlid
         shape = slide.frame.shape
         if len(genes) < shape[1]:
             record_filter(provenance, "genes of all slides", shape, (shape[0], len(genes)))
-    frame = AnnData(
-        obs=_clean(pd.concat(tables)), var=pd.DataFrame(index=genes), uns={"provenance": provenance}
-    )
+    frame = AnnData(obs=_clean(pd.concat(tables)), var=pd.DataFrame(index=genes), uns={"provenance": provenance})
     frame.obsm["spatial"] = np.concatenate([slide.frame.obsm["spatial"] for slide in slides])
     return StoredSlide(frame, StackedCounts([slide.counts for slide in slides], genes, where))
 
@@ -150,9 +146,7 @@ def read_index(table: h5py.Group) -> pd.Index:
     return pd.Index(read_texts(table[attribute(table, "_index", "_index")]))
 
 
-def read_column(
-    table: h5py.Group, name: str, where: str, key: str, provenance: dict | None = None
-) -> pd.Categorical:
+def read_column(table: h5py.Group, name: str, where: str, key: str, provenance: dict | None = None) -> pd.Categorical:
     """A column of obs or var as categorical text, whatever its encoding; `key` is the configuration key to mend.
 
     What was changed or taken for missing goes into the notes of `provenance`.
@@ -164,9 +158,7 @@ def read_column(
     return pd.Categorical.from_codes(codes, categories)
 
 
-def read_coordinates(
-    file: h5py.File, name: str, n_cells: int, where: str, key: str = "spatial"
-) -> np.ndarray:
+def read_coordinates(file: h5py.File, name: str, n_cells: int, where: str, key: str = "spatial") -> np.ndarray:
     """An array of obsm (cells, 2) as float64, in the file's unit."""
     stored = pick(file.get("obsm"), name, where, "array of coordinates in obsm", key)
     if isinstance(stored, h5py.Group):
@@ -176,7 +168,8 @@ def read_coordinates(
         stored = np.stack(axes, axis=1) if axes else np.empty((n_cells, 0))
     if stored.shape != (n_cells, 2) or stored.dtype.kind not in "iuf":
         raise InputError(
-            f"{where}: the coordinates obsm[{name!r}] have the shape {stored.shape} and are of type {stored.dtype}, but "
+            f"{where}: the coordinates obsm[{name!r}] have the shape {stored.shape} and are of type {stored.dtype}, "
+            "but "
             f"must be numbers of {n_cells} cells x 2 axes (x, y)."
         )
     return stored[:].astype(np.float64)
@@ -186,28 +179,20 @@ def read_numbers(obs: h5py.Group, name: str, where: str) -> np.ndarray:
     """A column of obs (cells,) that holds numbers, float64."""
     stored = pick(obs, name, where, "obs column", "source")
     if not isinstance(stored, h5py.Dataset) or not np.issubdtype(stored.dtype, np.number):
-        raise InputError(
-            f"{where}: the obs column {name!r} holds no numbers; use the file as it was published."
-        )
+        raise InputError(f"{where}: the obs column {name!r} holds no numbers; use the file as it was published.")
     return read_flat(stored).astype(np.float64)
 
 
-def keep_genes(
-    genes: pd.Index, types: pd.Categorical | None, n_cells: int, provenance: dict
-) -> np.ndarray:
+def keep_genes(genes: pd.Index, types: pd.Categorical | None, n_cells: int, provenance: dict) -> np.ndarray:
     """Mask of the features that are genes; what is left out is recorded as a filter and named in the notes."""
     mask = are_genes(genes, types)
     if not mask.all():
         record_notes(provenance, tell_left_out(genes, mask))
-        record_filter(
-            provenance, "features that are genes", (n_cells, len(mask)), (n_cells, mask.sum())
-        )
+        record_filter(provenance, "features that are genes", (n_cells, len(mask)), (n_cells, mask.sum()))
     return mask
 
 
-def keep_given(
-    keep: np.ndarray, columns: dict[str, pd.Categorical], n_genes: int, provenance: dict
-) -> np.ndarray:
+def keep_given(keep: np.ndarray, columns: dict[str, pd.Categorical], n_genes: int, provenance: dict) -> np.ndarray:
     """Drop cells without a value in some columns, one column after the other, each recorded as a filter.
 
     Args:

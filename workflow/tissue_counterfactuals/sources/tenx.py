@@ -81,9 +81,7 @@ def _read_h5(path: Path) -> TenxMatrix:
         )
 
 
-def _read_arrays(
-    group: h5py.Group, n_features: int, n_barcodes: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _read_arrays(group: h5py.Group, n_features: int, n_barcodes: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     n_entries = group["data"].size
     if group["data"].shape != (n_entries,) or group["indices"].shape != (n_entries,):
         raise Malformed("matrix/data and matrix/indices have not the same length")
@@ -108,9 +106,7 @@ def _read_folder(folder: Path) -> TenxMatrix:
         with pa.input_stream(str(matrix), compression="detect") as stream:
             counts = mmread(stream).T.tocsr().astype(np.float32)
     except (OSError, ValueError, AttributeError) as error:
-        raise InputError(
-            f"file {matrix}: it is cut short or no Matrix Market file; fetch it again."
-        ) from error
+        raise InputError(f"file {matrix}: it is cut short or no Matrix Market file; fetch it again.") from error
     columns = ("id", "name", "type")
     table = read_table(features, texts=columns, names=columns)
     return TenxMatrix(
@@ -125,6 +121,4 @@ def _part(folder: Path, name: str) -> Path:
     for path in (folder / f"{name}.gz", folder / name):
         if path.exists():
             return path
-    raise InputError(
-        f"folder {folder}: it holds no {name} or {name}.gz; fetch the folder again as a whole."
-    )
+    raise InputError(f"folder {folder}: it holds no {name} or {name}.gz; fetch the folder again as a whole.")

@@ -33,9 +33,7 @@ def refuse_web_page(path: Path) -> None:
     if not beginning:
         raise InputError(f"file {path}: it is empty; fetch it again.")
     if beginning.lstrip().lower().startswith((b"<!doctype html", b"<html")):
-        raise InputError(
-            f"file {path}: it is a web page (HTML) and not data; fetch the file itself again."
-        )
+        raise InputError(f"file {path}: it is a web page (HTML) and not data; fetch the file itself again.")
     if beginning.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise InputError(f"file {path}: its text is in UTF-16; save it as CSV in UTF-8.")
 
@@ -130,9 +128,7 @@ def _open_csv(
         comments, delimiter = _beginning(path)
         return pa.csv.open_csv(
             pa.input_stream(str(path), compression=_compression(path)),
-            read_options=pa.csv.ReadOptions(
-                block_size=_BLOCK_BYTES, column_names=names, skip_rows=comments
-            ),
+            read_options=pa.csv.ReadOptions(block_size=_BLOCK_BYTES, column_names=names, skip_rows=comments),
             parse_options=pa.csv.ParseOptions(delimiter=delimiter),
             convert_options=pa.csv.ConvertOptions(column_types=types, include_columns=wanted),
         )

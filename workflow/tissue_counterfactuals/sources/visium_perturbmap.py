@@ -1,4 +1,6 @@
-"""Perturb-map (GSE193460): four Visium sections with lesions, as GEO ships them, each file with its section's prefix."""
+"""Perturb-map (GSE193460): four Visium sections with lesions, as GEO ships them, each file with its section's
+prefix.
+"""
 
 import re
 from pathlib import Path

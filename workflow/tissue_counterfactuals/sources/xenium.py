@@ -21,9 +21,7 @@ def read_sample(files: dict[str, Path], dataset: dict) -> "Sample":
     path = files["cells"]
     cells = bundles.read_cells(path, dataset, "x_centroid", "y_centroid", more=("cell_area",))
     notes: list[str] = []
-    cells, found = bundles.join(
-        matrix.barcodes, cells, files["matrix"], path, notes, same_cells=True
-    )
+    cells, found = bundles.join(matrix.barcodes, cells, files["matrix"], path, notes, same_cells=True)
     cells[["x", "y"]] *= dataset.get("unit_um") or 1.0
     sample = bundles.Sample(
         matrix.counts,

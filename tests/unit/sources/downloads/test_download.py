@@ -153,12 +153,13 @@ def test_one_that_asks_for_hours_is_left_alone(server, file, tmp_path):
         ("500", r"broke off, 3 times without progress \(the server answered 500 Internal"),
         ("429 after 0", r"broke off, 3 times without progress \(the server answered 429 Too"),
         ("silent break", "is an HDF5 file that is cut short; check the address"),
-        ("break", r"\(the connection was lost\); run again to go on from 1\d,\d\d\d bytes, or put the file at .*b\.h5ad yourself"),
+        ("break", r"\(the connection was lost\); run again to go on from 1\d,\d\d\d bytes, or put the file at "
+            r".*b\.h5ad yourself"),
         ("stall", r"broke off, 3 times without progress \(no answer in time\); run again to go on"),
         ("trickle", r"broke off, 3 times without progress \(fewer than 1,024 bytes in 0\.5 s\)"),
     ],
 )  # fmt: skip
-def test_each_fault_has_its_sentence_and_leaves_the_good_state(server, file, tmp_path, fault, message):  # fmt: skip
+def test_each_fault_has_its_sentence_and_leaves_the_good_state(server, file, tmp_path, fault, message):
     get(file, tmp_path)
     good = (tmp_path / "lock.tsv").read_bytes()
     another = replace(file, file="b.h5ad", url=server.url("small.h5ad"))
@@ -222,7 +223,11 @@ def test_an_address_that_leads_nowhere(file, tmp_path):
 def test_an_address_that_is_not_confirmed_says_how_to_get_the_file_by_hand(server, file, tmp_path):
     server.faults["a.h5ad"] = ["404"]
     unsure = replace(file, verified="no", by_hand="Open the page and click Download")
-    with pytest.raises(InputError, match=r"404 Not Found; check the address; this address is not confirmed: Open the page and click Download and put it at .*downloads/set/a\.h5ad\."):  # fmt: skip
+    with pytest.raises(
+        InputError,
+        match=r"404 Not Found; check the address; this address is not confirmed: Open the page and click Download and "
+        r"put it at .*downloads/set/a\.h5ad\.",
+    ):
         get(unsure, tmp_path)
     with pytest.raises(InputError, match="no address is known for set/a.h5ad; Open the page and"):
         get(replace(unsure, url=""), tmp_path)
@@ -236,7 +241,7 @@ def test_an_address_that_is_not_confirmed_says_how_to_get_the_file_by_hand(serve
 def test_what_cannot_fit_is_not_begun(server, file, tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)._replace(free=1000)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
-    with pytest.raises(InputError, match=rf"has 1,000 bytes free, but {len(BODY):,} more are needed"):  # fmt: skip
+    with pytest.raises(InputError, match=rf"has 1,000 bytes free, but {len(BODY):,} more are needed"):
         get(file, tmp_path)
     assert not (tmp_path / "downloads/set/a.h5ad.part").exists()
 
@@ -248,7 +253,10 @@ def test_a_disk_that_fills_up_on_the_way(server, file, tmp_path, monkeypatch):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, limits[1]))
     try:
-        with pytest.raises(InputError, match=r"the disk of .* is full after 1,000,000 bytes of a\.h5ad; free space or set downloads\.folder"):  # fmt: skip
+        with pytest.raises(
+            InputError,
+            match=r"the disk of .* is full after 1,000,000 bytes of a\.h5ad; free space or set downloads\.folder",
+        ):
             get(file, tmp_path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
@@ -258,7 +266,9 @@ def test_a_disk_that_fills_up_on_the_way(server, file, tmp_path, monkeypatch):
 
 def test_a_folder_that_cannot_be_written(file, tmp_path):
     (tmp_path / "downloads").write_text("a file where the folder should be")
-    with pytest.raises(InputError, match=r"folder .*downloads/set cannot be written \(Not a directory\); set downloads\.folder"):  # fmt: skip
+    with pytest.raises(
+        InputError, match=r"folder .*downloads/set cannot be written \(Not a directory\); set downloads\.folder"
+    ):
         get(file, tmp_path)
 
 
@@ -295,12 +305,14 @@ def test_the_first_download_is_the_measure_of_all_later_ones(server, file, tmp_p
     elsewhere = tmp_path / "elsewhere"
     lock = str(tmp_path / "lock.tsv")
     server.files["a.h5ad"] = OTHER
-    with pytest.raises(InputError, match=r"has the SHA-256 \w+, but \w+ is expected; it has changed since 20.*bring the old file back, or delete its line in .*lock\.tsv to accept"):  # fmt: skip
+    with pytest.raises(
+        InputError,
+        match=r"has the SHA-256 \w+, but \w+ is expected; it has changed since 20.*bring the old file back, or delete "
+        r"its line in .*lock\.tsv to accept",
+    ):
         get(file, elsewhere, lock=lock)
     server.files["a.h5ad"] = hdf5(5000)
-    with pytest.raises(
-        InputError, match=f"bytes, but {len(BODY):,} are expected; it has changed since"
-    ):
+    with pytest.raises(InputError, match=f"bytes, but {len(BODY):,} are expected; it has changed since"):
         get(file, elsewhere, lock=lock)
     assert store(elsewhere) == []
     (tmp_path / "lock.tsv").write_text(header + "\n")
@@ -311,7 +323,7 @@ def test_a_table_that_expects_another_file_than_the_lock(server, file, tmp_path)
     get(file, tmp_path)
     server.files["a.h5ad"] = OTHER
     newer = replace(file, sha256=hashlib.sha256(OTHER).hexdigest())
-    with pytest.raises(InputError, match=r"it has changed since 20.* delete its line in .*lock\.tsv"):  # fmt: skip
+    with pytest.raises(InputError, match=r"it has changed since 20.* delete its line in .*lock\.tsv"):
         get(newer, tmp_path)
     (tmp_path / "lock.tsv").unlink()
     assert get(newer, tmp_path).read_bytes() == OTHER
@@ -334,7 +346,7 @@ def test_a_lock_cut_off_by_a_crash_goes_on(server, file, tmp_path):
     lock = tmp_path / "lock.tsv"
     lock.write_text(lock.read_text() + "set\tb.h5ad\t17")
     get(replace(file, file="b.h5ad"), tmp_path)
-    assert [line.split("\t")[1] for line in lock.read_text().splitlines()] == ["file", "a.h5ad", "b.h5ad"]  # fmt: skip
+    assert [line.split("\t")[1] for line in lock.read_text().splitlines()] == ["file", "a.h5ad", "b.h5ad"]
     lock.write_text(lock.read_text().replace(SHA256, "1234"))
     with pytest.raises(InputError, match=r"lock .*lock\.tsv, line 2 is damaged; delete that line"):
         get(file, tmp_path)
@@ -351,7 +363,7 @@ def test_a_file_changed_behind_its_link_is_refused(file, tmp_path):
     os.utime(link)
     check_unchanged([link, own], settings(tmp_path))
     (tmp_path / "downloads/set/a.h5ad").write_bytes(OTHER)
-    with pytest.raises(InputError, match=r"file .*downloads/set/a\.h5ad has the SHA-256 .* it has changed since"):  # fmt: skip
+    with pytest.raises(InputError, match=r"file .*downloads/set/a\.h5ad has the SHA-256 .* it has changed since"):
         check_unchanged([link, own], settings(tmp_path))
 
 
@@ -401,7 +413,7 @@ def test_a_shared_copy_that_does_not_fit_is_passed_over(server, file, tmp_path, 
     (shared / "a.h5ad").write_bytes(BODY[:-5])
     assert get(file, tmp_path, cache=str(shared)).resolve().is_relative_to(tmp_path / "downloads")
     assert "shared/a.h5ad is an HDF5 file that is cut short" in capsys.readouterr().out
-    with pytest.raises(InputError, match=r"file .*shared/a\.h5ad is an HDF5 file that is cut short; fetch it again"):  # fmt: skip
+    with pytest.raises(InputError, match=r"file .*shared/a\.h5ad is an HDF5 file that is cut short; fetch it again"):
         get(file, tmp_path / "other", offline=str(shared))
 
 
@@ -410,7 +422,10 @@ def test_several_copies_that_nothing_tells_apart(file, tmp_path):
     for name, body in (("x", BODY), ("y", hdf5(500))):
         (shared / name).mkdir(parents=True)
         (shared / name / "a.h5ad").write_bytes(body)
-    with pytest.raises(InputError, match=r"x/a\.h5ad and .*y/a\.h5ad could each be set/a\.h5ad; put the right one at .*shared/set/a\.h5ad"):  # fmt: skip
+    with pytest.raises(
+        InputError,
+        match=r"x/a\.h5ad and .*y/a\.h5ad could each be set/a\.h5ad; put the right one at .*shared/set/a\.h5ad",
+    ):
         get(file, tmp_path, offline=str(shared))
     assert get(replace(file, md5=MD5), tmp_path, offline=str(shared)).read_bytes() == BODY
 
@@ -418,7 +433,11 @@ def test_several_copies_that_nothing_tells_apart(file, tmp_path):
 def test_offline_nothing_is_fetched(server, file, tmp_path):
     (tmp_path / "empty").mkdir()
     by_hand = replace(file, by_hand="Open the page and click Download")
-    with pytest.raises(InputError, match=r"set/a\.h5ad is not in the folder .*empty \(downloads\.offline\); Open the page and click Download and put it there as a\.h5ad"):  # fmt: skip
+    with pytest.raises(
+        InputError,
+        match=r"set/a\.h5ad is not in the folder .*empty \(downloads\.offline\); Open the page and click Download and "
+        r"put it there as a\.h5ad",
+    ):
         get(by_hand, tmp_path, offline=str(tmp_path / "empty"))
     assert server.requests == []
 
@@ -429,9 +448,7 @@ def test_offline_nothing_is_fetched(server, file, tmp_path):
 def test_two_runs_that_want_the_same_file_fetch_it_once(server, file, tmp_path):
     server.rate = 30e6
     links = [tmp_path / f"run{i}/a.h5ad" for i in range(3)]
-    threads = [
-        threading.Thread(target=obtain, args=(file, settings(tmp_path), link)) for link in links
-    ]
+    threads = [threading.Thread(target=obtain, args=(file, settings(tmp_path), link)) for link in links]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -85,7 +85,7 @@ def test_the_stretch_is_resumed(server, files, tmp_path):
     assert again - first > 100_000
 
 
-def test_a_server_without_ranges_is_read_whole_and_the_archive_goes_in_the_end(server, files, tmp_path):  # fmt: skip
+def test_a_server_without_ranges_is_read_whole_and_the_archive_goes_in_the_end(server, files, tmp_path):
     server.faults["x_outs.zip"] = ["no ranges"]
     assert get(files[0], tmp_path).read_bytes() == MATRIX
     assert store(tmp_path) == ["x_matrix.h5", "x_outs.zip"]
@@ -114,7 +114,10 @@ def damaged(archive: bytes, seed: int) -> bytes:
 @pytest.mark.parametrize("seed", range(3))
 def test_damage_is_seen(server, files, tmp_path, seed):
     server.files["x_outs.zip"] = damaged(BUNDLE, seed)
-    with pytest.raises(InputError, match=r"cell_feature_matrix\.h5 in http.*zip does not have the checksum of the archive's own directory"):  # fmt: skip
+    with pytest.raises(
+        InputError,
+        match=r"cell_feature_matrix\.h5 in http.*zip does not have the checksum of the archive's own directory",
+    ):
         get(files[0], tmp_path)
     assert store(tmp_path) == []
 
@@ -125,7 +128,8 @@ def test_damage_is_seen(server, files, tmp_path, seed):
         (b"not a zip" * 100, "is no zip archive, as it must be for cell_feature_matrix.h5"),
         (BUNDLE[:-500], "is no zip archive"),
         (zipped({"readme": b"x"}), r"holds no files cell_feature_matrix\.h5 \(readme\); check member"),
-        (zipped({"a/cell_feature_matrix.h5": b"", "b/cell_feature_matrix.h5": b""}), r"holds several files cell_feature_matrix\.h5 \(a/cell_.*, b/cell_"),
+        (zipped({"a/cell_feature_matrix.h5": b"", "b/cell_feature_matrix.h5": b""}),
+        r"holds several files cell_feature_matrix\.h5 \(a/cell_.*, b/cell_"),
         (zipped({"cell_feature_matrix.h5": MATRIX}, zipfile.ZIP_LZMA), "packed by a method that is not read here"),
     ],
 )  # fmt: skip

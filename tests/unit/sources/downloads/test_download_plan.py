@@ -90,7 +90,7 @@ def test_nothing_to_download():
 def test_the_script(root, raw, tmp_path):
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(raw))
     command = [sys.executable, str(root / "workflow/scripts/show_downloads.py")]
-    done = subprocess.run([*command, "config.yaml", "--no-network"], cwd=tmp_path, capture_output=True, text=True)  # fmt: skip
+    done = subprocess.run([*command, "config.yaml", "--no-network"], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "set/known.h5ad" in done.stdout
     (tmp_path / "config.yaml").write_text("datasets: {x: {files: nothing}}")

@@ -86,9 +86,7 @@ def test_columns_are_checked(tmp_path):
     table = write_table(tmp_path / "table.tsv", {"file": "a.h5ad"})
     header, row = table.read_text().splitlines()
     cases = {
-        header.replace(
-            "\tmd5\t", "\tmd6\t"
-        ): "column 'md6' is unknown; the columns are dataset, slide",
+        header.replace("\tmd5\t", "\tmd6\t"): "column 'md6' is unknown; the columns are dataset, slide",
         header.replace("\tmd5\t", "\t"): "column 'md5' is missing",
         header.replace("\tmd5\t", "\tsha256\t"): "column 'md5' is missing",
         header + "\tmd5": "column 'md5' is there twice",
@@ -122,12 +120,10 @@ def test_a_data_set_asks_for_the_files_of_its_samples():
     )  # fmt: skip
     assert config["datasets"]["all_maps"]["samples"] == ["KP_1", "KP_2", "KP_3", "KP_4"]
     files = requested_files(config)
-    assert [key for key in files if key.startswith("crc")] == ["crc_cosmx/120.h5ad", "crc_cosmx/242.h5ad"]  # fmt: skip
+    assert [key for key in files if key.startswith("crc")] == ["crc_cosmx/120.h5ad", "crc_cosmx/242.h5ad"]
     assert len([key for key in files if key.startswith("perturbmap_visium/")]) == 20
     assert files["crc_cosmx/242.h5ad"].addresses == ["http://mirror/242.h5ad"]
-    assert (
-        files["crc_cosmx/120.h5ad"].addresses[0].startswith("https://zenodo.org/records/15574384/")
-    )
+    assert files["crc_cosmx/120.h5ad"].addresses[0].startswith("https://zenodo.org/records/15574384/")
     (own,) = [file for key, file in files.items() if key.startswith("own/")]
     assert re.fullmatch(r"mine\.[0-9a-f]{8}\.h5ad", own.file)
 
@@ -135,10 +131,13 @@ def test_a_data_set_asks_for_the_files_of_its_samples():
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"datasets": {"a": entry("cosmx_crc", files="crc")}}, r"datasets\.a\.files is 'crc'; resources/datasets\.tsv has crc_cosmx, "),
-        ({"datasets": {"a": entry("cosmx_crc", files="crc_cosmx", samples=["243"])}}, r"datasets\.a\.samples names '243', which has no file in crc_cosmx .* there are 110, 120"),
+        ({"datasets": {"a": entry("cosmx_crc", files="crc")}},
+        r"datasets\.a\.files is 'crc'; resources/datasets\.tsv has crc_cosmx, "),
+        ({"datasets": {"a": entry("cosmx_crc", files="crc_cosmx", samples=["243"])}},
+        r"datasets\.a\.samples names '243', which has no file in crc_cosmx .* there are 110, 120"),
         ({"downloads": {"urls": {"crc_cosmx": "http://x"}}}, r"downloads\.urls names 'crc_cosmx', which is not in"),
-        ({"downloads": {"urls": {"crc_cosmx/242.h5ad": "x"}}}, r"downloads\.urls\.crc_cosmx/242\.h5ad is \"x\"; allowed is text of the form"),
+        ({"downloads": {"urls": {"crc_cosmx/242.h5ad": "x"}}},
+        r"downloads\.urls\.crc_cosmx/242\.h5ad is \"x\"; allowed is text of the form"),
         ({"downloads": {"cache": "nowhere"}}, r"downloads\.cache: there is no folder 'nowhere'"),
         ({"downloads": {"offline": "nowhere"}}, r"downloads\.offline: there is no folder 'nowhere'"),
         ({"downloads": {"table": "nowhere.tsv"}}, r"downloads\.table: table nowhere\.tsv cannot be read"),
@@ -152,8 +151,6 @@ def test_what_the_configuration_asks_for_is_checked(config, message):
 
 def test_the_data_page_tells_of_every_data_set_and_column(root):
     page = (root / "resources/DATA.md").read_text()
-    assert [name for name in read_datasets() if f"## {name}" in page or f"`{name}`" in page] == [*read_datasets()]  # fmt: skip
-    columns = (
-        (root / "resources/README.md").read_text().split("## datasets.tsv")[1].split("\n## ")[0]
-    )
+    assert [name for name in read_datasets() if f"## {name}" in page or f"`{name}`" in page] == [*read_datasets()]
+    columns = (root / "resources/README.md").read_text().split("## datasets.tsv")[1].split("\n## ")[0]
     assert [column for column in COLUMNS if f"`{column}`" not in columns] == []

@@ -4,9 +4,9 @@ The module draws from files to files:
 
     draw_files(inputs, output, <what `takes` names>)
 
-`inputs` are paths by name, lists of paths where a figure joins several; `output` is a path, or paths by name. The caption
-is workflow/report/NAME.rst, a template that sees the configuration and the wildcards. A row becomes a rule of the
-workflow, and what the rule makes belongs to the results of `of`.
+`inputs` are paths by name, lists of paths where a figure joins several; `output` is a path, or paths by name. The
+caption is workflow/report/NAME.rst, a template that sees the configuration and the wildcards. A row becomes a rule of
+the workflow, and what the rule makes belongs to the results of `of`.
 """
 
 from dataclasses import dataclass
@@ -30,7 +30,8 @@ class Figure:
         title: what the report calls it.
         inputs: name -> path. Wildcards that the output does not have stand for all their values, or for the first where
             the input is named by `first`; those of slides for the slides that the experiment is run on.
-        output: a path, or name -> path with the picture last, as `png`; its wildcards are all values of the configuration.
+        output: a path, or name -> path with the picture last, as `png`; its wildcards are all values of the
+            configuration.
             The picture is written in both formats, `beside` is the other one.
         takes: wildcards that `draw_files` is given.
         learned: whether it needs a method that is trained.
@@ -71,9 +72,7 @@ class Figure:
 
 def _of_experiment(name: str, experiment: str, title: str, **inputs: str) -> Figure:
     """A figure of an experiment on a slide, from its tables (TSV) and its manifest."""
-    tables = {
-        key: f"{_TABLES}/{experiment}.{{protocol}}.{file}.tsv" for key, file in inputs.items()
-    }
+    tables = {key: f"{_TABLES}/{experiment}.{{protocol}}.{file}.tsv" for key, file in inputs.items()}
     manifest = {"manifest": f"{_FITS}/{experiment}.{{protocol}}.json"}
     output = f"{_FIGURES}/{name}.{{protocol}}.png"
     return Figure(name, experiment, title, tables | manifest, output)
@@ -107,10 +106,7 @@ FIGURES = (
         "cellina",
         "Table 1",
         _SCORES,
-        {
-            kind: f"{_TABLES}/table_1.{{target}}.{{protocol}}.{kind}"
-            for kind in ("tsv", "md", "png")
-        },
+        {kind: f"{_TABLES}/table_1.{{target}}.{{protocol}}.{kind}" for kind in ("tsv", "md", "png")},
         takes=("target", "protocol"),
     ),
     Figure(

@@ -1,4 +1,6 @@
-"""Whom a focal cell listens to: the attention of Cellina-GAT before and after the move, on the tissue and by cell type."""
+"""Whom a focal cell listens to: the attention of Cellina-GAT before and after the move, on the tissue and by cell
+type.
+"""
 
 from pathlib import Path
 
@@ -53,9 +55,7 @@ def draw_files(inputs: dict, output: Path) -> None:
     style.save(compose(table, found[TWIN], found[moved], title, note), output)
 
 
-def compose(
-    cells: pd.DataFrame, before: tuple, after: tuple, title: str, provenance_text: str
-) -> Figure:
+def compose(cells: pd.DataFrame, before: tuple, after: tuple, title: str, provenance_text: str) -> Figure:
     """The figure.
 
     Args:
@@ -72,9 +72,9 @@ def compose(
         figure = style.new_figure(11.5, 4.6)
         bottom = style.footer(figure, provenance_text)
         panels = figure.subplots(1, 3, width_ratios=(1, 1, 1.1))
-        for axes, name, (_, neighbors, weights) in zip(panels, PANELS, (before, after), strict=False):  # fmt: skip
+        for axes, name, (_, neighbors, weights) in zip(panels, PANELS, (before, after), strict=False):
             there = neighbors[one] >= 0
-            _tissue(axes, cells, xy, colors, focal[one], neighbors[one][there], weights[one, there, -1])  # fmt: skip
+            _tissue(axes, cells, xy, colors, focal[one], neighbors[one][there], weights[one, there, -1])
             axes.set_title(name)
         _by_type(panels[2], cells["cell_type"], colors, {"before": before, "after": after})
         panels[2].set_title(PANELS[2])
@@ -103,7 +103,9 @@ def _tissue(axes, cells, xy, colors, focal, neighbors, weights) -> None:
 
 
 def shares(cell_type: pd.Series, neighbors: np.ndarray, weights: np.ndarray) -> pd.DataFrame:
-    """Of each type (rows), the share of cells among neighbours and of the last layer's attention; means over focal cells."""
+    """Of each type (rows), the share of cells among neighbours and of the last layer's attention; means over focal
+    cells.
+    """
     focal, place = np.nonzero(neighbors >= 0)
     types = cell_type.to_numpy()[neighbors[focal, place]]
     counts = np.bincount(focal, minlength=len(neighbors))
@@ -119,7 +121,7 @@ def _by_type(axes, cell_type, colors, times: dict[str, tuple]) -> None:
         own = shares(cell_type, neighbors, weights).reindex(names, fill_value=0.0)
         height = np.arange(len(names))[::-1] + offset
         hatch = "" if time == "before" else "////"
-        axes.barh(height, own["attention"], 0.36, color=list(colors.values()), hatch=hatch, ec="white", lw=0.5)  # fmt: skip
+        axes.barh(height, own["attention"], 0.36, color=list(colors.values()), hatch=hatch, ec="white", lw=0.5)
         axes.vlines(own["cells"], height - 0.19, height + 0.19, color="black", lw=1.4)
     axes.set_yticks(np.arange(len(names))[::-1], names)
     grey = {"facecolor": "#888888", "edgecolor": "white"}

@@ -19,8 +19,8 @@ def draw_files(inputs: dict, output: dict[str, Path], protocol: str) -> None:
     """Costs of every fit under a protocol (`tsv`), and their spread by method (`png`).
 
     Args:
-        inputs: `models` are folders .../{slide}/{fold}/{method}/{protocol}.seed{seed} that `fit` left; `manifest` is that
-            of the data set (JSON).
+        inputs: `models` are folders .../{slide}/{fold}/{method}/{protocol}.seed{seed} that `fit` left; `manifest` is
+            that of the data set (JSON).
     """
     record = provenance.read(inputs["manifest"])
     table = read_costs(map(Path, inputs["models"]))
@@ -62,8 +62,8 @@ def compose(table: pd.DataFrame, title: str, provenance_text: str) -> Figure:
                 own = table[table["method"] == method]
                 color = style.method_style(method, methods).color
                 failed = own["status"] == "failed"
-                axes.plot(own.loc[~failed, column], [height] * (~failed).sum(), "o", color=color, ms=4)  # fmt: skip
-                axes.plot(own.loc[failed, column], [height] * failed.sum(), "x", color=style.FAILED_COLOR, ms=5)  # fmt: skip
+                axes.plot(own.loc[~failed, column], [height] * (~failed).sum(), "o", color=color, ms=4)
+                axes.plot(own.loc[failed, column], [height] * failed.sum(), "x", color=style.FAILED_COLOR, ms=5)
                 axes.plot([own[column].median()] * 2, [height - 0.35, height + 0.35], color=color)
             if table[column].max() > 10 * table[column].min() > 0:
                 style.log_scale(axes, "x")
@@ -76,9 +76,7 @@ def compose(table: pd.DataFrame, title: str, provenance_text: str) -> Figure:
             axes.set_xlabel(label)
             axes.grid(axis="x", color="#EEEEEE", linewidth=0.6)
             axes.set_axisbelow(True)
-        panels[0].set_yticks(
-            range(len(methods)), [style.method_style(m, methods).label for m in methods]
-        )
+        panels[0].set_yticks(range(len(methods)), [style.method_style(m, methods).label for m in methods])
         style.suptitle(figure, title)
         figure.tight_layout(rect=(0, bottom, 1, 0.97))
     return figure

@@ -1,6 +1,7 @@
 """Figure 2 of the Celcomen paper: the method, and whether known forces are found again in a simulated tissue.
 
-a, b: drawings of the method. c, top: correlations with the truth and their p values, as the paper draws them, over the entries that the protocol compares.
+a, b: drawings of the method. c, top: correlations with the truth and their p values, as the paper draws them, over the
+entries that the protocol compares.
 Below, as run: the same correlations over each pair of genes once, simulations whose forces are all the same shown as
 failures. Below, corrected: how recovery changes with the number of genes and cells, noise and dropout.
 """
@@ -44,7 +45,7 @@ CURVES = {
     ("inter", "cross"): ("between, against the truth within", "#0072B2", "o", ":"),
     ("intra", "cross"): ("within, against the truth between", "#D55E00", "s", ":"),
 }
-_TEST_COLUMNS = ("quantity", "entries", "headline", "statistic", "wilcoxon_p", "t_p", "mann_whitney_p")  # fmt: skip
+_TEST_COLUMNS = ("quantity", "entries", "headline", "statistic", "wilcoxon_p", "t_p", "mann_whitney_p")
 _WIDTH_IN = 9.0
 
 
@@ -72,9 +73,7 @@ def compose(correlations: pd.DataFrame, tests: pd.DataFrame, provenance_text: st
     ):
         for column in columns:
             if column not in table:
-                raise InputError(
-                    f"table {name}: column {column!r} is missing; run the simulation again."
-                )
+                raise InputError(f"table {name}: column {column!r} is missing; run the simulation again.")
     if correlations["protocol"].nunique() != 1:
         raise InputError("table correlations: it holds several protocols; give one.")
     protocol = correlations["protocol"].iloc[0]
@@ -103,9 +102,7 @@ def compose(correlations: pd.DataFrame, tests: pd.DataFrame, provenance_text: st
         top.suptitle("c", x=0.012, ha="left", size=9, weight="bold")
         for part, statistic in ((top, "rho"), (middle, "minus_log10_p")):
             for axes, quantity in zip(part.subplots(1, 3), QUANTITIES, strict=True):
-                _boxes(
-                    axes, paper[paper["headline"]], tests[tests["headline"]], quantity, statistic
-                )
+                _boxes(axes, paper[paper["headline"]], tests[tests["headline"]], quantity, statistic)
         if grid.empty:
             honest = paper[paper["entries"] == "upper_triangle"]
             own_tests = tests[tests["entries"] == "upper_triangle"]
@@ -135,7 +132,7 @@ def _boxes(axes, rows, tests, quantity, statistic, failures=False) -> None:
             shown[source], positions=[x], widths=0.5, patch_artist=True, showfliers=False, zorder=2,
             boxprops={"facecolor": color, "alpha": 0.75}, medianprops={"color": "black"},
         )  # fmt: skip
-        axes.scatter(x + spread, shown[source], s=5, color=color, edgecolor="black", linewidth=0.25, zorder=3)  # fmt: skip
+        axes.scatter(x + spread, shown[source], s=5, color=color, edgecolor="black", linewidth=0.25, zorder=3)
     n_useless = int((status != "ok").sum())
     if failures and n_useless:
         axes.scatter(
@@ -198,9 +195,7 @@ def _curves(axes, rows, knob) -> None:
 def _legend(figure: Figure, bottom: float, has_grid: bool) -> float:
     handles = [
         Patch(facecolor=NOISE_COLOR, label="correlation of genes in noise, against the truth"),
-        Patch(
-            facecolor=MODEL_COLOR, label="inferred forces, or correlation of genes in the tissue"
-        ),
+        Patch(facecolor=MODEL_COLOR, label="inferred forces, or correlation of genes in the tissue"),
     ]
     if has_grid:
         handles += [

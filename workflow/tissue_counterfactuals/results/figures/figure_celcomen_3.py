@@ -79,8 +79,14 @@ def _localization(axes: Axes, classes: pd.DataFrame, tests: pd.DataFrame) -> Non
         own = classes[classes["statistic"] == statistic].set_index("class")
         for offset, (name, color) in enumerate(CLASSES.items()):
             row, x = own.loc[name], column + 0.26 * (offset - 1)
-            axes.bar(x, row["mean"], width=0.24, color=color, alpha=1 if row["chosen"] else 0.45,
-                     label=f"{name} ({row['n_genes']:.0f})" if column == 0 else None)  # fmt: skip
+            axes.bar(
+                x,
+                row["mean"],
+                width=0.24,
+                color=color,
+                alpha=1 if row["chosen"] else 0.45,
+                label=f"{name} ({row['n_genes']:.0f})" if column == 0 else None,
+            )
             if np.isfinite(row["low"]):
                 axes.plot([x, x], [row["low"], row["high"]], color="black", linewidth=0.9)
     axes.axhline(0, color="black", linewidth=0.5)
@@ -89,13 +95,14 @@ def _localization(axes: Axes, classes: pd.DataFrame, tests: pd.DataFrame) -> Non
     for column, statistic in enumerate(statistics):
         rows = tests[tests["statistic"] == statistic]
         lines = [
-            f"{_brief(row['first'])} vs {_brief(row['second'])}: p = {row['p_value']:.2g}"
-            for _, row in rows.iterrows()
+            f"{_brief(row['first'])} vs {_brief(row['second'])}: p = {row['p_value']:.2g}" for _, row in rows.iterrows()
         ]
         if statistic == "entries":
             # Entries share genes, so that no test of them as independent values keeps its level.
-            lines = ["as published, not valid:", *lines] if rows["chosen"].all() else ["no valid p:", "entries share genes"]  # fmt: skip
-        axes.text(column, high + 0.02 * (high - low), "\n".join(lines), ha="center", va="bottom", size=6)  # fmt: skip
+            lines = (
+                ["as published, not valid:", *lines] if rows["chosen"].all() else ["no valid p:", "entries share genes"]
+            )
+        axes.text(column, high + 0.02 * (high - low), "\n".join(lines), ha="center", va="bottom", size=6)
     if (classes["mean"] == 0).all():
         text = "inter - intra is the same for all genes"
         axes.text(0.5, 0.3, text, ha="center", color=style.FAILED_COLOR, transform=axes.transAxes)
@@ -114,7 +121,15 @@ def _map(axes: Axes, cells: pd.DataFrame) -> None:
     for name, (label, color) in reversed(GROUPS.items()):
         own = cells[cells["group"] == name]
         larger = 2.2 if name == "knocked_out" else 1
-        axes.scatter(own["x_um"], own["y_um"], s=size * larger, color=color, linewidths=0, rasterized=True, label=f"{label} ({len(own):,})")  # fmt: skip
+        axes.scatter(
+            own["x_um"],
+            own["y_um"],
+            s=size * larger,
+            color=color,
+            linewidths=0,
+            rasterized=True,
+            label=f"{label} ({len(own):,})",
+        )
     axes.set_aspect("equal")
     axes.set_title(f"c  knock-out of {cells['gene'].iloc[0]}")
     axes.set_xlabel("x (µm)")
@@ -126,7 +141,7 @@ def _placebo(axes: Axes, placebo: pd.DataFrame) -> None:
     axes.set_title("other knock-outs, own signatures")
     if (placebo["status"] != "ok").all():
         text = "\n".join(textwrap.wrap(placebo["status"].iloc[0], 32))
-        axes.text(0.5, 0.5, text, ha="center", va="center", color=style.MUTED_COLOR, size=7, transform=axes.transAxes)  # fmt: skip
+        axes.text(0.5, 0.5, text, ha="center", va="center", color=style.MUTED_COLOR, size=7, transform=axes.transAxes)
         axes.set_axis_off()
         return
     rng = stream(0, "placebo_jitter")
@@ -134,9 +149,9 @@ def _placebo(axes: Axes, placebo: pd.DataFrame) -> None:
     for place, (name, (label, color)) in enumerate(GROUPS.items()):
         own = placebo[placebo["group"] == name]
         others = own.loc[own["role"] == "placebo", "effect"]
-        axes.plot(place + rng.uniform(-0.12, 0.12, len(others)), others, "o", color="#999999", markersize=3)  # fmt: skip
+        axes.plot(place + rng.uniform(-0.12, 0.12, len(others)), others, "o", color="#999999", markersize=3)
         (gene_row,) = own[own["role"] == "gene"].itertuples()
-        axes.plot(place, gene_row.effect, "D", color=color, markeredgecolor="black", markeredgewidth=0.5)  # fmt: skip
+        axes.plot(place, gene_row.effect, "D", color=color, markeredgecolor="black", markeredgewidth=0.5)
         rank = f"rank {gene_row.rank:.0f} of {gene_row.n_ranked}" if gene_row.n_cells else "no cell"
         ticks.append(label.replace("neighbours, ", "").replace(" ", "\n", 1) + f"\n{rank}")
     axes.axhline(0, color="black", linewidth=0.5)
@@ -144,12 +159,10 @@ def _placebo(axes: Axes, placebo: pd.DataFrame) -> None:
     gene = style.short(placebo.loc[placebo["role"] == "gene", "gene"].iloc[0])
     axes.set_ylabel("change of the score (exact counterfactual)")
     n_others = placebo.loc[placebo["role"] == "placebo", "gene"].nunique()
-    axes.set_xlabel(f"◆ {gene}   ● {n_others} genes of like expression   (rank 1: largest loss)", size=6.5)  # fmt: skip
+    axes.set_xlabel(f"◆ {gene}   ● {n_others} genes of like expression   (rank 1: largest loss)", size=6.5)
 
 
-def _trajectories(
-    part, trajectories: pd.DataFrame, diagnostics: pd.DataFrame, as_run: bool
-) -> None:
+def _trajectories(part, trajectories: pd.DataFrame, diagnostics: pd.DataFrame, as_run: bool) -> None:
     generated = trajectories[trajectories["method"] == "generation"]
     exact = trajectories[trajectories["method"] == "exact"].set_index("group")
     values = diagnostics.query("run == 'knocked_out'").set_index("name")["value"]
@@ -164,7 +177,7 @@ def _trajectories(
         f"{n_cells:.0f} · negative entries: {100 * values['negative_fraction']:.0f} %",
         x=0.012, ha="left", size=8, weight="bold",
     )  # fmt: skip
-    grid = part.subplots(2 if as_run else 1, len(GROUPS), sharey="row" if as_run else False, squeeze=False)  # fmt: skip
+    grid = part.subplots(2 if as_run else 1, len(GROUPS), sharey="row" if as_run else False, squeeze=False)
     for column, (name, (label, color)) in enumerate(GROUPS.items()):
         own = generated[generated["group"] == name].sort_values("epoch")
         n = int(own["n_cells"].iloc[0])
@@ -175,12 +188,12 @@ def _trajectories(
             low.text(0.5, 0.5, "no cell", ha="center", transform=low.transAxes)
         if as_run:
             shown = own.dropna(subset=["z_as_run"])
-            grid[0, column].plot(shown["epoch"], shown["z_as_run"], "o-", color=dark, markersize=4, gid="as_published")  # fmt: skip
+            grid[0, column].plot(shown["epoch"], shown["z_as_run"], "o-", color=dark, markersize=4, gid="as_published")
             grid[0, column].set_xlim(*_margins(own["epoch"]))
             low.plot(own["epoch"], own["knocked_out"], "o-", color=dark, markersize=3)
             low.plot(own["epoch"], own["twin"], "--", color="black", linewidth=0.9)
         else:
-            low.fill_between(own["epoch"], own["low"], own["high"], color=dark, alpha=0.25, linewidth=0)  # fmt: skip
+            low.fill_between(own["epoch"], own["low"], own["high"], color=dark, alpha=0.25, linewidth=0)
             low.plot(own["epoch"], own["effect"], "o-", color=dark, markersize=3)
             low.axhline(0, color="black", linewidth=0.5)
             if name in exact.index:
@@ -212,7 +225,9 @@ def _enrichment(axes: Axes, enrichment: pd.DataFrame, part) -> None:
     axes.set_title("e  gene sets along the change against the rest (GSEA, pre-ranked)")
     ok = enrichment[enrichment["status"] == "ok"]
     if ok.empty:
-        axes.text(0.5, 0.5, enrichment["status"].iloc[0], ha="center", color=style.MUTED_COLOR, transform=axes.transAxes)  # fmt: skip
+        axes.text(
+            0.5, 0.5, enrichment["status"].iloc[0], ha="center", color=style.MUTED_COLOR, transform=axes.transAxes
+        )
         axes.set_axis_off()
         return
     columns = list(dict.fromkeys(zip(ok["method"], ok["group"], strict=True)))
@@ -227,10 +242,20 @@ def _enrichment(axes: Axes, enrichment: pd.DataFrame, part) -> None:
     y = [terms.get_loc(term) for term in shown["term"]]
     size = 12 + 45 * np.minimum(-np.log10(np.maximum(shown["q_value"].fillna(1), 1e-3)), 3)
     edge = np.where(shown["q_value"] < 0.05, "black", "none")
-    drawn = axes.scatter(x, y, s=size, c=shown["normalized_enrichment"], cmap="RdBu_r", vmin=-limit, vmax=limit, edgecolors=edge, linewidths=0.8)  # fmt: skip
+    drawn = axes.scatter(
+        x,
+        y,
+        s=size,
+        c=shown["normalized_enrichment"],
+        cmap="RdBu_r",
+        vmin=-limit,
+        vmax=limit,
+        edgecolors=edge,
+        linewidths=0.8,
+    )
     labels = [f"{GROUPS[group][0]}\n({method})" for method, group in columns]
     axes.set_xticks(range(len(columns)), labels, size=6.5)
-    axes.set_yticks(range(len(terms)), [_named(term) for term in terms], size=6.3)  # fmt: skip
+    axes.set_yticks(range(len(terms)), [_named(term) for term in terms], size=6.3)
     axes.set_xlim(-0.6, len(columns) - 0.4)
     axes.set_ylim(-0.7, len(terms) - 0.3)
     axes.grid(color="#EDEDED", linewidth=0.5)

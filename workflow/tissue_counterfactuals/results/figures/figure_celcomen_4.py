@@ -1,7 +1,7 @@
 """Figure 4 of the Celcomen paper: predicted knock-outs beside lesions that have lost the gene.
 
-a: spots by label, lesions numbered. b: how a lesion is used. Then for each lost gene: per lesion, predicted change by fifths of the observed change
-(c, e), and the correlations with their p values, beside permuted predictions (d, f).
+a: spots by label, lesions numbered. b: how a lesion is used. Then for each lost gene: per lesion, predicted change by
+fifths of the observed change (c, e), and the correlations with their p values, beside permuted predictions (d, f).
 """
 
 from pathlib import Path
@@ -33,7 +33,8 @@ PREDICTORS = {
 }
 _WIDTH_IN, _MOST_PER_ROW = 11.5, 6
 _NEEDED = {
-    "correlations": ("protocol", "knockout", "section", "lesion", "predictor", "control", "draw", "rho", "p_value", "n_knocked_out_collapsed"),
+    "correlations": ("protocol", "knockout", "section", "lesion", "predictor", "control", "draw", "rho", "p_value",
+    "n_knocked_out_collapsed"),
     "genes": ("knockout", "lesion", "predictor", "predicted_scaled", "observed"),
     "spots": ("knockout", "section", "label", "lesion", "knocked_out", "response", "x_um", "y_um"),
 }  # fmt: skip
@@ -55,15 +56,11 @@ def read_table(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
     table = pd.read_csv(path, sep="\t", dtype={"section": str, "label": str})
     for column in columns:
         if column not in table:
-            raise InputError(
-                f"table {path}: column {column!r} is missing; run the experiment again."
-            )
+            raise InputError(f"table {path}: column {column!r} is missing; run the experiment again.")
     return table
 
 
-def compose(
-    correlations: pd.DataFrame, genes: pd.DataFrame, spots: pd.DataFrame, manifest: dict
-) -> Figure:
+def compose(correlations: pd.DataFrame, genes: pd.DataFrame, spots: pd.DataFrame, manifest: dict) -> Figure:
     """The figure for one data set and protocol; the first predictor and seed where there are several."""
     predictor = next(p for p in PREDICTORS if (correlations["predictor"] == p).any())
     seed = manifest["seeds"][0]
@@ -88,7 +85,7 @@ def compose(
             spots,
             style.footer(figure, provenance.footer(manifest, manifest["protocol"])),
         )
-        figure.set_layout_engine("constrained", rect=(0, bottom, 1, 1 - bottom), h_pad=0.04, w_pad=0.04)  # fmt: skip
+        figure.set_layout_engine("constrained", rect=(0, bottom, 1, 1 - bottom), h_pad=0.04, w_pad=0.04)
         parts = figure.subfigures(len(heights), 1, height_ratios=heights)
         _maps(parts[0], spots, knockouts)
         _workflow(parts[1], spots[spots["knockout"] == knockouts[0]], knockouts[0])
@@ -157,7 +154,7 @@ def _maps(part, spots, knockouts) -> None:
         left, lower = own["x_um"].min(), own["y_um"].max()
         axis.plot([left, left + 1000], [lower + 250] * 2, color="black", linewidth=1.5)
         axis.annotate("1 mm", (left + 500, lower + 300), ha="center", va="top", size=6.5)
-    part.suptitle("a  spots by label; numbered: wild-type lesions as modelled", x=0.012, ha="left", size=9)  # fmt: skip
+    part.suptitle("a  spots by label; numbered: wild-type lesions as modelled", x=0.012, ha="left", size=9)
 
 
 def _spot_area(n_sections: int) -> float:
@@ -166,7 +163,12 @@ def _spot_area(n_sections: int) -> float:
 
 def _workflow(part, spots, knockout) -> None:
     """Panel b on the first lesion: its spots and what was trimmed, the spots that lose the gene, and what changes."""
-    part.suptitle(f"b  how a lesion is used, on the first one: {style.short(knockout)} is taken from it", x=0.012, ha="left", size=9)  # fmt: skip
+    part.suptitle(
+        f"b  how a lesion is used, on the first one: {style.short(knockout)} is taken from it",
+        x=0.012,
+        ha="left",
+        size=9,
+    )
     own = spots[spots["lesion"] == spots.loc[spots["lesion"] > 0, "lesion"].min()]
     near = spots[spots["section"] == own["section"].iloc[0]]
     for name in ("x_um", "y_um"):
@@ -179,12 +181,14 @@ def _workflow(part, spots, knockout) -> None:
     axes = part.subplots(1, 3)
     look = {"s": area, "linewidths": 0.5}
     axes[0].scatter(near["x_um"][is_own], near["y_um"][is_own], c=base[is_own], gid="kept", **look)
-    axes[0].scatter(near["x_um"][~is_own], near["y_um"][~is_own], facecolors="none", edgecolors=base[~is_own], **look)  # fmt: skip
+    axes[0].scatter(near["x_um"][~is_own], near["y_um"][~is_own], facecolors="none", edgecolors=base[~is_own], **look)
     axes[0].set_title("modelled (full), left out (hollow)", weight="normal", size=7.5)
     lost = own["knocked_out"].astype(bool)
     axes[1].scatter(own["x_um"], own["y_um"], c=np.where(lost, PINK, "#DDDDDD"), gid="lost", **look)
     axes[1].set_title(f"{lost.sum()} of {len(own)} spots lose the gene", weight="normal", size=7.5)
-    drawn = axes[2].scatter(own["x_um"], own["y_um"], c=own["response"].fillna(0), cmap="magma_r", gid="response", **look)  # fmt: skip
+    drawn = axes[2].scatter(
+        own["x_um"], own["y_um"], c=own["response"].fillna(0), cmap="magma_r", gid="response", **look
+    )
     axes[2].set_title("predicted change of the other genes", weight="normal", size=7.5)
     bar = part.colorbar(drawn, ax=axes[2], pad=0.01)
     bar.set_label("root mean square", size=6.5)
@@ -196,7 +200,12 @@ def _workflow(part, spots, knockout) -> None:
 
 def _fifths(part, rows, genes, lesions, shape, knockout, letter, as_run) -> None:
     """Panels c and e: predicted change, 0 to 1, by fifths of the observed one; genes of one lesion each."""
-    part.suptitle(f"{letter}  {knockout}: predicted change by fifths of the observed one, lesion by lesion", x=0.016, ha="left", size=9)  # fmt: skip
+    part.suptitle(
+        f"{letter}  {knockout}: predicted change by fifths of the observed one, lesion by lesion",
+        x=0.016,
+        ha="left",
+        size=9,
+    )
     axes = part.subplots(*shape, sharex=True, sharey=True, squeeze=False)
     observed = rows[rows["control"] == OBSERVED].set_index("lesion")
     for axis in axes.flat[len(lesions) :]:
@@ -205,11 +214,16 @@ def _fifths(part, rows, genes, lesions, shape, knockout, letter, as_run) -> None
         own = genes[genes["lesion"] == lesion]
         found = observed.loc[lesion]
         mark = " †" if found["n_knocked_out_collapsed"] > 0 else ""
-        axis.set_title(
-            f"{style.short(found['section'], 24)} · {lesion}{mark}", size=7.5, weight="normal"
-        )
+        axis.set_title(f"{style.short(found['section'], 24)} · {lesion}{mark}", size=7.5, weight="normal")
         if own.empty:
-            axis.annotate("no spot has the gene", (0.5, 0.5), xycoords="axes fraction", ha="center", color=style.FAILED_COLOR, size=6.5)  # fmt: skip
+            axis.annotate(
+                "no spot has the gene",
+                (0.5, 0.5),
+                xycoords="axes fraction",
+                ha="center",
+                color=style.FAILED_COLOR,
+                size=6.5,
+            )
             continue
         # By rank, so that each fifth has as many genes.
         fifth = (own["observed"].rank(method="first") - 1) * 5 // len(own)
@@ -243,13 +257,13 @@ def _published_p_values(axis, rows, knockout, letter) -> None:
         values.append(own["rho"].to_numpy())
         # A p value of 0 is one below the smallest number.
         height = -np.log10(own["p_value"].clip(lower=1e-300))
-        axis.scatter(own["rho"], height, s=26, color=color, edgecolor="black", linewidth=0.6, gid=control)  # fmt: skip
+        axis.scatter(own["rho"], height, s=26, color=color, edgecolor="black", linewidth=0.6, gid=control)
     axis.axvline(0, color="#999999", linewidth=0.6)
     axis.set_xlabel("Spearman ρ")
     axis.set_ylabel("−log10 p *")
     axis.set_title(f"{letter}  {style.short(knockout)}: lesions", weight="normal")
     p_value = rank_test(*values)
-    axis.annotate(f"Mann-Whitney p = {p_value:.2g} *", (0.02, 0.98), xycoords="axes fraction", va="top", size=6.5)  # fmt: skip
+    axis.annotate(f"Mann-Whitney p = {p_value:.2g} *", (0.02, 0.98), xycoords="axes fraction", va="top", size=6.5)
 
 
 def _correlations(axis, rows, knockout, letter) -> None:
@@ -259,7 +273,15 @@ def _correlations(axis, rows, knockout, letter) -> None:
         own = rows[rows["control"] == control]
         place = own["lesion"].map(lesions.index)
         size = 26 if control == OBSERVED else 5
-        axis.scatter(own["rho"], place, s=size, color=color, edgecolor="black", linewidth=0.6 if control == OBSERVED else 0.2, gid=control)  # fmt: skip
+        axis.scatter(
+            own["rho"],
+            place,
+            s=size,
+            color=color,
+            edgecolor="black",
+            linewidth=0.6 if control == OBSERVED else 0.2,
+            gid=control,
+        )
     axis.axvline(0, color="#999999", linewidth=0.6)
     axis.set_xlabel("Spearman ρ")
     axis.set_yticks(range(len(lesions)), lesions, size=6)
@@ -281,17 +303,28 @@ def _legend(figure, rows, spots, bottom) -> float:
     names = {}
     for label, color in colors.items():
         gene = label.rsplit("_", 1)[0]
-        name = label if label in _OUTSIDE else ("wild type (KP)" if gene == WILD_TYPE else f"lost {gene}")  # fmt: skip
+        name = label if label in _OUTSIDE else ("wild type (KP)" if gene == WILD_TYPE else f"lost {gene}")
         names[style.short(name)] = color
     handles = [
-        Line2D([], [], linestyle="", marker="o", color=color, label=name)
-        for name, color in sorted(names.items())
+        Line2D([], [], linestyle="", marker="o", color=color, label=name) for name, color in sorted(names.items())
     ]
     if rows["protocol"].iloc[0] == "as_run":
         note += (
-            "\n*: as published. Genes and lesions are taken for independent and are not, so these are no valid p values; the "
+            "\n*: as published. Genes and lesions are taken for independent and are not, so these are no valid p "
+            "values; the "
             "smallest Mann-Whitney p of five against five is 0.0079."
         )
     for label, color in (("observed", PINK), ("permuted prediction", "white")):
-        handles.append(Line2D([], [], linestyle="", marker="o", markerfacecolor=color, markeredgecolor="black", markeredgewidth=0.6, label=label))  # fmt: skip
+        handles.append(
+            Line2D(
+                [],
+                [],
+                linestyle="",
+                marker="o",
+                markerfacecolor=color,
+                markeredgecolor="black",
+                markeredgewidth=0.6,
+                label=label,
+            )
+        )
     return style.legend_below(figure, bottom, handles=handles, ncols=7, title=note)

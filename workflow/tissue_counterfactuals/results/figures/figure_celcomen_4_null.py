@@ -37,7 +37,7 @@ _WIDTH_IN = 11.5
 _MOST_NAMES = 3
 LEVEL = 0.05
 _CORRELATIONS = ("protocol", "seed", "knockout", "predictor", "control", "draw", "lesion", "rho")
-_SUMMARY = ("protocol", "knockout", "predictor", "control", "median", "null_high", "p_value", "smallest_p", "status")  # fmt: skip
+_SUMMARY = ("protocol", "knockout", "predictor", "control", "median", "null_high", "p_value", "smallest_p", "status")
 _SWITCHES = ("depth", "seed", "path", "turn", "switch", "rho", "partial_rho", "collapsed_share")
 
 
@@ -95,7 +95,7 @@ def compose(
                 own &= correlations["knockout"] == knockout
                 chosen = summary["protocol"] == protocol
                 chosen &= summary["knockout"] == knockout
-                _observed(axis, _first(correlations[own]), _first(summary[chosen]), knockout, protocol)  # fmt: skip
+                _observed(axis, _first(correlations[own]), _first(summary[chosen]), knockout, protocol)
             rows[0].set_ylabel("Spearman ρ")
         _nothing_happened(parts[-2], null)
         _turns(parts[-1], switches)
@@ -138,9 +138,7 @@ def verdict(summary: pd.DataFrame, knockouts: list[str]) -> list[str]:
                 f"{short['smallest_p'].max():.2g})"
             )
         elif (calibrated["p_value"] > LEVEL).any():
-            text = (
-                f"does not survive: as good is {_names(calibrated[calibrated['p_value'] > LEVEL])}"
-            )
+            text = f"does not survive: as good is {_names(calibrated[calibrated['p_value'] > LEVEL])}"
         else:
             text = f"survives the {len(tested)} controls tested"
         untested = rows[rows["status"] != "tested"]
@@ -163,7 +161,7 @@ def _observed(axis, rows, summary, knockout, protocol) -> None:
     _band(axis)
     found = rows.loc[rows["control"] == OBSERVED, "rho"].dropna()
     spread = np.linspace(-0.14, 0.14, len(found)) if len(found) > 1 else [0.0]
-    axis.scatter(spread, found, s=22, color=PINK, edgecolor="black", linewidth=0.5, zorder=4, gid="observed")  # fmt: skip
+    axis.scatter(spread, found, s=22, color=PINK, edgecolor="black", linewidth=0.5, zorder=4, gid="observed")
     axis.hlines(found.median(), -0.3, 0.3, color="black", linewidth=1.6, zorder=5)
     axis.axhline(found.median(), color=PINK, linewidth=0.8, linestyle=":", zorder=1)
     by_control = summary.set_index("control")
@@ -183,7 +181,9 @@ def _observed(axis, rows, summary, knockout, protocol) -> None:
         note = f"{medians.median():.2f}" if np.isnan(p_value) else f"p {p_value:.2g}"
         note = "predicts nothing" if undefined else note
         _note(axis, place, medians.max(), note)
-    axis.set_xticks(range(len(CONTROLS) + 1), [f"observed\n{len(found)} lesions", *(_LABELS[c] for c in CONTROLS)], size=6.5)  # fmt: skip
+    axis.set_xticks(
+        range(len(CONTROLS) + 1), [f"observed\n{len(found)} lesions", *(_LABELS[c] for c in CONTROLS)], size=6.5
+    )
     axis.set_xlim(-0.5, len(CONTROLS) + 0.5)
     axis.margins(y=0.14)
     axis.set_title(f"{knockout} · {protocol} · {PREDICTORS[rows['predictor'].iloc[0]]}")
@@ -196,8 +196,8 @@ def _distribution(axis, place, values, color) -> None:
         body.set_facecolor(color)
         body.set_alpha(0.35)
     rng = stream(0, "null_jitter")
-    axis.scatter(place + rng.uniform(-0.1, 0.1, len(values)), values, s=5, color=color, linewidths=0, zorder=3)  # fmt: skip
-    axis.hlines(np.median(values), place - 0.25, place + 0.25, color="black", linewidth=1.1, zorder=4)  # fmt: skip
+    axis.scatter(place + rng.uniform(-0.1, 0.1, len(values)), values, s=5, color=color, linewidths=0, zorder=3)
+    axis.hlines(np.median(values), place - 0.25, place + 0.25, color="black", linewidth=1.1, zorder=4)
 
 
 def _note(axis, x, y, text) -> None:
@@ -228,7 +228,9 @@ def _nothing_happened(part, null) -> None:
                 ticks.append(label)
         axis.set_xticks(range(len(ticks)), ticks, size=6.5)
         axis.margins(y=0.16)
-        axis.set_title(f"No effect at all: {n} simulations at {float(depth.split('_')[1]):,.0f} counts a spot [simulated]")  # fmt: skip
+        axis.set_title(
+            f"No effect at all: {n} simulations at {float(depth.split('_')[1]):,.0f} counts a spot [simulated]"
+        )
     axes[0].set_ylabel("median ρ over lesions")
 
 
@@ -252,7 +254,7 @@ def _turns(part, switches) -> None:
             axis.bar(place, values.median(), 0.7, color=color, zorder=2)
             axis.vlines(place, values.min(), values.max(), color="black", linewidth=0.8, zorder=3)
         names = [_turn_name(name, path) for name in order["switch"]]
-        axis.set_xticks(range(len(names)), names, rotation=40, ha="right", rotation_mode="anchor", size=6.5)  # fmt: skip
+        axis.set_xticks(range(len(names)), names, rotation=40, ha="right", rotation_mode="anchor", size=6.5)
         axis.set_title(title)
     axes[0].set_ylabel("median ρ over lesions")
 
@@ -265,13 +267,17 @@ def _turn_name(name: str, path: str) -> str:
 
 def _legend(figure, bottom) -> float:
     handles = [
-        Patch(color=_BAND_COLOR, alpha=0.35, label=f"published range over lesions, {PUBLISHED[0]} to {PUBLISHED[1]} (Celcomen, section 4.3)"),
-        Line2D([], [], linestyle="", marker="o", markerfacecolor=PINK, markeredgecolor="black", label="a lesion, observed"),
-        Line2D([], [], linestyle="", marker="o", markersize=3, color="#9A9A9A", label="a draw of a control (median over lesions)"),
+        Patch(color=_BAND_COLOR, alpha=0.35,
+        label=f"published range over lesions, {PUBLISHED[0]} to {PUBLISHED[1]} (Celcomen, section 4.3)"),
+        Line2D([], [], linestyle="", marker="o", markerfacecolor=PINK, markeredgecolor="black",
+        label="a lesion, observed"),
+        Line2D([], [], linestyle="", marker="o", markersize=3, color="#9A9A9A",
+        label="a draw of a control (median over lesions)"),
         Line2D([], [], color="black", linewidth=1.6, label="median"),
     ]  # fmt: skip
     title = (
-        "p: share of a control's draws at or above the observed median, the observed one counted in; given for the controls "
+        "p: share of a control's draws at or above the observed median, the observed one counted in; given for the "
+        "controls "
         "that keep their level on lesions without effect. Other numbers: medians."
     )
     return style.legend_below(figure, bottom, handles=handles, ncols=4, title=title)

@@ -35,7 +35,7 @@ def draw_files(files: dict[str, Path], path: str | Path) -> None:
         files: agreement, curves, summary (TSV) and manifest (JSON).
     """
     record = provenance.read(files["manifest"])
-    tables = [pd.read_csv(files[n], sep="\t", dtype={"hold_out": str}) for n in ("agreement", "curves", "summary")]  # fmt: skip
+    tables = [pd.read_csv(files[n], sep="\t", dtype={"hold_out": str}) for n in ("agreement", "curves", "summary")]
     title = (
         f"Agreement of forces between samples (Celcomen Fig. 6) · {record['label']} [{record['kind']}] · "
         f"protocol: {record['protocol']}"
@@ -61,7 +61,7 @@ def compose(
     for column in NEEDED:
         if column not in agreement:
             raise InputError(f"agreement table: column {column!r} is missing; run again.")
-    agreement, curves, summary = (t[t["seed"] == t["seed"].min()] for t in (agreement, curves, summary))  # fmt: skip
+    agreement, curves, summary = (t[t["seed"] == t["seed"].min()] for t in (agreement, curves, summary))
     agreement, curves = (style.with_short_labels(t, "hold_out") for t in (agreement, curves))
     everyone = sorted(agreement["hold_out"].unique())
     hold_outs = everyone[:MOST_ROWS]
@@ -75,12 +75,15 @@ def compose(
         style.suptitle(figure, title)
         bottom = style.footer(figure, provenance_text)
         handles = [Patch(color=VARIANTS[v][1], label=VARIANTS[v][0]) for v in shown]
-        handles.append(Line2D([], [], color="black", label="random forces, each epoch") if by_epoch
-                       else Patch(color="#DDDDDD", label="95 % of forces with permuted genes"))  # fmt: skip
+        handles.append(
+            Line2D([], [], color="black", label="random forces, each epoch")
+            if by_epoch
+            else Patch(color="#DDDDDD", label="95 % of forces with permuted genes")
+        )
         bottom = style.legend_below(figure, bottom, handles=handles, ncols=4)
         figure.set_layout_engine("constrained", rect=(0, bottom, 1, 1 - bottom))
         left, right = figure.subfigures(1, 2, width_ratios=(1.35, 1))
-        grid = left.subplots(len(hold_outs), 2, squeeze=False, sharex=True, sharey="row" if by_epoch else False)  # fmt: skip
+        grid = left.subplots(len(hold_outs), 2, squeeze=False, sharex=True, sharey="row" if by_epoch else False)
         for row, hold_out in enumerate(hold_outs):
             for axes, (force, label) in zip(grid[row], FORCES.items(), strict=True):
                 if by_epoch:
@@ -124,9 +127,18 @@ def _dots(axes: Axes, table: pd.DataFrame, shown: list[str]) -> None:
     for place, variant in enumerate(reversed(names)):
         row = table.loc[variant]
         if np.isfinite(row["random_low"]):
-            axes.barh(place, row["random_high"] - row["random_low"], left=row["random_low"], height=0.8, color="#DDDDDD")  # fmt: skip
-        axes.plot(row["spearman"], place, "o", color=VARIANTS[variant][1], markersize=5,
-                  markeredgecolor="black", markeredgewidth=0.4)  # fmt: skip
+            axes.barh(
+                place, row["random_high"] - row["random_low"], left=row["random_low"], height=0.8, color="#DDDDDD"
+            )
+        axes.plot(
+            row["spearman"],
+            place,
+            "o",
+            color=VARIANTS[variant][1],
+            markersize=5,
+            markeredgecolor="black",
+            markeredgewidth=0.4,
+        )
     axes.axvline(0, color=style.MUTED_COLOR, linewidth=0.4, zorder=0)
     axes.set_yticks([])
     axes.set_ylim(-0.7, len(names) - 0.3)
@@ -155,8 +167,10 @@ def _bars(axes: Axes, summary: pd.DataFrame, shown: list[str]) -> None:
     note = "p ≤: largest of the hold-outs, against permuted genes"
     if np.isfinite(observed["published_mann_whitney_p"]):
         note += (
-            f"\nas published: Mann-Whitney, observed vs random, p = {observed['published_mann_whitney_p']:.2g} (smallest "
-            f"possible with {observed['n_hold_outs']:.0f} hold-outs:\n{observed['smallest_possible_p']:.2g}); hold-outs "
+            f"\nas published: Mann-Whitney, observed vs random, p = {observed['published_mann_whitney_p']:.2g} "
+            "(smallest "
+            f"possible with {observed['n_hold_outs']:.0f} hold-outs:\n{observed['smallest_possible_p']:.2g}); "
+            "hold-outs "
             "share samples, so that it is no valid p value"
         )
     axes.text(0, 1.02, note, transform=axes.transAxes, va="bottom", size=6, color=style.MUTED_COLOR)

@@ -59,9 +59,7 @@ def compose(recovery: pd.DataFrame, chains: pd.DataFrame, provenance_text: str) 
     ):
         for column in columns:
             if column not in table:
-                raise InputError(
-                    f"table {name}: column {column!r} is missing; run the experiment again."
-                )
+                raise InputError(f"table {name}: column {column!r} is missing; run the experiment again.")
     sizes = sorted(recovery["n_genes"].unique())
     tissues = len(recovery[["seed", "tissue"]].drop_duplicates())
     rows = [(data, forces) for data in DATA for forces in FORCES]
@@ -109,7 +107,7 @@ def _curves(axes, part) -> None:
     style.log_scale(axes, "x")
     cells = part["n_cells"]
     axes.set_xlim(cells.min() / 1.6, cells.max() * 1.6)
-    axes.set_xticks(sorted(cells.unique()), [f"{n:,}" for n in sorted(cells.unique())], rotation=30, ha="right")  # fmt: skip
+    axes.set_xticks(sorted(cells.unique()), [f"{n:,}" for n in sorted(cells.unique())], rotation=30, ha="right")
     axes.minorticks_off()
     axes.set_ylim(-0.45, 1.05)
     axes.axhline(0, color="black", linewidth=0.5)
@@ -130,9 +128,7 @@ def _chain(axes, part) -> None:
     for place, (method, (_, color, marker)) in enumerate(STYLES.items()):
         ratio = part.loc[part["method"] == method, "spurious"]
         if ratio.isna().all():
-            axes.text(
-                0.04, place, "chain not found", va="center", color=style.FAILED_COLOR, size=6.5
-            )
+            axes.text(0.04, place, "chain not found", va="center", color=style.FAILED_COLOR, size=6.5)
             continue
         ratio = ratio.dropna().clip(-_WIDEST_RATIO, _WIDEST_RATIO)
         axes.plot(ratio, np.full(len(ratio), place), marker, color=color, markersize=3, alpha=0.5)

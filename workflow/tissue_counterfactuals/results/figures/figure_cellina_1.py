@@ -1,7 +1,7 @@
 """Cellina, Figs. 1 and 2 as schematics: the model, the question and the hold-out, in the numbers of the very run.
 
-Nothing is drawn that the configuration of the run does not say: sizes of layers, weights of losses, graph, donors, domains,
-held-out types, and what `fit` and `patients` make of the slides.
+Nothing is drawn that the configuration of the run does not say: sizes of layers, weights of losses, graph, donors,
+domains, held-out types, and what `fit` and `patients` make of the slides.
 """
 
 from pathlib import Path
@@ -34,7 +34,7 @@ def compose(record: dict, protocol: str) -> Figure:
     """The figure: the network, and what it is asked."""
     config, dataset = record["config"], record["config"]["datasets"][record["dataset"]]
     switches = protocols.resolve(protocol, config["switches"])
-    model = under_switches({k: v for k, v in config["cellina"].items() if k != "time_limit_minutes"}, switches)  # fmt: skip
+    model = under_switches({k: v for k, v in config["cellina"].items() if k != "time_limit_minutes"}, switches)
     with style.context():
         figure = style.new_figure(11, 6.6)
         title = f"Figs. 1 and 2 of Cellina, as run here · {record['label']} [{record['kind']}] · protocol: {protocol}"
@@ -54,7 +54,15 @@ def _network(axes: Axes, n_genes: list[int], graph: dict, model: dict) -> None:
     layers = f"{model['n_layers']} × {model['n_hidden']}"
     latent = model["n_latent"]
     _box(axes, 0.1, 1.9, 2.1, f"counts of a cell\n{genes} genes", INTRA)
-    _box(axes, 0.1, 0.5, 2.1, f"mean of its neighbours\nat most {graph['max_neighbors']}, Gaussian of {graph['bandwidth_um']:g} µm,\nweights over {graph['cutoff']:g}", INTER)  # fmt: skip
+    _box(
+        axes,
+        0.1,
+        0.5,
+        2.1,
+        f"mean of its neighbours\nat most {graph['max_neighbors']}, Gaussian of {graph['bandwidth_um']:g} µm,\nweights "
+        f"over {graph['cutoff']:g}",
+        INTER,
+    )
     _box(axes, 2.8, 1.9, 1.5, f"encoder\n{layers}", INTRA)
     _box(axes, 2.8, 0.5, 1.5, f"encoder\n{layers}", INTER)
     _box(axes, 4.9, 1.9, 1.1, f"z\n{latent}", INTRA)
@@ -67,10 +75,16 @@ def _network(axes: Axes, n_genes: list[int], graph: dict, model: dict) -> None:
     _arrow(axes, (6.05, 2.1), (6.55, 1.5))
     _arrow(axes, (6.05, 0.95), (6.55, 1.15))
     _arrow(axes, (8.25, 1.3), (8.75, 1.3))
-    losses = f"classifier of the type on z: weight {model['lambda_classifier']:g}\nadversary of the domain on z: weight {model['lambda_adversary']:g}"  # fmt: skip
+    losses = (
+        f"classifier of the type on z: weight {model['lambda_classifier']:g}\nadversary of the domain on z: "
+        f"weight {model['lambda_adversary']:g}"
+    )
     _box(axes, 6.6, 2.15, 4.2, losses, INTRA)
     _arrow(axes, (6.05, 2.45), (6.55, 2.5))
-    trained = f"at most {model['epochs']} epochs, batches of {model['batch_size']}, KL terms rise over {model['kl_warmup_epochs']} epochs"  # fmt: skip
+    trained = (
+        f"at most {model['epochs']} epochs, batches of {model['batch_size']}, KL terms rise over "
+        f"{model['kl_warmup_epochs']} epochs"
+    )
     axes.text(0.1, 0.1, trained, size=7, color=style.MUTED_COLOR)
 
 
@@ -101,16 +115,16 @@ def _scheme(axes: Axes, dataset: dict, asked: dict, switches: dict[str, str]) ->
                 )
             )
     for j, name in enumerate(columns):
-        axes.text(2.1 + (j + 0.46) * width, -0.1, style.short(name, 18), ha="center", va="bottom", size=7)  # fmt: skip
-    held_out = ", ".join(types) if named != "auto" else f"every type with {dataset['holdout']['min_cells']} cells"  # fmt: skip
-    within = (
-        "of the target domain" if switches["donor_domain"] == "target_only" else "of any domain"
-    )
+        axes.text(2.1 + (j + 0.46) * width, -0.1, style.short(name, 18), ha="center", va="bottom", size=7)
+    held_out = ", ".join(types) if named != "auto" else f"every type with {dataset['holdout']['min_cells']} cells"
+    within = "of the target domain" if switches["donor_domain"] == "target_only" else "of any domain"
+    patients = dataset["patients"].values() if dataset["fit"] == "leave_patient_out" else ()
     lines = [
         f"Held out, one at a time (shown: the first): {held_out}; from all target domains at once.",
         f"Training: {FITS[dataset['fit']]}.",
-        *(f"Of one patient, left out together: {', '.join(own)}." for own in dataset["patients"].values() if dataset["fit"] == "leave_patient_out"),
-        f"Blue: cells that are moved. Each keeps its z and gets {asked['n_donors']} donors {within}; rules {', '.join(asked['donor_rules'])}.",
+        *(f"Of one patient, left out together: {', '.join(own)}." for own in patients),
+        f"Blue: cells that are moved. Each keeps its z and gets {asked['n_donors']} donors {within}; rules "
+        f"{', '.join(asked['donor_rules'])}.",
         "Orange: hidden from every method, and nobody's neighbour; compared with afterwards.",
     ]  # fmt: skip
     if asked.get("node", {}).get("shifts"):
@@ -137,4 +151,4 @@ def _box(axes: Axes, x: float, y: float, width: float, text: str, color: str) ->
 
 
 def _arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float]) -> None:
-    axes.annotate("", end, start, arrowprops={"arrowstyle": "-|>", "color": "black", "linewidth": 0.9})  # fmt: skip
+    axes.annotate("", end, start, arrowprops={"arrowstyle": "-|>", "color": "black", "linewidth": 0.9})

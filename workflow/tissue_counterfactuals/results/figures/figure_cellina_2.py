@@ -68,9 +68,7 @@ def draw_files(inputs: dict[str, Path], output: Path) -> None:
     of_slide = f"{record['label']} ({record['kind']}), slide {Path(inputs['slide']).stem}"
     if not inputs["question"]:
         reasons = "\n".join(read_folds(inputs["folds"])["left_out"])
-        style.save_reason(
-            reasons, f"{of_slide}: nothing is held out", provenance.footer(record), output
-        )
+        style.save_reason(reasons, f"{of_slide}: nothing is held out", provenance.footer(record), output)
         return
     (file,) = inputs["question"]
     cells, asked = read_slide(inputs["slide"], check=False), read_question(file)
@@ -167,9 +165,7 @@ def compose(
         draw_map(panels[1], groups=_by_category(cells["domain"], domains))
         everyone = [(np.ones(len(cells), bool), BACKGROUND)]
         draw_map(panels[2], groups=everyone)
-        draw_map(
-            panels[2], groups=[(control, CONTROL_COLOR), (held_out, HELD_OUT_COLOR)], enlarged=1.4
-        )
+        draw_map(panels[2], groups=[(control, CONTROL_COLOR), (held_out, HELD_OUT_COLOR)], enlarged=1.4)
         draw_map(panels[3], groups=everyone)
         _rewired(panels[3], layout, focal, old_neighbors, new_neighbors)
         _zoom(panels[4], layout, cells, types, held_out, focal, old_neighbors)
@@ -183,10 +179,7 @@ def compose(
 def arrange(cells: pd.DataFrame) -> Layout:
     """Set samples side by side in rows, each in a box of the size of the largest, so that none overlap."""
     xy = cells[["x_um", "y_um"]].to_numpy(np.float64).copy()
-    members = {
-        str(name): rows
-        for name, rows in sorted(cells.groupby("sample", observed=True).indices.items())
-    }
+    members = {str(name): rows for name, rows in sorted(cells.groupby("sample", observed=True).indices.items())}
     spans = {name: np.ptp(xy[rows], axis=0) for name, rows in members.items()}
     cell_width, cell_height = np.max(list(spans.values()), axis=0)
     # The gap holds the samples' names.
@@ -215,9 +208,7 @@ def arrange(cells: pd.DataFrame) -> Layout:
 def _check(cells, held_out, focal, old_neighbors, new_neighbors) -> None:
     for column in COLUMNS:
         if column not in cells:
-            raise InputError(
-                f"slide map: column {column!r} is missing; needed are {', '.join(COLUMNS)}."
-            )
+            raise InputError(f"slide map: column {column!r} is missing; needed are {', '.join(COLUMNS)}.")
     n = len(cells)
     if len(held_out) != n:
         raise InputError(f"slide map: held_out has {len(held_out)} values for {n} cells.")
@@ -228,9 +219,7 @@ def _check(cells, held_out, focal, old_neighbors, new_neighbors) -> None:
     ):
         indices = np.asarray(indices)
         if len(indices) and (indices.min() < 0 or indices.max() >= n):
-            raise InputError(
-                f"slide map: {name} holds the index {indices.max()}, and there are {n} cells."
-            )
+            raise InputError(f"slide map: {name} holds the index {indices.max()}, and there are {n} cells.")
 
 
 def _grid(layout, legends, title, provenance_text) -> tuple[Figure, list[Axes]]:
@@ -258,9 +247,7 @@ def _grid(layout, legends, title, provenance_text) -> tuple[Figure, list[Axes]]:
         row, column = divmod(i, 3)
         x = gap + column * (PANEL_WIDTH_IN + gap)
         y = height - top - (row + 1) * (heading + map_in) - row * rows_in[0]
-        axes = figure.add_axes(
-            (x / width, y / height, PANEL_WIDTH_IN / width, map_in / height), label=name
-        )
+        axes = figure.add_axes((x / width, y / height, PANEL_WIDTH_IN / width, map_in / height), label=name)
         axes.set_title(name, pad=14)
         axes.legend(
             handles=handles,
@@ -294,10 +281,7 @@ def _roles(cells, held_out, control) -> list[Line2D]:
     """Who was held out, and who stands in the control domain in their place; counted."""
 
     def entry(role, mask, color):
-        names = [
-            ", ".join(sorted(cells[column][mask].astype(str).unique()))
-            for column in ("cell_type", "domain")
-        ]
+        names = [", ".join(sorted(cells[column][mask].astype(str).unique())) for column in ("cell_type", "domain")]
         label = style.short(f"{role}: {' in '.join(names)}", 60)
         return _dot(f"{label} ({mask.sum():,})", color)
 
@@ -320,9 +304,7 @@ def _by_category(categories: pd.Series, colors: dict[str, str]) -> list[tuple[np
     return [(values == name, color) for name, color in colors.items()]
 
 
-def _map(
-    axes: Axes, layout: Layout, groups: list[tuple[np.ndarray, str]], enlarged: float = 1.0
-) -> None:
+def _map(axes: Axes, layout: Layout, groups: list[tuple[np.ndarray, str]], enlarged: float = 1.0) -> None:
     """Cells of each group in its colour, mixed so that no group lies on top.
 
     Markers of one look are drawn far faster by `plot` than by `scatter`; a few passes over random shares of the
@@ -370,9 +352,7 @@ def _frame(axes: Axes, box: tuple[float, float, float, float]) -> None:
     axes.set_xticks([])
     axes.set_yticks([])
     axes.spines[:].set_visible(False)
-    axes.plot(
-        [x, x + bar], [y - 0.4 * below] * 2, color="black", linewidth=2, solid_capstyle="butt"
-    )
+    axes.plot([x, x + bar], [y - 0.4 * below] * 2, color="black", linewidth=2, solid_capstyle="butt")
     label = f"{bar / 1000:g} mm" if bar >= 1000 else f"{bar:g} µm"
     axes.text(x + bar + 0.01 * width, y - 0.4 * below, label, va="center", size=6.5)
 
@@ -419,9 +399,7 @@ def _edges(axes, layout, focal, neighbors, color) -> None:
     ends = layout.xy[np.asarray(neighbors, dtype=np.int64)]
     starts = np.broadcast_to(layout.xy[focal], ends.shape)
     lines = np.stack([starts, ends], axis=1)
-    axes.add_collection(
-        LineCollection(lines, colors=color, linewidths=0.45, alpha=0.45, zorder=1.5)
-    )
+    axes.add_collection(LineCollection(lines, colors=color, linewidths=0.45, alpha=0.45, zorder=1.5))
 
 
 def _composition(axes, cell_type, types, old_neighbors, new_neighbors) -> None:
@@ -432,9 +410,7 @@ def _composition(axes, cell_type, types, old_neighbors, new_neighbors) -> None:
         left = 0.0
         for name, color in types.items():
             width = float(share.get(name, 0.0))
-            axes.barh(
-                y, width, 0.55, left=left, color=color, edgecolor="white", linewidth=0.5, gid=name
-            )
+            axes.barh(y, width, 0.55, left=left, color=color, edgecolor="white", linewidth=0.5, gid=name)
             left += width
     axes.set_yticks(range(len(rows)), [name for name, _ in rows], size=8)
     axes.set(xlim=(0, 1), ylim=(-0.6, 1.6), xlabel="share of cells")

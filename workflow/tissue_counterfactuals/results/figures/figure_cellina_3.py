@@ -23,9 +23,9 @@ DONOR_STYLES = {
     "matched": ("this subdomain (matched)", "#0072B2"),
     "pathway": ("own neighbours, pathway shifted", "#009E73"),
 }
-COLUMNS = ["form", "cell_type", "donors", "metric", "value", "sd_slides", "n_slides", "n_modules", "n_seeds"]  # fmt: skip
+COLUMNS = ["form", "cell_type", "donors", "metric", "value", "sd_slides", "n_slides", "n_modules", "n_seeds"]
 STABILITY = ["slide", "seed", "other_seed", "what", "n_modules", "n_modules_other", "adjusted_rand"]
-NULL = ["cell_type", "gain", "null_low", "null_high", "p_value", "n_shuffles", "n_slides", "n_seeds"]  # fmt: skip
+NULL = ["cell_type", "gain", "null_low", "null_high", "p_value", "n_shuffles", "n_slides", "n_seeds"]
 _NAMED = 6
 
 
@@ -50,9 +50,7 @@ def draw_files(inputs: dict, output: dict[str, Path], protocol: str) -> None:
     write_tsv(summary, output["tsv"], sort=False)
     write_tsv(stability, output["stability"], sort=False)
     target = record["settings"]["domains"]["target_domains"][0]
-    title = style.experiment_title(
-        "Fig. 3 of Cellina: subdomains", record["label"], record["kind"], target, protocol
-    )
+    title = style.experiment_title("Fig. 3 of Cellina: subdomains", record["label"], record["kind"], target, protocol)
     figure = compose(tables, summary, null, stability, title, provenance.footer(record, protocol))
     style.save(figure, output["png"])
 
@@ -68,12 +66,15 @@ def summarize(scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def against_shuffles(shuffles: pd.DataFrame) -> pd.DataFrame:
-    """What matched donors gain over global ones, by type and for all types (`cell_type` empty), beside exchanged subdomains.
+    """What matched donors gain over global ones, by type and for all types (`cell_type` empty), beside exchanged
+    subdomains.
 
-    Shuffle by shuffle gains are averaged over types, over seeds, then over slides: seeds of a slide share their shuffles.
+    Shuffle by shuffle gains are averaged over types, over seeds, then over slides: seeds of a slide share their
+    shuffles.
 
     Returns:
-        cell_type, gain, null_low and null_high (95 % of the exchanged), p_value (one-sided), n_shuffles, n_slides, n_seeds.
+        cell_type, gain, null_low and null_high (95 % of the exchanged), p_value (one-sided), n_shuffles, n_slides,
+        n_seeds.
     """
     every = shuffles.dropna(subset="gain")
     parts = [("", every), *every.groupby("cell_type")]
@@ -133,7 +134,7 @@ def compose(
         figure = style.new_figure(11.5, 7.6)
         style.suptitle(figure, title)
         bottom = _legend(figure, style.footer(figure, provenance_text))
-        figure.set_layout_engine("constrained", rect=(0, bottom, 1, 0.97 - bottom), h_pad=0.08, w_pad=0.08)  # fmt: skip
+        figure.set_layout_engine("constrained", rect=(0, bottom, 1, 0.97 - bottom), h_pad=0.08, w_pad=0.08)
         # Rows with columns of their own: in common ones, room beside one panel is taken from those above or below.
         rows = figure.add_gridspec(2, 1)
         top, below = rows[0].subgridspec(1, 2), rows[1].subgridspec(1, 3)
@@ -182,24 +183,34 @@ def _donors(axes, summary: pd.DataFrame, null: pd.DataFrame) -> None:
         return
     for form, offset in zip(FORMS, (-0.2, 0.2), strict=True):
         for place, cell_type in enumerate(types):
-            values = own[(own["form"] == form) & (own["cell_type"] == cell_type)].set_index("donors")["value"]  # fmt: skip
+            values = own[(own["form"] == form) & (own["cell_type"] == cell_type)].set_index("donors")["value"]
             y = place + offset
             exchanged = null[null["cell_type"] == cell_type]
             if form == "type_matched" and len(exchanged) and "global" in values.index:
                 ends = values["global"] + exchanged[["null_low", "null_high"]].iloc[0]
-                axes.barh(y, ends.iloc[1] - ends.iloc[0], 0.34, ends.iloc[0], color="#E3E3E3", zorder=0)  # fmt: skip
+                axes.barh(y, ends.iloc[1] - ends.iloc[0], 0.34, ends.iloc[0], color="#E3E3E3", zorder=0)
             if {"global", "matched"} <= {*values.index}:
-                axes.plot(values[["global", "matched"]], [y, y], color="#BBBBBB", linewidth=1, zorder=1)  # fmt: skip
+                axes.plot(values[["global", "matched"]], [y, y], color="#BBBBBB", linewidth=1, zorder=1)
             for rank, donors in enumerate(DONORS):
                 if donors in values.index:
                     color = DONOR_STYLES[donors][1]
                     face = color if form == "type_matched" else "white"
-                    axes.plot(values[donors], y + 0.06 * (rank - 2), "o", markersize=5, markerfacecolor=face, markeredgecolor=color)  # fmt: skip
+                    axes.plot(
+                        values[donors],
+                        y + 0.06 * (rank - 2),
+                        "o",
+                        markersize=5,
+                        markerfacecolor=face,
+                        markeredgecolor=color,
+                    )
     axes.set_yticks(range(len(types)), [_wrapped(name, 1.2) for name in types])
     axes.set_ylim(len(types) - 0.5, -0.5)
     said = "Spearman correlation of log-fold changes"
     for row in null[null["cell_type"] == ""].itertuples():
-        said += f"\ngain of matched over global {row.gain:+.3f} (95 % of exchanges: {row.null_low:+.3f} to {row.null_high:+.3f})"
+        said += (
+            f"\ngain of matched over global {row.gain:+.3f} (95 % of exchanges: {row.null_low:+.3f} to "
+            f"{row.null_high:+.3f})"
+        )
         said += f"\np = {row.p_value:.2g}; {row.n_shuffles} exchanges, donors in the subdomain among draws from all"
     axes.set_xlabel(_wrapped(said, 4.6, 7))
     axes.grid(axis="x", color="#EEEEEE")
@@ -238,17 +249,17 @@ def _genes(axes, table: pd.DataFrame, where: str) -> None:
         _say(axes, "no pathway has enough of the genes" if where else "")
         return
     # The type and module with most to be seen: the largest observed changes.
-    sizes = table.groupby(["cell_type", "module"])["observed"].apply(lambda own: own.abs().nlargest(100).mean())  # fmt: skip
+    sizes = table.groupby(["cell_type", "module"])["observed"].apply(lambda own: own.abs().nlargest(100).mean())
     cell_type, module = sizes.idxmax()
     own = table[(table["cell_type"] == cell_type) & (table["module"] == module)]
     own = own.loc[own["observed"].abs().nlargest(100).index]
     shifted = own["weight"].notna()
     axes.scatter(own["predicted"], own["observed"], s=8, c=np.where(shifted, "#009E73", "#BBBBBB"))
-    for gene in own.reindex((own["predicted"].abs() * own["observed"].abs()).nlargest(_NAMED).index).itertuples():  # fmt: skip
-        axes.annotate(gene.gene, (gene.predicted, gene.observed), (2, 2), textcoords="offset points", size=6)  # fmt: skip
+    for gene in own.reindex((own["predicted"].abs() * own["observed"].abs()).nlargest(_NAMED).index).itertuples():
+        axes.annotate(gene.gene, (gene.predicted, gene.observed), (2, 2), textcoords="offset points", size=6)
     axes.axhline(0, color="#DDDDDD", zorder=0)
     axes.axvline(0, color="#DDDDDD", zorder=0)
-    axes.set_xlabel(_wrapped(f"log change, {own['pathway'].iloc[0]} in neighbours (green: its genes)", 2.6))  # fmt: skip
+    axes.set_xlabel(_wrapped(f"log change, {own['pathway'].iloc[0]} in neighbours (green: its genes)", 2.6))
     axes.set_ylabel(_wrapped(f"observed, {cell_type} in module {module}", 2.2))
 
 
@@ -267,10 +278,10 @@ def _stability(axes, table: pd.DataFrame) -> None:
         if i != j:
             color = "white" if not value > 0.6 else "black"
             text = "–" if np.isnan(value) else f"{value:.2f}"
-            axes.text(j, i, text, ha="center", va="center", size=7, color="black" if np.isnan(value) else color)  # fmt: skip
+            axes.text(j, i, text, ha="center", va="center", size=7, color="black" if np.isnan(value) else color)
     axes.set_xticks(range(len(seeds)), [f"seed {s}" for s in seeds])
     axes.set_yticks(range(len(seeds)), [f"seed {s}" for s in seeds])
-    axes.set_xlabel(_wrapped("above: modules of genes; below: subdomains (adjusted Rand index, mean of slides)", 2.6))  # fmt: skip
+    axes.set_xlabel(_wrapped("above: modules of genes; below: subdomains (adjusted Rand index, mean of slides)", 2.6))
 
 
 def _wrapped(text: str, width_in: float, size: float = 8) -> str:
@@ -280,15 +291,14 @@ def _wrapped(text: str, width_in: float, size: float = 8) -> str:
 
 def _say(axes, text: str) -> None:
     axes.axis("off")
-    axes.text(0.5, 0.5, _wrapped(text, 2.2, 7), ha="center", va="center", size=7, color=style.MUTED_COLOR)  # fmt: skip
+    axes.text(0.5, 0.5, _wrapped(text, 2.2, 7), ha="center", va="center", size=7, color=style.MUTED_COLOR)
 
 
 def _legend(figure, bottom: float) -> float:
     handles = [
-        Line2D([], [], marker="o", linestyle="", color=color, label=label)
-        for label, color in DONOR_STYLES.values()
+        Line2D([], [], marker="o", linestyle="", color=color, label=label) for label, color in DONOR_STYLES.values()
     ]
-    for face, label in (("black", "type matched"), ("white", "as run: all types, all other domains")):  # fmt: skip
-        handles.append(Line2D([], [], marker="o", linestyle="", color="black", markerfacecolor=face, label=label))  # fmt: skip
+    for face, label in (("black", "type matched"), ("white", "as run: all types, all other domains")):
+        handles.append(Line2D([], [], marker="o", linestyle="", color="black", markerfacecolor=face, label=label))
     band = Patch(facecolor="#E3E3E3", label="matched, if subdomains were exchanged (95 %)")
     return style.legend_below(figure, bottom, handles=[*handles, band], ncols=7)

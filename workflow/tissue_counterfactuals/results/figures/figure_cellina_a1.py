@@ -91,7 +91,7 @@ def _curve(axes, table: pd.DataFrame, color: str, line: str) -> None:
     place = np.arange(len(table))
     error = table["standard_error"].fillna(0)
     style_of_line = {"color": color, "linestyle": line, "linewidth": 1.2}
-    axes.errorbar(place, table["median"], error, marker="o", markersize=3.5, elinewidth=0.7, **style_of_line)  # fmt: skip
+    axes.errorbar(place, table["median"], error, marker="o", markersize=3.5, elinewidth=0.7, **style_of_line)
     axes.set_xticks(place, [f"{weight:g}" for weight in table["weight"]], rotation=30)
     for at in place[table["weight"].to_numpy() == 1]:
         axes.axvline(at, color="#BBBBBB", linestyle="--", linewidth=0.7, zorder=0)
@@ -100,7 +100,8 @@ def _curve(axes, table: pd.DataFrame, color: str, line: str) -> None:
 
 def _legend(figure, bottom: float, n_samples: int, effective: pd.Series) -> float:
     handles = [
-        Line2D([], [], color=COLORS[label], linestyle=LINES[latent], marker="o", markersize=4, label=f"{LABEL_NAMES[label]} from {latent}")
+        Line2D([], [], color=COLORS[label], linestyle=LINES[latent], marker="o", markersize=4,
+        label=f"{LABEL_NAMES[label]} from {latent}")
         for label in LABELS
         for latent in LATENTS
     ]  # fmt: skip

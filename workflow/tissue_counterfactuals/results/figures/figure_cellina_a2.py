@@ -68,16 +68,14 @@ def draw(
     style.save(compose(scores, dataset, target, protocol, provenance_text), path)
 
 
-def compose(
-    scores: pd.DataFrame, dataset: str, target: str, protocol: str, provenance_text: str
-) -> Figure:
+def compose(scores: pd.DataFrame, dataset: str, target: str, protocol: str, provenance_text: str) -> Figure:
     """The figure: bars are means over slides, whiskers standard errors of these means over slides.
 
     A slide counts once, with the mean of its seeds: seeds are no evidence about tissue.
 
     A learned method shows its counterfactual under the published donor rule (or the first rule that was run), hatched
-    that of altered neighbours, and as an outline its twin. The ceiling is a line over each type, the truth, where known,
-    a marker; a failed method has
+    that of altered neighbours, and as an outline its twin. The ceiling is a line over each type, the truth, where
+    known, a marker; a failed method has
     the word in its place.
     """
     chosen = spread_failures(choose(scores, dataset, target, protocol))
@@ -90,9 +88,7 @@ def compose(
         )
         bars, markers = _bars(chosen), _markers(chosen)
         bottom = _legend(figure, chosen, bars, markers, style.footer(figure, provenance_text))
-        figure.set_layout_engine(
-            "constrained", rect=(0, bottom, 1, 1 - bottom), h_pad=0.05, w_pad=0.08, hspace=0.03
-        )
+        figure.set_layout_engine("constrained", rect=(0, bottom, 1, 1 - bottom), h_pad=0.05, w_pad=0.08, hspace=0.03)
         types = sorted(chosen["cell_type"].unique())
         for axes, metric in zip(figure.subplots(3, 2).flat, METRICS, strict=True):
             _panel(axes, chosen, metric, types, bars, markers)
@@ -193,9 +189,7 @@ def _panel(axes, chosen, metric, types, bars, markers) -> None:
     for x, word in words:
         _word(axes, x, word)
     for x, y in in_part:
-        axes.annotate(
-            "†", (x, y), (0, 1), textcoords="offset points", ha="center", color=style.FAILED_COLOR
-        )
+        axes.annotate("†", (x, y), (0, 1), textcoords="offset points", ha="center", color=style.FAILED_COLOR)
     for i in range(1, len(types), 2):
         axes.axvspan(i - 0.5, i + 0.5, color="#F6F6F6", zorder=-1, linewidth=0)
     axes.axhline(0, color="black", linewidth=0.6)
@@ -221,7 +215,9 @@ def _bar(axes, x, mean, error, width, bar) -> None:
 
 
 def _scale(axes, heights, metric) -> None:
-    """A log scale where the paper has one or bars of a positive metric span more than two decades, and the axis says so."""
+    """A log scale where the paper has one or bars of a positive metric span more than two decades, and the axis says
+    so.
+    """
     # Less than this is an exact prediction but for rounding, such as the target mean's own error: it sets no scale.
     positive = [h for h in heights if h > 1e-6 * max(heights)]
     ratio = max(positive) / min(positive) if positive and min(heights) >= 0 else 0
@@ -260,17 +256,12 @@ def _word(axes, x, word) -> None:
 
 def _legend(figure, chosen, bars, markers, bottom) -> float:
     handles = [Patch(**bar.look, label=bar.label) for bar in bars]
-    handles += [
-        Line2D([], [], linestyle="", marker=MARKERS[m.method], color=m.color, label=m.label)
-        for m in markers
-    ]
+    handles += [Line2D([], [], linestyle="", marker=MARKERS[m.method], color=m.color, label=m.label) for m in markers]
     if (chosen["method"] == CEILING).any():
         label = style.method_style(CEILING).label
         handles.append(Line2D([], [], color="black", linewidth=1.4, label=label))
     n_slides = chosen["slide"].nunique()
-    whiskers = (
-        "whiskers: standard error over slides" if n_slides > 1 else "one slide has no whiskers"
-    )
+    whiskers = "whiskers: standard error over slides" if n_slides > 1 else "one slide has no whiskers"
     notes = [
         f"Bars: mean over slides (n = {n_slides} at most), each the mean of its {chosen['seed'].nunique()} seed(s); "
         f"{whiskers}; arrows point to the better end."

@@ -50,7 +50,9 @@ def draw_files(inputs: dict, output: dict[str, Path], protocol: str) -> None:
         inputs: `scores` (TSV) and `manifests` (JSON) of every seed.
     """
     record = provenance.read_joined(inputs["manifests"])
-    tables = [pd.read_csv(p, sep="\t", keep_default_na=False, na_values=[""], dtype={"reason": str}) for p in inputs["scores"]]  # fmt: skip
+    tables = [
+        pd.read_csv(p, sep="\t", keep_default_na=False, na_values=[""], dtype={"reason": str}) for p in inputs["scores"]
+    ]
     table = summarize(pd.concat(tables))
     write_tsv(table, output["tsv"], sort=False)
     title = f"What latents hold · {record['label']} [{record['kind']}] · protocol: {protocol}"
@@ -118,14 +120,14 @@ def _panel(axes, table, bars, label, metric, line) -> None:
         value = own.get((method, latent, metric), np.nan)
         hatch = "////" if (method, latent) in SUPERVISED[label] else None
         color = style.method_style(method).color
-        axes.barh(height, value, height=0.72, color=color, hatch=hatch, edgecolor="white", linewidth=0)  # fmt: skip
+        axes.barh(height, value, height=0.72, color=color, hatch=hatch, edgecolor="white", linewidth=0)
         if line:
             guess = own.get((method, latent, line), np.nan)
             axes.plot([guess] * 2, [height - 0.45, height + 0.45], color="black", linewidth=1)
         if metric == "bio_conservation":
             for part, marker in PARTS.items():
                 at = own.get((method, latent, part), np.nan)
-                axes.plot(at, height, marker, color="black", markerfacecolor="white", markersize=4, markeredgewidth=0.7)  # fmt: skip
+                axes.plot(at, height, marker, color="black", markerfacecolor="white", markersize=4, markeredgewidth=0.7)
     axes.set_xlim(right=1.02)
     axes.axvline(0, color="black", linewidth=0.6)
     axes.set_ylim(-0.6, len(bars) - 0.4)
@@ -135,13 +137,17 @@ def _panel(axes, table, bars, label, metric, line) -> None:
 
 def _legend(figure, bottom: float, n_cells: int) -> float:
     handles = [
-        Line2D([], [], linestyle="", marker=marker, color="black", markerfacecolor="white", markersize=5, label=PART_NAMES[part])
+        Line2D([], [], linestyle="", marker=marker, color="black", markerfacecolor="white", markersize=5,
+        label=PART_NAMES[part])
         for part, marker in PARTS.items()
     ]  # fmt: skip
-    handles.append(Patch(facecolor="#BBBBBB", edgecolor="white", hatch="////", label="the label takes part in training"))  # fmt: skip
+    handles.append(
+        Patch(facecolor="#BBBBBB", edgecolor="white", hatch="////", label="the label takes part in training")
+    )
     handles.append(Line2D([], [], color="black", label="guessing the largest class"))
     title = (
-        f"The same {n_cells:,} cells for all methods, nothing scaled to the methods at hand. Bio-conservation: a bar is the "
+        f"The same {n_cells:,} cells for all methods, nothing scaled to the methods at hand. Bio-conservation: a bar "
+        "is the "
         "mean of the five scores that are marked on it."
     )
     return style.legend_below(figure, bottom, ncols=7, handles=handles, title=title)

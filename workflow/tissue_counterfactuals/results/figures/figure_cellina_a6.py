@@ -87,9 +87,9 @@ def _panel(axes, table: pd.DataFrame, name: str, methods: list[str]) -> None:
         own = table[table["method"] == method].sort_values("n_cells")
         color = style.method_style(method, methods).color
         shown = own[own[name] > 0]
-        axes.plot(shown["n_cells"], shown[name], _line(method), color=color, marker="o", markersize=3.5)  # fmt: skip
+        axes.plot(shown["n_cells"], shown[name], _line(method), color=color, marker="o", markersize=3.5)
         lost = own.loc[own["n_failed"] == own["n_fits"], "n_cells"]
-        axes.plot(lost, [0.96] * len(lost), "x", color=color, markersize=6, transform=axes.get_xaxis_transform())  # fmt: skip
+        axes.plot(lost, [0.96] * len(lost), "x", color=color, markersize=6, transform=axes.get_xaxis_transform())
     style.log_scale(axes, "x")
     style.log_scale(axes, "y")
     # Also where all lies within one decade.
@@ -103,12 +103,11 @@ def _panel(axes, table: pd.DataFrame, name: str, methods: list[str]) -> None:
 
 def _legend(figure, bottom: float, table: pd.DataFrame, methods: list[str]) -> float:
     handles = [
-        Line2D([], [], color=style.method_style(m, methods).color, linestyle=_line(m), marker="o", markersize=4, label=style.method_style(m).label)
+        Line2D([], [], color=style.method_style(m, methods).color, linestyle=_line(m), marker="o", markersize=4,
+        label=style.method_style(m).label)
         for m in methods
     ]  # fmt: skip
-    title = (
-        "Median over slides and seeds. Solid: reads neighbours; dashed: does not. x: did not end."
-    )
+    title = "Median over slides and seeds. Solid: reads neighbours; dashed: does not. x: did not end."
     for row in table[table["n_failed"] > 0].itertuples():
         label = style.method_style(row.method).label
         title += f"\n{label}, {row.n_cells:,} {SUBSETS[row.subset]}: {style.short(row.reason, 90)}"

@@ -40,9 +40,7 @@ def draw_files(inputs: dict, output: dict[str, Path], target: str, protocol: str
     scores = pd.concat([pd.read_csv(path, sep="\t") for path in inputs["scores"]])
     table = summarize(scores[scores["target"].astype(str) == name])
     write_tsv(table, output["tsv"], sort=False)
-    title = style.experiment_title(
-        "Genes shifted in neighbours", record["label"], record["kind"], name, protocol
-    )
+    title = style.experiment_title("Genes shifted in neighbours", record["label"], record["kind"], name, protocol)
     style.save(compose(table, title, provenance.footer(record, protocol)), output["png"])
 
 
@@ -98,7 +96,8 @@ def _legend(figure, bottom: float) -> float:
         for line, label in zip(LINES.values(), labels, strict=True)
     ]
     title = (
-        "Mean over cell types, seeds, then slides; shading: one standard deviation over slides. Against reconstructions "
+        "Mean over cell types, seeds, then slides; shading: one standard deviation over slides. Against "
+        "reconstructions "
         "the twin changes nothing, so that it has no correlation."
     )
     return style.legend_below(figure, bottom, ncols=2, handles=handles, title=title, handlelength=4)

@@ -11,8 +11,19 @@ from tissue_counterfactuals.results import provenance
 from tissue_counterfactuals.results.figures import style
 from tissue_counterfactuals.results.figures.figure_celcomen_4 import read_table
 
-_EFFECTS = ("calling", "target", "n", "p_clones", "q_clones", "ceiling", "detectable", "median_change", "p_own", "verdict")  # fmt: skip
-_VERDICTS = {"effect": "#0072B2", "no effect": "#009E73", "not resolvable": "#999999", "not testable": "#DDDDDD"}  # fmt: skip
+_EFFECTS = (
+    "calling",
+    "target",
+    "n",
+    "p_clones",
+    "q_clones",
+    "ceiling",
+    "detectable",
+    "median_change",
+    "p_own",
+    "verdict",
+)
+_VERDICTS = {"effect": "#0072B2", "no effect": "#009E73", "not resolvable": "#999999", "not testable": "#DDDDDD"}
 _LABELS = {
     "mean_shift_near": "Mean shift of near cells",
     "celcomen_knock_out": "Celcomen, lost gene clamped",
@@ -41,7 +52,7 @@ def compose(effects: pd.DataFrame, scores: pd.DataFrame, manifests: list[dict]) 
             f"What lost genes did to the cells around them · {manifest['label']} [{manifest['kind']}]\n"
             + ", ".join(f"{n} of {len(effects)} targets: {name}" for name, n in counted.items()),
         )
-        bottom = style.footer(figure, "\n".join(provenance.footer(m, m["protocol"]) for m in manifests))  # fmt: skip
+        bottom = style.footer(figure, "\n".join(provenance.footer(m, m["protocol"]) for m in manifests))
         figure.set_layout_engine("constrained", rect=(0, bottom, 1, 1 - bottom))
         parts = figure.subfigures(1 + len(own), 1, height_ratios=[3.0, *(2.6 for _ in own)])
         parts = np.atleast_1d(parts)
@@ -60,8 +71,12 @@ def _observed(part: object, effects: pd.DataFrame) -> None:
     colors = effects["verdict"].map(_kind).map(_VERDICTS)
     x = np.arange(len(effects))
     left.bar(x, effects["median_change"], color=colors)
-    left.plot(x, effects["detectable"], "_", color="black", ms=10, label="smallest of one gene that would be found (K7)")  # fmt: skip
-    left.set_xticks(x, [f"{t} ({n})" for t, n in zip(effects["target"], effects["n"], strict=True)], rotation=90, size=6)  # fmt: skip
+    left.plot(
+        x, effects["detectable"], "_", color="black", ms=10, label="smallest of one gene that would be found (K7)"
+    )
+    left.set_xticks(
+        x, [f"{t} ({n})" for t, n in zip(effects["target"], effects["n"], strict=True)], rotation=90, size=6
+    )
     left.set_ylabel("|change| of log expression,\nmedian over genes")
     floor = 0.5 * effects["p_clones"].min()
     for place, (column, marker, label) in enumerate(
@@ -70,7 +85,7 @@ def _observed(part: object, effects: pd.DataFrame) -> None:
             ("p_own", "^", "carriers themselves (K10)"),
         )
     ):
-        right.plot(x + 0.15 * place, effects[column], marker, ms=4, color=style.CATEGORY_COLORS[place], label=label)  # fmt: skip
+        right.plot(x + 0.15 * place, effects[column], marker, ms=4, color=style.CATEGORY_COLORS[place], label=label)
     right.axhline(0.05, color="0.6", lw=0.8)
     style.log_scale(right, "y")
     right.yaxis.set_minor_formatter(NullFormatter())
@@ -80,9 +95,7 @@ def _observed(part: object, effects: pd.DataFrame) -> None:
     right.legend(frameon=False)
     for name, color in _VERDICTS.items():
         left.plot([], [], "s", color=color, label=name)
-    left.set_ylim(
-        0, 1.5 * np.nanmax(effects[["median_change", "detectable"]].to_numpy(float), initial=0.1)
-    )
+    left.set_ylim(0, 1.5 * np.nanmax(effects[["median_change", "detectable"]].to_numpy(float), initial=0.1))
     left.legend(frameon=False, fontsize=6, ncols=2, loc="upper left")
 
 
@@ -98,34 +111,36 @@ def _scores(part: object, table: pd.DataFrame) -> None:
     methods = list(dict.fromkeys(table["method"]))
     y = np.arange(len(methods))[::-1]
     if protocol == "as_run":
-        for axes, truth in zip(
-            part.subplots(1, 2, sharey=True), ("full", "ko_specific"), strict=True
-        ):
+        for axes, truth in zip(part.subplots(1, 2, sharey=True), ("full", "ko_specific"), strict=True):
             for donors, marker in (("target", "o"), ("random", "x")):
                 own = table[(table["truth"] == truth) & (table["donors"] == donors)]
-                means = (
-                    own.groupby(["method", "target"])["pearson"].mean().unstack().reindex(methods)
-                )
+                means = own.groupby(["method", "target"])["pearson"].mean().unstack().reindex(methods)
                 axes.plot(means.to_numpy(), y, ".", ms=3, color="0.75", zorder=1)
-                axes.plot(means.mean(axis=1), y, marker, ms=6, color="#D55E00" if donors == "target" else "black", label=f"{donors} donors")  # fmt: skip
+                axes.plot(
+                    means.mean(axis=1),
+                    y,
+                    marker,
+                    ms=6,
+                    color="#D55E00" if donors == "target" else "black",
+                    label=f"{donors} donors",
+                )
             axes.axvline(0, color="0.7", lw=0.8)
             axes.set_yticks(y, [_label(m) for m in methods])
-            axes.set_xlabel(
-                f"as run: Pearson on the ten most changed genes, {truth.replace('_', '-')}"
-            )
+            axes.set_xlabel(f"as run: Pearson on the ten most changed genes, {truth.replace('_', '-')}")
         axes.legend(frameon=False)
     else:
         axes = part.subplots()
         own = table[table["genes"] == "all"].groupby("method", sort=False)
-        means = (
-            own[["pearson", "tiles_low", "tiles_high", "control_donors", "ceiling"]]
-            .mean()
-            .reindex(methods)
+        means = own[["pearson", "tiles_low", "tiles_high", "control_donors", "ceiling"]].mean().reindex(methods)
+        axes.errorbar(
+            means["pearson"],
+            y,
+            xerr=[(means["pearson"] - means["tiles_low"]).clip(0), (means["tiles_high"] - means["pearson"]).clip(0)],
+            fmt="o",
+            color="#0072B2",
+            label="donors of the target (95 % over tiles)",
         )
-        axes.errorbar(means["pearson"], y, xerr=[(means["pearson"] - means["tiles_low"]).clip(0), (means["tiles_high"] - means["pearson"]).clip(0)], fmt="o", color="#0072B2", label="donors of the target (95 % over tiles)")  # fmt: skip
-        axes.plot(
-            means["control_donors"], y, "x", color="black", label="as few control carriers (K3b)"
-        )
+        axes.plot(means["control_donors"], y, "x", color="black", label="as few control carriers (K3b)")
         axes.axvline(means["ceiling"].mean(), color="#D55E00", lw=1, ls="--", label="ceiling (K6)")
         axes.axvline(0, color="0.7", lw=0.8)
         said = own["verdict"].agg(lambda v: "; ".join(dict.fromkeys(v)))
@@ -135,4 +150,4 @@ def _scores(part: object, table: pd.DataFrame) -> None:
         axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.01, 0.5))
     if len(failed):
         text = "; ".join(f"{_label(r.method)}: {r.status}" for r in failed.itertuples())
-        axes.text(0, -0.45, style.short(text, 110), transform=axes.transAxes, color="firebrick", size=6)  # fmt: skip
+        axes.text(0, -0.45, style.short(text, 110), transform=axes.transAxes, color="firebrick", size=6)

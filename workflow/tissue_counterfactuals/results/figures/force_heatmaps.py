@@ -94,7 +94,7 @@ def _heatmap(figure: Figure, axes: Axes, matrix: np.ndarray, own: pd.DataFrame, 
     for start, end in zip(starts, ends, strict=True):
         place = max((start + end - 1) / 2, last + room)
         last = place
-        axes.text(-0.01 * len(clusters) - 0.6, place, str(clusters[start]), ha="right", va="center", weight="bold")  # fmt: skip
+        axes.text(-0.01 * len(clusters) - 0.6, place, str(clusters[start]), ha="right", va="center", weight="bold")
     axes.set_xticks([])
     axes.set_yticks([])
     axes.set_xlabel(f"{len(clusters)} genes")
@@ -122,14 +122,20 @@ def _terms(axes: Axes, terms: pd.DataFrame) -> None:
         y = height - 1 - place
         if p_value is None:
             heading = text.startswith("cluster ")
-            axes.text(0, y, _short(text, 100), va="center", size=7 if heading else 6.5,
-                      weight="bold" if heading else "normal",
-                      color="black" if heading else style.MUTED_COLOR)  # fmt: skip
+            axes.text(
+                0,
+                y,
+                _short(text, 100),
+                va="center",
+                size=7 if heading else 6.5,
+                weight="bold" if heading else "normal",
+                color="black" if heading else style.MUTED_COLOR,
+            )
             continue
         strength = -np.log10(max(p_value, 1e-300))
         significant = q_value < SIGNIFICANT
         axes.barh(y, strength, height=0.75, color="#7FB3D5" if significant else "#DDDDDD")
-        axes.text(0.015 * largest, y, f"{_short(_words(text), 62)}  (q = {q_value:.2g})", va="center", size=6.3)  # fmt: skip
+        axes.text(0.015 * largest, y, f"{_short(_words(text), 62)}  (q = {q_value:.2g})", va="center", size=6.3)
     axes.set_ylim(-0.8, height - 0.2)
     axes.set_xlim(0, largest * 1.02)
     axes.set_yticks([])

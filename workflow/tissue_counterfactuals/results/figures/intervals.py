@@ -42,8 +42,8 @@ def draw_files(inputs: dict, output: dict[str, Path], target: str, protocol: str
     """The table (`tsv`: a row per method, kind of interval and fold) and its picture (`png`, an SVG by its name).
 
     Args:
-        inputs: `scores` (TSV) and `manifest` (JSON) of a data set, its `slides`, and the `questions` and `predictions` of
-            all its folds and seeds.
+        inputs: `scores` (TSV) and `manifest` (JSON) of a data set, its `slides`, and the `questions` and `predictions`
+            of all its folds and seeds.
         target: path form of the target domain.
     """
     record, scores = provenance.read(inputs["manifest"]), read_scores([inputs["scores"]])
@@ -59,7 +59,7 @@ def draw_files(inputs: dict, output: dict[str, Path], target: str, protocol: str
 
 def derived(inputs: dict, record: dict, target: str, protocol: str) -> list[pd.DataFrame]:
     """Intervals (see COLUMNS) of each learned method that gives none; nothing is read where there cannot be any."""
-    folds = [path for path in map(Path, inputs["questions"]) if path.stem == f"{protocol}.seed{record['seeds'][0]}"]  # fmt: skip
+    folds = [path for path in map(Path, inputs["questions"]) if path.stem == f"{protocol}.seed{record['seeds'][0]}"]
     types = {path.parts[-2] for path in folds}
     told: dict[str, list[ensembles.Told]] = {}
     if len(record["seeds"]) >= ensembles.FEWEST_SEEDS or len(types) > FEWEST_TYPES:
@@ -68,7 +68,7 @@ def derived(inputs: dict, record: dict, target: str, protocol: str) -> list[pd.D
         for path in map(Path, inputs["predictions"]):
             if path.parts[-2].split(".seed")[0] == protocol:
                 made.setdefault(path.parts[-4:-2], []).append(path)
-        switches = protocols.of_step(protocols.resolve(protocol, record["config"]["switches"]), "metrics")  # fmt: skip
+        switches = protocols.of_step(protocols.resolve(protocol, record["config"]["switches"]), "metrics")
         cells, opened = None, ""
         for path in folds:
             slide, fold = path.parts[-3:-1]
@@ -107,20 +107,17 @@ def _without_intervals(made: PredictionReader, target: str) -> Iterator[tuple[st
 
 
 def per_fold(scores: pd.DataFrame, dataset: str, target: str, protocol: str) -> pd.DataFrame:
-    """A row per method and fold: means over seeds of the metrics of its own intervals, under the published donor rule or
-    the first that was run; no row for methods without intervals."""
+    """A row per method and fold: means over seeds of the metrics of its own intervals, under the published donor rule
+    or the first that was run; no row for methods without intervals."""
     chosen = choose(scores, dataset, target, protocol)
     chosen = chosen[chosen["variant"] != TWIN]
     with_intervals = chosen[chosen["metric"] == "coverage"]
-    wanted = {
-        method: style.variant_order(own["variant"])[0]
-        for method, own in with_intervals.groupby("method")
-    }
+    wanted = {method: style.variant_order(own["variant"])[0] for method, own in with_intervals.groupby("method")}
     chosen = chosen[chosen["variant"] == chosen["method"].map(wanted)]
     table = chosen.pivot_table(index=["method", *FOLD], columns="metric", values="value")
     seeds = chosen.groupby(["method", *FOLD])["seed"].nunique()
     table = table.assign(interval=OWN, n_seeds=seeds.reindex(table.index), n_types=0)
-    return table.reset_index().reindex(columns=[*COLUMNS, "abstained", "rmse_lfc", "rmse_lfc_answered"])  # fmt: skip
+    return table.reset_index().reindex(columns=[*COLUMNS, "abstained", "rmse_lfc", "rmse_lfc_answered"])
 
 
 def compose(
@@ -163,7 +160,7 @@ def compose(
             left.scatter(own["coverage"], np.arange(len(folds)) + offset, **dots)
             for place, level in enumerate(LEVELS):
                 middle.scatter(np.full(len(own), place + offset), own[level], **dots)
-                middle.plot([place + offset - 0.06, place + offset + 0.06], [own[level].mean()] * 2, color=color)  # fmt: skip
+                middle.plot([place + offset - 0.06, place + offset + 0.06], [own[level].mean()] * 2, color=color)
             width.scatter(np.full(len(own), offset), own["interval_width"], **dots)
             if interval != OWN:
                 continue
@@ -200,8 +197,6 @@ def compose(
             )
             for method, interval, _ in groups
         }
-        bottom = style.legend_below(
-            *(figure, bottom), ncols=3, handles=[*drawn.values()], labels=[*drawn], title=title
-        )
+        bottom = style.legend_below(*(figure, bottom), ncols=3, handles=[*drawn.values()], labels=[*drawn], title=title)
         figure.set_layout_engine("constrained", rect=(0, bottom, 1, 1 - bottom), w_pad=0.08)
         return figure

@@ -28,8 +28,8 @@ def draw_files(inputs: dict, output: Path, protocol: str) -> None:
     """Learning curves of every fit under a protocol; a fit that failed before its first epoch has none.
 
     Args:
-        inputs: `models` are folders .../{slide}/{fold}/{method}/{protocol}.seed{seed} that `fit` left; `manifest` is that
-            of the data set (JSON).
+        inputs: `models` are folders .../{slide}/{fold}/{method}/{protocol}.seed{seed} that `fit` left; `manifest` is
+            that of the data set (JSON).
     """
     record, histories = provenance.read(inputs["manifest"]), []
     for folder in map(Path, inputs["models"]):
@@ -97,9 +97,7 @@ def compose(history: pd.DataFrame, title: str, provenance_text: str) -> Figure:
                     axes.set_title(COLUMNS[column], size=8.5)
                 if row == len(pairs) - 1:
                     axes.set_xlabel("epoch")
-            grid[row, 0].set_ylabel(
-                f"{style.method_style(method).label}\n{protocol}", weight="bold"
-            )
+            grid[row, 0].set_ylabel(f"{style.method_style(method).label}\n{protocol}", weight="bold")
     return figure
 
 
@@ -108,9 +106,7 @@ def _nothing(title: str, provenance_text: str) -> Figure:
         figure = style.new_figure(12.5, 1.6)
         style.suptitle(figure, title)
         style.footer(figure, provenance_text)
-        figure.text(
-            0.5, 0.5, "no fit finished an epoch: all failed", ha="center", color=style.FAILED_COLOR
-        )
+        figure.text(0.5, 0.5, "no fit finished an epoch: all failed", ha="center", color=style.FAILED_COLOR)
     return figure
 
 

@@ -61,11 +61,7 @@ def agreements(scores: pd.DataFrame, rule: str) -> pd.DataFrame:
         table = own.droplevel(FOLD).unstack("metric")
         for truth in TRUTHS:
             for name, metric in METRICS.items():
-                if (
-                    metric.direction == "none"
-                    or metric.needs - {"twin", *GIVEN}
-                    or name not in table
-                ):
+                if metric.direction == "none" or metric.needs - {"twin", *GIVEN} or name not in table:
                     continue
                 pair = table[[name, truth]].dropna() if truth in table else table.iloc[:0]
                 if len(pair) < MIN_METHODS or (pair.nunique() == 1).any():

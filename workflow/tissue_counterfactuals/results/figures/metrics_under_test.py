@@ -1,4 +1,6 @@
-"""Which metric can be trusted for what: predictions of known worth, scored by every metric (see metrics/calibration.py)."""
+"""Which metric can be trusted for what: predictions of known worth, scored by every metric (see
+metrics/calibration.py).
+"""
 
 from pathlib import Path
 
@@ -49,7 +51,7 @@ def draw_files(inputs: dict, output: dict[str, Path], target: str, protocol: str
     name, config = provenance.target_name(record, target), record["config"]
     switches = protocols.of_step(protocols.resolve(protocol, config["switches"]), "metrics")
     run = f"{protocol}.seed{record['seeds'][0]}"
-    twins = {(*path.parts[-4:-2],): path for path in map(Path, inputs["predictions"]) if path.parts[-2] == run}  # fmt: skip
+    twins = {(*path.parts[-4:-2],): path for path in map(Path, inputs["predictions"]) if path.parts[-2] == run}
     slides, tables, twin_of = {Path(path).stem: path for path in inputs["slides"]}, [], ""
     cells, opened = None, ""
     for path in map(Path, inputs["questions"]):
@@ -77,10 +79,12 @@ def draw_files(inputs: dict, output: dict[str, Path], target: str, protocol: str
 
 
 def read_twin(path: Path, task: Task, target: str) -> tuple[str, Prediction | None]:
-    """The twin of the first method of TWIN_OF that has one, and that method's name; none where no such method was asked."""
+    """The twin of the first method of TWIN_OF that has one, and that method's name; none where no such method was
+    asked.
+    """
     with read_predictions(path) as made:
         noise = {tuple(note[k] for k in KEY): note["dispersion"] for note in made.notes["noise"]}
-        asked = {m for m, where, variants in made.questions() if where == target and TWIN in variants}  # fmt: skip
+        asked = {m for m, where, variants in made.questions() if where == target and TWIN in variants}
         for method in TWIN_OF:
             if method in asked:
                 key = method, target, TWIN
@@ -97,9 +101,7 @@ def read_twin(path: Path, task: Task, target: str) -> tuple[str, Prediction | No
 def compose(verdicts: pd.DataFrame, title: str, provenance_text: str, twin_of: str = "") -> Figure:
     """A row per metric, the calibrated ones first; a cell per prediction: its mean score, coloured by its place."""
     order = verdicts["verdict"].map(list(VERDICTS).index)
-    table = verdicts.assign(order=order).sort_values(
-        ["order", "dynamic_range"], ascending=[True, False], kind="stable"
-    )
+    table = verdicts.assign(order=order).sort_values(["order", "dynamic_range"], ascending=[True, False], kind="stable")
     shown = {k: [n for n in names if table[n].notna().any()] for k, names in GROUPS.items()}
     columns = [name for names in shown.values() for name in names]
     labels = PREDICTIONS | {"twin": f"twin of {style.method_style(twin_of).label}"}
@@ -118,18 +120,24 @@ def compose(verdicts: pd.DataFrame, title: str, provenance_text: str, twin_of: s
         for height, row in enumerate(table.iloc[::-1].to_dict("records")):
             for name in columns:
                 place = row[f"place_{name}"]
-                color = _COLORS((np.clip(place, -1, 1) + 1) / 2) if np.isfinite(place) else "#F0F0F0"  # fmt: skip
-                axes.add_patch(Rectangle((centers[name] - 0.5, height), 1, 1, facecolor=color, edgecolor="white", linewidth=0.8))  # fmt: skip
-                axes.text(centers[name], height + 0.5, _number(row[name]), size=6.5, ha="center", va="center")  # fmt: skip
+                color = _COLORS((np.clip(place, -1, 1) + 1) / 2) if np.isfinite(place) else "#F0F0F0"
+                axes.add_patch(
+                    Rectangle((centers[name] - 0.5, height), 1, 1, facecolor=color, edgecolor="white", linewidth=0.8)
+                )
+                axes.text(centers[name], height + 0.5, _number(row[name]), size=6.5, ha="center", va="center")
             told = f"{row['verdict']} ({row['dynamic_range']:.2f}; {row['monotony']:.2f})"
-            axes.text(left + 0.1, height + 0.62, told, size=7, weight="bold", va="center", color=VERDICTS[row["verdict"]])  # fmt: skip
-            axes.text(left + 0.1, height + 0.24, row["reason"], size=5.2, va="center", color=style.MUTED_COLOR)  # fmt: skip
-        axes.text(left + 0.1, len(table) + 0.25, "verdict (dynamic range; monotony)", size=7.5, weight="bold", va="bottom")  # fmt: skip
+            axes.text(
+                left + 0.1, height + 0.62, told, size=7, weight="bold", va="center", color=VERDICTS[row["verdict"]]
+            )
+            axes.text(left + 0.1, height + 0.24, row["reason"], size=5.2, va="center", color=style.MUTED_COLOR)
+        axes.text(
+            left + 0.1, len(table) + 0.25, "verdict (dynamic range; monotony)", size=7.5, weight="bold", va="bottom"
+        )
         axes.set(xlim=(0, left + 5.3), ylim=(0, len(table)))
         names = [style.metric_label(m) for m in table["metric"].iloc[::-1]]
         axes.set_yticks(np.arange(len(table)) + 0.5, names)
         axes.xaxis.tick_top()
-        axes.set_xticks([centers[c] for c in columns], [labels[c] for c in columns], rotation=32, ha="left", size=7)  # fmt: skip
+        axes.set_xticks([centers[c] for c in columns], [labels[c] for c in columns], rotation=32, ha="left", size=7)
         axes.tick_params(length=0, pad=16, axis="x")
         axes.tick_params(length=0, axis="y")
         for side in axes.spines.values():

@@ -9,7 +9,7 @@ from tissue_counterfactuals.streams import stream
 CELL, LOST, NEAR, FAR = "#BFD7EA", "#C2185B", "#FF47A6", "#F9C9DE"
 INTER, INTRA = "#0072B2", "#D55E00"
 # Cells of a small tissue: a hexagon of side three.
-_PLACES = [(q + r / 2, r * np.sqrt(0.75)) for q in range(-2, 3) for r in range(-2, 3) if abs(q + r) <= 2]  # fmt: skip
+_PLACES = [(q + r / 2, r * np.sqrt(0.75)) for q in range(-2, 3) for r in range(-2, 3) if abs(q + r) <= 2]
 
 
 def inference(axes: Axes) -> None:
@@ -30,9 +30,7 @@ def generation(axes: Axes) -> None:
     _forces(axes, 0.3)
     axes.text(4.1, 2.2, "+", ha="center", va="center", size=13)
     _tissue(axes, 6.6, 2.2, (LOST,))
-    axes.text(
-        6.6, 0.55, "tissue with one gene taken\nfrom one cell", ha="center", va="top", size=6.5
-    )
+    axes.text(6.6, 0.55, "tissue with one gene taken\nfrom one cell", ha="center", va="top", size=6.5)
     _arrow(axes, 8.6, 11.4, 2.2, "SCE")
     _tissue(axes, 13.4, 2.2, (LOST, NEAR, FAR))
     axes.text(13.4, 0.55, "tissue as it would be", ha="center", va="top", size=6.5)
@@ -63,7 +61,7 @@ def _tissue(axes: Axes, x: float, y: float, colors: tuple[str, ...] = ()) -> Non
     for dx, dy in _PLACES:
         ring = int(np.rint(np.hypot(dx, dy)))
         color = colors[ring] if ring < len(colors) else CELL
-        axes.add_patch(Circle((x + 0.46 * dx, y + 0.46 * dy), 0.2, facecolor=color, edgecolor="white", linewidth=0.4))  # fmt: skip
+        axes.add_patch(Circle((x + 0.46 * dx, y + 0.46 * dy), 0.2, facecolor=color, edgecolor="white", linewidth=0.4))
 
 
 def _forces(axes: Axes, x: float) -> None:
@@ -73,13 +71,11 @@ def _forces(axes: Axes, x: float) -> None:
         left = x + 1.9 * place
         for (row, column), value in np.ndenumerate((drawn + drawn.T) / 2):
             corner = (left + 0.26 * column, 2.75 - 0.26 * row)
-            axes.add_patch(Rectangle(corner, 0.26, 0.26, facecolor=color, alpha=value**2, linewidth=0))  # fmt: skip
-        axes.add_patch(
-            Rectangle((left, 1.71), 1.3, 1.3, fill=False, edgecolor=color, linewidth=0.7)
-        )
+            axes.add_patch(Rectangle(corner, 0.26, 0.26, facecolor=color, alpha=value**2, linewidth=0))
+        axes.add_patch(Rectangle((left, 1.71), 1.3, 1.3, fill=False, edgecolor=color, linewidth=0.7))
         axes.text(left + 0.65, 0.55, label, ha="center", va="top", size=6.5)
 
 
 def _arrow(axes: Axes, left: float, right: float, y: float, label: str) -> None:
-    axes.annotate("", (right, y), (left, y), arrowprops={"arrowstyle": "-|>", "color": "black", "linewidth": 0.9})  # fmt: skip
+    axes.annotate("", (right, y), (left, y), arrowprops={"arrowstyle": "-|>", "color": "black", "linewidth": 0.9})
     axes.text((left + right) / 2, y + 0.2, label, ha="center", va="bottom", size=6.5, weight="bold")

@@ -12,7 +12,18 @@ from tissue_counterfactuals.results import provenance
 from tissue_counterfactuals.results.figures import style
 from tissue_counterfactuals.results.figures.figure_celcomen_4 import read_table
 
-_COLUMNS = ("scenario", "clones_per_target", "spillover", "recipients", "true_change", "test", "n", "rate", "low", "high")  # fmt: skip
+_COLUMNS = (
+    "scenario",
+    "clones_per_target",
+    "spillover",
+    "recipients",
+    "true_change",
+    "test",
+    "n",
+    "rate",
+    "low",
+    "high",
+)
 _NAMES = PER_TARGET | {"effect": "verdict: effect"} | PER_SCREEN
 _SCENARIOS = {
     "grid": "as usual",
@@ -41,9 +52,7 @@ def compose(rates: pd.DataFrame, manifest: dict) -> Figure:
     """The figure: rates without spill-over by test and trap, then by recipients and effect."""
     with style.context():
         figure = style.new_figure(11.0, 7.6)
-        style.suptitle(
-            figure, "How many recipients must a spatial screen have? · simulated screens"
-        )
+        style.suptitle(figure, "How many recipients must a spatial screen have? · simulated screens")
         bottom = style.footer(figure, provenance.footer(manifest))
         figure.set_layout_engine("constrained", rect=(0, bottom, 1, 1 - bottom))
         top, below = figure.subfigures(2, 1, height_ratios=[1.15, 1])
@@ -64,15 +73,22 @@ def _false_positives(part: object, null: pd.DataFrame, usual: int) -> None:
         own = null[null["scenario"] == scenario].set_index("test").reindex(tests)
         y = [len(tests) - i - (place + 0.5) / (len(scenarios) + 1) for i in range(len(tests))]
         error = np.array([own["rate"] - own["low"], own["high"] - own["rate"]])
-        axes.errorbar(own["rate"].to_numpy(), y, xerr=error, fmt="o", ms=3, lw=0.8, color=colors[scenario], label=_SCENARIOS[scenario])  # fmt: skip
+        axes.errorbar(
+            own["rate"].to_numpy(),
+            y,
+            xerr=error,
+            fmt="o",
+            ms=3,
+            lw=0.8,
+            color=colors[scenario],
+            label=_SCENARIOS[scenario],
+        )
     axes.set_yticks([len(tests) - i - 0.5 for i in range(len(tests))], [_NAMES[t] for t in tests])
     axes.set_ylim(0, len(tests) + 0.1)
     for edge in range(1, len(tests)):
         axes.axhline(edge, color="0.9", lw=0.5)
     axes.set_xlim(-0.01, 1)
-    axes.set_xlabel(
-        "share of decisions for an effect where no loss acts on any other cell (grey: 2 to 8 %)"
-    )
+    axes.set_xlabel("share of decisions for an effect where no loss acts on any other cell (grey: 2 to 8 %)")
     axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
 
 
@@ -87,7 +103,17 @@ def _power(part: object, grid: pd.DataFrame) -> None:
             own = own.sort_values("recipients")
             change = grid.loc[grid["spillover"] == effect, "true_change"].mean()
             error = np.array([own["rate"] - own["low"], own["high"] - own["rate"]])
-            axes.errorbar(own["recipients"].to_numpy(), own["rate"].to_numpy(), yerr=error, marker="o", ms=3, lw=1, elinewidth=0.6, color=colors[f"{effect:g}"], label=f"{change:.2f}")  # fmt: skip
+            axes.errorbar(
+                own["recipients"].to_numpy(),
+                own["rate"].to_numpy(),
+                yerr=error,
+                marker="o",
+                ms=3,
+                lw=1,
+                elinewidth=0.6,
+                color=colors[f"{effect:g}"],
+                label=f"{change:.2f}",
+            )
         axes.axhline(0.8, color="0.8", lw=0.8, zorder=0)
         axes.axhline(0.05, color="0.8", lw=0.8, zorder=0)
         axes.set_title(_CURVES[test], size=7.5)

@@ -143,7 +143,9 @@ def method_style(method: str, methods: Iterable[str] = ()) -> MethodStyle:
 
 
 def patch_style(color: str, variant: str) -> dict:
-    """Of a bar or swatch: the method's colour, hatched as published where neighbours are altered; a twin is an outline."""
+    """Of a bar or swatch: the method's colour, hatched as published where neighbours are altered; a twin is an
+    outline.
+    """
     if variant == TWIN:
         return {"facecolor": "white", "edgecolor": color}
     hatch = "//////" if variant in SHIFTS else None
@@ -175,9 +177,7 @@ def metric_label(metric: str) -> str:
     return f"{SHORT_LABELS.get(metric, METRICS[metric].label)}{arrow}"
 
 
-def category_colors(
-    categories: Iterable[str], palette: tuple[str, ...] = CATEGORY_COLORS
-) -> dict[str, str]:
+def category_colors(categories: Iterable[str], palette: tuple[str, ...] = CATEGORY_COLORS) -> dict[str, str]:
     """One colour per category in sorted order; beyond the palette's length colours repeat."""
     return {name: palette[i % len(palette)] for i, name in enumerate(sorted(set(categories)))}
 
@@ -201,11 +201,7 @@ def wrap(text: str, width_in: float, size: float) -> list[str]:
     """Break text of a font size in points into lines that fit a width in inches; line breaks in it are kept."""
     # Letters of DejaVu Sans are on average a little under 0.55 em wide; a line of x takes 0.62.
     characters = int(width_in * 72 / (size * 0.62))
-    return [
-        line
-        for paragraph in text.splitlines()
-        for line in textwrap.wrap(paragraph, characters) or [""]
-    ]
+    return [line for paragraph in text.splitlines() for line in textwrap.wrap(paragraph, characters) or [""]]
 
 
 def suptitle(figure: Figure, text: str) -> None:
@@ -301,7 +297,8 @@ def undrawable(figure: Figure) -> str:
 
 
 def save(figure: Figure, path: str | Path) -> None:
-    """Write a figure as PNG and as SVG, side by side; the same figure gives the same bytes, with no date or version inside.
+    """Write a figure as PNG and as SVG, side by side; the same figure gives the same bytes, with no date or version
+    inside.
 
     Inside the SVG what has many points is a picture, so that it stays small. Characters that no installed font has are
     named in the log and noted on the figure.
@@ -315,7 +312,8 @@ def save(figure: Figure, path: str | Path) -> None:
         if missing:
             warnings.filterwarnings("ignore", message="Glyph .* missing from font")
             print(
-                f"{path.name}: no installed font has {missing!r}; they are drawn as boxes. A font such as Noto Sans CJK "
+                f"{path.name}: no installed font has {missing!r}; they are drawn as boxes. A font such as Noto Sans "
+                "CJK "
                 "has them: install it and draw again."
             )
             note = f"boxes: {len(missing)} character(s) that no font of this machine has"

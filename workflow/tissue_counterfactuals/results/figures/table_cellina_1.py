@@ -1,4 +1,6 @@
-"""Table 1 of Cellina: every method on four metrics, with the gain over its own twin, as rows, Markdown and a picture."""
+"""Table 1 of Cellina: every method on four metrics, with the gain over its own twin, as rows, Markdown and a
+picture.
+"""
 
 from pathlib import Path
 
@@ -33,16 +35,15 @@ MAX_REASON = 300
 NAME = "Table 1 of Cellina"
 # What a method can be asked, where its name does not say.
 ANSWERS = {
-    "celcomen": "Celcomen: its field knows neither cell types nor domains, so that what neighbours are and what they do "
+    "celcomen": "Celcomen: its field knows neither cell types nor domains, so that what neighbours are and what they "
+    "do "
     "cannot be told apart; donors do not answer in turn.",
     "mintflow": "MintFlow: a draw for the cell's type among its donors' types; it never reads the cell's expression.",
 }
 GAIN_COLORS = {1: "#00609C", -1: "#B2182B"}
 
 
-def draw_files(
-    inputs: dict[str, Path], output: dict[str, Path], target: str, protocol: str
-) -> None:
+def draw_files(inputs: dict[str, Path], output: dict[str, Path], target: str, protocol: str) -> None:
     """Table 1 of the Cellina paper, as numbers (`tsv`), as text (`md`) and as a picture (`png`).
 
     Args:
@@ -84,8 +85,9 @@ def build(
         dataset, kind, target, protocol, group, method, variant; for each metric `<metric>_mean`, `<metric>_std`
         (pooled over slides and held-out types after averaging over seeds), `<metric>_std_patients` (of the means of
         patients), `<metric>_n` folds and
-        `<metric>_undefined` scores without value; for Pearson and RMSE `<metric>_gain`, `_gain_std`, `_gain_n`, `_gain_improved` over the own twin (positive = better; empty
-        for methods without twin); n_folds (most of any metric), n_seeds, n_failed, reason.
+        `<metric>_undefined` scores without value; for Pearson and RMSE `<metric>_gain`, `_gain_std`, `_gain_n`,
+        `_gain_improved` over the own twin (positive = better; empty for methods without twin); n_folds (most of any
+        metric), n_seeds, n_failed, reason.
 
     Raises:
         InputError: the score table holds nothing for this data set, target and protocol.
@@ -192,9 +194,7 @@ def notes(table: pd.DataFrame) -> list[str]:
     if table.attrs.get("note"):
         lines.insert(0, table.attrs["note"])
     if table.attrs.get("training"):
-        lines.append(
-            f"{table.attrs['training']} Seconds and memory of each: costs.*.tsv beside this table."
-        )
+        lines.append(f"{table.attrs['training']} Seconds and memory of each: costs.*.tsv beside this table.")
     bounds = set(table["method"])
     lines += [note for method, note in ANSWERS.items() if method in bounds]
     if "ceiling" in bounds:
@@ -210,13 +210,9 @@ def notes(table: pd.DataFrame) -> list[str]:
             "predicted change against the model's own prediction without intervention."
         )
     if table[[f"{m}_undefined" for m in (*METRICS, *unbiased(table))]].to_numpy().any():
-        lines.append(
-            "Undefined: a correlation with a prediction that changes no gene; [n]: defined in n folds only."
-        )
+        lines.append("Undefined: a correlation with a prediction that changes no gene; [n]: defined in n folds only.")
     failed = table[table["n_failed"] > 0]
-    for (method, n_failed, reason), rows in failed.groupby(
-        ["method", "n_failed", "reason"], sort=False
-    ):
+    for (method, n_failed, reason), rows in failed.groupby(["method", "n_failed", "reason"], sort=False):
         variants = ", ".join(filter(None, (_variant_label(v) for v in rows["variant"])))
         # A fit that failed takes all variants with it; then they need no naming.
         whole = len(rows) == (table["method"] == method).sum()
@@ -261,13 +257,8 @@ def to_markdown(table: pd.DataFrame, provenance_text: str = "") -> str:
             lines.append(texts)
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     text_columns = 2
-    printed = [
-        "| " + " | ".join(t.ljust(w) for t, w in zip(line, widths, strict=True)) + " |"
-        for line in lines
-    ]
-    rule = [
-        "-" * w if column < text_columns else "-" * (w - 1) + ":" for column, w in enumerate(widths)
-    ]
+    printed = ["| " + " | ".join(t.ljust(w) for t, w in zip(line, widths, strict=True)) + " |" for line in lines]
+    rule = ["-" * w if column < text_columns else "-" * (w - 1) + ":" for column, w in enumerate(widths)]
     printed.insert(1, "| " + " | ".join(rule) + " |")
     body = [f"### {title(table)}", "", *printed, "", *(f"- {line}" for line in notes(table))]
     if provenance_text:

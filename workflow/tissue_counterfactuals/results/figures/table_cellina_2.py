@@ -9,13 +9,16 @@ from tissue_counterfactuals.results.tables import EXPERIMENT, read_scores
 
 NAME = "Table 2 of Cellina"
 NOTE = (
-    "Average over {}: of their means, and of their standard deviations, as published; folds and failures are summed. Each "
+    "Average over {}: of their means, and of their standard deviations, as published; folds and failures are summed. "
+    "Each "
     "target by itself: table_1.*."
 )
 
 
 def draw_files(inputs: dict[str, Path], output: dict[str, Path], protocol: str) -> None:
-    """Table 2 of the Cellina paper, as numbers (`tsv`), as text (`md`) and as a picture (`png`); `inputs` as Table 1's."""
+    """Table 2 of the Cellina paper, as numbers (`tsv`), as text (`md`) and as a picture (`png`); `inputs` as Table
+    1's.
+    """
     single.draw_table(inputs, output, protocol, build)
 
 
@@ -35,7 +38,7 @@ def average(tables: list[pd.DataFrame]) -> pd.DataFrame:
     key = [c for c in (*EXPERIMENT, "group", "method", "variant") if c != "target"]
     order = pd.concat(tables)[key].drop_duplicates()
     stacked = pd.concat([order.merge(t, how="left", on=key) for t in tables])
-    is_count = [c for c in stacked if c.endswith(("_n", "_undefined", "_improved", "n_failed", "n_folds"))]  # fmt: skip
+    is_count = [c for c in stacked if c.endswith(("_n", "_undefined", "_improved", "n_failed", "n_folds"))]
     groups = stacked.groupby(key, sort=False)
     result = groups[is_count].sum().astype(int)
     result["n_seeds"] = groups["n_seeds"].max().fillna(0).astype(int)

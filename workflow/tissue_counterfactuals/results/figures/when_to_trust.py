@@ -28,7 +28,9 @@ MOST_RELATIVE = 3.0
 def draw_files(inputs: dict[str, Path], output: Path) -> None:
     """Draw it from `errors`, `latents` (TSV) and `provenance` (JSON)."""
     record = provenance.read(inputs["provenance"])
-    errors, latents = (pd.read_csv(inputs[k], sep="\t", keep_default_na=False, na_values=[""]) for k in ("errors", "latents"))  # fmt: skip
+    errors, latents = (
+        pd.read_csv(inputs[k], sep="\t", keep_default_na=False, na_values=[""]) for k in ("errors", "latents")
+    )
     style.save(compose(errors, latents, record["settings"], provenance.footer(record)), output)
 
 
@@ -36,7 +38,9 @@ def at_usual(errors: pd.DataFrame, knob: str, settings: dict) -> pd.DataFrame:
     """The rows of a knob at the usual reach, those of the tissue as usual at its own level."""
     usual = errors["knob"] == "usual"
     own = errors[(usual | (errors["knob"] == knob)) & (errors["reach"] == settings["usual_reach"])]
-    level = own["level"].where(own["knob"] == knob, float(settings.get(knob, 0) if knob in ("effect_size", "n_cells") else 0))  # fmt: skip
+    level = own["level"].where(
+        own["knob"] == knob, float(settings.get(knob, 0) if knob in ("effect_size", "n_cells") else 0)
+    )
     return own.assign(level=level, relative=own["error"] / own["effect"])
 
 
@@ -49,19 +53,29 @@ def ranking(errors: pd.DataFrame) -> dict[str, float]:
     }
 
 
-def compose(
-    errors: pd.DataFrame, latents: pd.DataFrame, settings: dict, provenance_text: str
-) -> Figure:
+def compose(errors: pd.DataFrame, latents: pd.DataFrame, settings: dict, provenance_text: str) -> Figure:
     """Errors by distance and by each knob, a line per method; on the right, what Cellina's latents carry."""
     methods = style.method_order(errors["method"])
     n_tissues = errors["seed"].nunique()
-    title = f"When to trust an answer · simulated tissue, {n_tissues} per scenario · error against the true counterfactual"
+    title = (
+        f"When to trust an answer · simulated tissue, {n_tissues} per scenario · error against the true counterfactual"
+    )
     with style.context():
         figure = style.new_figure(14, 6.4)
         style.suptitle(figure, title)
         bottom = style.footer(figure, provenance_text)
-        handles = [Line2D([], [], color=style.method_style(m, methods).color, marker="o", ms=4, label=style.method_style(m, methods).label) for m in methods]  # fmt: skip
-        handles.append(Line2D([], [], color=EFFECT_COLOR, linestyle="--", label="no answer: the effect itself"))  # fmt: skip
+        handles = [
+            Line2D(
+                [],
+                [],
+                color=style.method_style(m, methods).color,
+                marker="o",
+                ms=4,
+                label=style.method_style(m, methods).label,
+            )
+            for m in methods
+        ]
+        handles.append(Line2D([], [], color=EFFECT_COLOR, linestyle="--", label="no answer: the effect itself"))
         bottom = style.legend_below(figure, bottom, ncols=6, handles=handles)
         height = {"bottom": bottom + 0.09, "top": 0.86}
         grid = figure.add_gridspec(2, 4, left=0.045, right=0.7, wspace=0.34, hspace=0.55, **height)
@@ -110,7 +124,7 @@ def _levels(axes, table, methods, knob) -> None:
         color = style.method_style(method, methods).color
         grouped = own.groupby("level")["relative"]
         mean, low, high = grouped.mean(), grouped.min(), grouped.max()
-        at = [levels.index(level) + 0.06 * (number - (len(methods) - 1) / 2) for level in mean.index]  # fmt: skip
+        at = [levels.index(level) + 0.06 * (number - (len(methods) - 1) / 2) for level in mean.index]
         axes.plot(at, mean, "o-", color=color, ms=3.5, linewidth=1.4)
         axes.vlines(at, low, high, color=color, linewidth=0.8)
     axes.set_xticks(range(len(levels)), [f"{level:g}" for level in levels])
@@ -125,18 +139,20 @@ def _latents(axes, latents) -> None:
         axes.set_axis_off()
         return
     first = latents["method"].eq("cellina") | ~latents["method"].eq("cellina").any()
-    table = latents[first].pivot_table(index=["knob", "level"], columns=["latent", "variables"], values="correlation", sort=False)  # fmt: skip
+    table = latents[first].pivot_table(
+        index=["knob", "level"], columns=["latent", "variables"], values="correlation", sort=False
+    )
     table = table.reindex(columns=pd.MultiIndex.from_tuples(PAIRS))
     order = ["usual", *KNOBS]
     table = table.loc[sorted(table.index, key=lambda row: (order.index(row[0]), row[1]))]
     values = table.to_numpy(dtype=float)
     axes.imshow(values, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     for (row, column), value in np.ndenumerate(values):
-        axes.text(column, row, f"{value:.2f}", ha="center", va="center", size=7, color="white" if value > 0.6 else "black")  # fmt: skip
+        axes.text(
+            column, row, f"{value:.2f}", ha="center", va="center", size=7, color="white" if value > 0.6 else "black"
+        )
     axes.set_xticks(range(len(PAIRS)), [f"{latent}:\n{what}" for latent, what in PAIRS], size=7)
-    names = [
-        "as usual" if knob == "usual" else f"{NAMES[knob]} {level:g}" for knob, level in table.index
-    ]
+    names = ["as usual" if knob == "usual" else f"{NAMES[knob]} {level:g}" for knob, level in table.index]
     axes.set_yticks(range(len(names)), names, size=7)
     axes.axvline(2.5, color="white", linewidth=3)
     axes.tick_params(length=0)

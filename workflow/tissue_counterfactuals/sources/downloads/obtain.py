@@ -218,9 +218,7 @@ class _Task:
             raise self._with_instructions(failures[0][1])
         tried = ", ".join(f"{url} ({error.reason})" for url, error in failures)
         raise self._with_instructions(
-            InputError(
-                f"download: {self.file.key} cannot be had from any of its addresses: {tried}."
-            )
+            InputError(f"download: {self.file.key} cannot be had from any of its addresses: {tried}.")
         )
 
     def accept(self, found: Path) -> None:
@@ -230,9 +228,7 @@ class _Task:
         if self.locked is None:
             size, digest = found.stat().st_size, self.stamp.digest(found, "sha256")
             self.lock.record(self.file.dataset, self.file.file, size, digest, self.origin)
-            say(
-                f"{self.file.key}: {show_size(size)}, SHA-256 {digest}, entered in {self.lock.path}"
-            )
+            say(f"{self.file.key}: {show_size(size)}, SHA-256 {digest}, entered in {self.lock.path}")
 
     # --- one address ---
 

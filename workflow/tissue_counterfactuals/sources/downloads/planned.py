@@ -44,9 +44,7 @@ def plan(config: dict, ask: bool = False) -> list[Planned]:
     """
     settings = config["downloads"]
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        return list(
-            pool.map(lambda file: _planned(file, settings, ask), requested_files(config).values())
-        )
+        return list(pool.map(lambda file: _planned(file, settings, ask), requested_files(config).values()))
 
 
 def show(config: dict, ask: bool = False) -> str:
@@ -66,9 +64,7 @@ def show(config: dict, ask: bool = False) -> str:
     total = sum(file.size for file in known)
     needed = sum(file.size - file.there + file.extra for file in known)
     folder = Path(config["downloads"]["folder"])
-    free = shutil.disk_usage(
-        next(p for p in (folder, *folder.absolute().parents) if p.is_dir())
-    ).free
+    free = shutil.disk_usage(next(p for p in (folder, *folder.absolute().parents) if p.is_dir())).free
     unknown = len(wanted) - len(known)
     more = f" and {unknown} of unknown size" if unknown else ""
     lines += [
@@ -121,9 +117,9 @@ def _ask(file: DataFile) -> tuple[int, int] | None:
                 return entry.size, entry.stored
             with request(url, {"Range": "bytes=0-0"}, _ASKING) as response:
                 total = response.headers.get("Content-Range", "").rpartition("/")[2]
-                length = total if response.status_code == 206 else response.headers.get("Content-Length", "")  # fmt: skip
+                length = total if response.status_code == 206 else response.headers.get("Content-Length", "")
                 if length.isdigit():
                     return int(length), 0
-        except (InputError, Interrupted, NoRanges, OSError, requests.RequestException, urllib3.exceptions.HTTPError):  # fmt: skip
+        except (InputError, Interrupted, NoRanges, OSError, requests.RequestException, urllib3.exceptions.HTTPError):
             continue
     return None

@@ -69,11 +69,7 @@ def find_member(archive: zipfile.ZipFile, member: str, where: str) -> zipfile.Zi
     Raises:
         Unavailable: none or several, or packed in a way that cannot be read.
     """
-    infos = [
-        info
-        for info in archive.infolist()
-        if info.filename == member or info.filename.endswith(f"/{member}")
-    ]
+    infos = [info for info in archive.infolist() if info.filename == member or info.filename.endswith(f"/{member}")]
     if len(infos) != 1:
         names = [info.filename for info in infos] or archive.namelist()[:10]
         raise Unavailable(
@@ -97,9 +93,7 @@ def unpack(stretch: Path, entry: Entry, output: Path) -> bool:
     inflate = zlib.decompressobj(-zlib.MAX_WBITS) if entry.deflated else None
     size = crc = 0
     with enough_disk(output), open(stretch, "rb") as packed, open(output, "wb") as file:
-        while size <= entry.size and (
-            block := (inflate and inflate.unconsumed_tail) or packed.read(_BLOCK)
-        ):
+        while size <= entry.size and (block := (inflate and inflate.unconsumed_tail) or packed.read(_BLOCK)):
             try:
                 plain = inflate.decompress(block, _BLOCK) if inflate else block
             except zlib.error:

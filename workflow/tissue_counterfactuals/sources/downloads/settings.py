@@ -11,17 +11,17 @@ class DownloadSettings(Settings):
     """How the files of published data sets, and of addresses given as `path`, are fetched and kept."""
 
     folder: Text = "downloads"
-    """Where downloaded files are kept, relative to the folder in which the workflow runs. The results only hold links to
-    them, so that cleaning up costs no download."""
+    """Where downloaded files are kept, relative to the folder in which the workflow runs. The results only hold links
+    to them, so that cleaning up costs no download."""
     cache: Text | None = None
     """A folder that others fill, for example a group's shared one; files found there that fit are used in place, never
     copied or changed."""
     offline: Text | None = None
-    """A folder of files fetched by hand. When it is given nothing is fetched from the network; each file is known by its
-    name, or by its size and checksum, and used in place."""
+    """A folder of files fetched by hand. When it is given nothing is fetched from the network; each file is known by
+    its name, or by its size and checksum, and used in place."""
     lock: Text = "config/downloads.lock.tsv"
-    """Table of size and SHA-256 of every file as it was first fetched, enforced from then on. Commit it, and others will
-    read the same bytes or be told."""
+    """Table of size and SHA-256 of every file as it was first fetched, enforced from then on. Commit it, and others
+    will read the same bytes or be told."""
     table: Text | None = None
     """A table of data sets of your own in the form of resources/datasets.tsv, read instead of it."""
     urls: Annotated[dict[str, Annotated[str, Field(pattern="^https?://")]], Block] = {}

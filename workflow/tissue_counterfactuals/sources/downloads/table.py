@@ -129,9 +129,7 @@ def read_datasets(path: str | Path | None = None) -> dict[str, list[DataFile]]:
     for row in table:
         where = f"table {path}, line {table.line_num}"
         if None in row or None in row.values():
-            raise InputError(
-                f"{where}: it has not as many values as the header ({len(COLUMNS)}); check its tabs."
-            )
+            raise InputError(f"{where}: it has not as many values as the header ({len(COLUMNS)}); check its tabs.")
         file = _to_file(row, where)
         for known in ((file.dataset, file.file), (file.dataset, file.slide, file.role, "role")):
             first = taken.setdefault(known, table.line_num)
@@ -146,9 +144,7 @@ def read_datasets(path: str | Path | None = None) -> dict[str, list[DataFile]]:
 def _check_columns(path: Path, names: list[str]) -> None:
     for column in names:
         if column not in COLUMNS:
-            raise InputError(
-                f"table {path}: column {column!r} is unknown; the columns are {', '.join(COLUMNS)}."
-            )
+            raise InputError(f"table {path}: column {column!r} is unknown; the columns are {', '.join(COLUMNS)}.")
     for column in COLUMNS:
         if names.count(column) != 1:
             raise InputError(
@@ -168,17 +164,13 @@ def _to_file(row: dict[str, str], where: str) -> DataFile:
     if row["member"] and not row["url"].split("?")[0].endswith(".zip"):
         raise InputError(f"{where}: member is set, but url names no .zip archive; correct either.")
     size, about = row["size"], row["about_mb"]
-    return DataFile(
-        **row | {"size": int(size) if size else None, "about_mb": float(about) if about else None}
-    )
+    return DataFile(**row | {"size": int(size) if size else None, "about_mb": float(about) if about else None})
 
 
 # --- what a configuration asks for ------------------------------------------------------------------------------
 
 
-def table_files(
-    name: str, entry: dict, table: str | None, samples: list[str] | None
-) -> list[DataFile]:
+def table_files(name: str, entry: dict, table: str | None, samples: list[str] | None) -> list[DataFile]:
     """The files that a data set of the configuration is downloaded as; none where it is simulated or a local path.
 
     Args:

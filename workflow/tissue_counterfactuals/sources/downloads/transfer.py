@@ -103,9 +103,7 @@ def transfer(
         url,
         patience,
         reached,
-        lambda: (
-            f"run again to go on from {reached():,} bytes, or put the file at {target} yourself"
-        ),
+        lambda: f"run again to go on from {reached():,} bytes, or put the file at {target} yourself",
     )
 
 
@@ -127,9 +125,7 @@ def persist(
         try:
             return attempt()
         except _NO_ADDRESS as error:
-            raise Unavailable(
-                f"download: {url} is no valid http(s) address.", "no valid address"
-            ) from error
+            raise Unavailable(f"download: {url} is no valid http(s) address.", "no valid address") from error
         except (Interrupted, requests.RequestException, urllib3.exceptions.HTTPError) as error:
             reason, wait = _reason(error), getattr(error, "wait_s", 0.0)
             failures = 0 if reached() >= furthest + _SLOWEST else failures + 1
