@@ -162,7 +162,7 @@ def comparison(target):
 def tables_compared(wildcards):
     """The tables that a comparison reads, and the answers to the users' own questions."""
     results = flatten(results_of_target(wildcards.run))
-    files = [file for file in results if file.endswith("/answer.md")]
+    files = [file for file in results if Path(file).name == "answer.md"]
     for experiment, name in compared_experiments(wildcards.run):
         values = {"protocol": config["protocols"]}
         if name is not None:
