@@ -60,8 +60,8 @@ def run(folder: Path) -> None:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << (30 if sys.platform == "darwin" else 20))
     print(
         f"{task.slide.n_obs:,} cells x {task.slide.n_vars:,} genes, {len(task.focal):,} moved: fit "
-        f"{fitted - began:.1f} s, "
-        f"predict {end - fitted:.1f} s, CPU {time.process_time() - cpu:.1f} s, peak {peak:.2f} GB"
+        f"{fitted - began:.1f} s, predict {end - fitted:.1f} s, CPU {time.process_time() - cpu:.1f} s, peak "
+        f"{peak:.2f} GB"
     )
     status = run.read_status(folder / "model")
     if status["status"] != "ok":

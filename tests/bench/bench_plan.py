@@ -97,8 +97,7 @@ def main(configuration: Path, n_seeds: int | None) -> int:
     print(*(f"{number:>7,}  {rule}" for rule, number in jobs.items()), sep="\n")
     print(
         f"{n_slides} slides, {n_folds} folds: graph after {graph_s:.1f} CPU s, bound {BOUND_S}; with each job's "
-        "command on "
-        f"the screen {seconds:.1f} CPU s ({wall:.1f} s by the clock)"
+        f"command on the screen {seconds:.1f} CPU s ({wall:.1f} s by the clock)"
     )
     return int(graph_s > BOUND_S)
 

@@ -153,10 +153,9 @@ def main() -> None:
         share = arguments.cells * arguments.genes / (CELLS * GENES)
         size = path.stat().st_size / 1e6
         print(
-            f"simulated {arguments.cells:,} cells x {arguments.genes:,} genes in "
-            f"{time.perf_counter() - started:.0f} s: {entries:,} counts that are not 0 "
-            f"({entries / arguments.cells / arguments.genes:.1%}), {size:,.1f} MB "
-            f"(published: {PUBLISHED_MB * share:,.1f} MB for this share of the slide)",
+            f"simulated {arguments.cells:,} cells x {arguments.genes:,} genes in {time.perf_counter() - started:.0f} "
+            f"s: {entries:,} counts that are not 0 ({entries / arguments.cells / arguments.genes:.1%}), {size:,.1f} "
+            f"MB (published: {PUBLISHED_MB * share:,.1f} MB for this share of the slide)",
             flush=True,
         )
         seconds, peak = measured(folder, max(2, round(2000 * arguments.genes / GENES)))

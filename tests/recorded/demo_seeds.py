@@ -185,8 +185,7 @@ def readme_table(table: pd.DataFrame) -> str:
     n_seeds, n_folds = table["seed"].nunique(), len(table[FOLD].drop_duplicates())
     paragraphs = [
         f"Median (smallest to largest) of {n_folds} folds: {n_seeds} seeds, each with a tissue, donors and first "
-        "weights of "
-        "its own.",
+        "weights of its own.",
         text,
     ]
     for protocol in protocols:
@@ -205,8 +204,7 @@ def readme_table(table: pd.DataFrame) -> str:
             truth = value_of(table, protocol, "cellina", "published", TO_TRUTH)
             sentence += (
                 f" Its error against the true effect of the donors it was given is {spread(truth)}, against the "
-                "observed "
-                f"target cells {spread(model)}."
+                f"observed target cells {spread(model)}."
             )
         paragraphs.append(sentence)
     return "\n\n".join(paragraphs) + "\n"

@@ -157,8 +157,7 @@ def main() -> None:
     with open(TABLE, "w") as stream:
         print(
             f"# SIGKILL to all of `make demo`, then the same command; at the end {len(wanted)} files of results, of "
-            "which "
-            f"{len(differing)} differ from an undisturbed run; {damaged} mentions of a damaged file in the logs.",
+            f"which {len(differing)} differ from an undisturbed run; {damaged} mentions of a damaged file in the logs.",
             file=stream,
         )
         pd.DataFrame(rows).to_csv(stream, sep="\t", index_label="kill")

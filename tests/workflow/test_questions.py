@@ -54,6 +54,7 @@ def test_questions_alone(tmp_path):
             "cells.tsv",
             "gene_sets.tsv",
             "genes.tsv",
+            "manifest.json",
             "pathways.tsv",
         )
     ]

@@ -37,11 +37,12 @@ def test_every_promised_table_and_figure_is_there(finished):
                 *(f"table_1.domain_1.corrected.{kind}" for kind in ("tsv", "md", "png", "svg")),
                 *(f"costs.corrected.{kind}" for kind in ("tsv", "png", "svg")),
                 *(f"{name}.domain_1.corrected.tsv" for name in ("intervals", "metrics_under_test")),
-                "provenance.json",
+                *("manifest.json", "provenance.json"),
             ]
         )
     ]
-    assert sorted(f"{name}.{kind}" for name in FIGURES for kind in ("png", "svg")) == [
+    drawn = [f"{name}.{kind}" for name in FIGURES for kind in ("png", "svg")]
+    assert sorted([*drawn, "results/figures/tiny/manifest.json"]) == [
         f"results/figures/{name}" for name in finished.files("results/figures")
     ]
     # No method of this run gives intervals, and the figure says so.

@@ -130,9 +130,8 @@ def in_all(jobs: dict[tuple[str, str], list[float | None]], cores: int | None) -
         return "How long such jobs take was not recorded."
     more = f" Jobs of which there is no record come on top: {unknown:,}." if unknown else ""
     return (
-        f"About {_time(total)} of jobs{f', {_time(total / cores)} on {cores} cores' if cores else ''}; {_time(on_gpu)} "
-        "are "
-        f"trainings that can use a GPU, as they take without.{more}"
+        f"About {_time(total)} of jobs{f', {_time(total / cores)} on {cores} cores' if cores else ''}; "
+        f"{_time(on_gpu)} are trainings that can use a GPU, as they take without.{more}"
     )
 
 

@@ -22,8 +22,7 @@ def reasons(jobs: Iterable, since: float) -> list[str]:
         # Of a group only the jobs that failed say why.
         found += told or [
             f"{_SENTENCE}{', '.join(map(str, logs[:3])) or job}: this job ended without a word, as one does that is "
-            "killed "
-            "(memory, time); what ended it may stand above."
+            "killed (memory, time); what ended it may stand above."
         ]
     return sorted(dict.fromkeys(found))
 

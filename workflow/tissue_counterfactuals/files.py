@@ -118,9 +118,8 @@ def refuse_future(folder: str | Path) -> None:
                 date = time.strftime("%Y-%m-%d %H:%M", time.localtime(changed))
                 raise InputError(
                     f"file {path}: it is dated {date}, in the future, so that a changed setting would not be noticed; "
-                    "set "
-                    f"the clock right, or give all results one date of now: touch now; find {folder} -exec touch -h -r "
-                    "now {} +"
+                    f"set the clock right, or give all results one date of now: touch now; find {folder} -exec touch "
+                    "-h -r now {} +"
                 )
 
 
@@ -134,9 +133,8 @@ def refuse_unwritable(folder: str | Path) -> None:
     for place in (folder, *sorted(path for path in folder.glob("*") if path.is_dir())):
         if place.exists() and not os.access(place, os.W_OK | os.X_OK):
             raise InputError(
-                f"folder {place}: nothing may be written there; give yourself the right to (chmod -R u+w {folder}), or "
-                "run in "
-                "another folder, with a copy of the results (cp -a) if they are to be gone on with."
+                f"folder {place}: nothing may be written there; give yourself the right to (chmod -R u+w {folder}), "
+                "or run in another folder, with a copy of the results (cp -a) if they are to be gone on with."
             )
 
 

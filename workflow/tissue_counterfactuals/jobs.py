@@ -78,9 +78,8 @@ def job(log: str | Path, threads: int = 1, inputs: Iterable[str | Path] = ()) ->
             told = re.search(r"filename = '([^']+)'", str(error))
             name = error.filename or (told and told[1])
             _stop(
-                f"{f'file {name}' if name else 'the disk'}: {os.strerror(error.errno)}; see that there is room and the "
-                "right to read and write, then run the "
-                "same command again.",
+                f"{f'file {name}' if name else 'the disk'}: {os.strerror(error.errno)}; see that there is room and "
+                "the right to read and write, then run the same command again.",
                 stream,
             )
         except Exception:

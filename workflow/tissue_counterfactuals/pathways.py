@@ -33,8 +33,7 @@ def read_weights(source: str | Path) -> pd.DataFrame:
     if not path.is_file():
         raise InputError(
             f"pathway weights {path}: there is no such file; name a table with the columns {', '.join(COLUMNS)}, or "
-            "one "
-            f"of {', '.join(BUNDLED)}."
+            f"one of {', '.join(BUNDLED)}."
         )
     try:
         table = pd.read_csv(path, sep=None, engine="python", dtype=str, keep_default_na=False)

@@ -195,10 +195,8 @@ def _check_coordinates(slide: AnnData, where: str) -> None:
     if bad.any():
         first = bad.argmax()
         raise InputError(
-            f"{where}: {bad.sum()} cells have no coordinates within 1 km, the first is "
-            f"{slide.obs_names[first]!r} at {tuple(coordinates[first].tolist())} um; drop or place them, or correct "
-            "the "
-            "unit (unit_um)."
+            f"{where}: {bad.sum()} cells have no coordinates within 1 km, the first is {slide.obs_names[first]!r} at "
+            f"{tuple(coordinates[first].tolist())} um; drop or place them, or correct the unit (unit_um)."
         )
 
 
@@ -240,8 +238,7 @@ def count_fault(value: float) -> str:
     if value > MAX_COUNT:
         return (
             f"has the count {value:.10g}, and no cell can have more than {MAX_COUNT:,}; give raw counts (key layer "
-            "says "
-            "where they are), or repair or drop the cell"
+            "says where they are), or repair or drop the cell"
         )
     return (
         f"has the fractional count {value:g}, which looks log-normalised; give raw counts (key layer "

@@ -73,8 +73,8 @@ def test_what_was_not_run_says_whose_answer_is_missing_and_its_own_reason(tmp_pa
     baselines = line(found, "Cellina beats published baselines")["reason"]
     assert baselines.iloc[0] == "CPA: not asked"
     assert baselines.iloc[-1] == (
-        "Cellina (altered neighbours): failed (predict: no neighbours); "
-        "SpatialProp (re-impl.) (altered neighbours): not asked"
+        "Cellina (altered neighbours): failed (predict: no neighbours); SpatialProp (re-impl.) (altered neighbours): "
+        "not asked"
     )
 
 

@@ -209,8 +209,7 @@ def test_the_table_names_every_key():
             {},
             {"cellina": {"learning_rate": "1e-3"}},
             "config: cellina.learning_rate is \"1e-3\"; allowed is a number above 0 and up to 100; YAML took it for "
-            "text, "
-            "write 0.001.",
+            "text, write 0.001.",
         ),
         (
             {},

@@ -26,9 +26,13 @@ def results(tmp_path, monkeypatch):
     with atomic_folder(tmp_path / "models/d/s/f/cellina/corrected.seed0") as folder:
         (folder / "status.json").write_text(json.dumps({"device": "NVIDIA H100"}))
         (folder / "model.pt").write_text("abc")
+    for name in ("figures/d/costs.png", "slides/d/s.h5ad", "compare/demo/answer.md"):
+        with atomic_path(tmp_path / name) as path:
+            path.write_text("abc")
     for place, values in (("fit/d/a", "2.5\t0\t300.5\t2.25"), ("fit/d/b", "1.5\t0\t400\t1")):
         (tmp_path / f"benchmarks/{place}.tsv").parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / f"benchmarks/{place}.tsv").write_text(f"{BENCHMARK}{values}\n")
+    (tmp_path / "benchmarks/fit/e.as_run.tsv").write_text(f"{BENCHMARK}9\t0\t9\t9\n")
     (tmp_path / "benchmarks/score.tsv").write_text(f"{BENCHMARK}0.01\t0\t-\t-\n")
     (tmp_path / "logs").mkdir()
     (tmp_path / "logs/fit.log").write_text("epoch 1")
@@ -42,6 +46,7 @@ def test_it_says_what_was_made_and_from_what(results):
     written = json.loads((results / "manifest.json").read_text())
     model = "models/d/s/f/cellina/corrected.seed0"
     files = {"tables/d/scores.tsv", "tables/d/provenance.json", f"{model}/model.pt"}
+    files |= {"figures/d/costs.png", "slides/d/s.h5ad", "compare/demo/answer.md"}
     assert set(written["files"]) == files | {f"{model}/status.json"}
     for name in ("tables/d/scores.tsv", f"{model}/model.pt"):
         assert written["files"][name]["sha256"] == ABC
@@ -52,10 +57,28 @@ def test_it_says_what_was_made_and_from_what(results):
     assert written["tables"]["tables/d/provenance.json"]["commit"] == "c0ffee"
     core = {"python": "3.11.7", "packages": {"torch": "2.13.0"}}
     assert written["environments"] == {"core": core, "scvi": {"size_mb": 7}}
-    fits = {"jobs": 2, "seconds": 4.0, "peak_memory_mb": 400.0}
-    assert written["steps"]["fit"] == fits
+    assert written["steps"]["fit"] == {"jobs": 3, "seconds": 13.0, "peak_memory_mb": 400.0}
     assert written["steps"]["score.tsv"]["jobs"] == 1
     assert manifest.differences(results, CONFIG) == []
+
+
+def test_beside_each_table_and_figure_stands_what_it_was_made_from(results):
+    beside = {path.parent.relative_to(results).as_posix() for path in results.glob("*/**/manifest.json")}
+    assert beside == {"tables/d", "figures/d", "compare/demo"}
+    figure = json.loads((results / "figures/d/manifest.json").read_text())
+    assert figure["files"] == {
+        "costs.png": json.loads((results / "manifest.json").read_text())["files"]["figures/d/costs.png"]
+    }
+    # The table's configuration: the run that ended last may have had another.
+    assert (figure["commit"], figure["config_hash"], figure["seeds"]) == ("c0ffee", "0", [0, 1])
+    assert figure["data"] == {"slides/d/s.h5ad": ABC}
+    assert figure["devices"] == ["NVIDIA H100"]
+    assert figure["environments"]["core"]["packages"] == {"torch": "2.13.0"}
+    # Of this data set alone.
+    assert figure["steps"] == {"fit": {"jobs": 2, "seconds": 4.0, "peak_memory_mb": 400.0}}
+    of_the_run = json.loads((results / "compare/demo/manifest.json").read_text())
+    assert of_the_run["steps"]["fit"]["jobs"] == 3
+    assert of_the_run["config_hash"] == provenance.config_hash(CONFIG)
 
 
 def test_it_finds_what_was_changed_taken_away_and_added(results):

@@ -471,8 +471,8 @@ def test_planning_reads_no_counts_and_imports_nothing_slow(tmp_path, root):
     visium_perturbmap.write(tmp_path)
     code = (
         "import sys; from tissue_counterfactuals.sources import READERS; r = READERS['visium_perturbmap']; "
-        f"print(r.samples(r.locate({str(tmp_path)!r}), {{}})); "
-        "print([m for m in ('anndata', 'scanpy', 'pyarrow', 'pandas') if m in sys.modules])"
+        f"print(r.samples(r.locate({str(tmp_path)!r}), {{}})); print([m for m in ('anndata', 'scanpy', 'pyarrow', "
+        "'pandas') if m in sys.modules])"
     )
     run = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, env={"PYTHONPATH": str(root / "workflow")}

@@ -65,14 +65,11 @@ def _paragraphs(config: dict, tables: Tables, used: list[str]) -> list[str]:
         described = "; ".join(f"{name}, {METHODS[name].description}" for name in compared)
         counterfactual = config["counterfactual"]
         found.append(
-            f"Compared were {described}. Each focal cell was given {counterfactual['n_donors']} new neighbours, chosen "
-            "by the "
-            f"rules {', '.join(counterfactual['donor_rules'])}. Predictions were scored against the held-out cells of "
-            "the "
-            f"target domain over the {config['metrics']['n_deg']} genes that change most; every score was put beside "
-            "that of "
-            "the same fitted model without intervention and beside controls without a model, paired by slide and cell "
-            "type."
+            f"Compared were {described}. Each focal cell was given {counterfactual['n_donors']} new neighbours, "
+            f"chosen by the rules {', '.join(counterfactual['donor_rules'])}. Predictions were scored against the "
+            f"held-out cells of the target domain over the {config['metrics']['n_deg']} genes that change most; every "
+            "score was put beside that of the same fitted model without intervention and beside controls without a "
+            "model, paired by slide and cell type."
         )
     return [*found, *_of_questions(config, tables)]
 
@@ -80,17 +77,16 @@ def _paragraphs(config: dict, tables: Tables, used: list[str]) -> list[str]:
 def _of_questions(config: dict, tables: Tables) -> Iterator[str]:
     asked = [
         f"{markdown_line(in_words(question))} on slide {markdown_line(slide)} of "
-        f"{markdown_line(label_of(name, entry))} (answered by "
-        f"{' and '.join(question['methods'])}, seeds {', '.join(map(str, question['seeds'] or config['seeds']))})"
+        f"{markdown_line(label_of(name, entry))} (answered by {' and '.join(question['methods'])}, seeds "
+        f"{', '.join(map(str, question['seeds'] or config['seeds']))})"
         for name, entry, slide, question, _ in tables.answers()
     ]
     if asked:
         yield (
             f"Asked were: {'; '.join(asked)}. For these nothing was held out. A change is the difference of log1p of "
-            "mean counts per "
-            "10,000 between the predicted cells and the same method's prediction for the same cells left as they are; "
-            "gene sets and "
-            "pathways were tested against the errors of answers for other cell types, told without their own cells."
+            "mean counts per 10,000 between the predicted cells and the same method's prediction for the same cells "
+            "left as they are; gene sets and pathways were tested against the errors of answers for other cell "
+            "types, told without their own cells."
         )
 
 
@@ -109,11 +105,9 @@ def _of_dataset(name: str, entry: dict, experiment: str, config: dict) -> str:
     targets = ", ".join(markdown_line(target) for target in entry["target_domains"])
     return (
         f"{said} Neighbours were weighted by a Gaussian of {graph['bandwidth_um']:g} µm, at most "
-        f"{graph['max_neighbors']} "
-        f"for a cell, weights of {graph['cutoff']:g} or less left out. One cell type at a time was held out of "
-        f"{targets}; its "
-        f"cells in {markdown_line(entry['control_domain'])} were asked what they would express there. "
-        f"{_FITTED[entry['fit']]}."
+        f"{graph['max_neighbors']} for a cell, weights of {graph['cutoff']:g} or less left out. One cell type at a "
+        f"time was held out of {targets}; its cells in {markdown_line(entry['control_domain'])} were asked what they "
+        f"would express there. {_FITTED[entry['fit']]}."
     )
 
 

@@ -178,8 +178,7 @@ def _budget_faults(config: dict) -> Iterator[str]:
     if config["budget"] == "equal" and "as_run" in config["protocols"]:
         yield (
             "config: budget is equal, but protocols names as_run, which trains as long as the authors did; leave "
-            "as_run "
-            "out, or set budget to own."
+            "as_run out, or set budget to own."
         )
 
 

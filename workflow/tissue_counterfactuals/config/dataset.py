@@ -208,8 +208,7 @@ class Dataset(Settings):
                 if column not in (self.keep_columns or []):
                     yield (
                         f".questions[{place}].where names the column {column!r}, which keep_columns does not; name it "
-                        "there "
-                        "too."
+                        "there too."
                     )
             for name in question.methods:
                 if reason := METHODS[name].refusal(self.source == "simulated"):

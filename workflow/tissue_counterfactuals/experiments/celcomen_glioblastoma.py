@@ -52,8 +52,7 @@ def prepare(slide: AnnData, settings: dict, switches: dict[str, str]) -> AnnData
     if len(samples) > 1:
         raise InputError(
             f"slide: the cells are of {len(samples)} samples ({', '.join(sorted(samples)[:3])}, ...), and a knock-out "
-            "is "
-            "looked at in one; name it under samples of the data set."
+            "is looked at in one; name it under samples of the data set."
         )
     # A cell is normalised by its own counts alone, so the order of crop and normalisation does not matter.
     log = preparation.log_slide(slide[kept].copy(), settings["target_sum"])

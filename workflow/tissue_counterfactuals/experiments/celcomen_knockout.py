@@ -118,8 +118,7 @@ def signature(slide: AnnData, gene: str, among: np.ndarray) -> list[str]:
     if min(positive.sum(), (~positive).sum()) < 2:
         raise InputError(
             f"slide: {positive.sum()} of {len(positive)} cells express {gene!r}, so nothing tells them from the "
-            "others; "
-            "change celcomen.glioblastoma.knockout.gene."
+            "others; change celcomen.glioblastoma.knockout.gene."
         )
     cells.obs["expresses"] = pd.Categorical(np.where(positive, "yes", "no"))
     # Scanpy asks how the logarithm was taken.

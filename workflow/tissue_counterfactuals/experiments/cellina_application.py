@@ -78,8 +78,7 @@ def run(
     if not move.types:
         raise InputError(
             f"slide {Path(slide).stem}: no cell type has {settings['min_cells']} cells in {control!r} and in "
-            f"{target!r}: "
-            "lower cellina_experiments.application.min_cells, or name other domains."
+            f"{target!r}: lower cellina_experiments.application.min_cells, or name other domains."
         )
     activity = module_activities(genes, settings["pathway_weights"])
     scores, changed = move.rows(activity, _weights(settings["pathway_weights"], cells.var_names))

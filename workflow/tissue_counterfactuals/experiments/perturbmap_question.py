@@ -102,8 +102,7 @@ def ask(
         if settings["section"] not in sections:
             raise InputError(
                 f"slide {name}: section {settings['section']!r}, which celcomen.perturbmap.section names, has no "
-                "lesions "
-                f"with and without {knockout!r}; the sections that have are {', '.join(sections)}."
+                f"lesions with and without {knockout!r}; the sections that have are {', '.join(sections)}."
             )
         sections = [settings["section"]]
     found = lesions.find_lesions(

@@ -141,8 +141,7 @@ def read_screen(
     if CONTROL not in set(called) or not names:
         raise InputError(
             f"slide: column {column!r} names {len(names)} targets and {'no ' * (CONTROL not in set(called))}control "
-            "guides "
-            f"({CONTROL!r}); both are needed."
+            f"guides ({CONTROL!r}); both are needed."
         )
     number = {name: place for place, name in enumerate((CONTROL, *names))} | {"": -1}
     code = called.map(number).to_numpy().astype(int)

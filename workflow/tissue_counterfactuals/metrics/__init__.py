@@ -598,8 +598,7 @@ def _checked(counts: Counts, group: str, n_genes: int | None = None, fault=Input
     if counts.ndim != 2 or (n_genes is not None and counts.shape[1] != n_genes):
         raise InputError(
             f"group {group!r}: shape is {counts.shape} and (cells, {n_genes or 'genes'}) is needed: give the same "
-            "genes "
-            "to all groups."
+            "genes to all groups."
         )
     if counts.shape[0] < 2:
         raise InputError(

@@ -24,8 +24,7 @@ SWITCHES = (
         step="inference",
         why="Without centring, products of mean expression rule the second moments, so that agreement of forces is "
         "agreement of mean expression. Read by the gaussian log Z only, in inference and in generation, which climbs "
-        "the "
-        "cells less the mean that the forces act about.",
+        "the cells less the mean that the forces act about.",
     ),
     Switch(
         "ridge",
@@ -34,12 +33,10 @@ SWITCHES = (
         values=("given", "none"),
         step="inference",
         why="A departure of ours: pseudo-cells in which genes do not vary together (settings `ridge`, 0.1 or 1 per "
-        "cell) "
-        "make the gaussian optimum finite where genes are many. The model's moments between genes are then 1 / (1 + "
-        "ridge) "
-        "of those observed, so that it is the maximum-entropy model under the paper's constraints for `none` only, "
-        "which "
-        "needs more cells than genes. Intervals are given without a ridge only. Read by the gaussian log Z only.",
+        "cell) make the gaussian optimum finite where genes are many. The model's moments between genes are then 1 / "
+        "(1 + ridge) of those observed, so that it is the maximum-entropy model under the paper's constraints for "
+        "`none` only, which needs more cells than genes. Intervals are given without a ridge only. Read by the "
+        "gaussian log Z only.",
     ),
     Switch(
         "interaction_weights",
@@ -57,9 +54,8 @@ SWITCHES = (
         values=("graph", "6"),
         step="inference",
         why="log Z takes six neighbours for each cell, also where the graph has 4.3 on average or its weights sum to "
-        "one; "
-        "`graph` takes the mean sum of a cell's interaction weights, which is what the energy sums over. Read by the "
-        "mean-field log Z only.",
+        "one; `graph` takes the mean sum of a cell's interaction weights, which is what the energy sums over. Read "
+        "by the mean-field log Z only.",
     ),
     Switch(
         "pair_sum",
@@ -86,8 +82,7 @@ SWITCHES = (
         step="inference",
         why="Forces are clipped to 0 .. 1 with ones on the diagonal after each step, so that no gene can repress "
         "another; `signed` clips to -1 .. 1, `free` keeps them symmetric only, as the published package 0.0.1 does "
-        "(the "
-        "notebooks of the paper clip). Read by the mean-field log Z only.",
+        "(the notebooks of the paper clip). Read by the mean-field log Z only.",
     ),
     Switch(
         "first_forces",
@@ -124,8 +119,7 @@ SWITCHES = (
         step="inference",
         why="The paper puts cells on the unit sphere; inference divides by the squared norm, generation by the norm. "
         "`none` takes cells as they are: in inference, and under the gaussian log Z also in generation, which then "
-        "keeps "
-        "no norm and ends at the field's own conditional mean.",
+        "keeps no norm and ends at the field's own conditional mean.",
     ),
     # --- generation (SCE) ---
     Switch(
@@ -135,8 +129,7 @@ SWITCHES = (
         values=("sphere", "angles"),
         step="generation",
         why="Steps in nested angles depend on the order of the genes; the corrected form steps on the sphere itself "
-        "(in "
-        "expression where gaussian forces were fitted to cells that are not scaled, see `scale`).",
+        "(in expression where gaussian forces were fitted to cells that are not scaled, see `scale`).",
     ),
     Switch(
         "angles",
@@ -366,8 +359,7 @@ NOTES = (
         "hallmarks and GO biological processes, and any GMT file named under enrichment.gene_sets",
         "MSigDB H, C2, C5, C6 and C7",
         "C2 to C7 are not shipped: C2 holds sets under licences of their own (KEGG, BioCarta), and all are to be had "
-        "from "
-        "MSigDB as GMT files. Of C5 the GO biological processes are here.",
+        "from MSigDB as GMT files. Of C5 the GO biological processes are here.",
     ),
     (
         "placebo_knockouts",

@@ -37,8 +37,7 @@ SWITCHES = (
         values=("none", "totals"),
         step="counterfactual",
         why="After a node perturbation the authors' code scales every altered cell back to the sum that it had, so "
-        "that "
-        "genes that are not perturbed change too; the paper's definition does not, and leaves them as they are.",
+        "that genes that are not perturbed change too; the paper's definition does not, and leaves them as they are.",
     ),
     Switch(
         "node_scaling",
@@ -57,8 +56,7 @@ SWITCHES = (
         values=("by_extent", "pixels"),
         step="graph",
         why="The authors took the coordinates of the mouse brain for pixels of 0.109 um, so that the bandwidth of 100 "
-        "um "
-        "became 917 units; the extent of a section says that the units are micrometres. Other data sets are not "
+        "um became 917 units; the extent of a section says that the units are micrometres. Other data sets are not "
         "concerned. The unit that was found stands in the provenance of the slide.",
     ),
     Switch(
@@ -68,10 +66,9 @@ SWITCHES = (
         values=("configured", "published"),
         step="training",
         why="As run are Table A1 and the defaults of the authors' code whatever the section `cellina` says: 100 "
-        "epochs, "
-        "batches of 2,048. By default the section differs in one thing: where batches of 2,048 give a slide fewer than "
-        "2,000 optimiser steps (no published slide is so small), and the spatial latent would stay unused, batches are "
-        "smaller. `cellina.batch_size: auto`, which aims at 8,000 steps, is a retuning of ours.",
+        "epochs, batches of 2,048. By default the section differs in one thing: where batches of 2,048 give a slide "
+        "fewer than 2,000 optimiser steps (no published slide is so small), and the spatial latent would stay "
+        "unused, batches are smaller. `cellina.batch_size: auto`, which aims at 8,000 steps, is a retuning of ours.",
     ),
     Switch(
         "variable_genes",
@@ -80,8 +77,8 @@ SWITCHES = (
         values=("without_held_out", "all_cells"),
         step="training",
         why="The held-out cells helped to choose the variable genes that they are then predicted in; the corrected "
-        "form "
-        "chooses them anew for each fold, without its held-out cells. Read where genes are chosen (`n_top_genes`).",
+        "form chooses them anew for each fold, without its held-out cells. Read where genes are chosen "
+        "(`n_top_genes`).",
     ),
     Switch(
         "restore",
@@ -109,10 +106,8 @@ SWITCHES = (
         values=("nearest", "transposed", "symmetric"),
         step="training",
         why="Cellina-GAT is described on Cellina's graph, in which a cell has its own nearest cells. The edges were "
-        "handed to "
-        "the layers the other way round, so that a cell heard those that it is among the nearest of. `symmetric` has "
-        "both, "
-        "as later versions of the authors' code.",
+        "handed to the layers the other way round, so that a cell heard those that it is among the nearest of. "
+        "`symmetric` has both, as later versions of the authors' code.",
     ),
     Switch(
         "gat_field",
@@ -121,14 +116,10 @@ SWITCHES = (
         values=("three_hops", "one_hop"),
         step="training",
         why="Three layers reach three steps. As run, a batch of random cells and their direct neighbours were cut out "
-        "as one "
-        "small graph, in which all three layers stayed, so that what a cell hears depends on who else is in its batch; "
-        "the "
-        "contrastive loss was taken over all cells of it. Corrected, layers see the tissue around each cell, as if "
-        "computed "
-        "for the whole slide, and the contrastive loss is taken over the cells of a batch, which are patches of "
-        "neighbours "
-        "(`cellina_gat.patch_cells`).",
+        "as one small graph, in which all three layers stayed, so that what a cell hears depends on who else is in "
+        "its batch; the contrastive loss was taken over all cells of it. Corrected, layers see the tissue around "
+        "each cell, as if computed for the whole slide, and the contrastive loss is taken over the cells of a batch, "
+        "which are patches of neighbours (`cellina_gat.patch_cells`).",
     ),
     Switch(
         "gat_inputs",
@@ -137,8 +128,7 @@ SWITCHES = (
         values=("log1p", "log_counts"),
         step="training",
         why="The paper's attention reads log-normalised neighbours; the code gave it the logarithm of raw counts, in "
-        "which "
-        "the library sizes of neighbours remain.",
+        "which the library sizes of neighbours remain.",
     ),
     Switch(
         "gat_cutoff",
@@ -156,8 +146,7 @@ SWITCHES = (
         values=("to_focal", "both_ways"),
         step="counterfactual",
         why="As run, donors of a moved cell heard it as well, so that the cell's own expression came back to it "
-        "through the "
-        "donors (mended in later versions); corrected, donors stay as they are in their own place.",
+        "through the donors (mended in later versions); corrected, donors stay as they are in their own place.",
     ),
     Switch(
         "gat_altered_inputs",
@@ -166,8 +155,7 @@ SWITCHES = (
         values=("as_trained", "raw_counts"),
         step="counterfactual",
         why="Node perturbation gave Cellina-GAT altered raw counts, where it was trained on their logarithm (mended in "
-        "later "
-        "versions).",
+        "later versions).",
     ),
     Switch(
         "lfc",
@@ -234,9 +222,8 @@ NOTES = (
         "graph",
         "a cell's own nearest cells",
         "a cell's own nearest cells",
-        "The paper cuts a weight where a cell is outside the nearest neighbours of either; the code keeps each cell's "
-        "own "
-        "list, so that A can be B's neighbour and B not A's. Kept, because every published number has it.",
+        "The paper cuts a weight where a cell is outside the nearest neighbours of either; the code keeps each "
+        "cell's own list, so that A can be B's neighbour and B not A's. Kept, because every published number has it.",
     ),
     (
         "domains_in_training",
@@ -266,8 +253,7 @@ NOTES = (
         "the batch's cells",
         "the batch's cells (the authors: all cells of the batch's small graph)",
         "Batch normalisation of the encoder of z saw neighbours as well as the batch, so that cells counted by how "
-        "often "
-        "they are neighbours; later versions have the batch alone.",
+        "often they are neighbours; later versions have the batch alone.",
     ),
     (
         "gat_altered_graph",
@@ -297,8 +283,8 @@ NOTES = (
         "from all samples of a pooled fit",
         "from all samples of a pooled fit",
         "With one model over several samples a cell gets donors from any of them, with two samples half from the "
-        "other: "
-        "the pool is defined by domain and type. Fits per sample, as published, have donors of their own sample only.",
+        "other: the pool is defined by domain and type. Fits per sample, as published, have donors of their own "
+        "sample only.",
     ),
     (
         "random_numbers",
@@ -320,8 +306,7 @@ NOTES = (
         "all cells of the slide",
         "all cells of the slide",
         "The paper alters neighbours; the code alters every cell of a type, also in the target domain. The same to a "
-        "method "
-        "that looks one step far; key `counterfactual.node.cells`.",
+        "method that looks one step far; key `counterfactual.node.cells`.",
     ),
     (
         "table_spread",

@@ -127,8 +127,7 @@ def check_own(slide: AnnData, asked: dict) -> None:
     if n_focal < FEWEST_CELLS:
         raise InputError(
             f"question {asked['name']}: the slide has {n_focal} cells of {in_place(asked)}, and at least "
-            f"{FEWEST_CELLS} "
-            "are needed: ask about another type or domain."
+            f"{FEWEST_CELLS} are needed: ask about another type or domain."
         )
 
 

@@ -130,8 +130,7 @@ def list_folds(
     if patients is not None and len(patients) < 2:
         raise InputError(
             f"slide {name}: all cells are of one patient, so that nobody is left to learn from: set fit to per_sample "
-            "or "
-            "pooled, or correct `patients`."
+            "or pooled, or correct `patients`."
         )
     parts = []
     for patient, samples in (patients or {"": ()}).items():
@@ -162,8 +161,7 @@ def _folds_of(obs, name, control, targets, cell_types, min_cells) -> pd.DataFram
             leave_out(
                 "",
                 f"no cell type has {min_cells} cells (holdout.min_cells) in {control!r} and in every target domain; "
-                "the "
-                f"largest is {best.index[0]!r} with {best.iloc[0]}",
+                f"the largest is {best.index[0]!r} with {best.iloc[0]}",
             )
     for cell_type in chosen:
         if cell_type not in sizes.index:

@@ -302,8 +302,7 @@ def verdict(
         return (
             "extrapolates",
             f"{notes['off_axes']:.0%} of the change that is asked about is none by which neighbourhoods differ, so "
-            "that nobody "
-            "knows what it does; the answer is that to the rest.",
+            "that nobody knows what it does; the answer is that to the rest.",
         )
     (target,) = fold.targets
     obs = slide.obs
@@ -315,8 +314,7 @@ def verdict(
         return (
             "extrapolates",
             f"{outside:.0%} of the cells would get a neighbourhood further from those in which {fold.cell_type} was "
-            "seen "
-            "than 95 % of these are from each other.",
+            "seen than 95 % of these are from each other.",
         )
     return (
         "supported",
@@ -357,9 +355,8 @@ def markdown(asked, names, question, answers, genes, sets, active, word, reason,
     label = style.method_style(answers.sure).label
     lines += [
         f"The {min(N_SHOWN, len(genes))} genes with the largest change, by {label}; changes are differences of log1p "
-        "of "
-        "mean counts per 10,000 to the same method's cells left where they are, `lower` to `upper` is a 90 % interval; "
-        "all genes are in genes.tsv.",
+        "of mean counts per 10,000 to the same method's cells left where they are, `lower` to `upper` is a 90 % "
+        "interval; all genes are in genes.tsv.",
         "",
         "| " + " | ".join(shown) + " |",
         "|" + "---|" * len(shown),

@@ -1,11 +1,15 @@
 """One file for a whole run: what was made, from what, by which code, with which packages, how long it took.
 
 `results/manifest.json` is written at the end of every successful run, and `results/ro-crate-metadata.json` beside it
-says the same in the form of a research object crate (RO-Crate 1.3), so that the folder can be published as it is.
+says the same in the form of a research object crate (RO-Crate 1.3), so that the folder can be published as it is. Each
+folder of tables and figures has a manifest.json too, with the part that is about them, and stays understood when it is
+sent to somebody alone.
 """
 
 import csv
+import glob
 import json
+from collections import defaultdict
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -18,6 +22,8 @@ from tissue_counterfactuals.results import provenance
 MANIFEST, CRATE = "manifest.json", "ro-crate-metadata.json"
 # What a run leaves on the way, or only says how it went.
 _NOT_RESULTS = {"logs", "benchmarks", "checkpoints", "environments", "downloads"}
+# What people look at: a folder of these has a manifest of its own.
+_SHOWN = {"answers", "celcomen", "compare", "figures", "tables"}
 _CONTENTS = {
     "slides": "Cells: counts, labels and places, as checked and filtered",
     "graphs": "Neighbours of every cell",
@@ -60,12 +66,13 @@ def write(results: Path, config: dict) -> None:
         "seeds": config["seeds"],
         "tables": _tables(results),
         "environments": _environments(results),
-        "devices": sorted({status["device"] for status in _statuses(results)}),
+        "devices": _devices(results),
         "steps": _steps(results / "benchmarks"),
         "files": {str(path.relative_to(results)): _file(path) for path in _files(results)},
     }
     with atomic_path(results / MANIFEST) as temporary:
         temporary.write_text(json.dumps(manifest, indent=1, default=str))
+    _write_beside(results, manifest)
     _write_crate(results, manifest)
 
 
@@ -103,14 +110,17 @@ def differences(results: Path, config: dict) -> list[str]:
 
 
 def _files(results: Path) -> list[Path]:
-    """All results, sorted: what lies in its folders. Checksums and hidden files are none, nor is a report made from
-    them.
+    """All results, sorted: what lies in its folders. Checksums and hidden files are none, nor are a report made from
+    them and manifests.
     """
     names = {path: path.relative_to(results).parts for path in results.rglob("*") if path.is_file()}
     return sorted(
         path
         for path, parts in names.items()
-        if len(parts) > 1 and parts[0] not in _NOT_RESULTS and not any(part.startswith(".") for part in parts)
+        if len(parts) > 1
+        and parts[0] not in _NOT_RESULTS
+        and path.name != MANIFEST
+        and not any(part.startswith(".") for part in parts)
     )
 
 
@@ -127,7 +137,8 @@ def _file(path: Path) -> dict:
 def _tables(results: Path) -> dict[str, dict]:
     """The commit, configuration and kind of data behind the tables of each data set."""
     keys = ("kind", "commit", "config_hash", "n_cells")
-    records = {path: json.loads(path.read_text()) for path in sorted(results.glob("tables/*/*.json"))}
+    paths = [path for path in sorted(results.glob("tables/*/*.json")) if path.name != MANIFEST]
+    records = {path: json.loads(path.read_text()) for path in paths}
     return {
         str(path.relative_to(results)): {key: record[key] for key in keys}
         for path, record in records.items()
@@ -135,8 +146,42 @@ def _tables(results: Path) -> dict[str, dict]:
     }
 
 
-def _statuses(results: Path) -> list[dict]:
-    return [json.loads(path.read_text()) for path in sorted(results.glob("models/**/status.json"))]
+def _write_beside(results: Path, manifest: dict) -> None:
+    """Beside each table and figure what it was made from: one manifest in its folder.
+
+    Data are the slides of the folder's data set, or all of them where it has none; so are devices, seconds and memory.
+    """
+    folders, data = defaultdict(dict), defaultdict(dict)
+    for name, file in manifest["files"].items():
+        top, *_ = parts = Path(name).parts
+        if top in _SHOWN:
+            folders[Path(name).parent][parts[-1]] = file
+        elif top == "slides" and name.endswith(".h5ad"):
+            for dataset in (parts[1], ""):
+                data[dataset][name] = file["sha256"]
+    made = {
+        name: {
+            "data": data[name],
+            "devices": _devices(results, name),
+            "steps": _steps(results / "benchmarks", name),
+            **{
+                k: manifest["tables"].get(f"tables/{name}/provenance.json", manifest)[k]
+                for k in ("commit", "config_hash")
+            },
+        }
+        for name in {"", *data}
+    }
+    shared = {key: manifest[key] for key in ("written", "seeds", "environments")}
+    for folder, files in folders.items():
+        own = made.get(folder.parts[1] if len(folder.parts) > 1 else "", made[""])
+        with atomic_path(results / folder / MANIFEST) as temporary:
+            temporary.write_text(json.dumps(shared | own | {"files": files}, indent=1))
+
+
+def _devices(results: Path, dataset: str = "") -> list[str]:
+    """The devices that a data set's models were trained on, or those of all."""
+    paths = (results / "models" / dataset).glob("**/status.json")
+    return sorted({json.loads(path.read_text())["device"] for path in paths})
 
 
 def _environments(results: Path) -> dict[str, dict]:
@@ -152,10 +197,14 @@ def _environments(results: Path) -> dict[str, dict]:
     return found
 
 
-def _steps(benchmarks: Path) -> dict[str, dict]:
-    """Jobs by step, their seconds together, and the highest resident memory."""
-    found = {}
-    for path in sorted(benchmarks.rglob("*.tsv")):
+def _steps(benchmarks: Path, dataset: str = "") -> dict[str, dict]:
+    """Jobs by step, of a data set or all, their seconds together, and the highest resident memory."""
+    found, paths = {}, []
+    # A data set's are in a folder of its name, or in files whose names begin with it.
+    name = glob.escape(dataset)
+    for pattern in (f"*/{name}/**/*.tsv", f"*/{name}.*tsv") if dataset else ("**/*.tsv",):
+        paths += benchmarks.glob(pattern)
+    for path in sorted(paths):
         step = found.setdefault(
             path.relative_to(benchmarks).parts[0],
             {"jobs": 0, "seconds": 0.0, "peak_memory_mb": 0.0},

@@ -137,8 +137,7 @@ class FieldSettings(Settings):
         if self.n_cells < fewest:
             raise ValueError(
                 f".n_cells is {self.n_cells}; {self.n_samples} samples with {N_NEIGHBORS} neighbours for each cell "
-                "need "
-                f"at least {fewest}: give more cells or fewer samples."
+                f"need at least {fewest}: give more cells or fewer samples."
             )
         return self
 
@@ -217,8 +216,7 @@ class ScreenSettings(Settings):
         if clones * self.clone_size > room:
             raise ValueError(
                 f".clones_per_target is {self.clones_per_target}; {clones:.0f} clones of {self.clone_size:g} cells "
-                "leave no "
-                f"room between {self.n_cells} cells, of which {room:.0f} can be in clones: give more cells or fewer "
-                "clones."
+                f"leave no room between {self.n_cells} cells, of which {room:.0f} can be in clones: give more cells "
+                "or fewer clones."
             )
         return self

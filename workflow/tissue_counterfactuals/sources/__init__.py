@@ -155,14 +155,12 @@ class Reader:
                 if role not in own:
                     raise InputError(
                         f"{where}: the file {self._called(role)}{of_sample}, without which source {self.name} cannot "
-                        "be "
-                        "read, is missing; fetch it and put it beside the others."
+                        "be read, is missing; fetch it and put it beside the others."
                     )
         if not files:
             raise InputError(
                 f"{where}: it holds no file that source {self.name} reads "
-                f"({', '.join(map(self._called, self.files))}); check the "
-                "path."
+                f"({', '.join(map(self._called, self.files))}); check the path."
             )
         return files
 

@@ -213,8 +213,7 @@ def join(
     if same_cells and extra > _MAX_MISSING * len(table):
         raise InputError(
             f"file {matrix}: it has no row for {extra} of the {len(table)} ids of {path} ({extra / len(table):.0%}); "
-            "it "
-            "is cut short or of another run, fetch it again."
+            "it is cut short or of another run, fetch it again."
         )
     if extra:
         notes.append(f"{extra} rows of {path.name} belong to no row of {matrix.name} and were left out")

@@ -70,6 +70,5 @@ def _pixel_size(path: Path | None, metadata: Path) -> tuple[float, str]:
         return _CAMERAS[fitting[0]], f"of the camera with {fitting[0][0]} x {fitting[0][1]} pixels"
     raise InputError(
         f"file {metadata}: neither the fields of view (in pixels and millimetres) nor the places in them tell how "
-        "large a "
-        "pixel is; set unit_um, 0.12028 for the instrument as it is sold and 0.18 for the first public set."
+        "large a pixel is; set unit_um, 0.12028 for the instrument as it is sold and 0.18 for the first public set."
     )

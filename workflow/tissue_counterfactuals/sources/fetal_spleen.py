@@ -88,8 +88,8 @@ def read(files: dict[str, Path], dataset: dict, samples: list[str] | None) -> An
     note(
         provenance,
         "counts",
-        "recovered from log-normalised values: whole numbers within "
-        f"{_TOLERANCE:g}, spots had been scaled to {np.median(totals):,.6g} (median)",
+        f"recovered from log-normalised values: whole numbers within {_TOLERANCE:g}, spots had been scaled to "
+        f"{np.median(totals):,.6g} (median)",
     )
     sample = sample[keep].remove_unused_categories()
     labels = pd.DataFrame({"cell_type": "spot", "domain": "spleen"}, index=ids[keep])

@@ -211,8 +211,7 @@ def _read_counts(path: Path, genes: list[str]) -> tuple:
     if wrong.any():
         raise InputError(
             f"file {path}: its first column is not 1, 2, 3, ... (row {wrong.argmax() + 1} is "
-            f"{number[wrong.argmax()]:g}), "
-            f"by which the other tables are joined; {_AGAIN}."
+            f"{number[wrong.argmax()]:g}), by which the other tables are joined; {_AGAIN}."
         )
     counts = sp.vstack(blocks, format="csr")
     bundles.refuse_fractions(counts, ids["number"], np.array(features, dtype=object), path)
@@ -244,8 +243,7 @@ def _check_order(files: dict[str, Path], places: "np.ndarray", centroid: "np.nda
         wrong = int((~(off < 0.5)).argmax())
         raise InputError(
             f"file {files['coordinates']}: row {wrong + 1} is not where {files['counts'].name} has the centroid of "
-            "this "
-            f"cell, so that the two do not stand in one order; {_AGAIN}."
+            f"this cell, so that the two do not stand in one order; {_AGAIN}."
         )
     mask = "" if rows == MASK_ROWS else f" (the published one has {MASK_ROWS})"
     return f"rows of counts and places agree in all {len(x)} centroids, in a mask of {rows:.0f} rows{mask}"
@@ -313,8 +311,7 @@ def _find_rows(counts: "sp.csr_matrix", genes: list[str], path: Path, whole: Pat
         if found.any():
             raise InputError(
                 f"file {path}: the counts of its row {found.argmax() + 1} are those of {words} {whole.name}, so that "
-                "it "
-                f"cannot be told which cell it is; {_AGAIN}."
+                f"it cannot be told which cell it is; {_AGAIN}."
             )
     rows = order[left]
     if (same_genes[rows] != part).nnz:

@@ -67,8 +67,7 @@ def check_places(
     if coincident > _MAX_COINCIDENT:
         raise InputError(
             f"{where}: {coincident:.0%} of the cells stand exactly where another one does, as where sections lie on "
-            "top "
-            "of each other or cells are there twice; "
+            "top of each other or cells are there twice; "
             f"{_PUBLISHED if published else 'name the column of sections under columns.sample, or drop the copies'}."
         )
     if unit_given and not sections:
@@ -115,11 +114,9 @@ def _check_unit(nearest: np.ndarray, tenth: float, where: str, cell_area_um2: fl
     fewest = 1e6 * 0.15 / limit**2
     if not fewest <= density <= _MAX_DENSITY_PER_MM2:
         raise InputError(
-            f"{where}: cells stand {_two_digits(density)} to a square millimetre (median), where {_two_digits(fewest)} "
-            "to "
-            f"{_two_digits(_MAX_DENSITY_PER_MM2)} are possible, so the coordinates are not in the unit that they were "
-            "taken "
-            f"for, or cells are there twice; {_PUBLISHED if published else mend}."
+            f"{where}: cells stand {_two_digits(density)} to a square millimetre (median), where "
+            f"{_two_digits(fewest)} to {_two_digits(_MAX_DENSITY_PER_MM2)} are possible, so the coordinates are not "
+            f"in the unit that they were taken for, or cells are there twice; {_PUBLISHED if published else mend}."
         )
 
 

@@ -112,8 +112,7 @@ def _variable_genes(
     if n < 2:
         raise InputError(
             f"slide {name}: only one cell passes the filters, so no gene varies; leave the sample out with `samples`, "
-            "or "
-            "set preprocess.n_top_genes to null."
+            "or set preprocess.n_top_genes to null."
         )
     mean = sums[genes] / n
     variance = np.maximum(squares[genes] - n * mean**2, 0) / (n - 1)

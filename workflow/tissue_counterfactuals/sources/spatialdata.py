@@ -176,9 +176,8 @@ def _refuse_outside(store: Path) -> None:
             for path in (Path(folder), *(Path(folder, name) for name in folders + files)):
                 if path.is_symlink() and not path.resolve().is_relative_to(real):
                     raise InputError(
-                        f"file {store}: {path.relative_to(store)} is a link out of the store, to {path.resolve()}; put "
-                        "a "
-                        "copy of what it leads to in its place."
+                        f"file {store}: {path.relative_to(store)} is a link out of the store, to {path.resolve()}; "
+                        "put a copy of what it leads to in its place."
                     )
 
 

@@ -169,8 +169,7 @@ def read_coordinates(file: h5py.File, name: str, n_cells: int, where: str, key: 
     if stored.shape != (n_cells, 2) or stored.dtype.kind not in "iuf":
         raise InputError(
             f"{where}: the coordinates obsm[{name!r}] have the shape {stored.shape} and are of type {stored.dtype}, "
-            "but "
-            f"must be numbers of {n_cells} cells x 2 axes (x, y)."
+            f"but must be numbers of {n_cells} cells x 2 axes (x, y)."
         )
     return stored[:].astype(np.float64)
 

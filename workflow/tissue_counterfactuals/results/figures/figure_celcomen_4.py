@@ -311,8 +311,7 @@ def _legend(figure, rows, spots, bottom) -> float:
     if rows["protocol"].iloc[0] == "as_run":
         note += (
             "\n*: as published. Genes and lesions are taken for independent and are not, so these are no valid p "
-            "values; the "
-            "smallest Mann-Whitney p of five against five is 0.0079."
+            "values; the smallest Mann-Whitney p of five against five is 0.0079."
         )
     for label, color in (("observed", PINK), ("permuted prediction", "white")):
         handles.append(

@@ -277,7 +277,6 @@ def _legend(figure, bottom) -> float:
     ]  # fmt: skip
     title = (
         "p: share of a control's draws at or above the observed median, the observed one counted in; given for the "
-        "controls "
-        "that keep their level on lesions without effect. Other numbers: medians."
+        "controls that keep their level on lesions without effect. Other numbers: medians."
     )
     return style.legend_below(figure, bottom, handles=handles, ncols=4, title=title)

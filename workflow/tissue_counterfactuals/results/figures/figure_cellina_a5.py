@@ -147,7 +147,6 @@ def _legend(figure, bottom: float, n_cells: int) -> float:
     handles.append(Line2D([], [], color="black", label="guessing the largest class"))
     title = (
         f"The same {n_cells:,} cells for all methods, nothing scaled to the methods at hand. Bio-conservation: a bar "
-        "is the "
-        "mean of the five scores that are marked on it."
+        "is the mean of the five scores that are marked on it."
     )
     return style.legend_below(figure, bottom, ncols=7, handles=handles, title=title)

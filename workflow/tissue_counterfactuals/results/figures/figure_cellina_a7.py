@@ -97,7 +97,6 @@ def _legend(figure, bottom: float) -> float:
     ]
     title = (
         "Mean over cell types, seeds, then slides; shading: one standard deviation over slides. Against "
-        "reconstructions "
-        "the twin changes nothing, so that it has no correlation."
+        "reconstructions the twin changes nothing, so that it has no correlation."
     )
     return style.legend_below(figure, bottom, ncols=2, handles=handles, title=title, handlelength=4)

@@ -313,8 +313,7 @@ def save(figure: Figure, path: str | Path) -> None:
             warnings.filterwarnings("ignore", message="Glyph .* missing from font")
             print(
                 f"{path.name}: no installed font has {missing!r}; they are drawn as boxes. A font such as Noto Sans "
-                "CJK "
-                "has them: install it and draw again."
+                "CJK has them: install it and draw again."
             )
             note = f"boxes: {len(missing)} character(s) that no font of this machine has"
             figure.text(0.995, 0.999, note, ha="right", va="top", size=6, color=FAILED_COLOR)

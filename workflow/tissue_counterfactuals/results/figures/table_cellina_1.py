@@ -36,8 +36,7 @@ NAME = "Table 1 of Cellina"
 # What a method can be asked, where its name does not say.
 ANSWERS = {
     "celcomen": "Celcomen: its field knows neither cell types nor domains, so that what neighbours are and what they "
-    "do "
-    "cannot be told apart; donors do not answer in turn.",
+    "do cannot be told apart; donors do not answer in turn.",
     "mintflow": "MintFlow: a draw for the cell's type among its donors' types; it never reads the cell's expression.",
 }
 GAIN_COLORS = {1: "#00609C", -1: "#B2182B"}

@@ -10,8 +10,7 @@ from tissue_counterfactuals.results.tables import EXPERIMENT, read_scores
 NAME = "Table 2 of Cellina"
 NOTE = (
     "Average over {}: of their means, and of their standard deviations, as published; folds and failures are summed. "
-    "Each "
-    "target by itself: table_1.*."
+    "Each target by itself: table_1.*."
 )
 
 
