@@ -139,6 +139,13 @@ def test_methods_name_and_cite_what_was_used(tmp_path):
     assert not [line for line in cited if "Megas" in line]
     also = Tables(here.config, [*here.paths, "results/celcomen/recovery/recovery.tsv"])
     assert [line for line in methods._references(also.config, also, []) if "Megas" in line]
+    # So are the gene sets that an experiment's settings name, wherever they stand there.
+    known = methods.published.references()
+    for experiment, named in (("glioblastoma", {"hallmark", "go_bp"}), ("spleen", {"go_bp"}), ("perturbmap", set())):
+        ran = Tables(here.config, [*here.paths, f"results/tables/crc/celcomen_{experiment}.corrected.summary.tsv"])
+        ran.ran = lambda name, own=experiment: name == f"celcomen_{own}"
+        cited = methods._references(ran.config, ran, [])
+        assert {name for name in ("hallmark", "go_bp", "progeny") if known[name] in cited} == named
     # Data of a user's own are cited by no paper; simulated ones by nobody.
     own = a_run(tmp_path, control=0.3, kind="stand-in")
     assert [line for line in methods._references(own.config, own, []) if "<i>" in line] == [

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from importlib.metadata import version
+from itertools import chain
 
 import pandas as pd
 
@@ -155,8 +156,8 @@ def _references(config: dict, tables: Tables, used: list[str]) -> list[str]:
     collections = {"hallmark", "go_bp", "progeny"} if tables.answers() else set()
     for name, own in config["celcomen"].items():
         if tables.ran(f"celcomen_{name}"):
-            lists = [leaf for _, leaf in _leaves(own, "") if isinstance(leaf, list)]
-            collections |= set(BUNDLED_GENE_SETS) & set(sum(lists, []))
+            named = [leaf for key, leaf in _leaves(own, name) if key.endswith(".gene_sets")]
+            collections |= set(BUNDLED_GENE_SETS).intersection(chain.from_iterable(named))
     wanted += [known[name] for name in sorted(collections)]
     sets = pd.read_csv(RESOURCES / "datasets.tsv", sep="\t", dtype=str, keep_default_na=False)
     for name, entry in config["datasets"].items():
