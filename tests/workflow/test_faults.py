@@ -50,7 +50,7 @@ def test_bad_slides_stop_the_run_and_say_why(tmp_path):
     config = tiny(methods=["no_change", "ceiling"])
     config["datasets"] = {
         "negative": ENTRY | {"path": "negative.h5ad"},
-        "column": ENTRY | {"columns": {"cell_type": "celltype", "domain": "region"}},
+        "pixels": ENTRY | {"unit_um": None},
         "unit": ENTRY | {"unit_um": 1e4},
     }
     run = Run(tmp_path).configure(config)
@@ -60,7 +60,7 @@ def test_bad_slides_stop_the_run_and_say_why(tmp_path):
     assert "workflow specific profile" in outcome.screen
     expected = {
         "prepare/negative/negative": f"cell '{cell}', gene '{gene}' has the negative count -2",
-        "prepare/column/column": "there is no obs column 'celltype' (key columns.cell_type)",
+        "prepare/pixels/pixels": "the coordinates are not in the unit that they were taken for; set unit_um",
         "build_graph/unit/unit": "no two of 900 cells lie within 214.6 um of each other",
     }
     reasons = []

@@ -35,17 +35,21 @@ def faults(dataset=None, **top):
 @pytest.fixture
 def slide_file(tmp_path):
     """An h5ad of six cells in samples b, a, c (b first among the categories) and x/1, x_1."""
-    obs = pd.DataFrame(
-        {
-            "section": pd.Categorical(list("bbaacc"), categories=["b", "a", "c", "unused"]),
-            "text": list("bbaacc"),
-            "number": [2, 2, 10, 10, 7, 7],
-            "clash": pd.Categorical(["x/1", "x 1"] * 3),
-        },
-        index=[f"cell_{i}" for i in range(6)],
-    )
-    path = tmp_path / "slide.h5ad"
-    anndata.AnnData(np.zeros((6, 2), np.float32), obs=obs).write_h5ad(path)
+    columns = {
+        "section": pd.Categorical(list("bbaacc"), categories=["b", "a", "c", "unused"]),
+        "text": list("bbaacc"),
+        "number": [2, 2, 10, 10, 7, 7],
+        "clash": pd.Categorical(["x/1", "x 1"] * 3),
+    }
+    return write_cells(tmp_path / "slide.h5ad", **columns)
+
+
+def write_cells(path, **columns):
+    """An h5ad of cells of one type, in domains normal and tumour."""
+    n = len(next(iter(columns.values())))
+    obs = pd.DataFrame(columns | {"cell_type": "T"}, index=[f"cell_{i}" for i in range(n)])
+    obs["domain"] = np.where(np.arange(n) < n // 2, "normal", "tumour")
+    anndata.AnnData(np.zeros((n, 2), np.float32), obs=obs, obsm={"spatial": np.zeros((n, 2))}).write_h5ad(path)
     return path
 
 
@@ -54,6 +58,7 @@ def own_slide(path, **more):
         "path": str(path),
         "control_domain": "normal",
         "target_domains": ["tumour"],
+        "holdout": {"min_cells": 2},
     } | more
 
 
@@ -361,7 +366,7 @@ def test_slides_of_simulated_tissue():
     assert slides_of("a", dataset) == ["slide_0", "slide_1", "slide_2"]
     dataset = entry("a", SIMULATED | {"samples": ["slide_1"]})
     assert config.samples_of("a", dataset) == {"slide_1": ["slide_1"]}
-    with pytest.raises(InputError, match="names 'slide_9', which no cell has; the samples are slide_0"):
+    with pytest.raises(InputError, match="names 'slide_9', which no cell of the slide has; did you mean 'slide_1'"):
         slides_of("a", entry("a", SIMULATED | {"samples": ["slide_9"]}))
 
 
@@ -370,6 +375,12 @@ def test_slides_of_a_pooled_data_set(slide_file):
     assert config.samples_of("a", dataset) == {"pooled": None}
     dataset = own_slide(slide_file, fit="pooled", columns={"sample": "section"}, samples=["c", "a"])
     assert config.samples_of("a", entry("a", dataset)) == {"pooled": ["c", "a"]}
+    for named, key in (({"samples": ["c", "A"]}, "samples"), ({"patients": {"P": ["c", "A"]}}, "patients.P")):
+        absent = own_slide(slide_file, fit="pooled", columns={"sample": "section"}, **named)
+        with pytest.raises(InputError) as error:
+            config.samples_of("a", entry("a", absent))
+        sentence = f"config: datasets.a.{key} names 'A', which no cell of the slide has; there are a, b, c."
+        assert str(error.value) == sentence
 
 
 @pytest.mark.parametrize(
@@ -411,9 +422,7 @@ def test_samples_that_share_a_path_are_refused(slide_file):
 
 
 def test_a_sample_that_is_called_like_the_slide_of_all_samples_keeps_its_own_cells(tmp_path):
-    path = tmp_path / "a.h5ad"
-    obs = pd.DataFrame({"section": ["pooled", "Pooled", "sample_pooled", "other"]}, index=list("abcd"))
-    anndata.AnnData(np.zeros((4, 2), np.float32), obs=obs).write_h5ad(path)
+    path = write_cells(tmp_path / "a.h5ad", section=["pooled", "Pooled", "sample_pooled", "other"])
     dataset = entry("mine", own_slide(path, columns={"sample": "section"}))
     found = config.samples_of("mine", dataset)
     assert sorted(found.values()) == [["Pooled"], ["other"], ["pooled"], ["sample_pooled"]]
@@ -421,10 +430,7 @@ def test_a_sample_that_is_called_like_the_slide_of_all_samples_keeps_its_own_cel
 
 
 def test_a_sample_column_that_names_cells_is_refused_before_any_job(tmp_path):
-    path = tmp_path / "a.h5ad"
-    obs = pd.DataFrame({"barcode": [f"cell_{i}" for i in range(60)]})
-    obs.index = obs["barcode"].to_numpy()
-    anndata.AnnData(np.zeros((60, 2), np.float32), obs=obs).write_h5ad(path)
+    path = write_cells(tmp_path / "a.h5ad", barcode=[f"cell_{i}" for i in range(60)])
     dataset = entry("mine", own_slide(path, columns={"sample": "barcode"}))
     with pytest.raises(InputError, match=r"columns\.sample\) has 60 different values in 60 cells"):
         slides_of("mine", dataset)
@@ -444,9 +450,8 @@ def test_labels_that_names_of_files_cannot_hold_are_refused_before_any_job(slide
 
 
 def test_a_sample_column_that_is_not_there_is_refused(slide_file):
-    dataset = entry("mine", own_slide(slide_file, columns={"sample": "sections"}))
-    with pytest.raises(InputError, match="no obs column 'sections' .*did you mean 'section', of cla"):
-        slides_of("mine", dataset)
+    with pytest.raises(InputError, match="no obs column 'sections' .*did you mean 'section', of cell_type, cla"):
+        entry("mine", own_slide(slide_file, columns={"sample": "sections"}))
 
 
 def test_samples_of_an_address_must_be_listed():
@@ -512,7 +517,7 @@ def test_a_name_that_is_too_long_for_a_folder_is_told():
 )
 def test_a_method_that_cannot_do_its_job_on_a_data_set_is_refused(slide_file, name, reason):
     """Before anything runs, and only where it was asked for by name."""
-    real = {"source": "h5ad", "path": str(slide_file), "control_domain": "a", "target_domains": ["b"]}
+    real = own_slide(slide_file, source="h5ad")
     entries = {"real": real, "made": SIMULATED}
     asked = {"datasets": entries | {"real": real | {"methods": ["no_change", name]}}}
     with pytest.raises(InputError) as error:

@@ -11,6 +11,7 @@ import pytest
 from slides import small_slide
 from tissue_counterfactuals.config import load_config
 from tissue_counterfactuals.errors import InputError
+from tissue_counterfactuals.sources.h5ad import read_h5ad_source
 
 BENCHMARK = {"source": "simulated", "control_domain": "domain_0", "target_domains": ["domain_1"]}
 SPLEEN = {"source": "simulated_field", "experiments": ["celcomen_spleen"]}
@@ -88,7 +89,9 @@ def test_what_cannot_be_is_refused_in_one_sentence(entry, top, sentence):
 
 def test_a_gene_that_the_header_of_a_file_lacks_is_refused(tmp_path):
     var = pd.DataFrame(index=["IFITM3", "EGFR"])
-    anndata.AnnData(np.zeros((3, 2), np.float32), var=var).write_h5ad(tmp_path / "a.h5ad")
+    slide = anndata.AnnData(np.zeros((3, 2), np.float32), var=var, obsm={"spatial": np.zeros((3, 2))})
+    slide.obs["cell_type"] = slide.obs["domain"] = "one"
+    slide.write_h5ad(tmp_path / "a.h5ad")
     entry = {"path": str(tmp_path / "a.h5ad"), "experiments": ["celcomen_glioblastoma"]}
     few = {"clusters": {"n_clusters": 2}}
     load_config({"datasets": {"mine": entry}, "celcomen": {"glioblastoma": few}})
@@ -187,3 +190,51 @@ def test_benchmarks_of_what_the_header_of_a_file_has_not(tmp_path):
             f"'left' and in 'right'; the largest is {sizes.idxmax()!r} with {sizes.max()}: lower it"),
     ):  # fmt: skip
         assert refused(entry | keys).startswith(f"config: datasets.mine.{sentence}")
+
+
+def test_what_the_header_of_a_file_has_not_is_refused_in_the_words_of_the_reader(tmp_path):
+    path = tmp_path / "mine.h5ad"
+    slide = small_slide(n_cells=300)
+    slide.layers["counts"], slide.obsm["pixels"] = slide.X, np.zeros((300, 3))
+    slide.write_h5ad(path)
+    entry = {"source": "h5ad", "path": str(path), "experiments": ["celcomen_spleen"]}
+    load_config({"datasets": {"mine": entry | {"layer": "counts", "columns": {"sample": "sample"}}}})
+    for keys, sentence in (
+        ({"columns": {"cell_type": "celltype"}}, "there is no obs column 'celltype' (key columns.cell_type); did you "
+            "mean 'cell_type', of cell_type, domain, sample."),
+        ({"columns": {"sample": "batch"}}, "there is no obs column 'batch' (key columns.sample); there is cell_type"),
+        ({"keep_columns": ["batch"]}, "there is no obs column 'batch' (key keep_columns); there is cell_type"),
+        ({"layer": "count"}, "there is no layer 'count' (key layer); did you mean 'counts', of counts."),
+        ({"layer": "raw"}, "there is no part 'raw' (key layer); there is X, layers, obs"),
+        ({"spatial": "xy"}, "there is no array of coordinates in obsm 'xy' (key spatial); there is pixels, spatial."),
+        ({"spatial": "pixels"}, "the coordinates obsm['pixels'] have the shape (300, 3)"),
+    ):  # fmt: skip
+        told = refused(entry | keys)
+        assert told.startswith(f"config: datasets.mine: file {path}: {sentence}")
+        # Whoever reads the file without a configuration is told the same.
+        with pytest.raises(InputError) as error:
+            read_h5ad_source(path, **keys)
+        assert told == f"config: datasets.mine: {error.value}"
+    # All of them at once.
+    with pytest.raises(InputError) as error:
+        load_config({"datasets": {"mine": entry | {"layer": "x", "spatial": "y", "columns": {"domain": "z"}}}})
+    assert len(str(error.value).splitlines()) == 3
+    path.write_bytes(path.read_bytes()[:3000])
+    assert refused(entry) == f"config: datasets.mine: file {path}: it is cut short; fetch or copy it again."
+
+
+@pytest.mark.parametrize(
+    ("source", "files", "absent"),
+    [
+        ("xenium", ["cell_feature_matrix.h5"], "cells.parquet"),
+        ("visium", ["filtered_feature_bc_matrix.h5"], "spatial/tissue_positions.parquet"),
+        ("cosmx_flat", ["Run_exprMat_file.csv"], "*metadata_file.csv"),
+        ("merscope", ["cell_by_gene.csv"], "cell_metadata.csv"),
+    ],
+)
+def test_a_file_that_a_bundle_lacks_is_told_before_anything_is_planned(tmp_path, source, files, absent):
+    entry = {"source": source, "path": str(tmp_path), "experiments": ["celcomen_spleen"]}
+    assert f"config: datasets.mine: folder {tmp_path}: it holds no file that source {source} reads" in refused(entry)
+    for file in files:
+        (tmp_path / file).touch()
+    assert refused(entry).startswith(f"config: datasets.mine: folder {tmp_path}: the file {absent}")

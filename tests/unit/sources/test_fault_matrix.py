@@ -44,8 +44,8 @@ HEADER = """# What each fault in a data file leads to
 
 Made by `tests/unit/sources/test_fault_matrix.py`, which plants every fault into a small file of every layout and
 reads it as the workflow does; `TC_WRITE_FAULTS=1 pytest tests/unit/sources/test_fault_matrix.py` writes it anew.
-`refused`: the run stops with this sentence. `read`: the slide is right; how it differs from that of the faultless
-files stands in its provenance.
+`refused`: the run stops with this sentence, before any job where it begins with `config`. `read`: the slide is right;
+how it differs from that of the faultless files stands in its provenance.
 """
 
 

@@ -274,7 +274,7 @@ def test_a_damaged_file_is_told_before_native_code_reads_it(mine, damage):
     plant, words = DAMAGE[damage]
     with h5py.File(path, "a") as file:
         plant(file)
-    with pytest.raises(InputError, match=rf"^file {path}: .*{words}") as told:
+    with pytest.raises(InputError, match=rf"^(config: datasets.mine: )?file {path}: .*{words}") as told:
         prepare_slide(open_slide("h5ad", path), n_top_genes=None)
     assert "\n" not in str(told.value)
 

@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.experiments import ON_EACH_SLIDE, ON_SLIDES
 from tissue_counterfactuals.methods import METHODS
+from tissue_counterfactuals.question.named import no_such_label
 from tissue_counterfactuals.question.settings import GraphSettings, HoldoutSettings, UserQuestion
 from tissue_counterfactuals.settings import Distinct, Settings, Some, Text
 from tissue_counterfactuals.simulate.settings import (
@@ -229,10 +230,12 @@ def samples_of(name: str, dataset: dict) -> dict[str, list[str] | None]:
         name: the data set's key under `datasets`.
         dataset: its entry in a configuration from `load_config`.
     Raises:
-        InputError: the samples cannot be known beforehand, are not there, or share a path form.
+        InputError: the samples cannot be known beforehand, a named one is not there, or two share a path form.
     """
-    if dataset["fit"] != "per_sample" or not {"cellina", *ON_EACH_SLIDE} & {*dataset["experiments"]}:
-        return {POOLED: dataset["samples"]}
+    pooled = dataset["fit"] != "per_sample" or not {"cellina", *ON_EACH_SLIDE} & {*dataset["experiments"]}
+    named = {"samples": dataset["samples"] or []} | {f"patients.{p}": own for p, own in dataset["patients"].items()}
+    if pooled and not any(named.values()):
+        return {POOLED: None}
     if dataset["source"] == "simulated":
         present = [f"slide_{i}" for i in range(dataset["simulation"]["n_slides"])]
     elif dataset["source"] == "simulated_field":
@@ -244,6 +247,8 @@ def samples_of(name: str, dataset: dict) -> dict[str, list[str] | None]:
     elif dataset["source"] == "h5ad" and dataset["columns"]["sample"] is None:
         return {slug(name): None}
     elif dataset["path"] is None or is_url(dataset["path"]):
+        if pooled:
+            return {POOLED: dataset["samples"]}
         if dataset["samples"] is None:
             raise InputError(
                 f"config: datasets.{name}.samples is missing; list the samples to use, because those of a file "
@@ -253,13 +258,13 @@ def samples_of(name: str, dataset: dict) -> dict[str, list[str] | None]:
     else:
         reader = READERS[dataset["source"]]
         present = reader.samples(reader.locate(dataset["path"]), dataset)
+    for key, samples in named.items():
+        for sample in samples:
+            if sample not in present:
+                raise InputError(no_such_label(f"config: datasets.{name}.{key}", sample, present))
+    if pooled:
+        return {POOLED: dataset["samples"]}
     wanted = present if dataset["samples"] is None else dataset["samples"]
-    for sample in wanted:
-        if sample not in present:
-            raise InputError(
-                f"config: datasets.{name}.samples names {sample!r}, which no cell has; the samples are "
-                f"{', '.join(present)}."
-            )
     paths = slugs(wanted, f"config: datasets.{name}: the samples")
     # A sample that is called like the slide of all of them gets a name that no other has.
     return {_not_pooled(path, paths): [label] for path, label in paths.items()}

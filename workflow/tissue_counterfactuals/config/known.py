@@ -36,13 +36,15 @@ def known_faults(config: dict, raw: dict) -> Iterator[str]:
         if f"celcomen_{tissue}" in used:
             yield from _gene_set_faults(f"celcomen.{tissue}.{key}", sections[tissue][key])
     for name, entry in config["datasets"].items():
-        cells, genes = _cells_of_a_sample(entry), _panel(entry)
+        files, absent = _files_at_hand(entry)
+        yield from (f"config: datasets.{name}: {fault}" for fault in absent)
+        cells, genes = _cells_of_a_sample(entry), _panel(entry, files)
         kept = min(len(genes or _MANY), entry["preprocess"]["n_top_genes"] or len(_MANY))
         if "cellina" in entry["experiments"]:
             neighbors = entry["graph"]["max_neighbors"]
             yield from _too_few_cells(f"datasets.{name}.graph.max_neighbors", neighbors, name, cells)
             yield from _too_few_genes("metrics.n_deg", n_deg, name, kept)
-        coded = _coded(entry)
+        coded = _coded(entry, files)
         labels = _labels(entry, coded)
         yield from _question_faults(name, entry, labels, genes)
         if coded:
@@ -75,15 +77,30 @@ def _cells_of_a_sample(entry: dict) -> int | None:
     return None
 
 
-def _panel(entry: dict) -> list[str] | None:
+def _files_at_hand(entry: dict) -> tuple[dict[str, Path], list[str]]:
+    """Role -> file of what need not be fetched first, and what of it is missing, a sentence each.
+
+    Columns of tables (labels, cells of a bundle) and the unit of coordinates are for the reader to check: to see them
+    takes what is slow to import, and every job plans the run again.
+    """
+    if entry["source"] not in READERS or not entry["path"] or "://" in entry["path"]:
+        return {}, []
+    reader = READERS[entry["source"]]
+    try:
+        files = reader.locate(entry["path"])
+        return files, reader.adapter.absent(files, entry) if hasattr(reader.adapter, "absent") else []
+    except InputError as error:
+        return {}, [str(error)]
+
+
+def _panel(entry: dict, files: dict[str, Path]) -> list[str] | None:
     """Names of the genes; None where they are not known, or their file is for the reader to refuse."""
     if entry["source"] in ("simulated", "simulated_field"):
         n = entry["simulation" if entry["source"] == "simulated" else "field"]["n_genes"]
         return [f"gene_{gene:0{len(str(n - 1))}d}" for gene in range(n)]
-    if entry["source"] not in ("h5ad", "xenium") or not entry["path"] or "://" in entry["path"]:
+    if entry["source"] not in ("h5ad", "xenium") or not files:
         return None
     try:
-        files = READERS[entry["source"]].locate(entry["path"])
         if "h5ad" in files:
             with open_h5ad(files["h5ad"]) as file:
                 table = file["raw/var" if entry["layer"] == "raw" else "var"]
@@ -134,16 +151,16 @@ def _benchmark_faults(key: str, entry: dict, labels: dict, coded: dict) -> Itera
     yield from absent
 
 
-def _coded(entry: dict) -> dict[str, tuple] | None:
+def _coded(entry: dict, files: dict[str, Path]) -> dict[str, tuple] | None:
     """Column of obs -> codes and values of a file at hand; None where they are not known, or for the reader to
     refuse.
     """
-    if entry["source"] != "h5ad" or not entry["path"] or "://" in entry["path"]:
+    if entry["source"] != "h5ad" or not files:
         return None
     columns = {key: entry["columns"][key] for key in ("cell_type", "domain", "sample")}
     columns |= {name: name for name in entry["keep_columns"] or []}
     try:
-        with open_h5ad(READERS["h5ad"].locate(entry["path"])["h5ad"]) as file:
+        with open_h5ad(files["h5ad"]) as file:
             return {key: read_labels(file["obs"][c]) for key, c in columns.items() if c}
     except (InputError, OSError, KeyError, ValueError, TypeError, AttributeError):
         return None

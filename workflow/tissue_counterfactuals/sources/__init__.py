@@ -10,6 +10,7 @@ The adapter of a source is the module of its name in this package. It defines on
 and, where the table and the folders do not say it,
 
     samples(files, dataset) -> list[str]            the samples there are, without reading any counts
+    absent(files, dataset) -> list[str]             what the entry names and the header of the file has not
     locate(folder) -> dict[str, Path]               the files in a folder by their roles
     left_out() -> dict[str, str]                    published slides that are not used: which, and why
     BUNDLE                                          further arguments of `bundles.read_bundles`

@@ -48,6 +48,28 @@ def pick(parent: h5py.Group | None, name: str, where: str, what: str, key: str) 
     )
 
 
+def find_coordinates(
+    file: h5py.File, name: str, n_cells: int, where: str, key: str = "spatial"
+) -> h5py.Dataset | np.ndarray:
+    """An array of obsm, unread where it is stored as one, if it holds numbers (cells, 2); `where`, `key` as in `pick`.
+
+    Raises:
+        InputError: it is not there, or of another shape or type.
+    """
+    stored = pick(file.get("obsm"), name, where, "array of coordinates in obsm", key)
+    if isinstance(stored, h5py.Group):
+        # A data frame: its columns in their order, without the index.
+        names = [str(axis) for axis in stored.attrs.get("column-order", ())]
+        axes = [read_flat(stored[axis]) for axis in names]
+        stored = np.stack(axes, axis=1) if axes else np.empty((n_cells, 0))
+    if stored.shape != (n_cells, 2) or stored.dtype.kind not in "iuf":
+        raise InputError(
+            f"{where}: the coordinates obsm[{name!r}] have the shape {stored.shape} and are of type {stored.dtype}, "
+            f"but must be numbers of {n_cells} cells x 2 axes (x, y)."
+        )
+    return stored
+
+
 def read_labels(
     column: h5py.Group | h5py.Dataset, what: str = "label", notes: list[str] | None = None
 ) -> tuple[np.ndarray, list[str]]:

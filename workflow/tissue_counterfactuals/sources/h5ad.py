@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,8 @@ import numpy as np
 import pandas as pd
 
 from tissue_counterfactuals.errors import InputError
-from tissue_counterfactuals.sources.columns import open_h5ad, pick, read_labels
+from tissue_counterfactuals.sources.columns import find_coordinates, open_h5ad, pick, read_labels
+from tissue_counterfactuals.sources.hdf5 import attribute
 from tissue_counterfactuals.sources.labels import refuse_ids
 
 if TYPE_CHECKING:
@@ -39,6 +41,34 @@ def samples(files: dict[str, Path], dataset: dict) -> list[str]:
         raise InputError(f"{where}: no cell has a value in obs column {column!r} (key columns.sample).")
     refuse_ids(len(found), len(codes), f"obs column {column!r} (key columns.sample)", where)
     return found
+
+
+def absent(files: dict[str, Path], dataset: dict) -> list[str]:
+    """What an entry names and the header of its file has not, each in the sentence of the reader.
+
+    Whether the coordinates are in their unit, all of them must be read to tell: `stored` does.
+
+    Raises:
+        InputError: the file cannot be opened, or is no h5ad.
+    """
+    where, faults = f"file {files['h5ad']}", []
+    columns = {f"columns.{label}": column for label, column in dataset["columns"].items() if column}
+    with open_h5ad(files["h5ad"]) as file:
+        obs = file["obs"]
+        ids = obs[attribute(obs, "_index", "_index")]
+        n_cells = (ids["values"] if isinstance(ids, h5py.Group) else ids).size
+        looks = [partial(pick, obs, column, where, "obs column", key) for key, column in columns.items()]
+        looks += [
+            partial(pick, obs, name, where, "obs column", "keep_columns") for name in dataset["keep_columns"] or ()
+        ]
+        looks.append(partial(_find_counts, file, dataset["layer"], where))
+        looks.append(partial(find_coordinates, file, dataset["spatial"], n_cells, where))
+        for look in looks:
+            try:
+                look()
+            except InputError as error:
+                faults.append(str(error))
+    return faults
 
 
 def stored(files: dict[str, Path], dataset: dict, samples: list[str] | None) -> StoredSlide:

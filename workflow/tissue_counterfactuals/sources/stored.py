@@ -11,7 +11,7 @@ from anndata import AnnData
 
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.slide import check_slide, make_slide, record_filter, record_notes
-from tissue_counterfactuals.sources.columns import pick, read_labels, read_texts
+from tissue_counterfactuals.sources.columns import find_coordinates, pick, read_labels, read_texts
 from tissue_counterfactuals.sources.counts import Counts, FileCounts, MemoryCounts, StackedCounts
 from tissue_counterfactuals.sources.genes import are_genes, tell_left_out
 from tissue_counterfactuals.sources.hdf5 import attribute, read_flat
@@ -160,18 +160,7 @@ def read_column(table: h5py.Group, name: str, where: str, key: str, provenance: 
 
 def read_coordinates(file: h5py.File, name: str, n_cells: int, where: str, key: str = "spatial") -> np.ndarray:
     """An array of obsm (cells, 2) as float64, in the file's unit."""
-    stored = pick(file.get("obsm"), name, where, "array of coordinates in obsm", key)
-    if isinstance(stored, h5py.Group):
-        # A data frame: its columns in their order, without the index.
-        names = [str(axis) for axis in stored.attrs.get("column-order", ())]
-        axes = [read_flat(stored[axis]) for axis in names]
-        stored = np.stack(axes, axis=1) if axes else np.empty((n_cells, 0))
-    if stored.shape != (n_cells, 2) or stored.dtype.kind not in "iuf":
-        raise InputError(
-            f"{where}: the coordinates obsm[{name!r}] have the shape {stored.shape} and are of type {stored.dtype}, "
-            f"but must be numbers of {n_cells} cells x 2 axes (x, y)."
-        )
-    return stored[:].astype(np.float64)
+    return find_coordinates(file, name, n_cells, where, key)[:].astype(np.float64)
 
 
 def read_numbers(obs: h5py.Group, name: str, where: str) -> np.ndarray:
