@@ -2,6 +2,7 @@
 
 import copy
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -109,6 +110,12 @@ class Run:
         top = self.folder / under
         files = (p for p in top.rglob("*") if p.is_file() and p.suffix != ".sha256")
         return sorted(str(p.relative_to(top)) for p in files if p.name != ".sha256")
+
+
+def examples(heading: str) -> list[str]:
+    """The blocks of code under a heading of CONTRIBUTING.md, in their order."""
+    section = (ROOT / "CONTRIBUTING.md").read_text().split(f"\n## {heading}\n")[1].split("\n## ")[0]
+    return re.findall(r"^```\w+\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
 
 
 def clone_to(folder: Path) -> Path:

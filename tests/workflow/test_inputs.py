@@ -24,6 +24,8 @@ def test_gene_sets_are_inputs(tmp_path):
     (run.folder / "own.gmt").write_text("SET\tabout\ta\tb\tc\n")
     outcome = run.snakemake("celcomen", "--dry-run")
     assert outcome.code == 0, outcome.screen[-3000:]
+    # Slides are read before anything is trained.
+    assert outcome.screen.count("priority: 1") == outcome.planned()["prepare"] == 2
     found = dict(re.findall(r"rule (\w+):\n\s+input: (.*)\n", outcome.screen))
     bundled = {n: str(ROOT / f"resources/gene_sets/{n}_human.gmt.xz") for n in ("hallmark", "go_bp", "go_cc")}
     for rule, files in {

@@ -1,38 +1,18 @@
-"""The recipe of CONTRIBUTING.md for a method: a row, a file and an environment, and nothing else is touched.
+"""The example of CONTRIBUTING.md for a method: a row, a file and an environment, and nothing else is touched.
 
 The new method runs in an interpreter of its own that has no torch, no numba and nothing that the workflow is configured
 with: only NumPy, SciPy and anndata.
 """
 
 import json
+import re
 import sysconfig
 
-from runs import clone_to, tiny
+from runs import clone_to, examples, tiny
 from tissue_counterfactuals.methods import environments
 from tissue_counterfactuals.results.tables import TWIN, read_scores
 
 FOREIGN = ("torch", "numba", "pydantic", "jsonschema", "sklearn", "scanpy", "matplotlib", "snakemake", "filelock")
-ROW = 'Method("halving", True, "every count halved", ("edge",), environment="halving"),'
-ADAPTER = '''"""Every count halved, or kept by the twin."""
-
-import json
-import sys
-
-from tissue_counterfactuals.methods.prediction import Prediction
-
-
-def fit(task, folder):
-    (folder / "model.json").write_text(json.dumps({"factor": 0.5, "trained": int(task.split.train.sum())}))
-    (folder / "history.tsv").write_text("loss\\n3\\n2\\n")
-    print("halving is trained by", sys.executable)
-
-
-def predict(task, folder, target):
-    factor = json.loads((folder / "model.json").read_text())["factor"]
-    counts = task.slide.X[task.focal].toarray()
-    made = task.counterfactuals(target, lambda new: Prediction(factor * counts, task.focal))
-    return made | {"no_intervention": Prediction(counts, task.focal)}
-'''
 GUARD = f"""import sys
 
 
@@ -47,21 +27,24 @@ sys.meta_path.insert(0, Guard())
 
 
 def test_a_new_method_is_a_row_a_file_and_an_environment(finished, tmp_path):
+    row, module, environment = examples("A method")
     checkout = clone_to(tmp_path / "clone")
     package = checkout / "workflow/tissue_counterfactuals/methods"
     table = (package / "__init__.py").read_text()
     (package / "__init__.py").write_text(
-        table.replace('        Method("cellina",', f'        {ROW}\n        Method("cellina",')
+        table.replace('        Method("cellina",', f'        {row}        Method("cellina",')
     )
-    (package / "halving.py").write_text(ADAPTER)
+    (package / "halving.py").write_text(module)
+    pins = re.findall(r"^ {6}- (.+)$", environment, re.MULTILINE)
+    assert {*pins} <= {*(checkout / "requirements.txt").read_text().split()}
     definition = checkout / "envs/halving.yaml"
-    definition.write_text("dependencies: [python =3.11, pip, {pip: []}]\n")
+    definition.write_text(re.sub(r"pip:\n(      - .+\n)+", "pip: []\n", environment))
 
     run = finished.copy_to(tmp_path / "run")
     run.checkout = checkout
     methods = [*tiny()["methods"], "halving"]
     run.configure(tiny(methods=methods, seeds=[0]))
-    # No network here: the environment is built without pip, and finds the packages of this one, but for those not
+    # No network here: the environment is built without its pins, and finds the packages of this one, but for those not
     # meant.
     record = run.folder / "results/environments/halving.json"
     interpreter = environments.build("halving", record, definition)

@@ -6,9 +6,10 @@ import anndata
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from PIL import Image
 
-from runs import ROOT, Run, tiny
+from runs import ROOT, Run, examples, tiny
 
 METRIC = '''
 
@@ -46,27 +47,6 @@ def draw_files(inputs, output, protocol):
         figure = style.new_figure(4, 3)
         figure.subplots().bar(toys["method"], toys["value"])
         style.save(figure, output)
-'''
-READER = """
-
-READERS["toy_folder"] = Reader(
-    "toy_folder", {"matrix": ("counts.csv",), "cells": ("cells.csv",)}, "two tables of a toy"
-)
-"""
-ADAPTER = '''"""Two tables: counts of cells, and where the cells are."""
-
-
-def read_sample(files, dataset):
-    """One folder's cells."""
-    import numpy as np
-    import pandas as pd
-    import scipy.sparse as sp
-
-    from tissue_counterfactuals.sources.bundles import Sample
-
-    counts = pd.read_csv(files["matrix"], index_col=0)
-    cells = pd.read_csv(files["cells"], index_col=0).loc[counts.index]
-    return Sample(sp.csr_matrix(counts.to_numpy(np.float32)), counts.columns.to_numpy(object), cells)
 '''
 EXPERIMENT = """
 
@@ -164,36 +144,35 @@ def test_a_metric_is_a_registered_function_and_a_figure_a_row_a_module_and_a_cap
 
 
 def test_a_layout_is_a_row_and_a_module(checkout, tmp_path):
+    row, module, entry = examples("A layout that slides are read from")
     package = checkout / "workflow/tissue_counterfactuals"
-    append(package / "sources/__init__.py", READER)
-    (package / "sources/toy_folder.py").write_text(ADAPTER)
+    table = (package / "sources/__init__.py").read_text()
+    (package / "sources/__init__.py").write_text(
+        table.replace("    [\n        Reader(", f"    [\n        {row}        Reader(")
+    )
+    (package / "sources/two_tables.py").write_text(module)
     draw = np.random.default_rng(0)
     names = [f"cell_{i}" for i in range(60)]
+    mine = tmp_path / "run/mine"
     for sample in ("one", "two"):
-        folder = tmp_path / "toys" / sample
-        folder.mkdir(parents=True)
+        (mine / sample).mkdir(parents=True)
         counts = draw.poisson(3, size=(60, 5))
-        pd.DataFrame(counts, names, [f"G{i}" for i in range(5)]).to_csv(folder / "counts.csv")
+        pd.DataFrame(counts, names, [f"G{i}" for i in range(5)]).to_csv(mine / sample / "counts.csv")
         x, y = draw.uniform(0, 100, size=(2, 60))
         labels = {"kind": ["a", "b"] * 30, "place": ["left"] * 30 + ["right"] * 30}
-        pd.DataFrame({"x": x, "y": y, **labels}, names).sample(frac=1).to_csv(folder / "cells.csv")
-    dataset = {
-        "source": "toy_folder",
-        "path": str(tmp_path / "toys"),
-        "fit": "pooled",
-        "unit_um": 1,
-    }
-    dataset |= {"columns": {"cell_type": "kind", "domain": "place"}}
-    dataset |= {"control_domain": "left", "target_domains": ["right"]}
-    run = Run(tmp_path / "run", checkout).configure({"datasets": {"toys": dataset}})
-    outcome = run.snakemake("results/slides/toys/pooled.h5ad")
+        pd.DataFrame({"x": x, "y": y, **labels}, names).sample(frac=1).to_csv(mine / sample / "cells.csv")
+    run = Run(tmp_path / "run", checkout).configure(yaml.safe_load(entry))
+    outcome = run.snakemake("results/slides/my_tissue/pooled.h5ad")
     assert outcome.code == 0, outcome.screen
-    slide = anndata.read_h5ad(run.folder / "results/slides/toys/pooled.h5ad")
+    slide = anndata.read_h5ad(run.folder / "results/slides/my_tissue/pooled.h5ad")
     assert slide.shape == (120, 5)
     assert slide.obs.groupby("sample", observed=True).size().to_dict() == {"one": 60, "two": 60}
-    counts = pd.read_csv(tmp_path / "toys/two/counts.csv", index_col=0)
+    counts = pd.read_csv(mine / "two/counts.csv", index_col=0)
     own = slide[slide.obs["sample"] == "two"]
     assert own.X.sum() == counts.to_numpy().sum()
+    # Each cell has the labels of its own row.
+    number = slide.obs_names.str.rsplit("_").str[-1].astype(int)
+    assert ((number < 30) == (slide.obs["domain"] == "left")).all()
 
 
 def test_an_experiment_is_settings_a_row_and_a_function(checkout, tmp_path):

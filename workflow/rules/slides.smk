@@ -6,8 +6,6 @@ rule prepare:
     input:
         files=lambda w: [*files_of(w).values(), *labels_of(w)],
         tables=tables_of,
-    # All slides are read before anything is trained: what is wrong with one of them is told in the first minutes.
-    priority: 1
     output:
         slide="results/slides/{dataset}/{slide}.h5ad",
         shapes=report(
@@ -22,6 +20,8 @@ rule prepare:
         "results/benchmarks/prepare/{dataset}/{slide}.tsv"
     wildcard_constraints:
         slide="[^/+]+",
+    # Slides wait for no training, so that what is wrong with one is told in the first minutes.
+    priority: 1
     conda:
         "../../envs/core.yaml"
     resources:
