@@ -169,10 +169,10 @@ def test_a_layout_is_a_row_and_a_module(checkout, tmp_path):
     assert slide.obs.groupby("sample", observed=True).size().to_dict() == {"one": 60, "two": 60}
     counts = pd.read_csv(mine / "two/counts.csv", index_col=0)
     own = slide[slide.obs["sample"] == "two"]
-    assert own.X.sum() == counts.to_numpy().sum()
-    # Each cell has the labels of its own row.
-    number = slide.obs_names.str.rsplit("_").str[-1].astype(int)
-    assert ((number < 30) == (slide.obs["domain"] == "left")).all()
+    # Each cell has the counts and the labels of its own rows.
+    ids = own.obs_names.str.removeprefix("two_")
+    assert (own.X.toarray() == counts.loc[ids, own.var_names]).all(axis=None)
+    assert list(own.obs["domain"]) == ["left" if name in names[:30] else "right" for name in ids]
 
 
 def test_an_experiment_is_settings_a_row_and_a_function(checkout, tmp_path):
