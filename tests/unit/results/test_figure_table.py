@@ -83,11 +83,11 @@ def test_every_picture_is_promised_as_png_and_as_svg(figure):
     assert figure.beside in pictures - {f"{stem}.{shown}"}
 
 
-def test_every_experiment_that_can_be_asked_for_ends_in_a_figure(tmp_path):
+def test_every_experiment_that_can_be_asked_for_ends_in_a_figure():
     drawn = {figure.of for figure in FIGURES}
     assert drawn == {"cellina", *ON_EACH_SLIDE, *ON_SLIDES, *WITHOUT_SLIDES}
     experiments = [*ON_EACH_SLIDE, *ON_SLIDES]
-    entry = {"source": "visium", "path": str(tmp_path), "experiments": experiments}
+    entry = {"source": "h5ad", "path": "https://example.org/a.h5ad", "experiments": experiments}
     entry |= {"control_domain": "a", "target_domains": ["b"]}
     asked = {"datasets": {"a": entry}, "celcomen": {"without_slides": list(WITHOUT_SLIDES)}}
     assert load_config(asked)["datasets"]["a"]["experiments"] == experiments

@@ -7,8 +7,6 @@ import re
 from html import escape
 from types import SimpleNamespace
 
-import h5py
-import numpy as np
 import pytest
 from docutils.core import publish_parts
 from jinja2 import Environment, StrictUndefined
@@ -30,11 +28,7 @@ def rendered(root, name, config, files=(DEVIATIONS,), **wildcards):
 
 
 @pytest.fixture(scope="module")
-def settings(tmp_path_factory):
-    brain = tmp_path_factory.mktemp("data") / "brain.h5ad"
-    with h5py.File(brain, "w") as file:
-        for column in ("cell_type", "domain"):
-            file[f"obs/{column}"] = np.array(["a"], dtype="S")
+def settings():
     raw = {
         "seeds": [3, 7, 11],
         "protocols": ["corrected", "as_run"],
@@ -48,7 +42,7 @@ def settings(tmp_path_factory):
                 "graph": {"bandwidth_um": 88.0, "max_neighbors": 123},
             },
             "brain": {
-                "path": str(brain),
+                "path": "https://example.org/brain.h5ad",
                 "kind": "stand-in",
                 "label": "Hypothalamus_",
                 "control_domain": "niche0_Astrocyte+Endothelial",
