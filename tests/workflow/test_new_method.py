@@ -32,7 +32,7 @@ def test_a_new_method_is_a_row_a_file_and_an_environment(finished, tmp_path):
     package = checkout / "workflow/tissue_counterfactuals/methods"
     table = (package / "__init__.py").read_text()
     (package / "__init__.py").write_text(
-        table.replace('        Method("cellina",', f'        {row}        Method("cellina",')
+        table.replace('        Method("cellina",', f'        {row.strip()},\n        Method("cellina",')
     )
     (package / "halving.py").write_text(module)
     pins = re.findall(r"^ {6}- (.+)$", environment, re.MULTILINE)

@@ -148,7 +148,7 @@ def test_a_layout_is_a_row_and_a_module(checkout, tmp_path):
     package = checkout / "workflow/tissue_counterfactuals"
     table = (package / "sources/__init__.py").read_text()
     (package / "sources/__init__.py").write_text(
-        table.replace("    [\n        Reader(", f"    [\n        {row}        Reader(")
+        table.replace("    [\n        Reader(", f"    [\n        {row.strip()},\n        Reader(")
     )
     (package / "sources/two_tables.py").write_text(module)
     draw = np.random.default_rng(0)
