@@ -16,7 +16,7 @@ demo: $(VENV)/installed
 	@$(BIN)/python workflow/scripts/show_results.py results $(REPORT)
 
 test: $(VENV)/installed
-	$(BIN)/python -m pytest --numprocesses $(CORES) --dist loadfile
+	$(BIN)/python -m pytest --numprocesses $(CORES) --dist loadfile --no-loadscope-reorder
 
 # Environments of published packages that tests compare with; without them those tests say that they are skipped.
 peers: $(VENV)/celcomen/installed $(VENV)/spatialdata/installed $(VENV)/rocrate/installed $(VENV)/conda/installed $(VENV)/scperteval/installed

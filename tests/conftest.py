@@ -6,6 +6,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+# Files of a minute or more: begun first, so that none is left for the end, when other workers have nothing to do.
+LONG = ("test_slurm", "test_five_data_sets", "test_scvi_tools", "test_report_in_browser", "test_own_slide", "test_run")
+
+
+def pytest_collection_modifyitems(items):
+    """Long files first; else as collected. The test command tells xdist to keep this order."""
+    items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
 
 
 @pytest.fixture(scope="session")
