@@ -6,13 +6,19 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-# Files of a minute or more: begun first, so that none is left for the end, when other workers have nothing to do.
+# Files of minutes; then all others that run a workflow or a guest, then the rest. What is long and comes last would be
+# waited for by workers that have nothing to do.
 LONG = ("test_slurm", "test_five_data_sets", "test_scvi_tools", "test_report_in_browser", "test_own_slide", "test_run")
 
 
 def pytest_collection_modifyitems(items):
-    """Long files first; else as collected. The test command tells xdist to keep this order."""
-    items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
+    """Long files first; the test command tells xdist to keep this order."""
+
+    def turn(item) -> tuple[int, bool]:
+        path = item.path
+        return LONG.index(path.stem) if path.stem in LONG else len(LONG), path.parent.name not in ("workflow", "guests")
+
+    items.sort(key=turn)
 
 
 @pytest.fixture(scope="session")
