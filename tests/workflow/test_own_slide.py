@@ -30,10 +30,10 @@ def test_sections_pooled_and_per_sample(tmp_path):
     assert "left out: 1" in run.read("results/tables/sections/table_1.tumour_core_edge.corrected.md")
     assert json.loads(run.read("results/tables/pooled/provenance.json"))["left_out"] == []
     # Where no section has it, the header of the file tells.
-    config["datasets"]["sections"]["holdout"] = {"cell_types": ["T cell (CD4+)", "T cel"]}
+    config["datasets"]["sections"]["holdout"] = {"cell_types": ["T cell (CD4+)", "T cells (CD4+)"]}
     outcome = run.configure(config).snakemake("table1")
     assert outcome.code == 1
-    assert "names 'T cel', which no cell of the slide has; did you mean 'T cell (CD4+)'?" in outcome.screen
+    assert "names 'T cells (CD4+)', which no cell of the slide has; did you mean 'T cell (CD4+)'?" in outcome.screen
 
     slide = anndata.read_h5ad(tmp_path / "results/slides/pooled/pooled.h5ad")
     assert list(slide.obs_names) == list(mine.obs_names)
