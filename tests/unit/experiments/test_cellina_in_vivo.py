@@ -279,7 +279,27 @@ def test_published_numbers_stand_beside_ours_and_are_not_compared_with_a_simulat
 def test_the_figure_shows_both_protocols(made, tmp_path):
     inputs = {name: [made[p][name] for p in PROTOCOLS] for name in ("effects", "scores", "manifest")}
     figure_cellina_in_vivo.draw_files(inputs, tmp_path / "in_vivo.png")
-    assert (tmp_path / "in_vivo.png").stat().st_size > 30_000
+    effects = pd.read_csv(inputs["effects"][0], sep="\t")
+    scores = pd.concat([pd.read_csv(path, sep="\t") for path in inputs["scores"]])
+    drawn = figure_cellina_in_vivo.compose(effects, scores, [json.loads(m.read_text()) for m in inputs["manifest"]])
+    effects = effects[effects["calling"] == effects["calling"].iloc[0]]
+    scores = scores[(scores["calling"] == effects["calling"].iloc[0]) & (scores["status"] == "ok")]
+    sizes, p_values, full, specific, corrected = drawn.axes
+    np.testing.assert_allclose([bar.get_height() for bar in sizes.patches], effects["median_change"])
+    np.testing.assert_allclose(p_values.lines[0].get_ydata(), effects["p_clones"])
+    np.testing.assert_allclose(p_values.lines[1].get_ydata(), effects["p_own"])
+    for axes, truth in ((full, "full"), (specific, "ko_specific")):
+        by_label = {line.get_label(): line.get_xdata() for line in axes.lines}
+        for donors in ("target", "random"):
+            own = scores[(scores["truth"] == truth) & (scores["donors"] == donors)]
+            means = own.groupby(["method", "target"])["pearson"].mean().unstack().mean(axis=1)
+            np.testing.assert_allclose(sorted(by_label[f"{donors} donors"]), sorted(means))
+    own = scores[(scores["protocol"] == "corrected") & (scores["genes"] == "all")].groupby("method")
+    np.testing.assert_allclose(sorted(corrected.containers[0].lines[0].get_xdata()), sorted(own["pearson"].mean()))
+    for label in corrected.get_yticklabels():
+        name, said = label.get_text().split(": ", 1)
+        (method,) = [m for m in own.groups if figure_cellina_in_vivo.style.method_style(m).label == name]
+        assert set(said.split("; ")) == set(own.get_group(method)["verdict"])
 
 
 def test_control_carriers_alone_are_exchanged_for_those_of_the_target():

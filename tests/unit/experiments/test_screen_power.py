@@ -1,11 +1,17 @@
 """The experiment on simulated screens from settings to figure, and the rates it reports."""
 
+import json
+
+import numpy as np
 import pandas as pd
 import pytest
 
+from drawings import panel
 from tissue_counterfactuals.experiments import screen_power
 from tissue_counterfactuals.experiments.settings import ScreenPowerSettings
 from tissue_counterfactuals.results.figures import screen_power as figure
+
+NAMES = screen_power.PER_TARGET | {"effect": "verdict: effect"} | screen_power.PER_SCREEN
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +53,20 @@ def test_every_scenario_and_test_has_a_rate_and_the_figure_shows_them(made, tmp_
     assert len(strong) == 2
     assert (strong["pearson_full"] > strong["pearson_full_random"] + 0.1).all()
     figure.draw_files(made, tmp_path / "power.png")
-    assert (tmp_path / "power.png").stat().st_size > 20_000
+    drawn = figure.compose(rates, json.loads(made["provenance"].read_text()))
+    decided, curves = drawn.axes[0], panel(drawn, "verdict: the target")
+    # Without spill-over: every test's rate in the row of its name.
+    rows = {y: label.get_text() for y, label in zip(decided.get_yticks(), decided.get_yticklabels(), strict=True)}
+    usual = usual[usual["spillover"] == 0].set_index("test")["rate"]
+    points = next(c for c in decided.containers if c.get_label() == "as usual").lines[0]
+    shown = {rows[np.floor(y) + 0.5]: x for x, y in points.get_xydata()}
+    assert shown == {NAMES[t]: rate for t, rate in usual.items()}
+    # With it: the rate against the number of recipients, a curve for each effect.
+    for container, spillover in zip(curves.containers, (0, 2), strict=True):
+        own = rates[(rates["scenario"] == "grid") & (rates["test"] == "effect") & (rates["spillover"] == spillover)]
+        own = own.sort_values("recipients")
+        np.testing.assert_allclose(container.lines[0].get_xydata(), own[["recipients", "rate"]])
+        assert float(container.get_label()) == pytest.approx(own["true_change"].mean(), abs=0.05)
 
 
 def test_rates_count_what_was_decided():
