@@ -136,7 +136,7 @@ def summary():
     for swept in SWEEPS:
         for others in (1e-7, 1.0):
             for weight in (0.0, 1.0, 10.0):
-                names = {"swept": swept, "weight": weight, "others": others, "n_fits": 3}
+                names = {"swept": swept, "weight": weight, "others": others, "n_slides": 1, "n_fits": 3}
                 names |= {"standard_error": 0.01}
                 for latent in "zs":
                     for label in ("cell_type", "domain"):
@@ -162,16 +162,21 @@ def test_the_figure_has_a_column_for_each_loss_and_rows_for_each_weight_of_the_o
     assert any("[simulated]" in t for t in written)
     said = " ".join(written).replace("\n", " ")
     assert "50 draws" in said
+    assert "one slide has no bars" in said
     assert "count as 2.0 to 12.0 draws" in said
 
 
-def test_medians_and_errors_are_over_slides_and_seeds():
-    keys = {"swept": "classifier", "weight": 1.0, "others": 1.0, "measure": "kl", "latent": "z"}
-    rows = [keys | {"label": np.nan, "value": v} for v in (1.0, 2.0, 6.0)]
-    table = figure_cellina_a1.summarize(pd.DataFrame(rows))
-    assert table["median"].tolist() == [2.0]
-    assert table["standard_error"].tolist() == [pytest.approx(np.std([1, 2, 6], ddof=1) / 3**0.5)]
-    assert table["n_fits"].tolist() == [3]
+def test_medians_and_errors_are_over_slides_and_not_over_seeds():
+    keys = {"swept": "classifier", "weight": 1.0, "others": 1.0, "measure": "kl", "latent": "z", "label": np.nan}
+    values = {"one": (1.0, 2.0, 6.0), "two": (4.0, 5.0), "three": (9.0,)}
+    rows = [keys | {"slide": s, "seed": i, "value": v} for s, own in values.items() for i, v in enumerate(own)]
+    (row,) = figure_cellina_a1.summarize(pd.DataFrame(rows)).to_dict("records")
+    assert row["median"] == 4.5
+    assert row["standard_error"] == pytest.approx(np.std([2, 4.5, 9], ddof=1) / 3**0.5)
+    assert row["sd_seeds"] == pytest.approx(np.mean([np.std(values[s], ddof=1) for s in ("one", "two")]))
+    assert (row["n_slides"], row["n_fits"]) == (3, 6)
+    (row,) = figure_cellina_a1.summarize(pd.DataFrame(rows[:3])).to_dict("records")
+    assert np.isnan(row["standard_error"])
 
 
 def test_the_files_are_written(tmp_path):

@@ -22,11 +22,11 @@ COLORS = dict(zip(LABELS, ("#0072B2", "#D55E00"), strict=True))
 LINES = dict(zip(LATENTS, ("-", "--"), strict=True))
 LABEL_NAMES = {"cell_type": "cell type", "domain": "domain"}
 KEYS = ["swept", "weight", "others", "measure", "latent", "label"]
-COLUMNS = [*KEYS, "median", "standard_error", "n_fits"]
+COLUMNS = [*KEYS, "median", "standard_error", "sd_seeds", "n_slides", "n_fits"]
 
 
 def draw_files(inputs: dict, output: dict[str, Path], protocol: str) -> None:
-    """Medians over slides and seeds (`tsv`) and the figure (`png`).
+    """Medians over slides (`tsv`) and the figure (`png`).
 
     Args:
         inputs: `scores` (TSV) and `manifests` (JSON) of every weight, slide and seed.
@@ -40,10 +40,20 @@ def draw_files(inputs: dict, output: dict[str, Path], protocol: str) -> None:
 
 
 def summarize(scores: pd.DataFrame) -> pd.DataFrame:
-    """Median and standard error over slides and seeds; see COLUMNS."""
-    groups = scores.fillna({"latent": "", "label": ""}).groupby(KEYS, sort=False)["value"]
-    table = groups.agg(median="median", standard_error="sem", n_fits="size").reset_index()
-    return table.sort_values(KEYS, kind="stable", ignore_index=True)[COLUMNS]
+    """Median over slides, each the median of its seeds, and its standard error over slides; see COLUMNS.
+
+    Seeds are no evidence about tissue: `sd_seeds`, the mean over slides of their standard deviation, stands apart.
+    """
+    slides = scores.fillna({"latent": "", "label": ""}).groupby([*KEYS, "slide"])["value"]
+    slides = slides.agg(["median", "std", "size"]).groupby(KEYS)
+    table = slides.agg(
+        median=("median", "median"),
+        standard_error=("median", "sem"),
+        sd_seeds=("std", "mean"),
+        n_slides=("size", "size"),
+        n_fits=("size", "sum"),
+    )
+    return table.reset_index()[COLUMNS]
 
 
 def compose(table: pd.DataFrame, title: str, provenance_text: str, n_samples: int) -> Figure:
@@ -54,7 +64,8 @@ def compose(table: pd.DataFrame, title: str, provenance_text: str, n_samples: in
         figure = style.new_figure(1.2 + 3.1 * len(sweeps), 1.6 + 3.9 * len(others))
         style.suptitle(figure, title)
         effective = table.loc[table["measure"] == "effective_samples", "median"]
-        bottom = _legend(figure, style.footer(figure, provenance_text), n_samples, effective)
+        bars = "bars: one standard error over slides" if table["n_slides"].max() > 1 else "one slide has no bars"
+        bottom = _legend(figure, style.footer(figure, provenance_text), n_samples, effective, bars)
         figure.set_layout_engine("constrained", rect=(0, bottom, 1, 1 - bottom))
         grid = figure.subplots(2 * len(others), len(sweeps), squeeze=False, sharey="row")
         for row, value in enumerate(others):
@@ -98,7 +109,7 @@ def _curve(axes, table: pd.DataFrame, color: str, line: str) -> None:
     axes.grid(axis="y", color="#EDEDED", linewidth=0.5)
 
 
-def _legend(figure, bottom: float, n_samples: int, effective: pd.Series) -> float:
+def _legend(figure, bottom: float, n_samples: int, effective: pd.Series, bars: str) -> float:
     handles = [
         Line2D([], [], color=COLORS[label], linestyle=LINES[latent], marker="o", markersize=4,
         label=f"{LABEL_NAMES[label]} from {latent}")
@@ -107,7 +118,7 @@ def _legend(figure, bottom: float, n_samples: int, effective: pd.Series) -> floa
     ]  # fmt: skip
     handles.append(Line2D([], [], color="black", linestyle=":", label="guessing the largest class"))
     title = (
-        "Median over slides and seeds, bars: one standard error. Likelihood: importance sampling from the posterior, "
+        f"Median over slides, each that of its seeds; {bars}. Likelihood: importance sampling from the posterior, "
         f"{n_samples} draws, a lower bound on average; so uneven are their weights that they count as "
         f"{effective.min():.1f} to {effective.max():.1f} draws. Published: the probe of z, other weights at 1e-07."
     )
