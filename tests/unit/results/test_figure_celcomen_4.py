@@ -1,5 +1,8 @@
 """Figure 4 of Celcomen and the figure of its null: what they say, from tables made by hand."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -156,6 +159,13 @@ def test_the_figure_of_the_null_answers_its_question():
     assert "[simulated]" in text
     assert "3/3 > 0" in text
     assert "+ experimental scale" in text
+
+
+def test_the_caption_of_the_null_names_the_controls_that_have_a_p_value():
+    text = (Path(__file__).parents[3] / "workflow/report/figure_celcomen_4_null.rst").read_text("utf-8")
+    (named,) = re.findall(r"A p value stands only at the controls? that keeps? .*?: (.*?)\.", text)
+    assert CALIBRATED == {"random_gene": ("field",)}
+    assert named == "another gene under the field"
 
 
 def summary_rows(**changed):
