@@ -176,6 +176,6 @@ FAULTS = {
     "barcodes in another order": _reverse_shapes,
     "extra cells without labels": lambda f: edit.edit_anndata(f / TABLE, _unlabelled),
 }
-FAULTS |= kinds.of_places(_edit_shapes)
+FAULTS |= kinds.of_places(_edit_shapes) | kinds.of_folder()
 FAULTS |= kinds.of_labels(kinds.obs_column(TABLE, "cell_type"))
 FAULTS |= kinds.of_genes(kinds.gene_in_anndata(TABLE, "NegControlProbe_00042"))

@@ -53,5 +53,7 @@ FAULTS = {
     "barcodes in another order": lambda f: edit.reverse_rows(f / _ANNOTATION),
     "extra spots without labels": lambda f: edit.drop_rows(f / _ANNOTATION, 4),
 }
+# From the 20th row on four spots have no label: normal tissue.
+FAULTS |= kinds.of_labels(kinds.csv_column(_ANNOTATION, "phenotypes"), first=19)
 FAULTS |= kinds.of_ids({_ANNOTATION: ["barcode"]})
 FAULTS |= kinds.of_genes(kinds.gene_in_10x(_MATRIX, "ERCC-00002")) | kinds.of_folder()

@@ -81,8 +81,8 @@ def _read_section(files: dict[str, Path], dataset: dict) -> "Sample":
     sample.notes += [line + by_position * ("another order" in line) for line in notes]
     sample.keep_cells(found, "spots that are annotated")
     table = table[found]
-    # Most spots have no phenotype, and that is what normal tissue is.
-    sample.cells["domain"] = bundles.tidy_column(table["phenotypes"], "", []).fillna(NORMAL)
+    # Most spots have no phenotype (NA), and that is what normal tissue is.
+    sample.cells["domain"] = bundles.tidy_column(table["phenotypes"], "phenotypes", sample.notes).fillna(NORMAL)
     if optional:
         kind = bundles.tidy_column(table["kmeans"], "kmeans", sample.notes)
         sample.cells["cell_type"] = kind.fillna("unclassified")
