@@ -48,6 +48,10 @@ def test_the_words_around_the_table_hold_for_what_was_measured(table):
     model = error("cellina", "published")
     assert model.median() < error("cellina", "published", demo_seeds.TO_TRUTH).median()
     assert (model < error("truth", "published")).mean() > 0.5
+    # The counterfactual beats its twin and the controls.
+    assert (model < error("cellina", "no_intervention")).all()
+    for control in ("no_change", "mean_shift_by_type"):
+        assert (model < error(control)).mean() > 0.95, control
 
 
 def test_the_demo_ran_on_every_python_with_these_pins_and_gave_one_set_of_numbers():

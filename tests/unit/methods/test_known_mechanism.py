@@ -1,4 +1,4 @@
-"""Where the mechanism is known, a counterfactual is nearer to the truth than its own twin and than no change.
+"""Where the mechanism is known, a counterfactual is nearer to the truth than its own twin and than the controls.
 
 A tissue made by hand: six genes of every type but the sender follow the share of senders among a cell's neighbours, by
 one slope, and nothing else tells the two domains apart. In the left one senders are rare, in the right one common. Type
@@ -22,6 +22,7 @@ N_CELLS, N_GENES = 1500, 20
 ANSWER = np.array([3.0, -3.0, 3.0, -3.0, 3.0, -3.0])  # change of log rate from no sender to senders alone
 ANSWERING = np.arange(len(ANSWER))
 MARKERS = np.arange(6, 10)  # of the sender
+MEAN_SHIFTS = ("mean_shift", "mean_shift_by_type")
 GRAPH = {"bandwidth_um": 20.0, "max_neighbors": 20}
 # Long enough for the spatial latent to be used; cells have few counts, or their own would say all.
 CELLINA = {
@@ -73,7 +74,7 @@ def errors(folder, seed):
     """Distance to the true counterfactual by method and variant."""
     slide, log_rates, types = tissue(seed)
     question = Question(folder, slide, seed=seed, cellina=CELLINA, graph=GRAPH, n_donors=20)
-    made = question.predict("cellina", "hierarchical", "no_change")
+    made = question.predict("cellina", "hierarchical", "no_change", *MEAN_SHIFTS)
     donors = question.task.question.donors("right")["published"]
     senders = (types[donors] == SENDER).mean(axis=1)
     truth = profile(shares(log_rates, types[cells_of(slide, "A", "left")], senders))
@@ -84,13 +85,16 @@ def errors(folder, seed):
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_counterfactuals_are_nearer_to_the_truth_than_their_twins_and_no_change(seed, tmp_path):
+def test_counterfactuals_are_nearer_to_the_truth_than_their_twins_and_controls(seed, tmp_path):
     found = errors(tmp_path, seed)
     # Of the smaller of both errors, over seeds 0 to 7: cellina .44 to .63, hierarchical .16 to .28.
     for method, most in (("cellina", 0.8), ("hierarchical", 0.5)):
         own = found[method, "published"]
         assert own < most * found[method, "no_intervention"], method
         assert own < most * found["no_change", "-"], method
+    # In a tissue where one slope does it all, the mean shifts are as near as Cellina is; the demo's has more to learn.
+    for control in MEAN_SHIFTS:
+        assert found["hierarchical", "published"] < 0.7 * found[control, "-"], control
     # Who was learnt from stands beside the model: of the held-out type nothing that was held out.
     learnt = pd.read_csv(tmp_path / "hierarchical/types.tsv", sep="\t", index_col="cell_type")
     assert list(learnt.columns) == ["n_cells", "dispersion"]
