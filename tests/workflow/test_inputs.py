@@ -7,7 +7,8 @@ from runs import ROOT, Run
 CONFIG = {
     "datasets": {
         name: {"source": "simulated_field", "experiments": [f"celcomen_{name}"]} for name in ("spleen", "glioblastoma")
-    },
+    }
+    | {"fish": {"source": "simulated_screen", "experiments": ["cellina_in_vivo"]}},
     "protocols": ["corrected"],
     "celcomen": {
         "spleen": {"clusters": {"gene_sets": ["own.gmt", "hallmark"]}},
@@ -19,10 +20,11 @@ CONFIG = {
 }
 
 
-def test_gene_sets_are_inputs(tmp_path):
+def test_gene_sets_and_published_numbers_are_inputs(tmp_path):
     run = Run(tmp_path / "run").configure(CONFIG)
     (run.folder / "own.gmt").write_text("SET\tabout\ta\tb\tc\n")
-    outcome = run.snakemake("celcomen", "--dry-run")
+    compared = "results/tables/fish/cellina_in_vivo.corrected.compared.tsv"
+    outcome = run.snakemake("celcomen", compared, "--dry-run")
     assert outcome.code == 0, outcome.screen[-3000:]
     # Slides are read before anything is trained.
     assert outcome.screen.count("priority: 1") == outcome.planned()["prepare"] == 2
@@ -33,5 +35,6 @@ def test_gene_sets_are_inputs(tmp_path):
         "celcomen_glioblastoma_clusters": (bundled["go_bp"],),
         "celcomen_knockout": (bundled["go_bp"], "own.gmt"),
         "celcomen_localization": (bundled["go_cc"],),
+        "cellina_in_vivo": (str(ROOT / "resources/published/cellina_in_vivo.tsv"),),
     }.items():
         assert set(files) <= set(found[rule].split(", ")), rule

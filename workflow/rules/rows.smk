@@ -201,7 +201,7 @@ def settings_of_experiment(experiment):
 
 
 def inputs_of_experiment(experiment):
-    """The input files of an experiment, those of gene sets and of published shapes included."""
+    """The input files of an experiment, those of gene sets, published shapes and published numbers included."""
     inputs, sources = dict(experiment.inputs), experiment.gene_sets
     own = wildcards_of(*experiment.outputs.values())
     for key, pattern in inputs.items():
@@ -217,6 +217,9 @@ def inputs_of_experiment(experiment):
             )
     if experiment.compares:
         inputs = inputs | {"expected": expected_shapes_of}
+    if experiment.published:
+        table = RESOURCES / "published" / experiment.published
+        inputs = inputs | {"published": of_checkout(table)}
     if not sources:
         return inputs
     if sources in gene_sets.BUNDLED:

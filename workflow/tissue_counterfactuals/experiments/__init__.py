@@ -36,6 +36,7 @@ class Experiment:
         gene_sets: the key of its settings that names gene sets, or one of `gene_sets.BUNDLED`: their files are inputs
             of the rule, so that an edited one runs it again. The function finds them by the same names.
         compares: with what published runs found in real data; the table of that is an input of the rule too.
+        published: the table in resources/published/ that its function reads: an input of the rule as well.
         pooled: whether it reads all slides of a data set as one.
         memory_mb: of a job; None where it grows with the slide. With `parallel` false it has one thread.
         gpu: whether it uses a GPU where there is one.
@@ -54,6 +55,7 @@ class Experiment:
     caption: str = ""
     gene_sets: str = ""
     compares: bool = False
+    published: str = ""
     memory_mb: int | None = None
     parallel: bool = True
     pooled: bool = False
@@ -331,6 +333,7 @@ EXPERIMENTS = (
             "compared": "a screen: beside the published numbers",
         },
         caption="figure_cellina_in_vivo",
+        published="cellina_in_vivo.tsv",
         gpu=True,
     ),
     Experiment(
