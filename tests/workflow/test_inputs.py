@@ -27,7 +27,7 @@ def test_gene_sets_and_published_numbers_are_inputs(tmp_path):
     outcome = run.snakemake("celcomen", compared, "--dry-run")
     assert outcome.code == 0, outcome.screen[-3000:]
     # Slides are read before anything is trained.
-    assert outcome.screen.count("priority: 1") == outcome.planned()["prepare"] == 2
+    assert outcome.screen.count("priority: 1") == outcome.planned()["prepare"] == 3
     found = dict(re.findall(r"rule (\w+):\n\s+input: (.*)\n", outcome.screen))
     bundled = {n: str(ROOT / f"resources/gene_sets/{n}_human.gmt.xz") for n in ("hallmark", "go_bp", "go_cc")}
     for rule, files in {
