@@ -25,8 +25,7 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 TABLE = Path(__file__).with_suffix(".tsv")
 sys.path[:0] = [str(ROOT / "tests/workflow"), str(ROOT / "workflow")]
-from runs import clean_environment, clone_to, tiny  # noqa: E402
-from test_new_method import ADAPTER, ROW  # noqa: E402
+from runs import clean_environment, clone_to, examples, tiny  # noqa: E402
 
 # The steps in whose middle a run is killed, in the order in which a run comes to them; and how long to wait there, in
 # seconds at most. The last two are in Snakemake's writing of the report.
@@ -56,10 +55,11 @@ def prepare(folder: Path) -> Path:
     # Trainings long enough to leave checkpoints.
     config = tiny(methods=methods, cellina={"epochs": 400, "patience": 400})
     (clone / "config/config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+    row, module, _ = examples("A method")
     table = clone / "workflow/tissue_counterfactuals/methods/__init__.py"
     mark = '        Method("cellina",'
-    table.write_text(table.read_text().replace(mark, f"        {ROW}\n{mark}"))
-    (table.parent / "halving.py").write_text(ADAPTER)
+    table.write_text(table.read_text().replace(mark, f"        {row.strip()},\n{mark}"))
+    (table.parent / "halving.py").write_text(module)
     # Nothing is fetched: the environment finds the packages of this one. Slow enough to be caught at it.
     (clone / "envs/halving.yaml").write_text("dependencies: [python =3.11, pip, {pip: []}]\n")
     (clone / "envs/halving.post-deploy.sh").write_text(

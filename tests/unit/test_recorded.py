@@ -11,6 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests/recorded"))
 import demo_seeds  # noqa: E402
+import kills  # noqa: E402
 import pythons  # noqa: E402
 
 
@@ -75,3 +76,9 @@ def test_fifty_trainings_on_a_busy_machine_gave_one_set_of_bytes_and_two_threads
         (ROOT / "README.md").read_text("utf-8"),
     )
     assert table["largest_difference"].tolist() == [0, float(told)]
+
+
+def test_the_run_to_be_killed_has_the_method_of_the_page(tmp_path):
+    methods = kills.prepare(tmp_path / "clone") / "workflow/tissue_counterfactuals/methods"
+    assert '        Method("halving",' in (methods / "__init__.py").read_text()
+    compile((methods / "halving.py").read_text(), "halving.py", "exec")

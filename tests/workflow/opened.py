@@ -69,7 +69,9 @@ def watching_python(folder: Path) -> str:
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
     (site,) = folder.glob("lib/python*/site-packages")
     (site / "packages.pth").write_text(f"import site; site.addsitedir({sysconfig.get_paths()['purelib']!r})\n")
-    (site / "sitecustomize.py").write_text(_HOOK)
+    # Not as sitecustomize: Debian's Python has one of its own, which would be taken instead.
+    (site / "note_opened_files.py").write_text(_HOOK)
+    (site / "note_opened_files.pth").write_text("import note_opened_files\n")
     return str(folder / "bin/python")
 
 

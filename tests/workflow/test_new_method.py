@@ -50,7 +50,9 @@ def test_a_new_method_is_a_row_a_file_and_an_environment(finished, tmp_path):
     interpreter = environments.build("halving", record, definition)
     (library,) = (interpreter.parents[1] / "lib").glob("python*/site-packages")
     (library / "packages.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    (library / "sitecustomize.py").write_text(GUARD)
+    # Not as sitecustomize: Debian's Python has one of its own, which would be taken instead.
+    (library / "guard.py").write_text(GUARD)
+    (library / "guard.pth").write_text("import guard\n")
 
     # The code is that of a clone, and yet what there is need not be made again.
     outcome = run.snakemake("--rerun-triggers", "mtime")
