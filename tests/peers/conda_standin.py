@@ -13,6 +13,7 @@ import asyncio
 import hashlib
 import io
 import json
+import os
 import re
 import subprocess
 import sys
@@ -133,3 +134,6 @@ if __name__ == "__main__":
         (Path(sys.argv[2]) / "interpreter").write_text(sys.argv[3])
     else:
         main(Path(sys.argv[1]), sys.argv[2:])
+    # Without the interpreter's own end, in which rattler's threads were once seen to crash it.
+    sys.stdout.flush()
+    os._exit(0)

@@ -6,6 +6,7 @@ import pytest
 from runs_to_compare import PUBLISHED, config, failed, noisy, scores, tables
 from scipy import stats
 
+from layouts import perturb_fish
 from tissue_counterfactuals import protocols
 from tissue_counterfactuals.compare import Tables, numbers, published
 from tissue_counterfactuals.config import load_config
@@ -168,7 +169,7 @@ def screen_in_tissue(tmp_path, **entry):
 
 
 def test_the_screen_in_tissue_is_compared_gene_by_gene_and_in_the_mean(tmp_path):
-    (tmp_path / "folder").mkdir()
+    perturb_fish.write(tmp_path / "folder")
     theirs = {"files": "perturb_fish"}
     own = screen_in_tissue(tmp_path, **theirs)
     assert len(own) == len(published.in_vivo())
