@@ -1,8 +1,8 @@
-"""`make demo` killed at twenty moments: `make kills`.
+"""`make demo` killed at twenty-one moments: `make kills`.
 
 A clone with a small tissue, six trainings and a guest whose environment has to be built is run once undisturbed. In a
 second clone every start is ended by SIGKILL to the whole process group, Snakemake and its jobs alike, at a random
-moment of a step that it has reached; then plain `make demo` is called again, and nothing else is done. After twenty
+moment of a step that it has reached; then plain `make demo` is called again, and nothing else is done. After these
 kills it is left alone. What then differs from the undisturbed run, and whether any job met a damaged file, stands in
 kills.tsv.
 """
@@ -25,24 +25,18 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 TABLE = Path(__file__).with_suffix(".tsv")
 sys.path[:0] = [str(ROOT / "tests/workflow"), str(ROOT / "workflow")]
-from runs import clean_environment, clone_to, examples, tiny  # noqa: E402
+from runs import clean_environment, clone_to, examples, tiny, untimed_results  # noqa: E402
 
 # The steps in whose middle a run is killed, in the order in which a run comes to them; and how long to wait there, in
 # seconds at most. The last two are in Snakemake's writing of the report.
 REPORT = "--report results/report.html"
 MOMENTS = [
     *[("prepare", 4), ("build_graph", 4), ("build_environment", 3), ("write_question", 4)],
-    *[("fit", 15)] * 7,
+    *[("fit", 15)] * 8,
     *[("predict", 6), ("predict", 6), ("score", 5), ("score", 5)],
     *[("tabulate", 3), ("table_cellina_1", 4), ("figure_cellina_2", 2)],
     *[(REPORT, 3)] * 2,
 ]  # fmt: skip
-# What says when and how long, and so differs between any two runs; the page of the comparison shows the figure of
-# costs.
-TIMED = re.compile(
-    r"(^|/)(logs|benchmarks|environments)/|\.sha256$|manifest\.json$|ro-crate-metadata\.json$|report\.html$"
-    r"|page\.html$|\.snakemake_timestamp$|status\.json$|provenance\.json$|history\.tsv$|costs\.[^/]*$"
-)
 
 
 def prepare(folder: Path) -> Path:
@@ -122,12 +116,6 @@ def logs(clone: Path) -> str:
     return "".join(path.read_text() for path in (clone / "results/logs").rglob("*.log"))
 
 
-def results(clone: Path) -> dict[str, bytes]:
-    top = clone / "results"
-    files = {str(p.relative_to(top)): p for p in top.rglob("*") if p.is_file()}
-    return {name: path.read_bytes() for name, path in files.items() if not TIMED.search(name)}
-
-
 def ended(clone: Path) -> tuple[float, str]:
     started, process = time.monotonic(), demo(clone)
     screen, _ = process.communicate()
@@ -149,7 +137,7 @@ def main() -> None:
             rows.append(killed_at(clone, step, draw.uniform(0, longest)))
             print(rows[-1], flush=True)
         seconds, screen = ended(clone)
-        wanted, found = results(quiet), results(clone)
+        wanted, found = untimed_results(quiet), untimed_results(clone)
         differing = [n for n in wanted.keys() | found.keys() if wanted.get(n) != found.get(n)]
         damaged = len(re.findall("damaged", screen + logs(clone)))
         print(f"left alone: {seconds:.0f} s; {len(wanted)} files, {len(differing)} differ: {sorted(differing)[:20]}")

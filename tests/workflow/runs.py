@@ -34,6 +34,12 @@ TINY = {
     "device": "cpu",
 }
 TINY_DATASET = TINY["datasets"]["tiny"]
+# What says when and how long, and so differs between any two runs; the page of the comparison shows the figure of
+# costs.
+TIMED = re.compile(
+    r"(^|/)(logs|benchmarks|environments)/|\.sha256$|manifest\.json$|ro-crate-metadata\.json$|report\.html$"
+    r"|page\.html$|\.snakemake_timestamp$|status\.json$|provenance\.json$|history\.tsv$|costs\.[^/]*$"
+)
 
 
 def tiny(**changes: object) -> dict:
@@ -116,6 +122,13 @@ def examples(heading: str) -> list[str]:
     """The blocks of code under a heading of CONTRIBUTING.md, in their order."""
     section = (ROOT / "CONTRIBUTING.md").read_text().split(f"\n## {heading}\n")[1].split("\n## ")[0]
     return re.findall(r"^```\w+\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
+
+
+def untimed_results(checkout: Path) -> dict[str, bytes]:
+    """All files of results that two runs of the same commit must share, by path."""
+    top = checkout / "results"
+    files = {str(p.relative_to(top)): p for p in top.rglob("*") if p.is_file()}
+    return {name: path.read_bytes() for name, path in files.items() if not TIMED.search(name)}
 
 
 def clone_to(folder: Path) -> Path:

@@ -5,15 +5,15 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from absent import absent
-from runs import Run, clean_environment, clone_to, tiny
+from runs import clean_environment, clone_to, untimed_results
 from slurm import ACCOUNT, Slurm, missing
 
-FIT = "results/models/tiny/slide_0/type_0/cellina/corrected.seed0"
-SCORES = "results/scores/tiny/slide_0/type_0/corrected.seed0.tsv"
 # This cluster keeps no accounts, and tests do not wait as long as people.
 HERE = ["--slurm-init-seconds-before-status-checks", "2", "--latency-wait", "5"]
 NO_ACCOUNT = "--slurm-no-account"
@@ -86,12 +86,12 @@ def ended(process) -> tuple[int, str]:
 
 
 @without_accounts
-def test_a_run_whose_submitter_is_killed_ends_as_the_local_run(slurm, finished, tmp_path):
+@pytest.mark.skipif("TC_DEMO" not in os.environ, reason="TC_DEMO names no checkout in which `make demo` has run")
+def test_the_demo_whose_submitter_is_killed_ends_as_the_local_demo(slurm, tmp_path):
+    """The stage `cluster` of the CI, after the demo: some minutes."""
     clone = clone_to(tmp_path / "clone")
-    run = Run(clone).configure(tiny(seeds=[0]))
     # As where a card is asked for; what trains here takes none.
-    arguments = ("--configfile", "config.yaml", "--set-resources", "fit:gpu=1", "--", SCORES)
-
+    arguments = ("--set-resources", "fit:gpu=1", "--", "demo")
     process = start(clone, *arguments)
     while not any("rule_fit" in job["rule"] for job in slurm.jobs("running")):
         assert process.poll() is None, ended(process)[1]
@@ -100,17 +100,23 @@ def test_a_run_whose_submitter_is_killed_ends_as_the_local_run(slurm, finished, 
     assert ended(process)[0] == -signal.SIGKILL
 
     # The job of the killed run is still there, and ends while its successor trains the same model.
-    unlocked = Run(clone).snakemake("--unlock")
-    assert unlocked.code == 0, unlocked.screen
+    unlocked = subprocess.run(
+        [sys.executable, "-m", "snakemake", "--unlock"], cwd=clone, env=clean_environment(), capture_output=True
+    )
+    assert unlocked.returncode == 0, unlocked.stderr
     code, screen = ended(start(clone, *arguments))
     assert code == 0, screen
-    for file in (SCORES, f"{FIT}/model.pt"):
-        assert run.bytes_of(file) == finished.bytes_of(file), file
-    jobs = slurm.jobs()
-    assert {job["partition"] for job in jobs if "rule_fit" in job["rule"]} == {"gpu"}
-    assert {job["partition"] for job in jobs if "rule_fit" not in job["rule"]} == {"cpu"}
+    jobs = pd.DataFrame(slurm.jobs())
+    print(jobs.to_string())
+    wanted, found = (untimed_results(checkout) for checkout in (Path(os.environ["TC_DEMO"]), clone))
+    assert any(name.startswith("tables/") for name in found)
+    assert not [name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name)]
+    fits = jobs["rule"].str.contains("rule_fit")
+    assert set(jobs["partition"][fits]) == {"gpu"}
+    assert set(jobs["partition"][~fits]) == {"cpu"}
     # Minutes and memory were asked for, for every job.
-    assert all(job["time"] not in ("", "1:00:00") and job["memory"] != "0" for job in jobs)
+    assert not jobs["time"].isin(["", "1:00:00"]).any()
+    assert not (jobs["memory"] == "0").any()
 
 
 @without_accounts

@@ -100,7 +100,7 @@ def test_a_gene_that_the_header_of_a_file_lacks_is_refused(tmp_path):
 
     folder = tmp_path / "xenium"
     folder.mkdir()
-    (folder / "cells.csv.gz").touch()
+    (folder / "cells.csv").write_text("cell_id,x_centroid,y_centroid\n")
     with h5py.File(folder / "cell_feature_matrix.h5", "w") as file:
         file["matrix/features/name"] = np.array(["IFITM3", "EGFR"], dtype="S")
     entry |= {"source": "xenium", "path": str(folder)}
@@ -238,3 +238,58 @@ def test_a_file_that_a_bundle_lacks_is_told_before_anything_is_planned(tmp_path,
     for file in files:
         (tmp_path / file).touch()
     assert refused(entry).startswith(f"config: datasets.mine: folder {tmp_path}: the file {absent}")
+
+
+@pytest.mark.parametrize(
+    ("source", "matrix", "table", "columns"),
+    [
+        ("xenium", "cell_feature_matrix.h5", "cells.csv", ["x_centroid", "y_centroid"]),
+        ("merscope", "cell_by_gene.csv", "cell_metadata.csv", ["center_x", "center_y"]),
+        ("cosmx_flat", "a_exprMat_file.csv", "a_metadata_file.csv", ["CenterX_global_px", "CenterY_global_px"]),
+        ("visium", "filtered_feature_bc_matrix.h5", "tissue_positions_list.csv", None),
+    ],
+)
+def test_a_column_that_a_table_of_a_bundle_lacks_is_told_before_anything_is_planned(
+    tmp_path, source, matrix, table, columns
+):
+    entry = {"source": source, "path": str(tmp_path), "experiments": ["celcomen_spleen"]}
+    entry |= {"unit_um": 1} if source != "visium" else {}
+    told = f"config: datasets.mine: file {tmp_path}"
+    for file in (matrix, table):
+        (tmp_path / file).touch()
+    if columns:
+        assert refused(entry) == f"{told}/{table}: it is empty; fetch it again."
+        for line, words in (
+            (f"number,{','.join(columns)},kind", "no column says by its name that it holds the ids"),
+            (f"cell_id,{columns[0]},kind", f"there is no column '{columns[1]}'"),
+        ):
+            (tmp_path / table).write_text(f"{line}\n")
+            assert refused(entry).startswith(f"{told}/{table}: {words}")
+        (tmp_path / table).write_text(f"# exported\ncell_id,{','.join(columns)},kind\n")
+        load_config({"datasets": {"mine": entry | {"columns": {"cell_type": "kind"}}}})
+
+    # Labels may stand in a file of their own; the sentence is the reader's.
+    labels = tmp_path / "labels.csv"
+    labels.write_text("barcode,niche\n")
+    entry |= {"labels": str(labels)}
+    load_config({"datasets": {"mine": entry | {"columns": {"domain": "niche"}}}})
+    wrong = refused(entry | {"columns": {"domain": "niches"}})
+    assert wrong.startswith(
+        f"config: datasets.mine: sample '{tmp_path.name}': there is no column 'niches' (key columns.domain)"
+    )
+    assert "niche); name one that is there." in wrong
+
+
+def test_cosmx_files_that_cannot_tell_their_unit_are_told_before_anything_is_planned(tmp_path):
+    entry = {"source": "cosmx_flat", "path": str(tmp_path), "experiments": ["celcomen_spleen"]}
+    (tmp_path / "a_exprMat_file.csv").touch()
+    table = tmp_path / "a_metadata_file.csv"
+    names = "fov,cell_ID,CenterX_global_px,CenterY_global_px"
+    table.write_text(f"{names}\n")
+    assert refused(entry).startswith(f"config: datasets.mine: file {table}: neither the fields of view")
+    load_config({"datasets": {"mine": entry | {"unit_um": 0.18}}})
+    table.write_text(f"{names},CenterX_local_px,CenterY_local_px\n")
+    load_config({"datasets": {"mine": entry}})
+    table.write_text(f"{names}\n")
+    (tmp_path / "a_fov_positions_file.csv").write_text("fov,x_global_px,y_global_px,x_global_mm,y_global_mm\n")
+    load_config({"datasets": {"mine": entry}})

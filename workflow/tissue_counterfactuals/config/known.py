@@ -80,8 +80,7 @@ def _cells_of_a_sample(entry: dict) -> int | None:
 def _files_at_hand(entry: dict) -> tuple[dict[str, Path], list[str]]:
     """Role -> file of what need not be fetched first, and what of it is missing, a sentence each.
 
-    Columns of tables (labels, cells of a bundle) and the unit of coordinates are for the reader to check: to see them
-    takes what is slow to import, and every job plans the run again.
+    The unit of coordinates is for the reader to check: all of them must be read to tell.
     """
     if entry["source"] not in READERS or not entry["path"] or "://" in entry["path"]:
         return {}, []

@@ -24,6 +24,7 @@ from tissue_counterfactuals.sources.columns import write_texts
 from tissue_counterfactuals.sources.downloads.obtain import sha256_of
 from tissue_counterfactuals.sources.folders import sample_names
 from tissue_counterfactuals.sources.genes import are_genes, tell_left_out, unique_symbols
+from tissue_counterfactuals.sources.headers import require_label
 from tissue_counterfactuals.sources.ids import check_ids, id_columns, name_cells
 from tissue_counterfactuals.sources.labels import tidy_labels
 from tissue_counterfactuals.sources.places import check_places
@@ -295,12 +296,8 @@ def _label_cells(sample: Sample, name: str, dataset: dict, constants: dict[str, 
             sample.cells[label] = tidy_column(table[column], column, sample.notes).to_numpy()
         elif column in sample.cells:
             sample.cells[label] = tidy_column(sample.cells[column], column, sample.notes)
-        elif column != label:
-            raise InputError(
-                f"{where}: there is no column {column!r} (key columns.{label}) in the file of labels or the bundle "
-                f"({', '.join(sample.cells.columns.drop(['x', 'y'])) or 'no label columns'}); name one that is there."
-            )
         else:
+            require_label(label, dataset, list(sample.cells.columns.drop(["x", "y"])), where)
             sample.cells[label] = constants[label]
             sample.notes.append(f"no column {column!r}: every cell has the {label} {constants[label]!r}")
     sample.cells = sample.cells[["x", "y", *wanted]]

@@ -4,6 +4,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tissue_counterfactuals.errors import InputError
+from tissue_counterfactuals.sources import files_by_sample
+from tissue_counterfactuals.sources.headers import absent_columns
 
 if TYPE_CHECKING:
     from tissue_counterfactuals.sources.bundles import Sample
@@ -11,6 +13,25 @@ if TYPE_CHECKING:
 # Pixels of a field of view along x and y -> side of a pixel on the tissue: the instrument as it is sold, and the one
 # that made the first public set.
 _CAMERAS = {(4256, 4256): 0.12028, (5472, 3648): 0.18}
+
+_PLACES = ("CenterX_global_px", "CenterY_global_px")
+
+# What says how large a pixel is: places of fields of view in both units, or places of cells in their field.
+_BOTH_UNITS = ("x_global_px", "y_global_px", "x_global_mm", "y_global_mm")
+_IN_FIELD = ("CenterX_local_px", "CenterY_local_px")
+
+
+def absent(files: dict[str, Path], dataset: dict) -> list[str]:
+    """As `absent_columns`, and files that cannot tell the size of a pixel."""
+    faults = absent_columns(files, dataset, "metadata", _PLACES)
+    if faults or dataset["unit_um"] is not None:
+        return faults
+    tables = files_by_sample(files).values()
+    return [
+        str(_unknown_pixel(own["metadata"]))
+        for own in tables
+        if not _has(own.get("fov_positions"), _BOTH_UNITS) and not _has(own["metadata"], _IN_FIELD)
+    ]
 
 
 def read_sample(files: dict[str, Path], dataset: dict) -> "Sample":
@@ -29,8 +50,7 @@ def read_sample(files: dict[str, Path], dataset: dict) -> "Sample":
         sample,
         files["matrix"],
         files["metadata"],
-        "CenterX_global_px",
-        "CenterY_global_px",
+        *_PLACES,
         unit,
         dataset,
     )
@@ -47,11 +67,10 @@ def _pixel_size(path: Path | None, metadata: Path) -> tuple[float, str]:
     """
     import numpy as np
 
-    from tissue_counterfactuals.sources.text_tables import column_names, read_table
+    from tissue_counterfactuals.sources.text_tables import read_table
 
-    columns = ("x_global_px", "y_global_px", "x_global_mm", "y_global_mm")
-    if path is not None and set(columns) <= set(column_names(path)):
-        places = read_table(path, numbers=columns).to_numpy()
+    if _has(path, _BOTH_UNITS):
+        places = read_table(path, numbers=_BOTH_UNITS).to_numpy()
         centred = places - places.mean(axis=0)
         pixels, millimetres = centred[:, :2].ravel(), centred[:, 2:].ravel()
         if np.isfinite(centred).all() and pixels.any():
@@ -62,13 +81,24 @@ def _pixel_size(path: Path | None, metadata: Path) -> tuple[float, str]:
                     "to 0.18 um; use the file as the instrument wrote it."
                 )
             return size, f"{path.name} says in pixels and millimetres"
-    columns, fitting = ("CenterX_local_px", "CenterY_local_px"), []
-    if set(columns) <= set(column_names(metadata)):
-        width, height = read_table(metadata, numbers=columns).max()
+    fitting = []
+    if _has(metadata, _IN_FIELD):
+        width, height = read_table(metadata, numbers=_IN_FIELD).max()
         fitting = [side for side in _CAMERAS if width <= side[0] and height <= side[1]]
     if len(fitting) == 1:
         return _CAMERAS[fitting[0]], f"of the camera with {fitting[0][0]} x {fitting[0][1]} pixels"
-    raise InputError(
+    raise _unknown_pixel(metadata)
+
+
+def _has(path: Path | None, columns: tuple[str, ...]) -> bool:
+    """Whether there is a table with all of these columns."""
+    from tissue_counterfactuals.sources.text_tables import column_names
+
+    return path is not None and set(columns) <= set(column_names(path))
+
+
+def _unknown_pixel(metadata: Path) -> InputError:
+    return InputError(
         f"file {metadata}: neither the fields of view (in pixels and millimetres) nor the places in them tell how "
         "large a pixel is; set unit_um, 0.12028 for the instrument as it is sold and 0.18 for the first public set."
     )

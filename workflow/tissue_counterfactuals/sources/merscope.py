@@ -1,10 +1,17 @@
 """MERSCOPE output folder: cell_by_gene.csv and cell_metadata.csv, in micrometres."""
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tissue_counterfactuals.sources.headers import absent_columns
+
 if TYPE_CHECKING:
     from tissue_counterfactuals.sources.bundles import Sample
+
+_PLACES = ("center_x", "center_y")
+
+absent = partial(absent_columns, role="metadata", coordinates=_PLACES)
 
 
 def read_sample(files: dict[str, Path], dataset: dict) -> "Sample":
@@ -17,5 +24,5 @@ def read_sample(files: dict[str, Path], dataset: dict) -> "Sample":
 
     sample = read_counts(files["matrix"])
     unit = dataset.get("unit_um") or 1.0
-    place_cells(sample, files["matrix"], files["metadata"], "center_x", "center_y", unit, dataset)
+    place_cells(sample, files["matrix"], files["metadata"], *_PLACES, unit, dataset)
     return sample

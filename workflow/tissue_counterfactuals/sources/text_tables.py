@@ -79,7 +79,7 @@ def read_table(
     wanted = [*texts, *numbers]
     if _is_parquet(path):
         file = _open_parquet(path)
-        _require(path, wanted, file.schema_arrow.names)
+        require_columns(path, wanted, file.schema_arrow.names)
         table = file.read(wanted)
     else:
         types = dict.fromkeys(texts, pa.string()) | dict.fromkeys(numbers, pa.float64())
@@ -123,7 +123,7 @@ def _open_csv(
     names: tuple[str, ...] | None = None,
 ) -> pa.csv.CSVStreamingReader:
     if wanted is not None:
-        _require(path, wanted, column_names(path) if names is None else list(names))
+        require_columns(path, wanted, column_names(path) if names is None else list(names))
     try:
         comments, delimiter = _beginning(path)
         return pa.csv.open_csv(
@@ -162,7 +162,12 @@ def _open_parquet(path: Path) -> pa.parquet.ParquetFile:
         raise _cut_short(path) from error
 
 
-def _require(path: Path, wanted: list[str], present: list[str]) -> None:
+def require_columns(path: Path, wanted: list[str], present: list[str]) -> None:
+    """Raise where a wanted column is not among those present, or is there more than once.
+
+    Raises:
+        InputError
+    """
     for column in wanted:
         if column not in present:
             shown = ", ".join(repr(name) for name in present[:12])

@@ -3,11 +3,16 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tissue_counterfactuals.sources.headers import absent_columns
+
 if TYPE_CHECKING:
     from tissue_counterfactuals.sources.bundles import Sample
 
 # Runs share their barcodes, so that the sample stands before each.
 BUNDLE = {"constants": {"cell_type": "spot", "domain": "tissue"}, "prefix": True}
+
+# Labels stand in a file of their own, if anywhere.
+absent = absent_columns
 
 
 def read_sample(files: dict[str, Path], dataset: dict) -> "Sample":

@@ -1,10 +1,17 @@
 """Xenium output bundle: the matrix of its cells, and their centroids in micrometres."""
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tissue_counterfactuals.sources.headers import absent_columns
+
 if TYPE_CHECKING:
     from tissue_counterfactuals.sources.bundles import Sample
+
+_PLACES = ("x_centroid", "y_centroid")
+
+absent = partial(absent_columns, role="cells", coordinates=_PLACES)
 
 
 def read_sample(files: dict[str, Path], dataset: dict) -> "Sample":
@@ -19,7 +26,7 @@ def read_sample(files: dict[str, Path], dataset: dict) -> "Sample":
     matrix = read_10x(files["matrix"])
     bundles.refuse_fractions(matrix.counts, matrix.barcodes, matrix.names, files["matrix"])
     path = files["cells"]
-    cells = bundles.read_cells(path, dataset, "x_centroid", "y_centroid", more=("cell_area",))
+    cells = bundles.read_cells(path, dataset, *_PLACES, more=("cell_area",))
     notes: list[str] = []
     cells, found = bundles.join(matrix.barcodes, cells, files["matrix"], path, notes, same_cells=True)
     cells[["x", "y"]] *= dataset.get("unit_um") or 1.0

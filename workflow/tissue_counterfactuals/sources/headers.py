@@ -1,0 +1,53 @@
+"""What the first lines of a bundle's tables tell before anything is read: columns that are asked for and not there."""
+
+from pathlib import Path
+
+from tissue_counterfactuals.errors import InputError
+from tissue_counterfactuals.sources import files_by_sample
+from tissue_counterfactuals.sources.folders import sample_names
+
+
+def absent_columns(
+    files: dict[str, Path], dataset: dict, role: str = "", coordinates: tuple[str, ...] = ()
+) -> list[str]:
+    """What an entry names and no table of its bundles has, each in the sentence of the reader.
+
+    Args:
+        files, dataset: as in the table of readers.
+        role, coordinates: of the table with a row per cell, where the layout has one, and its columns of places.
+    """
+    # Slow to import, and seldom needed while a run is planned.
+    from tissue_counterfactuals.sources.ids import id_columns
+    from tissue_counterfactuals.sources.text_tables import column_names, require_columns
+
+    faults, by_sample = [], files_by_sample(files)
+    for key, sample in sample_names(by_sample, "matrix").items():
+        own = by_sample[key]
+        try:
+            labels = []
+            for path in filter(None, [own.get(role), dataset["labels"] and Path(dataset["labels"])]):
+                names = column_names(path)
+                id_columns(names, path)
+                if path == own.get(role):
+                    require_columns(path, list(coordinates), names)
+                labels += names
+            for label in ("cell_type", "domain"):
+                require_label(label, dataset, labels, f"sample {sample!r}")
+        except InputError as error:
+            faults.append(str(error))
+    return faults
+
+
+def require_label(label: str, dataset: dict, present: list[str], where: str) -> None:
+    """Raise where a column that the entry names for a label is none of those present.
+
+    Raises:
+        InputError
+    """
+    column = (dataset.get("columns") or {}).get(label) or label
+    if column != label and column not in present:
+        shown = ", ".join(present[:12]) + ", ..." * (len(present) > 12)
+        raise InputError(
+            f"{where}: there is no column {column!r} (key columns.{label}) in the file of labels or the bundle "
+            f"({shown or 'no label columns'}); name one that is there."
+        )
