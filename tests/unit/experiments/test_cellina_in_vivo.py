@@ -20,7 +20,7 @@ from tissue_counterfactuals.methods.settings import RidgeSettings
 from tissue_counterfactuals.metrics import score
 from tissue_counterfactuals.results.figures import figure_cellina_in_vivo
 from tissue_counterfactuals.simulate.screen import simulate_screen
-from tissue_counterfactuals.slide import write_slide
+from tissue_counterfactuals.slide import log_normalize, write_slide
 
 ENTRY = {
     "name": "screen",
@@ -48,16 +48,9 @@ def settings(**more):
         "min_recipients": 10,
         "far_um": 45,
         "min_mean_counts": 0,
+        "control_draws": 2,
     }
     return InVivoSettings.read(told | more, "in_vivo").model_dump()
-
-
-def screen_slide(**knobs):
-    """A simulated screen in which every lost gene is measured."""
-    slide = simulate_screen(**KNOBS | knobs)
-    n = slide.uns["simulation"]["n_targets"]
-    slide.var_names = [*slide.var_names[:-n], *(f"KO{i + 1}" for i in range(n))]
-    return slide
 
 
 def run(folder, slide, protocol, methods=METHODS, **more):
@@ -97,7 +90,7 @@ def oracle(slide):
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("in_vivo")
-    slide = screen_slide(spillover=2.0, seed=1)
+    slide = simulate_screen(**KNOBS, spillover=2.0, seed=1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(METHODS_TABLE, "oracle", oracle(slide))
         # Distances between cells are what takes long.
@@ -157,6 +150,9 @@ def test_corrected_gives_each_method_its_controls_and_a_verdict(made):
     ridge = rows.loc["all", "ridge"]
     assert ridge["pearson"] < right["pearson"]
     assert ridge["control_donors"] != 0
+    # What knows its targets alone says the same of any control carriers.
+    assert right["control_donors_sd"] == 0
+    assert 0 < ridge["control_donors_sd"] < 0.2
     # Its twin has the neighbours that the cells have, and so is no answer to any target.
     assert abs(ridge["pearson"] - ridge["over_twin"]) > 1e-3
     # More carriers, more change; cells that cannot be siblings of a carrier are no carriers.
@@ -211,7 +207,7 @@ def test_what_makes_scores_vary_is_told_of_each_method(made):
 
 
 def test_where_nothing_spills_over_nothing_is_resolved(tmp_path):
-    slide = screen_slide(**SMALL, spillover=0.0, seed=6)
+    slide = simulate_screen(**KNOBS | SMALL, spillover=0.0, seed=6)
     methods = {name: METHODS[name] for name in ("no_change", "ridge")}
     files = run(tmp_path, slide, "corrected", methods, draws=39, min_recipients=5)
     effects, scores = (pd.read_csv(files[name], sep="\t") for name in ("effects", "scores"))
@@ -222,8 +218,8 @@ def test_where_nothing_spills_over_nothing_is_resolved(tmp_path):
 
 @pytest.mark.parametrize("measured", [True, False])
 def test_celcomen_is_asked_with_lost_genes_clamped_where_they_are_measured(tmp_path, measured):
-    knobs = SMALL | {"n_genes": 12, "n_cells": 1000, "spillover": 1.0, "seed": 3}
-    slide = (screen_slide if measured else simulate_screen)(**KNOBS | knobs)
+    knobs = SMALL | {"n_genes": 16, "n_cells": 1000, "spillover": 1.0, "seed": 3}
+    slide = simulate_screen(**KNOBS | knobs, measured=measured)
     methods = {"celcomen": SECTIONS["celcomen_field"]}
     files = run(tmp_path, slide, "corrected", methods, draws=19, min_recipients=5, bootstraps=10)
     scores = pd.read_csv(files["scores"], sep="\t").drop_duplicates("method").set_index("method")
@@ -307,7 +303,8 @@ def test_control_carriers_alone_are_exchanged_for_those_of_the_target():
     screen = read_screen(slide)
     asked = cellina_in_vivo.ask_corrected(slide, screen, [1, 2], 0, {}, settings())
     donors = asked.donors("perturbed")
-    first = ["own", "control", "unguided", "KO1", "control_for_KO1", "KO2", "control_for_KO2"]
+    first = ["own", "control", "unguided", "KO1", "control_for_KO1 0", "control_for_KO1 1", "KO2"]
+    first += ["control_for_KO2 0", "control_for_KO2 1"]
     more = [f"{name} at {share}" for share in ("0.25", "0.5", "1") for name in ("control", "KO1", "KO2")]
     assert list(donors) == first + more
     code = np.where(screen.tumour, screen.code, -1)
@@ -328,12 +325,35 @@ def test_control_carriers_alone_are_exchanged_for_those_of_the_target():
     assert (code[donors["KO1"]][changed] == 1).all()
     assert (code[donors["KO1"]] != 0).all()
     assert 0.01 < changed.mean() < 0.4
-    few = np.unique(donors["control_for_KO1"][code[donors["control_for_KO1"]] == 0])
-    assert len(few) <= (code == 1).sum()
-    # The focal cells do not change with the seed.
+    for draw in (donors[f"control_for_KO1 {again}"] for again in range(2)):
+        few = np.unique(draw[code[draw] == 0])
+        assert len(few) <= (code == 1).sum()
+    assert not np.array_equal(donors["control_for_KO1 0"], donors["control_for_KO1 1"])
+    # The focal cells do not change with the seed, and where they are too many come from all of the section.
+    some = cellina_in_vivo.ask_corrected(slide, screen, [1, 2], 0, {}, settings(max_focal=10)).focal
+    assert len(some) == 10
+    assert some[[0, -1]].tolist() == asked.focal[[0, -1]].tolist()
     other = cellina_in_vivo.ask_corrected(slide, screen, [1, 2], 5, {}, settings())
     assert (other.focal == asked.focal).all()
     assert not np.array_equal(other.donors("perturbed")["KO1"], donors["KO1"])
+
+
+def test_spatialprop_is_asked_as_run_by_altering_tumour_cells_where_they_are():
+    slide = simulate_screen(**KNOBS | SMALL, seed=2)
+    screen = read_screen(slide)
+    asked = cellina_in_vivo.ask_as_run(slide, screen, [1, 2], 0, {}, settings())
+    altered = cellina_in_vivo.ask_altered(slide, screen, asked)
+    assert not altered.donors("perturbed")
+    nodes = altered.nodes("perturbed")
+    assert list(nodes) == list(asked.donors("perturbed"))
+    types = slide.obs["cell_type"].cat.categories
+    log = log_normalize(slide.X).toarray()
+    mean = {k: log[screen.tumour & (screen.code == k)].mean(axis=0) for k in (0, 2)}
+    own = nodes["KO2"]
+    np.testing.assert_allclose(own.shift[types.get_loc("cancer")], mean[2] - mean[0], atol=1e-5)
+    assert not own.shift[types.get_loc("T cells")].any()
+    assert own.scale == "log"
+    assert own.cells is None
 
 
 def changed_share(donors):

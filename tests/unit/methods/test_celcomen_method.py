@@ -8,10 +8,12 @@ from scipy import sparse
 
 from slides import small_slide
 from tasks import SECTIONS, make_task
+from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.graph import slide_graph
 from tissue_counterfactuals.methods import METHODS
 from tissue_counterfactuals.models.celcomen_field import GaussianField
-from tissue_counterfactuals.models.celcomen_gaussian import neighbor_response
+from tissue_counterfactuals.models.celcomen_gaussian import diagonalise, neighbor_response, precision_of
+from tissue_counterfactuals.models.celcomen_spectrum import bounds, symmetric_part
 from tissue_counterfactuals.models.celcomen_statistics import interaction_weights
 from tissue_counterfactuals.simulate.field import draw_forces
 from tissue_counterfactuals.slide import log_normalize
@@ -101,6 +103,26 @@ def test_a_knock_out_is_answered_by_the_whole_field(tmp_path):
     expected = by_dense_algebra(graph, others, [1])
     np.testing.assert_allclose(made["lost"].values, expected, rtol=1e-3, atol=1e-3)
     assert "no force reaches it" in made["silent"]
+
+
+def test_beyond_the_border_of_the_model_neighbours_count_for_as_much_less_as_it_takes(tmp_path):
+    slide = small_slide(n_cells=80, n_genes=5, types=("A", "B"))
+    task = make_task(slide)
+    inter, intra, _ = draw_forces(5, 0, inter_strength=0.6, intra_strength=0.5)
+    graph = slide_graph(slide, max_neighbors=30)
+    weights = symmetric_part(interaction_weights(graph, "row"))
+    strength = diagonalise(precision_of(inter, intra)[0], inter)[1]
+    border = 1 / (2 * np.outer(bounds(weights), strength).max())
+    others, said = np.setdiff1d(np.arange(80), task.focal)[::2], []
+    for factor in (1.05, 0.99, 0.9):
+        forces = {"inter": factor * border * inter, "intra": intra, "mean": np.zeros(5), "genes": np.arange(5)}
+        np.savez(tmp_path / "forces.npz", **forces)
+        said.append(ADAPTER.knock_out_around(task, tmp_path, graph, others, {"lost": 1})["lost"].values)
+    with pytest.raises(InputError, match="no finite variance"):
+        GaussianField(weights, 1.05 * border * inter, intra)
+    # As if the forces were a hundredth within it, and these themselves from there on.
+    np.testing.assert_allclose(said[0], said[1], rtol=1e-3)
+    assert np.abs(said[1] - said[2]).max() > 0.1
 
 
 def few_neighbors(task):

@@ -102,6 +102,27 @@ def test_segmentation_spill_carries_the_carriers_own_change_into_recipients():
     assert abs(found[0.0]) < 0.5
 
 
+def test_lost_genes_that_are_measured_are_gone_from_their_carriers_and_follow_what_others_secrete():
+    knobs = SMALL | {"n_cells": 6000, "depth": 3000, "region_effect": 0.0, "missed": 0.0, "autonomous": 0.0}
+    plain, slide = (simulate_screen(**knobs, measured=m) for m in (False, True))
+    assert list(slide.var_names[-3:]) == ["KO1", "KO2", "KO3"]
+    assert slide.obs.equals(plain.obs)
+    share = slide.X.toarray() / slide.X.sum(axis=1).A
+    tumour = (slide.obs["cell_type"] == "cancer").to_numpy()
+    for place, name in enumerate(("KO1", "KO2", "KO3")):
+        lost = (slide.obs["target_true"] == name).to_numpy()
+        own, elsewhere = (share[m, place - 3].mean() for m in (lost, tumour & ~lost))
+        assert own < 0.02 * elsewhere
+        # The ligands that its loss raises are high in cells that have little of it by themselves.
+        others = tumour & (slide.obs["target_true"] == "").to_numpy()
+        raised = np.log(share[lost, :8].mean(axis=0) / share[others, :8].mean(axis=0))
+        little = share[others, place - 3] < np.median(share[others, place - 3])
+        by_itself = np.log(share[others][little, :8].mean(axis=0) / share[others][~little, :8].mean(axis=0))
+        assert np.corrcoef(raised, by_itself)[0, 1] > 0.8
+    with pytest.raises(InputError, match=r"n_genes is 14; with 3 lost genes among them at least 15"):
+        simulate_screen(**knobs | {"n_genes": 14}, measured=True)
+
+
 def test_clones_that_find_no_room_are_refused():
     with pytest.raises(InputError, match="more cells or fewer clones"):
         simulate_screen(n_cells=500)

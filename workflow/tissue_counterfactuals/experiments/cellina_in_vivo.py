@@ -6,13 +6,16 @@ the same with random tumour cells; `corrected` keeps the real edges of recipient
 their control carriers for those of the target, so that the change is against the same cells near a control guide. What
 is observed, its null, its ceiling and the verdicts are those of `intervention_statistics`; they ask no method.
 
+As run, SpatialProp is asked as the authors ask it (`ask_altered`). Cellina-GAT gets the carriers themselves as
+neighbours, where the authors give cells the carriers' mean profile at a depth of their own.
+
 Celcomen is asked twice: as every method that knows neighbours, and by a knock-out as its authors do it, the lost gene
 held at 0 in the control carriers while the whole field answers.
 """
 
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -29,11 +32,12 @@ from tissue_counterfactuals.graph import slide_graph
 from tissue_counterfactuals.methods import CORE, METHODS
 from tissue_counterfactuals.metrics import Comparison, Reference
 from tissue_counterfactuals.question.folds import Fold, split_cells
-from tissue_counterfactuals.question.question import DONORS, Question, fingerprint
+from tissue_counterfactuals.question.nodes import NodePerturbation
+from tissue_counterfactuals.question.question import DONORS, NODE, Question, fingerprint
 from tissue_counterfactuals.question.task import Task
 from tissue_counterfactuals.results.tables import write_tsv
-from tissue_counterfactuals.simulate.screen import RECIPIENT
-from tissue_counterfactuals.slide import read_slide
+from tissue_counterfactuals.simulate.screen import RECIPIENT, TUMOUR
+from tissue_counterfactuals.slide import log_normalize, read_slide
 from tissue_counterfactuals.sources import RESOURCES, published_as
 from tissue_counterfactuals.streams import stream
 
@@ -51,6 +55,8 @@ MODELS = {
 # The data set that the published numbers hold for.
 PUBLISHED_ON = "perturb_fish"
 KNOCK_OUT = "celcomen_knock_out"
+# Methods that the authors ask by altering tumour cells where they are (as run).
+ALTERED = ("spatialprop",)
 # Shares of a recipient's neighbours that are exchanged for carriers, beside those that are carriers (K8).
 OCCUPANCIES = (0.25, 0.5, 1.0)
 _N_NEIGHBOURS, _RANDOM_DONORS, _RANDOM_DRAWS, _MOST_FOCAL = 30, 300, 5, 6000
@@ -226,21 +232,37 @@ def ask_as_run(slide: AnnData, screen: Screen, codes: list[int], seed: int, swit
     return _question(slide, focal, donors, seed, "as_run", switches, settings)
 
 
+def ask_altered(slide: AnnData, screen: Screen, asked: Question) -> Question:
+    """What the authors ask SpatialProp: no cell moves, and to every tumour cell's log expression is added by what the
+    mean of a rule's donors differs from that of the carriers of control guides."""
+    log, code = log_normalize(slide.X), screen.code[screen.carriers]
+    control = log[screen.carriers[code == statistics.CONTROL]].mean(axis=0)
+    types, nodes = slide.obs["cell_type"].cat.categories, {}
+    for rule, donors in asked.donors(TARGET_DOMAIN).items():
+        shift = np.zeros((len(types), slide.n_vars), np.float32)
+        # All focal cells have the same donors.
+        shift[types.get_loc(TUMOUR)] = np.ravel(log[donors[0]].mean(axis=0) - control)
+        nodes[NODE, TARGET_DOMAIN, rule] = NodePerturbation(shift, scale="log")
+    return replace(asked, perturbations=nodes)
+
+
 def ask_corrected(
     slide: AnnData, screen: Screen, codes: list[int], seed: int, switches: dict, settings: dict
 ) -> Question:
     """Recipients near control guides, the same for all seeds, in their own neighbourhoods.
 
     Rules: `own`, the neighbours that they have (K4); `control`, control carriers among them exchanged for other control
-    carriers; each target, for its carriers; `control_for_TARGET`, for as few control carriers as the target has (K3b);
-    `unguided`, for tumour cells without a guide of their own or of a neighbour, of which none can be a sibling of a
-    carrier (K11); and `control at SHARE` and `TARGET at SHARE`, where carriers fill a share of all places (K8). All
-    share the draw of neighbours.
+    carriers; each target, for its carriers; `control_for_TARGET DRAW`, for as few control carriers as the target has
+    (K3b); `unguided`, for tumour cells without a guide of their own or of a neighbour, of which none can be a sibling
+    of a carrier (K11); and `control at SHARE` and `TARGET at SHARE`, where carriers fill a share of all places (K8).
+    All share the draw of neighbours.
 
-    K3b is one draw for each target and seed: every draw is a rule that each method answers for all focal cells, and
-    with ten targets a hundred draws would be eighteen times as many rules as all of these together.
+    Every draw of K3b is a rule that each method answers for all focal cells. What is reported is a mean over targets,
+    so that a few draws for each, apart by their spread within targets, say how far a single one would be off.
     """
-    focal = screen.near(statistics.CONTROL)[: settings["max_focal"]]
+    near = screen.near(statistics.CONTROL)
+    # Evenly among all, for rows may go along the tissue.
+    focal = near[np.linspace(0, len(near) - 1, min(len(near), settings["max_focal"])).astype(int)]
     around = slide_graph(slide, **settings["graph"])[focal]
     rng = stream(seed, "in_vivo_neighbours")
     own = np.stack([
@@ -264,9 +286,10 @@ def ask_corrected(
         donors["unguided"] = exchanged(free)
     for k in codes:
         carriers = np.flatnonzero(code == k)
-        few = rng.choice(control, min(len(carriers), len(control)), replace=False)
         donors[screen.names[k - 1]] = exchanged(carriers)
-        donors[f"control_for_{screen.names[k - 1]}"] = exchanged(few)
+        for again in range(settings["control_draws"]):
+            few = rng.choice(control, min(len(carriers), len(control)), replace=False)
+            donors[_few(screen.names[k - 1], again)] = exchanged(few)
     for share in OCCUPANCIES:
         filled = place | (rank < share)
         donors[f"control at {share:g}"] = exchanged(control, filled)
@@ -314,7 +337,10 @@ def answers(
                     adapter.fit(task, folder)
                 found = {name: adapter.predict(task, folder, TARGET_DOMAIN)}
                 if knock_out and hasattr(adapter, "knock_out_around"):
-                    found[KNOCK_OUT] = knock_out(task, folder)
+                    try:
+                        found[KNOCK_OUT] = knock_out(task, folder)
+                    except InputError as error:
+                        found[KNOCK_OUT] = f"InputError: {error}"
         except Exception as error:  # a method that fails is a row that says so
             made[name] = f"{type(error).__name__}: {error}"
             continue
@@ -367,7 +393,9 @@ def _as_run(slide, screen, tested, codes, seed, methods, device, switches, setti
         distances = {i: float(Comparison(references[i], values).energy_distances[0].mean()) for i in near}
         return Said(_log_means(values), np.empty((0, len(screen.genes))), distances)
 
-    made = answers(asked, slide, methods, device, summarise)
+    made = answers(asked, slide, {m: own for m, own in methods.items() if m not in ALTERED}, device, summarise)
+    altered = {m: own for m, own in methods.items() if m in ALTERED}
+    made |= answers(ask_altered(slide, screen, asked), slide, altered, device, summarise) if altered else {}
     reference = question_of.log_mean(screen, focal)
     observed = np.stack([question_of.against_far(screen, screen.near(k), focal) for k in codes])
     near_any = np.flatnonzero((asked.split.held_out) & screen.recipient)
@@ -477,7 +505,7 @@ def _corrected(slide, screen, tested, codes, seed, methods, device, switches, se
                 "ceiling": ceiling,
                 "tiles_low": low,
                 "tiles_high": high,
-            } | _controls(found, own_names, base, agree)
+            } | _controls(found, own_names, base, agree, settings["control_draws"])
             rows.append(
                 {"method": method, "status": "ok", "told": _told(found), "genes": genes, "n_targets": len(at),
                 "n_focal": n_focal}
@@ -494,12 +522,25 @@ def _corrected(slide, screen, tested, codes, seed, methods, device, switches, se
     return rows, parts
 
 
-def _controls(found: dict[str, Said], names: list[str], base: Said, agree: Callable) -> dict:
-    """Agreement where there is nothing to agree with (K3b, K11), and by the share of places that carriers fill (K8)."""
+def _few(name: str, draw: int) -> str:
+    """The rule of a draw of control carriers, as many as a target has."""
+    return f"control_for_{name} {draw}"
+
+
+def _controls(found: dict[str, Said], names: list[str], base: Said, agree: Callable, draws: int) -> dict:
+    """Agreement where there is nothing to agree with (K3b, K11), and by the share of places that carriers fill (K8).
+
+    `control_donors_sd` is that of one draw of control carriers for each target, by the spread of `draws` draws within
+    targets; NaN for a single one.
+    """
     made = {}
-    if f"control_for_{names[0]}" in found or "-" in found:
-        few = _changes(found, [f"control_for_{name}" for name in names], base.mean)
-        made["control_donors"] = float(agree(few).mean())
+    if _few(names[0], 0) in found or "-" in found:
+        few = np.stack(
+            [agree(_changes(found, [_few(name, draw) for name in names], base.mean)) for draw in range(draws)]
+        )
+        made["control_donors"] = float(few.mean())
+        within = few.var(axis=0, ddof=1).sum() if draws > 1 else np.nan
+        made["control_donors_sd"] = float(np.sqrt(within) / len(names))
     if "unguided" in found:
         free = _changes(found, ["unguided"] * len(names), base.mean)
         made["unguided_donors"] = float(agree(free).mean())

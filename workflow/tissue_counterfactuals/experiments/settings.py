@@ -547,6 +547,9 @@ class InVivoSettings(Settings):
     graph: InVivoGraphSettings = InVivoGraphSettings()
     max_focal: int = Field(2000, ge=10, le=10_000_000)
     """Recipients near control guides whose neighbours are exchanged (`corrected`)."""
+    control_draws: int = Field(5, ge=1, le=1000)
+    """Draws of as many control carriers as a target has, as its donors (K3b); every draw is one more question to each
+    method for each target."""
     draws: Draws = 999
     """Permutations of clones behind each p value."""
     splits: int = Field(100, ge=2, le=100_000)

@@ -26,13 +26,15 @@ from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.graph import neighborhood_features
 from tissue_counterfactuals.methods.prediction import Prediction, at_library
 from tissue_counterfactuals.models.celcomen_field import GaussianField
-from tissue_counterfactuals.models.celcomen_gaussian import fit_gaussian, neighbor_response
-from tissue_counterfactuals.models.celcomen_spectrum import symmetric_part
+from tissue_counterfactuals.models.celcomen_gaussian import diagonalise, fit_gaussian, neighbor_response, precision_of
+from tissue_counterfactuals.models.celcomen_spectrum import bounds, symmetric_part
 from tissue_counterfactuals.models.celcomen_statistics import interaction_weights
 from tissue_counterfactuals.slide import log_normalize, normalize_counts
 
 # Cells x genes whose field answers a knock-out; it is held dense a few times over.
 _LARGEST_FIELD = 100_000_000
+# Smallest precision, of 1 for a cell by itself, that the smoothest pattern of a field keeps.
+_FROM_BORDER = 0.01
 
 
 def fit(task, folder: Path) -> None:
@@ -82,9 +84,8 @@ def knock_out_around(
     with np.load(folder / "forces.npz") as stored:
         forces, genes = (stored["inter"], stored["intra"]), stored["genes"]
     expression = sparse.csr_array(log_normalize(slide.X)[:, genes])
-    weights = symmetric_part(interaction_weights(graph, "row"))
     observed = normalize_counts(slide.X[focal]).toarray()
-    field, made = GaussianField(weights, *forces), {}
+    field, made = _field(symmetric_part(interaction_weights(graph, "row")), *forces), {}
     for name, gene in lost.items():
         change = _without(np.array([gene]), genes, altered, focal, expression, field, tolerance=1e-5)
         made[name] = change if isinstance(change, str) else _changed(task, observed, genes, change)
@@ -130,13 +131,24 @@ def predict(task, folder: Path, target: str) -> dict[str, Prediction | str]:
     made = task.counterfactuals(target, lambda new: moved(neighborhood_features(new.graph(slide.n_obs), expression)))
     made |= task.altered(target, lambda node: moved(around(task.altered_log(node)[:, genes])))
     knock_outs = task.question.knock_outs(target)
-    field = GaussianField(every, *forces) if knock_outs else None
+    field = _field(every, *forces) if knock_outs else None
     for rule, knocked_out in knock_outs.items():
         change = _without(knocked_out, genes, focal, focal, expression, field)
         made[rule] = change if isinstance(change, str) else changed(change)
     # As observed to the last digit: a correlation with rounding would look like a result.
     twin = Prediction(slide.X[focal].toarray().astype(np.float32), focal, keeps_noise=True)
     return made | {"no_intervention": twin}
+
+
+def _field(weights: sparse.csr_array, inter: np.ndarray, intra: np.ndarray) -> GaussianField:
+    """The field on a graph, kept at a distance from where its variance has no end.
+
+    Where a tissue drifts smoothly the likeliest forces lie next to that border, and on a graph with other cells beyond
+    it. All neighbours then count for as much less as it takes, which their answer over a few cells hardly feels.
+    """
+    _, strength = diagonalise(precision_of(inter, intra)[0], inter)
+    nearest = 2 * np.multiply.outer(bounds(weights), strength).max()
+    return GaussianField(weights * min(1.0, (1 - _FROM_BORDER) / max(nearest, 1e-12)), inter, intra)
 
 
 def _without(knocked_out, genes, altered, focal, expression, field, tolerance: float = 1e-8) -> np.ndarray | str:

@@ -3,14 +3,15 @@
 How a cell comes to its counts (u: cell, k: lost gene, l: signal, g: gene):
 
 1. Place. Cells lie uniformly in a square; a share of them are recipients (T cells), the others tumour cells. A clone is
-a
-   tumour cell and its nearest ones; all of it has lost the clone's gene, or, with a control guide, nothing. Of each
+   a tumour cell and its nearest ones; all of it has lost the clone's gene, or, with a control guide, nothing. Of each
    member the guide is seen or missed (`missed`); a clone always keeps one call.
 2. Secretion. Tumour cells secrete s_ul = smooth patches * noise, times exp(signal_change direction_kl) where k is lost;
    each signal raises two ligand genes of its sender. `shared` turns the directions of all losses into one.
 3. Reception. r_ul = sum_v W_uv s_vl / sum_v W_uv over the tumour neighbours v, Gaussian weights of 20 micrometres.
 4. Response. Recipients: log rate_ug = base + spillover sum_l log r_ul programmes_lg + region_effect patches_ug.
             Tumour cells: log rate_ug = base + ligands_gl log s_ul + autonomous own_kg + region_effect patches_ug.
+   With `measured` the last genes are the lost ones: no gene of a programme; in tumour cells log rate -= direction_k log
+   s_u, and _GONE more where k is lost.
    Patches of the recipients are smooth in space and know nothing of guides, but clones are patches too: near one guide
    the tissue differs from near another, whatever the guide does.
 5. Counts. A share `spill` of what a cell is read to hold comes from its neighbours; then negative binomial at depth.
@@ -36,6 +37,8 @@ _REACH_UM, _FARTHEST_UM = 20.0, 45.0
 _SIGNALS, _REGIONS = 4, 3
 _OVERDISPERSION, _DEPTH_NOISE, _SECRETION_NOISE, _PATCHINESS = 0.2, 0.4, 0.5, 0.3
 _RESPONDING, _OWN = 0.4, 0.3
+# Fall of the log rate of a lost gene.
+_GONE = 5.0
 
 
 def simulate_screen(**knobs: float) -> AnnData:
@@ -81,6 +84,8 @@ def simulate_screen(**knobs: float) -> AnnData:
     programmes = rng.standard_normal((_SIGNALS, g)) * (rng.random((_SIGNALS, g)) < _RESPONDING)
     programmes[:, :n_ligands] = 0
     own = rng.standard_normal((told.n_targets, g)) * (rng.random((told.n_targets, g)) < _OWN)
+    lost_genes = np.arange(g - told.n_targets, g) if told.measured else np.arange(0)
+    programmes[:, lost_genes] = own[:, lost_genes] = 0
     base = 0.7 * rng.standard_normal((2, g))
     regions = rng.standard_normal((2, _REGIONS, g)) / np.sqrt(_REGIONS)
     log_rate = np.empty((n, g))
@@ -93,6 +98,8 @@ def simulate_screen(**knobs: float) -> AnnData:
     log_rate[heard] += told.spillover * without[heard] @ programmes + change[heard]
     log_rate[tumour, :n_ligands] += np.repeat(with_loss, LIGAND_GENES_PER_SIGNAL, axis=1)
     log_rate[tumour[knocked_out]] += told.autonomous * own[lost[tumour][knocked_out] - 1]
+    for code, gene in enumerate(lost_genes, start=1):
+        log_rate[tumour, gene] -= with_loss @ direction[code - 1] + _GONE * (lost[tumour] == code)
     counts = _draw_counts(rng, log_rate, weights, tumour, touching, told)
 
     target = np.array([CONTROL, *names], dtype=object)
@@ -112,6 +119,7 @@ def simulate_screen(**knobs: float) -> AnnData:
     )
     obs.loc[~recipient, "domain"] = np.where(called[tumour] >= 0, "perturbed", "control")
     genes = [f"ligand_{i}" for i in range(n_ligands)] + [f"gene_{i}" for i in range(g - n_ligands)]
+    genes[len(genes) - len(lost_genes) :] = names[: len(lost_genes)]
     provenance = {"source": "simulated screen", "simulation": knobs, "filters": "[]"}
     slide = make_slide(counts, obs, pd.Index(genes), place, provenance)
     slide.obsm["simulation_change"] = change

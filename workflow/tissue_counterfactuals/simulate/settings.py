@@ -197,6 +197,9 @@ class ScreenSettings(Settings):
     """Standard deviation of the change of a carrier's own log rate, in three genes of ten."""
     signal_change: Effect = 2.0
     """Length of the change of a carrier's log secretion, over the signals."""
+    measured: bool = False
+    """Whether the lost genes are among the measured ones, the last of them: a tumour cell has the less of one the more
+    it secretes as after its loss, and after its loss next to none."""
     shared: float = Field(0.0, ge=0, le=1)
     """How far all lost genes change signals in one direction: at 1 each loss does to others what every loss does."""
     region_effect: LogSpread = 0.3
@@ -211,6 +214,11 @@ class ScreenSettings(Settings):
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         check_size(self.n_cells, self.n_genes)
+        if self.measured and self.n_genes < 12 + self.n_targets:
+            raise ValueError(
+                f".n_genes is {self.n_genes}; with {self.n_targets} lost genes among them at least "
+                f"{12 + self.n_targets} are needed."
+            )
         clones = self.n_targets * self.clones_per_target * (1 + self.control_share)
         room = 0.7 * (1 - self.recipient_share) * self.n_cells
         if clones * self.clone_size > room:

@@ -131,7 +131,8 @@ def _scores(part: object, table: pd.DataFrame) -> None:
     else:
         axes = part.subplots()
         own = table[table["genes"] == "all"].groupby("method", sort=False)
-        means = own[["pearson", "tiles_low", "tiles_high", "control_donors", "ceiling"]].mean().reindex(methods)
+        columns = ["pearson", "tiles_low", "tiles_high", "control_donors", "control_donors_sd", "ceiling"]
+        means = own[columns].mean().reindex(methods)
         axes.errorbar(
             means["pearson"],
             y,
@@ -140,7 +141,15 @@ def _scores(part: object, table: pd.DataFrame) -> None:
             color="#0072B2",
             label="donors of the target (95 % over tiles)",
         )
-        axes.plot(means["control_donors"], y, "x", color="black", label="as few control carriers (K3b)")
+        axes.errorbar(
+            means["control_donors"],
+            y,
+            xerr=1.96 * means["control_donors_sd"].fillna(0),
+            fmt="x",
+            lw=0.8,
+            color="black",
+            label="as few control carriers (K3b;\n95 % of draws)",
+        )
         axes.axvline(means["ceiling"].mean(), color="#D55E00", lw=1, ls="--", label="ceiling (K6)")
         axes.axvline(0, color="0.7", lw=0.8)
         said = own["verdict"].agg(lambda v: "; ".join(dict.fromkeys(v)))
