@@ -7,13 +7,20 @@ VENV := .venv
 BIN := $(VENV)/bin
 REPORT := results/report.html
 
-.PHONY: demo test peers guests recorded kills mutation check format docs clean
+.PHONY: demo run test peers guests recorded kills mutation check format docs clean
 
 demo: $(VENV)/installed
 	@$(BIN)/python workflow/scripts/unlock.py
 	$(BIN)/snakemake --cores $(CORES) --quiet rules -- demo
 	$(BIN)/snakemake --cores $(CORES) demo --report $(REPORT) --report-stylesheet workflow/report/style.css
 	@$(BIN)/python workflow/scripts/show_results.py results $(REPORT)
+
+# make run CONFIG=my.yaml TARGETS=figures: the file is looked at first, its encoding too, of which Snakemake tells in a
+# traceback only; and what a kill left locked is opened.
+run: $(VENV)/installed
+	@PYTHONPATH=workflow $(BIN)/python -m tissue_counterfactuals.config.yaml_files $(CONFIG)
+	@$(BIN)/python workflow/scripts/unlock.py
+	$(BIN)/snakemake --cores $(CORES) --configfile $(CONFIG) --quiet rules -- $(TARGETS)
 
 test: $(VENV)/installed
 	$(BIN)/python -m pytest --numprocesses $(CORES) --dist loadfile --no-loadscope-reorder

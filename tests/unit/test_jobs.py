@@ -113,6 +113,19 @@ def test_a_full_disk_below_hdf5_is_one_sentence_too(tmp_path, capfd):
     assert screen.count("\n") == 1
 
 
+@pytest.mark.parametrize("error", [MemoryError(), OSError(errno.ENOMEM, "Cannot allocate memory", "s.h5ad")])
+def test_memory_that_ran_out_is_one_sentence_and_the_log_says_where(tmp_path, capfd, error):
+    with pytest.raises(SystemExit), job(tmp_path / "log"):
+        raise error
+    screen = capfd.readouterr().err
+    assert screen.startswith("error: memory ran out")
+    assert "give the job more, or less to hold" in screen
+    assert screen.count("\n") == 1
+    log = (tmp_path / "log").read_text()
+    assert log.startswith("Traceback (most recent call last):")
+    assert log.endswith(screen)
+
+
 def test_a_python_below_a_folder_with_a_space_is_called_without_one(tmp_path):
     (tmp_path / "sp ace").mkdir()
     environment = tmp_path / "sp ace/env"

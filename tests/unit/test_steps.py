@@ -84,7 +84,7 @@ def test_the_only_slide_is_refused_at_once_and_one_of_several_is_left_out(questi
 
 def test_fewer_cells_than_neighbours_are_refused(question):
     folder = question.folder
-    with pytest.raises(InputError, match="sample 'one' has 600 cells, too few for graph.max_neighbors"):
+    with pytest.raises(InputError, match="slide s: graph.max_neighbors is 600, but sample 'one' has 600 cells"):
         steps.build_graph(folder / "s.h5ad", {"max_neighbors": 600}, folder / "g.npz")
     assert not (folder / "g.npz").exists()
 

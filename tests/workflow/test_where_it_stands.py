@@ -56,6 +56,21 @@ def test_a_key_given_twice_is_refused_in_any_of_several_files(tmp_path):
     assert "Traceback" not in outcome.screen
 
 
+def test_make_run_looks_at_a_configuration_before_snakemake_reads_it(tmp_path):
+    """Snakemake itself ends in a traceback over other encodings."""
+    path = tmp_path / "my.yaml"
+    words = ["make", "-C", str(ROOT), f"VENV={sys.prefix}", "-o", f"{sys.prefix}/installed", "run", f"CONFIG={path}"]
+    for encoding in ("cp1252", "utf-16"):
+        path.write_bytes("datasets: {a: {label: Gewebe ä}}\n".encode(encoding))
+        made = subprocess.run(words, env=clean_environment(), capture_output=True, text=True)
+        assert made.returncode != 0
+        told = f"config file {path}: it is not written in UTF-8; save it again with this encoding."
+        assert made.stderr.splitlines()[0] == told
+        assert "snakemake" not in made.stdout
+    path.write_text("datasets: {a: {label: Gewebe ä}}\n")
+    assert f"snakemake --cores 2 --configfile {path}" in subprocess.check_output([*words, "-n", "CORES=2"], text=True)
+
+
 def test_the_demo_in_another_encoding_is_told(tmp_path):
     for part in ("workflow", "profiles", "resources"):
         (tmp_path / part).symlink_to(ROOT / part)

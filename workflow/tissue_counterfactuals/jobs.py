@@ -13,7 +13,7 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import NoReturn, TextIO
 
-from tissue_counterfactuals.errors import InputError
+from tissue_counterfactuals.errors import InputError, memory_fault
 from tissue_counterfactuals.files import verify
 
 _THREAD_VARIABLES = (
@@ -22,9 +22,9 @@ _THREAD_VARIABLES = (
     "MKL_NUM_THREADS",
     "NUMBA_NUM_THREADS",
 )
-# The disk, the rights on it, or memory: nothing that this program or its input could do better.
+# The disk, or the rights on it: nothing that this program or its input could do better.
 _FAULTS_OF_THE_MACHINE = (
-    *(errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.ESTALE, errno.ENOMEM),
+    *(errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.ESTALE),
     *(errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.EMFILE, errno.ENFILE),
 )
 
@@ -56,6 +56,8 @@ def python_without_spaces(executable: str) -> str:
 def job(log: str | Path, threads: int = 1, inputs: Iterable[str | Path] = ()) -> Iterator[None]:
     """Run a step: output goes to its log, an `InputError` ends it with that one sentence on the screen.
 
+    So do a disk that is full or fails, rights that are missing, and memory that ran out.
+
     `inputs` are files that other steps made; one that has been damaged since ends the step too (see `files.verify`).
 
     Enter it before numpy, torch or numba are imported. The number of threads comes from the configuration and not
@@ -70,8 +72,11 @@ def job(log: str | Path, threads: int = 1, inputs: Iterable[str | Path] = ()) ->
             yield
         except InputError as error:
             _stop(str(error), stream)
-        except OSError as error:
-            if error.errno not in _FAULTS_OF_THE_MACHINE:
+        except Exception as error:
+            if sentence := memory_fault(error):
+                traceback.print_exc(file=stream)
+                _stop(sentence, stream)
+            if not isinstance(error, OSError) or error.errno not in _FAULTS_OF_THE_MACHINE:
                 traceback.print_exc(file=stream)
                 raise
             # HDF5 names the file, and much else, in its message alone.
@@ -82,9 +87,6 @@ def job(log: str | Path, threads: int = 1, inputs: Iterable[str | Path] = ()) ->
                 "the right to read and write, then run the same command again.",
                 stream,
             )
-        except Exception:
-            traceback.print_exc(file=stream)
-            raise
 
 
 def _stop(sentence: str, log: TextIO) -> NoReturn:

@@ -31,6 +31,7 @@ from tissue_counterfactuals.question.folds import (
     patients_of,
     read_folds,
 )
+from tissue_counterfactuals.question.named import too_many_neighbors
 from tissue_counterfactuals.question.predictions import PredictionReader, read_predictions
 from tissue_counterfactuals.question.question import ask
 from tissue_counterfactuals.question.question import write_question as write_question_file
@@ -140,11 +141,8 @@ def build_graph(slide: Path, settings: dict, output: Path) -> None:
 
     cells = read_slide(slide, check=False)
     for sample, size in cells.obs["sample"].value_counts().items():
-        if size <= settings["max_neighbors"]:
-            raise InputError(
-                f"slide {Path(slide).stem}: sample {sample!r} has {size} cells, too few for graph.max_neighbors "
-                f"{settings['max_neighbors']}: lower graph.max_neighbors or leave the sample out with `samples`."
-            )
+        for fault in too_many_neighbors("graph.max_neighbors", settings["max_neighbors"], f"sample {sample!r}", size):
+            raise InputError(f"slide {Path(slide).stem}: {fault}")
     graph = slide_graph(cells, **settings)
     with atomic_path(output) as temporary:
         sparse.save_npz(temporary, graph, compressed=False)

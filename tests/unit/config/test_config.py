@@ -59,6 +59,7 @@ def own_slide(path, **more):
         "control_domain": "normal",
         "target_domains": ["tumour"],
         "holdout": {"min_cells": 2},
+        "graph": {"max_neighbors": 1},
     } | more
 
 
@@ -422,7 +423,7 @@ def test_samples_that_share_a_path_are_refused(slide_file):
 
 
 def test_a_sample_that_is_called_like_the_slide_of_all_samples_keeps_its_own_cells(tmp_path):
-    path = write_cells(tmp_path / "a.h5ad", section=["pooled", "Pooled", "sample_pooled", "other"])
+    path = write_cells(tmp_path / "a.h5ad", section=["pooled", "Pooled", "sample_pooled", "other"] * 2)
     dataset = entry("mine", own_slide(path, columns={"sample": "section"}))
     found = config.samples_of("mine", dataset)
     assert sorted(found.values()) == [["Pooled"], ["other"], ["pooled"], ["sample_pooled"]]

@@ -53,7 +53,8 @@ def test_what_fits_is_taken():
         (BENCHMARK | {"simulation": {"n_slides": 10**9}}, {}, "config: datasets.mine.simulation.n_slides is "
             "1000000000; allowed is a whole number of at least 1 and up to 1000."),
         (BENCHMARK | {"simulation": {"n_cells": 600, "n_slides": 4}}, {}, "config: datasets.mine.graph.max_neighbors "
-            "is 200, but a sample of mine has 150 cells, so that everybody would be everybody's neighbour; lower it."),
+            "is 200, but a sample of mine has 150 cells, so that everybody would be everybody's neighbour; lower it, "
+            "or leave the sample out with `samples`."),
         (BENCHMARK | {"unit_um": 1e30, "source": "h5ad", "path": "."}, {}, "config: datasets.mine.unit_um is "
             "1000000000000000000000000000000; allowed is a number above 0 and up to 1000000 or null."),
         (SPLEEN | {"field": {"n_cells": 10**7, "n_genes": 51}}, {}, "config: datasets.mine.field.n_cells is 10000000 "
@@ -64,7 +65,7 @@ def test_what_fits_is_taken():
             "500,000,000 are the most: give fewer cells or genes."),
         (SPLEEN | {"field": {"n_cells": 8, "n_samples": 1}}, {"celcomen": {"spleen": {"n_neighbors": 8}}}, "config: "
             "celcomen.spleen.n_neighbors is 8, but a sample of mine has 8 cells, so that everybody would be "
-            "everybody's neighbour; lower it."),
+            "everybody's neighbour; lower it, or leave the sample out with `samples`."),
         (SPLEEN | {"field": {"n_genes": 12}}, {"celcomen": {"spleen": {"clusters": {"n_clusters": 13}}}},
         "config: celcomen.spleen.clusters.n_clusters is 13, but 12 genes of mine are left at most; lower it."),
         (TUMOUR, tumour(clusters={"n_clusters": 61}), "config: celcomen.glioblastoma.clusters.n_clusters is 61, but 60 "
@@ -190,6 +191,39 @@ def test_benchmarks_of_what_the_header_of_a_file_has_not(tmp_path):
             f"'left' and in 'right'; the largest is {sizes.idxmax()!r} with {sizes.max()}: lower it"),
     ):  # fmt: skip
         assert refused(entry | keys).startswith(f"config: datasets.mine.{sentence}")
+
+
+@pytest.mark.parametrize("asks", [{}, {"experiments": ["cellina_weights"]}, {"experiments": ["celcomen_spleen"]}])
+def test_more_neighbours_than_a_sample_of_a_file_has_cells_are_refused_as_the_graph_would(tmp_path, asks):
+    """Cells without a type are not read; a sample that is not read, or has no cell, does not count."""
+    slide = small_slide(n_cells=300)
+    sizes = {"large": 240, "small": 45, "none": 15}
+    slide.obs["section"] = pd.Categorical(np.repeat([*sizes], [*sizes.values()]), categories=[*sizes, "unused"])
+    slide.obs["cell_type"] = slide.obs["cell_type"].astype(object).where(slide.obs["section"] != "none", "NA")
+    slide.obs.loc[slide.obs_names[240:245], "cell_type"] = None
+    slide.write_h5ad(tmp_path / "mine.h5ad")
+    entry = {"source": "h5ad", "path": str(tmp_path / "mine.h5ad"), "columns": {"sample": "section"}}
+    entry |= {"control_domain": "left", "target_domains": ["right"], "holdout": {"min_cells": 2}} | asks
+    of_spleen = "celcomen_spleen" in asks.get("experiments", ())
+    key = "celcomen.spleen.n_neighbors" if of_spleen else "datasets.mine.graph.max_neighbors"
+
+    def loaded(wanted, **keys):
+        top = {"celcomen": {"spleen": {"n_neighbors": wanted}}} if of_spleen else {}
+        graph = {} if of_spleen else {"graph": {"max_neighbors": wanted}}
+        return {"datasets": {"mine": entry | graph | keys}} | top
+
+    load_config(loaded(39))
+    with pytest.raises(InputError) as error:
+        load_config(loaded(40))
+    assert str(error.value) == (
+        f"config: {key} is 40, but sample 'small' of mine has 40 cells, so that everybody would be everybody's "
+        "neighbour; lower it, or leave the sample out with `samples`."
+    )
+    load_config(loaded(40, samples=["large"]))
+    # Without a sample column all cells are one sample.
+    load_config(loaded(279, columns={}))
+    with pytest.raises(InputError, match=f"{key} is 280, but mine has 280 cells"):
+        load_config(loaded(280, columns={}))
 
 
 def test_what_the_header_of_a_file_has_not_is_refused_in_the_words_of_the_reader(tmp_path):

@@ -98,7 +98,16 @@ def made(tmp_path_factory):
         patch.setattr(cellina_in_vivo, "_RANDOM_DRAWS", 2)
         made = {p: run(folder, slide, p) for p in PROTOCOLS}
         asked = cellina_in_vivo.ask_as_run(slide, read_screen(slide), [1, 2], 0, {}, settings())
-    return made | {"slide": slide, "far": asked.focal}
+    return made | {"slide": slide, "far": asked.focal, "asked": asked}
+
+
+def test_a_disk_that_is_full_is_no_result_of_a_method(made, monkeypatch):
+    def predict(*_):
+        raise OSError(28, "No space left on device", "model.pt")
+
+    monkeypatch.setattr(METHODS_TABLE["no_change"].adapter, "predict", predict)
+    with pytest.raises(InputError, match="no room is left on the disk model.pt"):
+        cellina_in_vivo.answers(made["asked"], made["slide"], {"no_change": {}}, "cpu", None)
 
 
 def test_as_run_has_a_row_per_truth_donors_and_target_and_a_failed_method_says_why(made):

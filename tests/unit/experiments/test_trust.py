@@ -11,6 +11,7 @@ from tasks import CELLINA, SECTIONS
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.experiments import trust
 from tissue_counterfactuals.experiments.settings import TrustSettings
+from tissue_counterfactuals.methods import METHODS
 from tissue_counterfactuals.results.figures import when_to_trust as figure
 from tissue_counterfactuals.simulate import true_counterfactual, true_expression
 from tissue_counterfactuals.slide import normalize_counts
@@ -76,7 +77,7 @@ def test_what_latents_carry_is_asked_of_cellina_alone(made):
     assert table["correlation"].between(0, 1).all()
 
 
-def test_a_method_that_fails_is_a_failed_row():
+def test_a_method_that_fails_is_a_failed_row_and_a_machine_that_fails_is_none(monkeypatch):
     knobs = {"n_cells": 600, "n_genes": 40, "effect_size": 1.2, "n_slides": 1}
     task = trust.ask_far(knobs, 0, SETTINGS)
     sections = {"hierarchical": SECTIONS["hierarchical"] | {"min_cells": 10**6}}
@@ -84,6 +85,13 @@ def test_a_method_that_fails_is_a_failed_row():
     assert latents == []
     assert {row["status"] for row in rows} == {"failed"}
     assert all("other cell types" in row["reason"] for row in rows)
+
+    def predict(*_):
+        raise MemoryError
+
+    monkeypatch.setattr(METHODS["no_change"].adapter, "predict", predict)
+    with pytest.raises(InputError, match="no_change: memory ran out"):
+        trust.answer(task, {"no_change": {}})
 
 
 def test_the_figure_shows_every_knob_and_the_rank_of_the_distance(made, tmp_path):

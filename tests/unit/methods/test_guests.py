@@ -107,7 +107,6 @@ def test_nonsense_from_a_method_is_a_failure_not_a_score(question, monkeypatch, 
 @pytest.mark.parametrize(
     ("error", "reason"),
     [
-        (MemoryError("Unable to allocate 42.6 GiB"), "memory ran out Unable to allocate 42.6 GiB"),
         (SystemExit(3), "SystemExit: 3"),
         (RuntimeError("CUDA error"), "RuntimeError: CUDA error"),
     ],
@@ -143,6 +142,43 @@ def test_what_happens_to_a_method_stops_the_job(question, monkeypatch, error, se
     with pytest.raises(InputError, match=sentence):
         run.predict({"no_change": None}, question.task, folder / "predictions.h5ad")
     assert not (folder / "predictions.h5ad").exists()
+
+
+def numpys(*_, **__):
+    np.empty(1 << 50)
+
+
+def torchs(*_, **__):
+    torch.empty(1 << 50)
+
+
+ON_A_CARD = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 42.60 GiB.")
+OF_THE_SYSTEM = OSError(12, "Cannot allocate memory")
+
+
+def test_memory_that_ran_out_stops_the_job_of_our_methods_and_is_a_row_of_a_guest(question, monkeypatch):
+    """However it is told; whoever needs more than there is in an environment of its own fails alone."""
+    folder, task, guest = question.folder, question.task, METHODS["scvi"].adapter
+    predictions = folder / "predictions.h5ad"
+    for runs_out in (raises(MemoryError()), numpys, torchs, raises(ON_A_CARD), raises(OF_THE_SYSTEM)):
+        for adapter in (cellina_adapter, guest):
+            for step in ("fit", "predict", "latents"):
+                monkeypatch.setattr(adapter, step, runs_out)
+        with pytest.raises(InputError, match="^cellina: memory ran out.*: give the job more, or less to hold"):
+            run.fit("cellina", task, folder / "cellina", folder / "c.pt")
+        assert not (folder / "cellina").exists()
+        with pytest.raises(InputError, match="^cellina: memory ran out"):
+            run.predict({"no_change": None, "cellina": None}, task, predictions)
+        assert not predictions.exists()
+        run.fit("scvi", task, folder / "scvi", folder / "c.pt")
+        assert json.loads((folder / "scvi/status.json").read_text())["reason"].startswith("fit: memory ran out")
+    run.predict({"no_change": None, "scvi": None}, task, predictions)
+    assert failures(question).keys() == {"scvi"}
+    assert failures(question)["scvi"].startswith("predict: memory ran out")
+    (folder / "scvi/status.json").write_text('{"status": "ok"}')
+    assert run._latents_of("scvi", task, folder / "scvi", folder).startswith("latents: memory ran out")
+    with pytest.raises(InputError, match="^cellina: memory ran out"):
+        run._latents_of("cellina", task, folder / "scvi", folder)
 
 
 def test_a_full_disk_behind_another_error_is_seen(question, monkeypatch):
@@ -292,9 +328,24 @@ def test_memory_that_ran_out_is_told_from_a_kill_by_hand(question, monkeypatch, 
     assert said.startswith("error: the job was ended from outside (SIGKILL): run again")
     assert not (question.folder / "cellina/run").exists()
     # The kernel counts the processes that it kills for memory.
-    counts = iter([4, 5])
+    counts = iter([4, 5] * 3)
     monkeypatch.setattr(run, "_killed_for_memory", lambda: next(counts))
-    assert fit_command(question)["reason"] == "fit: it was killed because memory ran out"
+    with pytest.raises(SystemExit):
+        fit_command(question)
+    assert capfd.readouterr().err.startswith("error: cellina: memory ran out (the system killed it): give the job more")
+    assert not (question.folder / "cellina/run").exists()
+    monkeypatch.setattr(METHODS["scvi"].adapter, "fit", ends_by(signal.SIGKILL))
+    assert fit_command(question, "scvi")["reason"] == "fit: it was killed because memory ran out"
+    # Before a method is asked, nobody but the job can have used it up.
+    here, load_task = os.getpid(), run.load_task
+
+    def load(*arguments):
+        return load_task(*arguments) if os.getpid() == here else ends_by(signal.SIGKILL)()
+
+    monkeypatch.setattr(run, "load_task", load)
+    with pytest.raises(SystemExit):
+        fit_command(question, "scvi")
+    assert capfd.readouterr().err.startswith("error: the job: memory ran out (the system killed it)")
 
 
 def test_a_disk_that_is_full_in_training_stops_the_job_and_the_next_run_ends_as_if_it_had_not_been(

@@ -60,6 +60,7 @@ LIMITS = """
   cells per square millimetre are those of tissue. State `unit_um` where you know it.
 - **A file of settings in cp1252 or UTF-16**, given with `--configfile`: Snakemake reads it before a line of this
   workflow runs, and stops with a traceback that ends in `'utf-8' codec can't decode byte ...`. Save the file in UTF-8.
+  `make run CONFIG=my.yaml` looks at it first, and says so in a sentence.
 """
 
 

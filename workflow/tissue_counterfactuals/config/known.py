@@ -12,12 +12,15 @@ import h5py
 import numpy as np
 
 from tissue_counterfactuals.errors import InputError
+from tissue_counterfactuals.experiments import EXPERIMENTS
 from tissue_counterfactuals.experiments.settings import BUNDLED_GENE_SETS
-from tissue_counterfactuals.question.named import gene_faults, label_faults, no_such_label
+from tissue_counterfactuals.question.named import gene_faults, label_faults, no_such_label, too_many_neighbors
 from tissue_counterfactuals.simulate.settings import KNOCKOUTS
 from tissue_counterfactuals.sources import READERS
 from tissue_counterfactuals.sources.columns import open_h5ad, read_labels, read_texts
+from tissue_counterfactuals.sources.labels import are_ids
 
+_READ_A_GRAPH = {"cellina", *(experiment.name for experiment in EXPERIMENTS if "graph" in experiment.inputs)}
 # Stands for a panel that is not known.
 _MANY = range(10**9)
 
@@ -38,20 +41,22 @@ def known_faults(config: dict, raw: dict) -> Iterator[str]:
     for name, entry in config["datasets"].items():
         files, absent = _files_at_hand(entry)
         yield from (f"config: datasets.{name}: {fault}" for fault in absent)
-        cells, genes = _cells_of_a_sample(entry), _panel(entry, files)
+        coded, genes = _coded(entry, files), _panel(entry, files)
+        smallest = _smallest_sample(name, entry, coded)
         kept = min(len(genes or _MANY), entry["preprocess"]["n_top_genes"] or len(_MANY))
+        if smallest and (_READ_A_GRAPH & {*entry["experiments"]} or entry["questions"]):
+            key, neighbors = f"config: datasets.{name}.graph.max_neighbors", entry["graph"]["max_neighbors"]
+            yield from too_many_neighbors(key, neighbors, *smallest)
         if "cellina" in entry["experiments"]:
-            neighbors = entry["graph"]["max_neighbors"]
-            yield from _too_few_cells(f"datasets.{name}.graph.max_neighbors", neighbors, name, cells)
             yield from _too_few_genes("metrics.n_deg", n_deg, name, kept)
-        coded = _coded(entry, files)
         labels = _labels(entry, coded)
         yield from _question_faults(name, entry, labels, genes)
         if coded:
             yield from _benchmark_faults(f"config: datasets.{name}.", entry, labels, coded)
         if "celcomen_spleen" in entry["experiments"]:
             settings = sections["spleen"]
-            yield from _too_few_cells("celcomen.spleen.n_neighbors", settings["n_neighbors"], name, cells)
+            if smallest:
+                yield from too_many_neighbors("config: celcomen.spleen.n_neighbors", settings["n_neighbors"], *smallest)
             modelled = min(settings["n_top_genes"], kept)
             yield from _too_few_genes(
                 "celcomen.spleen.clusters.n_clusters", settings["clusters"]["n_clusters"], name, modelled
@@ -68,13 +73,30 @@ def known_faults(config: dict, raw: dict) -> Iterator[str]:
                 yield from _unknown_gene("celcomen.perturbmap.knockouts", gene, name, known)
 
 
-def _cells_of_a_sample(entry: dict) -> int | None:
-    """Cells of the smallest sample; None where they are not known."""
+def _smallest_sample(name: str, entry: dict, coded: dict[str, tuple] | None) -> tuple[str, int] | None:
+    """The smallest sample that is read, in words, and how many cells it has at most; None where that is not known.
+
+    Reading leaves out cells without a type or domain and may leave out more, and adds none.
+    """
     if entry["source"] == "simulated":
-        return entry["simulation"]["n_cells"] // entry["simulation"]["n_slides"]
+        return f"a sample of {name}", entry["simulation"]["n_cells"] // entry["simulation"]["n_slides"]
     if entry["source"] == "simulated_field":
-        return entry["field"]["n_cells"] // entry["field"]["n_samples"]
-    return None
+        return f"a sample of {name}", entry["field"]["n_cells"] // entry["field"]["n_samples"]
+    if not coded:
+        return None
+    labelled = np.logical_and.reduce([coded[c][0] >= 0 for c in ("cell_type", "domain", "sample") if c in coded])
+    if "sample" not in coded:
+        return name, int(labelled.sum())
+    codes, samples = coded["sample"]
+    sizes = np.bincount(codes[labelled], minlength=len(samples))
+    if are_ids(np.count_nonzero(sizes), len(codes)):
+        return None  # for the reader to tell
+    read = [
+        (f"sample {sample!r} of {name}", int(size))
+        for sample, size in zip(samples, sizes, strict=True)
+        if size and (entry["samples"] is None or sample in entry["samples"])
+    ]
+    return min(read, key=lambda one: one[1], default=None)
 
 
 def _files_at_hand(entry: dict) -> tuple[dict[str, Path], list[str]]:
@@ -188,14 +210,6 @@ def _gene_set_faults(key: str, settings: dict) -> Iterator[str]:
             read_gmt(source)
         except InputError as error:
             yield f"config: {key}.gene_sets[{place}]: {error}"
-
-
-def _too_few_cells(key: str, wanted: int, name: str, cells: int | None) -> Iterator[str]:
-    if cells is not None and wanted >= cells:
-        yield (
-            f"config: {key} is {wanted}, but a sample of {name} has {cells} cells, so that everybody would be "
-            "everybody's neighbour; lower it."
-        )
 
 
 def _too_few_genes(key: str, wanted: int, name: str, genes: int) -> Iterator[str]:

@@ -1,6 +1,7 @@
 """Files of configuration as they are written: what YAML would swallow without a word is told, with its line."""
 
 import re
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -87,3 +88,10 @@ def _read_as(node: yaml.ScalarNode) -> str | None:
         return f"the {type(value).__name__} {value}"
     except ValueError:
         return f"a faulty {kind}"
+
+
+if __name__ == "__main__":
+    try:
+        check_config_files(sys.argv[1:])
+    except InputError as error:
+        sys.exit(str(error))

@@ -30,6 +30,7 @@ from tissue_counterfactuals.experiments import screen_question as question_of
 from tissue_counterfactuals.experiments.screen_question import Screen
 from tissue_counterfactuals.graph import slide_graph
 from tissue_counterfactuals.methods import CORE, METHODS
+from tissue_counterfactuals.methods.run import reason_of
 from tissue_counterfactuals.metrics import Comparison, Reference
 from tissue_counterfactuals.question.folds import Fold, split_cells
 from tissue_counterfactuals.question.nodes import NodePerturbation
@@ -324,17 +325,21 @@ def answers(
     Args:
         summarise: from a rule and predicted counts (m, g).
         knock_out: asks a fitted Celcomen what clamped genes do, which is a method by itself.
+
+    Raises:
+        InputError: the machine is at fault and not the method.
     """
     made = {}
     for name, own in methods.items():
         task = Task(slide, asked, own, device)
-        adapter = METHODS[name].adapter
+        adapter, step = METHODS[name].adapter, "fit"
         try:
             with tempfile.TemporaryDirectory() as folder:
                 folder = Path(folder)
                 if METHODS[name].learned:
                     task.checkpoint = folder / "checkpoint.pt"
                     adapter.fit(task, folder)
+                step = "predict"
                 found = {name: adapter.predict(task, folder, TARGET_DOMAIN)}
                 if knock_out and hasattr(adapter, "knock_out_around"):
                     try:
@@ -342,7 +347,7 @@ def answers(
                     except InputError as error:
                         found[KNOCK_OUT] = f"InputError: {error}"
         except Exception as error:  # a method that fails is a row that says so
-            made[name] = f"{type(error).__name__}: {error}"
+            made[name] = reason_of(error, name, step, Path(tempfile.gettempdir()))
             continue
         for method, said in found.items():
             made[method] = said if isinstance(said, str) else {

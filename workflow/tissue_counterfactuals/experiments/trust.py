@@ -21,7 +21,7 @@ from anndata import AnnData
 from tissue_counterfactuals import protocols
 from tissue_counterfactuals.graph import neighborhood_features
 from tissue_counterfactuals.methods import METHODS
-from tissue_counterfactuals.methods.run import fit, read_status
+from tissue_counterfactuals.methods.run import fit, read_status, reason_of
 from tissue_counterfactuals.metrics.populations import mean_expression
 from tissue_counterfactuals.question.folds import Fold, cells_of, split_cells
 from tissue_counterfactuals.question.question import DONORS, Question, fingerprint
@@ -156,7 +156,7 @@ def _predict(task: Task, method: str, settings: dict, latents: list) -> tuple[di
         try:
             predicted = row.adapter.predict(task, model, TARGET)
         except Exception as error:
-            return {}, f"predict: {type(error).__name__}: {error}"
+            return {}, reason_of(error, method, "predict", Path(folder))
         if row.settings == "cellina":
             latents += [{"method": method} | found for found in carried(task, model)]
     predicted.pop(TWIN, None)

@@ -7,10 +7,14 @@
 It needs numpy, scipy and anndata, and what the methods themselves need. A step runs in a child process, because not all
 that goes wrong in a method is an exception. What the method did is a result, told from what happened to it:
 
-- a failed row, with its reason: an exception, memory that ran out, a crash by signal, a prediction of the wrong genes
-  or shape or with NaN, a step that does not end within the method's time limit;
+- a failed row, with its reason: an exception, a crash by signal, a prediction of the wrong genes or shape or with NaN,
+  a step that does not end within the method's time limit;
 - the job stops with one sentence and is tried again by the next run: a disk that is full or fails, a file that is
   damaged, a package that is missing, a kill from outside, and whatever goes wrong around the method.
+
+Memory that runs out is the one or the other. The workflow's own methods (environment `core`) hold what grows with the
+cells and no more, so that the machine is too small for the data: the job stops. A guest in an environment of its own
+holds what its authors chose, a matrix of all cells by all cells for one: that is what the method did, a failed row.
 """
 
 import argparse
@@ -33,10 +37,10 @@ from multiprocessing.connection import wait
 from pathlib import Path
 
 from tissue_counterfactuals.devices import card_of_its_own
-from tissue_counterfactuals.errors import DamagedFile, InputError
+from tissue_counterfactuals.errors import DamagedFile, InputError, memory_fault, no_memory
 from tissue_counterfactuals.files import atomic_folder, atomic_path, remove
 from tissue_counterfactuals.jobs import job
-from tissue_counterfactuals.methods import METHODS
+from tissue_counterfactuals.methods import CORE, METHODS
 
 # Signals by which a process ends itself; any other came from outside.
 _CRASHES = ("SIGSEGV", "SIGABRT", "SIGBUS", "SIGILL", "SIGFPE", "SIGSYS", "SIGTRAP")
@@ -81,7 +85,7 @@ def fit(method: str, task, folder: Path, checkpoint: Path) -> None:
         except InputError:
             raise
         except (Exception, SystemExit) as error:
-            reason = _reason("fit", error, draft)
+            reason = reason_of(error, method, "fit", draft)
         write_status(draft, task.fold.cell_type, reason, time.perf_counter() - started)
     remove(checkpoint)
 
@@ -200,7 +204,7 @@ def _latents_of(method, task, folder, scratch) -> dict | str:
     except DamagedFile as error:
         raise _remove_model(folder, error) from error
     except (Exception, SystemExit) as error:
-        return _reason("latents", error, scratch)
+        return reason_of(error, method, "latents", scratch)
     return found
 
 
@@ -218,7 +222,7 @@ def _variants(method, task, folder, target, scratch) -> dict:
     except DamagedFile as error:
         raise _remove_model(folder, error) from error
     except (Exception, SystemExit) as error:
-        return {"-": _reason("predict", error, scratch)}
+        return {"-": reason_of(error, method, "predict", scratch)}
     return variants
 
 
@@ -289,19 +293,24 @@ def _versions() -> dict[str, str]:
     return versions
 
 
-def _reason(step: str, error: BaseException, folder: Path) -> str:
-    """What a failed row says about an error that came out of a method.
+def reason_of(error: BaseException, method: str, step: str, folder: Path) -> str:
+    """What a failed row says about an error that came out of a method in a step.
+
+    Args:
+        folder: one on the disk that the step writes to.
 
     Raises:
         InputError: the machine is at fault and not the method.
     """
     traceback.print_exc()
+    if sentence := memory_fault(error):
+        if METHODS[method].environment == CORE:
+            raise InputError(f"{method}: {sentence}") from error
+        return f"{step}: memory ran out {error}".strip()
     if sentence := _machine_fault(error, folder):
         raise InputError(sentence) from error
     if isinstance(error, InputError):
         return str(error)
-    if isinstance(error, MemoryError):
-        return f"{step}: memory ran out {error}".strip()
     return f"{step}: {type(error).__name__}: {error}"
 
 
@@ -338,6 +347,7 @@ def _supervise(work: Callable, limit: Callable[[dict], float | None]) -> _End:
     """Run `work(say)` in a child process until it ends or has said nothing new for too long.
 
     Args:
+        work: says `method` when it asks one.
         limit: seconds that the child may take from what it said last to its next word or its end; None: any time.
 
     Raises:
@@ -375,6 +385,9 @@ def _supervise(work: Callable, limit: Callable[[dict], float | None]) -> _End:
     if name in _CRASHES:
         return _End(said, f"it crashed ({name})")
     if name == "SIGKILL" and _killed_for_memory() > killed_before:
+        method = said.get("method")
+        if method is None or METHODS[method].environment == CORE:
+            raise InputError(f"{method or 'the job'}: {no_memory('the system killed it')}")
         return _End(said, "it was killed because memory ran out")
     raise InputError(f"the job was ended from outside ({name}): run again; a training goes on where it was.")
 
@@ -392,10 +405,8 @@ def _child(work, ours, theirs) -> None:
         theirs.send({"stop": str(error)})
     except Exception as error:
         traceback.print_exc()
-        sentence = _machine_fault(error, Path.cwd()) or f"{type(error).__name__}: {error} (the log says where)"
-        if isinstance(error, MemoryError):
-            sentence = "memory ran out around the method: give the job more memory and run again."
-        theirs.send({"stop": sentence})
+        sentence = memory_fault(error) or _machine_fault(error, Path.cwd())
+        theirs.send({"stop": sentence or f"{type(error).__name__}: {error} (the log says where)"})
 
 
 def _end_with_parent(connection) -> None:
@@ -443,7 +454,7 @@ def _run_fit(options) -> None:
     def work(say):
         task = load_task(options.slide, options.question, options.device)
         task.settings, task.steps = options.settings.get(method, {}), options.steps
-        say({"cell_type": task.fold.cell_type})
+        say({"cell_type": task.fold.cell_type, "method": method})
         fit(method, task, options.output, options.checkpoint)
 
     end = _supervise(work, lambda said: _seconds(options, method))

@@ -1,4 +1,4 @@
-"""What a user's question names, against what there is: a sentence for each name that is not there.
+"""What a question names or asks for, against what there is: a sentence for each that is not there.
 
 Nothing slow is imported at the top: planning a run checks questions against the headers of files.
 """
@@ -30,6 +30,16 @@ def label_faults(asked: dict, labels: dict[str, list[str]]) -> list[str]:
         elif label is not None and label not in labels[column]:
             faults.append(no_such_label(key, label, labels[column]))
     return faults
+
+
+def too_many_neighbors(key: str, wanted: int, of: str, cells: int) -> list[str]:
+    """A sentence where a cell of a sample would have more neighbours than there are others."""
+    if wanted < cells:
+        return []
+    return [
+        f"{key} is {wanted}, but {of} has {cells} cells, so that everybody would be everybody's neighbour; lower it, "
+        "or leave the sample out with `samples`."
+    ]
 
 
 def no_such_label(key: str, label: str, known: list[str]) -> str:

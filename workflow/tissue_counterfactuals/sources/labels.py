@@ -60,13 +60,18 @@ def tidy_labels(
     return place[codes], list(kept)
 
 
+def are_ids(labels: int, cells: int) -> bool:
+    """Whether labels name single cells: more than 20 of them, with fewer than 3 cells each on average."""
+    return labels > 20 and 3 * labels > cells
+
+
 def refuse_ids(labels: int, cells: int, what: str, where: str) -> None:
-    """Raise where there are nearly as many labels as cells: then they are ids, and nothing can be grouped by them.
+    """Raise where labels are ids (`are_ids`): nothing can be grouped by them.
 
     Raises:
-        InputError: more than 20 labels, with fewer than 3 cells each on average.
+        InputError: they are.
     """
-    if labels > 20 and 3 * labels > cells:
+    if are_ids(labels, cells):
         raise InputError(
             f"{where}: {what} has {labels:,} different values in {cells:,} cells, so that it names single cells and no "
             "groups of cells; name another column."
