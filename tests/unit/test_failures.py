@@ -54,7 +54,36 @@ def test_where_no_job_failed_nothing_is_said(job, monkeypatch, capfd):
     """As where the user stopped the run, or where Snakemake has told why itself."""
     monkeypatch.setattr("atexit.register", lambda show: show())
     for scheduler in (None, SimpleNamespace(failed=set())):
-        show_at_exit(SimpleNamespace(scheduler=scheduler), since=0)
+        show_at_exit(SimpleNamespace(scheduler=scheduler, executor_settings=None), since=0)
     assert capfd.readouterr() == ("", "")
-    show_at_exit(SimpleNamespace(scheduler=SimpleNamespace(failed=[job("b")])), since=0)
+    show_at_exit(SimpleNamespace(scheduler=SimpleNamespace(failed=[job("b")]), executor_settings=None), since=0)
     assert capfd.readouterr().err.strip() == SENTENCE
+
+
+def test_what_slurm_ended_says_what_it_ran_out_of(job, tmp_path):
+    lines = {
+        ("fit", "a_b", 1): "slurmstepd: error: Job 1 exceeded memory limit (2 > 1), being killed\n",
+        ("fit", "a_b", 2): "nothing\n",
+        ("fit", "c", 3): "slurmstepd: error: *** JOB 3 CANCELLED AT 2026-11-26 DUE TO TIME LIMIT ***\n",
+        ("fit", "old", 4): "slurmstepd: error: *** JOB 4 CANCELLED AT 2026-11-25 DUE TO TIME LIMIT ***\n",
+        ("fit", "well", 5): "nothing\n",
+    }
+    for (rule, wildcards, number), text in lines.items():
+        log = tmp_path / "slurm" / f"rule_{rule}" / wildcards / f"{number}.log"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.write_text(text)
+        os.utime(log, (1000, 1000) if wildcards == "old" else (2000, 2000))
+
+    def said(*wildcards):
+        ended = job("killed")
+        ended.name, ended.wildcards = "fit", wildcards
+        (reason,) = reasons([ended], since=1500, slurm_logs=tmp_path / "slurm")
+        return reason.removeprefix(f"error: {tmp_path / 'killed'}: this job ")
+
+    assert said("a", "b") == (
+        f"was ended by SLURM because it ran out of memory ({tmp_path}/slurm/rule_fit/a_b/1.log); ask for more mem_mb."
+    )
+    assert said("c").startswith("was ended by SLURM because it ran out of time")
+    assert said("c").endswith("ask for more runtime.")
+    for wildcards in (["old"], ["well"], ["not", "there"]):
+        assert said(*wildcards).startswith("ended without a word")

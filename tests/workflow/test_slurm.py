@@ -142,7 +142,8 @@ def test_how_a_job_ended_is_said(slurm, tmp_path):
     last = screen.rpartition("At least one job did not complete successfully.")[2].split("\n")
     told = [line for line in last if line.startswith("error: ")]
     assert [line.split(": ")[1] for line in told] == ["slide s", "too_large.log", "too_long.log"]
-    assert all("ended without a word" in line for line in told[1:])
+    assert "was ended by SLURM because it ran out of memory (results/logs/slurm/rule_too_large/" in told[1]
+    assert "was ended by SLURM because it ran out of time (results/logs/slurm/rule_too_long/" in told[2]
 
 
 @without_accounts
