@@ -70,3 +70,6 @@ def test_questions_alone(tmp_path):
     assert json.loads(status)["status"] == "ok"
     own = run.read("results/models/mine/mine/asked+silenced/hierarchical/corrected.seed3/status.json")
     assert json.loads(own)["status"] == "ok"
+    # What to say of it in a paper, and the answers before all else, stand there without a benchmark too.
+    assert "Asked were: T cell (CD4+) of normal" in run.read("results/compare/mine/methods.md")
+    assert run.read("results/compare/mine/answer.md").startswith("# Answer\n\nOwn questions: ")

@@ -154,15 +154,19 @@ def compared_experiments(target):
 
 def comparison(target):
     """What the results of a target are compared in: published numbers and statements, and the answer of the run."""
-    return (
-        [f"results/compare/{target}/page.html"] if compared_experiments(target) else []
-    )
+    anything = compared_experiments(target) or answers_compared(target)
+    return [f"results/compare/{target}/page.html"] if anything else []
+
+
+def answers_compared(target):
+    """The answers to the users' own questions among the results of a target."""
+    results = flatten(results_of_target(target))
+    return [file for file in results if Path(file).name == "answer.md"]
 
 
 def tables_compared(wildcards):
     """The tables that a comparison reads, and the answers to the users' own questions."""
-    results = flatten(results_of_target(wildcards.run))
-    files = [file for file in results if Path(file).name == "answer.md"]
+    files = answers_compared(wildcards.run)
     for experiment, name in compared_experiments(wildcards.run):
         values = {"protocol": config["protocols"]}
         if name is not None:

@@ -191,8 +191,11 @@ def test_own_questions_stand_in_the_answer_and_in_the_methods(tmp_path):
     path = tmp_path / "results/answers/own/slide_0/away/answer.md"
     path.parent.mkdir(parents=True)
     path.write_text("# away: not identifiable\n\nof no account\n")
+    alone, _ = answer(Tables(here.config, [path.relative_to(tmp_path)]))
+    assert alone.first == "Own questions: away on slide_0: not identifiable."
     here = Tables(here.config, [*here.paths, path.relative_to(tmp_path)])
     text, _ = answer(here)
+    assert text.first.startswith("Cellina does worse")
     words = "type_0 of domain_0, moved to domain_1 (donors: any_type)"
     assert f"A <i>, slide slide_0, away: {words}: not identifiable." in text.asked
     told = methods.text(here.config, here)

@@ -215,3 +215,48 @@ def test_a_knock_out_reaches_neighbours_more_than_other_genes_do(tmp_path, rank,
     assert found.verdict == verdict
     assert (found.estimate, found.p_value) == (effect, rank / n_ranked)
     assert (found.unit, found.n) == ("genes", n_ranked)
+
+
+@pytest.mark.parametrize(
+    ("difference", "p", "verdict"),
+    [(0.4, 0.01, "holds"), (-0.4, 0.01, "does not hold"), (0.4, 0.2, "not resolvable"), (np.nan, np.nan, None)],
+)
+@pytest.mark.parametrize("statistic", ["genes", "tails"])
+def test_forces_know_where_proteins_are_in_the_mean_and_in_the_tails_apart(tmp_path, statistic, difference, p, verdict):
+    path = "results/tables/g/celcomen_glioblastoma.corrected.localization_tests.tsv"
+    row = {"first": "secreted", "second": "cytoplasmic", "n_first": 9, "n_second": 30}
+    own = row | {"statistic": statistic, "difference": difference, "p_value": p}
+    # The other statistic, and another pair of classes, say the reverse.
+    other = row | {"statistic": {"genes": "tails", "tails": "genes"}[statistic], "difference": -9, "p_value": 0.001}
+    pair = own | {"second": "membrane", "difference": -9, "p_value": 0.001}
+    write_tsv(pd.DataFrame([own, other, pair]), tmp_path / path)
+    found = [*statements.know_proteins(Tables({}, [path]), "g", "corrected", statistic=statistic)]
+    assert [one.verdict for one in found] == ([] if verdict is None else [verdict])
+    assert all(one.n == 39 for one in found)
+
+
+@pytest.mark.parametrize(
+    ("inter", "intra", "verdict"),
+    [
+        ((1e-6, 1e-4), (1e-3, 0.02), "holds"),
+        ((1e-3, 0.02), (1e-6, 1e-4), "does not hold"),
+        # Ten clusters were looked at, so that a q of .02 in one of them is none.
+        ((1e-3, 0.02), (0.5, 0.9), "not resolvable"),
+        (None, (1e-6, 1e-4), "does not hold"),
+        (None, None, "not resolvable"),
+    ],
+)
+def test_clusters_between_cells_hold_more_of_what_cells_say(tmp_path, inter, intra, verdict):
+    path = "results/tables/g/celcomen_glioblastoma.corrected.cluster_terms.tsv"
+    rows = [
+        {"force": force, "cluster": cluster, "term": "Mitotic Cell Cycle", "p_value": 1e-9, "q_value": 1e-7}
+        for force in ("inter", "intra")
+        for cluster in range(1, 6)
+    ]
+    for force, found in (("inter", inter), ("intra", intra)):
+        if found:
+            term = {"force": force, "cluster": 2, "term": "Response To Cytokine (GO:0034097)"}
+            rows.append(term | {"p_value": found[0], "q_value": found[1]})
+    write_tsv(pd.DataFrame(rows), tmp_path / path)
+    (one,) = statements.clusters_between(Tables({}, [path]), "g", "corrected")
+    assert one.verdict == verdict

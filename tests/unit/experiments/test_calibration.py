@@ -103,13 +103,15 @@ def localized(seed, n_genes=240):
     return inter * np.outer(0.5 + place, 0.5 + place), intra, pd.DataFrame(labels), mean
 
 
-@pytest.mark.parametrize("signed", [False, True])
-def test_localization_of_genes(signed):
+@pytest.mark.parametrize("statistic", ["strength", "signed", "tails"])
+def test_localization_of_genes(statistic):
     settings = shipped("glioblastoma")["localization"]
     p_values = []
     for seed in range(70):
         inter, intra, classes, mean = localized(seed)
-        values = force_statistics.gene_differences(inter, intra, signed)
+        values = force_statistics.gene_differences(inter, intra, statistic == "signed")
+        if statistic == "tails":
+            values = force_statistics.gene_tails(inter, intra)
         found = force_statistics.localization_of_genes(values, classes, mean, settings["n_bins"], 199, seed)
         p_values += found["p_value"].tolist()
     assert keeps_its_level(p_values)

@@ -130,6 +130,31 @@ def test_planted_localisation_is_found():
     assert abs(np.corrcoef(values, signed)[0, 1]) < 0.5
 
 
+def test_tails_are_of_the_strongest_pairs_and_of_nothing_else():
+    rng = np.random.default_rng(1)
+    inter, intra = random_forces(rng, 60)
+    classes = random_classes(rng, 60)
+    # Five in a hundred pairs, all of secreted genes, act far more between cells; all others of them slightly less.
+    secreted = classes["secreted"].to_numpy()
+    few = np.triu(rng.random((60, 60)) < 0.12, 1)
+    few = (few | few.T) & secreted[:, None]
+    inter = np.where(few | few.T, 3 * np.abs(inter).max(), 0.8 * inter)
+    values = force_statistics.gene_tails(inter, intra)
+    found = force_statistics.localization_of_genes(values, classes, rng.random(60), 5, 500, 0)
+    row = found.set_index(["first", "second"]).loc[("secreted", "cytoplasmic")]
+    assert row["p_value"] < 0.01
+    assert row["difference"] > 0.5
+    # By hand, of three pairs: the upper third and the lower third of their differences.
+    a, b = np.zeros((3, 3)), np.zeros((3, 3))
+    for matrix, pair in ((a, (0, 1)), (b, (1, 2))):
+        matrix[pair] = matrix[pair[::-1]] = 1
+    shares = np.array([0.5, 0.0, -0.5])
+    np.testing.assert_allclose(force_statistics.gene_tails(a, b, share=1 / 3), shares / shares.std())
+    # The diagonal is nobody's pair, and forces that are all the same have no tails.
+    np.testing.assert_allclose(force_statistics.gene_tails(a + 9 * np.eye(3), b, share=1 / 3), shares / shares.std())
+    assert not force_statistics.gene_tails(np.ones((4, 4)), np.eye(4)).any()
+
+
 def test_null_p_values_are_uniform_even_where_expression_differs_between_classes():
     """Classes differ in expression and the value follows expression; the test as run takes that for an effect."""
     p_genes, p_entries = [], []
@@ -426,7 +451,7 @@ def read(files, name):
 @pytest.mark.parametrize(("protocol", "chosen"), [("corrected", "genes"), ("as_run", "entries")])
 def test_localization_test_is_a_switch(results, protocol, chosen):
     tests = read(results[protocol], "tests")
-    assert set(tests["statistic"]) == {"entries", "genes", "genes_signed"}
+    assert set(tests["statistic"]) == {"entries", "genes", "genes_signed", "tails"}
     assert set(tests.loc[tests["chosen"], "statistic"]) == {chosen}
     assert set(tests["classes_from"]) == {"column localization of the slide"}
     assert set(tests["seed"]) == {0, 1}

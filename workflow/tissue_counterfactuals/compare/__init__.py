@@ -13,10 +13,12 @@ Nothing is computed here that is not read from tables of the run: comparing is c
 
 import re
 from collections.abc import Iterable
+from itertools import product
 from pathlib import Path
 
 import pandas as pd
 
+from tissue_counterfactuals.config import slugs
 from tissue_counterfactuals.files import atomic_path
 from tissue_counterfactuals.sources import published_as
 
@@ -27,6 +29,7 @@ READ = {
         *(f"{_TABLES}/{name}.tsv" for name in ("scores", "summary", "gains")),
         f"{_TABLES}/table_1.{{target}}.{{protocol}}.tsv",
     ),
+    "cellina_gene_range": (f"{_TABLES}/figure_cellina_a7.{{target}}.{{protocol}}.tsv",),
     "celcomen_simulation": ("results/celcomen/simulation/correlations.{protocol}.tsv",),
     "celcomen_recovery": ("results/celcomen/recovery/recovery.tsv",),
 } | {
@@ -87,13 +90,16 @@ class Tables:
     def datasets(self, experiment: str) -> list[tuple[str, dict]]:
         """Data sets, by name, with a table of an experiment in this run; none for one that is not compared."""
         first = READ.get(experiment, ("",))[0]
+
+        def has_first(name: str, entry: dict) -> bool:
+            targets = slugs(entry["target_domains"], "target_domains") or [""]
+            every = product(targets, self.config["protocols"])
+            return any(first.format(dataset=name, target=t, protocol=p) in self.paths for t, p in every)
+
         return [
             (name, entry)
             for name, entry in self.config["datasets"].items()
-            if experiment in entry["experiments"]
-            and any(
-                first.format(dataset=name, protocol=protocol) in self.paths for protocol in self.config["protocols"]
-            )
+            if experiment in entry["experiments"] and has_first(name, entry)
         ]
 
     def answers(self) -> list[tuple[str, dict, str, dict, str]]:

@@ -149,7 +149,7 @@ def _references(config: dict, tables: Tables, used: list[str]) -> list[str]:
     wanted = [known.get(name, "") for name in used]
     if any(tables.ran(experiment) for experiment in READ if experiment.startswith("celcomen")):
         wanted.append(known["celcomen"])
-    if tables.ran("cellina") or tables.ran("cellina_in_vivo"):
+    if any(tables.ran(experiment) for experiment in READ if experiment.startswith("cellina")):
         # Its benchmark, also where the model itself was not asked.
         wanted.append(known["cellina"])
     # Collections of gene sets that changes and clusters were looked up in.

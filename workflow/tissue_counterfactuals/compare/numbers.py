@@ -13,8 +13,10 @@ from tissue_counterfactuals.compare.tolerance import (
     Tolerance,
     of_folds,
     of_replicates,
+    of_spread,
     rounding,
 )
+from tissue_counterfactuals.config import slugs
 from tissue_counterfactuals.experiments.settings import SimulationSettings
 from tissue_counterfactuals.results.tables import FOLD, TWIN
 from tissue_counterfactuals.sources import published_as
@@ -38,6 +40,8 @@ RULES_OF_RUNS = {
 }
 # Places of the two runs of the authors' package that differ by what the switch `donor_features` chooses.
 DONORS_SCALE = "package"
+# Between two methods of a number that is a margin of one over the other.
+MINUS = " - "
 # What the simulation of Fig. 2c must be to be the published one.
 _PUBLISHED_SIMULATION = ("n_simulations", "n_genes", "n_cells", "epochs", "learning_rate")
 
@@ -124,6 +128,8 @@ def _rows(tables: Tables, number) -> Iterator[dict]:
         for protocol in tables.config["protocols"]:
             if number.experiment == "cellina":
                 ours = _of_scores(tables, number, name, protocol)
+            elif number.experiment == "cellina_gene_range":
+                ours = _of_gene_range(tables, number, name, protocol)
             else:
                 kind, _, detail = number.quantity.partition(" ")
                 ours = _CELCOMEN[kind](tables, number, detail, name, protocol)
@@ -151,7 +157,7 @@ def _data(tables: Tables, number) -> list[tuple[str, dict]]:
     found = tables.datasets(number.experiment)
     own = [(name, entry) for name, entry in found if published_as(entry) == number.dataset]
     # Of the tables of the benchmark only the first two are shown beside other data; the rest would say no more.
-    shown = number.place in ("Table 1", "Table 2") or number.place.startswith(DONORS_SCALE)
+    shown = number.place.startswith(("Table 1", "Table 2", DONORS_SCALE))
     others = number.experiment != "cellina" or shown
     return own or (found if others else [])
 
@@ -199,7 +205,7 @@ def _not_comparable(config: dict, number, entry: dict, protocol: str) -> str:
         changed = [k for k in _PUBLISHED_SIMULATION if settings[k] != getattr(printed, k)]
         if changed:
             return f"settings of its own: {', '.join(changed)}"
-    paper = "cellina" if number.experiment == "cellina" else "celcomen"
+    paper = number.experiment.partition("_")[0]
     other = dict(pair.split("=") for pair in number.switches.split())
     fit = other.pop("fit", "per_sample")
     if entry and number.experiment == "cellina" and entry["fit"] != fit:
@@ -231,24 +237,47 @@ def counterfactual(rows: pd.DataFrame, intervention: str = "edge") -> pd.DataFra
 
 
 def _scores_of(tables: Tables, number, name: str, protocol: str) -> pd.DataFrame:
-    """All scores of the method and target of a number."""
+    """All scores of the method, or the two of a margin, and target of a number."""
     scores = tables.of("cellina", "scores", dataset=name)
-    own = scores[(scores["method"] == number.method) & (scores["protocol"] == protocol)]
+    own = scores[scores["method"].isin(number.method.split(MINUS)) & (scores["protocol"] == protocol)]
     if published_as(tables.config["datasets"][name]) == number.dataset and number.target:
         own = own[own["target"] == number.target]
     return own
 
 
 def _of_scores(tables: Tables, number, name: str, protocol: str) -> Ours | None:
-    own = counterfactual(_scores_of(tables, number, name, protocol), number.intervention)
+    """Mean over folds of a method's scores, or of what it has over another, fold by fold and seed by seed."""
+    own = _scores_of(tables, number, name, protocol)
     own = own[(own["metric"] == number.quantity) & (own["status"] == "ok")].dropna(subset="value")
     if own.empty:
         return None
-    fold = own[[*FOLD, "target"]].astype(str).agg("/".join, axis=1)
-    values = pd.DataFrame({"fold": fold, "value": own["value"]})
+    own = own.assign(fold=own[[*FOLD, "target"]].astype(str).agg("/".join, axis=1))
+    sides = [
+        counterfactual(own[own["method"] == method], number.intervention).set_index(["fold", "seed"])["value"]
+        for method in number.method.split(MINUS)
+    ]
+    values = (sides[0] if len(sides) == 1 else sides[0] - sides[1]).dropna().reset_index()
+    if values.empty:
+        return None
     means = values.groupby("fold")["value"].mean()
     tolerance = of_folds(values, int(number.folds or number.newer_folds))
-    return Ours(means.mean(), means.std(), len(means), own["seed"].nunique(), tolerance)
+    return Ours(means.mean(), means.std(), len(means), values["seed"].nunique(), tolerance)
+
+
+def _of_gene_range(tables: Tables, number, name: str, protocol: str) -> Ours | None:
+    """Mean over types and slides of a score in Fig. A7, as published against the model's own reconstructions."""
+    metric, shift, n_genes = number.quantity.split()
+    targets = slugs(tables.config["datasets"][name]["target_domains"], "target_domains")
+    target = number.target if number.target in targets else targets[0]
+    table = tables.of("cellina_gene_range", "figure_cellina_a7", dataset=name, protocol=protocol, target=target)
+    if table is None:
+        return None
+    own = table[(table["truth"] == "reconstruction") & (table["shift"] == shift) & (table["metric"] == metric)]
+    own = own[own["n_genes"] == int(n_genes)] if n_genes != "all" else own
+    if own.empty:
+        return None
+    (row,) = own.itertuples()
+    return Ours(row.value, row.sd, tolerance=of_spread(row.sd, row.n_slides, int(number.folds), "slides"))
 
 
 # ---- Celcomen: each kind of number has its own reading
@@ -366,6 +395,23 @@ def _processes(tables: Tables, number, detail: str, name: str, protocol: str) ->
     return _named(number, chosen["term"], "terms with q <= .05")
 
 
+def _tails(tables: Tables, number, detail: str, name: str, protocol: str) -> Ours | None:
+    """Which of two classes of genes the pairs that act most between cells are of, against those most within them."""
+    table = tables.of("celcomen_glioblastoma", "localization_tests", dataset=name, protocol=protocol)
+    if table is None:
+        return None
+    first, second = detail.split()
+    own = table[(table["statistic"] == "tails") & (table["first"] == first) & (table["second"] == second)]
+    own = own.dropna(subset=["difference", "p_value"])
+    if own.empty:
+        return None
+    p, difference = own["p_value"].max(), own["difference"].mean()
+    found = "neither" if p > 0.05 else first if difference > 0 else second
+    rule = Tolerance(np.nan, "genes exchanged between classes: p <= .05 in every seed")
+    text = f"{found}: difference {difference:+.2g}, p = {p:.2g}"
+    return Ours(text, n_seeds=own["seed"].nunique(), tolerance=rule, met=found == number.published)
+
+
 def _falls(tables: Tables, number, detail: str, name: str, protocol: str) -> Ours | None:
     """Named programmes among the gene sets that fall (q <= .05) in a group of cells after the knock-out."""
     table = tables.of("celcomen_glioblastoma", "knockout_terms", dataset=name, protocol=protocol)
@@ -417,6 +463,7 @@ _CELCOMEN: dict[str, Callable] = {
     "mann_whitney_p": _mann_whitney,
     "signature": _signature,
     "processes": _processes,
+    "tails": _tails,
     "falls": _falls,
     "lowest": _lesions,
     "highest": _lesions,

@@ -31,6 +31,7 @@ _EXPERIMENTS = {
     "celcomen_spleen": "whether forces agree between samples",
     "celcomen_glioblastoma": "where forces act, and how far a knock-out reaches",
     "celcomen_perturbmap": "whether knock-outs agree with lesions",
+    "cellina_gene_range": "in how many genes neighbours must change",
     "cellina_in_vivo": "what cells around a lost gene show, and which method said so",
     "celcomen_simulation": "whether forces of a simulated tissue are found again",
     "celcomen_recovery": "whether forces within and between cells are told apart",
@@ -63,7 +64,7 @@ def build(tables: Tables, numbers: pd.DataFrame, statements: pd.DataFrame) -> An
     protocol = tables.config["protocols"][0]
     main = statements[statements["protocol"].isin(["", protocol])]
     return Answer(
-        first=_first(benchmarks),
+        first=_first(benchmarks) or _first_of_questions(tables),
         protocol=protocol,
         asked=list(_asked(tables)),
         verdicts=verdicts(main),
@@ -128,7 +129,13 @@ def _first(benchmarks: list) -> str:
         parts.append(f"No prediction of Cellina was scored on {'; '.join(absent)}.")
     if failed := [text for where, _, scores in benchmarks for text in _failed(where, scores)]:
         parts.append(f"Cellina failed in {'; '.join(failed)}.")
-    return " ".join(parts) or "Cellina's benchmark is not part of this run."
+    return " ".join(parts)
+
+
+def _first_of_questions(tables: Tables) -> str:
+    """The user's own questions with their verdicts, where nothing else was asked."""
+    told = [f"{asked['name']} on {slide}: {word}" for _, _, slide, asked, word in tables.answers()]
+    return f"Own questions: {'; '.join(told)}." if told else "Cellina's benchmark is not part of this run."
 
 
 def _failed(where: str, scores: pd.DataFrame) -> Iterator[str]:

@@ -341,22 +341,46 @@ def samples_agree(tables: Tables, name: str, protocol: str) -> Iterator[Result]:
         yield Result(verdict, words, reason, "hold-outs", n, rho, p_value=p)
 
 
-def know_proteins(tables: Tables, name: str, protocol: str) -> Iterator[Result]:
-    """Whether forces between cells outweigh those within cells for secreted genes more than for cytoplasmic ones."""
+def know_proteins(tables: Tables, name: str, protocol: str, *, statistic: str) -> Iterator[Result]:
+    """Whether forces between cells outweigh those within cells for secreted genes more than for cytoplasmic ones.
+
+    Args:
+        statistic: `genes`, over all partners of a gene, or `tails`, among the strongest pairs alone.
+    """
     table = tables.of("celcomen_glioblastoma", "localization_tests", dataset=name, protocol=protocol)
     if table is None:
         return
     # Each gene once, also where the published test took all entries for independent.
-    own = table[(table["statistic"] == "genes") & (table["first"] == "secreted") & (table["second"] == "cytoplasmic")]
+    chosen = (table["statistic"] == statistic) & (table["first"] == "secreted") & (table["second"] == "cytoplasmic")
+    own = table[chosen].dropna(subset=["difference", "p_value"])
     if own.empty:
         return
-    difference = float(pd.to_numeric(own["difference"]).mean())
-    p = float(pd.to_numeric(own["p_value"]).max())
+    difference, p = float(own["difference"].mean()), float(own["p_value"].max())
     n = int(own["n_first"].iloc[0] + own["n_second"].iloc[0])
     words = f"secreted minus cytoplasmic genes: {difference:+.3g}, p = {p:.2g}"
     verdict = NOT_RESOLVABLE if p > ALPHA else HOLDS if difference > 0 else DOES_NOT_HOLD
     reason = "genes of other classes differ as much" if verdict == NOT_RESOLVABLE else ""
     yield Result(verdict, words, reason, "genes", n, difference, p_value=p)
+
+
+def clusters_between(tables: Tables, name: str, protocol: str) -> Iterator[Result]:
+    """Whether what cells say to each other is more enriched in clusters of forces between cells than within them."""
+    table = tables.of("celcomen_glioblastoma", "cluster_terms", dataset=name, protocol=protocol)
+    if table is None:
+        return
+    said = table[table["term"].astype(str).str.contains("cytokine|chemotaxis", case=False)]
+    best = {force: said[said["force"] == force].nsmallest(1, "p_value") for force in ("inter", "intra")}
+    if best["inter"].empty and best["intra"].empty:
+        yield Result(NOT_RESOLVABLE, reason="no cluster has a gene of such a process among its first terms")
+        return
+    p, q = ({f: float(own[c].iloc[0]) if len(own) else 1.0 for f, own in best.items()} for c in ("p_value", "q_value"))
+    n = int(table.groupby("force")["cluster"].nunique().sum())
+    words = ", ".join(f"{force}: best p = {p[force]:.2g} (q = {q[force]:.2g})" for force in best)
+    verdict, reason = NOT_RESOLVABLE, "clusters of neither kind are enriched"
+    # Each cluster has q values of its own.
+    if n * min(q.values()) <= ALPHA:
+        verdict, reason = (HOLDS, "") if p["inter"] < p["intra"] else (DOES_NOT_HOLD, "those within cells hold more")
+    yield Result(verdict, words, reason, "clusters", n, p_value=p["inter"])
 
 
 def reaches_neighbours(tables: Tables, name: str, protocol: str) -> Iterator[Result]:
@@ -543,6 +567,30 @@ STATEMENTS = (
         "inter outweighs intra for secreted genes more than for cytoplasmic ones of like mean expression",
         "genes exchanged between classes among those of like mean expression, each gene once",
         know_proteins,
+        {"statistic": "genes"},
+    ),
+    Statement(
+        "Forces know where proteins are",
+        "Celcomen",
+        "Fig. 3b",
+        "celcomen_glioblastoma",
+        "Pairs in the tails of the distribution, between cells far more than within or the reverse, are of such genes.",
+        "of the pairs of a secreted gene more lie in the upper twentieth of inter minus intra and fewer in the lower "
+        "one than of a cytoplasmic gene's",
+        "genes exchanged between classes among those of like mean expression, each gene once",
+        know_proteins,
+        {"statistic": "tails"},
+    ),
+    Statement(
+        "Forces know where proteins are",
+        "Celcomen",
+        "Fig. 7",
+        "celcomen_glioblastoma",
+        "Clusters of forces between cells hold more of cytokines and chemotaxis than those of forces within cells.",
+        "the clusters of inter hold a larger excess of genes of such processes than the clusters of intra",
+        "the most enriched of their terms in any cluster: q times the number of clusters at most .05, and which kind "
+        "of force has the smaller p",
+        clusters_between,
     ),
     Statement(
         "A knock-out reaches neighbouring cells",

@@ -157,8 +157,9 @@ def localization(
         outputs: `classes` has a row for each seed, class and statistic: genes, mean, 95 % interval (not of `entries`,
             which share genes). `entries`: z scores of
             inter minus intra over all entries of the class's rows, as run; `genes`: z scores over genes of strength
-            between minus strength within cells; `genes_signed`: the same of the forces with their signs. `tests` has a
-            row for each seed, statistic and pair of classes. `entries` by Mann-Whitney, the others by
+            between minus strength within cells; `genes_signed`: the same of the forces with their signs; `tails`: the
+            same of the strongest pairs alone, see `gene_tails`. `tests` has a row for each seed, statistic and pair
+            of classes. `entries` by Mann-Whitney, the others by
             exchanging labels among genes of like mean expression. `chosen` marks the statistic of the protocol (switch
             localization_test).
     """
@@ -172,6 +173,7 @@ def localization(
         per_gene = {
             "genes": force_statistics.gene_differences(inter, intra),
             "genes_signed": force_statistics.gene_differences(inter, intra, signed=True),
+            "tails": force_statistics.gene_tails(inter, intra),
         }
         by_statistic = {"entries": force_statistics.entry_differences(inter, intra)} | per_gene
         found = {"entries": force_statistics.localization_of_entries(by_statistic["entries"], classes)}

@@ -23,6 +23,7 @@ STATISTICS = {
     "entries": "all entries, as run\n(inter - intra)",
     "genes": "gene means,\n|inter| - |intra|",
     "genes_signed": "gene means,\ninter - intra",
+    "tails": "gene's pairs in tails of\n|inter| - |intra|",
 }
 N_TERMS = 14
 
@@ -64,7 +65,7 @@ def compose(tables: dict[str, pd.DataFrame], title: str, provenance_text: str) -
         gene = style.short(str(tables["cells"]["gene"].iloc[0]))
         drawing.set_title("a  the experiment (a drawing, no data)")
         schematics.knock_out(drawing, gene)
-        grid = top.subplots(1, 3, width_ratios=(1.45, 1.2, 1))
+        grid = top.subplots(1, 3, width_ratios=(1.95, 1.1, 0.95))
         _localization(grid[0], tables["classes"], tables["tests"])
         _map(grid[1], tables["cells"])
         _placebo(grid[2], tables["placebo"])
@@ -95,7 +96,7 @@ def _localization(axes: Axes, classes: pd.DataFrame, tests: pd.DataFrame) -> Non
     for column, statistic in enumerate(statistics):
         rows = tests[tests["statistic"] == statistic]
         lines = [
-            f"{_brief(row['first'])} vs {_brief(row['second'])}: p = {row['p_value']:.2g}" for _, row in rows.iterrows()
+            f"{_brief(row['first'])}/{_brief(row['second'])}: p = {row['p_value']:.2g}" for _, row in rows.iterrows()
         ]
         if statistic == "entries":
             # Entries share genes, so that no test of them as independent values keeps its level.
