@@ -71,5 +71,5 @@ def test_questions_alone(tmp_path):
     own = run.read("results/models/mine/mine/asked+silenced/hierarchical/corrected.seed3/status.json")
     assert json.loads(own)["status"] == "ok"
     # What to say of it in a paper, and the answers before all else, stand there without a benchmark too.
-    assert "Asked were: T cell (CD4+) of normal" in run.read("results/compare/mine/methods.md")
+    assert "; T cell (CD4+) of normal, moved to tumour core/edge" in run.read("results/compare/mine/methods.md")
     assert run.read("results/compare/mine/answer.md").startswith("# Answer\n\nOwn questions: ")

@@ -133,6 +133,10 @@ def test_both_pairs_of_the_donors_scale_stand_beside_each_other(tmp_path):
     ]
     ours = scale.loc["pearson", "ours: as_run":"ours: corrected"].astype(float)
     assert ours.tolist() == pytest.approx([0.82, 0.87], abs=0.01)
+    # A run of one of them has no row of nobody's data.
+    alone = numbers.build(tables(tmp_path, rows[rows["protocol"] == "as_run"], config(protocols=["as_run"])))
+    shown = numbers.donors_scale(alone).set_index("metric")
+    assert shown.loc[[*newer], "dataset"].tolist() == ["Bowel <i>"] * 4
     # The newer run is compared fold by fold as well.
     folds = found[(found["place"] == "newer runs, fold by fold") & (found["protocol"] == "corrected")]
     assert set(folds.loc[folds["newer_run"].str.contains("1.1.2"), "quantity"]) >= {

@@ -107,7 +107,7 @@ def test_labels_stay_text_in_everything_that_is_made(tmp_path):
         assert "\\<script>alert(1)\\</script>\\|\\`x" in texts[name]
     # What decides stands first; columns without anything in them are left out.
     heads = re.findall("<th>(.*?)</th>", texts["page"])
-    assert heads[:4] == ["line", "paper", "place", "verdict"]
+    assert heads[:5] == ["line", "paper", "place", "verdict", "result"]
     assert "tolerance" not in heads
     # Nothing is fetched from elsewhere, and the same run gives the same page.
     assert not re.search(r"(src=|<link[^>]*href=)[\"']?(https?:)?//", texts["page"])
@@ -193,6 +193,11 @@ def test_own_questions_stand_in_the_answer_and_in_the_methods(tmp_path):
     path.write_text("# away: not identifiable\n\nof no account\n")
     alone, _ = answer(Tables(here.config, [path.relative_to(tmp_path)]))
     assert alone.first == "Own questions: away on slide_0: not identifiable."
+    # No paper says anything of them.
+    assert len(alone.verdicts) == len(alone.numbers) == 0
+    for shown in (opening.to_markdown(alone), opening.to_html(alone)):
+        assert "not run" not in shown
+        assert "What the papers say" not in shown
     here = Tables(here.config, [*here.paths, path.relative_to(tmp_path)])
     text, _ = answer(here)
     assert text.first.startswith("Cellina does worse")

@@ -128,6 +128,25 @@ def test_the_published_e_distance_is_blind_to_expected_counts_and_with_noise_it_
     assert found.loc["e_distance_noisy", "truth"] < found.loc["e_distance_noisy", "control"] / 2
 
 
+def test_nulls_of_the_authors_scorer_correlate_by_genes_that_the_control_lacks(tissue):
+    """Their note on it: another type's control mean and permuted genes reach .93 and .98, because both changes share
+    the control's share; over genes that any control cell shows they do not.
+    """
+    sparse = tissue.copy()
+    lacking = np.random.default_rng(0).choice(sparse.n_vars, 15, replace=False)
+    counts = sparse.X.tolil()
+    counts[np.ix_(cells_of(sparse, "type_0", "domain_0"), lacking)] = 0
+    sparse.X = counts.tocsr()
+    fold = Fold("type_0", "domain_0", ("domain_1",))
+    switches = protocols.of_step(protocols.resolve("as_run"), "metrics")
+    scores = calibration.score_fold(make_task(sparse, fold, n_donors=10), switches, 20, "domain_1")
+    found = judge(scores.assign(fold="a")).set_index("metric")
+    for null in ("other_type", "permuted"):
+        assert found.loc["pearson", null] > 0.9
+        assert found.loc["pearson_in_control", null] < 0.6
+    assert found.loc["pearson", "verdict"] == "saturated"
+
+
 def test_a_slide_without_truth_is_judged_by_its_halves(tmp_path):
     """From files, as the workflow does it; the twin is that of the method that was asked."""
     question = Question(tmp_path / "s", small_slide(n_cells=400, n_genes=30), cellina={"epochs": 2})

@@ -31,6 +31,7 @@ COLUMNS = [
     "n_seeds"),
     *("tolerance", "tolerance_from", "verdict", "reason", "source"),
 ]  # fmt: skip
+NUMBERS = ("published_spread", "newer_spread", "ours_spread", "tolerance", "n_folds", "n_seeds")
 N_RESAMPLES = 200
 # Newer runs that are compared fold by fold -> where they were not `as_run` with a model for each sample.
 RULES_OF_RUNS = {
@@ -81,7 +82,7 @@ def build(tables: Tables) -> pd.DataFrame:
         table[column] = table[column].astype(float)
     for column in ("n_folds", "n_seeds"):
         table[column] = table[column].astype("Int64")
-    return table.fillna({c: "" for c in COLUMNS if table[c].dtype == object})
+    return table.fillna({c: "" for c in COLUMNS if c not in NUMBERS})
 
 
 def _why_not(tables: Tables, number) -> str:
@@ -106,7 +107,8 @@ def donors_scale(numbers: pd.DataFrame) -> pd.DataFrame:
     for quantity, of_metric in own.groupby("quantity", sort=False):
         raw, log = (of_metric[of_metric["place"].str.contains(version)] for version in ("1.1.1", "1.1.2"))
         theirs = [raw["published"].iloc[0], log["published"].iloc[0]]
-        for dataset in dict.fromkeys(of_metric["dataset"]):
+        # Of a run with one of the two protocols the other row has no data set.
+        for dataset in dict.fromkeys(filter(None, of_metric["dataset"])) or [""]:
             ours = [side.loc[side["dataset"] == dataset, "ours"].max() for side in (raw, log)]
             rows.append((quantity, *theirs, dataset, *ours))
     columns = [

@@ -62,6 +62,10 @@ def build(tables: Tables, numbers: pd.DataFrame, statements: pd.DataFrame) -> An
     """The answer of a run, from its tables and those of this room."""
     benchmarks = list(_benchmarks(tables))
     protocol = tables.config["protocols"][0]
+    # Of own questions alone no paper says anything.
+    ran = [table[table["verdict"] != of_numbers.NOT_RUN] for table in (statements, numbers)]
+    if ran[0].empty and ran[1].empty:
+        numbers, statements = ran[1], ran[0]
     main = statements[statements["protocol"].isin(["", protocol])]
     return Answer(
         first=_first(benchmarks) or _first_of_questions(tables),
@@ -123,7 +127,7 @@ def _first(benchmarks: list) -> str:
     if lost:
         parts.append(f"Cellina does worse than a control: {'; '.join(lost)}.")
     if won:
-        less = "It errs" if lost else "Cellina errs"
+        less = "Elsewhere it errs" if lost else "Cellina errs"
         parts.append(f"{less} less than every control; the strongest: {'; '.join(won)}.")
     if not parts and absent:
         parts.append(f"No prediction of Cellina was scored on {'; '.join(absent)}.")
@@ -284,8 +288,9 @@ def to_markdown(answer: Answer) -> str:
     widths = [max(len(row[i]) for row in rows) for i in range(3)]
     lines = [" | ".join(["", *(row[i].ljust(widths[i]) for i in range(3)), row[3], ""]).strip() for row in rows]
     rule = "| " + " | ".join("-" * w for w in widths) + " | ----- |"
-    blocks.append(f"{_VERDICTS.format(answer.protocol)}:")
-    blocks.append("\n".join([lines[0], rule, *lines[1:]]))
+    if len(answer.verdicts):
+        blocks.append(f"{_VERDICTS.format(answer.protocol)}:")
+        blocks.append("\n".join([lines[0], rule, *lines[1:]]))
     blocks += [
         _list("Best", answer.best),
         _list("Published numbers", answer.numbers),
@@ -302,8 +307,9 @@ def to_html(answer: Answer) -> str:
     """The answer and Table 1 as a piece of HTML; whatever comes from data is escaped."""
     parts = [f"<p><strong>{escape(answer.first)}</strong></p>"]
     parts.append(_html_list("What was asked", answer.asked))
-    parts.append(f"<h3>{_VERDICTS.format(escape(answer.protocol))}</h3>")
-    parts.append(html_table([_HEAD, *answer.verdicts.to_numpy().tolist()]))
+    if len(answer.verdicts):
+        parts.append(f"<h3>{_VERDICTS.format(escape(answer.protocol))}</h3>")
+        parts.append(html_table([_HEAD, *answer.verdicts.to_numpy().tolist()]))
     parts += [
         _html_list("Best method", answer.best),
         _html_list("Published numbers", answer.numbers),

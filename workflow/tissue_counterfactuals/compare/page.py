@@ -21,15 +21,17 @@ from tissue_counterfactuals.results.figures import FIGURES
 _WIDTH = 460
 # What a reader looks for; the other columns follow.
 _FIRST = [
-    *("line", "paper", "place", "quantity", "method", "verdict", "dataset", "kind", "target", "protocol"),
-    *("published", "newer", "ours", "tolerance", "result", "reason"),
+    *("line", "paper", "place", "quantity", "method", "intervention", "published", "ours", "tolerance", "verdict"),
+    *("result", "dataset", "kind", "target", "protocol", "reason", "newer"),
 ]  # fmt: skip
 _STYLE = """
 body { font: 14px/1.4 system-ui, sans-serif; margin: 1.5rem; color: #222; background: #fff; }
 h2 { margin-top: 2rem; } nav a { margin-right: 1rem; }
 table.dataTable td { white-space: normal; max-width: 24rem; vertical-align: top; }
+table.dataTable thead input { width: 100%; min-width: 5rem; box-sizing: border-box; }
 .gallery { display: flex; flex-wrap: wrap; gap: 1rem; }
-figure { width: 460px; margin: 0; padding: .5rem; border: 1px solid #ddd; } figure img { max-width: 100%; }
+figure { width: 460px; box-sizing: border-box; margin: 0; padding: .5rem; border: 1px solid #ddd; }
+figure img { max-width: 100%; }
 figcaption b { display: block; }
 """
 

@@ -34,6 +34,7 @@ COLUMNS = [
     *("line", "paper", "place", "statement", "would_be_true", "test", "dataset", "kind", "target", "protocol"),
     *("unit", "n", "estimate", "low", "high", "p_value", "result", "verdict", "reason"),
 ]  # fmt: skip
+NUMBERS = ("n", "estimate", "low", "high", "p_value")
 JUDGED_BY = ("pearson", "rmse_lfc")
 FEWEST = FEWEST_PATIENTS
 ALPHA = 0.05
@@ -98,7 +99,7 @@ def build(tables: Tables) -> pd.DataFrame:
         rows += found or [common | {"verdict": NOT_RUN, "reason": "not part of this run"}]
     table = pd.DataFrame(rows, columns=COLUMNS)
     table["n"] = table["n"].astype("Int64")
-    return table.fillna({c: "" for c in COLUMNS if table[c].dtype == object})
+    return table.fillna({c: "" for c in COLUMNS if c not in NUMBERS})
 
 
 def _rows(tables: Tables, statement: Statement) -> Iterator[dict]:
