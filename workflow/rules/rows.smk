@@ -1,9 +1,11 @@
 # What the rows of the tables of experiments and figures mean to Snakemake, and the lists of files that targets are made
 # of.
+from itertools import product
+
 from snakemake.io import get_wildcard_names
 
 from tissue_counterfactuals import compare, gene_sets
-from tissue_counterfactuals.experiments import EXPERIMENTS, ON_SLIDES
+from tissue_counterfactuals.experiments import EXPERIMENTS, ON_SLIDES, is_tried
 from tissue_counterfactuals.results.figures import FIGURES
 
 # Wildcards of inputs of experiments -> the key of its settings that lists their values.
@@ -216,9 +218,15 @@ def inputs_of_experiment(experiment):
                 name: settings[key] for name, key in EVERY.items() if key in settings
             }
             values["environment"] = environments_of(settings["methods"])
-            inputs[key] = expand(
-                pattern, **{name: values[name] for name in further}, allow_missing=True
-            )
+            names = sorted(further)
+            inputs[key] = [
+                path
+                for chosen in product(*(values[name] for name in names))
+                if is_tried(settings, **dict(zip(names, chosen)))
+                for path in expand(
+                    pattern, **dict(zip(names, chosen)), allow_missing=True
+                )
+            ]
     if experiment.compares:
         inputs = inputs | {"expected": expected_shapes_of}
     if experiment.published:

@@ -8,6 +8,7 @@ from drawings import PROVENANCE, png_size, texts
 from synthetic_scores import CELL_TYPES, FAILURE, SLIDES, synthetic_scores
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.results.figures import table_cellina_1
+from tissue_counterfactuals.results.tables import FEW_CELLS
 
 CHOICE = ("demo", "tumour", "corrected")
 
@@ -39,6 +40,20 @@ def test_table_holds_the_means_over_folds(scores, table):
     assert row["rmse_lfc_gain"] == pytest.approx((twin - own).mean())
     assert row["rmse_lfc_gain_improved"] == (own < twin).sum()
     assert row["n_folds"] == len(SLIDES) * len(CELL_TYPES)
+
+
+def test_a_fold_with_few_target_cells_is_named_below_the_table(scores):
+    def few_cells(scores):
+        notes = table_cellina_1.notes(table_cellina_1.build(scores, *CHOICE))
+        return [note for note in notes if "target cells, so that" in note]
+
+    assert few_cells(scores) == []
+    own = (scores["slide"] == "slide_1") & (scores["cell_type"] == "T cell")
+    # A ceiling is scored against half of them.
+    sizes = np.where(scores["method"] == "ceiling", FEW_CELLS // 2, FEW_CELLS - 1)
+    (note,) = few_cells(scores.assign(n_target=scores["n_target"].where(~own, sizes)))
+    assert note.startswith(f"Fewer than {FEW_CELLS} target cells")
+    assert note.endswith(f": T cell on slide_1 ({FEW_CELLS - 1}).")
 
 
 def test_table_groups_controls_models_and_bounds(table):

@@ -50,7 +50,7 @@ def test_a_method_without_value_in_one_target_has_no_average(made):
     assert (row["pearson_n"], row["e_distance_n"]) == (0, 20)
     markdown = output["md"].read_text()
     assert "undefined" in next(line for line in markdown.splitlines() if "Mean shift " in line)
-    assert markdown.startswith("### Table 2 of Cellina · demo [simulated] · target domain: average")
+    assert markdown.startswith("### Table 2 of Cellina · Demo [simulated] · target domain: average")
     assert "Average over tumour and margin: of their means" in markdown
     # What failed in both targets is failed, with its reason once.
     assert markdown.count("scGen: 60 runs") == 1

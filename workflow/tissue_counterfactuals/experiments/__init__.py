@@ -111,6 +111,11 @@ _ONE_SLIDE = {
 _ONE_FIT = "{dataset}/{slide}+{subset}+{n_cells}/all+/{method}/{protocol}.seed{seed}"
 
 
+def is_tried(settings: dict, method: str = "", n_cells: int = 0, **others: str) -> bool:
+    """Whether an experiment, which has `most_cells` in its settings, trains a method on so many cells of a slide."""
+    return n_cells <= settings.get("most_cells", {}).get(method, n_cells)
+
+
 def stem_on_each_slide(name: str, axes: Iterable[str] = ()) -> str:
     """What the files of an experiment on each slide begin with."""
     keys = "".join(f"{{{key}}}." for key in axes)

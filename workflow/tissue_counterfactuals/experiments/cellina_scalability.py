@@ -7,15 +7,17 @@ those of the whole job, with the start of Python, reading and writing.
 """
 
 import json
+from itertools import product
 from pathlib import Path
 
 import pandas as pd
 
-from tissue_counterfactuals.experiments import preparation
+from tissue_counterfactuals.experiments import is_tried, preparation
 from tissue_counterfactuals.results.tables import write_tsv
 from tissue_counterfactuals.slide import read_slide
 
 COSTS = ("seconds", "pipeline_seconds", "peak_memory_mb", "peak_gpu_memory_mb")
+NOT_TRIED = "not tried"
 COLUMNS = ["slide", "method", "subset", "n_cells", *COSTS, "device", "status", "reason"]
 
 
@@ -31,7 +33,8 @@ def run(
 ) -> None:
     """Costs (TSV) of every training on one slide, and where they come from (JSON).
 
-    A training that did not end is a row with its reason, and with what it had cost until then.
+    A training that did not end is a row with its reason, and with what it had cost until then; so is, without costs,
+    a size that a method was not tried on.
 
     Args:
         models: folders that `fit` left, .../SLIDE+SUBSET+N/FOLD/METHOD/RUN.
@@ -49,7 +52,13 @@ def run(
             | {"slide": name, "method": folder.parts[-2], "subset": subset}
             | {"n_cells": min(int(wanted), cells.n_obs), "pipeline_seconds": job["s"].iloc[-1]}
         )  # fmt: skip
+    rows += [
+        {"slide": Path(slide).stem, "method": method, "subset": subset, "n_cells": min(size, cells.n_obs)}
+        | {"status": NOT_TRIED, "reason": f"not tried on more than {settings['most_cells'][method]:,} cells"}
+        for method, subset, size in product(settings["methods"], settings["subsets"], settings["n_cells"])
+        if not is_tried(settings, method, size)
+    ]
     record = preparation.write_manifest(outputs["manifest"], entry, cells, protocol, [int(seed)], settings)
     # Sizes beyond the slide are all the same: its cells.
-    table = pd.DataFrame(rows)[COLUMNS].drop_duplicates(["method", "subset", "n_cells"])
+    table = pd.DataFrame(rows).reindex(columns=COLUMNS).drop_duplicates(["method", "subset", "n_cells"])
     write_tsv(preparation.keyed(table, record, int(seed)), outputs["scores"], sort=False)

@@ -397,10 +397,13 @@ class WeightSettings(OnSlideSettings):
     """Draws of the latents behind each marginal likelihood; published are 500."""
 
 
+_LEARNED = tuple(method.name for method in METHODS.values() if method.learned)
+
+
 class ScalabilitySettings(OnSlideSettings):
     """Figure A6: what training costs, on more and more cells of a slide."""
 
-    methods: Some[Literal[*(m.name for m in METHODS.values() if m.learned)]] = [
+    methods: Some[Literal[_LEARNED]] = [
         "hierarchical",
         "cellina_ablated",
         "cellina",
@@ -408,6 +411,8 @@ class ScalabilitySettings(OnSlideSettings):
     """Methods to compare."""
     n_cells: Some[Annotated[int, Field(ge=200, le=100_000_000)]] = [500, 1000, 2000]
     """Numbers of cells; of a slide that has fewer, all of them."""
+    most_cells: dict[Literal[_LEARNED], Annotated[int, Field(ge=1, le=100_000_000)]] = {}
+    """Method: the most cells that it is tried on, where more takes too long or does not fit; the figure says so."""
     subsets: Some[Literal["random", "contiguous"]] = ["random", "contiguous"]
     """Which cells: at random, as published, which leaves fewer neighbours in reach, or a patch around the middle."""
     epochs: Epochs | None = 50

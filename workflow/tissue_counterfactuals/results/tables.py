@@ -16,7 +16,7 @@ from tissue_counterfactuals.methods import METHODS
 from tissue_counterfactuals.metrics import GIVEN, METRICS
 from tissue_counterfactuals.protocols import PROTOCOLS
 from tissue_counterfactuals.question.donors import DONOR_RULES
-from tissue_counterfactuals.results.patients import estimate, holm
+from tissue_counterfactuals.results.patients import FEWEST_PATIENTS, Estimate, estimate, holm
 
 KINDS = ("simulated", "stand-in", "real")
 MISSING = ("", "nan")
@@ -36,6 +36,10 @@ CONTROLS = ("no_change", "mean_shift", "mean_shift_by_type")
 CEILING = "ceiling"
 # Whichever other method does best: the reference that a claim of being best must beat.
 BEST = "best_competitor"
+# Scores against fewer target cells than this are told apart under every table and figure of scores: the mean of so few
+# cells is itself uncertain by a fifth of their spread or more.
+FEW_CELLS = 25
+_FOLDS_NAMED = 6
 
 
 def read_scores(paths: Iterable[str | Path]) -> pd.DataFrame:
@@ -152,6 +156,25 @@ def choose(scores: pd.DataFrame, dataset: str, target: str, protocol: str) -> pd
     return chosen
 
 
+def few_target_cells(scores: pd.DataFrame) -> str:
+    """A sentence that names the folds with fewer than `FEW_CELLS` target cells; empty where there is none."""
+    # A ceiling keeps half of the cells for itself.
+    sizes = scores.groupby([*FOLD, "target"])["n_target"].max().dropna()
+    few = sizes[sizes < FEW_CELLS].sort_values(kind="stable")
+    if few.empty:
+        return ""
+    several = scores["target"].nunique() > 1
+    named = [
+        f"{cell_type} on {slide}{f' in {target}' if several else ''} ({n})"
+        for (slide, cell_type, target), n in few.head(_FOLDS_NAMED).items()
+    ]
+    more = f" and {len(few) - _FOLDS_NAMED} more" if len(few) > _FOLDS_NAMED else ""
+    return (
+        f"Fewer than {FEW_CELLS} target cells, so that these scores are mostly the noise of sampling: "
+        f"{', '.join(named)}{more}."
+    )
+
+
 def spread_failures(scores: pd.DataFrame) -> pd.DataFrame:
     """Count a fit that failed, which has no variant, for every variant that the method has in other folds.
 
@@ -181,44 +204,41 @@ def summarize(scores: pd.DataFrame, patients: dict[str, str] | None = None) -> p
     A method that failed everywhere keeps its rows, with no mean.
     """
     scores = spread_failures(scores)
+    group = [*EXPERIMENT, "method", "variant", "metric"]
+    present = scores[scores["status"] == "ok"].groupby(group)
+    defined = scores[scores["status"] == "ok"].dropna(subset="value")
+    folds = defined.groupby([*group, *FOLD])["value"].agg(["mean", "std"])
+    means, by_slide = folds["mean"].groupby(group), folds["mean"].groupby([*group, "slide"]).mean()
+    spread = pd.DataFrame(
+        {
+            "mean": means.mean(),
+            "std_pooled": means.std(),
+            "std_slides": by_slide.groupby(group).std(),
+            "std_patients": _by_patient(folds["mean"], group, patients).groupby(group).std(),
+            "std_seeds": folds["std"].groupby(group).mean(),
+            "n_folds": means.size(),
+            "n_seeds": defined.groupby(group)["seed"].nunique(),
+        }
+    )
     rows = []
     for experiment, of_experiment in scores.groupby(EXPERIMENT):
         metrics = sorted(set(of_experiment["metric"]) - {""}) or [""]
         for method, own in of_experiment.groupby(["method", "variant"]):
             failures = _failures(own)
-            for metric in metrics:
-                present = own[(own["metric"] == metric) & (own["status"] == "ok")]
-                defined = present.dropna(subset="value")
-                folds = defined.groupby(FOLD)["value"]
-                means = folds.mean()
-                spread = {
-                    "mean": means.mean(),
-                    "std_pooled": means.std(),
-                    "std_slides": means.groupby("slide").mean().std(),
-                    "std_patients": _by_patient(means, patients).std(),
-                    "std_seeds": folds.std().mean(),
-                    "n_folds": len(means),
-                    "n_seeds": defined["seed"].nunique(),
-                    "n_undefined": len(present) - len(defined),
-                }
-                rows.append((*experiment, *method, metric, *spread.values(), *failures))
-    columns = [*EXPERIMENT, "method", "variant", "metric", "mean", "std_pooled", "std_slides"]
-    columns += [
-        "std_patients",
-        "std_seeds",
-        "n_folds",
-        "n_seeds",
-        "n_undefined",
-        "n_failed",
-        "reason",
-    ]
-    return pd.DataFrame(rows, columns=columns)
+            rows += [(*experiment, *method, metric, *failures) for metric in metrics]
+    table = pd.DataFrame(rows, columns=[*group, "n_failed", "reason"]).set_index(group)
+    numbers = spread.reindex(table.index)
+    counts = {name: numbers[name].fillna(0).astype(int) for name in ("n_folds", "n_seeds")}
+    n_scores = present.size().reindex(table.index, fill_value=0)
+    n_defined = defined.groupby(group).size().reindex(table.index, fill_value=0)
+    numbers = numbers.assign(**counts, n_undefined=n_scores - n_defined)
+    return numbers.join(table).reset_index()
 
 
-def _by_patient(folds: pd.Series, patients: dict[str, str] | None) -> pd.Series:
-    """Mean of each patient over folds, whose index has a level `slide`."""
-    slide = folds.index.get_level_values("slide")
-    return folds.groupby([(patients or {}).get(name, name) for name in slide]).mean()
+def _by_patient(folds: pd.Series, group: list[str], patients: dict[str, str] | None) -> pd.Series:
+    """Mean of each patient over its folds: of values by the levels `group` and `slide` those by `group` and patient."""
+    patient = folds.index.get_level_values("slide").map(lambda slide: (patients or {}).get(slide, slide))
+    return folds.groupby([*(folds.index.get_level_values(name) for name in group), patient.rename("patient")]).mean()
 
 
 def _failures(rows: pd.DataFrame) -> tuple[int, str]:
@@ -316,23 +336,25 @@ def gains(scores: pd.DataFrame, patients: dict[str, str] | None = None) -> pd.Da
     pairs = paired_differences(scores)
     scores = spread_failures(scores)
     group = [*EXPERIMENT, "method", "variant", "reference", "metric"]
-    by_group = dict(iter(pairs.groupby(group)))
+    paired = _gains_of_pairs(pairs, group, patients)
     learned = learned_methods(scores)
     rows = []
     for experiment, of_experiment in scores.groupby(EXPERIMENT):
         metrics = sorted(set(of_experiment["metric"]) & _comparable()) or [""]
         counterfactuals = of_experiment[of_experiment["method"].isin(learned) & (of_experiment["variant"] != TWIN)]
-        by_method = dict(iter(of_experiment.groupby("method")))
+        failed_of = {method: own[own["status"] == "failed"] for method, own in of_experiment.groupby("method")}
         for (method, variant), own in counterfactuals.groupby(["method", "variant"]):
-            others = [name for name in learned if name in by_method and name != method]
-            known = [name for name in (*CONTROLS, CEILING) if name in by_method]
+            others = [name for name in learned if name in failed_of and name != method]
+            known = [name for name in (*CONTROLS, CEILING) if name in failed_of]
+            own_failed = own[own["status"] == "failed"]
             failures = {
-                name: _failures(pd.concat([own, by_method[method if name == TWIN else name]]))
+                name: _failures(pd.concat([own_failed, failed_of[method if name == TWIN else name]]))
                 for name in (TWIN, *known, *others)
             }
             for metric in metrics:
                 key = (*experiment, method, variant)
-                found = {name: _gain(by_group.get((*key, name, metric)), metric, patients) for name in failures}
+                nothing = _NOTHING_PAIRED | {"direction": METRICS[metric].direction if metric else ""}
+                found = {name: paired.get((*key, name, metric), nothing) for name in failures}
                 adjusted = holm([gain["p_value"] for gain in found.values()])
                 for (name, gain), p in zip(found.items(), adjusted, strict=True):
                     row = dict(zip(group, (*key, name, metric), strict=True)) | gain
@@ -348,23 +370,31 @@ def gains(scores: pd.DataFrame, patients: dict[str, str] | None = None) -> pd.Da
     return table.drop(columns="p_greater").assign(competitor=table["competitor"].fillna(""))
 
 
-def _gain(pairs: pd.DataFrame | None, metric: str, patients: dict[str, str] | None) -> dict:
-    """The numbers of one row of `gains`."""
-    found = {"direction": METRICS[metric].direction if metric else "", "n": 0, "n_improved": 0}
-    if pairs is None:
-        return found | {"n_patients": 0, "p_value": np.nan, "p_greater": np.nan}
-    folds = pairs.groupby(FOLD)[["gain", "difference"]].mean()
-    gain = folds["gain"]
-    by_patient = _by_patient(gain, patients)
-    return found | {
-        "mean": gain.mean(),
-        "std": gain.std(),
-        "mean_difference": folds["difference"].mean(),
-        "n": len(gain),
-        "n_improved": int((gain > 0).sum()),
-        "n_patients": len(by_patient),
-        "patient_mean": by_patient.mean(),
-        **estimate(by_patient.to_numpy())._asdict(),
+_NOTHING_PAIRED = {"n": 0, "n_improved": 0, "n_patients": 0, "p_value": np.nan, "p_greater": np.nan}
+
+
+def _gains_of_pairs(pairs: pd.DataFrame, group: list[str], patients: dict[str, str] | None) -> dict[tuple, dict]:
+    """The numbers of the rows of `gains` for which there are pairs, by their keys; all at once, as there are many."""
+    folds = pairs.groupby([*group, *FOLD])[["gain", "difference"]].mean()
+    gain, by_patient = folds["gain"].groupby(group), _by_patient(folds["gain"], group, patients)
+    of_patients = by_patient.groupby(group)
+    table = pd.DataFrame(
+        {
+            "mean": gain.mean(),
+            "std": gain.std(),
+            "mean_difference": folds["difference"].groupby(group).mean(),
+            "n": gain.size(),
+            "n_improved": (folds["gain"] > 0).groupby(group).sum(),
+            "n_patients": of_patients.size(),
+            "patient_mean": of_patients.mean(),
+        }
+    )
+    enough = table["n_patients"] >= FEWEST_PATIENTS
+    estimates = {key: estimate(own.to_numpy()) for key, own in of_patients if enough[key]}
+    nothing = Estimate()
+    return {
+        key: row | {"direction": METRICS[key[-1]].direction} | estimates.get(key, nothing)._asdict()
+        for key, row in zip(table.index, table.to_dict("records"), strict=True)
     }
 
 

@@ -15,7 +15,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from tissue_counterfactuals.question.nodes import SHIFTS
 from tissue_counterfactuals.results import provenance
 from tissue_counterfactuals.results.figures import style
-from tissue_counterfactuals.results.tables import TWIN, choose, read_scores, spread_failures
+from tissue_counterfactuals.results.tables import TWIN, choose, few_target_cells, read_scores, spread_failures
 
 METRICS = ("pearson", "spearman", "signed_precision", "e_distance", "rmse_counts", "rmse_lfc")
 NAME = "Figs A2–A4 of Cellina"
@@ -48,7 +48,7 @@ def draw_files(inputs: dict[str, Path], output: Path, target: str, protocol: str
     draw(
         read_scores([inputs["scores"]]),
         *(record["dataset"], provenance.target_name(record, target), protocol),
-        *(provenance.footer(record, protocol), output),
+        *(provenance.footer(record, protocol), output, record["label"]),
     )
 
 
@@ -59,16 +59,19 @@ def draw(
     protocol: str,
     provenance_text: str,
     path: str | Path,
+    label: str = "",
 ) -> None:
     """Draw the figure for one data set, target and protocol to a PNG or SVG.
 
     Raises:
         InputError: the score table holds nothing for them.
     """
-    style.save(compose(scores, dataset, target, protocol, provenance_text), path)
+    style.save(compose(scores, dataset, target, protocol, provenance_text, label), path)
 
 
-def compose(scores: pd.DataFrame, dataset: str, target: str, protocol: str, provenance_text: str) -> Figure:
+def compose(
+    scores: pd.DataFrame, dataset: str, target: str, protocol: str, provenance_text: str, label: str = ""
+) -> Figure:
     """The figure: bars are means over slides, whiskers standard errors of these means over slides.
 
     A slide counts once, with the mean of its seeds: seeds are no evidence about tissue.
@@ -76,18 +79,19 @@ def compose(scores: pd.DataFrame, dataset: str, target: str, protocol: str, prov
     A learned method shows its counterfactual under the published donor rule (or the first rule that was run), hatched
     that of altered neighbours, and as an outline its twin. The ceiling is a line over each type, the truth, where
     known, a marker; a failed method has
-    the word in its place.
+    the word in its place. `label` is what the data set is called; without one by its key.
     """
     chosen = spread_failures(choose(scores, dataset, target, protocol))
+    few = few_target_cells(chosen)
     chosen = style.with_short_labels(chosen, "cell_type")
     with style.context():
         figure = style.new_figure(12, 9.6)
         style.suptitle(
             figure,
-            style.experiment_title(NAME, dataset, chosen["kind"].iloc[0], target, protocol),
+            style.experiment_title(NAME, label or dataset, chosen["kind"].iloc[0], target, protocol),
         )
         bars, markers = _bars(chosen), _markers(chosen)
-        bottom = _legend(figure, chosen, bars, markers, style.footer(figure, provenance_text))
+        bottom = _legend(figure, chosen, bars, markers, few, style.footer(figure, provenance_text))
         figure.set_layout_engine("constrained", rect=(0, bottom, 1, 1 - bottom), h_pad=0.05, w_pad=0.08, hspace=0.03)
         types = sorted(chosen["cell_type"].unique())
         for axes, metric in zip(figure.subplots(3, 2).flat, METRICS, strict=True):
@@ -254,7 +258,7 @@ def _word(axes, x, word) -> None:
     )
 
 
-def _legend(figure, chosen, bars, markers, bottom) -> float:
+def _legend(figure, chosen, bars, markers, few: str, bottom) -> float:
     handles = [Patch(**bar.look, label=bar.label) for bar in bars]
     handles += [Line2D([], [], linestyle="", marker=MARKERS[m.method], color=m.color, label=m.label) for m in markers]
     if (chosen["method"] == CEILING).any():
@@ -270,4 +274,6 @@ def _legend(figure, chosen, bars, markers, bottom) -> float:
         notes.append("†: some runs failed; failed: all did (reasons in the score table).")
     if (chosen["value"].isna() & (chosen["status"] == "ok")).any():
         notes.append("Undefined: a correlation with a prediction that changes no gene.")
+    if few:
+        notes.append(few)
     return style.legend_below(figure, bottom, handles=handles, ncols=5, title="\n".join(notes))

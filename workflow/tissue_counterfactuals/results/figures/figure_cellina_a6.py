@@ -31,23 +31,24 @@ def draw_files(inputs: dict, output: dict[str, Path], protocol: str) -> None:
     """
     record = provenance.read_joined(inputs["manifests"])
     tables = [pd.read_csv(path, sep="\t", keep_default_na=False) for path in inputs["scores"]]
-    table = summarize(pd.concat(tables))
+    costs = pd.concat(tables)
+    table = summarize(costs.assign(**{name: pd.to_numeric(costs[name]) for name in PANELS}))
     write_tsv(table, output["tsv"], sort=False)
     title = f"Costs of training · {record['label']} [{record['kind']}] · protocol: {protocol}"
     style.save(compose(table, title, provenance.footer(record, protocol)), output["png"])
 
 
 def summarize(costs: pd.DataFrame) -> pd.DataFrame:
-    """Medians of the trainings that ended, how many did not, and the first reason why; see COLUMNS."""
+    """Medians of the trainings that ended; how many did not, or were not tried, and the first reason why; COLUMNS."""
     rows = []
     for key, own in costs.groupby(KEYS, sort=False):
-        ok, failed = (own[own["status"] == status] for status in ("ok", "failed"))
+        ok, failed = own[own["status"] == "ok"], own[own["status"] != "ok"]
         rows.append(
             dict(zip(KEYS, key, strict=True))
             | {name: ok[name].median() for name in PANELS}
             | {"n_fits": len(own), "n_failed": len(failed)}
             | {"reason": failed["reason"].iloc[0] if len(failed) else ""}
-            | {"devices": ", ".join(sorted(set(own["device"])))}
+            | {"devices": ", ".join(sorted({*own["device"]} - {""}))}
         )
     return pd.DataFrame(rows)[COLUMNS]
 
@@ -55,7 +56,7 @@ def summarize(costs: pd.DataFrame) -> pd.DataFrame:
 def compose(table: pd.DataFrame, title: str, provenance_text: str) -> Figure:
     """A row for each cost, a column for each choice of cells; methods that read no neighbours are dashed.
 
-    What did not end is a cross on the upper edge, and its reason stands below.
+    What did not end or was not tried is a cross on the upper edge, and its reason stands below.
     """
     methods = style.method_order(table["method"])
     panels = [name for name in PANELS if table[name].gt(0).any()]
@@ -107,8 +108,12 @@ def _legend(figure, bottom: float, table: pd.DataFrame, methods: list[str]) -> f
         label=style.method_style(m).label)
         for m in methods
     ]  # fmt: skip
-    title = "Median over slides and seeds. Solid: reads neighbours; dashed: does not. x: did not end."
-    for row in table[table["n_failed"] > 0].itertuples():
-        label = style.method_style(row.method).label
-        title += f"\n{label}, {row.n_cells:,} {SUBSETS[row.subset]}: {style.short(row.reason, 90)}"
+    title = "Median over slides and seeds. Solid: reads neighbours; dashed: does not. x: did not end or was not tried."
+    failed = table[table["n_failed"] > 0]
+    for (method, reason), own in failed.groupby(["method", "reason"], sort=False):
+        sizes = " and ".join(
+            f"{', '.join(f'{n:,}' for n in sorted(of['n_cells']))} {SUBSETS[subset]}"
+            for subset, of in own.groupby("subset", sort=False)
+        )
+        title += f"\n{style.method_style(method).label}, {sizes}: {style.short(reason, 90)}"
     return style.legend_below(figure, bottom, ncols=4, handles=handles, title=title)

@@ -53,7 +53,7 @@ def draw_files(inputs: dict, output: dict[str, Path], target: str, protocol: str
     if further:
         table = pd.concat([*([table] if len(table) else []), *further])
     write_tsv(table[COLUMNS], output["tsv"])
-    figure = compose(scores, *chosen, provenance.footer(record, protocol), table)
+    figure = compose(scores, *chosen, provenance.footer(record, protocol), table, record["label"])
     style.save(figure, output["png"])
 
 
@@ -127,18 +127,20 @@ def compose(
     protocol: str,
     provenance_text: str,
     table: pd.DataFrame | None = None,
+    label: str = "",
 ) -> Figure:
     """The figure: a mark per fold; where there are no intervals, a sentence.
 
     Args:
         table: see COLUMNS, with what `per_fold` adds; None takes that of the methods' own intervals.
+        label: what the data set is called; without one by its key.
     """
     table = per_fold(scores, dataset, target, protocol) if table is None else table
     kind = choose(scores, dataset, target, protocol)["kind"].iloc[0]
     folds = pd.MultiIndex.from_frame(table[FOLD].drop_duplicates().sort_values(FOLD))
     with style.context():
         figure = style.new_figure(12, 2.8 + 0.18 * len(folds))
-        style.suptitle(figure, style.experiment_title(NAME, dataset, kind, target, protocol))
+        style.suptitle(figure, style.experiment_title(NAME, label or dataset, kind, target, protocol))
         bottom = style.footer(figure, provenance_text)
         if not len(table):
             figure.text(0.5, 0.5, "No method gave intervals here.", ha="center")

@@ -37,7 +37,7 @@ def draw_files(inputs: dict[str, Path], output: Path, target: str, protocol: str
     name = provenance.target_name(record, target)
     scores = choose(read_scores([inputs["scores"]]), record["dataset"], name, protocol)
     title = style.experiment_title(
-        "Rankings by metrics and by the truth", record["dataset"], record["kind"], name, protocol
+        "Rankings by metrics and by the truth", record["label"], record["kind"], name, protocol
     )
     table = agreements(scores, record["config"]["counterfactual"]["donor_rules"][0])
     style.save(compose(table, title, provenance.footer(record, protocol)), output)

@@ -72,7 +72,7 @@ def draw_files(inputs: dict, output: dict[str, Path], target: str, protocol: str
     write_tsv(verdicts, output["tsv"], sort=False)
     title = style.experiment_title(
         f"Metrics under test, {len(tables)} fold{'s' * (len(tables) > 1)}",
-        *(record["dataset"], record["kind"], name, protocol),
+        *(record["label"], record["kind"], name, protocol),
     )
     note = provenance.footer(record, protocol)
     style.save(compose(verdicts, title, note, twin_of), output["png"])

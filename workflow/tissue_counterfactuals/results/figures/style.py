@@ -182,9 +182,9 @@ def category_colors(categories: Iterable[str], palette: tuple[str, ...] = CATEGO
     return {name: palette[i % len(palette)] for i, name in enumerate(sorted(set(categories)))}
 
 
-def experiment_title(what: str, dataset: str, kind: str, target: str, protocol: str) -> str:
+def experiment_title(what: str, label: str, kind: str, target: str, protocol: str) -> str:
     """The title that everything about one experiment bears; it always says what kind of data this is."""
-    return f"{what} · {dataset} [{kind}] · target domain: {target} · protocol: {protocol}"
+    return f"{what} · {label} [{kind}] · target domain: {target} · protocol: {protocol}"
 
 
 def context() -> AbstractContextManager:

@@ -18,6 +18,7 @@ from tissue_counterfactuals.results.tables import (
     EXPERIMENT,
     TWIN,
     choose,
+    few_target_cells,
     gains,
     read_scores,
     spread_failures,
@@ -63,7 +64,7 @@ def draw_table(inputs: dict[str, Path], output: dict[str, Path], protocol: str, 
     record = provenance.read(inputs["manifest"])
     patients = patients_of_slides(record["config"]["datasets"][record["dataset"]])
     table = build(inputs, record, patients, protocol)
-    table.attrs["training"] = training_note(record["config"])
+    table.attrs |= {"label": record["label"], "training": training_note(record["config"])}
     footer = provenance.footer(record, protocol)
     write_tsv(table, output["tsv"], sort=False)
     with atomic_path(output["md"]) as temporary:
@@ -125,12 +126,16 @@ def build(
             row["n_failed"] = own["n_failed"].max()
             row["reason"] = own["reason"].iloc[0]
             rows.append(row)
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(rows)
+    table.attrs["few_cells"] = few_target_cells(chosen)
+    return table
 
 
 def title(table: pd.DataFrame) -> str:
     """Title of the table, with the kind of its data."""
-    return style.experiment_title(table.attrs.get("name", NAME), *table.iloc[0][EXPERIMENT])
+    dataset, kind, target, protocol = table.iloc[0][EXPERIMENT]
+    label = table.attrs.get("label", dataset)
+    return style.experiment_title(table.attrs.get("name", NAME), label, kind, target, protocol)
 
 
 def unbiased(table: pd.DataFrame) -> list[str]:
@@ -192,6 +197,8 @@ def notes(table: pd.DataFrame) -> list[str]:
     ]
     if table.attrs.get("note"):
         lines.insert(0, table.attrs["note"])
+    if table.attrs.get("few_cells"):
+        lines.append(table.attrs["few_cells"])
     if table.attrs.get("training"):
         lines.append(f"{table.attrs['training']} Seconds and memory of each: costs.*.tsv beside this table.")
     bounds = set(table["method"])

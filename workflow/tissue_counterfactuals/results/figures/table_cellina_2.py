@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from tissue_counterfactuals.results.figures import table_cellina_1 as single
-from tissue_counterfactuals.results.tables import EXPERIMENT, read_scores
+from tissue_counterfactuals.results.tables import EXPERIMENT, few_target_cells, read_scores
 
 NAME = "Table 2 of Cellina"
 NOTE = (
@@ -25,8 +25,11 @@ def build(inputs: dict[str, Path], record: dict, patients: dict, protocol: str) 
     """The average of the tables of all target domains of a data set, see `average`."""
     dataset, scores = record["dataset"], read_scores([inputs["scores"]])
     targets = record["config"]["datasets"][dataset]["target_domains"]
-    tables = [single.build(scores, dataset, name, protocol, patients) for name in targets]
-    return average(tables)
+    table = average([single.build(scores, dataset, name, protocol, patients) for name in targets])
+    table.attrs["few_cells"] = few_target_cells(
+        scores[(scores["dataset"] == dataset) & (scores["protocol"] == protocol)]
+    )
+    return table
 
 
 def average(tables: list[pd.DataFrame]) -> pd.DataFrame:
