@@ -69,7 +69,10 @@ def test_altered_neighbours_are_hatched_and_twins_outlines_beside_their_counterf
     alone = node.assign(method="spatialprop")
     # Of two ways to alter neighbours the published one is drawn.
     both = [scores, node, node.assign(variant="node_global"), alone]
-    figure = figure_cellina_a2.compose(pd.concat(both, ignore_index=True), *CHOICE, PROVENANCE)
+    table = pd.concat(both, ignore_index=True).assign(n_target=4)
+    figure = figure_cellina_a2.compose(table, *CHOICE, PROVENANCE, "Demo tissue")
+    assert "· Demo tissue [simulated] ·" in figure.get_suptitle()
+    assert any("target cells, so that" in text and f"{CELL_TYPES[0]} on slide_0 (4)" in text for text in texts(figure))
     axes = panel(figure, "Pearson")
     own, altered, twins = (bar_patches(axes, f"cellina:{variant}") for variant in ("published", "node", TWIN))
     assert not bar_patches(axes, "cellina:node_global")
