@@ -56,6 +56,27 @@ def test_a_finished_run_is_recorded_by_step_and_method(tmp_path):
         estimates.Recorded("fit", "ridge", 2.5, 5.0, 300.0, 1),
         estimates.Recorded("tabulate", "", 0.0, 3.0, 200.0, 1),
     ]
+    assert {row.seconds for row in estimates.record(tmp_path, "cpu_time")} == {0.1}
+
+
+def test_steps_that_were_not_recorded_are_added_to_those_that_were(table, tmp_path, monkeypatch):
+    kept = tmp_path / "recorded.tsv"
+    kept.write_text("# idle\n")
+    monkeypatch.setattr(estimates, "RECORDED", kept)
+    for name in ("tabulate/d", "costs/d"):
+        path = tmp_path / f"benchmarks/{name}.tsv"
+        path.parent.mkdir(parents=True)
+        path.write_text(BENCHMARK.format(memory=300, seconds=9))
+    monkeypatch.setattr("sys.argv", ["estimates", str(tmp_path), "--machine", "busy", "--add", "--cpu"])
+    estimates.main()
+    assert kept.read_text().splitlines() == [
+        "# idle",
+        "# Other steps: busy",
+        "rule\tmethod\tslide_mb\tseconds\tmemory_mb\tjobs",
+        "costs\t\t0.0\t0.1\t300.0\t1",
+        "fit\tcellina\t10.0\t64.0\t800.0\t6",
+        "tabulate\t\t0.0\t3.0\t200.0\t1",
+    ]
 
 
 def test_what_a_run_will_take_is_added_up_from_its_jobs(table, tmp_path):

@@ -182,8 +182,10 @@ def show_after_dry_run(workflow: object, config: dict) -> None:
     atexit.register(show)
 
 
-def record(results: Path) -> list[Recorded]:
-    """Means by rule and method over the benchmark files of a finished run."""
+def record(results: Path, column: str = "s") -> list[Recorded]:
+    """Means by rule and method over the benchmark files of a finished run; `column` is the seconds of the clock (`s`)
+    or of the processor (`cpu_time`), for a run on a machine with so much other work that the clock says nothing.
+    """
     found = defaultdict(list)
     top = results / "benchmarks"
     for path in sorted(top.rglob("*.tsv")):
@@ -197,7 +199,7 @@ def record(results: Path) -> list[Recorded]:
             for row in csv.DictReader(stream, delimiter="\t"):
                 # Jobs that end at once leave no measurement.
                 if row["max_rss"] not in ("-", "NA"):
-                    found[rule, method].append((size, float(row["s"]), float(row["max_rss"])))
+                    found[rule, method].append((size, float(row[column]), float(row["max_rss"])))
     return [
         Recorded(
             *key,
@@ -212,12 +214,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="record a finished run")
     parser.add_argument("results", type=Path, help="its folder of results")
     parser.add_argument("--machine", required=True, help="said at the top of the table")
+    parser.add_argument("--cpu", action="store_true", help="record seconds of the processor, not of the clock")
+    parser.add_argument("--add", action="store_true", help="keep what is recorded, and add steps that are not")
     options = parser.parse_args()
+    rows = {(row.rule, row.method): row for row in record(options.results, "cpu_time" if options.cpu else "s")}
+    notes = [f"# {options.machine}"]
+    if options.add:
+        rows |= recorded()
+        with open(RECORDED) as stream:
+            notes = [line.strip() for line in stream if line.startswith("#")] + [f"# Other steps: {options.machine}"]
     with open(RECORDED, "w") as stream:
-        print(f"# {options.machine}", file=stream)
+        print(*notes, sep="\n", file=stream)
         writer = csv.writer(stream, delimiter="\t", lineterminator="\n")
         writer.writerow(field.name for field in fields(Recorded))
-        writer.writerows(astuple(row) for row in record(options.results))
+        writer.writerows(astuple(row) for _, row in sorted(rows.items()))
 
 
 if __name__ == "__main__":
