@@ -299,12 +299,16 @@ def score(
 
 def _supports(task: Task, names: dict) -> list[dict]:
     """Rows of diagnostics about the question itself: how far each of its perturbations is from what was seen."""
-    return [
-        names | {"method": "-", "target": target, "variant": rule, "name": name, "value": value}
-        for target in task.fold.targets
-        for rule, support in support_of(task, target).items()
-        for name, value in vars(support).items()
-    ]
+    rows = []
+    for target in task.fold.targets:
+        for rule, support in support_of(task, target).items():
+            print(
+                f"{task.fold.cell_type} to {target}, {rule}: {support.inside:.0%} of the asked neighbourhoods as in "
+                f"training, at {support.distance:.1f} times the usual distance"
+            )
+            own = names | {"method": "-", "target": target, "variant": rule}
+            rows += [own | {"name": name, "value": value} for name, value in vars(support).items()]
+    return rows
 
 
 def _truths(predictions: list[Path]) -> dict[tuple[str, str], dict[str, np.ndarray]]:

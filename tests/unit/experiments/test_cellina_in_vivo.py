@@ -162,6 +162,9 @@ def test_corrected_gives_each_method_its_controls_and_a_verdict(made):
     # What knows its targets alone says the same of any control carriers.
     assert right["control_donors_sd"] == 0
     assert 0 < ridge["control_donors_sd"] < 0.2
+    # Nothing changes the oracle's twin; for others the change from it is another one.
+    assert right["pearson_from_twin"] == pytest.approx(right["pearson"])
+    assert ridge["pearson_from_twin"] != ridge["pearson"]
     # Its twin has the neighbours that the cells have, and so is no answer to any target.
     assert abs(ridge["pearson"] - ridge["over_twin"]) > 1e-3
     # More carriers, more change; cells that cannot be siblings of a carrier are no carriers.
@@ -253,20 +256,11 @@ def test_published_numbers_stand_beside_ours_and_are_not_compared_with_a_simulat
     assert set(ours["verdict"]) == {"not comparable"}
     assert set(ours["reason"]) == {"simulated data"}
     assert set(compared["verdict"]) == {"not comparable", "not run"}
-    scores = pd.DataFrame(
-        {
-            "calling": "target_raw",
-            "method": "cellina",
-            "donors": "random",
-            "truth": "ko_specific",
-            "target": ["LBP"],
-            "pearson": [0.0],
-            "sign_agreement": [0.9],
-            "rmse": [0.4],
-            "e_distance": [4.2],
-            "seed": 0,
-        }
-    )
+    one = {"pearson": 0.0, "sign_agreement": 0.9, "rmse": 0.4, "e_distance": 4.2}
+    one |= {"calling": "target_raw", "method": "cellina", "donors": "random", "truth": "ko_specific", "seed": 0}
+    scores = pd.DataFrame([one | {"target": name} for name in cellina_in_vivo.CHOSEN])
+    # A lost gene that the authors did not choose is no part of the mean.
+    scores = pd.concat([scores, pd.DataFrame([one | {"target": "RELA", "pearson": 0.9}])])
     real = cellina_in_vivo.compare(scores, REAL, "as_run")
     own = real[real["ours"].notna()].set_index(["knockout", "metric"])
     assert own.loc[("mean", "pearson"), "published"] == pytest.approx(-0.002)
@@ -276,6 +270,11 @@ def test_published_numbers_stand_beside_ours_and_are_not_compared_with_a_simulat
     # Five seeds against one: Student's t of their spread.
     assert own.loc[("mean", "pearson"), "tolerance"] == pytest.approx(2.776 * 0.053 * np.sqrt(1.2), rel=1e-3)
     assert ("LBP", "pearson") in own.index
+    few = cellina_in_vivo.compare(scores[scores["target"] != "LBP"], REAL, "as_run").set_index(["knockout", "metric"])
+    few = few[few["ours"].notna()]
+    assert set(few.loc["mean", "reason"]) == {"over 8 of 9 lost genes"}
+    assert set(few.loc["mean", "verdict"]) == {"not comparable"}
+    assert few.loc[("IRF3", "pearson"), "reason"] == ""
     # A screen of one's own is real, and not theirs.
     other = cellina_in_vivo.compare(scores, REAL | {"source": "h5ad", "files": None}, "as_run")
     assert set(other["reason"]) == {"data of another source", "not part of this run"}
@@ -367,6 +366,17 @@ def test_spatialprop_is_asked_as_run_by_altering_tumour_cells_where_they_are():
 
 def changed_share(donors):
     return (donors["KO1"] != donors["control"]).mean()
+
+
+def test_as_run_the_authors_nine_are_asked_about_where_the_section_has_them():
+    names = (*cellina_in_vivo.CHOSEN, "RELA")
+    table = pd.DataFrame({"target": names, "status": "tested", "n_near": 60})
+    told = settings()
+    for protocol, own in (("as_run", names), ("as_run", names[1:]), ("corrected", names)):
+        of = table[table["target"].isin(own)].reset_index(drop=True)
+        codes = cellina_in_vivo.chosen_targets(SimpleNamespace(names=own), of, told, protocol)
+        nine = protocol == "as_run" and len(own) == 10
+        assert [own[k - 1] for k in codes] == list(cellina_in_vivo.CHOSEN if nine else own)
 
 
 def test_too_few_targets_are_refused(tmp_path):

@@ -539,8 +539,8 @@ class InVivoSettings(Settings):
     """Methods that are asked. They are trained within this experiment, without the recipients near guides; `celcomen`
     is asked a second time, with lost genes clamped at 0 in the carriers."""
     targets: Distinct[Text] | None = None
-    """Lost genes to ask about; `null` is all that can be tested. The authors chose MAP2K2 IRAK1 IRF7 PELI1 IRF3 IRF5
-    NFKBIA LBP MAP2K3 on the same section."""
+    """Lost genes to ask about; `null` is all that can be tested, and as run, where the section has them, the nine that
+    the authors chose on it: MAP2K2 IRAK1 IRF7 PELI1 IRF3 IRF5 NFKBIA LBP MAP2K3."""
     min_recipients: int = Field(30, ge=5, le=1_000_000)
     """Recipients near carriers of a target and of no other guide that it needs."""
     radius_um: float = Field(30, gt=0, le=1000)

@@ -44,13 +44,20 @@ def at_usual(errors: pd.DataFrame, knob: str, settings: dict) -> pd.DataFrame:
     return own.assign(level=level, relative=own["error"] / own["effect"])
 
 
-def ranking(errors: pd.DataFrame) -> dict[str, float]:
-    """Spearman correlation of distance and error, over tissues as usual and reaches, by method."""
+def ranking(errors: pd.DataFrame) -> pd.DataFrame:
+    """Spearman correlation of distance and error over reaches of tissues as usual, by method: `within` a tissue, the
+    mean over tissues, and `over` all tissues together, which differ in how large an effect is as well.
+    """
     usual = errors[(errors["knob"] == "usual") & (errors["status"] == "ok")]
-    return {
-        method: float(stats.spearmanr(own["distance"], own["error"]).statistic)
+
+    def spearman(own: pd.DataFrame) -> float:
+        return float(stats.spearmanr(own["distance"], own["error"]).statistic)
+
+    rows = {
+        method: {"within": np.mean([spearman(one) for _, one in own.groupby("seed")]), "over": spearman(own)}
         for method, own in usual.groupby("method")
     }
+    return pd.DataFrame.from_dict(rows, orient="index", columns=["within", "over"])
 
 
 def compose(errors: pd.DataFrame, latents: pd.DataFrame, settings: dict, provenance_text: str) -> Figure:
@@ -101,10 +108,11 @@ def _distances(absolute, relative, errors, methods) -> None:
     by_reach = usual.groupby("reach")[["distance", "effect"]].mean()
     absolute.plot(by_reach["distance"], by_reach["effect"], color=EFFECT_COLOR, linestyle="--")
     relative.axhline(1, color=EFFECT_COLOR, linestyle="--")
-    low, high = (f"{f(ranks.values()):.2f}" for f in (min, max)) if ranks else ("", "")
     absolute.set(title="Distance from what was seen", ylabel="error (log1p CP10K)", ylim=(0, None))
     relative.set(title="The same, over the effect", ylabel="error / effect")
-    text = f"rank correlation with error\n{low} to {high}"
+    names = {"within": "within a tissue", "over": "over all"}
+    lines = [f"{names[which]}: {r.min():.2f} to {r.max():.2f}" for which, r in ranks.items() if len(r)]
+    text = "\n".join(["rank correlation with error", *lines])
     absolute.text(0.03, 0.98, text, size=6.5, va="top", transform=absolute.transAxes)
     _limit(relative)
     for axes in (absolute, relative):
