@@ -278,6 +278,56 @@ def test_how_much_of_a_change_lies_off_the_axes():
     assert axes.off(np.zeros(6)) == 0
 
 
+def test_slopes_that_were_not_seen_have_the_variance_of_those_that_were():
+    """Each gene answers all that is received, with slopes of one size; two axes are seen, and moves lead off them."""
+    rng, n_genes, n_received = np.random.default_rng(11), 4000, 30
+    directions = np.linalg.qr(rng.normal(size=(n_received, n_received)))[0]
+    sds = np.array([2.0, 0.5])
+    axes = hierarchical.Axes(np.zeros(n_received), directions[:, :2] / sds)
+    strong = rng.choice([0.1, 0.4], (n_genes, 1))
+    slopes = strong * rng.normal(size=(n_genes, n_received))
+    seen = Prior(np.c_[slopes @ directions[:, :2] * sds, np.ones(n_genes)], np.zeros((n_genes, 3, 3)))
+    received = directions @ np.r_[1.0, -2.0, rng.normal(size=n_received - 2)]
+    variance = hierarchical.variance_beyond(seen, axes, received)
+    error = (slopes @ received - seen.mean[:, :2] @ (received @ axes.loadings)) ** 2
+    assert error.mean() == pytest.approx(variance.mean(), rel=0.1)
+    # Genes that answer what was seen are the likelier to answer what was not.
+    large = strong[:, 0] > 0.2
+    assert variance[large].mean() > 2 * variance[~large].mean()
+    np.testing.assert_allclose(hierarchical.variance_beyond(seen, axes, directions[:, 0]), 0, atol=1e-12)
+
+
+def test_how_far_types_bend_is_learnt_and_grows_with_the_square():
+    """The last column is the square; its coefficients have variance 0.03 + 0.02, and nobody knows them elsewhere."""
+    _, evidence = drawn_types(np.random.default_rng(12), 8, 1500, np.array([0.2, 0.03]), np.array([0.1, 0.02]), 0.03)
+    bend = hierarchical.Bend.of(np.array([0.6, 0.8]), evidence)
+    assert bend.variance == pytest.approx(0.05, rel=0.2)
+    old = np.array([[0.0, 0.0], [1.0, 0.5]])
+    centre = np.array([0.5, 0.25])
+    steps = [bend.variance_of_change(old, old + d * bend.direction, centre) for d in (1.0, 3.0)]
+    # (d - 0.5)^2 and (d + 0.5)^2, less 0.25, are d^2 on average.
+    np.testing.assert_allclose(steps, bend.variance * np.array([1.0, 3.0]) ** 4)
+    assert bend.variance_of_change(old, old + [0.8, -0.6], centre) == pytest.approx(0, abs=1e-12)
+
+
+def test_errors_that_grow_with_what_is_told_make_its_intervals_wide():
+    """The model is wrong by half of what it says, and nothing else; the next type is told twice as much."""
+    rng, inside = np.random.default_rng(13), {True: [], False: []}
+    level = np.zeros(150, int)
+    for _ in range(20):
+        types = known_types(rng, 7, level, np.ones(150))
+        for own in types:
+            own.observed[:] += 0.5 * own.answer.change * rng.normal(size=150)
+        *types, last = types
+        change = 2 * last.answer.change
+        error = 0.5 * change * rng.normal(size=150) + rng.normal(0, np.sqrt(last.answer.variance))
+        told = Answer(last.answer.base, change, last.answer.variance)
+        for grows, found in inside.items():
+            found.append(np.abs(error) <= hierarchical.calibrate(types, level, grows).half_width(told))
+    assert np.mean(inside[False]) < 0.85
+    assert 0.86 < np.mean(inside[True]) < 0.95
+
+
 def test_what_near_cells_miss_alike_is_told_from_what_each_scatters_by():
     """Pairs share an effect on the log rate of known variance; cells have noise of their own and of counting beside
     it.

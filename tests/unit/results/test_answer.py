@@ -168,12 +168,13 @@ def test_cellina_answers_altered_neighbours_and_focal_cells_of_a_column(tissue, 
     assert len(cells) == len(asked.task.focal)
 
 
-def test_a_change_unlike_those_between_neighbourhoods_is_an_extrapolation(tissue, tmp_path):
+def test_a_change_unlike_those_between_neighbourhoods_cannot_be_known(tissue, tmp_path):
     """All signals at once, three times over, as nowhere in the tissue: the model sees little of it, and is far off."""
     signals = tissue.varm["simulation_ligands"].any(axis=1)
     more = Asked(tmp_path, tissue, shift_genes=list(tissue.var_names[signals]), factor=3.0)
-    assert "# mine: extrapolates" in more.text
+    assert "# mine: not identifiable" in more.text
     assert "of the change that is asked about is none by which neighbourhoods differ" in more.text
+    assert (more.genes["abstained"] == 1).all()
     assert (more.genes["truth_in_interval"] == "yes").mean() < 0.5
 
 
@@ -183,17 +184,23 @@ def test_a_type_that_was_never_there_is_an_extrapolation(tissue, tmp_path):
     assert "# mine: extrapolates" in alone.text
     assert "No type_0 was seen in domain_1" in alone.text
     assert "truth" not in alone.genes
-    assert "too narrow" not in alone.text
 
 
-def test_a_neighbourhood_that_nobody_has_is_an_extrapolation(tissue, tmp_path):
-    """All neighbours of one type, which hardly ever is so."""
-    far = Asked(tmp_path, tissue, ("hierarchical",), composition={"type_3": 1.0})
-    (support,) = support_of(far.task, "domain_0").values()
+def test_a_neighbourhood_that_nobody_has_is_an_extrapolation_and_one_far_from_all_cannot_be_known(tissue, tmp_path):
+    """Some more neighbours of one type than anybody has; and of all neighbours of it, the intervals say nothing."""
+    more, far = (tmp_path / name for name in ("more", "far"))
+    for folder in (more, far):
+        folder.mkdir()
+    more = Asked(more, tissue, ("hierarchical",), add_sender="type_3", share=0.3)
+    (support,) = support_of(more.task, "domain_0").values()
     assert support.inside_type < 0.5
-    assert "# mine: extrapolates" in far.text
-    assert f"{1 - support.inside_type:.0%} of the cells would get a neighbourhood further" in far.text
-    assert "Of a stated composition they are too narrow" in far.text
+    assert "# mine: extrapolates" in more.text
+    assert f"{1 - support.inside_type:.0%} of the cells would get a neighbourhood further" in more.text
+    far = Asked(far, tissue, ("hierarchical",), composition={"type_3": 1.0})
+    assert "# mine: not identifiable" in far.text
+    assert far.genes["abstained"].mean() > 0.5 > more.genes["abstained"].mean()
+    widths = ((told.genes["upper"] - told.genes["lower"]).mean() for told in (more, far))
+    assert 2 * next(widths) < next(widths)
 
 
 def test_too_few_other_types_are_not_identifiable(tmp_path):

@@ -29,8 +29,8 @@ _MOST_CELLS = 500
 _GENES_PER_CELL = 20
 # Cells of a type in a place, near each other, that show what a move misses cell by cell; near is above this weight.
 _CELLS_OF_PATCH, _NEAR = 2000, 0.7
-# Their new neighbours, where the question itself has none.
-_N_DONORS = 50
+# Genes that are altered around them, where a user asks for other changes of neighbours.
+_N_ALTERED = 200
 
 
 def fit(task, folder: Path) -> None:
@@ -79,7 +79,12 @@ def fit(task, folder: Path) -> None:
     stored |= {"shared_covariance": shared.covariance}
     if own is not None:
         stored |= {"level": own.level, "centre": own.centre}
-    stored |= _calibrations(task, axes, log_expression, design, sorted(evidence), without_answer, likely_shares(task))
+    bends = {}
+    if _is_asked(task):
+        bends = _bends(task, axes, log_expression, design, library)
+        stored |= {f"bend:{key}": np.append(bend.direction, bend.variance) for key, bend in bends.items()}
+    of_known = sorted(evidence), without_answer, likely_shares(task)
+    stored |= _calibrations(task, axes, log_expression, design, bends, *of_known)
     np.savez(folder / "model.npz", **stored)
     table = [(label, e.n_cells, float(np.median(e.dispersion))) for label, e in evidence.items()]
     pd.DataFrame(table, columns=["cell_type", "n_cells", "dispersion"]).to_csv(
@@ -109,11 +114,16 @@ def predict(task, folder: Path, target: str) -> dict[str, Prediction | str]:
         start, keeps_noise = start.astype(float), False
 
     shared = stored["shared_covariance"]
+    before = _mean_received(task.masked_graph[focal], log_expression)
 
-    def moved(rule: str, new: np.ndarray, domain: np.ndarray) -> Prediction:
-        move = np.hstack([new - own, domain])
+    def moved(rule: str, new: np.ndarray, received: np.ndarray) -> Prediction:
+        # Who alters neighbours moves nobody to another domain.
+        gone = domain if rule in task.question.donors(target) else np.zeros_like(domain)
+        move, asked = np.hstack([new - own, gone]), received - before
         values = model.moved(start, slopes, move)
         prediction = Prediction(values.astype(np.float32), focal, keeps_noise=keeps_noise)
+        if _is_asked(task) or gone is not domain:
+            prediction.diagnostics["off_axes"] = axes.off(asked)
         key = f"{target}:{rule}"
         n_types = stored.get(f"n_types:{key}", 0)
         prediction.diagnostics["n_types_known"] = float(n_types)
@@ -126,42 +136,94 @@ def predict(task, folder: Path, target: str) -> dict[str, Prediction | str]:
             prediction.per_gene["own_evidence"] = 1 - model.variance_of_change(slopes, mean) / np.maximum(
                 without, 1e-12
             )
+            beyond = 0.0
+            if _is_asked(task):
+                bend = model.Bend(stored[f"bend:{key}"][:-1], stored[f"bend:{key}"][-1])
+                centre = stored["centre"][: own.shape[1]] if "centre" in stored else np.zeros(own.shape[1])
+                beyond = model.variance_beyond(slopes, axes, asked) + bend.variance_of_change(own, new, centre)
+            told = model.answer(start, values, slopes, move, beyond)
+            # Who is asked to stay may be asked for more, or less, than others were.
+            scale = np.sqrt(calibration.variance(told)) if _stays(task, target) else 1.0
             for number, errors in enumerate(stored[f"errors:{key}"]):
-                prediction.per_gene[f"error_{number}"] = errors
-            told = model.answer(start, values, slopes, move)
+                prediction.per_gene[f"error_{number}"] = errors * scale
             half = calibration.half_width(told)
             limits = np.expm1(told.base + told.change + [-half, half])
             prediction.interval = np.maximum(limits, 0)
             prediction.abstained = calibration.abstains(told)
+            if _is_asked(task) and axes.off(asked) > model.MOST_OFF:
+                prediction.abstained[:] = True
             # Who benchmarks looks at populations; who asks may look at cells.
-            if not task.split.held_out.any():
+            if _is_asked(task):
                 top = _most_changed(told.change)
                 every = model.change_per_cell(start, slopes, move)
                 prediction.per_cell = {"genes": top, "change": every[:, top]}
                 if f"cells:{key}" in stored:
                     few = model.Prior(slopes.mean[top], slopes.covariance[top])
-                    half = model.half_width_per_cell(few, move, stored[f"cells:{key}"])
+                    half = model.half_width_per_cell(few, move, stored[f"cells:{key}"] + beyond[top])
                     prediction.per_cell["half"] = half
         return prediction
 
-    variants = {}
-    for rule, donors in task.question.donors(target).items():
-        variants[rule] = donors
-        if not isinstance(donors, str):
-            around = EdgePerturbation(focal, donors).graph(slide.n_obs)
-            variants[rule] = moved(rule, axes.project(around, log_expression), domain)
-    for rule, node in task.question.nodes(target).items():
-        variants[rule] = node
-        if not isinstance(node, str):
-            around, altered = task.masked_graph[focal], task.altered_log(node)
-            new = axes.project(around, altered)
-            # Who alters neighbours moves nobody to another domain.
-            variants[rule] = moved(rule, new, np.zeros_like(domain))
-            received = (neighborhood_features(around, x) for x in (altered, log_expression))
-            asked = np.subtract(*(x.mean(axis=0, dtype=np.float64) for x in received))
-            variants[rule].diagnostics["off_axes"] = axes.off(asked)
+    variants = {
+        rule: new if isinstance(new, str) else moved(rule, *new)
+        for rule, new in _neighbourhoods(task, axes, log_expression, target).items()
+    }
     twin = Prediction(start.astype(np.float32), focal, keeps_noise=keeps_noise)
     return variants | {"no_intervention": twin}
+
+
+def _is_asked(task) -> bool:
+    """Whether a user asks, and nothing is held out: what is asked may be far from all that was seen."""
+    return not task.split.held_out.any()
+
+
+def _stays(task, target: str) -> bool:
+    """Whether a user asks about cells that are left in their domain, among other neighbours."""
+    return _is_asked(task) and target not in _compared(task)
+
+
+def _mean_received(graph: sparse.csr_array, log_expression: sparse.csr_array) -> np.ndarray:
+    """What cells with neighbours by the rows of `graph` (m, n) receive on average (g,); nothing without any."""
+    total = np.asarray(graph.sum(axis=1), dtype=np.float64).ravel()
+    weights = np.divide(1.0, total, out=np.zeros_like(total), where=total > 0) / len(total)
+    return (weights @ graph) @ log_expression
+
+
+def _neighbourhoods(task, axes, log_expression, target: str) -> dict[str, tuple[np.ndarray, np.ndarray] | str]:
+    """Where focal cells stand afterwards (m, k), and what they receive there on average (g,), by perturbation."""
+    found = {}
+    for rule, donors in task.question.donors(target).items():
+        found[rule] = donors
+        if not isinstance(donors, str):
+            around = EdgePerturbation(task.focal, donors).graph(task.slide.n_obs)
+            found[rule] = axes.project(around, log_expression), _mean_received(around, log_expression)
+    for rule, node in task.question.nodes(target).items():
+        found[rule] = node
+        if not isinstance(node, str):
+            around, altered = task.masked_graph[task.focal], task.altered_log(node)
+            found[rule] = axes.project(around, altered), _mean_received(around, altered)
+    return found
+
+
+def _bends(task, axes, log_expression, design, library) -> dict[str, model.Bend]:
+    """How far types bend along the way that each perturbation leads, from regressions with its square."""
+    labels, bends = task.slide.obs["cell_type"].astype(str).to_numpy(), {}
+    k = axes.loadings.shape[1]
+    before = axes.project(task.masked_graph[task.focal], log_expression)
+    groups = [np.flatnonzero(labels == label) for label in np.unique(labels)]
+    for target in task.fold.targets:
+        for rule, new in _neighbourhoods(task, axes, log_expression, target).items():
+            if isinstance(new, str):
+                continue
+            way = (new[0] - before).mean(axis=0)
+            way /= max(np.linalg.norm(way), 1e-12)
+            along, found = design[:, :k] @ way, []
+            for cells in groups:
+                if len(cells) >= task.settings["min_cells"]:
+                    square = model.Bend.square(along[cells], along[cells].mean())
+                    columns = np.column_stack([design[cells], square])
+                    found.append(model.regress(task.slide.X[cells], library[cells], columns))
+            bends[f"{target}:{rule}"] = model.Bend.of(way, found)
+    return bends
 
 
 def _axes(task, log_expression) -> model.Axes:
@@ -230,13 +292,14 @@ def likely_shares(task) -> Callable[..., np.ndarray]:
 
 def _altered(task, node: NodePerturbation, label: str, place: str, split: Split):
     """Log expression (n, g) after the node perturbation that another type would be asked with."""
-    told = node.origin["n_genes"], node.origin["by_type"]
-    fold = task.fold
+    fold, origin = task.fold, node.origin
+    told = origin.get("n_genes", _N_ALTERED), origin.get("by_type", True)
     shift = pseudobulk_shift(task.slide, fold.control, place, split.held_out, label, *told)
-    return task.altered_log(replace(node, shift=shift))
+    # What nobody knows the answer to is compared with what is nearest to it.
+    return task.altered_log(replace(node, shift=shift) if "n_genes" in origin else NodePerturbation(shift))
 
 
-def _calibrations(task, axes, log_expression, design, labels, without_answer, share_of) -> dict[str, np.ndarray]:
+def _calibrations(task, axes, log_expression, design, bends, labels, without_answer, share_of) -> dict[str, np.ndarray]:
     """What the types whose answer is known say of each target and donor rule: see `model.Calibration`."""
     slide, graph, control = task.slide, task.masked_graph, task.fold.control
     compared = _compared(task)
@@ -249,7 +312,7 @@ def _calibrations(task, axes, log_expression, design, labels, without_answer, sh
         if not isinstance(donors, str)
     }
     asked |= {
-        (target, rule): node if "n_genes" in node.origin else _N_DONORS
+        (target, rule): node
         for target in task.fold.targets
         for rule, node in task.question.nodes(target).items()
         if not isinstance(node, str)
@@ -271,9 +334,10 @@ def _calibrations(task, axes, log_expression, design, labels, without_answer, sh
         hidden = ((cell_type == label) & domain.isin(compared)).to_numpy()
         split = Split(task.split.train, task.split.validation, task.split.held_out | hidden)
         (slopes, seen), own = without_answer(label), axes.project(graph[focal], log_expression)
+        before = _mean_received(graph[focal], log_expression)
         raw = slide.X[focal].toarray().astype(float)
         counts = model.told(raw, share_of(focal, compared))
-        if seen is not None and not task.split.held_out.any():
+        if seen is not None and _is_asked(task):
             for place, cells in there.items():
                 # Of the genes that change most, for of these the cells are told.
                 away = design[cells].mean(axis=0) - design[every].mean(axis=0)
@@ -283,10 +347,11 @@ def _calibrations(task, axes, log_expression, design, labels, without_answer, sh
         for (target, rule), drawn in asked.items():
             # An intervention within a domain has no known answer: a move to another one stands for it.
             place = target if target in compared else compared[0]
+            domains = np.zeros((len(focal), len(compared)))
             try:
                 if isinstance(drawn, NodePerturbation):
-                    new = axes.project(graph[focal], _altered(task, drawn, label, place, split))
-                    domains = np.zeros((len(focal), len(compared)))
+                    altered = _altered(task, drawn, label, place, split)
+                    new, received = axes.project(graph[focal], altered), _mean_received(graph[focal], altered)
                 else:
                     perturbation = edge_perturbation(
                         *(slide, graph, split, label, place, focal),
@@ -295,12 +360,20 @@ def _calibrations(task, axes, log_expression, design, labels, without_answer, sh
                         n_donors=drawn,
                         seed=task.seed,
                     )
-                    new = axes.project(perturbation.graph(slide.n_obs), log_expression)
-                    domains = _at(compared, place, len(focal))
+                    around = perturbation.graph(slide.n_obs)
+                    new, received = axes.project(around, log_expression), _mean_received(around, log_expression)
+                    # Neighbours alone must say what a question says that moves nobody to another domain.
+                    if target in compared:
+                        domains = _at(compared, place, len(focal))
             except InputError:
                 continue
             move = np.hstack([new - own, domains])
-            told = model.answer(counts, model.moved(counts, slopes, move), slopes, move)
+            beyond = 0.0
+            if bend := bends.get(f"{target}:{rule}"):
+                centre = design[every].mean(axis=0) if seen is None else seen.centre
+                beyond = model.variance_beyond(slopes, axes, received - before)
+                beyond += bend.variance_of_change(own, new, centre[: own.shape[1]])
+            told = model.answer(counts, model.moved(counts, slopes, move), slopes, move, beyond)
             real = slide.X[there[place]]
             observed = np.log1p(np.asarray(normalize_counts(real).mean(axis=0)).ravel()) - told.base
             noise = noise_of_log_mean(real) + noise_of_log_mean(slide.X[focal])
@@ -310,10 +383,12 @@ def _calibrations(task, axes, log_expression, design, labels, without_answer, sh
     for (target, rule), types in known.items():
         key, told = f"{target}:{rule}", list(types.values())
         stored[f"n_types:{key}"] = np.array(len(types))
-        if found := model.calibrate(told, level):
+        if found := model.calibrate(told, level, _is_asked(task)):
             stored[f"calibration:{key}"] = np.stack(astuple(found))
             stored[f"errors:{key}"] = np.array([t.observed - t.answer.change for t in told])
-            stored[f"rehearsal:{key}"] = np.array(astuple(model.rehearse(told, level)))
+            if _stays(task, target):
+                stored[f"errors:{key}"] /= np.sqrt([found.variance(t.answer) for t in told])
+            stored[f"rehearsal:{key}"] = np.array(astuple(model.rehearse(told, level, _is_asked(task))))
         place = target if target in compared else next(iter(compared), target)
         if place in per_cell:
             missed = model.error_per_cell(np.stack(per_cell[place], axis=1))

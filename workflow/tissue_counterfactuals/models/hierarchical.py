@@ -39,6 +39,8 @@ _FLOOR = 1e-4
 _SHARE_OF_ERROR = 0.1
 # Genes from which the variances are learnt: they have few parameters, and steps over all genes take long.
 _GENES_OF_SPREAD = 500
+# Of a change that lies off the axes for more than this share, what the axes say is no answer.
+MOST_OFF = 0.5
 COVERAGE = 0.9
 QUANTILE = norm.ppf((1 + COVERAGE) / 2)
 N_LEVELS = 3
@@ -74,10 +76,14 @@ class Axes:
         largest = vectors[np.abs(vectors).argmax(axis=0), np.arange(vectors.shape[1])]
         return cls(mean, vectors * np.sign(largest) / np.sqrt(variances))
 
-    def off(self, change: np.ndarray) -> float:
-        """Share of a change of what cells receive (g,) that lies off the axes, where no slope can answer it."""
+    def beyond(self, change: np.ndarray) -> float:
+        """Squared length of what a change of what cells receive (g,) has off the axes, where no slope was seen."""
         on = change @ (self.loadings / np.linalg.norm(self.loadings, axis=0))
-        return float(1 - (on**2).sum() / max((change**2).sum(), 1e-12)) if change.any() else 0.0
+        return max(float((change**2).sum() - (on**2).sum()), 0.0)
+
+    def off(self, change: np.ndarray) -> float:
+        """Share of a change of what cells receive (g,) that lies off the axes."""
+        return self.beyond(change) / max(float((change**2).sum()), 1e-12)
 
     def project(self, graph: sparse.csr_array, log_expression: sparse.csr_array) -> np.ndarray:
         """h (m, k) of cells with neighbours given by rows of `graph` (m, n); without any, what an average cell
@@ -331,6 +337,50 @@ def variance_of_change(prior: Prior, move: np.ndarray) -> np.ndarray:
     return np.einsum("p,gpq,q->g", move, prior.covariance, move)
 
 
+def variance_beyond(prior: Prior, axes: Axes, received: np.ndarray) -> np.ndarray:
+    """Variance of the log change (g,) that a change of what cells receive (g,) brings about off the axes.
+
+    What no neighbourhoods differ by, no slope was learnt for. A gene is taken to answer it as strongly as it answers
+    the axes, per unit of what is received: half by its own slopes, half by those of all genes.
+    """
+    k = axes.loadings.shape[1]
+    squares = (prior.mean**2 + prior.covariance.diagonal(axis1=1, axis2=2))[:, :k].sum(axis=1)
+    per_unit = squares / (1 / (axes.loadings**2).sum(axis=0)).sum()
+    return axes.beyond(received) * (per_unit + per_unit.mean()) / 2
+
+
+@dataclass(frozen=True)
+class Bend:
+    """How far log rates bend along a direction of neighbourhoods, where slopes say that they are straight.
+
+    Attributes:
+        direction: (k,) on the axes, of length 1.
+        variance: of the coefficient of the square, over genes and types.
+    """
+
+    direction: np.ndarray
+    variance: float
+
+    @staticmethod
+    def square(along: np.ndarray, centre: float) -> np.ndarray:
+        """The column of the square, of places along the direction (n,)."""
+        return (along - centre) ** 2
+
+    @classmethod
+    def of(cls, direction: np.ndarray, evidence: list[Evidence]) -> "Bend":
+        """Learnt from regressions of types whose last column is the square."""
+        spread = learn_spread(evidence)
+        return cls(direction, float(spread.common[-1] + spread.between[-1]))
+
+    def variance_of_change(self, old: np.ndarray, new: np.ndarray, centre: np.ndarray) -> float:
+        """Of the mean log change of cells that go from neighbourhoods `old` to `new` (m, k); their type's are around
+        `centre` (k,).
+        """
+        middle = centre @ self.direction
+        squares = (self.square(x @ self.direction, middle).mean() for x in (new, old))
+        return self.variance * float(np.subtract(*squares)) ** 2
+
+
 def moved(counts: np.ndarray, prior: Prior, move: np.ndarray) -> np.ndarray:
     """Counts (m, g) after a move (m, p), scaled to each cell's total; float64."""
     values = counts * np.exp(change(prior, move))
@@ -351,11 +401,17 @@ class Answer:
     variance: np.ndarray
 
 
-def answer(counts: np.ndarray, values: np.ndarray, prior: Prior, move: np.ndarray) -> Answer:
-    """What `values` (m, g), moved from `counts` by moves (m, p), say about the population."""
+def answer(
+    counts: np.ndarray, values: np.ndarray, prior: Prior, move: np.ndarray, beyond: np.ndarray | float = 0.0
+) -> Answer:
+    """What `values` (m, g), moved from `counts` by moves (m, p), say about the population.
+
+    Args:
+        beyond: (g,) of `variance_beyond`.
+    """
     base, mean = _mean(counts), _mean(values)
     # The log rate's variance on the scale of log1p.
-    variance = variance_of_change(prior, move.mean(axis=0)) * (mean / (1 + mean)) ** 2
+    variance = (variance_of_change(prior, move.mean(axis=0)) + beyond) * (mean / (1 + mean)) ** 2
     return Answer(np.log1p(base), np.log1p(mean) - np.log1p(base), variance)
 
 
@@ -394,7 +450,7 @@ def error_per_cell(sums: np.ndarray) -> float:
         return float(np.maximum(weighted.sum(axis=axes) / expected.sum(axis=axes), _FLOOR).sum())
 
 
-def half_width_per_cell(prior: Prior, move: np.ndarray, error: float) -> np.ndarray:
+def half_width_per_cell(prior: Prior, move: np.ndarray, error: np.ndarray | float) -> np.ndarray:
     """Half the length of the interval of each cell's log change (m, g), for moves (m, p) and `error_per_cell`."""
     variance = np.einsum("mp,gpq,mq->mg", move, prior.covariance, move, optimize=True)
     return QUANTILE * np.sqrt(variance + error)
@@ -428,15 +484,21 @@ class Calibration:
         floor: added to the model's variance, which is next to none where cells show next to nothing of a gene.
         inflation: factor of both under which `COVERAGE` of the known answers lie in their intervals.
         effect: root mean square of observed changes, counting noise taken off, among genes of the same level.
+        growth: the squared change times this is added too: what is told wrong grows with what is told.
     """
 
     floor: np.ndarray
     inflation: np.ndarray
     effect: np.ndarray
+    growth: np.ndarray
 
     def half_width(self, told: Answer) -> np.ndarray:
         """Half the length of the interval of the change (g,)."""
-        return QUANTILE * np.sqrt((told.variance + self.floor) * self.inflation)
+        return QUANTILE * np.sqrt(self.variance(told) * self.inflation)
+
+    def variance(self, told: Answer) -> np.ndarray:
+        """Of the change (g,), before it is inflated."""
+        return told.variance + self.floor + self.growth * told.change**2
 
     def abstains(self, told: Answer) -> np.ndarray:
         """Genes (g,) about which an interval says no more than that types change between these domains."""
@@ -449,7 +511,7 @@ def levels(expression: np.ndarray) -> np.ndarray:
     return rank * N_LEVELS // len(expression)
 
 
-def calibrate(known: list[Known], level: np.ndarray) -> Calibration | None:
+def calibrate(known: list[Known], level: np.ndarray, grows: bool = False) -> Calibration | None:
     """Learn from types whose answer is known how much wider intervals must be; None from fewer than `FEWEST_TYPES`.
 
     A gene's factor is the mean of its own squared standard errors over types, shrunk to its level's; a further factor
@@ -457,6 +519,7 @@ def calibrate(known: list[Known], level: np.ndarray) -> Calibration | None:
 
     Args:
         level: (g,) of `levels`.
+        grows: what the model's variance leaves unexplained is taken to grow with the change that is told.
     """
     n = len(known)
     if n < FEWEST_TYPES:
@@ -467,7 +530,12 @@ def calibrate(known: list[Known], level: np.ndarray) -> Calibration | None:
     error = (observed - np.array([own.answer.change for own in known])) ** 2
     unexplained = _by_level(error - noise, level, np.nanmean)
     floor = np.maximum(_SHARE_OF_ERROR * unexplained, 1e-6)
-    variance = np.array([own.answer.variance for own in known]) + floor
+    variance, growth = np.array([own.answer.variance for own in known]) + floor, np.zeros(len(level))
+    if grows:
+        squares = np.where(np.isfinite(error), np.array([own.answer.change for own in known]) ** 2, np.nan)
+        missing = max(float(np.nansum(error - noise - variance)), 0.0)
+        growth += missing / max(float(np.nansum(squares)), 1e-12)
+        variance += growth * np.nan_to_num(squares)
     ratio = error / (variance + noise)
 
     def scale(types: np.ndarray) -> np.ndarray:
@@ -484,7 +552,7 @@ def calibrate(known: list[Known], level: np.ndarray) -> Calibration | None:
     factor = _by_level(needed, level, lambda values: np.nanquantile(values, share))
     effect = _by_level(observed**2 - noise, level, np.nanmean)
     inflation = scale(every) * np.maximum(factor, 0.01)
-    return Calibration(floor, inflation, np.sqrt(np.maximum(effect, 0)))
+    return Calibration(floor, inflation, np.sqrt(np.maximum(effect, 0)), growth)
 
 
 @dataclass(frozen=True)
@@ -506,14 +574,14 @@ class Rehearsal:
 N_TOP = 50
 
 
-def rehearse(known: list[Known], level: np.ndarray) -> Rehearsal:
+def rehearse(known: list[Known], level: np.ndarray, grows: bool = False) -> Rehearsal:
     """Calibrate by all types but one, in turn; the coverage is undefined below `FEWEST_TYPES` + 1 types."""
     rows = []
     for number, own in enumerate(known):
         top = np.argsort(-np.abs(own.observed), kind="stable")[:N_TOP]
         error = own.observed - own.answer.change
         inside, abstained = np.nan, np.nan
-        if found := calibrate(known[:number] + known[number + 1 :], level):
+        if found := calibrate(known[:number] + known[number + 1 :], level, grows):
             half = found.half_width(own.answer)
             wide = np.sqrt(half**2 + QUANTILE**2 * own.noise)
             inside = np.mean((np.abs(error) <= wide)[own.shown])

@@ -15,6 +15,7 @@ from tissue_counterfactuals import gene_sets, pathways
 from tissue_counterfactuals.experiments.settings import BUNDLED_GENE_SETS
 from tissue_counterfactuals.files import atomic_path
 from tissue_counterfactuals.metrics.populations import mean_expression
+from tissue_counterfactuals.models.hierarchical import MOST_OFF
 from tissue_counterfactuals.question.asked import intervention_of
 from tissue_counterfactuals.question.predictions import KEY, read_predictions
 from tissue_counterfactuals.question.question import Question, read_question
@@ -290,19 +291,19 @@ def verdict(
             f"Only {n_types:.0f} other types stand in both domains, too few to know how far off an answer is"
         )  # fmt: skip
         return "not identifiable", f"{few}."
+    # What lies off the axes, no neighbourhoods differ by: what is known of the rest is no answer to the question.
+    if notes.get("off_axes", 0) > MOST_OFF:
+        return (
+            "not identifiable",
+            f"{notes['off_axes']:.0%} of the change that is asked about is none by which neighbourhoods differ, so "
+            "that nobody knows what it does.",
+        )
     abstained = genes["abstained"].mean()
     if abstained > MOST_ABSTAINED:
         return (
             "not identifiable",
             f"For {abstained:.0%} of the genes the interval is no narrower than the changes that types show between "
             "domains anyway.",
-        )
-    # Support is measured on the axes that the model answers by; what lies off them it cannot see.
-    if notes.get("off_axes", 0) > MOST_OUTSIDE:
-        return (
-            "extrapolates",
-            f"{notes['off_axes']:.0%} of the change that is asked about is none by which neighbourhoods differ, so "
-            "that nobody knows what it does; the answer is that to the rest.",
         )
     (target,) = fold.targets
     obs = slide.obs
@@ -364,12 +365,6 @@ def markdown(asked, names, question, answers, genes, sets, active, word, reason,
     for row in genes.head(N_SHOWN)[shown].itertuples(index=False):
         cells = (f"{v:.3g}" if isinstance(v, float) else str(v).replace("|", "\\|") for v in row)
         lines.append("| " + " | ".join(cells) + " |")
-    if asked["composition"] and "lower" in genes:
-        lines += [
-            "",
-            "The intervals are learnt from moves to another domain. Of a stated composition they are too narrow: on "
-            "simulated tissue most true changes lay outside (resources/QUESTION.md).",
-        ]
     if "truth_in_interval" in genes:
         share = (genes["truth_in_interval"] == "yes").mean()
         lines += [
