@@ -94,7 +94,7 @@ def ask(slide, graph, label: str, seed: int, settings: dict) -> list[dict]:
                 row |= {"coverage": inside.mean(), "half": ((high - low) / 2).mean(), "abstained": 1 - stated.mean()}
                 row |= {"n": len(inside), "stated": stated.sum(), "held": inside[stated].sum()}
                 row["identified"] = row["abstained"] <= MOST_ABSTAINED
-                row["extrapolates"] = row["off_axes"] > MOST_OUTSIDE or support[name].inside < 1 - MOST_OUTSIDE
+                row["extrapolates"] = support[name].inside < 1 - MOST_OUTSIDE
                 cells, old_share = prediction.per_cell, old / old.sum(axis=1, keepdims=True)
                 each = np.log(new / new.sum(axis=1, keepdims=True) / old_share)[:, cells["genes"]]
                 row["cells"] = np.mean(np.abs(each - cells["change"]) <= cells["half"]) if "half" in cells else np.nan

@@ -67,22 +67,30 @@ def test_intervals_hold_on_simulated_tissue(leaving_each_type_out, variant):
     assert np.mean(inside.mean(axis=1) > 0.8) >= 0.75
 
 
+def ask_of(slide, graph, label, **keys):
+    given = {"name": "q", "cell_type": label, "domain": "domain_0"} | keys
+    told = UserQuestion.read(given).model_dump()
+    return ask_own(slide, graph, told, "corrected", 0, protocols.resolve("corrected"), {}, 50)
+
+
+def answers(slide, question, folder):
+    """Predictions by perturbation; the twin's are the last."""
+    task = Task(slide, question, SETTINGS, device="cpu", report=lambda line: None)
+    hierarchical.fit(task, folder)
+    return hierarchical.predict(task, folder, *question.fold.targets)
+
+
 def test_intervals_of_single_cells_hold_on_simulated_tissue(tmp_path):
     """The true change of each cell's expected share, of the genes that change most, over types that are moved."""
     inside, widths = [], []
     for seed in (3, 4):
         slide = simulate_tissue(n_cells=2500, n_genes=100, n_types=6, seed=seed, n_slides=1)
         graph = slide_graph(slide)
-        for label in ("type_0", "type_1", "type_3"):
-            given = {"name": "q", "cell_type": label, "domain": "domain_0", "move_to": "domain_1"}
-            told = UserQuestion.read(given).model_dump()
-            switches = protocols.resolve("corrected")
-            question = ask_own(slide, graph, told, "corrected", 0, switches, {}, 50)
-            task = Task(slide, question, SETTINGS, device="cpu", report=lambda line: None)
-            hierarchical.fit(task, tmp_path)
-            (made,) = (p for v, p in hierarchical.predict(task, tmp_path, "domain_1").items() if v != "no_intervention")
+        for label in ("type_0", "type_1"):
+            question = ask_of(slide, graph, label, move_to="domain_1")
+            made, _ = answers(slide, question, tmp_path).values()
             (donors,) = question.perturbations.values()
-            new, old = true_counterfactual(slide, task.focal, donors), true_expression(slide, task.focal)
+            new, old = true_counterfactual(slide, question.focal, donors), true_expression(slide, question.focal)
             truth = np.log(new / new.sum(axis=1, keepdims=True) * old.sum(axis=1, keepdims=True) / old)
             cells = made.per_cell
             error = np.abs(truth[:, cells["genes"]] - cells["change"])
@@ -92,6 +100,31 @@ def test_intervals_of_single_cells_hold_on_simulated_tissue(tmp_path):
     assert 0.8 < np.mean(inside) < 0.96
     assert min(inside) > 0.6
     assert np.median(widths) < 3
+
+
+def test_intervals_among_other_neighbours_hold_on_simulated_tissue(tmp_path):
+    """The true change of the same donors; tests/bench/bench_answers.py asks more types of more tissues."""
+    inside, half = [], []
+    for seed, label, *kinds in ((1, "type_0", "type_1", "type_2"), (2, "type_1", "type_0", "type_2")):
+        slide = simulate_tissue(n_cells=2500, n_genes=100, n_types=6, seed=seed, n_slides=1)
+        graph = slide_graph(slide)
+        there = slide.obs["cell_type"][(slide.obs["domain"] == "domain_1").to_numpy()].value_counts()
+        keys = {"other": {"composition": there.to_dict()}, "added": {"add_sender": kinds[0], "share": 0.3}}
+        keys |= {"two": {"composition": dict.fromkeys(kinds, 1)}}
+        asked = {name: ask_of(slide, graph, label, **given) for name, given in keys.items()}
+        # One fit for the three of them.
+        told = {("donors", "domain_0", k): next(iter(q.perturbations.values())) for k, q in asked.items()}
+        question = replace(asked["two"], perturbations=told)
+        *made, twin = answers(slide, question, tmp_path).values()
+        old = log_mean(true_expression(slide, question.focal))
+        for prediction, donors in zip(made, told.values(), strict=True):
+            truth = log_mean(true_counterfactual(slide, question.focal, donors)) - old
+            lower, upper = np.log1p(prediction.interval) - log_mean(twin.values)
+            inside.append(np.mean((lower <= truth) & (truth <= upper)))
+            half.append(np.mean(upper - lower) / 2 / truth.std())
+    assert 0.85 < np.mean(inside) < 0.98
+    assert min(inside) > 0.75
+    assert np.median(half) < 3
 
 
 def test_a_benchmark_tells_nothing_of_single_cells(tmp_path):

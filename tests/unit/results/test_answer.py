@@ -186,21 +186,19 @@ def test_a_type_that_was_never_there_is_an_extrapolation(tissue, tmp_path):
     assert "truth" not in alone.genes
 
 
-def test_a_neighbourhood_that_nobody_has_is_an_extrapolation_and_one_far_from_all_cannot_be_known(tissue, tmp_path):
-    """Some more neighbours of one type than anybody has; and of all neighbours of it, the intervals say nothing."""
-    more, far = (tmp_path / name for name in ("more", "far"))
-    for folder in (more, far):
-        folder.mkdir()
-    more = Asked(more, tissue, ("hierarchical",), add_sender="type_3", share=0.3)
-    (support,) = support_of(more.task, "domain_0").values()
-    assert support.inside_type < 0.5
-    assert "# mine: extrapolates" in more.text
-    assert f"{1 - support.inside_type:.0%} of the cells would get a neighbourhood further" in more.text
-    far = Asked(far, tissue, ("hierarchical",), composition={"type_3": 1.0})
-    assert "# mine: not identifiable" in far.text
-    assert far.genes["abstained"].mean() > 0.5 > more.genes["abstained"].mean()
-    widths = ((told.genes["upper"] - told.genes["lower"]).mean() for told in (more, far))
-    assert 2 * next(widths) < next(widths)
+def test_a_neighbourhood_that_nobody_has_is_an_extrapolation(tissue, tmp_path):
+    """All neighbours of one type, as hardly ever; half of them so are on the way there."""
+    told = {}
+    for share in (0.45, 1.0):
+        (folder := tmp_path / str(share)).mkdir()
+        told[share] = asked = Asked(folder, tissue, ("hierarchical",), add_sender="type_3", share=share)
+        (support,) = support_of(asked.task, "domain_0").values()
+        assert support.inside_type < 0.5
+        assert "# mine: extrapolates" in asked.text
+        assert f"{1 - support.inside_type:.0%} of the cells would get a neighbourhood further" in asked.text
+    half, whole = ((asked.genes["upper"] - asked.genes["lower"]).mean() for asked in told.values())
+    assert whole > 1.8 * half
+    assert told[1.0].genes["abstained"].mean() > told[0.45].genes["abstained"].mean()
 
 
 def test_too_few_other_types_are_not_identifiable(tmp_path):

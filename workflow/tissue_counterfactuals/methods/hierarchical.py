@@ -118,11 +118,11 @@ def predict(task, folder: Path, target: str) -> dict[str, Prediction | str]:
 
     def moved(rule: str, new: np.ndarray, received: np.ndarray) -> Prediction:
         # Who alters neighbours moves nobody to another domain.
-        gone = domain if rule in task.question.donors(target) else np.zeros_like(domain)
-        move, asked = np.hstack([new - own, gone]), received - before
+        altered = rule in task.question.nodes(target)
+        move, asked = np.hstack([new - own, 0 * domain if altered else domain]), received - before
         values = model.moved(start, slopes, move)
         prediction = Prediction(values.astype(np.float32), focal, keeps_noise=keeps_noise)
-        if _is_asked(task) or gone is not domain:
+        if altered:
             prediction.diagnostics["off_axes"] = axes.off(asked)
         key = f"{target}:{rule}"
         n_types = stored.get(f"n_types:{key}", 0)
@@ -150,7 +150,9 @@ def predict(task, folder: Path, target: str) -> dict[str, Prediction | str]:
             limits = np.expm1(told.base + told.change + [-half, half])
             prediction.interval = np.maximum(limits, 0)
             prediction.abstained = calibration.abstains(told)
-            if _is_asked(task) and axes.off(asked) > model.MOST_OFF:
+            # Neighbours that are there differ from others in many genes at once; what is altered may be the one that
+            # counts, or none that does.
+            if _is_asked(task) and altered and axes.off(asked) > model.MOST_OFF:
                 prediction.abstained[:] = True
             # Who benchmarks looks at populations; who asks may look at cells.
             if _is_asked(task):

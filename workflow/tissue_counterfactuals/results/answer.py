@@ -291,7 +291,7 @@ def verdict(
             f"Only {n_types:.0f} other types stand in both domains, too few to know how far off an answer is"
         )  # fmt: skip
         return "not identifiable", f"{few}."
-    # What lies off the axes, no neighbourhoods differ by: what is known of the rest is no answer to the question.
+    # Of altered neighbours: what is known of the rest is no answer to the question.
     if notes.get("off_axes", 0) > MOST_OFF:
         return (
             "not identifiable",
