@@ -107,7 +107,7 @@ def test_labels_stay_text_in_everything_that_is_made(tmp_path):
         assert "\\<script>alert(1)\\</script>\\|\\`x" in texts[name]
     # What decides stands first; columns without anything in them are left out.
     heads = re.findall("<th>(.*?)</th>", texts["page"])
-    assert heads[:5] == ["line", "paper", "place", "verdict", "result"]
+    assert heads[:6] == ["line", "statement", "paper", "place", "verdict", "result"]
     assert "tolerance" not in heads
     # Nothing is fetched from elsewhere, and the same run gives the same page.
     assert not re.search(r"(src=|<link[^>]*href=)[\"']?(https?:)?//", texts["page"])

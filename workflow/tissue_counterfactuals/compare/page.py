@@ -19,16 +19,18 @@ from tissue_counterfactuals.compare.numbers import donors_scale
 from tissue_counterfactuals.results.figures import FIGURES
 
 _WIDTH = 460
+_LONG = {"statement", "result", "reason", "would_be_true", "test"}
 # What a reader looks for; the other columns follow.
 _FIRST = [
-    *("line", "paper", "place", "quantity", "method", "intervention", "published", "ours", "tolerance", "verdict"),
-    *("result", "dataset", "kind", "target", "protocol", "reason", "newer"),
+    *("line", "statement", "paper", "place", "quantity", "method", "intervention", "published", "ours"),
+    *("tolerance", "verdict", "result", "dataset", "kind", "target", "protocol", "reason", "newer"),
 ]  # fmt: skip
 _STYLE = """
 body { font: 14px/1.4 system-ui, sans-serif; margin: 1.5rem; color: #222; background: #fff; }
 h2 { margin-top: 2rem; } nav a { margin-right: 1rem; }
 table.dataTable td { white-space: normal; max-width: 24rem; vertical-align: top; }
 table.dataTable thead input { width: 100%; min-width: 5rem; box-sizing: border-box; }
+table.dataTable td.long { min-width: 14rem; }
 .gallery { display: flex; flex-wrap: wrap; gap: 1rem; }
 figure { width: 460px; box-sizing: border-box; margin: 0; padding: .5rem; border: 1px solid #ddd; }
 figure img { max-width: 100%; }
@@ -77,6 +79,7 @@ def _table(table: pd.DataFrame, anchor: str) -> str:
         showIndex=False,
         maxBytes=0,
         column_filters="header",
+        columnDefs=[{"className": "long", "targets": [i for i, c in enumerate(table) if c in _LONG]}],
         classes="display compact",
         layout={"topStart": "pageLength", "topEnd": "search"},
         lengthMenu=[10, 25, 100, -1],
