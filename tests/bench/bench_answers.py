@@ -46,11 +46,10 @@ def ask(slide, graph, label: str, seed: int, settings: dict) -> list[dict]:
     from tissue_counterfactuals import protocols
     from tissue_counterfactuals.methods import hierarchical
     from tissue_counterfactuals.question.asked import ask_own
-    from tissue_counterfactuals.question.donors import EdgePerturbation
     from tissue_counterfactuals.question.settings import UserQuestion
+    from tissue_counterfactuals.question.support import support_of
     from tissue_counterfactuals.question.task import Task
     from tissue_counterfactuals.results.answer import MOST_ABSTAINED, MOST_OUTSIDE
-    from tissue_counterfactuals.question.support import support_of
     from tissue_counterfactuals.simulate import true_altered, true_counterfactual, true_expression
 
     switches, asked = protocols.resolve("corrected"), {}
@@ -73,7 +72,6 @@ def ask(slide, graph, label: str, seed: int, settings: dict) -> list[dict]:
             made = hierarchical.predict(task, Path(folder), target)
         support = support_of(task, target)
         old = true_expression(slide, task.focal)
-        base = log_mean(slide.X[task.focal])
         twin = log_mean(made.pop("no_intervention").values)
         for name, prediction in made.items():
             node = question.nodes(target).get(name)
