@@ -6,6 +6,7 @@ import pytest
 from runs_to_compare import SLIDES, TYPES, config, failed, noisy, scores, tables
 
 from tissue_counterfactuals.compare import Tables, statements
+from tissue_counterfactuals.gene_sets import benjamini_hochberg
 from tissue_counterfactuals.results.tables import TWIN, write_tsv
 
 N = 400
@@ -260,3 +261,27 @@ def test_clusters_between_cells_hold_more_of_what_cells_say(tmp_path, inter, int
     write_tsv(pd.DataFrame(rows), tmp_path / path)
     (one,) = statements.clusters_between(Tables({}, [path]), "g", "corrected")
     assert one.verdict == verdict
+
+
+def test_clusters_of_nothing_are_seldom_called_enriched():
+    rng = np.random.default_rng(0)
+    path = "results/tables/g/celcomen_glioblastoma.corrected.cluster_terms.tsv"
+    terms = [f"Response To Cytokine {i}" if i < 8 else f"Term {i}" for i in range(20)]
+    keys = [(force, cluster) for force in ("inter", "intra") for cluster in range(1, 6)]
+    called, n = 0, 200
+    for _ in range(n):
+        p = rng.random((len(keys), len(terms)))
+        rows = pd.DataFrame(
+            {
+                "force": np.repeat([force for force, _ in keys], len(terms)),
+                "cluster": np.repeat([cluster for _, cluster in keys], len(terms)),
+                "term": terms * len(keys),
+                "p_value": p.ravel(),
+                "q_value": np.concatenate([benjamini_hochberg(own) for own in p]),
+            }
+        )
+        here = Tables({}, [path])
+        here._read[path] = rows
+        (one,) = statements.clusters_between(here, "g", "corrected")
+        called += one.verdict != "not resolvable"
+    assert 0 < called / n < 0.05 + 4 * np.sqrt(0.05 * 0.95 / n)
