@@ -70,25 +70,15 @@ def entry(folder: Path) -> dict:
 FILES = (MATRIX, METADATA, POSITIONS)
 
 
-def _to_ensembl(table: pd.DataFrame) -> pd.DataFrame:
-    return table.rename(columns=lambda n: n.replace("GENE", "ENSG000000000"))
-
-
-def _to_logs(table: pd.DataFrame) -> pd.DataFrame:
-    genes = [name for name in table if name.startswith("GENE")]
-    table[genes] = np.log1p(table[genes].astype(float)).astype(str)
-    return table
-
-
 def _double(table: pd.DataFrame) -> pd.DataFrame:
     table.loc[3, ["fov", "cell_ID"]] = table.loc[2, ["fov", "cell_ID"]]
     return table
 
 
 FAULTS = {
-    "wrong gene ids": lambda f: edit.edit_csv(f / MATRIX, _to_ensembl),
+    "wrong gene ids": lambda f: edit.ensembl_csv(f / MATRIX),
     "missing column": lambda f: edit.drop_column(f / METADATA, "CenterX_global_px"),
-    "log-normalised instead of counts": lambda f: edit.edit_csv(f / MATRIX, _to_logs),
+    "log-normalised instead of counts": lambda f: edit.log_csv(f / MATRIX),
     # Pixels are the unit of this layout; its fault is a table that somebody has already converted.
     "coordinates in micrometres": lambda f: edit.scale_columns(
         f / METADATA, ["CenterX_global_px", "CenterY_global_px"], UM_PER_PIXEL

@@ -51,6 +51,20 @@ def drop_rows(path: Path, n: int, header: bool = True) -> None:
     edit_csv(path, lambda table: table[n:], header)
 
 
+def ensembl_csv(path: Path) -> None:
+    """Ensembl ids in place of the symbols that name the columns."""
+    edit_csv(path, lambda table: table.rename(columns=lambda name: name.replace("GENE", "ENSG000000000")))
+
+
+def log_csv(path: Path) -> None:
+    def logged(table: pd.DataFrame) -> pd.DataFrame:
+        genes = [name for name in table if name.startswith("GENE")]
+        table[genes] = np.log1p(table[genes].astype(float)).astype(str)
+        return table
+
+    edit_csv(path, logged)
+
+
 def edit_10x(path: Path, change: Callable[[h5py.Group], None]) -> None:
     """Change the arrays of a 10x matrix in place."""
     with h5py.File(path, "a") as file:
@@ -81,21 +95,6 @@ def double_10x(path: Path) -> None:
         barcodes = matrix["barcodes"][:]
         barcodes[1] = barcodes[0]
         replace(matrix, "barcodes", barcodes)
-
-    edit_10x(path, change)
-
-
-def reverse_10x(path: Path) -> None:
-    """The same matrix with its barcodes in the opposite order."""
-
-    def change(matrix: h5py.Group) -> None:
-        indptr = matrix["indptr"][:]
-        order = np.arange(len(indptr) - 1)[::-1]
-        entries = np.concatenate([np.arange(indptr[i], indptr[i + 1]) for i in order])
-        for name in ("data", "indices"):
-            replace(matrix, name, matrix[name][:][entries])
-        replace(matrix, "indptr", np.concatenate([[0], np.cumsum(np.diff(indptr)[order])]))
-        replace(matrix, "barcodes", matrix["barcodes"][:][::-1])
 
     edit_10x(path, change)
 

@@ -47,25 +47,15 @@ def entry(folder: Path) -> dict:
 FILES = ("cell_by_gene.csv", "cell_metadata.csv")
 
 
-def _to_ensembl(table: pd.DataFrame) -> pd.DataFrame:
-    return table.rename(columns=lambda n: n.replace("GENE", "ENSG000000000"))
-
-
-def _to_logs(table: pd.DataFrame) -> pd.DataFrame:
-    genes = [name for name in table if name.startswith("GENE")]
-    table[genes] = np.log1p(table[genes].astype(float)).astype(str)
-    return table
-
-
 def _double(table: pd.DataFrame) -> pd.DataFrame:
     table.loc[1, "cell"] = table.loc[0, "cell"]
     return table
 
 
 FAULTS = {
-    "wrong gene ids": lambda f: edit.edit_csv(f / "cell_by_gene.csv", _to_ensembl),
+    "wrong gene ids": lambda f: edit.ensembl_csv(f / "cell_by_gene.csv"),
     "missing column": lambda f: edit.drop_column(f / "cell_metadata.csv", "center_y"),
-    "log-normalised instead of counts": lambda f: edit.edit_csv(f / "cell_by_gene.csv", _to_logs),
+    "log-normalised instead of counts": lambda f: edit.log_csv(f / "cell_by_gene.csv"),
     "coordinates in pixels": lambda f: edit.scale_columns(
         f / "cell_metadata.csv", ["center_x", "center_y"], 1 / UM_PER_PIXEL
     ),

@@ -40,6 +40,16 @@ def make_tissue(n_cells: int = 90, n_genes: int = 12, seed: int = 0) -> Tissue:
     )
 
 
+def assert_is(slide, tissue: Tissue) -> None:
+    """A slide is the tissue, cell by cell in its order; places to a millionth of a micrometre."""
+    assert list(slide.obs_names) == list(tissue.cells)
+    assert list(slide.var_names) == list(tissue.genes)
+    np.testing.assert_array_equal(slide.X.toarray(), tissue.counts)
+    np.testing.assert_allclose(slide.obsm["spatial"], tissue.places_um, atol=1e-6)
+    assert list(slide.obs["cell_type"]) == list(tissue.cell_type)
+    assert list(slide.obs["domain"]) == list(tissue.domain)
+
+
 def shuffled(n: int, seed: int) -> np.ndarray:
     """An order of n rows that is not their own."""
     return np.random.default_rng(seed + 1000).permutation(n)

@@ -10,7 +10,6 @@ from scipy import stats
 from slides import small_slide
 from tissue_counterfactuals.graph import neighborhood_features, slide_graph
 from tissue_counterfactuals.models.cellina import Cellina
-from tissue_counterfactuals.models.likelihood import nb_log_likelihood
 from tissue_counterfactuals.models.marginal import log_marginal
 from tissue_counterfactuals.question.folds import Split
 from tissue_counterfactuals.slide import log_normalize
@@ -72,7 +71,7 @@ def fitted():
 
 
 def enumerated(slide, model, cells):
-    """log p(x) of cells by adding up a grid of both latents, in float64, from the plain likelihood."""
+    """log p(x) of cells by adding up a grid of both latents, in float64, from PyTorch's own likelihood."""
     grid = torch.linspace(-7, 7, 141).double()
     z, s = (x.reshape(-1, 1) for x in torch.meshgrid(grid, grid, indexing="ij"))
     network = model.network.double()
@@ -83,8 +82,9 @@ def enumerated(slide, model, cells):
         weight = (prior.log_prob(z) + prior.log_prob(s)).ravel() + 2 * math.log(grid[1] - grid[0])
         rows = []
         for counts in torch.from_numpy(slide.X[cells].toarray()).double():
-            terms = nb_log_likelihood(counts, counts.sum() * shares, theta).sum(dim=1) + weight
-            rows.append(torch.logsumexp(terms, 0).item())
+            odds = (counts.sum() * shares / theta).log()
+            terms = torch.distributions.NegativeBinomial(theta, logits=odds).log_prob(counts)
+            rows.append(torch.logsumexp(terms.sum(dim=1) + weight, 0).item())
     model.network.float()
     return np.array(rows)
 

@@ -13,6 +13,7 @@ import scipy.sparse as sp
 from layouts import h5ad as layout
 from layouts import spatialdata
 from layouts.edit import replace
+from layouts.tissue import assert_is
 from tissue_counterfactuals.config import load_config
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.sources import READERS
@@ -31,15 +32,6 @@ def mine(tmp_path):
     """A good file, and what is in it."""
     tissue = layout.write(tmp_path)
     return tmp_path / "mine.h5ad", tissue
-
-
-def assert_is(slide, tissue):
-    assert list(slide.obs_names) == list(tissue.cells)
-    assert list(slide.var_names) == list(tissue.genes)
-    np.testing.assert_array_equal(slide.X.toarray(), tissue.counts)
-    np.testing.assert_array_equal(slide.obsm["spatial"], tissue.places_um)
-    assert list(slide.obs["cell_type"]) == list(tissue.cell_type)
-    assert list(slide.obs["domain"]) == list(tissue.domain)
 
 
 # --- other writers ------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ import scipy.sparse as sp
 import yaml
 
 from layouts import cosmx_crc, edit, fetal_spleen, merfish_brain
+from layouts.tissue import assert_is
 from tissue_counterfactuals import protocols, steps
 from tissue_counterfactuals.config import load_config, samples_of
 from tissue_counterfactuals.config.dataset import Dataset
@@ -51,15 +52,6 @@ def layout(request, tmp_path):
     """A layout, the folder that it was written into, and what must come of it."""
     module = LAYOUTS[request.param]
     return module, tmp_path, module.write(tmp_path)
-
-
-def assert_is(slide, tissue):
-    assert list(slide.obs_names) == list(tissue.cells)
-    assert list(slide.var_names) == list(tissue.genes)
-    np.testing.assert_array_equal(slide.X.toarray(), tissue.counts)
-    np.testing.assert_allclose(slide.obsm["spatial"], tissue.places_um, atol=1e-6)
-    assert list(slide.obs["cell_type"]) == list(tissue.cell_type)
-    assert list(slide.obs["domain"]) == list(tissue.domain)
 
 
 def test_every_layout_is_read_to_its_tissue(layout):

@@ -28,7 +28,7 @@ _FITTED = {
 
 def text(config: dict, tables: Tables) -> str:
     """Markdown: paragraphs to paste, the settings that differ between data sets and those of methods, citations."""
-    used = _methods_used(config, tables)
+    used = _methods_used(tables)
     blocks = [
         "# Methods",
         "Made from the configuration of this run; check it, shorten it, and cite what is named at the end.",
@@ -41,7 +41,7 @@ def text(config: dict, tables: Tables) -> str:
     return "\n\n".join(blocks) + "\n"
 
 
-def _methods_used(config: dict, tables: Tables) -> list[str]:
+def _methods_used(tables: Tables) -> list[str]:
     names = []
     for name, _ in tables.datasets("cellina"):
         scores = tables.of("cellina", "scores", dataset=name)
@@ -61,7 +61,7 @@ def _paragraphs(config: dict, tables: Tables, used: list[str]) -> list[str]:
     for name, entry in config["datasets"].items():
         for experiment in entry["experiments"]:
             if name in dict(tables.datasets(experiment)):
-                found.append(_of_dataset(name, entry, experiment, config))
+                found.append(_of_dataset(name, entry, experiment))
     if compared := [name for name in used if tables.ran("cellina")]:
         described = "; ".join(f"{name}, {METHODS[name].description}" for name in compared)
         counterfactual = config["counterfactual"]
@@ -91,7 +91,7 @@ def _of_questions(config: dict, tables: Tables) -> Iterator[str]:
         )
 
 
-def _of_dataset(name: str, entry: dict, experiment: str, config: dict) -> str:
+def _of_dataset(name: str, entry: dict, experiment: str) -> str:
     kind = {"simulated": "simulated", "stand-in": "stand-in"}.get(entry["kind"], "real")
     label = markdown_line(label_of(name, entry))
     filters = entry["preprocess"]

@@ -84,7 +84,10 @@ def _smallest_sample(name: str, entry: dict, coded: dict[str, tuple] | None) -> 
         return f"a sample of {name}", entry["field"]["n_cells"] // entry["field"]["n_samples"]
     if not coded:
         return None
-    labelled = np.logical_and.reduce([coded[c][0] >= 0 for c in ("cell_type", "domain", "sample") if c in coded])
+    columns = [coded[c][0] >= 0 for c in ("cell_type", "domain", "sample") if c in coded]
+    if len({len(column) for column in columns}) > 1:
+        return None  # a damaged file, for the reader to tell
+    labelled = np.logical_and.reduce(columns)
     if "sample" not in coded:
         return name, int(labelled.sum())
     codes, samples = coded["sample"]

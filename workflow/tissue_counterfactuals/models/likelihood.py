@@ -115,18 +115,6 @@ def _gather(indptr, indices, data, cells, logs, log_factorials, n_columns, count
     return exceedances, large_genes[:n_large], large_counts[:n_large], total
 
 
-def nb_log_likelihood(counts: torch.Tensor, mean: torch.Tensor, theta: torch.Tensor) -> torch.Tensor:
-    """Elementwise log probability of counts under a negative binomial: the plain form, differentiable.
-
-    Args:
-        counts: whole numbers >= 0; mean: > 0, or 0 where the count is 0; theta: inverse dispersion > 0 (variance
-            mean + mean^2 / theta). Any shapes that broadcast; float64 where theta may be large.
-    """
-    ratio = torch.log1p(mean / theta)
-    gammas = torch.lgamma(counts + theta) - torch.lgamma(theta) - torch.lgamma(counts + 1)
-    return gammas + torch.xlogy(counts, mean) - counts * (torch.log(theta) + ratio) - theta * ratio
-
-
 def linear_nb_loss(
     hidden: torch.Tensor,
     weight: torch.Tensor,

@@ -18,10 +18,6 @@ from scipy import sparse
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.streams import stream
 
-# Who is altered: all cells of the slide, or those alone that stand around focal cells.
-WHO = ("all", "neighbors")
-# Scale on which the change is applied: that of the method's own publication, log1p(CP10K), or counts.
-SCALES = ("own", "log", "counts")
 # Name of the perturbation -> whether each type has its own change, or all types have that of all cells together.
 SHIFTS = {"node": True, "node_global": False}
 
@@ -34,7 +30,8 @@ class NodePerturbation:
         shift: (types, g) float32, change of the natural logarithm by type of the altered cell, types in the order of
             the slide's categories, genes those of the question; 0 is none, minus infinity a knock-out.
         cells: (k,) indices of the altered cells; None: all cells.
-        scale: one of `SCALES`.
+        scale: on which the change is applied: `own` (that of the method's publication), `log` (log1p of CP10K) or
+            `counts`.
         origin: how it was made, for methods that repeat it elsewhere: of a pseudobulk difference `towards` (a domain),
             `n_genes`, `by_type`.
     """
@@ -123,7 +120,7 @@ def altered_cells(
     """Indices (k,) of the cells that are altered, ascending; None for all.
 
     Args:
-        who: one of `WHO`. share: of them, drawn at random.
+        who: `all` cells of the slide, or only the `neighbors` of focal cells. share: of them, drawn at random.
         graph: (n, n), of all cells. focal: (m,).
         name: tells apart draws of one seed.
     """

@@ -48,6 +48,18 @@ def pick(parent: h5py.Group | None, name: str, where: str, what: str, key: str) 
     )
 
 
+def labels_in_use(path: Path, name: str) -> list[str]:
+    """The labels that cells have in an obs column of a file, in the file's order.
+
+    Raises:
+        InputError: the column is not there, or the file cannot be read.
+    """
+    with open_h5ad(path) as file:
+        codes, categories = read_labels(pick(file["obs"], name, f"file {path}", "obs column", "source"))
+    used = set(codes.tolist())
+    return [label for code, label in enumerate(categories) if code in used]
+
+
 def find_coordinates(
     file: h5py.File, name: str, n_cells: int, where: str, key: str = "spatial"
 ) -> h5py.Dataset | np.ndarray:

@@ -33,13 +33,9 @@ _TOLERANCE = 0.05
 
 def samples(files: dict[str, Path], dataset: dict) -> list[str]:
     """Names of the samples, in the file's order."""
-    from tissue_counterfactuals.sources.columns import open_h5ad, pick, read_labels
+    from tissue_counterfactuals.sources.columns import labels_in_use
 
-    where = f"file {files['h5ad']}"
-    with open_h5ad(files["h5ad"]) as file:
-        codes, categories = read_labels(pick(file["obs"], SAMPLE, where, "obs column", "source"))
-    used = set(codes.tolist())
-    return [name for code, name in enumerate(categories) if code in used]
+    return labels_in_use(files["h5ad"], SAMPLE)
 
 
 def read(files: dict[str, Path], dataset: dict, samples: list[str] | None) -> AnnData:

@@ -40,14 +40,9 @@ _SYMBOLS = "feature_name"
 
 def samples(files: dict[str, Path], dataset: dict) -> list[str]:
     """Labels of the sections that have cells, in the file's order."""
-    from tissue_counterfactuals.sources.columns import open_h5ad, pick, read_labels
+    from tissue_counterfactuals.sources.columns import labels_in_use
 
-    where = f"file {files['h5ad']}"
-    with open_h5ad(files["h5ad"]) as file:
-        column = pick(file["obs"], COLUMNS["sample"], where, "obs column", "source")
-        codes, categories = read_labels(column)
-    used = set(codes.tolist())
-    return [section for code, section in enumerate(categories) if code in used]
+    return labels_in_use(files["h5ad"], COLUMNS["sample"])
 
 
 def stored(files: dict[str, Path], dataset: dict, samples: list[str] | None) -> StoredSlide:

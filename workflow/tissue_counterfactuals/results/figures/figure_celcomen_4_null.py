@@ -151,7 +151,7 @@ def _names(rows: pd.DataFrame) -> str:
     return ", ".join(_LABELS[c].replace("\n", " ") for c in CONTROLS if c in set(rows["control"]))
 
 
-def _band(axis, label: bool = False) -> None:
+def _band(axis) -> None:
     axis.axhspan(*PUBLISHED, color=_BAND_COLOR, alpha=0.35, linewidth=0, zorder=0)
     axis.axhline(0, color="#555555", linewidth=0.6, zorder=1)
 
