@@ -69,6 +69,8 @@ def test_altered_neighbours_are_hatched_and_twins_outlines_beside_their_counterf
     alone = node.assign(method="spatialprop")
     # Of two ways to alter neighbours the published one is drawn.
     both = [scores, node, node.assign(variant="node_global"), alone]
+    # A method that reads no neighbours has an answer and a twin as well.
+    both += [node.assign(method="nearest_neighbor", variant=variant) for variant in ("-", TWIN)]
     table = pd.concat(both, ignore_index=True).assign(n_target=4)
     figure = figure_cellina_a2.compose(table, *CHOICE, PROVENANCE, "Demo tissue")
     assert "· Demo tissue [simulated] ·" in figure.get_suptitle()
@@ -85,6 +87,8 @@ def test_altered_neighbours_are_hatched_and_twins_outlines_beside_their_counterf
     assert len(own) == len(CELL_TYPES)
     assert all(bar.get_hatch() for bar in bar_patches(axes, "spatialprop:node"))
     assert "Cellina (altered neighbours)" in texts(figure)
+    for variant in ("-", TWIN):
+        assert len(bar_patches(axes, f"nearest_neighbor:{variant}")) == len(CELL_TYPES)
 
 
 def test_controls_are_grey_and_models_are_not(bars):

@@ -129,7 +129,7 @@ def compose(
         table = tables[name]
         return table[(table["slide"] == first["slide"]) & (table["seed"] == first["seed"])]
 
-    where = f"slide {first['slide']}, seed {first['seed']}"
+    where = f"slide {first['slide']}, seed\N{NO-BREAK SPACE}{first['seed']}"
     with style.context():
         figure = style.new_figure(11.5, 7.6)
         style.suptitle(figure, title)
@@ -259,8 +259,9 @@ def _genes(axes, table: pd.DataFrame, where: str) -> None:
         axes.annotate(gene.gene, (gene.predicted, gene.observed), (2, 2), textcoords="offset points", size=6)
     axes.axhline(0, color="#DDDDDD", zorder=0)
     axes.axvline(0, color="#DDDDDD", zorder=0)
+    axes.locator_params(axis="x", nbins=5)
     axes.set_xlabel(_wrapped(f"log change, {own['pathway'].iloc[0]} in neighbours (green: its genes)", 2.6))
-    axes.set_ylabel(_wrapped(f"observed, {cell_type} in module {module}", 2.2))
+    axes.set_ylabel(_wrapped(f"observed, {cell_type} in module\N{NO-BREAK SPACE}{module}", 2.2))
 
 
 def _stability(axes, table: pd.DataFrame) -> None:

@@ -166,8 +166,10 @@ def method_order(methods: Iterable[str]) -> list[str]:
 
 
 def variant_order(variants: Iterable[str]) -> list[str]:
-    """Donor rules in the order of `DONOR_RULES`, node perturbations, the twin, then anything else."""
-    known = [*DONOR_RULES, *SHIFTS, TWIN]
+    """The answer of a method without neighbours (`-`), donor rules in the order of `DONOR_RULES`, node perturbations,
+    the twin, then anything else.
+    """
+    known = ["-", *DONOR_RULES, *SHIFTS, TWIN]
     return sorted(set(variants), key=lambda v: (known.index(v) if v in known else len(known), v))
 
 
