@@ -6,10 +6,14 @@ Every type t and gene g has a Poisson rate regression with overdispersion,
 
 where h_v are the first principal components of the mean log expression of the cell's neighbours and domain_v says in
 which target domain it stands. The slopes of the types scatter around a common slope, b_tg ~ N(m_g, T), m_g ~ N(0, S); T
-and S are diagonal, shared by all genes and learnt. A type that was held out of a domain so gets what its own cells say
+and S are diagonal, shared by all genes and learnt. They are the ridge, and say how many of the components count: slopes
+of one that says nothing get next to no variance. A type that was held out of a domain so gets what its own cells say
 about other neighbourhoods, and for the rest what other types do, with a variance that says how far types agree.
 
 All that is kept of the cells are sums: a gradient and an information matrix per type and gene.
+
+A user may ask for neighbourhoods unlike all that were seen. Then the variance also has what a change brings about off
+the components (`variance_beyond`), and how far types bend along the way (`Bend`), both learnt from the slide.
 
 Few cells show what they express with much counting noise, and no factor moves a count of 0. So a population is first
 told what it is likely to express (`likely_share`, `told`): the posterior mean of each gene's rate, whose prior is a
