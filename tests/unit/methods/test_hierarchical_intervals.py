@@ -122,6 +122,9 @@ def test_intervals_among_other_neighbours_hold_on_simulated_tissue(tmp_path):
             lower, upper = np.log1p(prediction.interval) - log_mean(twin.values)
             inside.append(np.mean((lower <= truth) & (truth <= upper)))
             half.append(np.mean(upper - lower) / 2 / truth.std())
+        # So have the errors by which gene sets are judged, which are those of shorter ways.
+        near, _, far = (np.std(prediction.per_gene["error_0"]) for prediction in made)
+        assert far > 1.5 * near
     assert 0.85 < np.mean(inside) < 0.98
     assert min(inside) > 0.75
     assert np.median(half) < 3
