@@ -23,7 +23,7 @@ run: $(VENV)/installed
 	$(BIN)/snakemake --cores $(CORES) --configfile $(CONFIG) --quiet rules -- $(TARGETS)
 
 test: $(VENV)/installed
-	$(BIN)/python -m pytest --numprocesses $(CORES) --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(CORES) --dist loadfile --no-loadscope-reorder
 
 # Environments of published packages that tests compare with; without them those tests say that they are skipped.
 peers: $(VENV)/celcomen/installed $(VENV)/spatialdata/installed $(VENV)/rocrate/installed $(VENV)/conda/installed $(VENV)/scperteval/installed

@@ -289,15 +289,16 @@ def test_the_command_line_gives_what_the_steps_give(question, capfd):
     expected = question.predict("cellina", "no_change")
     scores = question.score()
     shutil.rmtree(question.folder / "cellina")
+    capfd.readouterr()
     assert fit_command(question)["status"] == "ok"
     predict_command(question, "no_change", models=["cellina"])
+    assert capfd.readouterr().out == ""
     assert ("cellina", "right", "published") in expected
     # The command line works with one thread, this process with all: sums differ by rounding.
     again = question.score()
     assert again.drop(columns="value").equals(scores.drop(columns="value"))
     values, repeated = (pd.to_numeric(table["value"]) for table in (scores, again))
     np.testing.assert_allclose(repeated, values, rtol=1e-4, atol=1e-6)
-    assert capfd.readouterr().out == ""
 
 
 @pytest.mark.parametrize(
