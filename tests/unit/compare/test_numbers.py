@@ -62,6 +62,11 @@ def test_other_rules_and_other_data_get_no_verdict(tmp_path):
         assert own["reason"].eq(reason).all()
         assert own["tolerance"].isna().all()
         assert own.loc["pearson", "ours"].startswith("0.8")
+    # Nor do numbers of a method whose published run saw the cells to be predicted, which ours does not.
+    found = numbers.build(tables(tmp_path, scores(answers(TABLE_1, "scgen", "-")), config()))
+    own = found[(found["place"] == "Table 1") & (found["method"] == "scgen") & (found["ours"] != "")]
+    assert set(own["verdict"]) == {"not comparable"}
+    assert own["reason"].str.startswith("the published run of scgen is not repeated").all()
 
 
 def test_a_method_that_failed_is_not_run_for_its_own_reason(tmp_path):

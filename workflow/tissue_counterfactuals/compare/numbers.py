@@ -43,6 +43,12 @@ RULES_OF_RUNS = {
 DONORS_SCALE = "package"
 # Between two methods of a number that is a margin of one over the other.
 MINUS = " - "
+# Methods whose published runs are not repeated, and why: what ours gives is no second draw of the same.
+_NOT_REPEATED = {
+    "scgen": "its difference of domains was taken from all cells, those to be predicted among them",
+    "mintflow": "it was trained on all cells, those to be predicted among them",
+    "spatialprop": "it was given logarithms to normalise again, and scored on genes of its own",
+}
 # What the simulation of Fig. 2c must be to be the published one.
 _PUBLISHED_SIMULATION = ("n_simulations", "n_genes", "n_cells", "epochs", "learning_rate")
 
@@ -143,7 +149,7 @@ def _rows(tables: Tables, number) -> Iterator[dict]:
                 "protocol": protocol,
             }
             if ours is not None:
-                why_not = _not_comparable(tables.config, number, entry, protocol)
+                why_not = _not_comparable(tables.config, number, number.method, entry, protocol)
                 yield where | _shown(ours) | _judged(number, ours, why_not)
             elif number.experiment == "cellina":
                 own = _scores_of(tables, number, name, protocol)
@@ -195,8 +201,8 @@ def _judged(number, ours: Ours, why_not: str) -> dict:
     }
 
 
-def _not_comparable(config: dict, number, entry: dict, protocol: str) -> str:
-    """Why no verdict on a published number can come from this data set and protocol; "" if one can."""
+def _not_comparable(config: dict, number, method: str, entry: dict, protocol: str) -> str:
+    """Why no verdict on a method's published number can come from this data set and protocol; "" if one can."""
     if entry and published_as(entry) != number.dataset:
         return {
             "simulated": "simulated data",
@@ -212,6 +218,9 @@ def _not_comparable(config: dict, number, entry: dict, protocol: str) -> str:
     fit = other.pop("fit", "per_sample")
     if entry and number.experiment == "cellina" and entry["fit"] != fit:
         return f"fitted otherwise: {entry['fit']}, published {fit}"
+    for name in method.split(MINUS):
+        if name in _NOT_REPEATED:
+            return f"the published run of {name} is not repeated: {_NOT_REPEATED[name]}"
     wanted = protocols.resolve("as_run") | other
     here = protocols.resolve(protocol, config["switches"])
     names = [switch.name for switch in protocols.PAPERS[paper].SWITCHES]
@@ -535,7 +544,7 @@ def _paired(tables, name, entry, protocol, key, own, theirs) -> Iterator[dict]:
         # A paired difference: its own standard error, not that of two runs.
         tolerance = of_folds(values, 10**9)._replace(origin=f"paired over {len(pairs)} folds")
         number = published_row(dataset, RULES_OF_RUNS[run])
-        why_not = _not_comparable(tables.config, number, entry, protocol)
+        why_not = _not_comparable(tables.config, number, method, entry, protocol)
         mean = float(difference.mean())
         met = bool(abs(mean) <= tolerance.value) if np.isfinite(tolerance.value) else None
         yield {

@@ -87,7 +87,7 @@ class Dataset(Settings):
     spatial: Text = "spatial"
     """Array of obsm with the coordinates (x, y)."""
     unit_um: float | None = Field(None, gt=0, le=1_000_000)
-    """Micrometres per unit of the coordinates, for example 0.12028 for CosMx pixels; it is taken at its word. `null` is
+    """Micrometres per unit of the coordinates, for example 0.12028 for CosMx pixels; it is used as given. `null` is
     what the layout says (1 for `h5ad`), and cells that then lie impossibly far apart or close together are refused."""
     fit: Literal["per_sample", "pooled", "leave_patient_out"] = "per_sample"
     """`per_sample` trains a model for each sample, as published; `pooled` trains one over all samples, each with a

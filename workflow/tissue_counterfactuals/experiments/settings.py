@@ -304,14 +304,14 @@ class PerturbmapSettings(Settings):
     epochs: Epochs = 100
     """Epochs of the inference; read by the mean field."""
     learning_rate: LearningRate = 1.0
-    """Its learning rate."""
+    """Learning rate of the inference; read by the mean field."""
     ridge: Ridge = 1.0
     """Pseudo-cells per cell with genes that do not vary together; read by the gaussian field, which needs it where
     genes are many."""
     generation_epochs: int = Field(20, ge=2, le=1_000_000)
     """Epochs of the generation."""
     generation_learning_rate: LearningRate = 0.001
-    """Its learning rate in angles; else it is the largest safe one."""
+    """Learning rate of the generation in angles, as run; otherwise the largest safe one is taken."""
     draws: Draws = 200
     """Draws of each control: random genes, spots and forces, permuted predictions."""
     shuffled_fits: int = Field(20, ge=0, le=100_000)
@@ -388,13 +388,13 @@ class WeightSettings(OnSlideSettings):
     weights: Some[Annotated[float, Field(ge=0, le=1_000_000)]] = [0, 0.1, 1, 10]
     """Weights to compare."""
     others: Some[Annotated[float, Field(ge=0, le=1_000_000)]] = [1e-7, 1]
-    """Weight of the other losses of z; published is 1e-7, which is none, and 1 is that of Cellina as it is used."""
+    """Weight of the other losses of z; published is 1e-7, which is as good as none; 1 is Cellina's default."""
     seeds: Some[Seed] | None = None
     """Seeds; `null` means those of the run."""
     test_share: float = Field(0.1, gt=0, lt=1)
     """Share of the cells that are kept from training, for probes and likelihood."""
     n_samples: Draws = 50
-    """Draws of the latents behind each marginal likelihood; published are 500."""
+    """Draws of the latents behind each marginal likelihood; 500 as published."""
 
 
 _LEARNED = tuple(method.name for method in METHODS.values() if method.learned)
@@ -542,11 +542,11 @@ class InVivoSettings(Settings):
     """Lost genes to ask about; `null` is all that can be tested, and as run, where the section has them, the nine that
     the authors chose on it: MAP2K2 IRAK1 IRF7 PELI1 IRF3 IRF5 NFKBIA LBP MAP2K3."""
     min_recipients: int = Field(30, ge=5, le=1_000_000)
-    """Recipients near carriers of a target and of no other guide that it needs."""
+    """Recipients that a target needs to be tested: near its carriers, and near those of no other guide."""
     radius_um: float = Field(30, gt=0, le=1000)
     """A recipient is near a carrier up to this far from it."""
     far_um: float = Field(57.9, gt=0, le=1000)
-    """And far from all guides beyond this; 57.9 is where the authors' graph ends."""
+    """A recipient with no carrier up to this far is far from all guides; 57.9 is where the authors' graph ends."""
     min_mean_counts: float = Field(0.2, ge=0, le=1_000_000)
     """Mean counts per cell that a gene needs to be looked at."""
     graph: InVivoGraphSettings = InVivoGraphSettings()

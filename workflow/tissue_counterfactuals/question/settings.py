@@ -36,12 +36,12 @@ class NodeSettings(Settings):
     shifts: Distinct[Literal["node", "node_global"]] = []
     """Further variants of methods that can be told altered neighbours: `node` adds to the neighbours of each type the
     log change of their type from the control to the target domain (the held-out type gets that of all others together),
-    `node_global` adds that of all types together to all of them. None asks for no such variant."""
+    `node_global` adds that of all types together to all of them. An empty list asks for none."""
     n_genes: int = Field(200, ge=1, le=1_000_000)
     """Genes that are altered: those with the largest change, for each type its own; 200 as published."""
     cells: Literal["all", "neighbors"] = "all"
-    """Who is altered: `all` cells of the slide (as published), or only the `neighbors` of focal cells. The same to a
-    method that looks one step far."""
+    """Who is altered: `all` cells of the slide (as published), or only the `neighbors` of focal cells. No difference to
+    a method that reads direct neighbours alone."""
     share: float = Field(1, ge=0, le=1)
     """Share of these cells that is altered, drawn at random; 0 is the twin."""
     scale: Literal["own", "log", "counts"] = "own"
@@ -122,11 +122,11 @@ class UserQuestion(Settings):
     top_genes: int = Field(200, ge=1, le=1_000_000)
     """For `shift_towards` and `shift_pathway`: so many genes are altered, those with the largest change."""
     senders: Text | None = None
-    """For the three of them: the type of the neighbours that are altered; `null` means all of them."""
+    """For all three shifts: the type of the neighbours that are altered; `null` means all of them."""
     share_of_senders: float = Field(1, gt=0, le=1)
-    """For the three of them: share of these cells that is altered, drawn at random."""
+    """For all three shifts: share of these cells that is altered, drawn at random."""
     scale: Literal["own", "log", "counts"] | None = None
-    """For the three of them: what the change is applied to, see `counterfactual.node.scale`; `null` means `counts` for
+    """For all three shifts: what the change is applied to, see `counterfactual.node.scale`; `null` means `counts` for
     `shift_genes` and `own` for the others."""
     knock_out: Some[Text] | None = None
     """Intervention: these genes are taken out of the focal cells themselves and held at 0, and the field of forces

@@ -73,8 +73,8 @@ class TissueSettings(Settings):
     density_per_um2: Density = 0.0025
     """Cells per square micrometre."""
     confounding: float = Field(0.0, ge=0, le=0.9)
-    """How far domain and type are one: the composition of a domain to the power 1 / (1 - confounding), so that near 1
-    a type stands in one domain only."""
+    """How strongly the type goes with the domain: the composition of a domain to the power 1 / (1 - confounding), so
+    that near 1 a type stands in one domain only."""
     label_noise: float = Field(0.0, ge=0, le=1)
     """Share of the cells that bear the label of another type, drawn at random."""
     spill: float = Field(0.0, ge=0, lt=1)
@@ -110,7 +110,7 @@ class FieldSettings(Settings):
     seed: Seed = 0
     """Seed of forces and cells; the seeds of the experiments do not change it."""
     inter_strength: Strength = 0.7
-    """Strength of the forces between cells; 0 is none, 1 the point at which the tissue would move as one."""
+    """Strength of the forces between cells; 0 is none, 1 the critical point, where correlations span the tissue."""
     intra_strength: Strength = 0.5
     """Strength of the forces within cells, on the same scale."""
     n_partners: float = Field(3.0, ge=0, le=5000)
