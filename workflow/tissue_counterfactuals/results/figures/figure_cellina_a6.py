@@ -84,13 +84,17 @@ def _line(method: str) -> str:
 
 
 def _panel(axes, table: pd.DataFrame, name: str, methods: list[str]) -> None:
+    with_crosses = 0
     for method in methods:
         own = table[table["method"] == method].sort_values("n_cells")
         color = style.method_style(method, methods).color
         shown = own[own[name] > 0]
         axes.plot(shown["n_cells"], shown[name], _line(method), color=color, marker="o", markersize=3.5)
         lost = own.loc[own["n_failed"] == own["n_fits"], "n_cells"]
-        axes.plot(lost, [0.96] * len(lost), "x", color=color, markersize=6, transform=axes.get_xaxis_transform())
+        # Below one another, so that each is seen.
+        height = [0.96 - 0.05 * with_crosses] * len(lost)
+        axes.plot(lost, height, "x", color=color, markersize=6, transform=axes.get_xaxis_transform())
+        with_crosses += len(lost) > 0
     style.log_scale(axes, "x")
     style.log_scale(axes, "y")
     # Also where all lies within one decade.
