@@ -5,12 +5,21 @@ A Python of its own starts with an audit hook: also what the workflow starts (sc
 
 import base64
 import json
+import os
 import subprocess
 import sys
 import sysconfig
 from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
+from runs import ROOT, Run
+
+# Besides the folder of the run: what a job may read of the workflow that is no code.
+_WATCHED = [ROOT / name for name in ("resources", "config", "envs")]
 # Checksums and times that stand beside a file: they are proofs of it and bear no result.
 RECORDS = (".sha256", ".checked")
 
@@ -64,7 +73,27 @@ if NOTES:
 '''
 
 
-def watching_python(folder: Path) -> str:
+@contextmanager
+def watched(folder: Path) -> Iterator[Run]:
+    """A run in an empty folder below `folder`, whose jobs note what they open while the block lasts."""
+    run, notes = Run(folder / "run", python=_watching_python(folder / "python")), folder / "opened"
+    run.folder.mkdir()
+    notes.mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OPENED_FILES", str(notes))
+        patch.setenv("OPENED_UNDER", os.pathsep.join(map(str, (run.folder, *_WATCHED))))
+        yield run
+
+
+def check_declared(run: Run, allowed: dict[str, set[str]]) -> None:
+    """Every rule of a watched run that has inputs was watched, and what it read beside them is what is allowed."""
+    jobs = _declared(run.folder)
+    missing, seen = _undeclared(jobs, run.folder.parent / "opened")
+    assert missing == allowed
+    assert seen == {job["rule"] for job in jobs.values() if job["input"]}
+
+
+def _watching_python(folder: Path) -> str:
     """A Python with the packages of this one that notes what it opens, where OPENED_FILES names a folder."""
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
     (site,) = folder.glob("lib/python*/site-packages")
@@ -75,7 +104,7 @@ def watching_python(folder: Path) -> str:
     return str(folder / "bin/python")
 
 
-def opened(notes: Path) -> dict[str, list[str]]:
+def _opened(notes: Path) -> dict[str, list[str]]:
     """Log of a job -> the files that its processes read, without those that they wrote themselves."""
     parents, read, written = {}, defaultdict(list), defaultdict(set)
     for file in notes.iterdir():
@@ -99,7 +128,7 @@ def opened(notes: Path) -> dict[str, list[str]]:
     return found
 
 
-def declared(run: Path) -> dict[str, dict]:
+def _declared(run: Path) -> dict[str, dict]:
     """Log of a job -> its rule, inputs and outputs, as Snakemake recorded them."""
     jobs = {}
     for file in (run / ".snakemake/metadata").rglob("*"):
@@ -114,13 +143,13 @@ def declared(run: Path) -> dict[str, dict]:
     return jobs
 
 
-def undeclared(run: Path, notes: Path) -> tuple[dict[str, set[str]], set[str]]:
+def _undeclared(jobs: dict[str, dict], notes: Path) -> tuple[dict[str, set[str]], set[str]]:
     """Rule -> names of files that a job of it read and that are no input of it; and the rules that read an input.
 
     Folders are opened to be written to the disk for good, and what is gone since was the job's own.
     """
-    jobs, missing, seen = declared(run), defaultdict(set), set()
-    for log, paths in opened(notes).items():
+    missing, seen = defaultdict(set), set()
+    for log, paths in _opened(notes).items():
         job = jobs.get(log)
         if job is None:
             continue

@@ -7,7 +7,6 @@ checksums) and sizes (cells, genes, samples, held-out types, epochs, draws) are 
 import csv
 import json
 import lzma
-import os
 import zipfile
 from io import BytesIO
 
@@ -19,14 +18,12 @@ import yaml
 
 from layouts import cosmx_crc, fetal_spleen, merfish_brain, visium_perturbmap, xenium
 from layouts.tissue import make_tissue
-from opened import declared, undeclared, watching_python
-from runs import ROOT, Run
+from opened import check_declared, watched
+from runs import ROOT
 from tissue_counterfactuals.results.tables import read_scores
 from tissue_counterfactuals.slide import list_filters
 from unit.misbehaving_server import serving
 
-# Besides the folder of the run: what a job may read of the workflow that is no code.
-WATCHED = [ROOT / name for name in ("resources", "config", "envs")]
 SLIDE, SECTION = "242", merfish_brain.SECTIONS[1]
 ANSWER = f"results/answers/crc/{SLIDE}/moved/answer.md"
 OUTS = "Xenium_V1_Human_Brain_GBM_FFPE_outs.zip"
@@ -147,14 +144,9 @@ def override(config, changes):
 def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("five")
     held, bodies = write_all(folder / "sources")
-    with pytest.MonkeyPatch.context() as patch, serving(bodies) as server:
+    with pytest.MonkeyPatch.context() as patch, serving(bodies) as server, watched(folder) as run:
         patch.setenv("NO_PROXY", "127.0.0.1")
         server.faults |= {"242.h5ad": ["break", "503", "ok"], OUTS: ["ok", "break", "ok"]}
-        run = Run(folder / "run", python=watching_python(folder / "python"))
-        run.folder.mkdir()
-        (folder / "opened").mkdir()
-        patch.setenv("OPENED_FILES", str(folder / "opened"))
-        patch.setenv("OPENED_UNDER", os.pathsep.join(map(str, (run.folder, *WATCHED))))
         local_table(run.folder / "table.tsv", server)
         config = yaml.safe_load((ROOT / "config/paper.yaml").read_text())
         downloads = {"table": "table.tsv", "backoff_s": 0.01}
@@ -235,11 +227,6 @@ def test_figures_are_drawn(finished, name, figures):
 
 def test_jobs_read_nothing_that_their_rules_do_not_declare(finished):
     run, _, _ = finished
-    missing, seen = undeclared(run.folder, run.folder.parent / "opened")
     # What the table says of a file is a parameter of the rule; the lock says what a file that was fetched must be.
-    assert missing == {
-        "download_file": {"table.tsv", "downloads.lock.tsv"},
-        "prepare": {"downloads.lock.tsv"},
-    }
-    # Every rule of the run that reads a file was watched.
-    assert seen == {job["rule"] for job in declared(run.folder).values() if job["input"]}
+    table, lock = "table.tsv", "downloads.lock.tsv"
+    check_declared(run, {"download_file": {table, lock}, "prepare": {lock}})

@@ -4,14 +4,14 @@ import json
 
 import pandas as pd
 
-from runs import Run, tiny
+from opened import check_declared, watched
+from runs import tiny
 from user_slides import ENTRY, write_users_slide
 
 QUESTION = {"name": "to_core", "cell_type": "T cell (CD4+)", "domain": "normal", "move_to": "tumour core/edge"}
 
 
 def test_questions_alone(tmp_path):
-    write_users_slide(tmp_path / "mine.h5ad")
     kept = ("path", "layer", "columns", "spatial", "unit_um", "graph")
     shifted = {
         "name": "silenced",
@@ -30,19 +30,22 @@ def test_questions_alone(tmp_path):
         "mine": entry
         | {"questions": [*questions, shifted | {"name": "bad", "shift_genes": ["gene_3"], "methods": ["hierarchical"]}]}
     }
-    run = Run(tmp_path).configure(config)
-    outcome = run.snakemake("mine")
+    with watched(tmp_path) as run:
+        write_users_slide(run.folder / "mine.h5ad")
+        outcome = run.configure(config).snakemake("mine")
+        begun = (run.folder / "results/slides").exists()
+        config["datasets"]["mine"]["questions"] = questions
+        answered = run.configure(config).snakemake("mine")
     assert outcome.code == 1
     assert (
         "datasets.mine.questions[2].shift_genes names 'gene_3', which is neither a gene of the slide" in outcome.screen
     )
     # The header of the file told, so that nothing has run.
-    assert not (tmp_path / "results/slides").exists()
+    assert not begun
 
-    config["datasets"]["mine"]["questions"] = questions
-    outcome = run.configure(config).snakemake("mine")
-    assert outcome.code == 0, outcome.screen
-    assert not (tmp_path / "results/scores").exists()
+    assert answered.code == 0, answered.screen
+    check_declared(run, {})
+    assert not (run.folder / "results/scores").exists()
     answers = "results/answers/mine/mine"
     assert run.files(answers) == [
         f"{q['name']}/{name}"
@@ -62,7 +65,7 @@ def test_questions_alone(tmp_path):
     assert "[stand-in], slide mine: T cell (CD4+) of normal, moved to tumour core/edge" in text
     assert "1 seed" in text
     assert "Random effects (ours)" in text
-    genes = pd.read_csv(tmp_path / answers / "silenced/genes.tsv", sep="\t")
+    genes = pd.read_csv(run.folder / answers / "silenced/genes.tsv", sep="\t")
     assert genes["change_hierarchical"].notna().all()
     assert "gene_03 knocked out in their neighbours" in run.read(f"{answers}/silenced/answer.md")
     # Every method that was named has answered.

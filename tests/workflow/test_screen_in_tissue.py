@@ -11,7 +11,8 @@ import pytest
 import yaml
 
 from layouts import perturb_fish
-from runs import ROOT, Run
+from opened import check_declared, watched
+from runs import ROOT
 from tissue_counterfactuals.methods import METHODS
 from tissue_counterfactuals.simulate.screen import simulate_screen
 
@@ -36,22 +37,34 @@ SIZES = {
     },
 }  # fmt: skip
 
+SCREEN = {
+    "n_simulations": 2, "slow_simulations": 0, "n_targets": 4, "n_genes": 12, "clones_per_target": [4],
+    "spillovers": [0], "usual_clones": 4, "draws": 29, "shifts": 0,
+}  # fmt: skip
+
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("screen")
     slide = simulate_screen(n_cells=1500, n_targets=4, clones_per_target=8, n_genes=500, depth=150, seed=1)
-    perturb_fish.write_screen(folder / "tables", slide, TARGETS)
     paper = yaml.safe_load((ROOT / "config/paper.yaml").read_text())
     entry = paper["datasets"]["screen_in_tissue"]
     assert "trust" in paper["celcomen"]["without_slides"]
     entry.pop("files")
-    entry |= {"path": str(folder / "tables"), "kind": "stand-in"}
-    config = SIZES | {"datasets": {"fish": entry}, "celcomen": {"without_slides": ["trust"]}}
-    run = Run(folder / "run").configure(config)
-    outcome = run.snakemake()
+    entry |= {"path": "tables", "kind": "stand-in"}
+    config = SIZES | {
+        "datasets": {"fish": entry},
+        "celcomen": {"without_slides": ["trust", "screen"], "screen": SCREEN},
+    }
+    with watched(folder) as run:
+        perturb_fish.write_screen(run.folder / "tables", slide, TARGETS)
+        outcome = run.configure(config).snakemake()
     assert outcome.code == 0, outcome.screen[-6000:]
     return run
+
+
+def test_jobs_read_nothing_that_their_rules_do_not_declare(finished):
+    check_declared(finished, {})
 
 
 def read(run, name):
