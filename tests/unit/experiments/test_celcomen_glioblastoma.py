@@ -269,6 +269,7 @@ def test_sites_are_the_unit():
     found = knockout.by_site(values, group, nearest).set_index("group")
     # The first site's two neighbours have mean 3, the second's has 6.
     assert found.loc["neighbours_0", "effect"] == pytest.approx(4.5)
+    assert found.loc["neighbours_0", ["n_cells", "n_sites"]].tolist() == [3, 2]
     # Two sites are too few for an interval.
     assert found[["low", "high"]].isna().all(axis=None)
     assert found.loc["neighbours_1", "n_cells"] == 0

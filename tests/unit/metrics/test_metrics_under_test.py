@@ -113,6 +113,8 @@ def test_predictions_know_what_they_are_said_to_know(tissue):
     cells = cells_of(tissue, most, "domain_0")
     expected = normalize_counts(tissue.X[cells[task.split.train[cells]]]).mean(axis=0)
     np.testing.assert_allclose(profile - np.ravel(expected / expected.sum()), 0, atol=1e-6)
+    # Counts scatter about what is expected of a cell as they did when it was simulated.
+    assert np.array_equal(made["truth"].dispersion, tissue.var["simulation_overdispersion"])
     again, _ = predictions_of(task, "domain_1", None)
     assert all(np.array_equal(made[k].values, again[k].values) for k in made)
 

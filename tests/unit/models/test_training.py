@@ -6,6 +6,7 @@ encoders, likelihood, divergences, classifier, adversary, their scales, Adam, ba
 
 import copy
 import math
+import time
 
 import numpy as np
 import pandas as pd
@@ -210,7 +211,9 @@ def test_training_equals_the_plain_reference(recorded, options):
     graph = slide_graph(slide, excluded=split.held_out, max_neighbors=15)
     options = {"kl_warmup_epochs": 3, "monitor": "current_beta", "restore": "last"} | options
     model = Cellina(8, 2, 3, device="cpu", epochs=EPOCHS, batch_size=BATCH, **options)
+    started = time.perf_counter()
     history = model.fit(slide, graph, split).history
+    assert 0 < history["seconds"].sum() < time.perf_counter() - started
 
     cells = np.flatnonzero(~split.held_out)
     n_train, n_validation = split.train.sum(), split.validation.sum()
