@@ -200,7 +200,7 @@ class Reference:
         return comparison.scores(unbiased=True)
 
     def change(self, mean: np.ndarray, baseline: np.ndarray) -> np.ndarray:
-        """Log-fold change (genes,) between two mean profiles."""
+        """Log-fold change (genes,) from `baseline` to `mean`, each mean CP10K (genes,), as the switch `lfc` says."""
         if self.switches["lfc"] == "natural_pseudocount_1":
             change = np.log1p(mean) - np.log1p(baseline)
         else:
@@ -211,10 +211,12 @@ class Reference:
 
     @cached_property
     def control_mean(self) -> np.ndarray:
+        """Mean CP10K (genes,) of the control cells."""
         return mean_expression(self.control)
 
     @cached_property
     def target_mean(self) -> np.ndarray:
+        """Mean CP10K (genes,) of the observed target cells."""
         return mean_expression(self.target)
 
     @cached_property
@@ -224,10 +226,12 @@ class Reference:
 
     @cached_property
     def observed(self) -> np.ndarray:
+        """Observed log-fold change (genes,), from control to target cells."""
         return self.change(self.target_mean, self.control_mean)
 
     @cached_property
     def differential(self) -> np.ndarray:
+        """Indices (n_deg,) of the genes with the largest observed change."""
         return _top_genes(self.observed, self.n_deg)
 
     @cached_property
@@ -245,15 +249,17 @@ class Reference:
 
     @cached_property
     def target_profile(self) -> np.ndarray:
+        """`profile` of the observed target cells."""
         return self.profile(self.target)
 
     def profile(self, counts: Counts) -> np.ndarray:
-        """Log expression of the top genes, normalised within them, over all cells (`rmse_counts` says how)."""
+        """Log expression (n_deg,) of the top genes, normalised within them, over all cells (`rmse_counts` says how)."""
         total = sum(block.sum(axis=0) for block in expression_blocks(counts, log=True, genes=self.differential))
         return total / counts.shape[0] if self.switches["rmse_counts"] == "mean" else total
 
     @cached_property
     def components(self) -> np.ndarray:
+        """Principal axes (genes, axes) of the training cells, or of control and target cells where none are given."""
         log = self.switches["pca_fit"] == "log"
         if self.train is not None:
             return principal_axes(Moments.of(self.train, log))
@@ -273,6 +279,7 @@ class Reference:
 
     @cached_property
     def target_moments(self) -> Moments:
+        """Moments of the counts of the observed target cells."""
         return Moments.of(self.target, log=False)
 
 

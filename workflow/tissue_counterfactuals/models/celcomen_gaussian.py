@@ -207,7 +207,7 @@ def loss_and_gradient(
 
 
 def precision_of(inter: np.ndarray, intra: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """P = lambda I - 2 g', and g: both (g, g)."""
+    """P = lambda I - 2 g', and g, both (g, g), of the forces between cells `inter` and within cells `intra`."""
     return NORM_WEIGHT * np.eye(len(intra)) - 2 * np.asarray(intra), np.asarray(inter, dtype=float)
 
 

@@ -340,7 +340,10 @@ class Cellina:
         latent: str = "mean",
         seed: int = 0,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """z and s, each (m, n_latent) float32: posterior means, or with `latent` `sample` one draw (as run)."""
+        """z and s, each (m, n_latent) float32: posterior means, or with `latent` `sample` one draw (as run).
+
+        `cells` (m,) are indices into the slide, `features` (m, g) what stands around each.
+        """
         drawn = []
         with torch.random.fork_rng():
             torch.manual_seed(stream_seed(seed, "drawn_latents"))
@@ -363,7 +366,7 @@ class Cellina:
         """log p(counts) of cells in nats, given their neighbourhood, and the effective number of draws; each (m,)
         float64.
 
-        By importance sampling, see `marginal.log_marginal`.
+        By importance sampling, see `marginal.log_marginal`; `cells` and `features` as in `latents`.
         """
         found = []
         with torch.random.fork_rng():
