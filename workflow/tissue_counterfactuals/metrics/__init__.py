@@ -279,7 +279,7 @@ class Reference:
 
     @cached_property
     def target_moments(self) -> Moments:
-        """Moments of the counts of the observed target cells."""
+        """Moments of the observed target cells on the scale of CP10K, without a logarithm."""
         return Moments.of(self.target, log=False)
 
 
