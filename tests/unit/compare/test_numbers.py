@@ -69,6 +69,21 @@ def test_other_rules_and_other_data_get_no_verdict(tmp_path):
     assert own["reason"].str.startswith("the published run of scgen is not repeated").all()
 
 
+def test_cpas_published_run_of_the_brain_had_the_control_of_another_data_set(tmp_path):
+    brain = {"source": "merfish_brain", "files": "brain_merfish", "control_domain": "Thalamus"}
+    brain = load_config(
+        {"datasets": {"crc": brain | {"target_domains": ["Fiber_tracts"]}}, "protocols": ["corrected", "as_run"]}
+    )
+    rows = scores(answers({"pearson": 0.8}, "cpa", "-") | answers({"pearson": 0.8}))
+    found = numbers.build(tables(tmp_path, rows.assign(target="Fiber_tracts"), brain))
+    found = found[found["published_on"].eq("brain_merfish") & found["ours"].ne("") & found["protocol"].eq("as_run")]
+    cpa = found["method"].eq("cpa")
+    assert cpa.any()
+    assert not cpa.all()
+    assert found.loc[cpa, "reason"].str.startswith("the published run of cpa is not repeated").all()
+    assert set(found.loc[~cpa, "verdict"]) <= {"met", "not met"}
+
+
 def test_a_method_that_failed_is_not_run_for_its_own_reason(tmp_path):
     rows = [
         scores(answers(TABLE_1)),
