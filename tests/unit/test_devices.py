@@ -42,7 +42,7 @@ def hold(driver, root):
 
     def start():
         process = subprocess.Popen(
-            [sys.executable, "-c", HOLD, str(driver)],
+            [sys.executable, "-u", "-c", HOLD, str(driver)],
             env=os.environ | {"PYTHONPATH": str(root / "workflow")},
             stdout=subprocess.PIPE,
             text=True,
@@ -75,7 +75,7 @@ def test_a_job_waits_for_a_card(driver, hold):
     for _ in range(2):
         hold()[1].stdout.readline()
     third = subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(driver)],
+        [sys.executable, "-u", "-c", HOLD, str(driver)],
         env=os.environ | {"PYTHONPATH": "workflow"},
         stdout=subprocess.PIPE,
         text=True,
