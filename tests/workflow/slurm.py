@@ -53,7 +53,8 @@ KillWait=2
 # More cores than there are, so that several small jobs run at once.
 SlurmdParameters=config_overrides
 NodeName={host} NodeAddr=127.0.0.1 CPUs={cores} RealMemory={memory} Gres=gpu:1 State=UNKNOWN
-PartitionName=cpu Nodes={host} Default=YES MaxTime=01:00:00 State=UP
+# A job that waits for the card must not keep others, which share its node, waiting too.
+PartitionName=cpu Nodes={host} Default=YES MaxTime=01:00:00 State=UP PriorityTier=2
 PartitionName=gpu Nodes={host} MaxTime=01:00:00 State=UP
 """
 NO_ACCOUNTS = "AccountingStorageType=accounting_storage/none"
