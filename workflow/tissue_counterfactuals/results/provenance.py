@@ -22,11 +22,14 @@ def config_hash(config: dict) -> str:
 
 
 def commit() -> str:
-    """Short commit of the checkout that holds this package, `+` appended if files differ; the version elsewhere."""
+    """Commit of the checkout that holds this package, `+` appended if files differ; the version elsewhere.
+
+    Ten digits: left to git, how many there are depends on what else the checkout holds.
+    """
     folder = Path(__file__).parent
     try:
         described = subprocess.run(
-            ["git", "describe", "--always", "--dirty=+", "--exclude=*"],
+            ["git", "describe", "--always", "--abbrev=10", "--dirty=+", "--exclude=*"],
             cwd=folder,
             capture_output=True,
             text=True,
