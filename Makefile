@@ -71,7 +71,7 @@ docs: $(VENV)/installed
 recorded: $(VENV)/installed
 	$(BIN)/python tests/recorded/demo_seeds.py --seeds 20 --jobs $(CORES)
 
-# `make demo` killed at twenty-one moments and called again: the same results? Ten minutes; the table is kills.tsv.
+# `make demo` killed at twenty-one moments and called again: the same results? A quarter of an hour; the table is kills.tsv.
 kills: $(VENV)/installed
 	$(BIN)/python tests/recorded/kills.py
 

@@ -4,6 +4,7 @@ A `Counts` is a matrix (cells x genes) of which only sums are taken and parts ar
 matrices, so what is done with one runs at the speed of its products; peak memory is one block and the result.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -42,6 +43,10 @@ class Counts:
     def __init__(self, cells: pd.Index, genes: pd.Index, rows: np.ndarray, where: str):
         self.cells, self.genes, self.rows, self.where = cells, genes, rows, where
         self.shape = (len(cells), len(genes))
+
+
+class BlockCounts(Counts, ABC):
+    """Counts of one matrix that comes in blocks; a kind of it says how these are read and how large they are."""
 
     def count_entries(self) -> int:
         """How many stored values all cells and genes have at most; no values are read for it."""
@@ -101,13 +106,13 @@ class Counts:
         shape = (int(cells.sum()), int(genes.sum()))
         return form((data[:end], indices[:end], indptr), shape=shape).tocsr()
 
+    @abstractmethod
     def _blocks(self, rows: np.ndarray, columns: np.ndarray) -> Iterator[Block]:
         """Blocks that together hold all entries of the wanted stored rows and columns (masks), and maybe others."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _count_entries(self, rows: np.ndarray, columns: np.ndarray) -> int:
         """No fewer than there are in the wanted rows and columns."""
-        raise NotImplementedError
 
     def _stored(self, cells: np.ndarray) -> np.ndarray:
         stored = np.zeros(len(self.rows), dtype=bool)
@@ -129,7 +134,7 @@ class Counts:
         raise InputError(f"{self.where}: cell {cell!r}, gene {gene!r} {count_fault(float(entries.data[first]))}.")
 
 
-class MemoryCounts(Counts):
+class MemoryCounts(BlockCounts):
     """Counts that are in memory already, as CSR."""
 
     def __init__(self, counts: sp.csr_matrix, cells: pd.Index, genes: pd.Index, where: str):
@@ -151,7 +156,7 @@ class MemoryCounts(Counts):
         return int(np.diff(self.counts.indptr)[rows].sum())
 
 
-class FileCounts(Counts):
+class FileCounts(BlockCounts):
     """Counts in an h5ad file, in any of its three forms (CSR, CSC, dense).
 
     Args:
