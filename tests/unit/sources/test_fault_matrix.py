@@ -40,6 +40,16 @@ RIGHT_THERE = {
 # Faults that leave a good slide, perhaps of fewer cells.
 HARMLESS = ("barcodes in another order", "extra cells without labels", "extra spots without labels", *kinds.HARMLESS)
 
+# Told from the headers of faultless files, before anything is read.
+BAD_SETTINGS = {
+    "more neighbours than a sample has cells (a setting)": {
+        "experiments": ["cellina_weights"],
+        "control_domain": "one",
+        "target_domains": ["another"],
+        "graph": {"max_neighbors": 10_000},
+    }
+}
+
 HEADER = """# What each fault in a data file leads to
 
 Made by `tests/unit/sources/test_fault_matrix.py`, which plants every fault into a small file of every layout and
@@ -64,9 +74,9 @@ LIMITS = """
 """
 
 
-def open_slide(module, folder):
+def open_slide(module, folder, asked=None):
     """The slide, the way a run gets to it: from the validated entry, over the planning of samples."""
-    raw = {"experiments": ["celcomen_spleen"]} | module.entry(folder)
+    raw = {"experiments": ["celcomen_spleen"]} | module.entry(folder) | (asked or {})
     dataset = load_config({"datasets": {"tissue": raw}})["datasets"]["tissue"]
     reader = READERS[dataset["source"]]
     files = reader.locate(dataset["path"])
@@ -120,9 +130,9 @@ def told(slide, good):
     return same, "; ".join(words) or ("the same slide" if same and not lost else "")
 
 
-def outcome(module, folder, good):
+def outcome(module, folder, good, asked=None):
     try:
-        same, words = told(open_slide(module, folder), good)
+        same, words = told(open_slide(module, folder, asked), good)
     except InputError as error:
         return "refused", str(error).replace(f"{folder}/", "").replace(str(folder), folder.name)
     return ("read" if same else "read otherwise"), words
@@ -141,6 +151,9 @@ def rows_of(layout, tmp_path):
         good = open_slide(module, folder)
         plant(folder)
         rows.append((name, *outcome(module, folder, good)))
+    shutil.rmtree(folder)
+    shutil.copytree(source, folder)
+    rows += [(name, *outcome(module, folder, good, asked)) for name, asked in BAD_SETTINGS.items()]
     return rows
 
 
@@ -164,6 +177,7 @@ def test_every_fault_is_told_or_harmless(matrix, layout):
         else:
             assert verdict == "refused", (fault, words)
             assert one_sentence(words), words
+            assert fault not in BAD_SETTINGS or words.startswith("config: "), words
 
 
 def one_sentence(words):

@@ -2,12 +2,14 @@
 
 import json
 
+import anndata
 import numpy as np
 import pandas as pd
 import pytest
 import zarr
 
 from layouts import cosmx_flat, edit, merscope, spatialdata, visium, visium_perturbmap, xenium
+from layouts.tissue import make_tissue
 from tissue_counterfactuals.config import load_config
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.slide import list_filters
@@ -488,3 +490,37 @@ def test_same_files_same_slide(tmp_path, layout):
     assert first.uns["provenance"] == second.uns["provenance"]
     assert len(first.uns["provenance"]["sha256"]) == 64
     assert (first.X != second.X).nnz == 0
+
+
+# --- how many cells, before anything is read --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["csv", "csv.gz", "parquet", "mtx"])
+def test_cells_are_counted_without_their_counts_and_no_further_than_asked(tmp_path, kind):
+    for name, n_cells in (("a", 90), ("b", 60)):
+        if kind.startswith("csv"):
+            (tmp_path / name).mkdir()
+            for file in ("cell_metadata", "cell_by_gene"):
+                table = pd.DataFrame({"EntityID": np.arange(n_cells), "fov": 1})
+                table.to_csv(tmp_path / name / f"{file}.{kind}", index=False)
+        else:
+            matrix = "mtx" if kind == "mtx" else "h5"
+            xenium.write(tmp_path / name, matrix=matrix, cells="parquet", tissue=make_tissue(n_cells))
+    reader = READERS["merscope" if kind.startswith("csv") else "xenium"]
+    files = reader.locate(tmp_path)
+    assert reader.adapter.cells(files, {}, 1000) == {"a": 90, "b": 60}
+    # A header says it at once.
+    assert reader.adapter.cells(files, {}, 70) == {"a": 90 if kind == "parquet" else 70, "b": 60}
+
+
+def test_cells_of_several_regions_are_counted_apart(tmp_path):
+    store = tmp_path / "two.zarr"
+    spatialdata.write(store, obsm=True)
+    table = anndata.io.read_zarr(store / "tables/table")
+    table.obs["region"] = pd.Categorical(["left"] * 70 + ["right"] * 19 + [None])
+    table.uns = {}
+    table.write_zarr(store / "tables/table")
+    attributes = {"region": ["right", "left", "none"], "region_key": "region", "instance_key": "instance"}
+    zarr.open_group(store / "tables/table", mode="r+").attrs.update(attributes)
+    reader = READERS["spatialdata"]
+    assert reader.adapter.cells(reader.locate(store), {}, 1) == {"right": 19, "left": 70, "none": 0}

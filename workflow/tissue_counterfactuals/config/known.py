@@ -5,7 +5,7 @@ What is still to be downloaded is not known, and is checked where it is read.
 """
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import h5py
@@ -42,7 +42,9 @@ def known_faults(config: dict, raw: dict) -> Iterator[str]:
         files, absent = _files_at_hand(entry)
         yield from (f"config: datasets.{name}: {fault}" for fault in absent)
         coded, genes = _coded(entry, files), _panel(entry, files)
-        smallest = _smallest_sample(name, entry, coded)
+        # Known only up to what may be asked for: a table of cells need not be counted to its end.
+        wanted = max(entry["graph"]["max_neighbors"], sections["spleen"]["n_neighbors"])
+        smallest = _smallest_sample(name, entry, coded, files, wanted + 1)
         kept = min(len(genes or _MANY), entry["preprocess"]["n_top_genes"] or len(_MANY))
         if smallest and (_READ_A_GRAPH & {*entry["experiments"]} or entry["questions"]):
             key, neighbors = f"config: datasets.{name}.graph.max_neighbors", entry["graph"]["max_neighbors"]
@@ -73,8 +75,11 @@ def known_faults(config: dict, raw: dict) -> Iterator[str]:
                 yield from _unknown_gene("celcomen.perturbmap.knockouts", gene, name, known)
 
 
-def _smallest_sample(name: str, entry: dict, coded: dict[str, tuple] | None) -> tuple[str, int] | None:
-    """The smallest sample that is read, in words, and how many cells it has at most; None where that is not known.
+def _smallest_sample(
+    name: str, entry: dict, coded: dict[str, tuple] | None, files: dict[str, Path], enough: int
+) -> tuple[str, int] | None:
+    """The smallest sample that is read, in words, and how many cells it has at most, counted up to `enough`; None where
+    that is not known.
 
     Reading leaves out cells without a type or domain and may leave out more, and adds none.
     """
@@ -83,7 +88,8 @@ def _smallest_sample(name: str, entry: dict, coded: dict[str, tuple] | None) -> 
     if entry["source"] == "simulated_field":
         return f"a sample of {name}", entry["field"]["n_cells"] // entry["field"]["n_samples"]
     if not coded:
-        return None
+        sizes = _counted(entry, files, enough)
+        return _smallest(name, entry, sizes.items())
     columns = [coded[c][0] >= 0 for c in ("cell_type", "domain", "sample") if c in coded]
     if len({len(column) for column in columns}) > 1:
         return None  # a damaged file, for the reader to tell
@@ -94,12 +100,29 @@ def _smallest_sample(name: str, entry: dict, coded: dict[str, tuple] | None) -> 
     sizes = np.bincount(codes[labelled], minlength=len(samples))
     if are_ids(np.count_nonzero(sizes), len(codes)):
         return None  # for the reader to tell
+    return _smallest(name, entry, zip(samples, sizes.tolist(), strict=True))
+
+
+def _smallest(name: str, entry: dict, sizes: Iterable[tuple[str, int]]) -> tuple[str, int] | None:
+    # No cell at all is for the reader to tell.
     read = [
-        (f"sample {sample!r} of {name}", int(size))
-        for sample, size in zip(samples, sizes, strict=True)
+        (f"sample {sample!r} of {name}", size)
+        for sample, size in sizes
         if size and (entry["samples"] is None or sample in entry["samples"])
     ]
     return min(read, key=lambda one: one[1], default=None)
+
+
+def _counted(entry: dict, files: dict[str, Path], enough: int) -> dict[str, int]:
+    """Cells of each sample at most, by the adapter; none where it cannot tell, or the files are for the reader to
+    refuse.
+    """
+    if not files or not hasattr(READERS[entry["source"]].adapter, "cells"):
+        return {}
+    try:
+        return READERS[entry["source"]].adapter.cells(files, entry, enough)
+    except (InputError, OSError, KeyError, ValueError, TypeError, AttributeError):
+        return {}
 
 
 def _files_at_hand(entry: dict) -> tuple[dict[str, Path], list[str]]:

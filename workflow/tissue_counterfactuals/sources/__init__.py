@@ -11,6 +11,8 @@ and, where the table and the folders do not say it,
 
     samples(files, dataset) -> list[str]            the samples there are, without reading any counts
     absent(files, dataset) -> list[str]             what the entry names and the header of the file has not
+    cells(files, dataset, enough) -> dict[str, int] sample -> how many cells it has at most, where files tell it
+                                                    without their counts; counted up to `enough` and little beyond
     locate(folder) -> dict[str, Path]               the files in a folder by their roles
     left_out() -> dict[str, str]                    published slides that are not used: which, and why
     BUNDLE                                          further arguments of `bundles.read_bundles`

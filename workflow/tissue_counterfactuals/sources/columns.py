@@ -48,16 +48,16 @@ def pick(parent: h5py.Group | None, name: str, where: str, what: str, key: str) 
     )
 
 
-def labels_in_use(path: Path, name: str) -> list[str]:
-    """The labels that cells have in an obs column of a file, in the file's order.
+def count_labels(path: Path, name: str) -> dict[str, int]:
+    """The labels that cells have in an obs column of a file, in the file's order -> how many cells.
 
     Raises:
         InputError: the column is not there, or the file cannot be read.
     """
     with open_h5ad(path) as file:
         codes, categories = read_labels(pick(file["obs"], name, f"file {path}", "obs column", "source"))
-    used = set(codes.tolist())
-    return [label for code, label in enumerate(categories) if code in used]
+    counts = np.bincount(codes[codes >= 0], minlength=len(categories)).tolist()
+    return {label: n for label, n in zip(categories, counts, strict=True) if n}
 
 
 def find_coordinates(

@@ -34,6 +34,18 @@ def samples(files: dict[str, Path], dataset: dict) -> list[str]:
     return _used(files) if dataset["samples"] is None else sorted(_by_slide(files))
 
 
+def cells(files: dict[str, Path], dataset: dict, enough: int) -> dict[str, int]:
+    """Cells of the slides that would be read."""
+    from tissue_counterfactuals.sources.columns import open_h5ad
+    from tissue_counterfactuals.sources.hdf5 import attribute
+
+    own, sizes = _by_slide(files), {}
+    for name in samples(files, dataset):
+        with open_h5ad(own[name]) as file:
+            sizes[name] = file["obs"][attribute(file["obs"], "_index", "_index")].size
+    return sizes
+
+
 def left_out() -> dict[str, str]:
     """Slides that the benchmark does not use -> why."""
     return {name: row.why for name, row in _slides().items() if row.used != "yes"}

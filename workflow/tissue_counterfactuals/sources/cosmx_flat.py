@@ -1,11 +1,12 @@
 """CosMx flat files: the matrix of counts, the cells with their places in pixels, and the fields of view."""
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.sources import files_by_sample
-from tissue_counterfactuals.sources.headers import absent_columns
+from tissue_counterfactuals.sources.headers import absent_columns, count_cells
 
 if TYPE_CHECKING:
     from tissue_counterfactuals.sources.bundles import Sample
@@ -19,6 +20,8 @@ _PLACES = ("CenterX_global_px", "CenterY_global_px")
 # What says how large a pixel is: places of fields of view in both units, or places of cells in their field.
 _BOTH_UNITS = ("x_global_px", "y_global_px", "x_global_mm", "y_global_mm")
 _IN_FIELD = ("CenterX_local_px", "CenterY_local_px")
+
+cells = partial(count_cells, role="metadata")
 
 
 def absent(files: dict[str, Path], dataset: dict) -> list[str]:

@@ -33,9 +33,14 @@ _TOLERANCE = 0.05
 
 def samples(files: dict[str, Path], dataset: dict) -> list[str]:
     """Names of the samples, in the file's order."""
-    from tissue_counterfactuals.sources.columns import labels_in_use
+    return list(cells(files, dataset))
 
-    return labels_in_use(files["h5ad"], SAMPLE)
+
+def cells(files: dict[str, Path], dataset: dict, enough: int = 0) -> dict[str, int]:
+    """Spots of each sample."""
+    from tissue_counterfactuals.sources.columns import count_labels
+
+    return count_labels(files["h5ad"], SAMPLE)
 
 
 def read(files: dict[str, Path], dataset: dict, samples: list[str] | None) -> AnnData:

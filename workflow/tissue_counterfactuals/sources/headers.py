@@ -1,4 +1,4 @@
-"""What the first lines of a bundle's tables tell before anything is read: columns that are asked for and not there."""
+"""What the headers of a bundle's files tell before anything is read: columns that are not there, how many cells."""
 
 from pathlib import Path
 
@@ -36,6 +36,19 @@ def absent_columns(
         except InputError as error:
             faults.append(str(error))
     return faults
+
+
+def count_cells(files: dict[str, Path], dataset: dict, enough: int, role: str) -> dict[str, int]:
+    """Sample -> rows of its file of a role, counted up to `enough`: reading leaves cells out and adds none.
+
+    Raises:
+        InputError: a file cannot be read.
+    """
+    from tissue_counterfactuals.sources.tenx import count_barcodes
+    from tissue_counterfactuals.sources.text_tables import count_rows
+
+    count, by_sample = count_barcodes if role == "matrix" else count_rows, files_by_sample(files)
+    return {name: count(by_sample[key][role], enough) for key, name in sample_names(by_sample, "matrix").items()}
 
 
 def require_label(label: str, dataset: dict, present: list[str], where: str) -> None:

@@ -40,9 +40,14 @@ _SYMBOLS = "feature_name"
 
 def samples(files: dict[str, Path], dataset: dict) -> list[str]:
     """Labels of the sections that have cells, in the file's order."""
-    from tissue_counterfactuals.sources.columns import labels_in_use
+    return list(cells(files, dataset))
 
-    return labels_in_use(files["h5ad"], COLUMNS["sample"])
+
+def cells(files: dict[str, Path], dataset: dict, enough: int = 0) -> dict[str, int]:
+    """Cells of each section."""
+    from tissue_counterfactuals.sources.columns import count_labels
+
+    return count_labels(files["h5ad"], COLUMNS["sample"])
 
 
 def stored(files: dict[str, Path], dataset: dict, samples: list[str] | None) -> StoredSlide:

@@ -77,6 +77,13 @@ def samples(files: dict[str, Path], dataset: dict) -> list[str]:
     return [SAMPLE]
 
 
+def cells(files: dict[str, Path], dataset: dict, enough: int) -> dict[str, int]:
+    """Segmented cells of the one section, counted up to `enough`."""
+    from tissue_counterfactuals.sources.text_tables import count_rows
+
+    return {SAMPLE: count_rows(files["coordinates"], enough, header=False)}
+
+
 def read(files: dict[str, Path], dataset: dict, samples: list[str] | None) -> "AnnData":
     """Read the section: domain is the authors' (`perturbed`: a cancer cell with any guide, and other cells beside one).
 

@@ -40,6 +40,24 @@ def samples(files: dict[str, Path], dataset: dict) -> list[str]:
     return regions
 
 
+def cells(files: dict[str, Path], dataset: dict, enough: int) -> dict[str, int]:
+    """Rows of each region that the table annotates, or of the table where there is one region at most."""
+    table = _open_table(_table_folder(Path(files["zarr"])))
+    obs, present = table["obs"], _regions(files, dataset)
+    if len(present) == 1:
+        return {present[0]: obs[obs.attrs["_index"]].shape[0]}
+    import numpy as np
+
+    # Not by anndata, which is slow to import.
+    column = obs[table.attrs["region_key"]]
+    if "codes" in column:
+        codes, names = column["codes"][:], [str(name) for name in column["categories"][:]]
+        sizes = dict(zip(names, np.bincount(codes[codes >= 0], minlength=len(names)).tolist(), strict=True))
+    else:
+        sizes = {region: int((column[:] == region).sum()) for region in present}
+    return {region: sizes.get(region, 0) for region in present}
+
+
 def read(files: dict[str, Path], dataset: dict, samples: list[str] | None) -> "AnnData":
     """Read a table into a slide; each region that it annotates is a sample.
 

@@ -19,7 +19,7 @@ from tissue_counterfactuals.sources.hdf5 import (
     open_hdf5,
     read_flat,
 )
-from tissue_counterfactuals.sources.text_tables import read_table, refuse_web_page
+from tissue_counterfactuals.sources.text_tables import count_rows, read_table, refuse_web_page
 
 # Stored entries read at once (64 MB with their indices).
 _BLOCK = 1 << 23
@@ -59,6 +59,14 @@ def read_10x(path: Path) -> TenxMatrix:
     matrix.counts.sum_duplicates()
     matrix.counts.eliminate_zeros()
     return matrix
+
+
+def count_barcodes(path: Path, enough: int) -> int:
+    """How many barcodes a matrix names, in a folder counted up to `enough`; errors as `read_10x`."""
+    if path.is_dir():
+        return count_rows(_part(path, "barcodes.tsv"), enough, header=False)
+    with open_hdf5(path, "HDF5 matrix of 10x") as file:
+        return file["matrix/barcodes"].size
 
 
 def _read_h5(path: Path) -> TenxMatrix:

@@ -1,9 +1,10 @@
 """Visium: the output folder of Space Ranger, of version 1 or later; several folders are several samples."""
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tissue_counterfactuals.sources.headers import absent_columns
+from tissue_counterfactuals.sources.headers import absent_columns, count_cells
 
 if TYPE_CHECKING:
     from tissue_counterfactuals.sources.bundles import Sample
@@ -13,6 +14,7 @@ BUNDLE = {"constants": {"cell_type": "spot", "domain": "tissue"}, "prefix": True
 
 # Labels stand in a file of their own, if anywhere.
 absent = absent_columns
+cells = partial(count_cells, role="matrix")
 
 
 def read_sample(files: dict[str, Path], dataset: dict) -> "Sample":

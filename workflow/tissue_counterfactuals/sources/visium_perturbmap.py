@@ -3,11 +3,13 @@ prefix.
 """
 
 import re
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.sources.folders import visible
+from tissue_counterfactuals.sources.headers import count_cells
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -24,6 +26,8 @@ _ROLES = {
     "annotation": r"spot_annotation\.csv(\.gz)?",
     "off_tissue": r"off_tissue\.csv(\.gz)?",
 }
+
+cells = partial(count_cells, role="matrix")
 
 
 def locate(folder: Path) -> dict[str, Path]:
