@@ -1,11 +1,17 @@
-"""Small slides for tests, made without the simulator so that its faults cannot hide others."""
+"""Small slides for tests, made without the simulator so that its faults cannot hide others; and readers for tests."""
+
+import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
 from scipy import sparse
 
+from tissue_counterfactuals.config.dataset import Dataset
 from tissue_counterfactuals.slide import make_slide
+from tissue_counterfactuals.sources import h5ad
+from tissue_counterfactuals.sources.stored import StoredSlide
 
 
 def small_slide(
@@ -31,3 +37,22 @@ def small_slide(
     )
     genes = pd.Index([f"gene_{i}" for i in range(n_genes)])
     return make_slide(sparse.csr_matrix(counts), labels, genes, spatial, {"source": "test"})
+
+
+def open_h5ad(file: str | Path, samples: list[str] | None = None, **keys) -> StoredSlide:
+    """A user's file as a slide with its counts still there, by some keys of a data set; others have their defaults."""
+    defaults = {key: Dataset.model_fields[key].default for key in ("layer", "spatial", "unit_um", "sha256", "path")}
+    dataset = defaults | {"keep_columns": None} | keys
+    dataset["columns"] = {"cell_type": "cell_type", "domain": "domain", "sample": None} | keys.get("columns", {})
+    return h5ad.stored({"h5ad": Path(file)}, dataset, samples)
+
+
+def read_h5ad(file: str | Path, samples: list[str] | None = None, **keys) -> AnnData:
+    """The same, with its counts."""
+    return open_h5ad(file, samples, **keys).load()
+
+
+def list_filters(slide: AnnData) -> pd.DataFrame:
+    """The filters that a slide went through, in order, one row each."""
+    columns = ["filter", "cells_before", "cells_after", "genes_before", "genes_after"]
+    return pd.DataFrame(json.loads(slide.uns["provenance"]["filters"]), columns=columns)

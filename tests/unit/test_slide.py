@@ -6,10 +6,10 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 
+from slides import list_filters
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.slide import (
     check_slide,
-    list_filters,
     log_normalize,
     make_slide,
     new_provenance,

@@ -20,8 +20,8 @@ from layouts import cosmx_crc, fetal_spleen, merfish_brain, visium_perturbmap, x
 from layouts.tissue import make_tissue
 from opened import check_declared, watched
 from runs import ROOT
+from slides import list_filters
 from tissue_counterfactuals.results.tables import read_scores
-from tissue_counterfactuals.slide import list_filters
 from unit.misbehaving_server import serving
 
 SLIDE, SECTION = "242", merfish_brain.SECTIONS[1]

@@ -97,12 +97,6 @@ def record_notes(provenance: dict, notes: list[str]) -> None:
         provenance["notes"] = json.dumps([*json.loads(provenance.get("notes", "[]")), *notes])
 
 
-def list_filters(slide: AnnData) -> pd.DataFrame:
-    """The filters that a slide went through, in order, one row each."""
-    columns = ["filter", "cells_before", "cells_after", "genes_before", "genes_after"]
-    return pd.DataFrame(json.loads(slide.uns["provenance"].get("filters", "[]")), columns=columns)
-
-
 def check_slide(slide: AnnData, name: str) -> None:
     """Refuse a slide that breaks the contract; `name` is what the message calls it.
 

@@ -8,10 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from slides import small_slide
+from slides import read_h5ad, small_slide
 from tissue_counterfactuals.config import load_config
 from tissue_counterfactuals.errors import InputError
-from tissue_counterfactuals.sources.h5ad import read_h5ad_source
 
 BENCHMARK = {"source": "simulated", "control_domain": "domain_0", "target_domains": ["domain_1"]}
 SPLEEN = {"source": "simulated_field", "experiments": ["celcomen_spleen"]}
@@ -247,7 +246,7 @@ def test_what_the_header_of_a_file_has_not_is_refused_in_the_words_of_the_reader
         assert told.startswith(f"config: datasets.mine: file {path}: {sentence}")
         # Whoever reads the file without a configuration is told the same.
         with pytest.raises(InputError) as error:
-            read_h5ad_source(path, **keys)
+            read_h5ad(path, **keys)
         assert told == f"config: datasets.mine: {error.value}"
     # All of them at once.
     with pytest.raises(InputError) as error:

@@ -7,12 +7,12 @@ import pytest
 import scanpy as sc
 import scipy.sparse as sp
 
+from slides import list_filters, open_h5ad
 from tissue_counterfactuals.errors import InputError
-from tissue_counterfactuals.slide import list_filters, make_slide, new_provenance
+from tissue_counterfactuals.slide import make_slide, new_provenance
 from tissue_counterfactuals.sources import counts as counts_in_files
 from tissue_counterfactuals.sources import stored as stored_slides
 from tissue_counterfactuals.sources.counts import FileCounts, MemoryCounts, StackedCounts
-from tissue_counterfactuals.sources.h5ad import stored
 from tissue_counterfactuals.sources.prepare import prepare_slide
 
 FORMS = {"csr": sp.csr_matrix, "csc": sp.csc_matrix, "dense": np.asarray}
@@ -162,11 +162,10 @@ def test_a_large_file_gives_the_same_slide_as_memory(tmp_path, monkeypatch, form
     expected = prepare_slide(slide, 3, 3, 60)
     slide.X = FORMS[form](slide.X)
     slide.write_h5ad(tmp_path / "a.h5ad")
-    entry = {"layer": None, "columns": {}, "spatial": "spatial", "unit_um": 1.0, "sha256": None, "path": "test"}
     monkeypatch.setattr(counts_in_files, "_BLOCK", 5000)
-    loaded = prepare_slide(stored({"h5ad": tmp_path / "a.h5ad"}, entry, None), 3, 3, 60)
+    loaded = prepare_slide(open_h5ad(tmp_path / "a.h5ad", unit_um=1.0), 3, 3, 60)
     monkeypatch.setattr(stored_slides, "_FEW", 0)
-    opened = stored({"h5ad": tmp_path / "a.h5ad"}, entry, None)
+    opened = open_h5ad(tmp_path / "a.h5ad", unit_um=1.0)
     assert isinstance(opened.settle().counts, FileCounts)
     by_blocks = prepare_slide(opened, 3, 3, 60)
     for prepared in (loaded, by_blocks):

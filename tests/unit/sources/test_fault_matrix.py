@@ -21,9 +21,9 @@ import pytest
 from downloads import hdf5, settings
 from layouts import edit, kinds
 from misbehaving_server import serving
+from slides import list_filters
 from tissue_counterfactuals.config import load_config
 from tissue_counterfactuals.errors import InputError
-from tissue_counterfactuals.slide import list_filters
 from tissue_counterfactuals.sources import READERS
 from tissue_counterfactuals.sources.downloads.obtain import obtain
 from tissue_counterfactuals.sources.downloads.table import DataFile

@@ -9,12 +9,11 @@ import pandas as pd
 import pytest
 
 from layouts import edit, h5ad, merscope, xenium
+from slides import list_filters, read_h5ad
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.simulate import simulate_tissue
-from tissue_counterfactuals.slide import list_filters
 from tissue_counterfactuals.sources import READERS
 from tissue_counterfactuals.sources.genes import are_genes, tell_left_out
-from tissue_counterfactuals.sources.h5ad import read_h5ad_source
 from tissue_counterfactuals.sources.places import (
     check_places,
     may_tell_sections,
@@ -56,7 +55,7 @@ def test_an_h5ad_keeps_its_genes_in_place_when_others_are_left_out(tmp_path):
         data.var_names = ["Blank-1", *data.var_names[1:]]
 
     edit.edit_anndata(path, change)
-    slide = read_h5ad_source(path)
+    slide = read_h5ad(path)
     kept = [i for i in range(12) if i not in (0, 5)]
     assert list(slide.var_names) == [f"GENE{i}" for i in kept]
     np.testing.assert_array_equal(slide.X.toarray(), tissue.counts[:, kept])
@@ -188,11 +187,11 @@ def test_an_h5ad_of_two_sections_without_a_sample_column(tmp_path, overlaid):
     data.write_h5ad(tmp_path / "a.h5ad")
     if overlaid:
         with pytest.raises(InputError, match="obs column 'section' stand among each other"):
-            read_h5ad_source(tmp_path / "a.h5ad")
+            read_h5ad(tmp_path / "a.h5ad")
         columns = {"sample": "section"}
-        assert read_h5ad_source(tmp_path / "a.h5ad", columns=columns).n_obs == 800
+        assert read_h5ad(tmp_path / "a.h5ad", columns=columns).n_obs == 800
     else:
-        assert read_h5ad_source(tmp_path / "a.h5ad").n_obs == 800
+        assert read_h5ad(tmp_path / "a.h5ad").n_obs == 800
 
 
 def test_half_of_the_cells_at_one_point_are_refused_in_no_time():

@@ -9,12 +9,11 @@ import pandas as pd
 import pytest
 
 from layouts import edit, h5ad, spatialdata, xenium
-from slides import small_slide
+from slides import read_h5ad, small_slide
 from tissue_counterfactuals.config import load_config
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.slide import check_slide
 from tissue_counterfactuals.sources import READERS
-from tissue_counterfactuals.sources.h5ad import read_h5ad_source
 from tissue_counterfactuals.sources.labels import refuse_ids, tidy_labels
 
 
@@ -64,7 +63,7 @@ def test_forty_thousand_categories_are_read_in_no_time(tmp_path):
     )
     data.write_h5ad(tmp_path / "a.h5ad")
     started = time.process_time()
-    slide = read_h5ad_source(tmp_path / "a.h5ad")
+    slide = read_h5ad(tmp_path / "a.h5ad")
     assert slide.obs["cell_type"].nunique() == 40_000
     # Once it took 31 s.
     assert time.process_time() - started < 8

@@ -10,9 +10,9 @@ import zarr
 
 from layouts import cosmx_flat, edit, merscope, spatialdata, visium, visium_perturbmap, xenium
 from layouts.tissue import make_tissue
+from slides import list_filters
 from tissue_counterfactuals.config import load_config
 from tissue_counterfactuals.errors import InputError
-from tissue_counterfactuals.slide import list_filters
 from tissue_counterfactuals.sources import READERS
 
 LAYOUTS = {

@@ -13,6 +13,7 @@ import yaml
 
 from layouts import cosmx_crc, edit, fetal_spleen, merfish_brain
 from layouts.tissue import assert_is
+from slides import list_filters
 from tissue_counterfactuals import protocols, steps
 from tissue_counterfactuals.config import load_config, samples_of
 from tissue_counterfactuals.config.dataset import Dataset
@@ -20,7 +21,7 @@ from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.graph import slide_graph
 from tissue_counterfactuals.methods.run import load_task
 from tissue_counterfactuals.settings import schema
-from tissue_counterfactuals.slide import list_filters, read_slide
+from tissue_counterfactuals.slide import read_slide
 from tissue_counterfactuals.sources import READERS
 from tissue_counterfactuals.sources.downloads.table import read_datasets
 from tissue_counterfactuals.sources.expected import expected_shapes

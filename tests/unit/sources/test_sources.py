@@ -11,12 +11,11 @@ import pytest
 import scanpy as sc
 import scipy.sparse as sp
 
-from slides import small_slide
+from slides import list_filters, read_h5ad, small_slide
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.simulate import simulate_tissue, true_counterfactual
-from tissue_counterfactuals.slide import list_filters, make_slide, new_provenance, write_slide
+from tissue_counterfactuals.slide import make_slide, new_provenance, write_slide
 from tissue_counterfactuals.sources import counts as counts_in_files
-from tissue_counterfactuals.sources.h5ad import read_h5ad_source
 from tissue_counterfactuals.sources.prepare import prepare_slide
 
 COLUMNS = {"cell_type": "cluster", "domain": "region", "sample": "section"}
@@ -74,7 +73,7 @@ def test_the_wanted_rows_of_any_encoding(tmp_path, monkeypatch, form, dtype, sam
     data, counts = users_slide()
     data.X = form(counts.astype(dtype))
     data.write_h5ad(tmp_path / "a.h5ad")
-    slide = read_h5ad_source(tmp_path / "a.h5ad", columns=COLUMNS, unit_um=0.5, samples=samples)
+    slide = read_h5ad(tmp_path / "a.h5ad", columns=COLUMNS, unit_um=0.5, samples=samples)
     rows = expected_rows(data, samples)
     np.testing.assert_array_equal(slide.X.toarray(), counts[rows])
     assert (slide.X.format, slide.X.dtype) == ("csr", np.float32)
@@ -89,7 +88,7 @@ def test_the_wanted_rows_of_any_encoding(tmp_path, monkeypatch, form, dtype, sam
 
 def test_dropped_cells_and_the_file_stand_in_the_provenance(users):
     path, data, _ = users
-    slide = read_h5ad_source(path, columns=COLUMNS, source="https://example.org/x.h5ad")
+    slide = read_h5ad(path, columns=COLUMNS, path="https://example.org/x.h5ad")
     provenance = slide.uns["provenance"]
     assert provenance["source"] == "https://example.org/x.h5ad"
     assert provenance["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
@@ -97,7 +96,7 @@ def test_dropped_cells_and_the_file_stand_in_the_provenance(users):
     assert list(filters["filter"]) == ["cell_type given", "domain given"]
     assert list(filters["cells_before"]) == [60, 58]
     assert list(filters["cells_after"]) == [58, 57]
-    slide = read_h5ad_source(path, columns=COLUMNS, samples=["s1"])
+    slide = read_h5ad(path, columns=COLUMNS, samples=["s1"])
     assert list_filters(slide)["filter"][0] == "chosen samples"
     assert list_filters(slide)["cells_after"][0] == (data.obs["section"] == "s1").sum()
 
@@ -106,7 +105,7 @@ def test_without_a_sample_column_all_cells_are_one_sample(users):
     path, data, _ = users
     del data.obs["section"]
     data.write_h5ad(path)
-    slide = read_h5ad_source(path, columns=COLUMNS | {"sample": None})
+    slide = read_h5ad(path, columns=COLUMNS | {"sample": None})
     assert set(slide.obs["sample"]) == {"users"}
 
 
@@ -122,15 +121,15 @@ def test_counts_in_a_layer_or_in_raw(tmp_path):
     path = tmp_path / "a.h5ad"
     data.write_h5ad(path)
     rows = expected_rows(data)
-    from_layer = read_h5ad_source(path, layer="counts", columns=COLUMNS)
+    from_layer = read_h5ad(path, layer="counts", columns=COLUMNS)
     np.testing.assert_array_equal(from_layer.X.toarray(), counts[rows])
-    from_raw = read_h5ad_source(path, layer="raw", columns=COLUMNS)
+    from_raw = read_h5ad(path, layer="raw", columns=COLUMNS)
     assert from_raw.shape == (len(rows), 10)
     np.testing.assert_array_equal(from_raw.X.toarray()[:, 9], counts[rows, 0])
     with pytest.raises(InputError, match="cell 'cell_0'.*fractional count 0.69.*key layer says where"):
-        read_h5ad_source(path, columns=COLUMNS)
+        read_h5ad(path, columns=COLUMNS)
     with pytest.raises(InputError, match=r"no layer 'count' \(key layer\); did you mean 'counts'"):
-        read_h5ad_source(path, layer="count", columns=COLUMNS)
+        read_h5ad(path, layer="count", columns=COLUMNS)
 
 
 def test_what_is_not_there_is_named_with_what_there_is(users):
@@ -140,17 +139,17 @@ def test_what_is_not_there_is_named_with_what_there_is(users):
         match=r"users\.h5ad: there is no obs column 'clusters' \(key columns\.cell_type\); did you mean 'cluster', "
         r"of cluster, region, score, section\.$",
     ):
-        read_h5ad_source(path, columns=COLUMNS | {"cell_type": "clusters"})
+        read_h5ad(path, columns=COLUMNS | {"cell_type": "clusters"})
     with pytest.raises(InputError, match=r"in obsm 'xy' \(key spatial\); there is spatial\.$"):
-        read_h5ad_source(path, columns=COLUMNS, spatial="xy")
+        read_h5ad(path, columns=COLUMNS, spatial="xy")
     with pytest.raises(InputError, match=r"no layer 'counts' \(key layer\); there is none at all"):
-        read_h5ad_source(path, layer="counts", columns=COLUMNS)
+        read_h5ad(path, layer="counts", columns=COLUMNS)
     with pytest.raises(InputError, match="no part 'raw'"):
-        read_h5ad_source(path, layer="raw", columns=COLUMNS)
+        read_h5ad(path, layer="raw", columns=COLUMNS)
     with pytest.raises(InputError, match="samples names 's9', which no cell has in column 'section'"):
-        read_h5ad_source(path, columns=COLUMNS, samples=["s9"])
+        read_h5ad(path, columns=COLUMNS, samples=["s9"])
     with pytest.raises(InputError, match="there is no such file"):
-        read_h5ad_source(path.with_name("none.h5ad"))
+        read_h5ad(path.with_name("none.h5ad"))
 
 
 def change(path, edit):
@@ -161,16 +160,16 @@ def change(path, edit):
 def test_broken_files_are_refused(users):
     path, _, _ = users
     with pytest.raises(InputError, match="its SHA-256 is [0-9a-f]{64}, but 00 is configured"):
-        read_h5ad_source(path, columns=COLUMNS, sha256="00")
+        read_h5ad(path, columns=COLUMNS, sha256="00")
     change(path, lambda file: file.__delitem__("X"))
     with pytest.raises(InputError, match="it has no X; key layer must say"):
-        read_h5ad_source(path, columns=COLUMNS)
+        read_h5ad(path, columns=COLUMNS)
     change(path, lambda file: file.__delitem__("var"))
     with pytest.raises(InputError, match="it holds no AnnData tables obs and var"):
-        read_h5ad_source(path, columns=COLUMNS)
+        read_h5ad(path, columns=COLUMNS)
     path.write_bytes(path.read_bytes()[:3000])
     with pytest.raises(InputError, match="it is cut short; fetch or copy"):
-        read_h5ad_source(path, columns=COLUMNS)
+        read_h5ad(path, columns=COLUMNS)
 
 
 @pytest.mark.filterwarnings("ignore:.* names are not unique")
@@ -183,7 +182,7 @@ def test_bad_data_are_refused_by_the_contract(tmp_path):
             setattr(bad, part, value)
         bad.write_h5ad(tmp_path / "bad.h5ad")
         with pytest.raises(InputError, match=message):
-            read_h5ad_source(tmp_path / "bad.h5ad", columns=COLUMNS)
+            read_h5ad(tmp_path / "bad.h5ad", columns=COLUMNS)
 
     negative = counts.astype(np.float32)
     negative[5, 3] = -1
@@ -228,18 +227,18 @@ def test_labels_in_every_encoding(users):
 
     for edit in (as_text, with_mask, old_categorical, as_numbers):
         change(path, edit)
-        slide = read_h5ad_source(path, columns=COLUMNS)
+        slide = read_h5ad(path, columns=COLUMNS)
         assert list(slide.obs["domain"]) == list(data.obs["region"].iloc[rows])
         assert list(slide.obs["cell_type"]) == list(data.obs["cluster"].iloc[rows])
     assert set(slide.obs["sample"]) == {"7", "12"}
-    assert set(read_h5ad_source(path, columns=COLUMNS, samples=["12"]).obs["sample"]) == {"12"}
+    assert set(read_h5ad(path, columns=COLUMNS, samples=["12"]).obs["sample"]) == {"12"}
 
 
 def test_the_truth_of_a_simulated_slide_survives(tmp_path):
     tissue = simulate_tissue(n_cells=600, n_genes=60, n_slides=2, n_types=3, seed=3)
     write_slide(tissue, tmp_path / "a.h5ad")
     columns = {"cell_type": "cell_type", "domain": "domain", "sample": "sample"}
-    slide = read_h5ad_source(tmp_path / "a.h5ad", columns=columns, samples=["slide_1"])
+    slide = read_h5ad(tmp_path / "a.h5ad", columns=columns, samples=["slide_1"])
     assert slide.n_obs == 300
     assert json.loads(slide.uns["provenance"]["upstream"])["source"] == "simulated"
     rng = np.random.default_rng(0)
@@ -327,9 +326,9 @@ def test_further_columns_are_kept_with_their_gaps(tmp_path):
     slide.obs["batch"] = pd.Categorical(np.where(np.arange(400) < 20, None, "b"))
     slide.obs["score"] = np.arange(400) // 2
     slide.write_h5ad(tmp_path / "s.h5ad")
-    read = read_h5ad_source(tmp_path / "s.h5ad", keep_columns=["batch", "score"])
+    read = read_h5ad(tmp_path / "s.h5ad", keep_columns=["batch", "score"])
     assert read.obs["batch"].isna().tolist() == [True] * 20 + [False] * 380
     assert read.obs["score"].astype(str).tolist() == [str(i // 2) for i in range(400)]
-    assert list(read_h5ad_source(tmp_path / "s.h5ad").obs) == ["cell_type", "domain", "sample"]
+    assert list(read_h5ad(tmp_path / "s.h5ad").obs) == ["cell_type", "domain", "sample"]
     with pytest.raises(InputError, match="no obs column 'bach' .key keep_columns.; did you mean"):
-        read_h5ad_source(tmp_path / "s.h5ad", keep_columns=["bach"])
+        read_h5ad(tmp_path / "s.h5ad", keep_columns=["bach"])

@@ -206,17 +206,11 @@ def compare_samples(
         for held_out, sample in enumerate(own):
             key = {"hold_out": sample.name, "variant": variant}
 
-            def record(epoch: int, fits: Fits, key=key, own=own, held_out=held_out) -> None:
+            def record(epoch: int, fits: Fits, key=key, held_out=held_out) -> None:
                 for force in FORCES:
                     a, b = getattr(fits, force)
-                    null = force_statistics.random_agreement(
-                        a,
-                        b,
-                        kind,
-                        which,
-                        1,
-                        stream_seed(seed, "spleen_random_forces", epoch, held_out),
-                    )
+                    own_seed = stream_seed(seed, "spleen_random_forces", epoch, held_out)
+                    null = force_statistics.random_agreement(a, b, kind, which, 1, own_seed)
                     value = _spearman(a, b, which)
                     curves.append(key | {"force": force, "epoch": epoch, "observed": value, "control": null[0]})
 

@@ -107,8 +107,10 @@ def run(
         codes = chosen_targets(screen, table, settings, protocol)
         single = []
         for seed in seeds:
-            ask = _as_run if protocol == "as_run" else _corrected
-            rows, parts = ask(kept, screen, tested, codes, seed, methods, device, switches, settings)
+            if protocol == "as_run":
+                rows, parts = _as_run(kept, screen, codes, seed, methods, device, switches, settings)
+            else:
+                rows, parts = _corrected(kept, screen, tested, codes, seed, methods, device, switches, settings)
             rows = pd.DataFrame(rows)
             rows.insert(0, "calling", calling)
             scores.append(preparation.keyed(rows, record, seed))
@@ -391,7 +393,7 @@ def _told(found: dict) -> str:
 # --- scores -----------------------------------------------------------------------------------------------------------
 
 
-def _as_run(slide, screen, tested, codes, seed, methods, device, switches, settings) -> tuple[list, list]:
+def _as_run(slide, screen, codes, seed, methods, device, switches, settings) -> tuple[list, list]:
     """A row per method, truth, donors and target, as the authors score; and each single score."""
     asked = ask_as_run(slide, screen, codes, seed, switches, settings)
     focal, names = asked.focal, [screen.names[k - 1] for k in codes]

@@ -72,56 +72,17 @@ def absent(files: dict[str, Path], dataset: dict) -> list[str]:
 
 
 def stored(files: dict[str, Path], dataset: dict, samples: list[str] | None) -> StoredSlide:
-    """The same slide with its counts still in the file."""
-    return _store(
-        files["h5ad"],
-        layer=dataset["layer"],
-        columns=dataset["columns"],
-        spatial=dataset["spatial"],
-        unit_um=dataset["unit_um"],
-        samples=samples,
-        sha256=dataset["sha256"],
-        source=dataset["path"],
-        keep_columns=dataset.get("keep_columns"),
-    )
-
-
-def read_h5ad_source(
-    path: str | Path,
-    layer: str | None = None,
-    columns: dict[str, str | None] | None = None,
-    spatial: str = "spatial",
-    unit_um: float | None = None,
-    samples: list[str] | None = None,
-    source: str | None = None,
-    sha256: str | None = None,
-    keep_columns: list[str] | None = None,
-) -> AnnData:
-    """Read a file into the slide contract.
+    """The slide with its counts still in the file.
 
     Cells without a type or domain are dropped and counted in the provenance. The truth of a simulated slide
     (uns["simulation"] and all that is called simulation_*) is kept; other extras are left behind.
 
     Args:
-        layer: where the raw counts are: None for X, "raw" for raw.X, else the name of a layer.
-        columns: names in obs under the keys cell_type, domain, sample; sample None means one sample, named after
-            the file.
-        spatial: name in obsm of the coordinates (cells, 2).
-        unit_um: micrometres per unit of the coordinates; None takes them for micrometres, which their distances must
-            then bear out.
+        dataset: the data set's section of the configuration.
         samples: values of the sample column to keep; None keeps all.
-        source: what the provenance calls the file, for example its address; None means its path.
-        sha256: checksum that the file must have; None does not check.
-        keep_columns: further columns of obs, kept as categorical text; cells may lack a value.
-    Returns:
-        A slide that `check_slide` has passed.
     Raises:
         InputError: something named is missing (with what there is), or the data break the contract.
     """
-    return _store(*(path, layer, columns, spatial, unit_um, samples, source, sha256, keep_columns)).load()
-
-
-def _store(path, layer, columns, spatial, unit_um, samples, source, sha256, keep_columns) -> StoredSlide:
     from tissue_counterfactuals.slide import new_provenance
     from tissue_counterfactuals.sources.stored import (
         note,
@@ -131,34 +92,25 @@ def _store(path, layer, columns, spatial, unit_um, samples, source, sha256, keep
         store,
     )
 
-    columns = {"cell_type": "cell_type", "domain": "domain", "sample": None} | (columns or {})
+    path, layer, unit_um = files["h5ad"], dataset["layer"], dataset["unit_um"]
+    columns = {label: dataset["columns"][label] for label in ("cell_type", "domain", "sample")}
     where = f"file {path}"
     with open_h5ad(path) as file:
-        checksum = check_sha256(path, sha256)
-        provenance = new_provenance(source or str(path), checksum)
+        checksum = check_sha256(path, dataset["sha256"])
+        provenance = new_provenance(dataset["path"] or str(path), checksum)
         labels = _read_labels(file, columns, where, Path(path).stem, provenance)
-        for name in keep_columns or []:
+        for name in dataset["keep_columns"] or ():
             labels[name] = read_column(file["obs"], name, where, "keep_columns", provenance)
         key, var = _find_counts(file, layer, where)
         genes, types = read_index(var), None
         if "feature_types" in var:
             types = read_column(var, "feature_types", where, "layer")
-        coordinates = read_coordinates(file, spatial, len(labels), where) * float(unit_um or 1)
+        coordinates = read_coordinates(file, dataset["spatial"], len(labels), where) * float(unit_um or 1)
         _check_places(file, columns, labels["sample"], samples, coordinates, unit_um, where)
         if isinstance(file.get("uns/provenance"), h5py.Group):
             note(provenance, "upstream", _upstream(file["uns/provenance"]))
         keep = _choose_cells(labels, columns, samples, len(genes), provenance, where)
-        slide = store(
-            path,
-            key,
-            keep,
-            labels[keep],
-            genes,
-            coordinates[keep],
-            provenance,
-            where,
-            types,
-        )
+        slide = store(path, key, keep, labels[keep], genes, coordinates[keep], provenance, where, types)
         if layer != "raw" and f"uns/{_TRUTH}" in file:
             try:
                 _copy_truth(file, slide.frame, np.flatnonzero(keep))
