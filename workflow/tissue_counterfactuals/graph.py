@@ -133,8 +133,7 @@ def join_samples(samples: pd.Series, builder: Callable[[np.ndarray], sparse.csr_
             raise InputError(f"sample {sample!r}: {error}") from None
         # `members` ascends, so sorted columns stay sorted under the slide's numbering.
         part = sparse.csr_array(
-            (part.data, members.astype(part.indices.dtype)[part.indices], part.indptr),
-            shape=(len(members), n),
+            (part.data, members.astype(part.indices.dtype)[part.indices], part.indptr), shape=(len(members), n)
         )
         rows.append(members)
         parts.append(part)

@@ -16,12 +16,7 @@ from typing import NoReturn, TextIO
 from tissue_counterfactuals.errors import InputError, memory_fault
 from tissue_counterfactuals.files import verify
 
-_THREAD_VARIABLES = (
-    "OMP_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "NUMBA_NUM_THREADS",
-)
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 # The disk, or the rights on it: nothing that this program or its input could do better.
 _FAULTS_OF_THE_MACHINE = (
     *(errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.ESTALE),

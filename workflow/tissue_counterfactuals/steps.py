@@ -24,13 +24,7 @@ from tissue_counterfactuals.metrics import Interval, Noise
 from tissue_counterfactuals.metrics.fold import UNKNOWN, FoldScorer
 from tissue_counterfactuals.metrics.populations import mean_expression
 from tissue_counterfactuals.question.asked import ask_nothing, ask_own
-from tissue_counterfactuals.question.folds import (
-    check_folds,
-    fold_of,
-    list_folds,
-    patients_of,
-    read_folds,
-)
+from tissue_counterfactuals.question.folds import check_folds, fold_of, list_folds, patients_of, read_folds
 from tissue_counterfactuals.question.named import too_many_neighbors
 from tissue_counterfactuals.question.predictions import PredictionReader, read_predictions
 from tissue_counterfactuals.question.question import ask
@@ -39,14 +33,7 @@ from tissue_counterfactuals.question.support import support_of
 from tissue_counterfactuals.question.task import Task
 from tissue_counterfactuals.results import provenance
 from tissue_counterfactuals.results.patients import patients_of_slides
-from tissue_counterfactuals.results.tables import (
-    COLUMNS,
-    TWIN,
-    gains,
-    read_scores,
-    summarize,
-    write_tsv,
-)
+from tissue_counterfactuals.results.tables import COLUMNS, TWIN, gains, read_scores, summarize, write_tsv
 from tissue_counterfactuals.slide import VARIABLE, read_slide, write_slide
 from tissue_counterfactuals.streams import stream
 
@@ -67,13 +54,7 @@ SIMULATORS = {
 }
 
 
-def prepare(
-    dataset: dict,
-    files: dict[str, Path],
-    samples: list[str] | None,
-    output: Path,
-    shapes: Path,
-) -> None:
+def prepare(dataset: dict, files: dict[str, Path], samples: list[str] | None, output: Path, shapes: Path) -> None:
     """Source to slide: simulate or read, filter, select genes, check, write.
 
     Args:
@@ -371,12 +352,7 @@ class _Scorer:
 
 
 def tabulate(
-    scores: list[Path],
-    slides: list[Path],
-    folds: list[Path],
-    name: str,
-    config: dict,
-    outputs: dict[str, Path],
+    scores: list[Path], slides: list[Path], folds: list[Path], name: str, config: dict, outputs: dict[str, Path]
 ) -> None:
     """All scores of a data set in one table, its summary, the paired gains, and where they come from.
 

@@ -9,13 +9,7 @@ from scipy.stats import ttest_1samp, wilcoxon
 
 from tissue_counterfactuals import protocols
 from tissue_counterfactuals.compare import Tables, kind_of, label_of, published
-from tissue_counterfactuals.compare.tolerance import (
-    Tolerance,
-    of_folds,
-    of_replicates,
-    of_spread,
-    rounding,
-)
+from tissue_counterfactuals.compare.tolerance import Tolerance, of_folds, of_replicates, of_spread, rounding
 from tissue_counterfactuals.config import slugs
 from tissue_counterfactuals.experiments.settings import SimulationSettings
 from tissue_counterfactuals.results.tables import FOLD, TWIN
@@ -119,14 +113,7 @@ def donors_scale(numbers: pd.DataFrame) -> pd.DataFrame:
         for dataset in dict.fromkeys(filter(None, of_metric["dataset"])) or [""]:
             ours = [side.loc[side["dataset"] == dataset, "ours"].max() for side in (raw, log)]
             rows.append((quantity, *theirs, dataset, *ours))
-    columns = [
-        "metric",
-        "authors: raw counts",
-        "authors: logarithms",
-        "dataset",
-        "ours: as_run",
-        "ours: corrected",
-    ]
+    columns = ["metric", "authors: raw counts", "authors: logarithms", "dataset", "ours: as_run", "ours: corrected"]
     return pd.DataFrame(rows, columns=columns).fillna("")
 
 
@@ -176,12 +163,7 @@ def _shown(ours: Ours) -> dict:
     value = ours.value
     if not isinstance(value, str):
         value = "undefined" if np.isnan(value) else f"{value:.4g}"
-    return {
-        "ours": value,
-        "ours_spread": ours.spread,
-        "n_folds": ours.n_folds,
-        "n_seeds": ours.n_seeds,
-    }
+    return {"ours": value, "ours_spread": ours.spread, "n_folds": ours.n_folds, "n_seeds": ours.n_seeds}
 
 
 def _judged(number, ours: Ours, why_not: str) -> dict:
@@ -206,10 +188,7 @@ def _judged(number, ours: Ours, why_not: str) -> dict:
 def _not_comparable(config: dict, number, method: str, entry: dict, protocol: str) -> str:
     """Why no verdict on a method's published number can come from this data set and protocol; "" if one can."""
     if entry and published_as(entry) != number.dataset:
-        return {
-            "simulated": "simulated data",
-            "stand-in": "stand-in data",
-        }.get(entry["kind"], "data of another source")
+        return {"simulated": "simulated data", "stand-in": "stand-in data"}.get(entry["kind"], "data of another source")
     if not entry:
         settings, printed = config["celcomen"]["simulation"], SimulationSettings()
         changed = [k for k in _PUBLISHED_SIMULATION if settings[k] != getattr(printed, k)]

@@ -179,10 +179,7 @@ def _best(where: str, protocol: str, scores: pd.DataFrame) -> Iterator[str]:
         parts.append("a control that knows nothing of neighbours")
     else:
         control, gains = _strongest_control(scores, best[0])
-        for name, values in (
-            ("its twin", _against(scores, best, (best[0], TWIN))),
-            (_name(control).lower(), gains),
-        ):
+        for name, values in (("its twin", _against(scores, best, (best[0], TWIN))), (_name(control).lower(), gains)):
             if len(values):
                 parts.append(f"{values.mean():+.3g} against {name} ({(values > 0).sum()} of {len(values)} folds)")
     yield "; ".join(parts) + "."

@@ -19,11 +19,7 @@ from tissue_counterfactuals.compare import Tables, kind_of, label_of
 from tissue_counterfactuals.compare.numbers import NOT_RUN, counterfactual, failures
 from tissue_counterfactuals.methods import METHODS
 from tissue_counterfactuals.metrics import METRICS
-from tissue_counterfactuals.models.settings import (
-    PUBLISHED_BATCH,
-    CellinaGATSettings,
-    CellinaSettings,
-)
+from tissue_counterfactuals.models.settings import PUBLISHED_BATCH, CellinaGATSettings, CellinaSettings
 from tissue_counterfactuals.results.figures import style
 from tissue_counterfactuals.results.patients import FEWEST_PATIENTS, estimate, patients_of_slides
 from tissue_counterfactuals.results.tables import CONTROLS, FOLD, TWIN
@@ -259,10 +255,7 @@ def equal(tables: Tables, name: str, protocol: str, *, first: tuple, second: tup
             verdict = HOLDS
         words = f"difference of errors {mean:+.3g} [{found.low:.3g}, {found.high:.3g}], margin {margin:.3g}"
         reason = "the interval reaches beyond the margin" if verdict == NOT_RESOLVABLE else ""
-        yield Result(
-            *(verdict, words, reason, unit, len(difference), mean, found.low, found.high),
-            target=target,
-        )
+        yield Result(verdict, words, reason, unit, len(difference), mean, found.low, found.high, target=target)
 
 
 # ---- Celcomen

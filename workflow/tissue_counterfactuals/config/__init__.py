@@ -5,15 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from tissue_counterfactuals.config.dataset import (
-    MAX_LABEL,
-    POOLED,
-    Dataset,
-    is_url,
-    samples_of,
-    slug,
-    slugs,
-)
+from tissue_counterfactuals.config.dataset import MAX_LABEL, POOLED, Dataset, is_url, samples_of, slug, slugs
 from tissue_counterfactuals.config.known import known_faults
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.experiments.settings import CelcomenSettings, CellinaExperimentSettings
@@ -34,17 +26,7 @@ from tissue_counterfactuals.methods.settings import (
 from tissue_counterfactuals.models.settings import CellinaGATSettings, CellinaSettings
 from tissue_counterfactuals.protocols import PROTOCOLS, resolve
 from tissue_counterfactuals.question.settings import CounterfactualSettings, UserQuestion
-from tissue_counterfactuals.settings import (
-    Block,
-    Seed,
-    Settings,
-    Some,
-    allowed,
-    dotted,
-    leaves,
-    schema,
-    show,
-)
+from tissue_counterfactuals.settings import Block, Seed, Settings, Some, allowed, dotted, leaves, schema, show
 from tissue_counterfactuals.sources import READERS
 from tissue_counterfactuals.sources.downloads.settings import DownloadSettings
 from tissue_counterfactuals.sources.downloads.table import download_faults, slides_in_table

@@ -13,12 +13,7 @@ from tissue_counterfactuals.methods import METHODS
 from tissue_counterfactuals.question.named import no_such_label
 from tissue_counterfactuals.question.settings import GraphSettings, HoldoutSettings, UserQuestion
 from tissue_counterfactuals.settings import Distinct, Settings, Some, Text
-from tissue_counterfactuals.simulate.settings import (
-    FieldSettings,
-    LesionSettings,
-    ScreenSettings,
-    TissueSettings,
-)
+from tissue_counterfactuals.simulate.settings import FieldSettings, LesionSettings, ScreenSettings, TissueSettings
 from tissue_counterfactuals.sources import READERS
 from tissue_counterfactuals.sources.settings import ColumnsSettings, PreprocessSettings
 

@@ -143,11 +143,7 @@ def compare_crop(entry: dict, cells: AnnData, graph: sparse.csr_array) -> pd.Dat
 
 
 def localization(
-    forces: Path,
-    manifest: Path,
-    settings: dict,
-    switches: dict[str, str],
-    outputs: dict[str, Path],
+    forces: Path, manifest: Path, settings: dict, switches: dict[str, str], outputs: dict[str, Path]
 ) -> None:
     """Do secreted genes act between cells more than others do? Both tests, under either protocol (Fig. 3b).
 
@@ -179,12 +175,7 @@ def localization(
         found = {"entries": force_statistics.localization_of_entries(by_statistic["entries"], classes)}
         for name, values in per_gene.items():
             found[name] = force_statistics.localization_of_genes(
-                values,
-                classes,
-                fitted["mean_expression"],
-                settings["n_bins"],
-                settings["n_permutations"],
-                seed,
+                values, classes, fitted["mean_expression"], settings["n_bins"], settings["n_permutations"], seed
             )
         for statistic, values in by_statistic.items():
             own = pd.DataFrame(class_means(values, classes))

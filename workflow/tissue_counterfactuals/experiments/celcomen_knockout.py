@@ -46,12 +46,7 @@ _MOST_ENTRIES = 200_000_000
 
 
 def knocked_out_cells(
-    slide: AnnData,
-    gene: str,
-    graph: sparse.csr_array,
-    settings: dict,
-    switches: dict[str, str],
-    seed: int,
+    slide: AnnData, gene: str, graph: sparse.csr_array, settings: dict, switches: dict[str, str], seed: int
 ) -> np.ndarray:
     """Cells to knock the gene out of, ascending.
 
@@ -209,12 +204,7 @@ def rank_genes(effect: np.ndarray, group: np.ndarray, genes: pd.Index, gene: str
 
 
 def run(
-    slide: Path,
-    forces: Path,
-    manifest: Path,
-    settings: dict,
-    switches: dict[str, str],
-    outputs: dict[str, Path],
+    slide: Path, forces: Path, manifest: Path, settings: dict, switches: dict[str, str], outputs: dict[str, Path]
 ) -> None:
     """Knock out, and write cells, signature, trajectories, placebo, changes, enrichment and diagnostics (TSV).
 
@@ -332,10 +322,7 @@ def placebo_genes(tissue: AnnData, gene: str) -> list[str]:
 
 
 def compare_with_placebo(
-    gene: str,
-    candidates: Iterable[str],
-    n_placebo: int,
-    effect_of: Callable[[str], pd.DataFrame],
+    gene: str, candidates: Iterable[str], n_placebo: int, effect_of: Callable[[str], pd.DataFrame]
 ) -> pd.DataFrame:
     """A gene's knock-out among knock-outs of other genes, each through the whole procedure.
 
@@ -370,12 +357,7 @@ def _enrich(changes, sets, gene, settings, seed) -> pd.DataFrame:
         for group in ranking:
             for part in parts:
                 table = gene_sets.prerank(
-                    ranking[group],
-                    part,
-                    settings["min_size"],
-                    settings["max_size"],
-                    settings["n_permutations"],
-                    seed,
+                    ranking[group], part, settings["min_size"], settings["max_size"], settings["n_permutations"], seed
                 )
                 table.insert(0, "group", group)
                 table.insert(0, "method", method)

@@ -17,13 +17,7 @@ from tissue_counterfactuals.experiments import preparation
 from tissue_counterfactuals.experiments.force_statistics import empirical_p, rank_test
 from tissue_counterfactuals.experiments.perturbmap_effects import lesion_effects
 from tissue_counterfactuals.experiments.perturbmap_lesions import log_cpm, remove_reporters
-from tissue_counterfactuals.experiments.perturbmap_question import (
-    Model,
-    Question,
-    ask,
-    correlate,
-    fit,
-)
+from tissue_counterfactuals.experiments.perturbmap_question import Model, Question, ask, correlate, fit
 from tissue_counterfactuals.results.tables import write_tsv
 from tissue_counterfactuals.slide import read_slide
 from tissue_counterfactuals.streams import stream
@@ -129,11 +123,7 @@ def answer(
             predicted = predicted_in[place] = model.predict(place, spots)
             collapsed, own = model.collapsed(place, spots)
             rows.append(_row(question, place, predictor, OBSERVED, 0, predicted))
-            rows[-1] |= {
-                "n_knocked_out": len(spots),
-                "n_collapsed": collapsed,
-                "n_knocked_out_collapsed": own,
-            }
+            rows[-1] |= {"n_knocked_out": len(spots), "n_collapsed": collapsed, "n_knocked_out_collapsed": own}
             # The same order of genes in all lesions: they share the lesions that have lost the gene.
             rng = stream(seed, "permuted_genes")
             for draw in range(question.settings["draws"] if "permuted" in controls else 0):
@@ -260,10 +250,7 @@ def _row(
     observed: np.ndarray | None = None,
 ) -> dict:
     lesion = question.tissues[place].lesion
-    values = (
-        *(question.knockout, lesion.section, lesion.number, lesion.label),
-        *(predictor, control, draw),
-    )
+    values = (question.knockout, lesion.section, lesion.number, lesion.label, predictor, control, draw)
     row = dict(zip(_ROW, values, strict=True))
     if predicted is None:
         return row | dict.fromkeys(_CORRELATION, np.nan)

@@ -102,11 +102,7 @@ def simulate_expression(
         settings["counts_per_gene"] * len(inter),
         *(settings[knob] for knob in ("depth_noise", "noise", "dropout")),
     )
-    return {
-        "field": s,
-        "log_counts": counts.log1p(),
-        "normalized": log_normalize(counts),
-    }, graph
+    return {"field": s, "log_counts": counts.log1p(), "normalized": log_normalize(counts)}, graph
 
 
 def estimate(
@@ -221,10 +217,7 @@ def _chain(settings: dict, switches: dict, forces: str, seed: int, tissue: int) 
                 | {"method": method, "protocol": METHODS[method], "data": kind, "forces": forces}
                 | links
                 # Of a chain that an estimator does not see, the third link says nothing.
-                | {
-                    "real_found": seen,
-                    "spurious": links["force_13"] / real.mean() if seen else np.nan,
-                }
+                | {"real_found": seen, "spurious": links["force_13"] / real.mean() if seen else np.nan}
                 | {"above_unconnected": bool(abs(links["force_13"]) > others)}
                 | {"covered": _covered(found, forces, np.zeros_like(matrix), (0, 2))}
             )

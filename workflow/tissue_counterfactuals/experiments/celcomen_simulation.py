@@ -19,11 +19,7 @@ import pandas as pd
 from scipy import stats
 
 from tissue_counterfactuals.experiments.force_statistics import correlation, entries
-from tissue_counterfactuals.experiments.simulated_tissues import (
-    Simulated,
-    generate_tissues,
-    sample_tissues,
-)
+from tissue_counterfactuals.experiments.simulated_tissues import Simulated, generate_tissues, sample_tissues
 from tissue_counterfactuals.results import provenance
 from tissue_counterfactuals.results.tables import write_tsv
 
@@ -51,8 +47,7 @@ def run(protocol: str, settings: dict, switches: dict[str, str], outputs: dict[s
     write_tsv(compare_with_noise(table), outputs["tests"])
     seeds = [f"0 to {settings['n_simulations'] - 1}"]
     provenance.write_simulated(
-        *(outputs["provenance"], "Celcomen simulation"),
-        *(settings["n_cells"], seeds, settings, switches),
+        outputs["provenance"], "Celcomen simulation", settings["n_cells"], seeds, settings, switches
     )
 
 

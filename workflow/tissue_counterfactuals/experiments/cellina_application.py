@@ -19,12 +19,7 @@ from scipy import sparse
 
 from tissue_counterfactuals import pathways
 from tissue_counterfactuals.errors import InputError
-from tissue_counterfactuals.experiments import (
-    cellina_slides,
-    gene_modules,
-    preparation,
-    shuffled_subdomains,
-)
+from tissue_counterfactuals.experiments import cellina_slides, gene_modules, preparation, shuffled_subdomains
 from tissue_counterfactuals.graph import neighborhood_features
 from tissue_counterfactuals.metrics import METRICS, Comparison, Reference
 from tissue_counterfactuals.metrics.populations import mean_expression
@@ -239,8 +234,7 @@ class _Moves:
             rng = stream(self.seed, "donors_of_any_subdomain", name)
             donors = rng.choice(len(self.there), (len(focal), _DRAWS))
             predicted = np.stack(
-                [normalize_counts(self._predict(focal, self._own(self.there[places]))) for places in donors.T],
-                axis=1,
+                [normalize_counts(self._predict(focal, self._own(self.there[places]))) for places in donors.T], axis=1
             )
             observed = self.slide.X[self.there[own]]
             reference = Reference(self.slide.X[focal], observed, lfc=self.switches["lfc"])
@@ -327,10 +321,7 @@ class _Moves:
     def _genes(self, names, focal, observed, predicted, weights) -> pd.DataFrame:
         """Log changes of every gene against the observed focal cells: in the module, and under the pathway."""
         base = _profile(self.slide.X[focal])
-        found = {
-            "observed": _profile(self.slide.X[observed]) - base,
-            "predicted": _profile(predicted) - base,
-        }
+        found = {"observed": _profile(self.slide.X[observed]) - base, "predicted": _profile(predicted) - base}
         own = weights[weights["source"] == names["pathway"]].set_index("target")["weight"]
         table = pd.DataFrame({"gene": self.slide.var_names, **found})
         table["weight"] = own.reindex(self.slide.var_names).to_numpy()

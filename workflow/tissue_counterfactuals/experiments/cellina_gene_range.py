@@ -66,8 +66,7 @@ def run(
             "domain: lower cellina_experiments.gene_range.min_cells, or name other domains."
         )
     fitted = cellina_slides.fit(
-        *(cells, graph, cellina_slides.split_slide(cells.n_obs, seed)),
-        *(model, switches, seed, device),
+        cells, graph, cellina_slides.split_slide(cells.n_obs, seed), model, switches, seed, device
     )
     scorer = _Scorer(cells, graph, fitted, n_deg, seed, switches)
     numbers = sorted({*(n for n in settings["n_genes"] if n < cells.n_vars), cells.n_vars})
@@ -150,10 +149,8 @@ class _Scorer:
         nobody = np.zeros(slide.n_obs, dtype=bool)
         for shift in SHIFTS:
             for n_genes in numbers:
-                change = pseudobulk_shift(
-                    *(slide, control, target, nobody), n_genes=n_genes, by_type=shift == "by_type"
-                )
-                moved = shifted_features(*(self.graph[every], self.log_expression, self.code, change))
+                change = pseudobulk_shift(slide, control, target, nobody, n_genes=n_genes, by_type=shift == "by_type")
+                moved = shifted_features(self.graph[every], self.log_expression, self.code, change)
                 add(shift, n_genes, self._predicted(every, moved))
                 print(f"{target}: {shift}, {n_genes} genes")
         return rows

@@ -36,13 +36,7 @@ def split_slide(n_cells: int, seed: int, test_share: float = 0.0) -> Split:
 
 
 def fit(
-    slide: AnnData,
-    graph: sparse.csr_array,
-    split: Split,
-    model: dict,
-    switches: dict[str, str],
-    seed: int,
-    device: str,
+    slide: AnnData, graph: sparse.csr_array, split: Split, model: dict, switches: dict[str, str], seed: int, device: str
 ) -> Cellina:
     """Cellina trained on a slide; its graph is not masked, so that tested cells are neighbours of others, as run.
 

@@ -101,13 +101,7 @@ def describe_clusters(
     return pd.concat(members, ignore_index=True), pd.concat(terms, ignore_index=True)
 
 
-def run(
-    forces: Path,
-    manifest: Path,
-    settings: dict,
-    switches: dict[str, str],
-    outputs: dict[str, Path],
-) -> None:
+def run(forces: Path, manifest: Path, settings: dict, switches: dict[str, str], outputs: dict[str, Path]) -> None:
     """Clusters of the fitted forces of the first seed: members, enrichment (TSV) and the matrices as drawn (npz).
 
     Args:

@@ -179,12 +179,7 @@ def localization_of_entries(values: np.ndarray, classes: pd.DataFrame) -> pd.Dat
 
 
 def localization_of_genes(
-    values: np.ndarray,
-    classes: pd.DataFrame,
-    mean_expression: np.ndarray,
-    n_bins: int,
-    n_permutations: int,
-    seed: int,
+    values: np.ndarray, classes: pd.DataFrame, mean_expression: np.ndarray, n_bins: int, n_permutations: int, seed: int
 ) -> pd.DataFrame:
     """Difference of the class means of a value per gene, tested by exchanging labels among genes of like expression.
 

@@ -27,8 +27,7 @@ def neighbor_weights(latent: np.ndarray, n_neighbors: int = 30) -> sparse.csr_ar
     nearest = search.kneighbors(return_distance=False)
     ones = np.ones(nearest.size)
     own = sparse.csr_array(
-        (ones, nearest.ravel(), np.arange(0, nearest.size + 1, nearest.shape[1])),
-        (len(latent),) * 2,
+        (ones, nearest.ravel(), np.arange(0, nearest.size + 1, nearest.shape[1])), (len(latent),) * 2
     )
     return own + own.T.tocsr()
 

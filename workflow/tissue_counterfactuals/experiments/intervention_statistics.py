@@ -548,10 +548,7 @@ def dose_slope(arena: Arena, target: int, draws: int, seed: int) -> dict:
     labels = permuted_labels(own, strata(own), draws, stream(seed, "dose_null", arena.target_names[target - 1]))
     found = _slopes(own, own.exposure(), target, np.log2(around))
     null = _slopes(own, own.exposure(labels), target, np.log2(around))
-    return {
-        "dose_correlation": float(found[0]),
-        "p_dose": empirical_p(found[0], np.nan_to_num(null)),
-    }
+    return {"dose_correlation": float(found[0]), "p_dose": empirical_p(found[0], np.nan_to_num(null))}
 
 
 def by_dose(arena: Arena, target: int, seed: int) -> dict:

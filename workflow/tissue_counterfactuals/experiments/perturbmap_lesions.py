@@ -272,11 +272,7 @@ def observed_difference(
 
 
 def means_as_lost(
-    slide: AnnData,
-    expression: sparse.csr_matrix,
-    lesions: list[Lesion],
-    genes: np.ndarray,
-    switches: dict[str, str],
+    slide: AnnData, expression: sparse.csr_matrix, lesions: list[Lesion], genes: np.ndarray, switches: dict[str, str]
 ) -> list[np.ndarray]:
     """Mean of each wild-type lesion (genes,) on the scale of the lesions that have lost the gene.
 
@@ -297,7 +293,4 @@ def n_lost_lesions(slide: AnnData, lesions: list[Lesion], knockout: str) -> dict
 
 def _mean_by_lesion(values: sparse.csr_array, labels: np.ndarray) -> np.ndarray:
     """Mean over spots in each lesion, then over lesions, because the lesion is what was sampled."""
-    return np.mean(
-        [values[np.flatnonzero(labels == label)].mean(axis=0) for label in sorted(set(labels))],
-        axis=0,
-    )
+    return np.mean([values[np.flatnonzero(labels == label)].mean(axis=0) for label in sorted(set(labels))], axis=0)

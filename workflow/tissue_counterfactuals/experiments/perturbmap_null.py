@@ -19,13 +19,7 @@ from tissue_counterfactuals.experiments.perturbmap_lesions import (
     observed_differences,
     remove_reporters,
 )
-from tissue_counterfactuals.experiments.perturbmap_question import (
-    Model,
-    Question,
-    ask,
-    correlate,
-    fit,
-)
+from tissue_counterfactuals.experiments.perturbmap_question import Model, Question, ask, correlate, fit
 from tissue_counterfactuals.results.tables import write_tsv
 from tissue_counterfactuals.simulate.lesions import simulate_lesions
 
@@ -68,12 +62,7 @@ def null_test(settings: dict, overrides: dict[str, str], outputs: dict[str, Path
         for seed in range(null["seeds"]):
             bench = _Bench(settings, depth, seed)
             for protocol, switches in (("as_run", as_run), ("corrected", corrected)):
-                key = {
-                    "dataset": f"null_{depth:g}",
-                    "kind": "simulated",
-                    "protocol": protocol,
-                    "seed": seed,
-                }
+                key = {"dataset": f"null_{depth:g}", "kind": "simulated", "protocol": protocol, "seed": seed}
                 question = bench.question(switches)
                 forces = bench.forces(question)
                 found = answer(question, forces.inter, forces.intra, seed, _CONTROLS)

@@ -19,18 +19,12 @@ from tissue_counterfactuals.experiments import perturbmap_lesions as lesions
 from tissue_counterfactuals.experiments.force_statistics import correlation
 from tissue_counterfactuals.models.celcomen import fit_interactions
 from tissue_counterfactuals.models.celcomen_counterfactual import Counterfactual, counterfactual
-from tissue_counterfactuals.models.celcomen_gaussian import (
-    diagonalise,
-    precision_of,
-)
+from tissue_counterfactuals.models.celcomen_gaussian import diagonalise, precision_of
 from tissue_counterfactuals.models.celcomen_generation import Generation
 from tissue_counterfactuals.models.celcomen_interactions import Interactions
 from tissue_counterfactuals.models.celcomen_interventions import KnockOut
 from tissue_counterfactuals.models.celcomen_spectrum import symmetric_part
-from tissue_counterfactuals.models.celcomen_statistics import (
-    interaction_weights,
-    scale_cells,
-)
+from tissue_counterfactuals.models.celcomen_statistics import interaction_weights, scale_cells
 from tissue_counterfactuals.streams import stream
 
 
@@ -80,12 +74,7 @@ class Question:
 
 
 def ask(
-    slide: AnnData,
-    expression: sparse.csr_matrix,
-    knockout: str,
-    switches: dict[str, str],
-    settings: dict,
-    name: str,
+    slide: AnnData, expression: sparse.csr_matrix, knockout: str, switches: dict[str, str], settings: dict, name: str
 ) -> Question:
     """Put the question of one knock-out to a slide.
 

@@ -247,14 +247,7 @@ def rates(targets: pd.DataFrame, screens: pd.DataFrame) -> pd.DataFrame:
                     | {
                         "recipients": group["recipients"].mean(),
                         "true_change": group["true_change"].mean(),
-                        **{
-                            "test": test,
-                            "per": per,
-                            "n": n,
-                            "rate": k / n,
-                            "low": low,
-                            "high": high,
-                        },
+                        **{"test": test, "per": per, "n": n, "rate": k / n, "low": low, "high": high},
                     }
                 )
     return pd.DataFrame(rows)

@@ -115,11 +115,7 @@ class Screen:
 
 
 def read_screen(
-    slide: AnnData,
-    column: str = "target_raw",
-    radius_um: float = 30.0,
-    far_um: float = 45.0,
-    min_mean: float = 0.0,
+    slide: AnnData, column: str = "target_raw", radius_um: float = 30.0, far_um: float = 45.0, min_mean: float = 0.0
 ) -> Screen:
     """The screen on a slide.
 
@@ -223,12 +219,7 @@ def authors_test(rows: list[dict], truth: str) -> tuple[float, float, float]:
 
 
 def score_corrected(
-    observed: np.ndarray,
-    predicted: np.ndarray,
-    twin: np.ndarray,
-    null: np.ndarray,
-    seed: int,
-    draws: int = 9999,
+    observed: np.ndarray, predicted: np.ndarray, twin: np.ndarray, null: np.ndarray, seed: int, draws: int = 9999
 ) -> dict[str, float]:
     """Scores over targets of predicted changes with their controls.
 
@@ -255,10 +246,7 @@ def score_corrected(
     centred = statistics.row_correlations(predicted - statistics.others_mean(predicted), observed - others)
     scored["centred"] = float(np.nan_to_num(centred).mean())
     evidence = [of_drawn.mean(axis=1), statistics.own_over_others(table)]
-    for name, rows, of_draws in (
-        ("others", others, statistics.others_mean(null)),
-        ("twin", twin, twin),
-    ):
+    for name, rows, of_draws in (("others", others, statistics.others_mean(null)), ("twin", twin, twin)):
         over = own - np.nan_to_num(statistics.row_correlations(rows, observed))
         mean, low, high = map(float, statistics.paired_interval(over))
         scored |= {f"over_{name}": mean, f"over_{name}_low": low, f"over_{name}_high": high}

@@ -7,24 +7,8 @@ from pydantic import AfterValidator, Field, model_validator
 from tissue_counterfactuals.experiments import WITHOUT_SLIDES
 from tissue_counterfactuals.methods import CORE, METHODS
 from tissue_counterfactuals.question.settings import GraphSettings
-from tissue_counterfactuals.settings import (
-    Distinct,
-    Draws,
-    Epochs,
-    LearningRate,
-    Seed,
-    Settings,
-    Some,
-    Text,
-    show,
-)
-from tissue_counterfactuals.simulate.settings import (
-    Effect,
-    LogSpread,
-    Overdispersion,
-    Strength,
-    check_size,
-)
+from tissue_counterfactuals.settings import Distinct, Draws, Epochs, LearningRate, Seed, Settings, Some, Text, show
+from tissue_counterfactuals.simulate.settings import Effect, LogSpread, Overdispersion, Strength, check_size
 
 # Gene sets that come with the workflow.
 BUNDLED_GENE_SETS = ("hallmark", "go_bp", "go_cc")
@@ -403,11 +387,7 @@ _LEARNED = tuple(method.name for method in METHODS.values() if method.learned)
 class ScalabilitySettings(OnSlideSettings):
     """Figure A6: what training costs, on more and more cells of a slide."""
 
-    methods: Some[Literal[_LEARNED]] = [
-        "hierarchical",
-        "cellina_ablated",
-        "cellina",
-    ]
+    methods: Some[Literal[_LEARNED]] = ["hierarchical", "cellina_ablated", "cellina"]
     """Methods to compare."""
     n_cells: Some[Annotated[int, Field(ge=200, le=100_000_000)]] = [500, 1000, 2000]
     """Numbers of cells; of a slide that has fewer, all of them."""
@@ -424,10 +404,7 @@ class ScalabilitySettings(OnSlideSettings):
 class DisentanglementSettings(Settings):
     """Figure A5: what latents hold of cell type and domain; models see all cells of a data set, its slides together."""
 
-    methods: Some[Literal[*(m.name for m in METHODS.values() if "latent" in m.needs)]] = [
-        "cellina_ablated",
-        "cellina",
-    ]
+    methods: Some[Literal[*(m.name for m in METHODS.values() if "latent" in m.needs)]] = ["cellina_ablated", "cellina"]
     """Methods to compare; those of other groups run in environments of their own."""
     n_cells: int = Field(5000, ge=100, le=1_000_000)
     """Cells that are looked at, at random and the same for all methods; time grows with their square."""
@@ -472,11 +449,7 @@ class TrustSettings(Settings):
 
     n_simulations: Simulations = 3
     """Tissues in each scenario; their seeds count from 0."""
-    methods: Distinct[Literal[_ANSWERS]] = [
-        "mean_shift_by_type",
-        "hierarchical",
-        "cellina",
-    ]
+    methods: Distinct[Literal[_ANSWERS]] = ["mean_shift_by_type", "hierarchical", "cellina"]
     """Methods that answer; ridge, whose penalty is chosen between neighbouring cells, is off by several times the
     effect.
     """

@@ -165,12 +165,7 @@ def _project_all(forces: np.ndarray, force_range: str) -> np.ndarray:
 
 
 def sample_tissues(
-    n_genes: int,
-    n_cells: int,
-    seeds: Sequence[int],
-    switches: dict[str, str],
-    noise: float = 0.0,
-    dropout: float = 0.0,
+    n_genes: int, n_cells: int, seeds: Sequence[int], switches: dict[str, str], noise: float = 0.0, dropout: float = 0.0
 ) -> Iterator[Simulated]:
     """Exact draws from the Gaussian field, measured with errors.
 

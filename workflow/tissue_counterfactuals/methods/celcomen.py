@@ -61,13 +61,7 @@ def fit(task, folder: Path) -> None:
     history.rename(columns={"loss": "train_loss"}).to_csv(
         folder / "history.tsv", sep="\t", index=False, float_format="%.6g"
     )
-    np.savez(
-        folder / "forces.npz",
-        inter=forces.inter,
-        intra=forces.intra,
-        mean=forces.mean,
-        genes=genes,
-    )
+    np.savez(folder / "forces.npz", inter=forces.inter, intra=forces.intra, mean=forces.mean, genes=genes)
 
 
 def knock_out_around(

@@ -28,14 +28,7 @@ def fit_model(task, folder: Path, model_class: type[Cellina], settings: dict, gr
     if task.steps is not None:
         settings = settings | _in_budget(task, settings)
     model = model_class(device=task.device, **settings)
-    model.fit(
-        task.slide,
-        graph,
-        task.split,
-        seed=task.seed,
-        checkpoint=task.checkpoint,
-        report=task.report,
-    )
+    model.fit(task.slide, graph, task.split, seed=task.seed, checkpoint=task.checkpoint, report=task.report)
     model.history.to_csv(folder / "history.tsv", sep="\t", index=False, float_format="%.6g")
     model.save(folder / "model.pt")
 
@@ -83,13 +76,7 @@ def predict(task, folder: Path, target: str) -> dict[str, Prediction | str]:
 
 
 def variants(
-    task,
-    target: str,
-    model: Cellina,
-    own,
-    moved: Callable,
-    altered: Callable,
-    listen: Callable = lambda around: None,
+    task, target: str, model: Cellina, own, moved: Callable, altered: Callable, listen: Callable = lambda around: None
 ) -> dict:
     """What a model answers: one prediction per perturbation, and the twin.
 

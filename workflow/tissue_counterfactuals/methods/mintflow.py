@@ -49,8 +49,7 @@ def latents(task, folder: Path) -> dict[str, np.ndarray]:
     stored = torch.load(folder / "model.pt", map_location="cpu", weights_only=False)
     seed_everything(task.seed)
     found = mintflow.predict(
-        *(stored["dict_all4_configs"], stored["data_mintflow"], stored["model"]),
-        device=torch.device("cpu"),
+        stored["dict_all4_configs"], stored["data_mintflow"], stored["model"], device=torch.device("cpu")
     )
     samples = seen.counts().obs["sample"].astype(str).to_numpy()
     latents = {}

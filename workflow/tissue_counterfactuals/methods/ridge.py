@@ -52,10 +52,7 @@ def fit(task, folder: Path) -> None:
         task.report(f"penalty {penalty:g}: validation error {value:.4f} above that without neighbours")
     held_out = np.searchsorted(types, task.fold.cell_type)
     np.savez(
-        folder / "ridge.npz",
-        weights=weights(best).astype(np.float32),
-        mean_features=means[0][held_out],
-        penalty=best,
+        folder / "ridge.npz", weights=weights(best).astype(np.float32), mean_features=means[0][held_out], penalty=best
     )
 
 
@@ -72,10 +69,7 @@ def predict(task, folder: Path, target: str) -> dict[str, Prediction | str]:
         change = (features - own) @ weights
         values = np.clip((observed + 1) * np.exp(change) - 1, 0, None)
         return Prediction(
-            at_library(values, slide, focal),
-            focal,
-            diagnostics={"penalty": float(penalty)},
-            keeps_noise=True,
+            at_library(values, slide, focal), focal, diagnostics={"penalty": float(penalty)}, keeps_noise=True
         )
 
     made = task.counterfactuals(target, lambda new: moved(neighborhood_features(new.graph(slide.n_obs), expression)))

@@ -518,9 +518,7 @@ def _parser() -> argparse.ArgumentParser:
     common.add_argument("--device", default="auto")
     common.add_argument("--threads", type=int, default=1)
     common.add_argument(
-        "--environment",
-        type=Path,
-        help="record of methods/environments.py to run in; default: this interpreter",
+        "--environment", type=Path, help="record of methods/environments.py to run in; default: this interpreter"
     )
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     steps = parser.add_subparsers(required=True)

@@ -9,13 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from tissue_counterfactuals.methods.prediction import Prediction, at_library
-from tissue_counterfactuals.methods.scvi_tools import (
-    Seen,
-    seed_everything,
-    shim,
-    train,
-    write_history,
-)
+from tissue_counterfactuals.methods.scvi_tools import Seen, seed_everything, shim, train, write_history
 
 
 def fit(task, folder: Path) -> None:
@@ -50,9 +44,7 @@ def predict(task, folder: Path, target: str) -> dict[str, Prediction]:
     for draw in range(task.settings["n_draws"]):
         seed_everything(task.seed, draw)
         _, move = model.predict(
-            ctrl_key=seen.domain(task.fold.control),
-            stim_key=seen.domain(target),
-            adata_to_predict=focal[:2].copy(),
+            ctrl_key=seen.domain(task.fold.control), stim_key=seen.domain(target), adata_to_predict=focal[:2].copy()
         )
         moves.append(move)
     latent = model.get_latent_representation(focal)

@@ -184,10 +184,7 @@ def shim() -> None:
     def loss_recorder(loss, reconstruction_loss=None, kl_local=None, *_, **extra):
         extra.pop("kl_global", None)
         return scvi.module.base.LossOutput(
-            loss=loss,
-            reconstruction_loss=reconstruction_loss,
-            kl_local=kl_local,
-            extra_metrics=extra,
+            loss=loss, reconstruction_loss=reconstruction_loss, kl_local=kl_local, extra_metrics=extra
         )
 
     module("scvi._compat", Literal=typing.Literal)
@@ -196,11 +193,7 @@ def shim() -> None:
     if not hasattr(scvi.nn, "one_hot"):
         scvi.nn.one_hot = lambda index, n: torch.nn.functional.one_hot(index.long().squeeze(-1), n).float()
     if not hasattr(scvi.model._utils, "parse_use_gpu_arg"):
-        scvi.model._utils.parse_use_gpu_arg = lambda use_gpu=None, return_device=True: (
-            "cpu",
-            1,
-            torch.device("cpu"),
-        )
+        scvi.model._utils.parse_use_gpu_arg = lambda use_gpu=None, return_device=True: ("cpu", 1, torch.device("cpu"))
     dataset = scvi.data._anntorchdataset
     if not hasattr(dataset.AnnTorchDataset, "get_data"):
         dataset.AnnTorchDataset.get_data = lambda self, key: self.data[key]

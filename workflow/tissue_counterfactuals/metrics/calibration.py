@@ -188,10 +188,7 @@ def _verdict(wins: dict, monotony: float, places: dict, n_folds: int) -> tuple[s
             f"{PREDICTIONS[worst]}: better than control cells in {wins[worst] * n_folds:.0f} of {n_folds} folds"
         )
     if monotony < LEAST_MONOTONY:
-        return (
-            BLIND,
-            f"mixtures with more target cells do not score better (monotony {monotony:.2f})",
-        )
+        return (BLIND, f"mixtures with more target cells do not score better (monotony {monotony:.2f})")
     null = max(NULLS, key=lambda name: np.nan_to_num(places[name], nan=-np.inf))
     if places[null] >= MOST_OF_NULL:
         return SATURATED, (f"{PREDICTIONS[null]}: {places[null]:.0%} of the way from control cells to the other half")

@@ -58,12 +58,7 @@ class FoldScorer:
         if noise == UNKNOWN:
             noise = Noise(self.dispersion())
         return reference.score(predicted) | reference.unbiased_scores(
-            predicted,
-            twin,
-            interval=interval,
-            truths=truths,
-            noise=noise,
-            shared=self.shared(target, reference),
+            predicted, twin, interval=interval, truths=truths, noise=noise, shared=self.shared(target, reference)
         )
 
     def dispersion(self) -> np.ndarray:

@@ -82,11 +82,7 @@ def conservation(latent: np.ndarray, labels: np.ndarray, batch: np.ndarray, seed
         latent: (n, d); labels, batch: (n,) text.
     """
     from sklearn.cluster import KMeans
-    from sklearn.metrics import (
-        adjusted_rand_score,
-        normalized_mutual_info_score,
-        silhouette_samples,
-    )
+    from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score, silhouette_samples
 
     names, code = np.unique(labels, return_inverse=True)
     if len(names) < 2 or len(names) == len(labels):

@@ -15,12 +15,7 @@ import numpy as np
 from scipy import sparse
 
 from tissue_counterfactuals import protocols
-from tissue_counterfactuals.models.celcomen_generation import (
-    EPOCHS,
-    Generation,
-    generate,
-    keeps_norm,
-)
+from tissue_counterfactuals.models.celcomen_generation import EPOCHS, Generation, generate, keeps_norm
 from tissue_counterfactuals.models.celcomen_interventions import OverExpress, intervene
 from tissue_counterfactuals.models.celcomen_statistics import scale_cells
 

@@ -114,11 +114,7 @@ class GaussianField:
         return Conditional(mean + response, spread, "draws")
 
     def counterfactual(
-        self,
-        expression: np.ndarray,
-        values: np.ndarray,
-        clamp: np.ndarray,
-        tolerance: float = 1e-8,
+        self, expression: np.ndarray, values: np.ndarray, clamp: np.ndarray, tolerance: float = 1e-8
     ) -> np.ndarray:
         """This tissue, cell by cell, had the clamped entries held other values: expression plus the field's response.
 
@@ -149,10 +145,7 @@ class GaussianField:
         """Rows are combinations' coefficients; each column through (I - 2 d_a J)^power, back to genes."""
         strength = self._strength
         mixed = apply_function(
-            self.graph,
-            lambda j: (1 - 2 * np.multiply.outer(j, strength)) ** power,
-            block,
-            self._ends,
+            self.graph, lambda j: (1 - 2 * np.multiply.outer(j, strength)) ** power, block, self._ends
         )
         return mixed @ self._combinations.T
 

@@ -27,12 +27,7 @@ from scipy import linalg, sparse
 
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.models.celcomen_interactions import Interactions, diagnose
-from tissue_counterfactuals.models.celcomen_spectrum import (
-    Spectrum,
-    pooled,
-    spectrum,
-    symmetric_part,
-)
+from tissue_counterfactuals.models.celcomen_spectrum import Spectrum, pooled, spectrum, symmetric_part
 from tissue_counterfactuals.models.celcomen_statistics import statistics
 
 # lambda: what the diagonal of the forces within cells is counted from.
@@ -64,9 +59,7 @@ class FieldStatistics:
 
 
 def field_statistics(
-    slides: Sequence[tuple[np.ndarray | sparse.csr_array, sparse.csr_array | None]],
-    centre: str = "mean",
-    seed: int = 0,
+    slides: Sequence[tuple[np.ndarray | sparse.csr_array, sparse.csr_array | None]], centre: str = "mean", seed: int = 0
 ) -> FieldStatistics:
     """Second moments of slides and the spectrum of their graphs, the slides pooled cell by cell.
 
@@ -199,11 +192,7 @@ def loss_and_gradient(
             "field: with these forces the tissue has no finite variance; scale the forces down or lower the largest."
         )
     variance, covariance = point.moments()
-    return (
-        _loss(observed, point),
-        covariance - observed.inter,
-        variance - observed.intra,
-    )
+    return (_loss(observed, point), covariance - observed.inter, variance - observed.intra)
 
 
 def precision_of(inter: np.ndarray, intra: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -257,11 +246,7 @@ class _Point:
     def curvature(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Entries of the block of each pair of combinations, [[a, b], [b, c]] for (P, g): three (g, g)."""
         nodes, weighted = self.spectrum.nodes[:, None], self.spectrum.weights[:, None] * self.gain
-        return (
-            self.gain.T @ weighted,
-            -2 * self.gain.T @ (nodes * weighted),
-            4 * self.gain.T @ (nodes**2 * weighted),
-        )
+        return (self.gain.T @ weighted, -2 * self.gain.T @ (nodes * weighted), 4 * self.gain.T @ (nodes**2 * weighted))
 
 
 def diagonalise(precision: np.ndarray, inter: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:

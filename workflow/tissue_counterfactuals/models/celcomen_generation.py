@@ -297,9 +297,7 @@ def climb(
             else:
                 highest = _farthest_on_sphere(pull @ vectors, values, norm)
             moved[place] = np.where(
-                pull.any(axis=-1, keepdims=True) | (norm is None),
-                highest @ vectors.transpose(0, 2, 1),
-                cells[place],
+                pull.any(axis=-1, keepdims=True) | (norm is None), highest @ vectors.transpose(0, 2, 1), cells[place]
             )
         cells = moved
     return cells

@@ -95,11 +95,7 @@ def fit_mean_field(
 
 
 def step(
-    slides: list[SlideStatistics],
-    inter: np.ndarray,
-    intra: np.ndarray,
-    switches: dict[str, str],
-    learning_rate: float,
+    slides: list[SlideStatistics], inter: np.ndarray, intra: np.ndarray, switches: dict[str, str], learning_rate: float
 ) -> tuple[float, Forces]:
     """The loss of some slides at symmetric forces, and the forces after one step down its gradient, projected."""
     inter, intra = (np.array(forces, dtype=np.float64) for forces in (inter, intra))
@@ -157,8 +153,7 @@ class MeanFieldLoss:
         Read and written are the upper triangles alone: see `_mirrored`.
         """
         loss, pulls = self._loss_and_pulls(
-            _of_upper(inter, self._symmetric_inter, self._means),
-            _of_upper(intra, self._intra, self._means),
+            _of_upper(inter, self._symmetric_inter, self._means), _of_upper(intra, self._intra, self._means)
         )
         low, high = BOUNDS[self._range] or (-np.inf, np.inf)
         unit_diagonal = self._range == "unit_box"

@@ -106,10 +106,7 @@ def pooled(spectra: list[Spectrum]) -> Spectrum:
 
 
 def apply_function(
-    symmetric: sparse.csr_array,
-    function,
-    block: np.ndarray,
-    ends: tuple[float, float] | None = None,
+    symmetric: sparse.csr_array, function, block: np.ndarray, ends: tuple[float, float] | None = None
 ) -> np.ndarray:
     """f_a(J) z_a for the columns z_a of a block, by a Chebyshev series that is cut at rounding.
 
@@ -276,12 +273,7 @@ def _lanczos(symmetric, starts, n_steps):
 def _moments(symmetric: sparse.csr_array) -> np.ndarray:
     """(1/n) tr J^k for k = 0 .. 4, from the entries of J and J^2."""
     square = symmetric @ symmetric
-    traces = [
-        0.0,
-        (symmetric.data**2).sum(),
-        square.multiply(symmetric).sum(),
-        (square.data**2).sum(),
-    ]
+    traces = [0.0, (symmetric.data**2).sum(), square.multiply(symmetric).sum(), (square.data**2).sum()]
     return np.array([1.0, *(np.array(traces) / symmetric.shape[0])])
 
 

@@ -28,13 +28,7 @@ from tissue_counterfactuals.models import stored
 from tissue_counterfactuals.models.kernels import dropout_factors
 from tissue_counterfactuals.models.likelihood import linear_nb_loss
 from tissue_counterfactuals.models.marginal import log_marginal
-from tissue_counterfactuals.models.training import (
-    Batch,
-    CellData,
-    TrainingSettings,
-    resolve_device,
-    train,
-)
+from tissue_counterfactuals.models.training import Batch, CellData, TrainingSettings, resolve_device, train
 from tissue_counterfactuals.question.folds import Split
 from tissue_counterfactuals.slide import log_normalize
 from tissue_counterfactuals.streams import stream_seed
@@ -118,15 +112,7 @@ class Gaussian:
 class Encoder(nn.Module):
     """Hidden layers, then mean and variance (exp + 1e-4) of a Gaussian latent."""
 
-    def __init__(
-        self,
-        n_in: int,
-        n_latent: int,
-        n_hidden: int,
-        n_layers: int,
-        dropout: float,
-        n_samples: int,
-    ):
+    def __init__(self, n_in: int, n_latent: int, n_hidden: int, n_layers: int, dropout: float, n_samples: int):
         super().__init__()
         self.hidden = HiddenLayers(n_in, n_hidden, n_layers, dropout, n_samples)
         self.mean = nn.Linear(n_hidden, n_latent)
@@ -246,12 +232,7 @@ class Cellina:
         device: str = "auto",
         **training,
     ):
-        self.shape = {
-            "n_hidden": n_hidden,
-            "n_layers": n_layers,
-            "n_latent": n_latent,
-            "dropout": dropout,
-        }
+        self.shape = {"n_hidden": n_hidden, "n_layers": n_layers, "n_latent": n_latent, "dropout": dropout}
         self.settings = self.settings_class(**training)
         self.device = resolve_device(device)
         self.network: CellinaNetwork | None = None
@@ -301,12 +282,7 @@ class Cellina:
         return self
 
     def predict(
-        self,
-        slide: AnnData,
-        cells: np.ndarray,
-        features: np.ndarray,
-        latent: str = "mean",
-        seed: int = 0,
+        self, slide: AnnData, cells: np.ndarray, features: np.ndarray, latent: str = "mean", seed: int = 0
     ) -> np.ndarray:
         """Expected counts (m, g) float32 of cells at their own observed library.
 
@@ -333,12 +309,7 @@ class Cellina:
 
     @torch.inference_mode()
     def latents(
-        self,
-        slide: AnnData,
-        cells: np.ndarray,
-        features: np.ndarray,
-        latent: str = "mean",
-        seed: int = 0,
+        self, slide: AnnData, cells: np.ndarray, features: np.ndarray, latent: str = "mean", seed: int = 0
     ) -> tuple[np.ndarray, np.ndarray]:
         """z and s, each (m, n_latent) float32: posterior means, or with `latent` `sample` one draw (as run).
 
@@ -356,12 +327,7 @@ class Cellina:
 
     @torch.inference_mode()
     def marginal_log_likelihood(
-        self,
-        slide: AnnData,
-        cells: np.ndarray,
-        features: np.ndarray,
-        n_samples: int = 500,
-        seed: int = 0,
+        self, slide: AnnData, cells: np.ndarray, features: np.ndarray, n_samples: int = 500, seed: int = 0
     ) -> tuple[np.ndarray, np.ndarray]:
         """log p(counts) of cells in nats, given their neighbourhood, and the effective number of draws; each (m,)
         float64.

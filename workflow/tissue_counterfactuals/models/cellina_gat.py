@@ -21,13 +21,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from tissue_counterfactuals.models.attention import GATv2, attend
-from tissue_counterfactuals.models.cellina import (
-    Cellina,
-    CellinaNetwork,
-    Dropout,
-    Encoded,
-    Gaussian,
-)
+from tissue_counterfactuals.models.cellina import Cellina, CellinaNetwork, Dropout, Encoded, Gaussian
 from tissue_counterfactuals.models.likelihood import CountMatrix
 from tissue_counterfactuals.models.receptive_field import FIELDS, ReceptiveField, in_patches
 from tissue_counterfactuals.models.training import Batch, CellData, TrainingSettings, batches_of
@@ -184,11 +178,7 @@ class TissueData(CellData):
             own = torch.as_tensor(around.own[cells].toarray(), device=self.device)
         table = field.table.to(self.device)
         domain = self.codes[1, torch.as_tensor(field.cells, device=self.device)]
-        return Batch(
-            self.counts.batch(cells),
-            Surrounded(inputs, table, field, domain, own),
-            *codes,
-        )
+        return Batch(self.counts.batch(cells), Surrounded(inputs, table, field, domain, own), *codes)
 
 
 @dataclass(frozen=True)
@@ -208,15 +198,7 @@ class AttentionEncoder(nn.Module):
     After each layer: layer norm (not after the last), ReLU, dropout. A sample covariate has no place here.
     """
 
-    def __init__(
-        self,
-        n_in: int,
-        n_latent: int,
-        n_hidden: int,
-        n_layers: int,
-        dropout: float,
-        n_samples: int,
-    ):
+    def __init__(self, n_in: int, n_latent: int, n_hidden: int, n_layers: int, dropout: float, n_samples: int):
         super().__init__()
         self.layers = nn.ModuleList(GATv2(n_hidden if i else n_in, n_hidden) for i in range(n_layers))
         self.norm = nn.ModuleList(nn.LayerNorm(n_hidden) for _ in range(n_layers - 1))

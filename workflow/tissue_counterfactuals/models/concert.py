@@ -219,9 +219,7 @@ def train(
     kernel = list(network.kernel.parameters())
     others = [p for name, p in network.named_parameters() if not name.startswith("kernel.")]
     optimiser = torch.optim.Adam(
-        [{"params": others}, {"params": kernel, "lr": 10 * learning_rate}],
-        lr=learning_rate,
-        weight_decay=1e-6,
+        [{"params": others}, {"params": kernel, "lr": 10 * learning_rate}], lr=learning_rate, weight_decay=1e-6
     )
     weight = DivergenceWeight(target=0.025 * (N_SPATIAL + N_FREE))
     factor = torch.as_tensor(cells.size_factor, dtype=torch.float32, device=device)[:, None]

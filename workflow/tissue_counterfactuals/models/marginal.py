@@ -12,10 +12,7 @@ import torch
 
 
 def log_marginal(
-    mean: torch.Tensor,
-    variance: torch.Tensor,
-    log_likelihood: Callable[[torch.Tensor], torch.Tensor],
-    n_samples: int,
+    mean: torch.Tensor, variance: torch.Tensor, log_likelihood: Callable[[torch.Tensor], torch.Tensor], n_samples: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Estimate log p(x) of b cells whose latent has a standard normal prior.
 

@@ -138,10 +138,7 @@ class SpatialProp(nn.Module):
 
         def layer(n_in: int) -> nn.Sequential:
             return nn.Sequential(
-                nn.Linear(n_in, n_hidden),
-                nn.BatchNorm1d(n_hidden),
-                nn.ReLU(),
-                nn.Linear(n_hidden, n_hidden),
+                nn.Linear(n_in, n_hidden), nn.BatchNorm1d(n_hidden), nn.ReLU(), nn.Linear(n_hidden, n_hidden)
             )
 
         self.first, self.second = layer(n_genes), layer(n_hidden)
@@ -179,8 +176,7 @@ def masked_inputs(
     around -= shares * scene.touching[:, None]
     # The centre itself, as 0, receives its neighbours only.
     pick = sparse.csr_array(
-        (np.ones(len(scene.indices), np.float32), scene.indices, scene.indptr),
-        (m, expression.shape[0]),
+        (np.ones(len(scene.indices), np.float32), scene.indices, scene.indptr), (m, expression.shape[0])
     )
     received = np.concatenate([around, (pick @ expression).toarray()])
     centre_of = torch.as_tensor(np.concatenate([owner, np.arange(m)]))

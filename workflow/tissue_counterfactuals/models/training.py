@@ -222,11 +222,7 @@ def train(
         if measuring:
             state.scale = tuple(row["train_loss"] / (abs(row.get(term, 0.0)) + 1e-8) for term in _TERMS[-3:])
         row |= _validate(network, data, validation_cells, settings, seed, epoch)
-        row |= {
-            "epoch": epoch,
-            "beta": settings.beta(epoch),
-            "seconds": time.perf_counter() - started,
-        }
+        row |= {"epoch": epoch, "beta": settings.beta(epoch), "seconds": time.perf_counter() - started}
         state.finish_epoch(row)
         if checkpoint is not None and time.perf_counter() - saved >= CHECKPOINT_EVERY_S:
             state.save(checkpoint, fingerprint)
@@ -243,10 +239,7 @@ def train(
     return history
 
 
-_TERMS = (
-    *("train_loss", "reconstruction", "kl_z", "kl_s"),
-    *("classifier_loss", "adversary_loss", "contrastive_loss"),
-)
+_TERMS = ("train_loss", "reconstruction", "kl_z", "kl_s", "classifier_loss", "adversary_loss", "contrastive_loss")
 
 
 def _supervised(settings: TrainingSettings) -> bool:
@@ -352,11 +345,7 @@ class _State:
     def finish_epoch(self, row):
         self.history.append(row)
         if row["validation_loss"] < self.best_loss:
-            self.best_loss, self.best_epoch, self.bad_epochs = (
-                row["validation_loss"],
-                self.epoch,
-                0,
-            )
+            self.best_loss, self.best_epoch, self.bad_epochs = (row["validation_loss"], self.epoch, 0)
             self.best_weights = {k: v.detach().clone() for k, v in self.network.state_dict().items()}
         else:
             self.bad_epochs += 1

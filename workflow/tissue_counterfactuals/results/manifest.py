@@ -127,11 +127,7 @@ def _files(results: Path) -> list[Path]:
 def _file(path: Path) -> dict:
     status = path.stat()
     changed = datetime.fromtimestamp(status.st_mtime, UTC).isoformat(timespec="seconds")
-    return {
-        "bytes": status.st_size,
-        "sha256": recorded_digest(path) or digest(path),
-        "changed": changed,
-    }
+    return {"bytes": status.st_size, "sha256": recorded_digest(path) or digest(path), "changed": changed}
 
 
 def _tables(results: Path) -> dict[str, dict]:
@@ -206,8 +202,7 @@ def _steps(benchmarks: Path, dataset: str = "") -> dict[str, dict]:
         paths += benchmarks.glob(pattern)
     for path in sorted(paths):
         step = found.setdefault(
-            path.relative_to(benchmarks).parts[0],
-            {"jobs": 0, "seconds": 0.0, "peak_memory_mb": 0.0},
+            path.relative_to(benchmarks).parts[0], {"jobs": 0, "seconds": 0.0, "peak_memory_mb": 0.0}
         )
         with open(path) as stream:
             for row in csv.DictReader(stream, delimiter="\t"):

@@ -66,12 +66,7 @@ def record(name: str, config: dict, slides: list[AnnData]) -> dict:
 
 
 def write_simulated(
-    path: str | Path,
-    label: str,
-    n_cells: int,
-    seeds: list,
-    settings: dict,
-    switches: dict[str, str],
+    path: str | Path, label: str, n_cells: int, seeds: list, settings: dict, switches: dict[str, str]
 ) -> None:
     """Write the manifest of an experiment that makes its own tissue."""
     manifest = {

@@ -76,11 +76,7 @@ def _read_one(path: Path) -> pd.DataFrame:
     for column in table:
         if column not in COLUMNS:
             raise InputError(f"score table {path}: column {column!r} is unknown; the columns are {', '.join(COLUMNS)}.")
-    for column, allowed in (
-        ("kind", KINDS),
-        ("protocol", PROTOCOLS),
-        ("status", STATUSES),
-    ):
+    for column, allowed in (("kind", KINDS), ("protocol", PROTOCOLS), ("status", STATUSES)):
         _refuse(path, table, column, ~table[column].isin(allowed), f"one of {', '.join(allowed)}")
     failed = table["status"] == "failed"
     _refuse(path, table, "metric", ~failed & (table["metric"] == ""), "a metric where status is ok")
@@ -285,9 +281,7 @@ def paired_differences(scores: pd.DataFrame) -> pd.DataFrame:
     direction = table["metric"].map({name: m.direction for name, m in METRICS.items()})
     difference = table["value"] - table["value_reference"]
     table = table.assign(
-        direction=direction,
-        difference=difference,
-        gain=difference.where(direction == "higher", -difference),
+        direction=direction, difference=difference, gain=difference.where(direction == "higher", -difference)
     )
     order = [*EXPERIMENT, *FOLD, "method", "variant", "reference", "seed", "metric", "direction"]
     table = table[[*order, "value", "value_reference", "difference", "gain"]]

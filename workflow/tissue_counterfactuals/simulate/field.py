@@ -53,8 +53,7 @@ def simulate_field(**knobs: float) -> AnnData:
     told = FieldSettings.read(knobs, "field")
     seed, n_genes = told.seed, told.n_genes
     inter, intra, localization = draw_forces(
-        *(n_genes, seed, told.inter_strength, told.intra_strength),
-        *(told.n_partners, told.secreted_factor),
+        n_genes, seed, told.inter_strength, told.intra_strength, told.n_partners, told.secreted_factor
     )
     base = stream(seed, "field_base").normal(0, _BASE_SPREAD, n_genes)
     counts, places, left_um = [], [], 0.0
@@ -81,11 +80,7 @@ def simulate_field(**knobs: float) -> AnnData:
     )
     genes = pd.Index([f"gene_{gene:0{len(str(n_genes - 1))}d}" for gene in range(n_genes)])
     slide = make_slide(
-        sparse.vstack(counts, format="csr"),
-        labels,
-        genes,
-        np.concatenate(places),
-        new_provenance("simulated field"),
+        sparse.vstack(counts, format="csr"), labels, genes, np.concatenate(places), new_provenance("simulated field")
     )
     slide.var["localization"] = pd.Categorical(localization, LOCALIZATIONS)
     slide.varm["simulation_inter"], slide.varm["simulation_intra"] = inter, intra
@@ -146,12 +141,7 @@ def scale_forces(
 
 
 def draw_counts(
-    log_rate: np.ndarray,
-    rng: np.random.Generator,
-    depth: float,
-    depth_noise: float,
-    noise: float,
-    dropout: float,
+    log_rate: np.ndarray, rng: np.random.Generator, depth: float, depth_noise: float, noise: float, dropout: float
 ) -> sparse.csr_matrix:
     """Counts (n, g) float32 of cells with given log rates (n, g); see the module's text for the arguments.
 

@@ -143,12 +143,7 @@ def array_spots() -> pd.DataFrame:
     digits = (codes[:, None] >> np.arange(0, 32, 2, dtype=np.uint64)) & np.uint64(3)
     barcodes = ["".join("ACGT"[d] for d in word) + "-1" for word in digits]
     return pd.DataFrame(
-        {
-            "array_row": row,
-            "array_col": column,
-            "x_um": column * PITCH_UM / 2,
-            "y_um": row * PITCH_UM * np.sqrt(3) / 2,
-        },
+        {"array_row": row, "array_col": column, "x_um": column * PITCH_UM / 2, "y_um": row * PITCH_UM * np.sqrt(3) / 2},
         index=pd.Index(barcodes, name="barcode"),
     )
 

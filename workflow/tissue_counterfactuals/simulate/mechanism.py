@@ -110,11 +110,7 @@ def draw_mechanism(told: TissueSettings) -> Mechanism:
     programmes = np.zeros((told.n_genes, told.n_signals))
     programmes[responding] = _draw_programmes(rng, len(responding), told.n_signals)
     receptors = _draw_receptors(
-        rng,
-        told.n_types,
-        occupancy,
-        programmes[responding],
-        told.effect_size if len(responding) else 0,
+        rng, told.n_types, occupancy, programmes[responding], told.effect_size if len(responding) else 0
     )
 
     base = rng.normal(0, 1.2, (told.n_genes, 1)) + rng.normal(0, 0.3, (told.n_genes, told.n_types))
@@ -168,11 +164,7 @@ def _draw_programmes(rng: np.random.Generator, n_responding: int, n_signals: int
 
 
 def _draw_receptors(
-    rng: np.random.Generator,
-    n_types: int,
-    occupancy: np.ndarray,
-    programmes: np.ndarray,
-    effect_size: float,
+    rng: np.random.Generator, n_types: int, occupancy: np.ndarray, programmes: np.ndarray, effect_size: float
 ) -> np.ndarray:
     """Strengths (T, L): the same ladder from strong to weak for every type, in an order of its own."""
     n_domains, n_signals = occupancy.shape

@@ -35,12 +35,7 @@ from scipy.spatial import cKDTree
 
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.graph import gaussian_graph
-from tissue_counterfactuals.simulate.mechanism import (
-    Mechanism,
-    draw_mechanism,
-    store_mechanism,
-    stored_mechanism,
-)
+from tissue_counterfactuals.simulate.mechanism import Mechanism, draw_mechanism, store_mechanism, stored_mechanism
 from tissue_counterfactuals.simulate.settings import TissueSettings
 from tissue_counterfactuals.streams import stream
 
@@ -70,11 +65,7 @@ class SimulatedTissue(AnnData):
 
 
 def simulate_tissue(
-    n_cells: int = 10_000,
-    n_genes: int = 300,
-    seed: int = 0,
-    n_threads: int | None = None,
-    **knobs: float,
+    n_cells: int = 10_000, n_genes: int = 300, seed: int = 0, n_threads: int | None = None, **knobs: float
 ) -> SimulatedTissue:
     """Simulate slides that share one mechanism; the text of this module says which.
 
@@ -167,10 +158,7 @@ def true_counterfactual(slide: AnnData, focal: np.ndarray, donors) -> np.ndarray
                 "cell."
             )
         m, d = donors.shape
-        weights = sparse.csr_array(
-            (np.ones(m * d), donors.ravel(), np.arange(m + 1) * d),
-            shape=(m, slide.n_obs),
-        )
+        weights = sparse.csr_array((np.ones(m * d), donors.ravel(), np.arange(m + 1) * d), shape=(m, slide.n_obs))
     mechanism = stored_mechanism(slide)
     return _expected_counts(slide, mechanism, focal, _receive(weights, slide.obsm["simulation_secretion"]))
 
@@ -194,11 +182,7 @@ def true_expression(slide: AnnData, cells: np.ndarray | None = None) -> np.ndarr
 
 
 def true_altered(
-    slide: AnnData,
-    focal: np.ndarray,
-    weights: sparse.csr_array,
-    shift: np.ndarray,
-    cells: np.ndarray | None = None,
+    slide: AnnData, focal: np.ndarray, weights: sparse.csr_array, shift: np.ndarray, cells: np.ndarray | None = None
 ) -> np.ndarray:
     """Expected counts of focal cells whose neighbours express something else.
 

@@ -220,15 +220,8 @@ READERS = _table(
         Reader(
             "xenium",
             {
-                "matrix": (
-                    "cell_feature_matrix.h5",
-                    "*_cell_feature_matrix.h5",
-                    "cell_feature_matrix/",
-                ),
-                "cells": (
-                    *("cells.parquet", "cells.csv.gz", "cells.csv"),
-                    *("*_cells.csv.gz", "*_cells.parquet"),
-                ),
+                "matrix": ("cell_feature_matrix.h5", "*_cell_feature_matrix.h5", "cell_feature_matrix/"),
+                "cells": (*("cells.parquet", "cells.csv.gz", "cells.csv"), *("*_cells.csv.gz", "*_cells.parquet")),
             },
             "Xenium output bundle: cell_feature_matrix.h5 and cells.csv.gz or cells.parquet",
         ),
@@ -285,11 +278,7 @@ READERS = _table(
             "cosmx_flat",
             {
                 role: (f"*{name}_file.csv", f"*{name}_file.csv.gz")
-                for role, name in (
-                    ("matrix", "exprMat"),
-                    ("metadata", "metadata"),
-                    ("fov_positions", "fov_positions"),
-                )
+                for role, name in (("matrix", "exprMat"), ("metadata", "metadata"), ("fov_positions", "fov_positions"))
             },
             "folder of CosMx flat files (AtoMx)",
             optional=("fov_positions",),

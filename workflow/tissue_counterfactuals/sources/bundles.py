@@ -12,13 +12,7 @@ import scipy.sparse as sp
 from anndata import AnnData
 
 from tissue_counterfactuals.errors import InputError
-from tissue_counterfactuals.slide import (
-    check_slide,
-    make_slide,
-    new_provenance,
-    record_filter,
-    record_notes,
-)
+from tissue_counterfactuals.slide import check_slide, make_slide, new_provenance, record_filter, record_notes
 from tissue_counterfactuals.sources import files_by_sample
 from tissue_counterfactuals.sources.columns import write_texts
 from tissue_counterfactuals.sources.downloads.obtain import sha256_of
@@ -176,12 +170,7 @@ def make_bundle_slide(
 
 
 def join(
-    sample_ids: pd.Index,
-    table: pd.DataFrame,
-    matrix: Path,
-    path: Path,
-    notes: list[str],
-    same_cells: bool = False,
+    sample_ids: pd.Index, table: pd.DataFrame, matrix: Path, path: Path, notes: list[str], same_cells: bool = False
 ) -> tuple[pd.DataFrame, np.ndarray]:
     """The rows of a table (index = ids) that belong to the rows of a matrix, whatever their order.
 

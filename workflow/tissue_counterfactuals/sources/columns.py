@@ -9,13 +9,7 @@ import h5py
 import numpy as np
 
 from tissue_counterfactuals.errors import InputError
-from tissue_counterfactuals.sources.hdf5 import (
-    Malformed,
-    attribute,
-    open_hdf5,
-    read_codes,
-    read_flat,
-)
+from tissue_counterfactuals.sources.hdf5 import Malformed, attribute, open_hdf5, read_codes, read_flat
 from tissue_counterfactuals.sources.labels import tidy_labels
 
 

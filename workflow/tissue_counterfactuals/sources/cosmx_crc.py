@@ -100,14 +100,7 @@ def _open(name: str, path: Path, sha256: str | None) -> StoredSlide:
     from tissue_counterfactuals.sources.h5ad import check_sha256
     from tissue_counterfactuals.sources.labels import map_labels, tell
     from tissue_counterfactuals.sources.places import check_places
-    from tissue_counterfactuals.sources.stored import (
-        keep_given,
-        note,
-        read_column,
-        read_index,
-        read_numbers,
-        store,
-    )
+    from tissue_counterfactuals.sources.stored import keep_given, note, read_column, read_index, read_numbers, store
 
     where = f"file {path}"
     provenance = new_provenance(str(path))

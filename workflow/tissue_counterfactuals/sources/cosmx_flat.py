@@ -49,14 +49,7 @@ def read_sample(files: dict[str, Path], dataset: dict) -> "Sample":
     unit, source = dataset.get("unit_um"), "configured (unit_um)"
     if unit is None:
         unit, source = _pixel_size(files.get("fov_positions"), files["metadata"])
-    place_cells(
-        sample,
-        files["matrix"],
-        files["metadata"],
-        *_PLACES,
-        unit,
-        dataset,
-    )
+    place_cells(sample, files["matrix"], files["metadata"], *_PLACES, unit, dataset)
     sample.notes.append(f"one pixel is {unit:.5g} um, as {source}")
     return sample
 

@@ -16,12 +16,7 @@ import scipy.sparse as sp
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.slide import are_counts, count_fault
 from tissue_counterfactuals.sources.columns import open_h5ad
-from tissue_counterfactuals.sources.hdf5 import (
-    Malformed,
-    attribute,
-    check_indices,
-    check_indptr,
-)
+from tissue_counterfactuals.sources.hdf5 import Malformed, attribute, check_indices, check_indptr
 
 # Stored entries read at once (64 MB with their indices), and the longest stretch of unwanted entries that is rather
 # read along than skipped.
@@ -147,8 +142,7 @@ class MemoryCounts(BlockCounts):
             entries = slice(counts.indptr[start], counts.indptr[stop])
             indptr = counts.indptr[start : stop + 1] - counts.indptr[start]
             block = sp.csr_matrix(
-                (counts.data[entries], counts.indices[entries], indptr),
-                shape=(stop - start, self.shape[1]),
+                (counts.data[entries], counts.indices[entries], indptr), shape=(stop - start, self.shape[1])
             )
             yield slice(start, stop), slice(0, self.shape[1]), block
 
@@ -165,15 +159,7 @@ class FileCounts(BlockCounts):
         InputError: another form, or another shape than that of the tables.
     """
 
-    def __init__(
-        self,
-        path: str | Path,
-        key: str,
-        cells: pd.Index,
-        genes: pd.Index,
-        rows: np.ndarray,
-        where: str,
-    ):
+    def __init__(self, path: str | Path, key: str, cells: pd.Index, genes: pd.Index, rows: np.ndarray, where: str):
         super().__init__(cells, genes, rows, where)
         self.path, self.key = path, key
         with open_h5ad(path) as file:

@@ -76,13 +76,7 @@ def _refuse_columns(counts: sp.csr_matrix, genes: list[str], path: Path) -> None
 
 
 def place_cells(
-    sample: bundles.Sample,
-    matrix: Path,
-    path: Path,
-    x: str,
-    y: str,
-    unit_um: float,
-    dataset: dict,
+    sample: bundles.Sample, matrix: Path, path: Path, x: str, y: str, unit_um: float, dataset: dict
 ) -> None:
     """Give cells their coordinates, and what labels there are, from a table of one row per cell.
 

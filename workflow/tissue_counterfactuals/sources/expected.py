@@ -108,10 +108,7 @@ def _counted(slide: AnnData, step: str) -> list[dict]:
     n_genes = int(slide.var[VARIABLE].sum()) if VARIABLE in slide.var else slide.n_vars
     rows = [_row("", step, "cells", slide.n_obs), _row("", step, "genes", n_genes)]
     for sample, cells in slide.obs.groupby("sample", observed=True):
-        rows += [
-            _row(sample, step, "cells", len(cells)),
-            _row(sample, step, "genes", n_genes),
-        ]
+        rows += [_row(sample, step, "cells", len(cells)), _row(sample, step, "genes", n_genes)]
         for by in (["cell_type"], ["domain"], ["cell_type", "domain"]):
             for values, n in cells.groupby(by, observed=True).size().items():
                 values = values if isinstance(values, tuple) else (values,)

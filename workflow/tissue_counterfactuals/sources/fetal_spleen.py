@@ -55,13 +55,7 @@ def read(files: dict[str, Path], dataset: dict, samples: list[str] | None) -> An
     from tissue_counterfactuals.sources.genes import unique_symbols
     from tissue_counterfactuals.sources.h5ad import check_sha256
     from tissue_counterfactuals.sources.ids import check_ids
-    from tissue_counterfactuals.sources.stored import (
-        keep_genes,
-        note,
-        read_column,
-        read_coordinates,
-        read_index,
-    )
+    from tissue_counterfactuals.sources.stored import keep_genes, note, read_column, read_coordinates, read_index
 
     path = files["h5ad"]
     where = f"file {path}"

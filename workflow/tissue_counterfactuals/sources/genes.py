@@ -34,10 +34,7 @@ def are_genes(names: list[str] | np.ndarray | pd.Index, types: list[str] | np.nd
         types: of each feature, None where the layout gives none; those of a file that knows no Gene Expression are
             left out of account.
     """
-    genes = np.array(
-        [not (_CONTROLS.fullmatch(n) or _COLUMNS.fullmatch(plain_name(n))) for n in names],
-        dtype=bool,
-    )
+    genes = np.array([not (_CONTROLS.fullmatch(n) or _COLUMNS.fullmatch(plain_name(n))) for n in names], dtype=bool)
     if types is not None and (of_type := np.asarray(types) == GENE_TYPE).any():
         genes &= of_type
     return genes

@@ -84,13 +84,7 @@ def stored(files: dict[str, Path], dataset: dict, samples: list[str] | None) -> 
         InputError: something named is missing (with what there is), or the data break the contract.
     """
     from tissue_counterfactuals.slide import new_provenance
-    from tissue_counterfactuals.sources.stored import (
-        note,
-        read_column,
-        read_coordinates,
-        read_index,
-        store,
-    )
+    from tissue_counterfactuals.sources.stored import note, read_column, read_coordinates, read_index, store
 
     path, layer, unit_um = files["h5ad"], dataset["layer"], dataset["unit_um"]
     columns = {label: dataset["columns"][label] for label in ("cell_type", "domain", "sample")}

@@ -23,11 +23,7 @@ if TYPE_CHECKING:
 
 PIXEL_UM = 0.109
 COORDINATES = "X_spatial_coords"
-COLUMNS = {
-    "sample": "brain_section_label",
-    "cell_type": "cell_type",
-    "domain": "major_brain_region",
-}
+COLUMNS = {"sample": "brain_section_label", "cell_type": "cell_type", "domain": "major_brain_region"}
 
 # Unit -> micrometres, and the extents (larger side of a section, micrometres) that a section can have. The ranges of
 # the three units do not meet: in micrometres a section measures thousands, in millimetres a few, in pixels more.
@@ -60,14 +56,7 @@ def stored(files: dict[str, Path], dataset: dict, samples: list[str] | None) -> 
     from tissue_counterfactuals.sources.columns import open_h5ad, pick
     from tissue_counterfactuals.sources.h5ad import check_sha256
     from tissue_counterfactuals.sources.ids import check_ids
-    from tissue_counterfactuals.sources.stored import (
-        keep_given,
-        note,
-        read_column,
-        read_coordinates,
-        read_index,
-        store,
-    )
+    from tissue_counterfactuals.sources.stored import keep_given, note, read_column, read_coordinates, read_index, store
 
     path = files["h5ad"]
     where = f"file {path}"
@@ -93,11 +82,7 @@ def stored(files: dict[str, Path], dataset: dict, samples: list[str] | None) -> 
         keep &= section.isin(samples)
         record_filter(provenance, "chosen samples", (len(ids), len(genes)), (keep.sum(), len(genes)))
     sizes = section[keep].remove_unused_categories().value_counts()
-    note(
-        provenance,
-        "in_file",
-        {"cells": {str(name): int(n) for name, n in sizes.items()}, "genes": len(genes)},
-    )
+    note(provenance, "in_file", {"cells": {str(name): int(n) for name, n in sizes.items()}, "genes": len(genes)})
     unit, extent = _decide_unit(coordinates[keep], section[keep], where)
     note(provenance, "unit", f"{unit}, because the largest section measures {extent:,.4g} of them")
     note(provenance, "unit_um", str(UNITS_UM[unit]))
@@ -124,8 +109,7 @@ def _symbols(raw: h5py.Group, var: h5py.Group, provenance: dict, where: str) -> 
     for table in (raw, var):
         if _SYMBOLS in table:
             symbols = pd.Series(
-                np.asarray(read_column(table, _SYMBOLS, where, "source"), dtype=object),
-                index=read_index(table),
+                np.asarray(read_column(table, _SYMBOLS, where, "source"), dtype=object), index=read_index(table)
             )
             found = symbols[~symbols.index.duplicated()].reindex(ids)
             # A gene without a symbol keeps its id.

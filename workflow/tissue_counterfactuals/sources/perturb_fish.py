@@ -101,13 +101,7 @@ def read(files: dict[str, Path], dataset: dict, samples: list[str] | None) -> "A
     import pandas as pd
     from scipy.spatial import cKDTree
 
-    from tissue_counterfactuals.slide import (
-        check_slide,
-        make_slide,
-        new_provenance,
-        record_filter,
-        record_notes,
-    )
+    from tissue_counterfactuals.slide import check_slide, make_slide, new_provenance, record_filter, record_notes
     from tissue_counterfactuals.sources.downloads.obtain import sha256_of
     from tissue_counterfactuals.sources.genes import unique_symbols
     from tissue_counterfactuals.sources.places import check_places

@@ -56,12 +56,7 @@ def prepare_slide(
     choices: dict[str, np.ndarray] = {}
     filters = [
         (f"at least {min_counts_per_cell} counts per cell", n_cells, cells.sum(), n_genes, n_genes),
-        (
-            f"at least {min_counts_per_gene} counts per gene",
-            *[cells.sum()] * 2,
-            n_genes,
-            genes.sum(),
-        ),
+        (f"at least {min_counts_per_gene} counts per gene", *[cells.sum()] * 2, n_genes, genes.sum()),
     ]
     if n_top_genes is not None and n_top_genes < genes.sum():
         choices[VARIABLE] = _variable_genes(slide, cells, genes, sums, squares, n_top_genes, name)
@@ -78,12 +73,7 @@ def prepare_slide(
     for choice, chosen in choices.items():
         prepared.var[choice] = chosen[genes]
     for text, cells_before, cells_after, genes_before, genes_after in filters:
-        record_filter(
-            prepared.uns["provenance"],
-            text,
-            (cells_before, genes_before),
-            (cells_after, genes_after),
-        )
+        record_filter(prepared.uns["provenance"], text, (cells_before, genes_before), (cells_after, genes_after))
     check_slide(prepared, name)
     return prepared
 

@@ -135,11 +135,7 @@ def _read_region(
         centres, system = shapes.centres(folder.parents[1], region)
         instances = _key(cells, dict(table.attrs), "instance_key", folder)
         placed, found = bundles.join(
-            instances.set_axis(instances).index,
-            centres,
-            folder,
-            folder.parents[1] / "shapes" / region,
-            notes,
+            instances.set_axis(instances).index, centres, folder, folder.parents[1] / "shapes" / region, notes
         )
         cells["x"], cells["y"] = placed["x"].to_numpy(), placed["y"].to_numpy()
         notes.append(f"coordinates are the centres of {region} in the coordinate system {system!r}")

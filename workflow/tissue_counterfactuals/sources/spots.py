@@ -18,10 +18,7 @@ PITCH_UM = 100.0
 # Space Ranger's "spot diameter" is that of the 65 um that a spot covers; the rest leaves room for rounded pixels.
 _DIAMETER_PER_PITCH = (0.5, 0.85)
 
-_COLUMNS = (
-    *("barcode", "in_tissue", "array_row", "array_col"),
-    *("pxl_row_in_fullres", "pxl_col_in_fullres"),
-)
+_COLUMNS = (*("barcode", "in_tissue", "array_row", "array_col"), *("pxl_row_in_fullres", "pxl_col_in_fullres"))
 _NUMBERS = _COLUMNS[1:]
 
 
@@ -43,20 +40,12 @@ def read_spots(files: dict[str, Path], dataset: dict) -> bundles.Sample:
     # Only the spots of the matrix count here: the table of positions always has those beside the tissue.
     notes[1:] = [note for note in notes[1:] if "belong to no row" not in note]
     cells = pd.DataFrame(
-        {
-            "x": spots["pxl_col_in_fullres"] * um_per_pixel,
-            "y": spots["pxl_row_in_fullres"] * um_per_pixel,
-        },
+        {"x": spots["pxl_col_in_fullres"] * um_per_pixel, "y": spots["pxl_row_in_fullres"] * um_per_pixel},
         index=matrix.barcodes,
     )
     in_tissue = (spots["in_tissue"] == 1).to_numpy()
     sample = bundles.Sample(
-        matrix.counts,
-        matrix.names,
-        cells,
-        notes=notes,
-        unit_measured=measured,
-        placed_in=files["positions"],
+        matrix.counts, matrix.names, cells, notes=notes, unit_measured=measured, placed_in=files["positions"]
     )
     sample.keep_genes(matrix.types)
     sample.keep_cells(found, f"spots that stand in {files['positions'].name}")

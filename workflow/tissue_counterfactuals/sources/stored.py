@@ -109,9 +109,7 @@ def store(
         genes = genes[mask]
         counts = StackedCounts([counts], genes, where)
     frame = AnnData(
-        obs=_clean(labels),
-        var=pd.DataFrame(index=pd.Index(genes, dtype=str)),
-        uns={"provenance": provenance},
+        obs=_clean(labels), var=pd.DataFrame(index=pd.Index(genes, dtype=str)), uns={"provenance": provenance}
     )
     frame.obsm["spatial"] = np.asarray(coordinates_um, dtype=np.float64)
     return StoredSlide(frame, counts)

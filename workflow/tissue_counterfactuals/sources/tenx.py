@@ -12,13 +12,7 @@ import scipy.sparse as sp
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.sources.columns import read_texts
 from tissue_counterfactuals.sources.genes import GENE_TYPE
-from tissue_counterfactuals.sources.hdf5 import (
-    Malformed,
-    check_indices,
-    check_indptr,
-    open_hdf5,
-    read_flat,
-)
+from tissue_counterfactuals.sources.hdf5 import Malformed, check_indices, check_indptr, open_hdf5, read_flat
 from tissue_counterfactuals.sources.text_tables import count_rows, read_table, refuse_web_page
 
 # Stored entries read at once (64 MB with their indices).

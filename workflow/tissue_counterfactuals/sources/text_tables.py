@@ -77,10 +77,7 @@ def count_rows(path: Path, enough: int, header: bool = True) -> int:
 
 
 def read_table(
-    path: Path,
-    texts: tuple[str, ...] = (),
-    numbers: tuple[str, ...] = (),
-    names: tuple[str, ...] | None = None,
+    path: Path, texts: tuple[str, ...] = (), numbers: tuple[str, ...] = (), names: tuple[str, ...] | None = None
 ) -> pd.DataFrame:
     """Some columns of a table, texts as str and numbers as float64 (empty: NaN).
 

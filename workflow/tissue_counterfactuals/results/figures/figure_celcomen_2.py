@@ -15,12 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from tissue_counterfactuals.errors import InputError
-from tissue_counterfactuals.experiments.celcomen_simulation import (
-    COLUMNS,
-    KNOBS,
-    QUANTITIES,
-    SMALLEST_P,
-)
+from tissue_counterfactuals.experiments.celcomen_simulation import COLUMNS, KNOBS, QUANTITIES, SMALLEST_P
 from tissue_counterfactuals.results import provenance
 from tissue_counterfactuals.results.figures import schematics, style
 
@@ -67,10 +62,7 @@ def compose(correlations: pd.DataFrame, tests: pd.DataFrame, provenance_text: st
     Raises:
         InputError: a column is missing, or more than one protocol.
     """
-    for name, table, columns in (
-        ("correlations", correlations, COLUMNS),
-        ("tests", tests, _TEST_COLUMNS),
-    ):
+    for name, table, columns in (("correlations", correlations, COLUMNS), ("tests", tests, _TEST_COLUMNS)):
         for column in columns:
             if column not in table:
                 raise InputError(f"table {name}: column {column!r} is missing; run the simulation again.")

@@ -263,6 +263,5 @@ def _enrichment(axes: Axes, enrichment: pd.DataFrame, part) -> None:
     axes.set_axisbelow(True)
     bar = part.colorbar(drawn, ax=axes, pad=0.01)
     bar.set_label(
-        "normalised enrichment\n(size: -log10 q, ring: q < 0.05;\nsignature: no q, found in this tissue)",
-        size=6.5,
+        "normalised enrichment\n(size: -log10 q, ring: q < 0.05;\nsignature: no q, found in this tissue)", size=6.5
     )

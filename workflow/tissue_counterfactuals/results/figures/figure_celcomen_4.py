@@ -27,10 +27,7 @@ _OUTSIDE = {"normal": "#E4E4E4", "periphery": "#BDBDBD"}
 _WILD_TYPE_COLOR = "#56B4E9"
 _LOST_COLORS = {"Tgfbr2": "#D55E00", "Jak2": "#332288", "Ifngr2": "#117733"}
 _OTHER_LOST_COLORS = ("#AA4499", "#999933", "#661100")
-PREDICTORS = {
-    "field": "exact counterfactual of the Gaussian field",
-    "generation": "generation (SCE)",
-}
+PREDICTORS = {"field": "exact counterfactual of the Gaussian field", "generation": "generation (SCE)"}
 _WIDTH_IN, _MOST_PER_ROW = 11.5, 6
 _NEEDED = {
     "correlations": ("protocol", "knockout", "section", "lesion", "predictor", "control", "draw", "rho", "p_value",
@@ -79,12 +76,7 @@ def compose(correlations: pd.DataFrame, genes: pd.DataFrame, spots: pd.DataFrame
             "share their knock-out lesions"
         )
         style.suptitle(figure, title)
-        bottom = _legend(
-            figure,
-            own,
-            spots,
-            style.footer(figure, provenance.footer(manifest, manifest["protocol"])),
-        )
+        bottom = _legend(figure, own, spots, style.footer(figure, provenance.footer(manifest, manifest["protocol"])))
         figure.set_layout_engine("constrained", rect=(0, bottom, 1, 1 - bottom), h_pad=0.04, w_pad=0.04)
         parts = figure.subfigures(len(heights), 1, height_ratios=heights)
         _maps(parts[0], spots, knockouts)
@@ -96,14 +88,7 @@ def compose(correlations: pd.DataFrame, genes: pd.DataFrame, spots: pd.DataFrame
             values = genes[genes["knockout"] == knockout]
             boxes, scatter = part.subfigures(1, 2, width_ratios=(_MOST_PER_ROW, 1.9))
             _fifths(
-                boxes,
-                rows,
-                values,
-                lesions[knockout],
-                (rows_of[knockout], per_row),
-                knockout,
-                next(letters),
-                as_run,
+                boxes, rows, values, lesions[knockout], (rows_of[knockout], per_row), knockout, next(letters), as_run
             )
             draw = _published_p_values if as_run else _correlations
             draw(scatter.subplots(), rows, knockout, next(letters))
@@ -131,13 +116,7 @@ def _maps(part, spots, knockouts) -> None:
         own = spots[spots["section"] == section]
         first = next(k for k in knockouts if (own["knockout"] == k).any())
         own = own[own["knockout"] == first]
-        axis.scatter(
-            own["x_um"],
-            own["y_um"],
-            s=_spot_area(len(sections)),
-            c=own["label"].map(colors),
-            linewidths=0,
-        )
+        axis.scatter(own["x_um"], own["y_um"], s=_spot_area(len(sections)), c=own["label"].map(colors), linewidths=0)
         for number, of_lesion in own[own["lesion"] > 0].groupby("lesion"):
             place = of_lesion[["x_um", "y_um"]].mean()
             axis.annotate(

@@ -59,11 +59,7 @@ def draw_files(inputs: dict, path: Path) -> None:
 
 
 def compose(
-    correlations: pd.DataFrame,
-    summary: pd.DataFrame,
-    manifests: list[dict],
-    null: pd.DataFrame,
-    switches: pd.DataFrame,
+    correlations: pd.DataFrame, summary: pd.DataFrame, manifests: list[dict], null: pd.DataFrame, switches: pd.DataFrame
 ) -> Figure:
     """The figure for one data set and all its protocols; the first predictor of each protocol, first seed."""
     manifest = manifests[0]

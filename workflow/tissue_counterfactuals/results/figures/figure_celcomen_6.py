@@ -44,11 +44,7 @@ def draw_files(files: dict[str, Path], path: str | Path) -> None:
 
 
 def compose(
-    agreement: pd.DataFrame,
-    curves: pd.DataFrame,
-    summary: pd.DataFrame,
-    title: str,
-    provenance_text: str,
+    agreement: pd.DataFrame, curves: pd.DataFrame, summary: pd.DataFrame, title: str, provenance_text: str
 ) -> Figure:
     """The figure: for each hold-out the agreement over epochs, or against its null where there are none; and means.
 

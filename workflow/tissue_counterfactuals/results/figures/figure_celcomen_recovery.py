@@ -12,13 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from tissue_counterfactuals.errors import InputError
-from tissue_counterfactuals.experiments.celcomen_recovery import (
-    CHAIN_COLUMNS,
-    DATA,
-    FORCES,
-    METHODS,
-    RECOVERY_COLUMNS,
-)
+from tissue_counterfactuals.experiments.celcomen_recovery import CHAIN_COLUMNS, DATA, FORCES, METHODS, RECOVERY_COLUMNS
 from tissue_counterfactuals.results import provenance
 from tissue_counterfactuals.results.figures import style
 
@@ -30,11 +24,7 @@ STYLES = {
     "coexpression": ("Co-expression", "#868686", "^"),
     "spatial_coexpression": ("Spatial co-expression", "#CC79A7", "v"),
 }
-DATA_LABELS = {
-    "field": "drawn field",
-    "log_counts": "counts, log",
-    "normalized": "counts,\nnormalised, log",
-}
+DATA_LABELS = {"field": "drawn field", "log_counts": "counts, log", "normalized": "counts,\nnormalised, log"}
 FORCES_LABELS = {"inter": "between cells", "intra": "within cells"}
 # Ratios of a force 1-3 to the real ones beyond this are drawn at the edge.
 _WIDEST_RATIO = 1.6
@@ -53,10 +43,7 @@ def compose(recovery: pd.DataFrame, chains: pd.DataFrame, provenance_text: str) 
     Raises:
         InputError: a column is missing.
     """
-    for name, table, columns in (
-        ("recovery", recovery, RECOVERY_COLUMNS),
-        ("chains", chains, CHAIN_COLUMNS),
-    ):
+    for name, table, columns in (("recovery", recovery, RECOVERY_COLUMNS), ("chains", chains, CHAIN_COLUMNS)):
         for column in columns:
             if column not in table:
                 raise InputError(f"table {name}: column {column!r} is missing; run the experiment again.")

@@ -138,13 +138,7 @@ def _scheme(axes: Axes, dataset: dict, asked: dict, switches: dict[str, str]) ->
 def _box(axes: Axes, x: float, y: float, width: float, text: str, color: str) -> None:
     axes.add_patch(
         FancyBboxPatch(
-            (x, y),
-            width,
-            0.7,
-            boxstyle="round,pad=0.04",
-            facecolor="white",
-            edgecolor=color,
-            linewidth=1.4,
+            (x, y), width, 0.7, boxstyle="round,pad=0.04", facecolor="white", edgecolor=color, linewidth=1.4
         )  # fmt: skip
     )
     axes.text(x + width / 2, y + 0.35, text, ha="center", va="center", size=7)

@@ -212,11 +212,7 @@ def _check(cells, held_out, focal, old_neighbors, new_neighbors) -> None:
     n = len(cells)
     if len(held_out) != n:
         raise InputError(f"slide map: held_out has {len(held_out)} values for {n} cells.")
-    for name, indices in (
-        ("focal", [focal]),
-        ("old_neighbors", old_neighbors),
-        ("new_neighbors", new_neighbors),
-    ):
+    for name, indices in (("focal", [focal]), ("old_neighbors", old_neighbors), ("new_neighbors", new_neighbors)):
         indices = np.asarray(indices)
         if len(indices) and (indices.min() < 0 or indices.max() >= n):
             raise InputError(f"slide map: {name} holds the index {indices.max()}, and there are {n} cells.")
@@ -285,10 +281,7 @@ def _roles(cells, held_out, control) -> list[Line2D]:
         label = style.short(f"{role}: {' in '.join(names)}", 60)
         return _dot(f"{label} ({mask.sum():,})", color)
 
-    return [
-        entry("held out", held_out, HELD_OUT_COLOR),
-        entry("control", control, CONTROL_COLOR),
-    ]
+    return [entry("held out", held_out, HELD_OUT_COLOR), entry("control", control, CONTROL_COLOR)]
 
 
 def _rewiring(old_neighbors, new_neighbors) -> list[Line2D]:

@@ -37,10 +37,7 @@ def draw_files(inputs: dict, output: dict[str, Path], protocol: str) -> None:
     """
     record = provenance.read_joined(inputs["manifests"])
     tables = {
-        name: pd.concat(
-            [pd.read_csv(p, sep="\t", dtype={"slide": str, "cell": str}) for p in paths],
-            ignore_index=True,
-        )
+        name: pd.concat([pd.read_csv(p, sep="\t", dtype={"slide": str, "cell": str}) for p in paths], ignore_index=True)
         for name, paths in inputs.items()
         if name != "manifests"
     }
@@ -228,13 +225,7 @@ def _activities(axes, table: pd.DataFrame, where: str) -> None:
     # Flat: a table of four columns, four modules, would be taken for colours.
     values = wide.to_numpy().ravel()
     drawn = axes.scatter(
-        x.ravel(),
-        y.ravel(),
-        s=6 + 22 * np.clip(np.abs(values), 0, 8),
-        c=values,
-        cmap="RdBu_r",
-        vmin=-5,
-        vmax=5,
+        x.ravel(), y.ravel(), s=6 + 22 * np.clip(np.abs(values), 0, 8), c=values, cmap="RdBu_r", vmin=-5, vmax=5
     )
     axes.set_xticks(range(wide.shape[1]), [f"module {int(m)}" for m in wide], rotation=30)
     axes.set_yticks(range(wide.shape[0]), wide.index)

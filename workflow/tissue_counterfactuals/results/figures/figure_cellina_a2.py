@@ -86,10 +86,7 @@ def compose(
     chosen = style.with_short_labels(chosen, "cell_type")
     with style.context():
         figure = style.new_figure(12, 9.6)
-        style.suptitle(
-            figure,
-            style.experiment_title(NAME, label or dataset, chosen["kind"].iloc[0], target, protocol),
-        )
+        style.suptitle(figure, style.experiment_title(NAME, label or dataset, chosen["kind"].iloc[0], target, protocol))
         bars, markers = _bars(chosen), _markers(chosen)
         bottom = _legend(figure, chosen, bars, markers, few, style.footer(figure, provenance_text))
         figure.set_layout_engine("constrained", rect=(0, bottom, 1, 1 - bottom), h_pad=0.05, w_pad=0.08, hspace=0.03)

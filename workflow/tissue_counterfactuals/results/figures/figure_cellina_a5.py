@@ -23,11 +23,7 @@ PANELS = {
 }
 PARTS = dict(zip(CONSERVATION, ("v", "o", "s", "D", "^"), strict=True))
 PART_NAMES = dict(
-    zip(
-        CONSERVATION,
-        ("isolated labels", "NMI, k-means", "ARI, k-means", "silhouette", "cLISI"),
-        strict=True,
-    )
+    zip(CONSERVATION, ("isolated labels", "NMI, k-means", "ARI, k-means", "silhouette", "cLISI"), strict=True)
 )
 # Latents in whose training the label takes part (to be kept or to be taken out) -> hatched.
 SUPERVISED = {

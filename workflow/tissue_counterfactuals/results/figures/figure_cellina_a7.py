@@ -6,13 +6,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from tissue_counterfactuals.experiments.cellina_gene_range import (
-    EDGE_SWAP,
-    SCORES,
-    SHIFTS,
-    TRUTHS,
-    TWIN,
-)
+from tissue_counterfactuals.experiments.cellina_gene_range import EDGE_SWAP, SCORES, SHIFTS, TRUTHS, TWIN
 from tissue_counterfactuals.results import provenance
 from tissue_counterfactuals.results.figures import style
 from tissue_counterfactuals.results.tables import write_tsv

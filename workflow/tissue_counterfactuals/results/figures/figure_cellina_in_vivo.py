@@ -24,10 +24,7 @@ _EFFECTS = (
     "verdict",
 )
 _VERDICTS = {"effect": "#0072B2", "no effect": "#009E73", "not resolvable": "#999999", "not testable": "#DDDDDD"}
-_LABELS = {
-    "mean_shift_near": "Mean shift of near cells",
-    "celcomen_knock_out": "Celcomen, lost gene clamped",
-}
+_LABELS = {"mean_shift_near": "Mean shift of near cells", "celcomen_knock_out": "Celcomen, lost gene clamped"}
 
 
 def draw_files(inputs: dict, path: Path) -> None:
@@ -80,10 +77,7 @@ def _observed(part: object, effects: pd.DataFrame) -> None:
     left.set_ylabel("|change| of log expression,\nmedian over genes")
     floor = 0.5 * effects["p_clones"].min()
     for place, (column, marker, label) in enumerate(
-        (
-            ("p_clones", "o", "recipients, permuted clones (K5)"),
-            ("p_own", "^", "carriers themselves (K10)"),
-        )
+        (("p_clones", "o", "recipients, permuted clones (K5)"), ("p_own", "^", "carriers themselves (K10)"))
     ):
         right.plot(x + 0.15 * place, effects[column], marker, ms=4, color=style.CATEGORY_COLORS[place], label=label)
     right.axhline(0.05, color="0.6", lw=0.8)

@@ -36,11 +36,7 @@ def draw_files(files: dict[str, Path], name: str, path: str | Path) -> None:
 
 
 def compose(
-    matrices: dict[str, np.ndarray],
-    members: pd.DataFrame,
-    terms: pd.DataFrame,
-    title: str,
-    provenance_text: str,
+    matrices: dict[str, np.ndarray], members: pd.DataFrame, terms: pd.DataFrame, title: str, provenance_text: str
 ) -> Figure:
     """The figure: a row per kind of force, the matrix on the left and the best terms of each cluster on the right.
 
@@ -72,11 +68,7 @@ def _heatmap(figure: Figure, axes: Axes, matrix: np.ndarray, own: pd.DataFrame, 
     limit = np.nanquantile(np.abs(shown), 0.99) or 1.0
     signed = np.nanmin(shown) < 0
     image = axes.imshow(
-        shown,
-        cmap="RdBu_r" if signed else "Reds",
-        vmin=-limit if signed else 0,
-        vmax=limit,
-        interpolation="nearest",
+        shown, cmap="RdBu_r" if signed else "Reds", vmin=-limit if signed else 0, vmax=limit, interpolation="nearest"
     )
     # The diagonal, which is left out, shows the ground.
     axes.set_facecolor("#CCCCCC")

@@ -192,13 +192,10 @@ def compose(
         title = f"Grey: coverage of {ACCEPTED[0]:g} to {ACCEPTED[1]:g}; a mark is a fold."
         drawn = {
             f"{style.method_style(method, order).label}, {KINDS[interval][1]}": Line2D(
-                *([], []),
-                color=style.method_style(method, order).color,
-                marker=KINDS[interval][0],
-                linestyle="",
+                [], [], color=style.method_style(method, order).color, marker=KINDS[interval][0], linestyle=""
             )
             for method, interval, _ in groups
         }
-        bottom = style.legend_below(*(figure, bottom), ncols=3, handles=[*drawn.values()], labels=[*drawn], title=title)
+        bottom = style.legend_below(figure, bottom, ncols=3, handles=[*drawn.values()], labels=[*drawn], title=title)
         figure.set_layout_engine("constrained", rect=(0, bottom, 1, 1 - bottom), w_pad=0.08)
         return figure

@@ -129,14 +129,7 @@ def _panel(axes, history, column, colors) -> None:
     for (_, cell_type, _), fit in history.groupby(FIT):
         fit = fit.sort_values("epoch")
         for name, line in curves.items():
-            axes.plot(
-                fit["epoch"],
-                fit[name],
-                line,
-                color=colors[cell_type],
-                linewidth=0.9,
-                alpha=0.8,
-            )
+            axes.plot(fit["epoch"], fit[name], line, color=colors[cell_type], linewidth=0.9, alpha=0.8)
         best = fit[fit["best"].eq(True)]
         # On the validation curve where there is one: that is what chose the epoch.
         axes.plot(
@@ -174,15 +167,7 @@ def _legend(figure, colors, bottom) -> float:
     handles += [
         Line2D([], [], linestyle="-", label="training", **grey),
         Line2D([], [], linestyle="--", label="validation", **grey),
-        Line2D(
-            [],
-            [],
-            linestyle="",
-            marker="o",
-            markeredgecolor="black",
-            label="best validation loss",
-            **grey,
-        ),
+        Line2D([], [], linestyle="", marker="o", markeredgecolor="black", label="best validation loss", **grey),
     ]
     title = "One line per fit; colour: the cell type that was held out from it."
     return style.legend_below(figure, bottom, handles=handles, ncols=8, title=title)

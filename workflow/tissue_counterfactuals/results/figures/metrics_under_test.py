@@ -31,11 +31,7 @@ GROUPS = {
     "in between": ("twin", "types"),
     "know nothing": calibration.NULLS,
 }
-VERDICTS = {
-    calibration.CALIBRATED: "#1B7837",
-    calibration.SATURATED: "#B35806",
-    calibration.BLIND: style.FAILED_COLOR,
-}
+VERDICTS = {calibration.CALIBRATED: "#1B7837", calibration.SATURATED: "#B35806", calibration.BLIND: style.FAILED_COLOR}
 _COLORS = LinearSegmentedColormap.from_list("place", ["#F4A582", "#FFFFFF", "#4393C3"])
 
 

@@ -124,8 +124,5 @@ def _power(part: object, grid: pd.DataFrame) -> None:
         axes.set_ylim(-0.03, 1.03)
     every[0].set_ylabel("share of targets or screens")
     every[-1].legend(
-        title="true change of\nlog rate (r.m.s.)",
-        frameon=False,
-        bbox_to_anchor=(1.02, 0.5),
-        loc="center left",
+        title="true change of\nlog rate (r.m.s.)", frameon=False, bbox_to_anchor=(1.02, 0.5), loc="center left"
     )

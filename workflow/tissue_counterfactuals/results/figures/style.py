@@ -73,11 +73,7 @@ class MethodStyle:
     group: str = "model"
 
 
-GROUPS = {
-    "control": "Controls",
-    "model": "Models",
-    "bound": "Bounds (these see the answer)",
-}
+GROUPS = {"control": "Controls", "model": "Models", "bound": "Bounds (these see the answer)"}
 # In order of display. Colours of models: Okabe and Ito, told apart by colour-blind readers; controls are grey.
 METHODS = {
     "no_change": MethodStyle("No change", "#D9D9D9", "control"),
@@ -157,11 +153,7 @@ def method_order(methods: Iterable[str]) -> list[str]:
     known = list(METHODS)
     return sorted(
         set(methods),
-        key=lambda m: (
-            list(GROUPS).index(method_style(m).group),
-            known.index(m) if m in METHODS else len(known),
-            m,
-        ),
+        key=lambda m: (list(GROUPS).index(method_style(m).group), known.index(m) if m in METHODS else len(known), m),
     )
 
 

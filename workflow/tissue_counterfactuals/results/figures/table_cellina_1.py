@@ -73,11 +73,7 @@ def draw_table(inputs: dict[str, Path], output: dict[str, Path], protocol: str, 
 
 
 def build(
-    scores: pd.DataFrame,
-    dataset: str,
-    target: str,
-    protocol: str,
-    patients: dict[str, str] | None = None,
+    scores: pd.DataFrame, dataset: str, target: str, protocol: str, patients: dict[str, str] | None = None
 ) -> pd.DataFrame:
     """The table as numbers: one row per method and variant, in the order of display.
 
@@ -340,13 +336,7 @@ def _draw_row(axes, table, index, y, columns, aligned, best) -> None:
     is_twin = row["variant"] == TWIN
     color = style.method_style(row["method"], table["method"]).color
     axes.add_patch(
-        Rectangle(
-            (columns[0] - 0.15, y - 0.05),
-            0.1,
-            0.1,
-            linewidth=0.6,
-            **style.patch_style(color, row["variant"]),
-        )
+        Rectangle((columns[0] - 0.15, y - 0.05), 0.1, 0.1, linewidth=0.6, **style.patch_style(color, row["variant"]))
     )
     kinds = ["", "", *METRICS, *(f"{m}_gain" for m in GAIN_METRICS), *unbiased(table), ""]
     for x, text, ha, kind in zip(columns, cells(table, index), aligned, kinds, strict=True):

@@ -58,10 +58,7 @@ class Lock:
         now = datetime.now(UTC).isoformat(timespec="seconds")
         row = Locked(dataset, file, size, sha256, origin, now)
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with (
-            _claim(self.path.resolve()),
-            open(self.path, "a+", encoding="utf-8", newline="\n") as table,
-        ):
+        with _claim(self.path.resolve()), open(self.path, "a+", encoding="utf-8", newline="\n") as table:
             table.seek(0)
             text = table.read()
             whole = text[: text.rfind("\n") + 1]

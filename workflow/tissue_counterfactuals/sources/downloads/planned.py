@@ -13,12 +13,7 @@ from tissue_counterfactuals.sources.downloads.copies import find_copies
 from tissue_counterfactuals.sources.downloads.progress import show_size
 from tissue_counterfactuals.sources.downloads.remote_zip import locate
 from tissue_counterfactuals.sources.downloads.table import DataFile, requested_files
-from tissue_counterfactuals.sources.downloads.transfer import (
-    Interrupted,
-    NoRanges,
-    Patience,
-    request,
-)
+from tissue_counterfactuals.sources.downloads.transfer import Interrupted, NoRanges, Patience, request
 
 _ASKING = Patience(attempts=1, timeout_s=5.0, backoff_s=0.0)
 _AT_ONCE = 8  # questions to servers

@@ -53,8 +53,7 @@ def locate(url: str, member: str, patience: Patience) -> Entry:
                 info = find_member(archive, member, url)
         except zipfile.BadZipFile as error:
             raise Unavailable(
-                f"download: {url} is no zip archive, as it must be for {member}; check the address.",
-                "no zip archive",
+                f"download: {url} is no zip archive, as it must be for {member}; check the address.", "no zip archive"
             ) from error
         stream.seek(info.header_offset)
         *_, name_length, extra_length = _LOCAL_HEADER.unpack(stream.read(_LOCAL_HEADER.size))
@@ -120,8 +119,7 @@ def extract(archive: Path, member: str, output: Path) -> None:
                 shutil.copyfileobj(packed, file, _BLOCK)
     except (zipfile.BadZipFile, EOFError, zlib.error) as error:
         raise Unavailable(
-            f"download: {archive} is a damaged zip archive ({error}); delete it and run again.",
-            "a damaged archive",
+            f"download: {archive} is a damaged zip archive ({error}); delete it and run again.", "a damaged archive"
         ) from error
 
 

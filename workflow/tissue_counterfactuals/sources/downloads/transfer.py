@@ -25,11 +25,7 @@ _SLOWEST = 1024  # bytes within the time-out: below, the connection counts as st
 _LONGEST_WAIT_S = 900  # a server that asks for more is left alone
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _HEADERS = {"Accept-Encoding": "identity", "User-Agent": f"tissue-counterfactuals/{__version__}"}
-_NO_ADDRESS = (
-    requests.exceptions.InvalidURL,
-    requests.exceptions.InvalidSchema,
-    requests.exceptions.MissingSchema,
-)
+_NO_ADDRESS = (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema, requests.exceptions.MissingSchema)
 
 
 @dataclass(frozen=True)
@@ -132,8 +128,7 @@ def persist(
             furthest = max(furthest, reached())
             if failures >= patience.attempts or wait > _LONGEST_WAIT_S:
                 raise Unavailable(
-                    f"download: {url} broke off, {failures} times without progress ({reason}); {remedy()}.",
-                    reason,
+                    f"download: {url} broke off, {failures} times without progress ({reason}); {remedy()}.", reason
                 ) from error
             time.sleep(max(wait, min(patience.backoff_s * 2**failures, _LONGEST_WAIT_S)))
 
@@ -145,10 +140,7 @@ def request(url: str, headers: dict[str, str], patience: Patience) -> requests.R
         Unavailable: the server does not have it or gives a web page; Interrupted: it asks to come back later.
     """
     response = requests.get(
-        url,
-        headers=_HEADERS | headers,
-        stream=True,
-        timeout=(patience.timeout_s, patience.timeout_s),
+        url, headers=_HEADERS | headers, stream=True, timeout=(patience.timeout_s, patience.timeout_s)
     )
     try:
         _refuse(response, url)
