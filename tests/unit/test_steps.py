@@ -61,10 +61,10 @@ def test_from_slide_to_table_and_figures(question):
     assert "Cellina" in (folder / "t.md").read_text()
     files = {"slide": question.slide, "graph": question.graph, "question": [question.file]}
     files["folds"] = question.folds
-    figure_cellina_2.draw_files(files | drawn_from, folder / "map.png")
+    figure_cellina_2.draw_files(files | drawn_from, {"tsv": folder / "map.tsv", "png": folder / "map.png"})
     # Nothing is asked about this slide.
     files |= {"folds": empty, "question": []}
-    figure_cellina_2.draw_files(files | drawn_from, folder / "no_map.png")
+    figure_cellina_2.draw_files(files | drawn_from, {"tsv": folder / "no_map.tsv", "png": folder / "no_map.png"})
     for name in ("map.png", "no_map.png"):
         assert (folder / name).read_bytes().startswith(b"\x89PNG")
 

@@ -36,7 +36,8 @@ def test_every_promised_table_and_figure_is_there(finished):
                 *("scores.tsv", "summary.tsv", "gains.tsv", "diagnostics.tsv", "deviations.tsv"),
                 *(f"table_1.domain_1.corrected.{kind}" for kind in ("tsv", "md", "png", "svg")),
                 *(f"costs.corrected.{kind}" for kind in ("tsv", "png", "svg")),
-                *(f"{name}.domain_1.corrected.tsv" for name in ("intervals", "metrics_under_test")),
+                *(f"{name}.domain_1.corrected.tsv" for name in ("intervals", "metrics_under_test", "cell_types")),
+                *("map.slide_0.tsv", "learning_curves.corrected.tsv"),
                 *("manifest.json", "provenance.json"),
             ]
         )
@@ -69,6 +70,13 @@ def test_the_scores_are_tidy_and_complete(finished):
     # No method of this run gives intervals, and the true target cells were not asked for.
     absent = {"interval", "truth_in_place"}
     assert set(scores["metric"]) == {m.name for m in METRICS.values() if not m.needs & absent}
+    # The bars of each type are these numbers.
+    bars = pd.read_csv(finished.folder / f"{FIGURES[0].replace('figures', 'tables')}.tsv", sep="\t")
+    kept = ["metric", "cell_type", "method", "variant"]
+    own = scores[scores["protocol"] == "corrected"].groupby(kept)["value"].mean().reset_index()
+    bars = bars[(bars["method"] == "cellina") & bars["mean"].notna()].merge(own, on=kept)
+    assert {"published", TWIN} == {*bars["variant"]}
+    assert bars["mean"].tolist() == pytest.approx(bars["value"].tolist(), rel=1e-4)
     # The seed reaches the training.
     values = cellina[cellina["metric"] == "rmse_counts"].pivot_table(index="variant", columns="seed", values="value")
     assert (values[0] != values[1]).all()

@@ -26,6 +26,10 @@ def manifest(monkeypatch):
     monkeypatch.setattr(attention.provenance, "footer", lambda *_: "made by a test")
 
 
+def files_of(folder):
+    return {"tsv": folder / "tsv", "cell": folder / "cell", "png": folder / "a.png"}
+
+
 def found_in(question):
     with read_predictions(question.folder / "predictions.h5ad") as made:
         assert not made.attention("mean_shift", "right")
@@ -52,8 +56,14 @@ def test_the_file_of_predictions_holds_whom_every_focal_cell_listens_to(question
 def test_the_figure_shows_the_tissue_and_who_is_heard(question, manifest, tmp_path):
     inputs = {"slide": question.slide, "folds": question.folds, "manifest": None}
     inputs |= {"question": [question.file], "predictions": [question.folder / "predictions.h5ad"]}
-    attention.draw_files(inputs, tmp_path / "a.png")
-    assert png_size(tmp_path / "a.png")[0] > 1000
+    output = files_of(tmp_path)
+    attention.draw_files(inputs, output)
+    assert png_size(output["png"])[0] > 1000
+    # Before and after, all that a cell hears, and all that cells hear on average.
+    for name in ("tsv", "cell"):
+        table = pd.read_csv(output[name], sep="\t")
+        assert table.groupby("time")["attention"].sum().to_dict() == pytest.approx({"before": 1, "after": 1}, abs=1e-4)
+    assert (table["time"] == "after").sum() == 10
     found = found_in(question)
     slide = question.task.slide
     cells = slide.obs[["cell_type", "sample"]].astype(str).reset_index(drop=True)
@@ -76,12 +86,13 @@ def test_a_slide_without_questions_and_a_model_that_failed_give_the_reason(quest
     table = pd.read_csv(question.folds, sep="\t")
     table["left_out"] = "too few cells"
     table.to_csv(inputs["folds"], sep="\t", index=False)
-    attention.draw_files(inputs | {"question": [], "predictions": []}, tmp_path / "a.png")
+    attention.draw_files(inputs | {"question": [], "predictions": []}, files_of(tmp_path))
+    assert pd.read_csv(tmp_path / "tsv", sep="\t").columns.tolist() == attention.SHARES
     assert written == ["too few cells"]
     other = Question(tmp_path / "q", small_slide(n_cells=300, n_genes=12))
     other.predict("mean_shift")
     files = {"question": [other.file], "predictions": [other.folder / "predictions.h5ad"]}
-    attention.draw_files(inputs | files, tmp_path / "a.png")
+    attention.draw_files(inputs | files, files_of(tmp_path))
     assert "no donor rule found donors in right" in written[1]
 
 

@@ -186,7 +186,8 @@ def test_the_map_shows_the_donors_that_methods_are_given(tmp_path, monkeypatch, 
         lambda *arguments: drawn.update(zip(NAMES, arguments, strict=True)),
     )
     inputs = {"slide": question.slide, "graph": question.graph, "question": [question.file]}
-    figure_cellina_2.draw_files(inputs | {"manifest": None}, tmp_path / "map.png")
+    output = {"tsv": tmp_path / "map.tsv", "png": tmp_path / "map.png"}
+    figure_cellina_2.draw_files(inputs | {"manifest": None}, output)
     # All targets, and not the first alone.
     assert np.array_equal(drawn["held_out"], task.split.held_out)
     assert set(slide.obs["domain"][drawn["held_out"]]) == {"middle", "right"}
@@ -196,3 +197,7 @@ def test_the_map_shows_the_donors_that_methods_are_given(tmp_path, monkeypatch, 
     shown = {10: "published", 400: "matched"}[n_donors]
     assert isinstance(donors["published"], str) is (n_donors > 10)
     assert np.array_equal(drawn["new_neighbors"], donors[shown][row])
+    told = pd.read_csv(output["tsv"], sep="\t")
+    assert np.array_equal(told["held_out"], drawn["held_out"])
+    assert np.flatnonzero(told["focal"]).tolist() == [drawn["focal"]]
+    assert np.array_equal(np.flatnonzero(told["donor"]), np.unique(drawn["new_neighbors"]))

@@ -83,6 +83,15 @@ def test_every_picture_is_promised_as_png_and_as_svg(figure):
     assert figure.beside in pictures - {f"{stem}.{shown}"}
 
 
+@pytest.mark.parametrize("figure", FIGURES, ids=lambda figure: figure.name)
+def test_what_a_picture_shows_is_a_table_too(figure):
+    """Its own, or the tables of the experiment that it draws as they are; a drawing of the settings shows no data."""
+    tables = [path for path in figure.outputs if path.endswith(".tsv")]
+    if figure.of != "cellina":
+        tables += [path for path in figure.inputs.values() if path.endswith(".tsv")]
+    assert bool(tables) == (figure.name != "figure_cellina_1")
+
+
 def test_every_experiment_that_can_be_asked_for_ends_in_a_figure():
     drawn = {figure.of for figure in FIGURES}
     assert drawn == {"cellina", *ON_EACH_SLIDE, *ON_SLIDES, *WITHOUT_SLIDES}

@@ -129,9 +129,12 @@ def test_the_picture_lists_metrics_from_best_to_worst(tmp_path):
         "config": config,
     }
     manifest.write_text(json.dumps(record))
-    output = tmp_path / "agreement.png"
+    output = {"tsv": tmp_path / "agreement.tsv", "png": tmp_path / "agreement.png"}
     figure.draw_files({"scores": scores, "manifest": manifest}, output, "t", "corrected")
-    assert min(png_size(output)) > 200
+    assert min(png_size(output["png"])) > 200
+    told = pd.read_csv(output["tsv"], sep="\t")
+    assert told.columns.tolist() == figure.COLUMNS
+    assert len(told)
 
 
 def test_too_few_methods_are_said(tmp_path):

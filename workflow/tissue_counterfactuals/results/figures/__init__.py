@@ -20,6 +20,11 @@ _FITS = "results/celcomen/{dataset}"
 _SCORES = {"scores": f"{_TABLES}/scores.tsv", "manifest": f"{_TABLES}/provenance.json"}
 
 
+def _with_table(stem: str, suffix: str = "png") -> dict[str, str]:
+    """A picture and the table that it shows."""
+    return {"tsv": f"{_TABLES}/{stem}.tsv", "png": f"{_FIGURES}/{stem}.{suffix}"}
+
+
 @dataclass(frozen=True)
 class Figure:
     """One figure, or one table that is drawn.
@@ -123,7 +128,7 @@ FIGURES = (
         "cellina",
         "scores by held-out type",
         _SCORES,
-        f"{_FIGURES}/cell_types.{{target}}.{{protocol}}.png",
+        _with_table("cell_types.{target}.{protocol}"),
         takes=("target", "protocol"),
     ),
     Figure(
@@ -136,10 +141,7 @@ FIGURES = (
             "questions": "results/questions/{dataset}/{slide}/{fold}/{protocol}.seed{seed}.npz",
             "predictions": "results/predictions/{dataset}/{slide}/{fold}/{protocol}.seed{seed}/{environment}.h5ad",
         },
-        {
-            "tsv": f"{_TABLES}/intervals.{{target}}.{{protocol}}.tsv",
-            "png": f"{_FIGURES}/intervals.{{target}}.{{protocol}}.svg",
-        },
+        _with_table("intervals.{target}.{protocol}", "svg"),
         takes=("target", "protocol"),
     ),
     Figure(
@@ -162,7 +164,7 @@ FIGURES = (
             "question": "results/questions/{dataset}/{slide}/{fold}/{protocol}.seed{seed}.npz",
             "manifest": f"{_TABLES}/provenance.json",
         },
-        f"{_FIGURES}/map.{{slide}}.png",
+        _with_table("map.{slide}"),
         first=("question",),
     ),
     Figure(
@@ -176,7 +178,7 @@ FIGURES = (
             "predictions": "results/predictions/{dataset}/{slide}/{fold}/{protocol}.seed{seed}/core.h5ad",
             "manifest": f"{_TABLES}/provenance.json",
         },
-        f"{_FIGURES}/attention.{{slide}}.png",
+        {"cell": f"{_TABLES}/attention.{{slide}}.cell.tsv"} | _with_table("attention.{slide}"),
         first=("question", "predictions"),
         methods=("cellina_gat",),
     ),
@@ -188,7 +190,7 @@ FIGURES = (
             "models": "results/models/{dataset}/{slide}/{fold}/{method}/{protocol}.seed{seed}",
             "manifest": f"{_TABLES}/provenance.json",
         },
-        f"{_FIGURES}/learning_curves.{{protocol}}.png",
+        _with_table("learning_curves.{protocol}"),
         takes=("protocol",),
         learned=True,
     ),
@@ -197,7 +199,7 @@ FIGURES = (
         "cellina",
         "which metric ranks methods as the truth does",
         _SCORES,
-        f"{_FIGURES}/metric_agreement.{{target}}.{{protocol}}.svg",
+        _with_table("metric_agreement.{target}.{protocol}", "svg"),
         takes=("target", "protocol"),
         methods=("truth", "truth_in_place"),
     ),
@@ -211,10 +213,7 @@ FIGURES = (
             "predictions": "results/predictions/{dataset}/{slide}/{fold}/{protocol}.seed{seed}/core.h5ad",
             "manifest": f"{_TABLES}/provenance.json",
         },
-        {
-            "tsv": f"{_TABLES}/metrics_under_test.{{target}}.{{protocol}}.tsv",
-            "png": f"{_FIGURES}/metrics_under_test.{{target}}.{{protocol}}.png",
-        },
+        _with_table("metrics_under_test.{target}.{protocol}"),
         takes=("target", "protocol"),
         methods=("no_change",),
     ),

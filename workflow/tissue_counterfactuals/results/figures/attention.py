@@ -15,7 +15,7 @@ from tissue_counterfactuals.question.predictions import read_predictions
 from tissue_counterfactuals.question.question import read_question
 from tissue_counterfactuals.results import provenance
 from tissue_counterfactuals.results.figures import style
-from tissue_counterfactuals.results.tables import TWIN
+from tissue_counterfactuals.results.tables import TWIN, write_tsv
 from tissue_counterfactuals.slide import read_slide
 
 METHOD = "cellina_gat"
@@ -23,20 +23,24 @@ BACKGROUND = "#DCDCDC"
 PANELS = ("Before: its own neighbours", "After the move: its donors", "Share of attention by type")
 # Area of a neighbour's dot, in square points, that gets its even share of the attention.
 EVEN_AREA = 22.0
+SHARES = ["time", "cell_type", "cells", "attention"]
+HEARD = ["time", "x_um", "y_um", "cell_type", "sample", "attention"]
 
 
-def draw_files(inputs: dict, output: Path) -> None:
-    """Attention of one focal cell in its own place and among its donors, and of all focal cells by type.
+def draw_files(inputs: dict, output: dict[str, Path]) -> None:
+    """Attention of one focal cell in its own place and among its donors (`cell`), of all by type (`tsv`), and `png`.
 
     Args:
         inputs: `slide`, the table of its `folds`, the `manifest` of the data set (JSON), and as lists of one file the
             `question` and the `predictions`; they are empty where nothing is asked about this slide.
     """
     record = provenance.read(inputs["manifest"])
-    title = f"{record['label']} ({record['kind']}), slide {Path(inputs['slide']).stem}: whom cells listen to"
+    title = f"{style.data_name(record)}, slide {Path(inputs['slide']).stem}: whom cells listen to"
+    write_tsv(pd.DataFrame(columns=SHARES), output["tsv"])
+    write_tsv(pd.DataFrame(columns=HEARD), output["cell"])
     if not inputs["question"]:
         reason = "\n".join(read_folds(inputs["folds"])["left_out"])
-        style.save_reason(reason, title, provenance.footer(record), output)
+        style.save_reason(reason, title, provenance.footer(record), output["png"])
         return
     cells, asked = read_slide(inputs["slide"], check=False), read_question(inputs["question"][0])
     note = provenance.footer(record, asked.protocol)
@@ -47,12 +51,18 @@ def draw_files(inputs: dict, output: Path) -> None:
     moved = next((rule for rule in asked.donors(target) if rule in found), None)
     if moved is None:
         reason = failed[0] if failed else f"no donor rule found donors in {target}"
-        style.save_reason(reason, title, note, output)
+        style.save_reason(reason, title, note, output["png"])
         return
     title += f". {asked.fold.cell_type}, from {asked.fold.control} to {target}"
     table = cells.obs[["cell_type", "sample"]].astype(str).reset_index(drop=True)
     table[["x_um", "y_um"]] = np.asarray(cells.obsm["spatial"])
-    style.save(compose(table, found[TWIN], found[moved], title, note), output)
+    times = {"before": found[TWIN], "after": found[moved]}
+    one = _central(table, found[TWIN][0])
+    by_type = [shares(table["cell_type"], *heard[1:]).assign(time=time) for time, heard in times.items()]
+    of_one = [_neighbors(table, heard, one).assign(time=time) for time, heard in times.items()]
+    write_tsv(pd.concat(by_type).rename_axis("cell_type").reset_index()[SHARES], output["tsv"], sort=False)
+    write_tsv(pd.concat(of_one)[HEARD], output["cell"], sort=False)
+    style.save(compose(table, *times.values(), title, note), output["png"])
 
 
 def compose(cells: pd.DataFrame, before: tuple, after: tuple, title: str, provenance_text: str) -> Figure:
@@ -65,9 +75,7 @@ def compose(cells: pd.DataFrame, before: tuple, after: tuple, title: str, proven
     cells = style.with_short_labels(cells, "cell_type")
     colors = style.category_colors(cells["cell_type"])
     xy = cells[["x_um", "y_um"]].to_numpy()
-    # The focal cell in the middle of the others.
-    focal = before[0]
-    one = int(np.linalg.norm(xy[focal] - np.median(xy[focal], axis=0), axis=1).argmin())
+    focal, one = before[0], _central(cells, before[0])
     with style.context():
         figure = style.new_figure(11.5, 4.6)
         bottom = style.footer(figure, provenance_text)
@@ -81,6 +89,19 @@ def compose(cells: pd.DataFrame, before: tuple, after: tuple, title: str, proven
         style.suptitle(figure, title)
         figure.tight_layout(rect=(0, bottom, 1, 0.95))
     return figure
+
+
+def _central(cells: pd.DataFrame, focal: np.ndarray) -> int:
+    """Which focal cell is in the middle of the others."""
+    xy = cells.loc[focal, ["x_um", "y_um"]].to_numpy()
+    return int(np.linalg.norm(xy - np.median(xy, axis=0), axis=1).argmin())
+
+
+def _neighbors(cells: pd.DataFrame, heard: tuple, one: int) -> pd.DataFrame:
+    """Whom one focal cell hears, and the last layer's weights."""
+    _, neighbors, weights = heard
+    there = neighbors[one] >= 0
+    return cells.loc[neighbors[one, there]].assign(attention=weights[one, there, -1])
 
 
 def _tissue(axes, cells, xy, colors, focal, neighbors, weights) -> None:

@@ -25,7 +25,7 @@ def draw_files(inputs: dict, output: dict[str, Path], protocol: str) -> None:
     record = provenance.read(inputs["manifest"])
     table = read_costs(map(Path, inputs["models"]))
     write_tsv(table, output["tsv"])
-    title = f"Costs of training, {record['label']} ({record['kind']} data), protocol {protocol}"
+    title = f"Costs of training, {style.data_name(record)}, protocol {protocol}"
     note = f"{training_note(record['config'])} {provenance.footer(record, protocol)}"
     style.save(compose(table, title, note), output["png"])
 

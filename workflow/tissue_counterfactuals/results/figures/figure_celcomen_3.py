@@ -38,7 +38,7 @@ def draw_files(files: dict[str, Path], path: str | Path) -> None:
     names = ("classes", "tests", "cells", "trajectories", "placebo", "enrichment", "diagnostics")
     tables = {name: pd.read_csv(files[name], sep="\t", dtype={"term": str}) for name in names}
     title = (
-        f"Localisation and knock-out (Celcomen Fig. 3) · {record['label']} [{record['kind']}] · protocol: "
+        f"Localisation and knock-out (Celcomen Fig. 3) · {style.data_name(record)} · protocol: "
         f"{record['protocol']} · seed {record['seeds'][0]}"
     )
     style.save(compose(tables, title, provenance.footer(record, record["protocol"])), path)

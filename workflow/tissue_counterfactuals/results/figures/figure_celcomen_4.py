@@ -71,7 +71,7 @@ def compose(correlations: pd.DataFrame, genes: pd.DataFrame, spots: pd.DataFrame
     with style.context():
         figure = style.new_figure(_WIDTH_IN, sum(heights) + 1.1)
         title = (
-            f"{NAME}: predicted and observed knock-outs · {manifest['label']} [{manifest['kind']}] · protocol: "
+            f"{NAME}: predicted and observed knock-outs · {style.data_name(manifest)} · protocol: "
             f"{manifest['protocol']}\npredictor: {PREDICTORS[predictor]}; lesion is the unit, spots of one section "
             "share their knock-out lesions"
         )

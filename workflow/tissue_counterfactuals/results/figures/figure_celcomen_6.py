@@ -37,7 +37,7 @@ def draw_files(files: dict[str, Path], path: str | Path) -> None:
     record = provenance.read(files["manifest"])
     tables = [pd.read_csv(files[n], sep="\t", dtype={"hold_out": str}) for n in ("agreement", "curves", "summary")]
     title = (
-        f"Agreement of forces between samples (Celcomen Fig. 6) · {record['label']} [{record['kind']}] · "
+        f"Agreement of forces between samples (Celcomen Fig. 6) · {style.data_name(record)} · "
         f"protocol: {record['protocol']}"
     )
     style.save(compose(*tables, title, provenance.footer(record, record["protocol"])), path)

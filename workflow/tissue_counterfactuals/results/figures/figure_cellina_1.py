@@ -37,7 +37,7 @@ def compose(record: dict, protocol: str) -> Figure:
     model = under_switches({k: v for k, v in config["cellina"].items() if k != "time_limit_minutes"}, switches)
     with style.context():
         figure = style.new_figure(11, 6.6)
-        title = f"Figs. 1 and 2 of Cellina, as run here · {record['label']} [{record['kind']}] · protocol: {protocol}"
+        title = f"Figs. 1 and 2 of Cellina, as run here · {style.data_name(record)} · protocol: {protocol}"
         style.suptitle(figure, title)
         bottom = style.footer(figure, provenance.footer(record, protocol))
         network = figure.add_axes((0.01, 0.5, 0.98, 0.44))

@@ -17,11 +17,13 @@ from tissue_counterfactuals.question.folds import read_folds
 from tissue_counterfactuals.question.question import read_question
 from tissue_counterfactuals.results import provenance
 from tissue_counterfactuals.results.figures import style
+from tissue_counterfactuals.results.tables import write_tsv
 from tissue_counterfactuals.slide import read_slide
 from tissue_counterfactuals.streams import stream
 
 NAME = "Fig. 2 of Cellina"
 COLUMNS = ("x_um", "y_um", "cell_type", "domain", "sample")
+ROLES = ("held_out", "focal", "old_neighbor", "donor")
 BACKGROUND = "#DCDCDC"
 HELD_OUT_COLOR = "#D55E00"
 CONTROL_COLOR = "#0072B2"
@@ -55,8 +57,10 @@ class Layout:
     height: float
 
 
-def draw_files(inputs: dict[str, Path], output: Path) -> None:
+def draw_files(inputs: dict[str, Path], output: dict[str, Path]) -> None:
     """The slide, a question about it, and one focal cell before the edge perturbation and with the donors it is given.
+
+    A row of `tsv` is a cell: whether it is held out, and whether it is the focal cell, its old neighbour or its donor.
 
     Args:
         inputs: `slide`, `graph`, the table of its `folds`, the `manifest` of the data set (JSON), and under
@@ -65,10 +69,11 @@ def draw_files(inputs: dict[str, Path], output: Path) -> None:
             slide: then the figure says why.
     """
     record = provenance.read(inputs["manifest"])
-    of_slide = f"{record['label']} ({record['kind']}), slide {Path(inputs['slide']).stem}"
+    of_slide = f"{style.data_name(record)}, slide {Path(inputs['slide']).stem}"
     if not inputs["question"]:
         reasons = "\n".join(read_folds(inputs["folds"])["left_out"])
-        style.save_reason(reasons, f"{of_slide}: nothing is held out", provenance.footer(record), output)
+        write_tsv(pd.DataFrame(columns=[*COLUMNS, *ROLES]), output["tsv"])
+        style.save_reason(reasons, f"{of_slide}: nothing is held out", provenance.footer(record), output["png"])
         return
     (file,) = inputs["question"]
     cells, asked = read_slide(inputs["slide"], check=False), read_question(file)
@@ -83,16 +88,12 @@ def draw_files(inputs: dict[str, Path], output: Path) -> None:
     title = f"{of_slide}: {asked.fold.cell_type} held out in {', '.join(asked.fold.targets)}"
     if asked.fold.patient:
         title += f", all of {asked.fold.patient} left out"
-    draw(
-        table,
-        asked.split.held_out & asked.fold.answers(cells),
-        focal,
-        neighbors[[focal]].indices,
-        donors[int(np.flatnonzero(asked.focal == focal)[0])],
-        title,
-        provenance.footer(record, asked.protocol),
-        output,
-    )
+    held_out = asked.split.held_out & asked.fold.answers(cells)
+    shown = focal, neighbors[[focal]].indices, donors[int(np.flatnonzero(asked.focal == focal)[0])]
+    roles = {"held_out": np.flatnonzero(held_out)} | dict(zip(ROLES[1:], shown, strict=True))
+    told = table.assign(**{role: np.isin(np.arange(len(table)), members) for role, members in roles.items()})
+    write_tsv(told, output["tsv"], sort=False)
+    draw(table, held_out, *shown, title, provenance.footer(record, asked.protocol), output["png"])
 
 
 def _central(cells, candidates: np.ndarray) -> int:

@@ -34,7 +34,7 @@ def draw_files(inputs: dict, output: dict[str, Path], protocol: str) -> None:
     record = provenance.read_joined(inputs["manifests"])
     table = summarize(pd.concat([pd.read_csv(path, sep="\t") for path in inputs["scores"]]))
     write_tsv(table, output["tsv"], sort=False)
-    title = f"Weights of the loss · {record['label']} [{record['kind']}] · protocol: {protocol}"
+    title = f"Weights of the loss · {style.data_name(record)} · protocol: {protocol}"
     note = provenance.footer(record, protocol)
     style.save(compose(table, title, note, record["settings"]["n_samples"]), output["png"])
 

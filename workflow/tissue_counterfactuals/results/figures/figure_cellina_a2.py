@@ -15,13 +15,21 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from tissue_counterfactuals.question.nodes import SHIFTS
 from tissue_counterfactuals.results import provenance
 from tissue_counterfactuals.results.figures import style
-from tissue_counterfactuals.results.tables import TWIN, choose, few_target_cells, read_scores, spread_failures
+from tissue_counterfactuals.results.tables import (
+    TWIN,
+    choose,
+    few_target_cells,
+    read_scores,
+    spread_failures,
+    write_tsv,
+)
 
 METRICS = ("pearson", "spearman", "signed_precision", "e_distance", "rmse_counts", "rmse_lfc")
 NAME = "Figs A2–A4 of Cellina"
 # Bounds that are points rather than bars: they are what a bar is measured against.
 MARKERS = {"truth": "D", "truth_in_place": "*"}
 CEILING = "ceiling"
+HEIGHTS = ("metric", "cell_type", "method", "variant", "mean", "standard_error", "some_failed")
 GROUP_WIDTH = 0.86
 # Published is log10 of this error; other metrics get a log scale where they span decades.
 PUBLISHED_AS_LOG = "rmse_counts"
@@ -42,14 +50,25 @@ class Bar:
         return style.patch_style(self.color, self.variant)
 
 
-def draw_files(inputs: dict[str, Path], output: Path, target: str, protocol: str) -> None:
-    """Draw from the files `scores` (TSV) and `manifest` (JSON) of a data set; `target` is a path form."""
-    record = provenance.read(inputs["manifest"])
-    draw(
-        read_scores([inputs["scores"]]),
-        *(record["dataset"], provenance.target_name(record, target), protocol),
-        *(provenance.footer(record, protocol), output, record["label"]),
-    )
+def draw_files(inputs: dict[str, Path], output: dict[str, Path], target: str, protocol: str) -> None:
+    """The heights of all bars, lines and markers (`tsv`), and their picture (`png`).
+
+    Args:
+        inputs: `scores` (TSV) and `manifest` (JSON) of a data set.
+        target: path form of the target domain.
+    """
+    record, scores = provenance.read(inputs["manifest"]), read_scores([inputs["scores"]])
+    asked = record["dataset"], provenance.target_name(record, target), protocol
+    chosen = spread_failures(choose(scores, *asked))
+    shown = {(bar.method, bar.variant) for bar in [*_bars(chosen), *_markers(chosen)]} | {(CEILING, "-")}
+    heights = [
+        (metric, *key, *_mean_and_error(own, metric), (own["status"] == "failed").any())
+        for key, own in chosen.groupby(["cell_type", "method", "variant"], observed=True)
+        if key[1:] in shown
+        for metric in METRICS
+    ]
+    write_tsv(pd.DataFrame(heights, columns=HEIGHTS), output["tsv"])
+    draw(scores, *asked, provenance.footer(record, protocol), output["png"], record["label"])
 
 
 def draw(

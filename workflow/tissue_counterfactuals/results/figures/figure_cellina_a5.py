@@ -51,7 +51,7 @@ def draw_files(inputs: dict, output: dict[str, Path], protocol: str) -> None:
     ]
     table = summarize(pd.concat(tables))
     write_tsv(table, output["tsv"], sort=False)
-    title = f"What latents hold · {record['label']} [{record['kind']}] · protocol: {protocol}"
+    title = f"What latents hold · {style.data_name(record)} · protocol: {protocol}"
     n_cells = min(record["settings"]["n_cells"], record["n_cells"])
     note = provenance.footer(record, protocol)
     style.save(compose(table, title, note, n_cells), output["png"])

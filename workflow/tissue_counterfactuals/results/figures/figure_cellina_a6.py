@@ -34,7 +34,7 @@ def draw_files(inputs: dict, output: dict[str, Path], protocol: str) -> None:
     costs = pd.concat(tables)
     table = summarize(costs.assign(**{name: pd.to_numeric(costs[name]) for name in PANELS}))
     write_tsv(table, output["tsv"], sort=False)
-    title = f"Costs of training · {record['label']} [{record['kind']}] · protocol: {protocol}"
+    title = f"Costs of training · {style.data_name(record)} · protocol: {protocol}"
     style.save(compose(table, title, provenance.footer(record, protocol)), output["png"])
 
 

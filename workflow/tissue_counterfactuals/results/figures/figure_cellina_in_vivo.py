@@ -46,7 +46,7 @@ def compose(effects: pd.DataFrame, scores: pd.DataFrame, manifests: list[dict]) 
         counted = effects["verdict"].map(_kind).value_counts()
         style.suptitle(
             figure,
-            f"What lost genes did to the cells around them · {manifest['label']} [{manifest['kind']}]\n"
+            f"What lost genes did to the cells around them · {style.data_name(manifest)}\n"
             + ", ".join(f"{n} of {len(effects)} targets: {name}" for name, n in counted.items()),
         )
         bottom = style.footer(figure, "\n".join(provenance.footer(m, m["protocol"]) for m in manifests))

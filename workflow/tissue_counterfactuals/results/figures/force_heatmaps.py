@@ -28,7 +28,7 @@ def draw_files(files: dict[str, Path], name: str, path: str | Path) -> None:
     with np.load(files["matrices"]) as file:
         matrices = {force: file[force].astype(np.float64) for force in FORCES}
     title = (
-        f"Clusters of forces (Celcomen {name}) · {record['label']} [{record['kind']}] · protocol: "
+        f"Clusters of forces (Celcomen {name}) · {style.data_name(record)} · protocol: "
         f"{record['protocol']} · seed {record['seeds'][0]}"
     )
     footer = provenance.footer(record, record["protocol"])

@@ -12,6 +12,7 @@ from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.protocols import PROTOCOLS
 from tissue_counterfactuals.results import provenance
 from tissue_counterfactuals.results.figures import style
+from tissue_counterfactuals.results.tables import write_tsv
 
 COLUMNS = {
     "train_loss": "Loss (train, validation)",
@@ -24,8 +25,8 @@ FIT = ["slide", "cell_type", "seed"]
 NEEDED = ("method", "protocol", *FIT, "epoch")
 
 
-def draw_files(inputs: dict, output: Path, protocol: str) -> None:
-    """Learning curves of every fit under a protocol; a fit that failed before its first epoch has none.
+def draw_files(inputs: dict, output: dict[str, Path], protocol: str) -> None:
+    """Learning curves of every fit under a protocol (`tsv`, `png`); a fit that failed before its first epoch has none.
 
     Args:
         inputs: `models` are folders .../{slide}/{fold}/{method}/{protocol}.seed{seed} that `fit` left; `manifest` is
@@ -44,10 +45,10 @@ def draw_files(inputs: dict, output: Path, protocol: str) -> None:
         # Methods of others count their epochs by their rows, if they count them otherwise.
         table["epoch"] = table.get("epoch", pd.Series(range(len(table))))
         histories.append(table.assign(**keys))
-    columns = ["slide", "cell_type", "method", "protocol", "seed", "epoch"]
-    table = pd.concat(histories) if histories else pd.DataFrame(columns=columns)
-    title = f"Learning curves, {record['label']} ({record['kind']} data), protocol {protocol}"
-    draw(table, title, provenance.footer(record, protocol), output)
+    table = pd.concat(histories) if histories else pd.DataFrame(columns=NEEDED)
+    write_tsv(table[[*NEEDED, *table.columns.difference(NEEDED)]], output["tsv"], sort=False)
+    title = f"Learning curves, {style.data_name(record)}, protocol {protocol}"
+    draw(table, title, provenance.footer(record, protocol), output["png"])
 
 
 def draw(history: pd.DataFrame, title: str, provenance_text: str, path: str | Path) -> None:

@@ -14,7 +14,7 @@ from scipy import stats
 from tissue_counterfactuals.metrics import GIVEN, METRICS
 from tissue_counterfactuals.results import provenance
 from tissue_counterfactuals.results.figures import style
-from tissue_counterfactuals.results.tables import FOLD, choose, read_scores
+from tissue_counterfactuals.results.tables import FOLD, choose, read_scores, write_tsv
 
 TRUTHS = {
     "rmse_lfc_truth": "against the true effect of the donors",
@@ -26,8 +26,8 @@ MIN_FOLDS_OF_AN_INTERVAL = 3
 COLUMNS = ["metric", "truth", *FOLD, "n_methods", "agreement"]
 
 
-def draw_files(inputs: dict[str, Path], output: Path, target: str, protocol: str) -> None:
-    """Agreement of every metric's ranking with that by the true error.
+def draw_files(inputs: dict[str, Path], output: dict[str, Path], target: str, protocol: str) -> None:
+    """Agreement of every metric's ranking with that by the true error (`tsv`) and its picture (`png`, named as an SVG).
 
     Args:
         inputs: `scores` (TSV) and `manifest` (JSON) of the data set.
@@ -40,7 +40,8 @@ def draw_files(inputs: dict[str, Path], output: Path, target: str, protocol: str
         "Rankings by metrics and by the truth", record["label"], record["kind"], name, protocol
     )
     table = agreements(scores, record["config"]["counterfactual"]["donor_rules"][0])
-    style.save(compose(table, title, provenance.footer(record, protocol)), output)
+    write_tsv(table, output["tsv"])
+    style.save(compose(table, title, provenance.footer(record, protocol)), output["png"])
 
 
 def agreements(scores: pd.DataFrame, rule: str) -> pd.DataFrame:

@@ -178,7 +178,17 @@ def category_colors(categories: Iterable[str], palette: tuple[str, ...] = CATEGO
 
 def experiment_title(what: str, label: str, kind: str, target: str, protocol: str) -> str:
     """The title that everything about one experiment bears; it always says what kind of data this is."""
-    return f"{what} · {label} [{kind}] · target domain: {target} · protocol: {protocol}"
+    return f"{what} · {data_name({'label': label, 'kind': kind})} · target domain: {target} · protocol: {protocol}"
+
+
+def data_name(record: dict) -> str:
+    """What a data set is called, and what kind of data it is, unless its label says so.
+
+    Args:
+        record: with its `label` and `kind`, as a manifest has them.
+    """
+    label, kind = record["label"], record["kind"]
+    return label if f"({kind})" in label else f"{label} [{kind}]"
 
 
 def context() -> AbstractContextManager:
