@@ -8,7 +8,7 @@ from opened import check_declared, watched
 from runs import tiny
 from user_slides import ENTRY, write_users_slide
 
-QUESTION = {"name": "to_core", "cell_type": "T cell (CD4+)", "domain": "normal", "move_to": "tumour core/edge"}
+QUESTION = {"name": "stimulated", "cell_type": "T cell (CD4+)", "domain": "normal", "shift_pathway": "Hypoxia"}
 
 
 def test_questions_alone(tmp_path):
@@ -17,7 +17,7 @@ def test_questions_alone(tmp_path):
         "name": "silenced",
         "cell_type": "type_1",
         "domain": "stroma",
-        "shift_genes": ["gene_03"],
+        "shift_genes": ["gene_03", "HALLMARK_HYPOXIA"],
     }
     questions = [
         QUESTION | {"methods": ["hierarchical", "ridge"]},
@@ -31,7 +31,10 @@ def test_questions_alone(tmp_path):
         | {"questions": [*questions, shifted | {"name": "bad", "shift_genes": ["gene_3"], "methods": ["hierarchical"]}]}
     }
     with watched(tmp_path) as run:
-        write_users_slide(run.folder / "mine.h5ad")
+        slide = write_users_slide(run.folder / "mine.h5ad")
+        # A gene of bundled sets and pathways, whose files the jobs then read.
+        slide.var_names = ["VEGFA" if gene == "gene_05" else gene for gene in slide.var_names]
+        slide.write_h5ad(run.folder / "mine.h5ad")
         outcome = run.configure(config).snakemake("mine")
         begun = (run.folder / "results/slides").exists()
         config["datasets"]["mine"]["questions"] = questions
@@ -61,18 +64,18 @@ def test_questions_alone(tmp_path):
             "pathways.tsv",
         )
     ]
-    text = run.read(f"{answers}/to_core/answer.md")
-    assert "[stand-in], slide mine: T cell (CD4+) of normal, moved to tumour core/edge" in text
+    text = run.read(f"{answers}/stimulated/answer.md")
+    assert "[stand-in], slide mine: T cell (CD4+) of normal, Hypoxia stimulated in their neighbours" in text
     assert "1 seed" in text
     assert "Random effects (ours)" in text
     genes = pd.read_csv(run.folder / answers / "silenced/genes.tsv", sep="\t")
     assert genes["change_hierarchical"].notna().all()
-    assert "gene_03 knocked out in their neighbours" in run.read(f"{answers}/silenced/answer.md")
+    assert "gene_03, HALLMARK_HYPOXIA knocked out in their neighbours" in run.read(f"{answers}/silenced/answer.md")
     # Every method that was named has answered.
-    status = run.read("results/models/mine/mine/asked+to_core/ridge/corrected.seed0/status.json")
+    status = run.read("results/models/mine/mine/asked+stimulated/ridge/corrected.seed0/status.json")
     assert json.loads(status)["status"] == "ok"
     own = run.read("results/models/mine/mine/asked+silenced/hierarchical/corrected.seed3/status.json")
     assert json.loads(own)["status"] == "ok"
     # What to say of it in a paper, and the answers before all else, stand there without a benchmark too.
-    assert "; T cell (CD4+) of normal, moved to tumour core/edge" in run.read("results/compare/mine/methods.md")
+    assert "; T cell (CD4+) of normal, Hypoxia stimulated in their neighbours" in run.read("results/compare/mine/methods.md")
     assert run.read("results/compare/mine/answer.md").startswith("# Answer\n\nOwn questions: ")
