@@ -7,10 +7,11 @@ from scipy import sparse
 
 from slides import small_slide
 from tasks import NAMES, Question
-from tissue_counterfactuals.metrics import METRICS, Noise, Reference
+from tissue_counterfactuals.metrics import METRICS, Interval, Noise, Reference
 from tissue_counterfactuals.metrics.populations import mean_expression, overdispersion
 from tissue_counterfactuals.models.cellina import Cellina
 from tissue_counterfactuals.question.folds import Fold, cells_of, split_cells
+from tissue_counterfactuals.question.predictions import read_predictions
 from tissue_counterfactuals.question.support import support_of
 from tissue_counterfactuals.simulate import simulate_tissue
 
@@ -173,7 +174,7 @@ def test_on_simulated_tissue_errors_to_the_truth_are_those_under_the_same_donors
     fold = Fold("type_0", "domain_0", ("domain_1",))
     rules = ("published", "matched")
     question = Question(tmp_path, slide, fold, donor_rules=rules, graph={"max_neighbors": 20})
-    made = question.predict("no_change", "truth", "truth_in_place")
+    made = question.predict("no_change", "truth", "truth_in_place", "hierarchical")
     table = question.score(N_DEG)
     target, train = cells_of(slide, "type_0", "domain_1"), split_cells(slide, fold).train
     control = slide.X[question.task.focal]
@@ -189,4 +190,18 @@ def test_on_simulated_tissue_errors_to_the_truth_are_those_under_the_same_donors
     assert found != pytest.approx(other["rmse_lfc_truth"], rel=1e-3)
     in_place = values(table, "truth_in_place", "-")
     assert in_place["rmse_lfc_truth_in_place"] == pytest.approx(0, abs=1e-6)
+    # The scatter of the truth is that of the simulator, its twin's too.
+    noise = Noise(slide.var["simulation_overdispersion"].to_numpy())
+    for variant in ("published", "no_intervention"):
+        drawn = against.unbiased_scores(made["truth", "domain_1", variant], noise=noise)["e_distance_noisy"]
+        assert values(table, "truth", variant)["e_distance_noisy"] == pytest.approx(drawn, rel=1e-4)
+    # What a method says of its own error is scored, and nobody else has such scores.
+    with read_predictions(question.folder / "predictions.h5ad") as predictions:
+        (told,) = [i for i in predictions.notes["intervals"] if i["variant"] == "published"]
+    interval = Interval(*(np.array(told[key]) for key in Interval._fields))
+    expected = against.unbiased_scores(made["hierarchical", "domain_1", "published"], interval=interval)
+    found = values(table, "hierarchical", "published")
+    for name in ("coverage", "interval_width"):
+        assert found[name] == pytest.approx(expected[name], rel=1e-4)
+        assert set(table.loc[table["metric"] == name, "method"]) == {"hierarchical"}
     assert values(table, "no_change", "-")["rmse_lfc_truth_in_place"] > 0.01

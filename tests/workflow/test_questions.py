@@ -77,5 +77,7 @@ def test_questions_alone(tmp_path):
     own = run.read("results/models/mine/mine/asked+silenced/hierarchical/corrected.seed3/status.json")
     assert json.loads(own)["status"] == "ok"
     # What to say of it in a paper, and the answers before all else, stand there without a benchmark too.
-    assert "; T cell (CD4+) of normal, Hypoxia stimulated in their neighbours" in run.read("results/compare/mine/methods.md")
+    assert "; T cell (CD4+) of normal, Hypoxia stimulated in their neighbours" in run.read(
+        "results/compare/mine/methods.md"
+    )
     assert run.read("results/compare/mine/answer.md").startswith("# Answer\n\nOwn questions: ")

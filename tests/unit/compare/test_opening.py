@@ -73,12 +73,17 @@ def test_the_first_line_names_folds_in_which_cellina_failed(tmp_path):
         failed("mean_shift", "no shift", protocol="corrected", slides=["221"]),
     ]
     rows = pd.concat([kept, lost, *more], ignore_index=True)
-    text, _ = answer(tables(tmp_path, rows, here.config, True))
+    text, found = answer(tables(tmp_path, rows, here.config, True))
     assert text.first.startswith("Cellina errs less than every control")
     assert text.first.endswith(
         "(29 of 29 folds better). Cellina failed in 1 of 30 folds of Bowel <i> (real data), corrected: "
         "T_cell on 120 (fit: too long)."
     )
+    # The method is named that errs least where both have an answer, however it does elsewhere.
+    worse = rows.assign(value=rows["value"].where(rows["method"] != "mean_shift", rows["value"] - 0.5))
+    worse.loc[(rows["method"] == "mean_shift") & (rows[FOLD].apply(tuple, axis=1) == away), "value"] = 30
+    best = opening.build(tables(tmp_path, worse, here.config), **found).best[0]
+    assert "Mean shift errs least (RMSE of log-fold changes 0.399)" in best
     everywhere = failed("cellina", "fit: too long", protocol="corrected")
     rows = pd.concat([scored[scored["method"] != "cellina"], everywhere], ignore_index=True)
     text, _ = answer(tables(tmp_path, rows, here.config, True))
@@ -113,6 +118,16 @@ def test_labels_stay_text_in_everything_that_is_made(tmp_path):
     assert not re.search(r"(src=|<link[^>]*href=)[\"']?(https?:)?//", texts["page"])
     again = page.build(here, answer(here)[1], inputs["figures"])
     assert again == texts["page"]
+
+
+def test_a_picture_says_how_the_numbers_of_its_own_place_and_data_stand(tmp_path):
+    here, picture = a_run(tmp_path, control=0.9), "results/tables/crc/table_1.CRC.corrected.png"
+    here.config["datasets"]["crc"] |= {"label": None}
+    Image.new("RGB", (40, 30)).save(picture)
+    text = page.build(here, {"statements": statements.build(here), "numbers": numbers.build(here)}, [picture])
+    said = re.search(r"<div>Cellina, Table 1</div><div>(.*?)</div><div>(.*?)</div>", text)
+    assert said[1] == "crc (real data), target CRC, protocol corrected"
+    assert re.search(r"^statements: .*1 holds", said[2]), said[2]
 
 
 def test_the_gallery_knows_places_in_the_papers():

@@ -285,3 +285,42 @@ def test_clusters_of_nothing_are_seldom_called_enriched():
         (one,) = statements.clusters_between(here, "g", "corrected")
         called += one.verdict != "not resolvable"
     assert 0 < called / n < 0.05 + 4 * np.sqrt(0.05 * 0.95 / n)
+
+
+@pytest.mark.parametrize(
+    ("changes", "verdict", "reason"),
+    [
+        ({}, "holds", ""),
+        ({"p_value": [0.03, 0.2, np.nan]}, "not resolvable", "a control agrees as well by chance"),
+        ({"null_median": [0.1, 0.7, 0.9]}, "does not hold", "a control that knows nothing agrees better"),
+        ({"smallest_p": [0.06, 0.06, 0.06]}, "not resolvable", "too few lesions: no p value can be small"),
+        ({"predictor": ["generation"] * 3}, "not resolvable", "no control of this prediction gives a valid p value"),
+    ],
+)
+def test_lesions_agree_where_every_control_that_keeps_its_level_is_beaten(changes, verdict, reason):
+    """Of two seeds of the control that keeps its level the worse counts; a control that was not drawn does not."""
+    rows = pd.DataFrame(
+        {
+            "knockout": "Jak2",
+            "predictor": "field",
+            "control": ["random_gene", "random_gene", "permuted"],
+            "seed": [0, 1, 0],
+            "n_draws": [99, 99, 0],
+            "n_lesions": 6,
+            "median": 0.5,
+            "null_median": [0.1, 0.2, 0.9],
+            "p_value": [0.03, 0.04, np.nan],
+            "smallest_p": 0.01,
+        }
+    ).assign(**changes)
+    path = "results/tables/g/celcomen_perturbmap.as_run.summary.tsv"
+    settings = config("simulated") | {"protocols": ["as_run"]}
+    settings["datasets"] = {"g": settings["datasets"]["crc"] | {"experiments": ["celcomen_perturbmap"]}}
+    write_tsv(rows, path, sort=False)
+    found = statements.build(Tables(settings, [path]))
+    (own,) = found[found["place"] == "Fig. 4"].to_dict("records")
+    assert (own["verdict"], own["reason"]) == (verdict, reason)
+    assert own["result"].startswith("Jak2: median rho 0.50")
+    if not changes:
+        assert own["result"].endswith("best control 0.20, largest p = 0.04")
+        assert (own["unit"], own["n"], own["p_value"]) == ("lesions", 6, 0.04)
