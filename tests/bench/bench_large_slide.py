@@ -8,12 +8,11 @@ Simulated tissue; the slide is written first and is not part of what is measured
 """
 
 import argparse
-import multiprocessing
-import resource
 import sys
 import tempfile
-import time
 from pathlib import Path
+
+from fresh_process import measured
 
 from tissue_counterfactuals.config import load_config
 
@@ -81,26 +80,11 @@ def train(folder: Path) -> None:
     print((folder / "model/history.tsv").read_text())
 
 
-def measured(stage, folder: Path, *arguments) -> float:
+def shown(stage, folder: Path, *arguments) -> float:
     """Run a stage in a fresh process; print its seconds and peak resident memory, and return the latter in GB."""
-    started = time.perf_counter()
-    process = multiprocessing.get_context("spawn").Process(target=_run, args=(stage, folder, *arguments))
-    process.start()
-    process.join()
-    if process.exitcode:
-        sys.exit(f"{stage.__name__} failed")
-    peak = float((folder / "peak").read_text())
-    print(
-        f"{stage.__name__:>10}  {time.perf_counter() - started:7.1f} s  {peak:5.2f} GB peak",
-        flush=True,
-    )
+    seconds, peak = measured(stage, folder, *arguments)
+    print(f"{stage.__name__:>10}  {seconds:7.1f} s  {peak:5.2f} GB peak", flush=True)
     return peak
-
-
-def _run(stage, folder: Path, *arguments) -> None:
-    stage(folder, *arguments)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2
-    (folder / "peak").write_text(str(peak))
 
 
 def main() -> None:
@@ -110,8 +94,8 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        measured(simulate, folder, arguments.cells, arguments.genes)
-        peak = max(measured(stage, folder) for stage in (prepare, graph, train))
+        shown(simulate, folder, arguments.cells, arguments.genes)
+        peak = max(shown(stage, folder) for stage in (prepare, graph, train))
     print(f"largest peak {peak:.2f} GB (limit {LIMIT_GB:g} GB)")
     sys.exit(peak > LIMIT_GB)
 

@@ -9,8 +9,6 @@ of what is measured. What a section costs must depend on its own size and on the
 """
 
 import argparse
-import multiprocessing
-import resource
 import sys
 import tempfile
 import time
@@ -18,6 +16,7 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+from fresh_process import measured
 
 LIMIT_GB = 4.0
 SECTIONS, GENES, GENES_PER_CELL = 66, 1120, 60
@@ -99,23 +98,6 @@ def prepare(folder: Path) -> None:
     print((folder / "shapes.tsv").read_text())
 
 
-def measured(folder: Path) -> tuple[float, float]:
-    """Prepare in a fresh process: seconds, and peak resident memory in GB."""
-    started = time.perf_counter()
-    process = multiprocessing.get_context("spawn").Process(target=_run, args=(folder,))
-    process.start()
-    process.join()
-    if process.exitcode:
-        sys.exit("prepare failed")
-    return time.perf_counter() - started, float((folder / "peak").read_text())
-
-
-def _run(folder: Path) -> None:
-    prepare(folder)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2
-    (folder / "peak").write_text(str(peak))
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cells", type=int, default=4_000_000)
@@ -132,7 +114,7 @@ def main() -> None:
             f"{time.perf_counter() - started:.0f} s",
             flush=True,
         )
-        seconds, peak = measured(folder)
+        seconds, peak = measured(prepare, folder)
         print(f"prepare one section: {seconds:.1f} s, {peak:.2f} GB peak (limit {LIMIT_GB:g} GB)")
     sys.exit(peak > LIMIT_GB)
 

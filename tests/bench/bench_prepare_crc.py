@@ -10,8 +10,6 @@ side) ours has about that size; the script prints both.
 """
 
 import argparse
-import multiprocessing
-import resource
 import sys
 import tempfile
 import time
@@ -19,6 +17,7 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+from fresh_process import measured
 
 LIMIT_GB = 16.0
 CELLS, GENES = 741_155, 18_936
@@ -112,23 +111,6 @@ def prepare(folder: Path, n_top_genes: int) -> None:
     print((folder / "shapes.tsv").read_text())
 
 
-def measured(folder: Path, n_top_genes: int) -> tuple[float, float]:
-    """Prepare in a fresh process: seconds, and peak resident memory in GB."""
-    started = time.perf_counter()
-    process = multiprocessing.get_context("spawn").Process(target=_run, args=(folder, n_top_genes))
-    process.start()
-    process.join()
-    if process.exitcode:
-        sys.exit("prepare failed")
-    return time.perf_counter() - started, float((folder / "peak").read_text())
-
-
-def _run(folder: Path, n_top_genes: int) -> None:
-    prepare(folder, n_top_genes)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2
-    (folder / "peak").write_text(str(peak))
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cells", type=int, default=CELLS)
@@ -158,7 +140,7 @@ def main() -> None:
             f"MB (published: {PUBLISHED_MB * share:,.1f} MB for this share of the slide)",
             flush=True,
         )
-        seconds, peak = measured(folder, max(2, round(2000 * arguments.genes / GENES)))
+        seconds, peak = measured(prepare, folder, max(2, round(2000 * arguments.genes / GENES)))
         print(f"prepare: {seconds:.1f} s, {peak:.2f} GB peak (limit {LIMIT_GB:g} GB)")
     sys.exit(peak > LIMIT_GB)
 

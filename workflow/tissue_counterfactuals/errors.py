@@ -26,7 +26,7 @@ def memory_fault(error: BaseException) -> str | None:
     return no_memory(said) if native or isinstance(error, MemoryError) else None
 
 
-def no_memory(said: str = "") -> str:
+def no_memory(said: str) -> str:
     """What to do where memory ran out; `said` is what was told of it."""
     told = f" ({said[:200]})" if said else ""
     return (

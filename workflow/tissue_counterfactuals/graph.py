@@ -97,7 +97,7 @@ def slide_graph(
 ) -> sparse.csr_array:
     """One graph per value of `slide.obs["sample"]`, with no edge between samples.
 
-    Args and result as in `gaussian_graph`; rows and columns follow the cells of the slide.
+    Args and result (n, n) as in `gaussian_graph`; rows and columns follow the cells of the slide.
 
     Raises:
         InputError: as `gaussian_graph`, naming the sample.
@@ -161,6 +161,9 @@ def neighborhood_features(
 
     Returns:
         (m, n_genes) float32, dense; zeros where a row has no weight.
+
+    Raises:
+        InputError: graph and expression are not of the same cells.
     """
     graph, expression = sparse.csr_array(graph), sparse.csr_array(log_expression)
     if graph.shape[1] != expression.shape[0]:

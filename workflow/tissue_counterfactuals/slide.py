@@ -305,7 +305,7 @@ def log_normalize(
 ) -> sp.csr_matrix | sp.csr_array | np.ndarray:
     """log(1 + CP10K), natural logarithm: the scale on which neighbourhoods are averaged.
 
-    Same forms in and out as `normalize_counts`.
+    Same forms in and out as `normalize_counts`: (n, genes), CSR or dense.
     """
     normalized = normalize_counts(counts, target_sum)
     values = normalized.data if sp.issparse(normalized) else normalized

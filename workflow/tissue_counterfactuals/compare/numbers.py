@@ -102,7 +102,7 @@ def donors_scale(numbers: pd.DataFrame) -> pd.DataFrame:
     counts.
 
     Ours are `as_run` and `corrected`, which differ in more than that on most configurations; `verdict` of the table of
-    numbers says where they do not.
+    numbers, which is `numbers` here, says where they do not.
     """
     own = numbers[numbers["place"].str.startswith(DONORS_SCALE)]
     rows = []
@@ -216,13 +216,15 @@ def _not_comparable(config: dict, number, method: str, entry: dict, protocol: st
 
 
 def failures(rows: pd.DataFrame, intervention: str = "edge") -> pd.DataFrame:
-    """Of one method's scores the failed rows of its answer, or of its twin: those of its training, and of that form."""
+    """Of one method's scores (rows of a score table) the failed ones of its answer or of its twin: those of its
+    training, and those of that form, `edge`, `node` or the name of a variant."""
     forms = {"edge": ["published"], "node": ["node"]}.get(intervention, [intervention])
     return rows[(rows["status"] == "failed") & rows["variant"].isin(["-", *forms])]
 
 
 def counterfactual(rows: pd.DataFrame, intervention: str = "edge") -> pd.DataFrame:
-    """Of one method's scores those of its answer: `node` perturbation, or new neighbours as published."""
+    """Of one method's scores (rows of a score table) those of its answer: `node` perturbation, or new neighbours as
+    published (`edge`)."""
     variants = set(rows["variant"]) - {TWIN}
     wanted = ["node"] if intervention == "node" else ["published", "-"]
     chosen = next((variant for variant in wanted if variant in variants), None)

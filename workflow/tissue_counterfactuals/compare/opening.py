@@ -72,7 +72,7 @@ def build(tables: Tables, numbers: pd.DataFrame, statements: pd.DataFrame) -> An
         protocol=protocol,
         asked=list(_asked(tables)),
         verdicts=verdicts(main),
-        best=[sentence for benchmark in benchmarks for sentence in _best(*benchmark)],
+        best=[sentence for where, _, scores in benchmarks for sentence in _best(where, scores)],
         numbers=list(_numbers(numbers)),
         unresolved=list(_unresolved(statements)),
         tables=list(_tables(tables)),
@@ -154,7 +154,7 @@ def _failed(where: str, scores: pd.DataFrame) -> Iterator[str]:
         yield f"{len(folds)} of {n_folds} folds of {where}: {named}{more} ({reasons})"
 
 
-def _best(where: str, protocol: str, scores: pd.DataFrame) -> Iterator[str]:
+def _best(where: str, scores: pd.DataFrame) -> Iterator[str]:
     """The best of what could be used in earnest, and whether it beats control and twin."""
     bounds = {m for m, row in METHODS.items() if {"truth", "in_domain"} & {*row.needs}}
     errors = {}

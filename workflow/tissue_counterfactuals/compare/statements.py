@@ -147,7 +147,14 @@ def _absent(scores: pd.DataFrame, *sides: tuple[str, str]) -> str:
 
 
 def gain(first: pd.DataFrame, second: pd.DataFrame, metric: str) -> pd.Series:
-    """How much better the first is, by fold, each side averaged over seeds; positive is better."""
+    """How much better the first is, by fold, each side averaged over seeds; positive is better.
+
+    Args:
+        first, second: rows of a score table, of one method and variant each.
+
+    Returns:
+        A value for each slide and held-out type that both have, in the unit of the metric.
+    """
     means = [
         rows[rows["metric"] == metric].dropna(subset="value").groupby(FOLD)["value"].mean() for rows in (first, second)
     ]

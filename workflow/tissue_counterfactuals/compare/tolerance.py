@@ -66,8 +66,8 @@ def of_spread(spread: float, n: int, n_published: int, units: str) -> Tolerance:
 
 
 def of_replicates(replicates: np.ndarray, origin: str) -> Tolerance:
-    """Tolerance of a statistic whose resampled values, or values of several seeds, are given; both runs have that
-    spread.
+    """Tolerance of a statistic whose resampled values (n,), or values of several seeds, are given; both runs have that
+    spread. NaN for fewer than two of them.
     """
     replicates = np.asarray(replicates, dtype=float)
     replicates = replicates[np.isfinite(replicates)]

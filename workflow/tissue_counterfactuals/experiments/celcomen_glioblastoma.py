@@ -70,8 +70,11 @@ def fit(slide: AnnData, graph: sparse.csr_array, settings: dict, switches: dict[
     """Forces of the crop.
 
     Args:
-        slide: from `prepare`.
+        slide: from `prepare`. graph: (n, n), from `contacts`.
         settings: epochs, learning_rate; ridge.
+
+    Raises:
+        InputError: as `fit_interactions`.
     """
     return fit_interactions(
         [(sparse.csr_array(slide.X), graph)],
@@ -134,6 +137,7 @@ def compare_crop(entry: dict, cells: AnnData, graph: sparse.csr_array) -> pd.Dat
 
     Args:
         entry: kind, source and files of the data set.
+        graph: (n, n), each contact in both directions.
     """
     found = {"cells": cells.n_obs, "genes": cells.n_vars, "edges": graph.nnz}
     everywhere = {"sample": "", "step": "crop", "cell_type": "", "domain": ""}

@@ -48,7 +48,7 @@ _MOST_ENTRIES = 200_000_000
 def knocked_out_cells(
     slide: AnnData, gene: str, graph: sparse.csr_array, settings: dict, switches: dict[str, str], seed: int
 ) -> np.ndarray:
-    """Cells to knock the gene out of, ascending.
+    """Cells (k,) to knock the gene out of, ascending indices.
 
     Under `knockout_cells: one` a single draw among all expressing cells, with NumPy's older generator as run. Under
     `many` cells in random order, each with a neighbour and at least four radii from the ones before, so that their
@@ -133,6 +133,8 @@ def by_site(values: np.ndarray, group: np.ndarray, nearest: np.ndarray) -> pd.Da
 
     The knocked-out cells are the unit: cells around one of them are not independent.
 
+    Args:
+        values: (n,). group, nearest: (n,), from `group_cells`.
     Returns:
         A row per group: group, n_cells, n_sites, effect, low, high: 95 % interval over sites (`mean_interval`); NaN for
         fewer than `LEAST_SITES`, where it does not hold what it says, and for the rest, whose cells are no sites.
@@ -211,6 +213,8 @@ def run(
     Args:
         settings: section celcomen.glioblastoma of the configuration.
         switches: of the steps inference, generation and celcomen_glioblastoma.
+    Raises:
+        InputError: the crop has too many cells to generate, or the gene cannot be knocked out in it.
     """
     fitted, record = preparation.read_forces(forces), json.loads(Path(manifest).read_text())
     tissue = tumour.prepare(read_slide(slide, check=False), settings, switches)

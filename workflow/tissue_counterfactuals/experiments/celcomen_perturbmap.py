@@ -106,6 +106,7 @@ def answer(
     """Correlations of the prediction and of controls, a row each; see `run`.
 
     Args:
+        inter, intra: (g, g) forces among the question's genes.
         predictors: default: all that the question has.
     """
     rows = []
@@ -324,7 +325,8 @@ def _against(found: pd.DataFrame, null: pd.DataFrame, calibrated: bool) -> dict:
 def gene_table(question: Question, inter: np.ndarray, intra: np.ndarray, seed: int) -> pd.DataFrame:
     """Predicted and observed change of each gene but the lost one, for each lesion and predictor.
 
-    `predicted_scaled` runs from 0 to 1 over the genes of a lesion, as the paper draws it.
+    `predicted_scaled` runs from 0 to 1 over the genes of a lesion, as the paper draws it. `inter` and `intra` are
+    forces (g, g).
     """
     parts = []
     for predictor in question.predictors:
@@ -357,7 +359,7 @@ def spot_table(slide: AnnData, question: Question, inter: np.ndarray, intra: np.
     """All spots of the question's sections: place, label, and the number of the lesion they belong to (0: none).
 
     In lesions, `knocked_out` spots, and the `response`: root mean square of what the first predictor changes in the
-    other genes of a spot.
+    other genes of a spot. Places are in micrometres; `inter` and `intra` are forces (g, g).
     """
     lesion, lost = np.zeros(slide.n_obs, int), np.zeros(slide.n_obs, bool)
     response = np.full(slide.n_obs, np.nan)

@@ -126,7 +126,8 @@ def compare_with_noise(table: pd.DataFrame) -> pd.DataFrame:
     """The tests of Figure 2c: estimates against noise, paired by simulation, over the simulations of the paper's panel.
 
     The code tests with Wilcoxon and t on pairs, the paper names Mann-Whitney; all three are given, for the
-    correlations (`rho`) and for -log10(p + 0.0001). Pairs with an undefined correlation are left out.
+    correlations (`rho`) and for -log10(p + 0.0001). Pairs with an undefined correlation are left out. `table` has the
+    columns COLUMNS.
     """
     rows = []
     paper = table[table["panel"] == "paper"]

@@ -284,6 +284,9 @@ def summarize(agreement: pd.DataFrame) -> pd.DataFrame:
     with each other it is below 0.05 in 9 of 100 draws of four hold-outs, where 3 are due. So it is given beside the
     published figure only; `largest_empirical_p` keeps its level.
 
+    Args:
+        agreement: the first table of `compare_samples`, of all seeds, with the columns of `preparation.KEY`.
+
     Returns:
         A row for each seed, force and variant: n hold-outs, mean, standard error (of hold-outs as if independent), how
         many hold-outs have constant forces, `published_mann_whitney_p` (as run; observed and other fits only) and

@@ -119,6 +119,10 @@ def module_activities(genes: pd.DataFrame, source: str | None) -> pd.DataFrame:
 
     No p value: the t value takes genes for independent, and those of a module were chosen because they are not.
 
+    Args:
+        genes: a row per gene: gene, module, strength.
+        source: file of pathways; None is the one that comes with the workflow.
+
     Returns:
         module, pathway, n_genes, activity, status; one row with the reason where there is none.
     """

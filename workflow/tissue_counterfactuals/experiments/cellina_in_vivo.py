@@ -189,6 +189,10 @@ def chosen_targets(screen: Screen, table: pd.DataFrame, settings: dict, protocol
     """The targets that are asked about, of those that can be tested and have recipients enough: those named; else, as
     run on a screen that has them all, the authors' nine, over which they take the shared effect; else all.
 
+    Args:
+        table: from `observe`.
+    Returns:
+        Labels of the targets, from 1 up, as in `Screen.code`.
     Raises:
         InputError: fewer than four, over which no score can be compared.
     """
@@ -611,7 +615,7 @@ def compare(scores: pd.DataFrame, entry: dict, protocol: str) -> pd.DataFrame:
     """The published numbers of the authors' models, per lost gene and in the mean, beside ours.
 
     `tolerance` is half a 95 % interval of the difference of two means over seeds, from the spread over theirs; numbers
-    of other data are not compared, nor is a mean over other lost genes than theirs.
+    of other data are not compared, nor is a mean over other lost genes than theirs. `scores` are those of `run`.
     """
     table = pd.read_csv(PUBLISHED, sep="\t")
     donors = table["model"].str.endswith(" random donors")

@@ -17,7 +17,7 @@ VALIDATION_SHARE = 0.1
 
 
 def read_inputs(slide: Path, graph: Path) -> tuple[AnnData, sparse.csr_array]:
-    """The slide, in its variable genes, and the graph of all its cells."""
+    """The slide, in its variable genes, and the graph (n, n) of all its cells, CSR float32."""
     cells = read_slide(slide, check=False)
     chosen = cells.var.get(VARIABLE)
     if chosen is not None:
@@ -41,6 +41,7 @@ def fit(
     """Cellina trained on a slide; its graph is not masked, so that tested cells are neighbours of others, as run.
 
     Args:
+        graph: (n, n) weights.
         model: section `cellina` of the configuration.
     """
     form = Cellina(device=device, **under_switches(model, switches))

@@ -14,26 +14,29 @@ PAIRS = (("secreted", "cytoplasmic"), ("secreted", "membrane"), ("membrane", "cy
 
 
 def entries(matrix: np.ndarray, which: str = "upper_triangle") -> np.ndarray:
-    """The entries of a symmetric matrix that are compared: each pair of genes once, or (`all`) everything."""
+    """The entries of a symmetric matrix (g, g) that are compared, (n,): each pair of genes once, or (`all`)
+    everything.
+    """
     if which == "all":
         return matrix.ravel()
     return matrix[np.triu_indices(len(matrix), k=1)]
 
 
 def correlation(a: np.ndarray, b: np.ndarray) -> float:
-    """Pearson correlation; NaN where one side is constant."""
+    """Pearson correlation of two vectors (n,); NaN where one side is constant."""
     a, b = a - a.mean(), b - b.mean()
     size = np.sqrt((a @ a) * (b @ b))
     return float(a @ b / size) if size > 0 else np.nan
 
 
 def spearman(a: np.ndarray, b: np.ndarray) -> float:
-    """Spearman correlation of two vectors, ties sharing their mean rank; NaN where one side is constant."""
+    """Spearman correlation of two vectors (n,), ties sharing their mean rank; NaN where one side is constant."""
     return correlation(rankdata(a), rankdata(b))
 
 
 def partial_spearman(a: np.ndarray, b: np.ndarray, given: Iterable[np.ndarray]) -> float:
-    """Spearman correlation of a and b after the ranks of other vectors are regressed out of both ranks."""
+    """Spearman correlation of a and b, each (n,), after the ranks of others (n,) are regressed out of both ranks;
+    NaN where these explain a side fully."""
     ranks = [rankdata(v) for v in (a, b, *given)]
     ranks = np.column_stack([r - r.mean() for r in ranks])
     sides, others = ranks[:, :2], ranks[:, 2:]
@@ -76,7 +79,7 @@ def random_agreement(a: np.ndarray, b: np.ndarray, kind: str, which: str, n: int
 
 
 def empirical_p(observed: float, null: np.ndarray) -> float:
-    """Share of the null at or above the observed value, the observed one counted in; NaN stays NaN."""
+    """Share of the null (b,) at or above the observed value, the observed one counted in; NaN stays NaN."""
     if np.isnan(observed) or np.isnan(null).any():
         return np.nan
     return (1 + np.sum(null >= observed)) / (1 + len(null))
@@ -103,7 +106,9 @@ def mean_interval(values: np.ndarray) -> tuple[float, float]:
 
 
 def rank_test(x: np.ndarray, y: np.ndarray) -> float:
-    """Two-sided Mann-Whitney p value; NaN where it is undefined."""
+    """Two-sided Mann-Whitney p value of x (n,) against y (m,); NaN in them is left out, and the p value is NaN where
+    one is then empty.
+    """
     x, y = x[~np.isnan(x)], y[~np.isnan(y)]
     if min(len(x), len(y)) == 0:
         return np.nan

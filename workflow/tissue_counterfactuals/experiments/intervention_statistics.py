@@ -33,7 +33,8 @@ FEWEST_MEMBERS, FEWEST_ARRANGEMENTS = 5, 20
 LEVEL, POWER = 0.05, 0.8
 # Carriers of one guide that are no farther apart than this are taken for one clone. Where some of a clone are not
 # called, the rest of it falls apart at the radius of contacts (30), and permuting the parts by themselves is liberal.
-CLONE_UM = 60.0
+_CLONE_UM = 60.0
+_TILE_UM = 250.0
 # What a ceiling must exceed for an agreement with the truth to mean anything.
 LEAST_CEILING = 0.3
 # Two-sided 5 %, power 80 %: 1.96 + 0.84 standard deviations.
@@ -134,9 +135,6 @@ def build_arena(
     names: tuple[str, ...],
     radius_um: float = 30.0,
     guide: np.ndarray | None = None,
-    clone_um: float = CLONE_UM,
-    tile_um: float = 250.0,
-    depth: np.ndarray | None = None,
 ) -> Arena:
     """The arena of cells around carriers.
 
@@ -148,13 +146,11 @@ def build_arena(
         names: of the labels 1, 2, ...
         guide: (c,) guide of each carrier, which clones share; default: the labels, so that neighbouring clones of one
             target are taken for one.
-        clone_um: carriers of one guide up to this far from each other are one clone.
-        depth: (n,) total counts; default: over these genes.
 
     Raises:
         InputError: no member has a carrier nearby.
     """
-    unit_of = clones(place[carriers], code if guide is None else guide, clone_um)
+    unit_of = clones(place[carriers], code if guide is None else guide, _CLONE_UM)
     pairs = cKDTree(place[members]).query_ball_tree(cKDTree(place[carriers]), radius_um)
     near = np.flatnonzero([len(p) > 0 for p in pairs])
     if len(near) == 0:
@@ -164,16 +160,16 @@ def build_arena(
         )
     around = [np.unique(unit_of[pairs[i]]) for i in near]
     members = members[near]
-    totals = np.asarray(counts.sum(axis=1)).ravel() if depth is None else depth
+    totals = np.asarray(counts.sum(axis=1)).ravel()
     first = np.unique(unit_of, return_index=True)[1]
     return Arena(
         values=scaled(counts[members], totals[members]),
         depth=np.log1p(totals[members]),
-        tile=np.floor(place[members] / tile_um).astype(int),
+        tile=np.floor(place[members] / _TILE_UM).astype(int),
         unit=np.concatenate(around),
         start=np.concatenate([[0], np.cumsum([len(a) for a in around])]),
         labels=code[first],
-        unit_tile=np.floor(place[carriers][first] / tile_um).astype(int),
+        unit_tile=np.floor(place[carriers][first] / _TILE_UM).astype(int),
         unit_size=np.bincount(unit_of),
         target_names=names,
     )
@@ -282,14 +278,14 @@ def permuted_labels(arena: Arena, stratum: np.ndarray, draws: int, rng) -> np.nd
 
 
 def arrangements(arena: Arena, stratum: np.ndarray, target: int) -> float:
-    """How many ways there are to place a target's units within the strata."""
+    """How many ways there are to place a target's units within the strata, which `stratum` (u,) tells of each unit."""
     own = arena.labels == target
     n, k = np.bincount(stratum), np.bincount(stratum, weights=own)
     return float(np.prod(comb(n, k)))
 
 
 def in_parts(arena: Arena, labels: np.ndarray, target: int, of_matches: np.ndarray | None = None) -> Effects:
-    """`effects` for rows of labels, some hundred at a time."""
+    """`effects` for rows of labels (b, u), some hundred at a time."""
     parts = [
         effects(arena, arena.exposure(labels[i : i + _DRAWS_AT_ONCE]), target, of_matches)
         for i in range(0, len(labels), _DRAWS_AT_ONCE)
@@ -518,7 +514,9 @@ def _top_of_first(ranks: np.ndarray, *values: np.ndarray) -> list[np.ndarray]:
 
 
 def row_correlations(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Pearson correlation along the last axis of a (..., g) and b (..., g); NaN where a side is constant or missing."""
+    """Pearson correlations (...) along the last axis of a (..., g) and b (..., g); NaN where a side is constant or
+    missing.
+    """
     a, b = (x - x.mean(axis=-1, keepdims=True) for x in (a, b))
     size = np.sqrt((a**2).sum(axis=-1) * (b**2).sum(axis=-1))
     product = (a * b).sum(axis=-1)
@@ -526,7 +524,7 @@ def row_correlations(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def false_discovery(p: np.ndarray) -> np.ndarray:
-    """Benjamini-Hochberg q values; NaN stays NaN and takes no part."""
+    """Benjamini-Hochberg q values of p values, both (n,); NaN stays NaN and takes no part."""
     p = np.asarray(p, float)
     q = np.full(len(p), np.nan)
     known = np.flatnonzero(np.isfinite(p))
@@ -650,7 +648,7 @@ def shifted_sizes(
 
 
 def others_mean(rows: np.ndarray) -> np.ndarray:
-    """K2: for each row (..., k, g) the mean of all other rows, the leave-one-out shared effect."""
+    """K2: for each row of (..., k, g) the mean of all other rows, the leave-one-out shared effect; the same shape."""
     return (rows.sum(axis=-2, keepdims=True) - rows) / (rows.shape[-2] - 1)
 
 
@@ -676,13 +674,13 @@ def fits(predicted: np.ndarray, observed: np.ndarray) -> np.ndarray:
 
 
 def own_over_others(table: np.ndarray) -> np.ndarray:
-    """Mean of the diagonal of each table (..., k, k) less that of what is beside it."""
+    """Mean of the diagonal of each table (..., k, k) less that of what is beside it, (...)."""
     k, own = table.shape[-1], np.trace(table, axis1=-2, axis2=-1)
     return own / k - (table.sum(axis=(-2, -1)) - own) / (k * (k - 1))
 
 
 def paired_interval(difference: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean over targets (..., k) and its 95 % interval (Student's t)."""
+    """Mean over targets (..., k), and the ends of its 95 % interval (Student's t), each (...)."""
     n = difference.shape[-1]
     mean = difference.mean(axis=-1)
     half = student.ppf(0.975, n - 1) * difference.std(axis=-1, ddof=1) / np.sqrt(n) if n > 1 else np.inf

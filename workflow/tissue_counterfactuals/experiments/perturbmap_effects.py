@@ -15,14 +15,12 @@ from tissue_counterfactuals.experiments.perturbmap_lesions import WILD_TYPE, los
 
 # Spots of one label up to this far from each other are one lesion; the lattice has a pitch of 100.
 _CONTACT_UM = 110.0
+# Mean counts over these spots that a gene needs, and a change of log expression that would matter.
+_MIN_MEAN, _RELEVANT = 0.5, 0.2
 
 
-def lesion_arena(slide: AnnData, min_mean: float = 0.5) -> statistics.Arena:
-    """The lesions of a slide, wild-type ones as controls.
-
-    Args:
-        min_mean: mean counts over their spots that a gene needs.
-    """
+def lesion_arena(slide: AnnData) -> statistics.Arena:
+    """The lesions of a slide, wild-type ones as controls."""
     lost = lost_genes(slide).to_numpy()
     spots = np.flatnonzero(lost != "")
     names = tuple(sorted(set(lost[spots]) - {WILD_TYPE}))
@@ -34,7 +32,7 @@ def lesion_arena(slide: AnnData, min_mean: float = 0.5) -> statistics.Arena:
     unit = connected_components(cKDTree(place).sparse_distance_matrix(cKDTree(place), _CONTACT_UM), directed=False)[1]
     counts = slide.X.tocsr()[spots]
     totals = np.asarray(counts.sum(axis=1)).ravel()
-    kept = np.asarray(counts.mean(axis=0)).ravel() >= min_mean
+    kept = np.asarray(counts.mean(axis=0)).ravel() >= _MIN_MEAN
     kept &= ~slide.var_names.isin(names)
     first = np.unique(unit, return_index=True)[1]
     tile = np.column_stack([1000 * section, 0 * section])
@@ -51,7 +49,7 @@ def lesion_arena(slide: AnnData, min_mean: float = 0.5) -> statistics.Arena:
     )
 
 
-def lesion_effects(slide: AnnData, draws: int, seed: int, relevant: float = 0.2) -> pd.DataFrame:
+def lesion_effects(slide: AnnData, draws: int, seed: int) -> pd.DataFrame:
     """A row per lost gene: see `intervention_statistics.assess`; n counts spots, n_units lesions. And `clonality` of
     its spots: how many times as often as by chance they touch each other.
 
@@ -60,7 +58,7 @@ def lesion_effects(slide: AnnData, draws: int, seed: int, relevant: float = 0.2)
     """
     arena = lesion_arena(slide)
     found = [statistics.assess(arena, target, draws, seed) for target in range(1, len(arena.target_names) + 1)]
-    table = statistics.rows_of(found, relevant)
+    table = statistics.rows_of(found, _RELEVANT)
     place = slide.obsm["spatial"][(lost_genes(slide) != "").to_numpy()]
     label, section = arena.labels[arena.unit], arena.tile[:, 0] // 1000
     table["clonality"] = statistics.clonality(place, label, section, _CONTACT_UM)[1:]

@@ -27,6 +27,8 @@ _LABEL = r"^(?P<gene>.+?)_[0-9]+(?:-[0-9]+)?$"
 _HVG_CUTOFFS = {"min_mean": 0.5, "max_mean": 7.5, "min_disp": 0.5}
 _HVG_SHARE = 0.75
 _NEIGHBORS = 6
+# Distance of neighbouring spots.
+_PITCH_UM = 100.0
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,6 @@ def find_lesions(
     boxed_section: str | None = None,
     trim_um: float = 210.0,
     min_spots: int = 10,
-    pitch_um: float = 100.0,
 ) -> list[Lesion]:
     """Wild-type lesions of some sections, without the spots near a knock-out.
 
@@ -109,7 +110,6 @@ def find_lesions(
         trim_um: a spot up to this far from any spot of a knock-out lesion belongs to no lesion; two steps of the
             lattice are 200, the next distance is 265.
         min_spots: lesions with fewer spots are left out; in a box they are refused.
-        pitch_um: distance of neighbouring spots.
 
     Raises:
         InputError: a section or box without a lesion.
@@ -146,7 +146,7 @@ def find_lesions(
             continue
         for label in sorted(set(labels[spots])):
             own = spots[labels[spots] == label]
-            for part in _components(place[own], pitch_um):
+            for part in _components(place[own]):
                 if len(part) >= min_spots:
                     add(section, label, own[part])
     if not lesions:
@@ -158,9 +158,9 @@ def find_lesions(
     return lesions
 
 
-def _components(place: np.ndarray, pitch_um: float) -> list[np.ndarray]:
+def _components(place: np.ndarray) -> list[np.ndarray]:
     """Indices of the spots that hang together by steps of one pitch; the largest component first."""
-    pairs = cKDTree(place).query_pairs(1.1 * pitch_um, output_type="ndarray")
+    pairs = cKDTree(place).query_pairs(1.1 * _PITCH_UM, output_type="ndarray")
     n = len(place)
     adjacency = sparse.coo_array((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(n, n))
     number, component = connected_components(adjacency, directed=False)
@@ -174,7 +174,7 @@ def remove_reporters(slide: AnnData) -> AnnData:
 
 
 def log_cpm(slide: AnnData) -> sparse.csr_matrix:
-    """log(1 + counts per million) of all spots, float64."""
+    """log(1 + counts per million) of all spots (n, genes), CSR float64, natural logarithm."""
     return log_normalize(slide.X, 1e6).astype(np.float64)
 
 
@@ -186,9 +186,10 @@ def choose_genes(
     name: str,
     at_most: int | None = None,
 ) -> np.ndarray:
-    """Indices of the modelled genes: highly variable in three quarters of the lesions, then the lost gene, last.
+    """Indices (g,) of the modelled genes: highly variable in three quarters of the lesions, then the lost gene, last.
 
     Args:
+        expression: (n, genes), from `log_cpm`.
         at_most: if more genes vary, so many of them, spaced evenly in the order of the slide.
 
     Raises:
@@ -223,7 +224,7 @@ def choose_genes(
 
 
 def tissues(slide: AnnData, expression: sparse.csr_matrix, lesions: list[Lesion], genes: np.ndarray) -> list[Tissue]:
-    """What the model sees of each lesion."""
+    """What the model sees of each lesion: of `expression` (n, genes) the modelled `genes` (g,), indices."""
     return [
         Tissue(
             lesion,
@@ -242,7 +243,7 @@ def observed_differences(
     knockout: str,
     switches: dict[str, str],
 ) -> list[np.ndarray]:
-    """`observed_difference` of every lesion."""
+    """`observed_difference` (g,) of every lesion."""
     return [observed_difference(slide, expression, lesion, lesions, genes, knockout, switches) for lesion in lesions]
 
 

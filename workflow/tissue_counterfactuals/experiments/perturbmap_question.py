@@ -63,7 +63,7 @@ class Question:
         return ("field", "generation") if gaussian else ("generation",)
 
     def expressing(self, place: int, gene: int = -1) -> np.ndarray:
-        """Spots of a lesion in which a gene was counted."""
+        """Spots (k,) of a lesion, indices within it, in which a gene was counted; -1 is the lost gene."""
         return np.flatnonzero(self.tissues[place].log_expression[:, gene] > 0)
 
     def chosen_spots(self, eligible: np.ndarray, seed: int) -> np.ndarray:
@@ -80,7 +80,7 @@ def ask(
 
     Args:
         slide: counts, without the features of the vectors.
-        expression: its `log_cpm`.
+        expression: its `log_cpm` (n, genes).
         name: what messages call the slide.
 
     Raises:
@@ -177,7 +177,8 @@ class Model:
         return change
 
     def collapsed(self, place: int, spots: np.ndarray) -> tuple[int, int]:
-        """Spots without any expression after a generated knock-out: of all of the lesion, of those knocked out."""
+        """How many spots are without any expression after a generated knock-out in `spots` (k,): of the whole lesion,
+        and of those knocked out."""
         if self.predictor == "field":
             return 0, 0
         last = len(self.question.genes) - 1

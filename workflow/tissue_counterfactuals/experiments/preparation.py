@@ -77,13 +77,15 @@ def write_forces(path: str | Path, **arrays: np.ndarray) -> None:
 
 
 def read_forces(path: str | Path) -> dict[str, np.ndarray]:
-    """The arrays of `write_forces`."""
+    """The arrays of `write_forces` by name; of a fit `inter` and `intra` (seeds, g, g), `mean_expression`, `genes`."""
     with np.load(path) as file:
         return {name: file[name] for name in file.files}
 
 
 def comparable_forces(inter: np.ndarray, intra: np.ndarray, switches: dict[str, str]) -> tuple[np.ndarray, np.ndarray]:
-    """Inter and intra forces in the units of the switch `force_units`; forces of the mean field stay as they are."""
+    """Inter and intra forces, each (g, g), in the units of the switch `force_units`; forces of the mean field stay as
+    they are.
+    """
     if switches["log_partition"] != "gaussian" or switches["force_units"] == "raw":
         return inter, intra
     return partial_correlations(Interactions(inter, intra, []))
@@ -119,7 +121,7 @@ def write_manifest(
 
 
 def keyed(table: pd.DataFrame, manifest: dict, seed: int) -> pd.DataFrame:
-    """A table with the columns of KEY in front."""
+    """A table with the columns of KEY in front; it is changed in place."""
     values = (manifest["dataset"], manifest["kind"], manifest["protocol"], seed)
     for place, (name, value) in enumerate(zip(KEY, values, strict=True)):
         table.insert(place, name, value)

@@ -62,7 +62,7 @@ class Screen:
         return self.arena_of(np.flatnonzero(self.recipient))
 
     def arena_of(self, members: np.ndarray) -> Arena:
-        """Any cells around the clones."""
+        """The arena of any cells, `members` (m,), around the clones."""
         return statistics.build_arena(
             self.place, self.carriers, self.code[self.carriers], members, self.counts, self.names, self.radius_um,
             None if self.guide is None else self.guide[self.carriers],
@@ -84,7 +84,7 @@ class Screen:
 
     @cached_property
     def far(self) -> np.ndarray:
-        """Recipients with a tumour cell but no carrier within `far_um`."""
+        """(r,) recipients with a tumour cell but no carrier within `far_um`."""
         distance, _ = cKDTree(self.place[self.carriers]).query(self.place)
         beside, _ = cKDTree(self.place[self.tumour]).query(self.place)
         return np.flatnonzero(self.recipient & (distance > self.far_um) & (beside <= self.far_um))
@@ -105,13 +105,13 @@ class Screen:
         return result
 
     def near(self, target: int) -> np.ndarray:
-        """Recipients near carriers of a target and of no other guide, control guides included."""
+        """(r,) recipients near carriers of a target and of no other guide, control guides included."""
         return np.flatnonzero(self.seen == target)
 
-    def spilled_genes(self, most: float = 5.0) -> np.ndarray:
-        """K12: (g,) genes so much higher in tumour cells than in recipients that a little spill would show."""
+    def spilled_genes(self) -> np.ndarray:
+        """K12: (g,) genes more than five times as high in tumour cells as in recipients: a little spill would show."""
         tumour, recipients = (np.asarray(self.counts[m].mean(axis=0)).ravel() for m in (self.tumour, self.recipient))
-        return tumour > most * np.maximum(recipients, 1e-9)
+        return tumour > 5 * np.maximum(recipients, 1e-9)
 
 
 def read_screen(
@@ -174,7 +174,9 @@ def against_far(screen: Screen, near: np.ndarray, far: np.ndarray) -> np.ndarray
 
 
 def score_top_genes(predicted: np.ndarray, observed: np.ndarray) -> dict[str, float]:
-    """Pearson, share of equal signs and RMSE on the ten genes that are observed to change most."""
+    """Pearson, share of equal signs and RMSE of changes (g,) on the ten genes that are observed to change most; a
+    correlation with a constant counts as 0.
+    """
     top = np.argsort(-np.abs(observed), kind="stable")[:TOP_GENES]
     a, b = predicted[top], observed[top]
     r = statistics.row_correlations(a[None], b[None])[0]

@@ -16,7 +16,7 @@ from tissue_counterfactuals.streams import stream
 
 
 def shuffles(labels: np.ndarray, cell_type: np.ndarray, n: int, slide: str) -> np.ndarray:
-    """(1 + n, cells) labels as they are, then exchanged within types.
+    """(1 + n, cells) labels as they are, then exchanged within types; `labels` and `cell_type` are (cells,).
 
     They are the same for every seed of a slide: models of several seeds see the same cells, so that gains must be
     averaged over seeds shuffle by shuffle.
@@ -74,7 +74,9 @@ def gains(
 
 
 def rank_p(gains: np.ndarray) -> float:
-    """p value of the first gain, that of the real labels, among all: one-sided, exact where labels are exchangeable."""
+    """p value of the first gain of (1 + n,), that of the real labels, among all: one-sided, exact where labels are
+    exchangeable; NaN where a gain is.
+    """
     return float(np.mean(gains >= gains[0])) if np.isfinite(gains).all() else np.nan
 
 

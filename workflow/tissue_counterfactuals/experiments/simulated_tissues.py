@@ -56,7 +56,7 @@ class Simulated:
 
 
 def lattice(n_cells: int) -> sparse.csr_array:
-    """Directed graph of the six nearest among cells on a lattice like a honeycomb, as run.
+    """Directed graph (n, n), CSR of ones, of the six nearest among cells on a lattice like a honeycomb, as run.
 
     Rows are stretched (their distance is the root of 1.25, not of 0.75): inside the lattice the six nearest are the
     right ones, along its border they are ties, which scikit-learn's search decides as it did in the paper.
@@ -73,7 +73,9 @@ def lattice(n_cells: int) -> sparse.csr_array:
 
 
 def zero_one_forces(draw: np.random.RandomState, n_genes: int) -> np.ndarray:
-    """Ones and zeros for the pairs of genes, in a share drawn first, neither all nor none; ones on the diagonal."""
+    """Ones and zeros (g, g) for the pairs of genes, in a share drawn first, neither all nor none; ones on the
+    diagonal.
+    """
     share = draw.uniform(0, 1, size=1)[0]
     n_pairs = n_genes * (n_genes - 1) // 2
     pairs = np.zeros(n_pairs)
@@ -191,7 +193,9 @@ def sample_tissues(
 
 
 def infer(tissue: np.ndarray, graph: sparse.csr_array, switches: dict[str, str]) -> tuple[Forces | None, str]:
-    """Corrected inference, its Gaussian forces free of the genes' units; or None and why it refused."""
+    """Corrected inference from a tissue (n, g) and its graph (n, n), its Gaussian forces free of the genes' units; or
+    None and why it refused.
+    """
     chosen = {name: value for name, value in switches.items() if protocols.SWITCHES[name].step == "inference"}
     try:
         # As in the authors' simulations the tissue is used as it is.

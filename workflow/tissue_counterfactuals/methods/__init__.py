@@ -3,8 +3,10 @@
 An adapter file defines
 
     fit(task, folder)                      only if the method is learned: train, and leave in `folder` what predict
-    needs latents(task, folder) -> dict          only if it has latent variables: name -> (n, d) of all cells, NaN for
-    unseen ones predict(task, folder, target) -> dict  variant name -> Prediction, or the reason (str) why there is none
+                                           needs
+    latents(task, folder) -> dict          only if it has latent variables: name -> (n, d) of all cells, NaN for
+                                           unseen ones
+    predict(task, folder, target) -> dict  variant name -> Prediction, or the reason (str) why there is none
 
 and knows nothing of Snakemake, files of slides or scores (`task`: see question/task.py). It runs in the environment
 that its row names; this module, the question and `run.py` need only numpy, scipy and anndata there. Every learned

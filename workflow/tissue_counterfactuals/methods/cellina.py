@@ -41,7 +41,7 @@ def latents(task, folder: Path) -> dict[str, np.ndarray]:
 
 
 def latents_among(task, model: Cellina, around) -> dict[str, np.ndarray]:
-    """The same by one of Cellina's forms, given what it reads of where the cells stand."""
+    """z and s (n, n_latent) of all cells by one of Cellina's forms, given what it reads of where the cells stand."""
     cells = np.arange(task.slide.n_obs)
     latent = task.switches["latent"]
     return dict(zip("zs", model.latents(task.slide, cells, around, latent, task.seed), strict=True))

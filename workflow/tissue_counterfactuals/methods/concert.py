@@ -8,13 +8,12 @@ cells with them.
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
 from scipy import sparse
 
 from tissue_counterfactuals.methods.prediction import Prediction, at_library
 from tissue_counterfactuals.models import concert as model
-from tissue_counterfactuals.models.training import resolve_device
+from tissue_counterfactuals.models.training import n_batches, resolve_device, save_network
 from tissue_counterfactuals.streams import stream, stream_seed
 
 
@@ -24,8 +23,7 @@ def fit(task, folder: Path) -> None:
     cells, _, _ = _inputs(task)
     torch.manual_seed(stream_seed(task.seed, "concert_network"))
     network = _network(task, cells)
-    n_batches = model.n_batches(len(cells.domain), settings["batch_size"])
-    epochs = task.epochs(settings["epochs"], n_batches)
+    epochs = task.epochs(settings["epochs"], n_batches(len(cells.domain), settings["batch_size"]))
     history = model.train(
         network,
         cells,
@@ -37,9 +35,7 @@ def fit(task, folder: Path) -> None:
         resolve_device(task.device),
         task.report,
     )
-    table = pd.DataFrame({"epoch": np.arange(len(history)), "train_loss": history})
-    table.to_csv(folder / "history.tsv", sep="\t", index=False, float_format="%.6g")
-    torch.save(network.state_dict(), folder / "model.pt")
+    save_network(network, history, folder)
 
 
 def predict(task, folder: Path, target: str) -> dict[str, Prediction | str]:

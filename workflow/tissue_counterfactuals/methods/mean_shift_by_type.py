@@ -29,7 +29,11 @@ def mean_profiles(task, target) -> list[tuple[np.ndarray, np.ndarray]]:
 
 
 def predict(task, folder, target) -> dict[str, Prediction]:
-    """(x + 1) 2^delta - 1 on counts per 10,000, delta = mean over other types of log2((p_target+1)/(p_control+1))."""
+    """(x + 1) 2^delta - 1 on counts per 10,000, delta = mean over other types of log2((p_target+1)/(p_control+1)).
+
+    Raises:
+        InputError: no other type has training cells enough in both domains.
+    """
     slide, profiles = task.slide, mean_profiles(task, target)
     if not profiles:
         raise InputError(

@@ -30,15 +30,17 @@ def train_scanvi(task, seen: Seen, stages: int = 2):
 
 def latents(task, folder: Path) -> dict[str, np.ndarray]:
     """The latent (n, n_latent): posterior means."""
-    from scvi.model import SCANVI
-
-    seen = Seen.of(task)
-    return latent_of(SCANVI.load(folder / "model", adata=seen.counts()), seen)
+    return latent_of(*_load(task, folder))
 
 
 def predict(task, folder: Path, target: str) -> dict[str, Prediction]:
     """The focal cells decoded in the target domain, and in their own (the twin)."""
+    return swap_domain(task, *_load(task, folder), target)
+
+
+def _load(task, folder: Path):
+    """The fitted model, and the cells that it knows."""
     from scvi.model import SCANVI
 
     seen = Seen.of(task)
-    return swap_domain(task, SCANVI.load(folder / "model", adata=seen.counts()), seen, target)
+    return SCANVI.load(folder / "model", adata=seen.counts()), seen

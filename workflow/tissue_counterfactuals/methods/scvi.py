@@ -38,23 +38,25 @@ def architecture(settings: dict) -> dict:
 
 def latents(task, folder: Path) -> dict[str, np.ndarray]:
     """The latent (n, n_latent): posterior means."""
-    from scvi.model import SCVI
-
-    seen = Seen.of(task)
-    return latent_of(SCVI.load(folder / "model", adata=seen.counts()), seen)
+    return latent_of(*_load(task, folder))
 
 
 def latent_of(model, seen: Seen) -> dict[str, np.ndarray]:
-    """The one latent that a model of scvi-tools has, of all cells."""
+    """The one latent that a model of scvi-tools has: (n, n_latent) float32 of all cells, NaN for those not seen."""
     return {"latent": seen.of_all(model.get_latent_representation())}
 
 
 def predict(task, folder: Path, target: str) -> dict[str, Prediction]:
     """The focal cells decoded in the target domain, and in their own (the twin)."""
+    return swap_domain(task, *_load(task, folder), target)
+
+
+def _load(task, folder: Path):
+    """The fitted model, and the cells that it knows."""
     from scvi.model import SCVI
 
     seen = Seen.of(task)
-    return swap_domain(task, SCVI.load(folder / "model", adata=seen.counts()), seen, target)
+    return SCVI.load(folder / "model", adata=seen.counts()), seen
 
 
 def swap_domain(task, model, seen: Seen, target: str) -> dict[str, Prediction]:

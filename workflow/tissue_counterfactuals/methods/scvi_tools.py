@@ -33,6 +33,7 @@ class Seen:
 
     @classmethod
     def of(cls, task) -> "Seen":
+        """What a method may see of a question: all cells but the held-out ones."""
         return cls(task, np.flatnonzero(~task.split.held_out))
 
     @cached_property
@@ -49,7 +50,9 @@ class Seen:
         return self._codes["domain"][label]
 
     def counts(self, cells: np.ndarray | None = None) -> AnnData:
-        """Raw counts, codes and places of some cells, or of all that may be seen."""
+        """Raw counts (CSR), codes in obs and places (micrometres) of some cells, indices (m,) in the slide, or of all
+        that may be seen.
+        """
         cells = self.cells if cells is None else cells
         slide = self.task.slide
         obs = pd.DataFrame(
@@ -67,13 +70,13 @@ class Seen:
         )
 
     def log_expression(self, cells: np.ndarray | None = None) -> AnnData:
-        """The same with log1p of counts per 10,000, dense."""
+        """The same with log1p of counts per 10,000, dense float32."""
         table = self.counts(cells)
         table.X = log_normalize(table.X).toarray()
         return table
 
     def positions(self, cells: np.ndarray) -> np.ndarray:
-        """Where cells of the slide stand among those that may be seen."""
+        """Where cells of the slide, indices (m,) or a mask, stand among those that may be seen; -1: held out."""
         place = np.full(self.task.slide.n_obs, -1)
         place[self.cells] = np.arange(len(self.cells))
         return place[cells]
@@ -86,7 +89,7 @@ class Seen:
 
     @property
     def split(self) -> list[np.ndarray]:
-        """Positions among `cells` of those that train, of those that validate, and of none that test."""
+        """Positions (k,) among `cells` of those that train, of those that validate, and of none that test."""
         masks = (self.task.split.train, self.task.split.validation)
         return [*map(self.positions, masks), np.array([], dtype=int)]
 
@@ -131,7 +134,7 @@ def train(model, task, seen: Seen, stages: int = 1, warms_up: bool = True) -> No
 
 
 def length(task, stages: int = 1) -> tuple[int, int]:
-    """Epochs, and cells in a batch."""
+    """Epochs of a training, one of `stages` that share an equal budget, and cells in a batch."""
     n_train = int(task.split.train.sum())
     size = batch_size_for(task.settings["batch_size"], n_train)
     return task.epochs(task.settings["max_epochs"], -(-n_train // size), stages), size
@@ -156,7 +159,11 @@ def batch_size_for(configured: int, n_train: int) -> int:
 
 
 def write_history(history: dict[str, pd.DataFrame], folder: Path) -> None:
-    """history.tsv: a row per epoch, a column per quantity that the package recorded."""
+    """Write history.tsv: a row per epoch, a column per quantity that the package recorded.
+
+    Args:
+        history: quantity -> its values by epoch, in the first column, as scvi-tools keeps them.
+    """
     columns = {name: table.iloc[:, 0] for name, table in history.items() if len(table)}
     table = pd.DataFrame(columns).rename_axis("epoch").reset_index()
     table.to_csv(folder / "history.tsv", sep="\t", index=False, float_format="%.6g")

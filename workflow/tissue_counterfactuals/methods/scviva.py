@@ -50,17 +50,18 @@ def _with_niches(task, seen: Seen, embedding: np.ndarray):
 
 def latents(task, folder: Path) -> dict[str, np.ndarray]:
     """The latent (n, n_latent), of cell and niche together: posterior means."""
-    from scvi.external import SCVIVA
-
-    seen = Seen.of(task)
-    cells = _with_niches(task, seen, np.load(folder / "embedding.npy"))
-    return latent_of(SCVIVA.load(folder / "model", adata=cells), seen)
+    return latent_of(*_load(task, folder))
 
 
 def predict(task, folder: Path, target: str) -> dict[str, Prediction]:
     """The focal cells decoded in the target domain, and in their own (the twin)."""
+    return swap_domain(task, *_load(task, folder), target)
+
+
+def _load(task, folder: Path):
+    """The fitted model, and the cells that it knows."""
     from scvi.external import SCVIVA
 
     seen = Seen.of(task)
     cells = _with_niches(task, seen, np.load(folder / "embedding.npy"))
-    return swap_domain(task, SCVIVA.load(folder / "model", adata=cells), seen, target)
+    return SCVIVA.load(folder / "model", adata=cells), seen

@@ -7,12 +7,11 @@ other neighbours. The focal cell's own expression is masked, so everything that 
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
 
 from tissue_counterfactuals.methods.prediction import Prediction, at_library
 from tissue_counterfactuals.models import spatialprop as model
-from tissue_counterfactuals.models.training import resolve_device
+from tissue_counterfactuals.models.training import n_batches, resolve_device, save_network
 from tissue_counterfactuals.streams import stream, stream_seed
 
 
@@ -25,22 +24,19 @@ def fit(task, folder: Path) -> None:
     rng = stream(task.seed, "spatialprop_training")
     labels = (slide.obs[column].astype(str).to_numpy() for column in ("cell_type", "sample"))
     centres = model.training_centres(graph, *labels, task.split.train, settings["cells_per_type"], rng)
-    n_batches = model.n_batches(len(centres), settings["batch_size"])
     history = model.train(
         network,
         expression,
         graph,
         centres,
-        task.epochs(settings["epochs"], n_batches),
+        task.epochs(settings["epochs"], n_batches(len(centres), settings["batch_size"])),
         settings["batch_size"],
         settings["learning_rate"],
         rng,
         resolve_device(task.device),
         task.report,
     )
-    table = pd.DataFrame({"epoch": np.arange(len(history)), "train_loss": history})
-    table.to_csv(folder / "history.tsv", sep="\t", index=False, float_format="%.6g")
-    torch.save(network.state_dict(), folder / "model.pt")
+    save_network(network, history, folder)
 
 
 def predict(task, folder: Path, target: str) -> dict[str, Prediction | str]:

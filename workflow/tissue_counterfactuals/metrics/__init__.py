@@ -110,22 +110,6 @@ def score(
     return Reference(control, target, train, n_deg, seed, protocol, **switches).score(predicted)
 
 
-def unbiased_scores(
-    control: Counts,
-    target: Counts,
-    predicted: Counts,
-    twin: Counts | None = None,
-    n_deg: int = 50,
-    seed: int = 0,
-    min_detected: float = 0.05,
-    protocol: str = "corrected",
-    **switches: str,
-) -> dict[str, float]:
-    """The unbiased forms for one prediction; see `Reference.unbiased_scores`."""
-    reference = Reference(control, target, None, n_deg, seed, protocol, **switches)
-    return reference.unbiased_scores(predicted, twin, min_detected)
-
-
 class Reference:
     """Control and target cells that many predictions are scored against; what depends on them is computed once.
 

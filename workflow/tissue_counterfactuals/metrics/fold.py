@@ -29,7 +29,7 @@ class FoldScorer:
         self._dispersion: np.ndarray | None = None
 
     def reference(self, target_cells: np.ndarray) -> Reference:
-        """The focal cells as control, and these cells as target."""
+        """The focal cells as control, and these cells, indices (k,) in the slide, as target."""
         key = target_cells.tobytes()
         if key not in self._references:
             counts = self.task.slide.X
@@ -53,7 +53,9 @@ class FoldScorer:
         interval: Interval | None = None,
         truths: Mapping[str, np.ndarray] | None = None,
     ) -> dict[str, float]:
-        """All metrics whose needs are there; arguments as in `Reference.unbiased_scores`."""
+        """All metrics whose needs are there, by name; arguments as in `Reference.unbiased_scores`, `target_cells` (k,)
+        indices in the slide.
+        """
         reference = self.reference(target_cells)
         if noise == UNKNOWN:
             noise = Noise(self.dispersion())
@@ -73,8 +75,8 @@ class FoldScorer:
         return self._dispersion
 
     def shared(self, target: str, reference: Reference) -> np.ndarray | None:
-        """Mean over the other types of their log-fold change from the control domain to the target; None without
-        any.
+        """Mean (genes,) over the other types of their log-fold change from the control domain to the target; None
+        without any.
         """
         if target not in self._shared:
             changes = [reference.change(*profiles) for profiles in mean_profiles(self.task, target)]

@@ -18,7 +18,7 @@ _exact = {"error_model": "numpy", "cache": True}
 
 
 def encode(expression: np.ndarray, angles: str) -> np.ndarray:
-    """Angles of cells on the unit sphere.
+    """Angles of cells on the unit sphere, in radians.
 
     Args:
         expression: (..., g) float32 or float64, unit norm.

@@ -210,7 +210,7 @@ def neighbor_response(inter: np.ndarray, intra: np.ndarray) -> np.ndarray:
 
 
 def partial_correlations(fit: Interactions) -> tuple[np.ndarray, np.ndarray]:
-    """Inter and intra forces free of the genes' units: 2 g_ab and 2 g'_ab over sqrt(P_aa P_bb).
+    """Inter and intra forces, each (g, g), free of the genes' units: 2 g_ab and 2 g'_ab over sqrt(P_aa P_bb).
 
     Within cells this is the correlation of two genes in a cell, given all else; its diagonal is set to 0. Between cells
     multiply by J_ij to get the same for gene a of cell i and b of j.

@@ -232,6 +232,9 @@ def build_field(
     Args:
         graph: (n, n) adjacency.
         inter, intra: (g, g), or (tissues, g, g) for several tissues at once.
+
+    Raises:
+        InputError: forces that are not finite, not square, or not of the same genes.
     """
     weights = interaction_weights(graph, switches["interaction_weights"])
     inter, intra = _checked_forces(inter, "inter"), _checked_forces(intra, "intra")
@@ -437,7 +440,7 @@ class Held:
         return cells
 
     def release(self, directions: np.ndarray) -> np.ndarray:
-        """Directions with 0 at held entries."""
+        """Directions (..., n, g) with 0 at held entries."""
         if self.clamp is None:
             return directions
         free = directions.copy()

@@ -97,33 +97,21 @@ def fit_mean_field(
 def step(
     slides: list[SlideStatistics], inter: np.ndarray, intra: np.ndarray, switches: dict[str, str], learning_rate: float
 ) -> tuple[float, Forces]:
-    """The loss of some slides at symmetric forces, and the forces after one step down its gradient, projected."""
+    """The loss of slides at symmetric forces (g, g), and the forces after one step down its gradient, projected."""
     inter, intra = (np.array(forces, dtype=np.float64) for forces in (inter, intra))
     loss, _ = MeanFieldLoss(slides, switches).descend(inter, intra, learning_rate)
     return loss, (_mirrored(inter), _mirrored(intra))
 
 
-def loss_and_gradient(
-    slides: list[SlideStatistics], inter: np.ndarray, intra: np.ndarray, switches: dict[str, str]
-) -> tuple[float, np.ndarray, np.ndarray]:
-    """The loss of this module's head, summed over slides, and its derivatives.
-
-    Args:
-        inter, intra: (g, g), any, also not symmetric.
-        switches: read are log_partition (`paper` or `vmf`), neighbour_number, pair_sum, temperature and loss_unit.
-
-    Returns:
-        The loss, and its derivatives by `inter` and `intra`, all entries taken as free (not symmetrised, as run).
-    """
-    return MeanFieldLoss(slides, switches).gradient(inter, intra)
-
-
 class MeanFieldLoss:
-    """The loss of some slides as a function of the forces.
+    """The loss of this module's head, summed over slides, as a function of the forces.
 
     Its derivative is a sum over slides of pulls times m', from log Z, less the moments X'JX and X'X, which do not
-    change:
-    so a step needs no matrix but these.
+    change: so a step needs no matrix but these.
+
+    Args:
+        switches: read are log_partition (`paper` or `vmf`), neighbour_number, pair_sum, temperature, loss_unit and
+            force_range.
     """
 
     def __init__(self, slides: list[SlideStatistics], switches: dict[str, str]):
@@ -141,7 +129,8 @@ class MeanFieldLoss:
         self._kind, self._range = switches["log_partition"], switches["force_range"]
 
     def gradient(self, inter: np.ndarray, intra: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
-        """The loss and its derivatives by all entries of `inter` and `intra`."""
+        """The loss, and its derivatives by `inter` and `intra`, all (g, g), which need not be symmetric: all entries
+        are taken as free, as run."""
         found = _of_all(inter, self._inter, self._means), _of_all(intra, self._intra, self._means)
         loss, pulls = self._loss_and_pulls(*found)
         by_inter = (self._q[:, None] / 2 * pulls).T @ self._means - self._inter
@@ -178,30 +167,24 @@ class MeanFieldLoss:
         pulls = np.empty_like(self._means)
         for k, q in enumerate(self._q):
             field = q * inter_means[k] + 2 * intra_means[k]
-            log_z, pulls[k] = _log_partition(self._means[k], field, self._cells[k], self._kind)
+            log_z, pulls[k] = log_partition(self._means[k], field, self._cells[k], self._kind)
             loss += log_z
         return float(loss), pulls
 
 
-def log_partition(mean: np.ndarray, inter: np.ndarray, intra: np.ndarray, q: float, n_cells: int, kind: str) -> float:
-    """Mean-field log Z (equation 49), without the constant volume of the sphere.
+def log_partition(mean: np.ndarray, field: np.ndarray, n_cells: float, kind: str) -> tuple[float, np.ndarray]:
+    """Mean-field log Z (equation 49), without the constant volume of the sphere, and the vector (g,) that times m' is
+    its derivative by `intra`; by `inter` it is q / 2 times as much.
 
     Args:
-        mean: (g,) mean expression m.
-        inter, intra: (g, g) forces.
-        q: number of neighbours.
+        mean: (g,) mean expression m. field: (g,), (q g + 2 g') m.
         n_cells: S.
         kind: `paper`: cells are integrated over the sphere in three dimensions, whatever the number of genes (lemma
             2); `vmf`: over the sphere in as many dimensions as there are genes, which gives the normaliser of von
             Mises and Fisher. At three genes the two are equal.
-    """
-    return float(_log_partition(mean, q * (inter @ mean) + 2 * (intra @ mean), n_cells, kind)[0])
 
-
-def _log_partition(mean, field, n_cells, kind) -> tuple[float, np.ndarray]:
-    """log Z, and the vector that times m' is its derivative by `intra`; by `inter` it is q / 2 times as much.
-
-    `field` is (q g + 2 g') m.
+    Raises:
+        InputError: another kind.
     """
     if kind not in ("paper", "vmf"):
         raise InputError(f"log_partition is {kind!r}; the mean field knows paper and vmf.")
@@ -240,7 +223,11 @@ def log_sphere(strength: float, dimensions: int) -> tuple[float, float]:
 
 
 def project(forces: np.ndarray, force_range: str) -> np.ndarray:
-    """Forces made symmetric, then brought into the range: `unit_box` is 0 to 1 with ones on the diagonal, as run."""
+    """Forces (g, g) made symmetric, then brought into the range: `unit_box` is 0 to 1, ones on the diagonal, as run.
+
+    Raises:
+        InputError: another range.
+    """
     if force_range not in BOUNDS:
         raise InputError(f"force_range is {force_range!r}; allowed are {', '.join(BOUNDS)}.")
     forces = (forces + forces.T) / 2
@@ -255,6 +242,11 @@ def first_forces(n_genes: int, kind: str, seed: int) -> Forces:
     """Forces before the first step: zeros, or uniform from 0 to 1, one matrix for both kinds (`shared`) or two.
 
     Drawn by NumPy's older generator, as run, so that a seed gives the authors' matrix.
+
+    Returns:
+        Forces between and within cells, (g, g) float64 each.
+    Raises:
+        InputError: another kind.
     """
     if kind == "zero":
         return np.zeros((n_genes, n_genes)), np.zeros((n_genes, n_genes))

@@ -104,7 +104,7 @@ class Gaussian:
         return torch.addcmul(self.mean, self.variance.sqrt(), torch.randn_like(self.mean))
 
     def mean_kl(self) -> torch.Tensor:
-        """KL divergence from N(0, I) in nats, summed over dimensions and averaged over cells."""
+        """KL divergence from N(0, I) in nats, summed over dimensions and averaged over cells; a scalar."""
         total = (self.mean.square() + self.variance - self.variance.log()).sum()
         return 0.5 * (total / len(self.mean) - self.mean.shape[1])
 
@@ -347,7 +347,10 @@ class Cellina:
 
     @torch.inference_mode()
     def kl_per_cell(self, slide: AnnData, cells: np.ndarray, features: np.ndarray) -> tuple[float, float]:
-        """Mean KL divergence from the prior of z and of s, in nats per cell: 0 means that a latent says nothing."""
+        """Mean KL divergence from the prior of z and of s, in nats per cell: 0 means that a latent says nothing.
+
+        `cells` (m,) and `features` (m, g) as in `predict`.
+        """
         totals = np.zeros(2)
         for batch in self._batches(slide, cells, features):
             posteriors = self.network.encode(batch)

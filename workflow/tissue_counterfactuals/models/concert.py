@@ -18,6 +18,8 @@ import torch
 from scipy import sparse
 from torch import nn
 
+from tissue_counterfactuals.models.training import n_batches
+
 N_SPATIAL, N_FREE = 2, 8
 _SIDE, _GRID = 20.0, 6
 _JITTER = 1e-6
@@ -150,6 +152,7 @@ class Cells:
 
     @classmethod
     def of(cls, counts, domain: np.ndarray, coords: np.ndarray) -> "Cells":
+        """From raw counts (n, g), codes (n,) and places (n, 2) in any unit."""
         low, high = coords.min(axis=0), coords.max(axis=0)
         places = (coords - low) / np.maximum(high - low, 1e-9) * _SIDE
         return cls(sparse.csr_array(counts, dtype=np.float32), domain, places.astype(np.float32))
@@ -162,18 +165,19 @@ class Cells:
 
 
 class DivergenceWeight:
-    """Weight of the divergence, steered so that the divergence stays near a target: 10 at the start, within 5 and
-    25.
+    """Weight of the divergence, steered so that the divergence (nats per cell) stays near a target: 10 at the start,
+    within 5 and 25.
     """
 
-    def __init__(self, target: float, proportional: float = 0.01, integral: float = -0.0001):
-        self.target, self.gains = target, (proportional, integral)
+    def __init__(self, target: float):
+        self.target = target
         self.value, self._sum = 10.0, 0.0
 
     def update(self, divergence: float) -> None:
+        """Set `value` after a batch with this divergence, by a proportional and an integral gain."""
         error = self.target - divergence
-        response = self.gains[0] / (1 + np.exp(np.clip(error, -50, 50)))
-        moved = self._sum + self.gains[1] * error
+        response = 0.01 / (1 + np.exp(np.clip(error, -50, 50)))
+        moved = self._sum - 0.0001 * error
         value = 5.0 + response + moved
         if 5.0 <= value <= 25.0:
             self._sum = moved
@@ -181,7 +185,11 @@ class DivergenceWeight:
 
 
 def negative_binomial_loss(counts: torch.Tensor, mean: torch.Tensor, log_dispersion: torch.Tensor) -> torch.Tensor:
-    """Negative log likelihood in nats, summed over cells and genes."""
+    """Negative log likelihood in nats, summed over cells and genes; a scalar.
+
+    Args:
+        counts, mean: (b, g). log_dispersion: (g,), log of theta in the variance m + m^2 / theta.
+    """
     theta = log_dispersion.clamp(-10, 10).exp()
     log_sum = (theta + mean).log()
     likelihood = (
@@ -192,11 +200,6 @@ def negative_binomial_loss(counts: torch.Tensor, mean: torch.Tensor, log_dispers
         + counts * (mean.log() - log_sum)
     )
     return -likelihood.sum()
-
-
-def n_batches(n_cells: int, batch_size: int) -> int:
-    """Optimiser steps of an epoch: batches of about the wanted size, all alike."""
-    return max(1, round(n_cells / batch_size))
 
 
 def train(
@@ -213,7 +216,7 @@ def train(
     """Fit with Adam; the mean loss per cell of every epoch.
 
     All cells train: one that does not has no vector and cannot be predicted. Training ends when the loss has not
-    fallen for `patience` epochs.
+    fallen for `patience` epochs. `batch_size` is in cells; `rng` draws the batches, torch the latents.
     """
     network.to(device).train()
     kernel = list(network.kernel.parameters())

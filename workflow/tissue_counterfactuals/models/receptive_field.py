@@ -42,7 +42,8 @@ def hops(graph: sparse.csr_array, batch: np.ndarray, n_layers: int) -> Receptive
 def induced(graph: sparse.csr_array, batch: np.ndarray, n_layers: int) -> ReceptiveField:
     """The batch and its neighbours with the edges among all of them, in every layer: what the authors' loader gave.
 
-    What a cell hears in the second and third layer so depends on who else is in the batch. Args as in `hops`.
+    What a cell hears in the second and third layer so depends on who else is in the batch. Args as in `hops`: `graph`
+    (n, n), `batch` (b,) indices.
     """
     cells, ends, table = _hops(graph.indptr, graph.indices, batch, 1)
     table = _induced(graph.indptr, graph.indices, cells)

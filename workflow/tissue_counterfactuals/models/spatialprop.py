@@ -20,6 +20,8 @@ from scipy import sparse
 from scipy.spatial import Delaunay
 from torch import nn
 
+from tissue_counterfactuals.models.training import n_batches
+
 EXPRESSED_WEIGHT = 10.0
 SIZE_PENALTY = 1e-3
 
@@ -77,7 +79,15 @@ def training_centres(
     per_type: int,
     rng: np.random.Generator,
 ) -> np.ndarray:
-    """Up to `per_type` cells of each type in each sample, and all cells within two hops of them; ascending indices."""
+    """Up to `per_type` cells of each type in each sample, and all cells within two hops of them.
+
+    Args:
+        graph: (n, n). cell_type, sample: (n,) labels.
+        cells: (n,) bool, the cells that may be taken.
+
+    Returns:
+        (k,) indices, ascending.
+    """
     chosen = np.zeros(len(cells), dtype=bool)
     for group in np.unique(sample):
         for label in np.unique(cell_type):
@@ -103,7 +113,7 @@ class Scene:
 
     @classmethod
     def in_place(cls, graph: sparse.csr_array, centres: np.ndarray) -> "Scene":
-        """Centres among their real neighbours."""
+        """Centres (m,) among their real neighbours in the graph (n, n)."""
         rows = graph[centres]
         return cls(centres, rows.indptr, rows.indices, np.ones(len(rows.indices), dtype=bool))
 
@@ -191,15 +201,12 @@ def receive(graph: sparse.csr_array, expression: sparse.csr_array) -> sparse.csr
 
 
 def loss(predicted: torch.Tensor, observed: torch.Tensor) -> torch.Tensor:
-    """Weighted absolute error and a small penalty on the size of the prediction."""
+    """Weighted absolute error of predicted expression (m, g), in which expressed genes weigh ten times, and a small
+    penalty on its size; a scalar.
+    """
     weight = torch.where(observed != 0, EXPRESSED_WEIGHT, 1.0)
     error = (weight * (predicted - observed).abs()).mean()
     return error + SIZE_PENALTY * predicted.square().mean()
-
-
-def n_batches(n_centres: int, batch_size: int) -> int:
-    """Optimiser steps of an epoch: batches of about the wanted size, all alike."""
-    return max(1, round(n_centres / batch_size))
 
 
 def train(
@@ -214,7 +221,12 @@ def train(
     device: torch.device,
     report: Callable[[str], None] = print,
 ) -> list[float]:
-    """Fit with Adam; the mean loss of every epoch. No early stopping, the last weights count, as published."""
+    """Fit with Adam; the mean loss of every epoch. No early stopping, the last weights count, as published.
+
+    Args:
+        expression: (n, g), from `scale_to_genes`. graph: (n, n), without held-out cells.
+        centres: (m,) indices of the cells that train. batch_size: in centres.
+    """
     network.to(device).train()
     sums = receive(graph, expression)
     optimiser = torch.optim.Adam(network.parameters(), lr=learning_rate)
@@ -244,7 +256,7 @@ def predict(
     device: torch.device,
     batch_size: int = 512,
 ) -> np.ndarray:
-    """Expected expression of the centres (m, g), float32, not below 0."""
+    """Expected expression of the centres (m, g), float32, not below 0, scaled as `expression` (n, g) is."""
     network.to(device).eval()
     sums = receive(graph, expression)
     parts = []

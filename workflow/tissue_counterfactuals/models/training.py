@@ -65,6 +65,18 @@ def resolve_device(device: str) -> torch.device:
     return torch.device(device)
 
 
+def n_batches(n_cells: int, batch_size: int) -> int:
+    """Optimiser steps of an epoch: batches of about the wanted size, all alike."""
+    return max(1, round(n_cells / batch_size))
+
+
+def save_network(network: torch.nn.Module, losses: list[float], folder: Path) -> None:
+    """Leave model.pt, the weights, and history.tsv, the mean loss of every epoch."""
+    table = pd.DataFrame({"epoch": np.arange(len(losses)), "train_loss": losses})
+    table.to_csv(folder / "history.tsv", sep="\t", index=False, float_format="%.6g")
+    torch.save(network.state_dict(), folder / "model.pt")
+
+
 def resolve_batch_size(batch_size: int | str, n_train: int, epochs: int) -> int:
     """Batch size in cells, from 128 to 2,048, or the number that is given.
 
@@ -132,11 +144,11 @@ class CellData:
         return counts.indices, counts.data, self.features.cpu().numpy(), self.codes.cpu().numpy()
 
     def order(self, rng: np.random.Generator, cells: np.ndarray) -> np.ndarray:
-        """The cells in the order in which an epoch's batches are cut from them."""
+        """The cells (n,) in the order in which an epoch's batches are cut from them."""
         return rng.permutation(cells)
 
     def pieces(self, cells: np.ndarray) -> list[np.ndarray]:
-        """The batches in which validation cells are looked at."""
+        """The batches in which validation cells (n,) are looked at."""
         return batches_of(cells, 2048)
 
     def batch(self, cells: np.ndarray) -> Batch:
@@ -149,7 +161,9 @@ class CellData:
 
 
 def batches_of(cells: np.ndarray, batch_size: int) -> list[np.ndarray]:
-    """Consecutive batches; a last batch of one cell joins its neighbour, for batch normalisation needs two."""
+    """Consecutive batches of cells (n,); a last batch of one cell joins its neighbour, for batch normalisation needs
+    two.
+    """
     pieces = [cells[i : i + batch_size] for i in range(0, len(cells), batch_size)]
     if len(pieces) > 1 and len(pieces[-1]) == 1:
         pieces[-2:] = [np.concatenate(pieces[-2:])]

@@ -82,7 +82,7 @@ def patients_of_slides(dataset: dict) -> dict[str, str]:
 
 
 def holm(p_values: np.ndarray) -> np.ndarray:
-    """P values adjusted for their number (Holm 1979); NaN stays NaN and does not count."""
+    """P values (n,) adjusted for their number (Holm 1979); NaN stays NaN and does not count."""
     p_values = np.asarray(p_values, dtype=float)
     adjusted = np.full(len(p_values), np.nan)
     order = np.argsort(p_values)[: np.isfinite(p_values).sum()]

@@ -256,8 +256,7 @@ def paired_differences(scores: pd.DataFrame) -> pd.DataFrame:
     was not run with that seed, its mean over seeds in the fold stands in. Another method is compared under the same
     donor rule, or, where it has none, with the one counterfactual that it has.
 
-    Left out are metrics without a better end and those that contain a comparison
-    with the twin already.
+    Left out are metrics without a better end and those that contain a comparison with the twin already.
 
     Returns:
         `difference` = counterfactual - reference, and `gain`, the same with its sign turned where lower is better,

@@ -128,7 +128,7 @@ def draw_forces(
 def scale_forces(
     inter: np.ndarray, intra: np.ndarray, inter_strength: float, intra_strength: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Multiples of both matrices at given distances from criticality: 0 none, 1 critical.
+    """Multiples of both matrices (g, g) at given distances from criticality: 0 none, 1 critical.
 
     Forces within cells first: 2 g' then has the largest eigenvalue `intra_strength`. Then those between cells: on an
     eigenvalue 1 or -1 of the graph the softest combination of genes keeps 1 - `inter_strength` of its stiffness.

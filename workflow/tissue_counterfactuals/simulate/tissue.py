@@ -270,7 +270,9 @@ def _place_cells(
 
 
 def patchwork(rng: np.random.Generator, place: np.ndarray) -> np.ndarray:
-    """A smooth random field of variance 1 at the places: random waves, whose sum has a Gaussian covariance."""
+    """A smooth random field (n,) of variance 1 at the places (n, 2), micrometres: random waves, whose sum has a
+    Gaussian covariance.
+    """
     waves = rng.standard_normal((_WAVES_PER_PATCHWORK, 2)) / _PATCH_LENGTH_UM
     phases = rng.uniform(0, 2 * np.pi, _WAVES_PER_PATCHWORK)
     field = np.zeros(len(place))

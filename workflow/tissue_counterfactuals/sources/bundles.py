@@ -62,7 +62,7 @@ class Sample:
         self.stored = self.stored or self.counts.shape
 
     def keep_cells(self, mask: np.ndarray, name: str) -> None:
-        """Drop cells outside the mask, and record it if there are any."""
+        """Drop cells outside the mask (cells,), and record it under this name if there are any."""
         if mask.all():
             return
         before = self.counts.shape
@@ -70,7 +70,7 @@ class Sample:
         self.filters.append((name, before, self.counts.shape))
 
     def keep_genes(self, types: np.ndarray | None = None) -> None:
-        """Drop features that are no genes, and record it if there are any; `types` as in `are_genes`."""
+        """Drop features that are no genes, and record it if there are any; `types` (genes,) as in `are_genes`."""
         mask = are_genes(self.genes, types)
         if mask.all():
             return
@@ -178,7 +178,8 @@ def join(
         notes: where a sentence goes about rows that are left out, and about another order.
         same_cells: the layout gives both the same cells, so that many more rows mean a matrix that is cut short.
     Returns:
-        The table in the order of the matrix, rows of NaN where it has none; mask of the ids that it has.
+        The table in the order of the matrix, rows of NaN where it has none; mask (rows of the matrix,) of those that
+        it has.
     Raises:
         InputError: an id occurs twice in either, or more than a tenth of the matrix has no row.
     """
@@ -229,7 +230,7 @@ def read_cells(path: Path, dataset: dict, x: str, y: str, more: tuple[str, ...] 
 
 
 def refuse_fractions(counts: sp.csr_matrix, ids: pd.Index, genes: np.ndarray, path: Path) -> None:
-    """Raise where a stored value is no whole number of at least 0.
+    """Raise where a stored value of counts (cells, genes) is no whole number of at least 0.
 
     Raises:
         InputError: with the first such cell and gene.
@@ -317,7 +318,9 @@ def _read_label_file(path: Path, wanted: dict[str, str], sample_column: str | No
 
 
 def tidy_column(column: pd.Series, what: str, notes: list[str]) -> pd.Series:
-    """Labels as text, cleaned by the rule of all layouts (`tidy_labels`); missing ones NaN."""
+    """Labels (n,) as text, cleaned by the rule of all layouts (`tidy_labels`); missing ones NaN. What was changed goes
+    into `notes`, where `what` is the column's name.
+    """
     codes, values = pd.factorize(column)
     codes, labels = tidy_labels(codes, write_texts(np.asarray(values)), what, notes)
     return pd.Series(np.array([*labels, np.nan], dtype=object)[codes], index=column.index)

@@ -110,7 +110,11 @@ def _stored_labels(column: h5py.Group | h5py.Dataset) -> tuple[np.ndarray, list[
 
 
 def read_texts(values: h5py.Group | h5py.Dataset) -> list[str]:
-    """A stored array (n,), maybe beside a mask, as text; whole numbers without a decimal point."""
+    """A stored array (n,), maybe beside a mask, as text; whole numbers without a decimal point.
+
+    Raises:
+        Malformed: it holds neither text nor numbers.
+    """
     stored = read_flat(values["values"] if isinstance(values, h5py.Group) else values)
     if stored.dtype.kind not in "OSTUbiuf":
         raise Malformed(f"{values.name} holds {stored.dtype}, where text or numbers are needed")

@@ -41,7 +41,7 @@ def are_genes(names: list[str] | np.ndarray | pd.Index, types: list[str] | np.nd
 
 
 def tell_left_out(names: list[str] | np.ndarray | pd.Index, genes: np.ndarray) -> list[str]:
-    """A sentence about the features that are no genes, none where there are none."""
+    """A sentence about the features that `genes` (n,) bool says are no genes, none where there are none."""
     left_out = [str(name) or "a column without a name" for name, gene in zip(names, genes, strict=True) if not gene]
     if not left_out:
         return []

@@ -117,8 +117,8 @@ def map_labels(column: pd.Categorical, name: str, table: str, where: str) -> tup
     return pd.Categorical.from_codes(codes, new), unknown
 
 
-def tell(unknown: dict[str, int], most: int = 8) -> str:
-    """Labels with their numbers of cells as text, the frequent ones first."""
+def tell(unknown: dict[str, int]) -> str:
+    """Labels with their numbers of cells as text, the eight most frequent ones first."""
     ordered = sorted(unknown.items(), key=lambda item: -item[1])
-    shown = [f"{label} ({n:,})" for label, n in ordered[:most]]
-    return ", ".join(shown) + (f" and {len(ordered) - most} more" if len(ordered) > most else "")
+    shown = [f"{label} ({n:,})" for label, n in ordered[:8]]
+    return ", ".join(shown) + (f" and {len(ordered) - 8} more" if len(ordered) > 8 else "")

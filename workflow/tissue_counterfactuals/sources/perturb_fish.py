@@ -9,14 +9,22 @@ and the type of a cell. Types follow the authors' own cells: each other cell is 
 two mean profiles explains its counts better, and `other` where neither does by a factor of ten.
 """
 
+from __future__ import annotations
+
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+from scipy.spatial import cKDTree
+
 from tissue_counterfactuals.errors import InputError
+from tissue_counterfactuals.sources.text_tables import column_names, count_rows, read_matrix, read_table
+from tissue_counterfactuals.streams import stream
 
 if TYPE_CHECKING:
-    import numpy as np
-    import scipy.sparse as sp
     from anndata import AnnData
 
 SAMPLE = "tumour"
@@ -26,42 +34,10 @@ UM_PER_PIXEL = 0.108
 MASK_ROWS = 169_973
 N_BLANKS = 50
 TARGETS = (
-    "CD14",
-    "CHUK",
-    "IKBKB",
-    "IRAK1",
-    "IRAK4",
-    "IRF3",
-    "IRF5",
-    "IRF7",
-    "JUN",
-    "LBP",
-    "LY96",
-    "MAP2K1",
-    "MAP2K2",
-    "MAP2K3",
-    "MAP2K4",
-    "MAP2K6",
-    "MAP2K7",
-    "MAP3K7",
-    "MAPK14",
-    "MYD88",
-    "NFKB1",
-    "NFKBIA",
-    "PELI1",
-    "PIK3CA",
-    "RELA",
-    "RIPK1",
-    "TAB1",
-    "TAB2",
-    "TBK1",
-    "TICAM1",
-    "TIRAP",
-    "TLR4",
-    "TRADD",
-    "TRAF6",
-    "TRAM1",
-)
+    "CD14", "CHUK", "IKBKB", "IRAK1", "IRAK4", "IRF3", "IRF5", "IRF7", "JUN", "LBP", "LY96", "MAP2K1", "MAP2K2",
+    "MAP2K3", "MAP2K4", "MAP2K6", "MAP2K7", "MAP3K7", "MAPK14", "MYD88", "NFKB1", "NFKBIA", "PELI1", "PIK3CA",
+    "RELA", "RIPK1", "TAB1", "TAB2", "TBK1", "TICAM1", "TIRAP", "TLR4", "TRADD", "TRAF6", "TRAM1",
+)  # fmt: skip
 N_GUIDES = 77
 # Columns of guides, counted from 1: detections that are noise, and control guides. Those after 74 are not used.
 _NOISY, _CONTROL_GUIDES = (7, 30, 68), (71, 72, 73, 74)
@@ -79,12 +55,10 @@ def samples(files: dict[str, Path], dataset: dict) -> list[str]:
 
 def cells(files: dict[str, Path], dataset: dict, enough: int) -> dict[str, int]:
     """Segmented cells of the one section, counted up to `enough`."""
-    from tissue_counterfactuals.sources.text_tables import count_rows
-
     return {SAMPLE: count_rows(files["coordinates"], enough, header=False)}
 
 
-def read(files: dict[str, Path], dataset: dict, samples: list[str] | None) -> "AnnData":
+def read(files: dict[str, Path], dataset: dict, samples: list[str] | None) -> AnnData:
     """Read the section: domain is the authors' (`perturbed`: a cancer cell with any guide, and other cells beside one).
 
     obs holds area_um2, n_counts, n_guides_raw, guide_raw and target_raw (by the table of all detections, one guide
@@ -95,18 +69,11 @@ def read(files: dict[str, Path], dataset: dict, samples: list[str] | None) -> "A
     Raises:
         InputError: a table is not whole, two do not belong together, or the data break the contract.
     """
-    import json
-
-    import numpy as np
-    import pandas as pd
-    from scipy.spatial import cKDTree
-
     from tissue_counterfactuals.slide import check_slide, make_slide, new_provenance, record_filter, record_notes
     from tissue_counterfactuals.sources.downloads.obtain import sha256_of
     from tissue_counterfactuals.sources.genes import unique_symbols
     from tissue_counterfactuals.sources.places import check_places
     from tissue_counterfactuals.sources.stored import note
-    from tissue_counterfactuals.sources.text_tables import column_names
 
     if samples and samples != [SAMPLE]:
         raise InputError(
@@ -183,12 +150,8 @@ def read(files: dict[str, Path], dataset: dict, samples: list[str] | None) -> "A
 
 def _read_counts(path: Path, genes: list[str]) -> tuple:
     """Counts (n, g) CSR, blanks (n, 50), area in pixels (n,) and place of the centroid in the mask (n,)."""
-    import numpy as np
-    import pandas as pd
-    import scipy.sparse as sp
 
     from tissue_counterfactuals.sources import bundles
-    from tissue_counterfactuals.sources.text_tables import column_names, read_matrix
 
     n_columns = len(column_names(path))
     if n_columns != 3 + len(genes) + N_BLANKS:
@@ -219,23 +182,19 @@ def _read_counts(path: Path, genes: list[str]) -> tuple:
     return counts[:, : len(genes)], counts[:, len(genes) :].toarray(), area, centroid
 
 
-def _read_places(path: Path, n: int) -> "np.ndarray":
+def _read_places(path: Path, n: int) -> np.ndarray:
     """Places (n, 2) in pixels, x the column and y the row of the mosaic."""
-    from tissue_counterfactuals.sources.text_tables import read_table
-
     _need_columns(path, 2)
     places = read_table(path, numbers=("x", "y"), names=("x", "y")).to_numpy()
     _need_rows(path, len(places), n)
     return places
 
 
-def _check_order(files: dict[str, Path], places: "np.ndarray", centroid: "np.ndarray") -> str:
+def _check_order(files: dict[str, Path], places: np.ndarray, centroid: np.ndarray) -> str:
     """Refuse where the centroid of a row is not its place: the tables stand in different orders.
 
     The number of rows of the mask is found from the table itself, and noted where it is not the published one.
     """
-    import numpy as np
-
     x, y = places.T
     inside = x > 1.5
     rows = np.rint(np.median((centroid - y)[inside] / (x - 1)[inside])) if inside.any() else np.nan
@@ -250,12 +209,8 @@ def _check_order(files: dict[str, Path], places: "np.ndarray", centroid: "np.nda
     return f"rows of counts and places agree in all {len(x)} centroids, in a mask of {rows:.0f} rows{mask}"
 
 
-def _read_guides(path: Path, n: int) -> "np.ndarray":
+def _read_guides(path: Path, n: int) -> np.ndarray:
     """Detections (n, 77) bool, those that are noise or not used taken out."""
-    import numpy as np
-
-    from tissue_counterfactuals.sources.text_tables import read_table
-
     _need_columns(path, N_GUIDES)
     names = tuple(f"guide {i}" for i in range(1, N_GUIDES + 1))
     values = read_table(path, numbers=names, names=names).to_numpy()
@@ -272,10 +227,8 @@ def _read_guides(path: Path, n: int) -> "np.ndarray":
     return seen
 
 
-def _raw_guides(guides: "np.ndarray") -> "np.ndarray":
+def _raw_guides(guides: np.ndarray) -> np.ndarray:
     """The one guide of each cell, TARGET_1, TARGET_2 or Control_1 to Control_4; "" for none or several."""
-    import numpy as np
-
     names = [f"{target}_{i}" for target in TARGETS for i in (1, 2)]
     names += [f"{CONTROL}_{i + 1}" for i in range(len(_CONTROL_GUIDES))]
     one = guides.sum(axis=1) == 1
@@ -284,18 +237,12 @@ def _raw_guides(guides: "np.ndarray") -> "np.ndarray":
     return found
 
 
-def _find_rows(counts: "sp.csr_matrix", genes: list[str], path: Path, whole: Path) -> "np.ndarray":
+def _find_rows(counts: sp.csr_matrix, genes: list[str], path: Path, whole: Path) -> np.ndarray:
     """Which cells the rows of a part are, found by their counts.
 
     Raises:
         InputError: a row is no cell or several, or a gene is none of the panel.
     """
-    import numpy as np
-    import scipy.sparse as sp
-
-    from tissue_counterfactuals.sources.text_tables import column_names, read_matrix
-    from tissue_counterfactuals.streams import stream
-
     own = column_names(path)
     unknown = [gene for gene in own if gene not in genes]
     if unknown:
@@ -320,12 +267,8 @@ def _find_rows(counts: "sp.csr_matrix", genes: list[str], path: Path, whole: Pat
     return rows
 
 
-def _one_target(path: Path, n: int, known: tuple[str, ...] | None) -> "np.ndarray":
+def _one_target(path: Path, n: int, known: tuple[str, ...] | None) -> np.ndarray:
     """(n,) the one target of each column of a table of targets by cells; "" for none or several."""
-    import numpy as np
-
-    from tissue_counterfactuals.sources.text_tables import column_names, read_table
-
     first, *cells = column_names(path)
     if len(cells) != n:
         raise InputError(f"file {path}: it has {len(cells)} cells, and the table of their counts has {n}; {_AGAIN}.")
@@ -344,10 +287,8 @@ def _one_target(path: Path, n: int, known: tuple[str, ...] | None) -> "np.ndarra
     return np.where(one, names[carried.argmax(axis=0)], "")
 
 
-def _types(counts: "sp.csr_matrix", tumour: "np.ndarray", t_cells: "np.ndarray") -> tuple["np.ndarray", str]:
+def _types(counts: sp.csr_matrix, tumour: np.ndarray, t_cells: np.ndarray) -> tuple[np.ndarray, str]:
     """Type of every cell by the profiles of the authors' cells, and a sentence about how well it finds them again."""
-    import numpy as np
-
     profiles = []
     for members in (t_cells, np.setdiff1d(tumour, t_cells)):
         total = np.asarray(counts[members].sum(axis=0)).ravel() + 1.0
@@ -364,8 +305,6 @@ def _types(counts: "sp.csr_matrix", tumour: "np.ndarray", t_cells: "np.ndarray")
 
 
 def _need_columns(path: Path, n: int) -> None:
-    from tissue_counterfactuals.sources.text_tables import column_names
-
     if len(column_names(path)) != n:
         raise InputError(f"file {path}: it has {len(column_names(path))} columns, and {n} are needed; {_AGAIN}.")
 

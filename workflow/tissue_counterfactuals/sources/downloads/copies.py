@@ -10,7 +10,7 @@ from tissue_counterfactuals.sources.downloads.table import DataFile
 _DEPTH = 4  # a shared folder may be a whole archive
 
 
-def find_copies(folder: Path, file: DataFile, size: int | None = None, checked: bool = False) -> list[Path]:
+def find_copies(folder: Path, file: DataFile, size: int | None, checked: bool) -> list[Path]:
     """Files that may be the one asked for, the likeliest first; whether one is must be checked.
 
     A file of its name at the top of the folder, or in a folder named after the data set, is the one. Else taken are,

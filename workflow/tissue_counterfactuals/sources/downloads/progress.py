@@ -5,7 +5,7 @@ import time
 from collections import deque
 
 _UNITS = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
-_WINDOW_S = 30.0
+_WINDOW_S, _INTERVAL_S = 30.0, 10.0
 
 
 def show_size(n_bytes: float) -> str:
@@ -27,16 +27,14 @@ def show_time(seconds: float) -> str:
 
 
 class Progress:
-    """Call it with what is there and what there will be; it prints to the screen and to the log of the job.
-
-    Args:
-        name: begins the line. interval_s: shortest time between two lines.
+    """Call it with the bytes that are there and those that there will be; it prints to the screen and to the log of the
+    job, not more often than every ten seconds. `name` begins the line.
     """
 
-    def __init__(self, name: str, interval_s: float = 10.0):
-        self.name, self.interval_s = name, interval_s
+    def __init__(self, name: str):
+        self.name = name
         self._points: deque[tuple[float, int]] = deque()
-        self._next = time.monotonic() + min(2.0, interval_s)
+        self._next = time.monotonic() + 2.0
 
     def __call__(self, there: int, total: int | None) -> None:
         now = time.monotonic()
@@ -46,7 +44,7 @@ class Progress:
         while len(self._points) > 2 and now - self._points[0][0] > _WINDOW_S:
             self._points.popleft()
         if now >= self._next:
-            self._next = now + self.interval_s
+            self._next = now + _INTERVAL_S
             say(self.line(total))
 
     def line(self, total: int | None) -> str:
