@@ -102,9 +102,11 @@ def test_a_gene_that_the_header_of_a_file_lacks_is_refused(tmp_path):
     folder.mkdir()
     (folder / "cells.csv").write_text("cell_id,x_centroid,y_centroid\n")
     with h5py.File(folder / "cell_feature_matrix.h5", "w") as file:
-        file["matrix/features/name"] = np.array(["IFITM3", "EGFR"], dtype="S")
+        file["matrix/features/name"] = np.array(["IFITM3", "EGFR", "EGFR", "BLANK-1"], dtype="S")
+        file["matrix/features/feature_type"] = np.array(["Gene Expression"] * 3 + ["Blank"], dtype="S")
     entry |= {"source": "xenium", "path": str(folder)}
-    assert "names 'EGRF', but mine has no such gene" in refused(entry, **settings)
+    assert "names 'EGRF', but mine has no such gene; name one of its 3" in refused(entry, **settings)
+    load_config({"datasets": {"mine": entry}, "celcomen": {"glioblastoma": few | {"knockout": {"gene": "EGFR-1"}}}})
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,8 @@ BAD_SETTINGS = {
         "control_domain": "one",
         "target_domains": ["another"],
         "graph": {"max_neighbors": 10_000},
-    }
+    },
+    "a knocked-out gene that the slide has not (a setting)": {"experiments": ["celcomen_glioblastoma"]},
 }
 
 HEADER = """# What each fault in a data file leads to
@@ -74,10 +75,14 @@ LIMITS = """
 """
 
 
+def dataset_of(module, folder, asked=None):
+    raw = {"experiments": ["celcomen_spleen"]} | module.entry(folder) | (asked or {})
+    return load_config({"datasets": {"tissue": raw}})["datasets"]["tissue"]
+
+
 def open_slide(module, folder, asked=None):
     """The slide, the way a run gets to it: from the validated entry, over the planning of samples."""
-    raw = {"experiments": ["celcomen_spleen"]} | module.entry(folder) | (asked or {})
-    dataset = load_config({"datasets": {"tissue": raw}})["datasets"]["tissue"]
+    dataset = dataset_of(module, folder, asked)
     reader = READERS[dataset["source"]]
     files = reader.locate(dataset["path"])
     if dataset["source"] != "h5ad":
@@ -153,6 +158,9 @@ def rows_of(layout, tmp_path):
         rows.append((name, *outcome(module, folder, good)))
     shutil.rmtree(folder)
     shutil.copytree(source, folder)
+    # What is told from headers refuses nothing that is there.
+    reader, dataset = READERS[layout], dataset_of(module, folder)
+    assert set(good.var_names) <= set(reader.genes(reader.locate(dataset["path"]), dataset))
     rows += [(name, *outcome(module, folder, good, asked)) for name, asked in BAD_SETTINGS.items()]
     return rows
 

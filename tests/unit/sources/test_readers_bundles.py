@@ -496,12 +496,12 @@ def test_same_files_same_slide(tmp_path, layout):
 
 
 @pytest.mark.parametrize("kind", ["csv", "csv.gz", "parquet", "mtx"])
-def test_cells_are_counted_without_their_counts_and_no_further_than_asked(tmp_path, kind):
+def test_cells_and_genes_are_told_without_counts_and_cells_no_further_than_asked(tmp_path, kind):
     for name, n_cells in (("a", 90), ("b", 60)):
         if kind.startswith("csv"):
             (tmp_path / name).mkdir()
             for file in ("cell_metadata", "cell_by_gene"):
-                table = pd.DataFrame({"EntityID": np.arange(n_cells), "fov": 1})
+                table = pd.DataFrame({"EntityID": np.arange(n_cells), "fov": 1, "GENE1": 0, name: 0, "GENE0": 0})
                 table.to_csv(tmp_path / name / f"{file}.{kind}", index=False)
         else:
             matrix = "mtx" if kind == "mtx" else "h5"
@@ -509,6 +509,10 @@ def test_cells_are_counted_without_their_counts_and_no_further_than_asked(tmp_pa
     reader = READERS["merscope" if kind.startswith("csv") else "xenium"]
     files = reader.locate(tmp_path)
     assert reader.adapter.cells(files, {}, 1000) == {"a": 90, "b": 60}
+    # Neither ids nor controls, nor what one sample alone has.
+    genes = ["GENE1", "GENE0"] if kind.startswith("csv") else make_tissue().genes
+    assert reader.genes(files, {"samples": None}) == genes
+    assert ("a" in reader.genes(files, {"samples": ["a"]})) == kind.startswith("csv")
     # A header says it at once.
     assert reader.adapter.cells(files, {}, 70) == {"a": 90 if kind == "parquet" else 70, "b": 60}
 

@@ -5,10 +5,9 @@ What is still to be downloaded is not known, and is checked where it is read.
 """
 
 import difflib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-import h5py
 import numpy as np
 
 from tissue_counterfactuals.errors import InputError
@@ -17,7 +16,7 @@ from tissue_counterfactuals.experiments.settings import BUNDLED_GENE_SETS
 from tissue_counterfactuals.question.named import gene_faults, label_faults, no_such_label, too_many_neighbors
 from tissue_counterfactuals.simulate.settings import KNOCKOUTS
 from tissue_counterfactuals.sources import READERS
-from tissue_counterfactuals.sources.columns import open_h5ad, read_labels, read_texts
+from tissue_counterfactuals.sources.columns import open_h5ad, read_labels
 from tissue_counterfactuals.sources.labels import are_ids
 
 _READ_A_GRAPH = {"cellina", *(experiment.name for experiment in EXPERIMENTS if "graph" in experiment.inputs)}
@@ -88,8 +87,8 @@ def _smallest_sample(
     if entry["source"] == "simulated_field":
         return f"a sample of {name}", entry["field"]["n_cells"] // entry["field"]["n_samples"]
     if not coded:
-        sizes = _counted(entry, files, enough)
-        return _smallest(name, entry, sizes.items())
+        sizes = _from_headers(entry, files, lambda reader: reader.adapter.cells(files, entry, enough))
+        return _smallest(name, entry, (sizes or {}).items())
     columns = [coded[c][0] >= 0 for c in ("cell_type", "domain", "sample") if c in coded]
     if len({len(column) for column in columns}) > 1:
         return None  # a damaged file, for the reader to tell
@@ -113,16 +112,12 @@ def _smallest(name: str, entry: dict, sizes: Iterable[tuple[str, int]]) -> tuple
     return min(read, key=lambda one: one[1], default=None)
 
 
-def _counted(entry: dict, files: dict[str, Path], enough: int) -> dict[str, int]:
-    """Cells of each sample at most, by the adapter; none where it cannot tell, or the files are for the reader to
-    refuse.
-    """
-    if not files or not hasattr(READERS[entry["source"]].adapter, "cells"):
-        return {}
+def _from_headers(entry: dict, files: dict[str, Path], ask: Callable):
+    """What a reader answers about files at hand; None where it cannot tell, or they are for it to refuse."""
     try:
-        return READERS[entry["source"]].adapter.cells(files, entry, enough)
+        return ask(READERS[entry["source"]]) if files else None
     except (InputError, OSError, KeyError, ValueError, TypeError, AttributeError):
-        return {}
+        return None
 
 
 def _files_at_hand(entry: dict) -> tuple[dict[str, Path], list[str]]:
@@ -145,17 +140,7 @@ def _panel(entry: dict, files: dict[str, Path]) -> list[str] | None:
     if entry["source"] in ("simulated", "simulated_field"):
         n = entry["simulation" if entry["source"] == "simulated" else "field"]["n_genes"]
         return [f"gene_{gene:0{len(str(n - 1))}d}" for gene in range(n)]
-    if entry["source"] not in ("h5ad", "xenium") or not files:
-        return None
-    try:
-        if "h5ad" in files:
-            with open_h5ad(files["h5ad"]) as file:
-                table = file["raw/var" if entry["layer"] == "raw" else "var"]
-                return read_texts(table[table.attrs.get("_index", "_index")])
-        with h5py.File(files["matrix"]) as file:
-            return read_texts(file["matrix/features/name"])
-    except (InputError, OSError, KeyError, ValueError, TypeError, AttributeError):
-        return None
+    return _from_headers(entry, files, lambda reader: reader.genes(files, entry))
 
 
 def _question_faults(name: str, entry: dict, labels: dict | None, genes: list[str] | None) -> Iterator[str]:

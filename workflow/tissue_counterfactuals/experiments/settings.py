@@ -209,8 +209,8 @@ class KnockoutSettings(Settings):
     n_cells: int = Field(50, ge=1, le=1_000_000)
     """Cells to knock the gene out of, far from each other; as run it is one."""
     n_placebo: int = Field(10, ge=0, le=5000)
-    """Further genes of like expression that are knocked out of the same cells, one at a time, to see what any gene
-    would do (gaussian log Z only)."""
+    """Further genes of like expression that are knocked out, one at a time, each of as many cells that express it, to
+    see what any gene would do (gaussian log Z only)."""
     epochs: Epochs = 50
     """Epochs of generation."""
     learning_rate: LearningRate | None = None

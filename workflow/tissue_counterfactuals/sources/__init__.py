@@ -13,6 +13,7 @@ and, where the table and the folders do not say it,
     absent(files, dataset) -> list[str]             what the entry names and the header of the file has not
     cells(files, dataset, enough) -> dict[str, int] sample -> how many cells it has at most, where files tell it
                                                     without their counts; counted up to `enough` and little beyond
+    genes(files, dataset) -> list[str]              the genes there are, doubles not yet numbered, from headers
     locate(folder) -> dict[str, Path]               the files in a folder by their roles
     left_out() -> dict[str, str]                    published slides that are not used: which, and why
     BUNDLE                                          further arguments of `bundles.read_bundles`
@@ -24,6 +25,7 @@ in every job, so an adapter imports what is slow to import (anndata, scanpy) onl
 """
 
 import importlib
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,6 +107,19 @@ class Reader:
         from tissue_counterfactuals.sources.folders import sample_names
 
         return list(sample_names(files_by_sample(files), self.needed[0]).values())
+
+    def genes(self, files: dict[str, Path], dataset: dict) -> list[str]:
+        """The genes as a slide would have them, before any filter, from headers alone: doubles are numbered.
+
+        Raises:
+            InputError: a file cannot be read.
+        """
+        times: Counter = Counter()
+        names = self.adapter.genes(files, dataset)
+        for place, name in enumerate(names):
+            names[place] = f"{name}-{times[name]}" if times[name] else name
+            times[name] += 1
+        return names
 
     def locate(self, path: str | Path) -> dict[str, Path]:
         """The files of a user's own copy, by role: the file itself, or what the adapter knows in a folder.

@@ -42,6 +42,16 @@ def pick(parent: h5py.Group | None, name: str, where: str, what: str, key: str) 
     )
 
 
+def feature_names(path: Path, table: str = "var") -> list[str]:
+    """The index of a table of genes.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    with open_h5ad(path) as file:
+        return read_texts(file[table][attribute(file[table], "_index", "_index")])
+
+
 def count_labels(path: Path, name: str) -> dict[str, int]:
     """The labels that cells have in an obs column of a file, in the file's order -> how many cells.
 

@@ -46,6 +46,15 @@ def cells(files: dict[str, Path], dataset: dict, enough: int) -> dict[str, int]:
     return sizes
 
 
+def genes(files: dict[str, Path], dataset: dict) -> list[str]:
+    """The genes that all slides have which would be read."""
+    from tissue_counterfactuals.sources.columns import feature_names
+    from tissue_counterfactuals.sources.headers import in_all
+
+    own = _by_slide(files)
+    return in_all([feature_names(own[name]) for name in samples(files, dataset)])
+
+
 def left_out() -> dict[str, str]:
     """Slides that the benchmark does not use -> why."""
     return {name: row.why for name, row in _slides().items() if row.used != "yes"}

@@ -43,6 +43,13 @@ def cells(files: dict[str, Path], dataset: dict, enough: int = 0) -> dict[str, i
     return count_labels(files["h5ad"], SAMPLE)
 
 
+def genes(files: dict[str, Path], dataset: dict) -> list[str]:
+    """The symbols of the file, as they stand there."""
+    from tissue_counterfactuals.sources.columns import feature_names
+
+    return feature_names(files["h5ad"])
+
+
 def read(files: dict[str, Path], dataset: dict, samples: list[str] | None) -> AnnData:
     """Some samples, None for all, as a slide of recovered counts.
 

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from tissue_counterfactuals.errors import InputError
-from tissue_counterfactuals.sources.columns import find_coordinates, open_h5ad, pick, read_labels
+from tissue_counterfactuals.sources.columns import feature_names, find_coordinates, open_h5ad, pick, read_labels
 from tissue_counterfactuals.sources.hdf5 import attribute
 from tissue_counterfactuals.sources.labels import refuse_ids
 
@@ -23,6 +23,11 @@ if TYPE_CHECKING:
 
 # Name, or beginning of the names, of what a simulated slide carries so that its truth can be computed.
 _TRUTH = "simulation"
+
+
+def genes(files: dict[str, Path], dataset: dict) -> list[str]:
+    """The names of the genes of X, or of `.raw` where the counts are there."""
+    return feature_names(files["h5ad"], "raw/var" if dataset["layer"] == "raw" else "var")
 
 
 def samples(files: dict[str, Path], dataset: dict) -> list[str]:

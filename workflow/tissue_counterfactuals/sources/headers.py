@@ -51,6 +51,38 @@ def count_cells(files: dict[str, Path], dataset: dict, enough: int, role: str) -
     return {name: count(by_sample[key][role], enough) for key, name in sample_names(by_sample, "matrix").items()}
 
 
+def shared_genes(files: dict[str, Path], dataset: dict) -> list[str]:
+    """The genes that the matrices of all samples name which would be read, in the order of the first.
+
+    Raises:
+        InputError: a file cannot be read.
+    """
+    from tissue_counterfactuals.sources.genes import are_genes
+    from tissue_counterfactuals.sources.ids import id_columns, is_unnamed
+    from tissue_counterfactuals.sources.tenx import read_features
+    from tissue_counterfactuals.sources.text_tables import header_names
+
+    named, by_sample = [], files_by_sample(files)
+    for key, sample in sample_names(by_sample, "matrix").items():
+        path, types = by_sample[key]["matrix"], None
+        if dataset["samples"] is not None and sample not in dataset["samples"]:
+            continue
+        if path.is_dir() or path.suffix == ".h5":
+            names, types = read_features(path)
+        else:
+            names = header_names(path)
+            ids = id_columns(names, path)
+            names = [name for name in names if name not in ids and not is_unnamed(name)]
+        named.append([name for name, gene in zip(names, are_genes(names, types), strict=True) if gene])
+    return in_all(named)
+
+
+def in_all(named: list[list[str]]) -> list[str]:
+    """What stands in every one of several lists, in the order of the first."""
+    others = [set(names) for names in named[1:]]
+    return [name for name in named[0] if all(name in other for other in others)]
+
+
 def require_label(label: str, dataset: dict, present: list[str], where: str) -> None:
     """Raise where a column that the entry names for a label is none of those present.
 

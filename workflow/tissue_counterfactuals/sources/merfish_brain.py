@@ -46,6 +46,20 @@ def cells(files: dict[str, Path], dataset: dict, enough: int = 0) -> dict[str, i
     return count_labels(files["h5ad"], COLUMNS["sample"])
 
 
+def genes(files: dict[str, Path], dataset: dict) -> list[str]:
+    """The symbols of the genes of raw.X; a gene without one keeps its id."""
+    from tissue_counterfactuals.sources.columns import feature_names, open_h5ad, read_labels
+
+    ids, symbols = feature_names(files["h5ad"], "raw/var"), {}
+    with open_h5ad(files["h5ad"]) as file:
+        table = next((name for name in ("raw/var", "var") if _SYMBOLS in file[name]), None)
+        if table:
+            codes, names = read_labels(file[table][_SYMBOLS])
+            of_table = zip(feature_names(files["h5ad"], table), codes, strict=True)
+            symbols = {gene: names[code] for gene, code in of_table if code >= 0}
+    return [symbols.get(gene, gene) for gene in ids]
+
+
 def stored(files: dict[str, Path], dataset: dict, samples: list[str] | None) -> StoredSlide:
     """Some sections, None for all, with the counts still in the file.
 

@@ -58,6 +58,13 @@ def cells(files: dict[str, Path], dataset: dict, enough: int) -> dict[str, int]:
     return {SAMPLE: count_rows(files["coordinates"], enough, header=False)}
 
 
+def genes(files: dict[str, Path], dataset: dict) -> list[str]:
+    """The genes of the authors' table of tumour cells, which alone names them."""
+    from tissue_counterfactuals.sources.text_tables import header_names
+
+    return header_names(files["tumour"])
+
+
 def read(files: dict[str, Path], dataset: dict, samples: list[str] | None) -> AnnData:
     """Read the section: domain is the authors' (`perturbed`: a cancer cell with any guide, and other cells beside one).
 

@@ -58,6 +58,12 @@ def cells(files: dict[str, Path], dataset: dict, enough: int) -> dict[str, int]:
     return {region: sizes.get(region, 0) for region in present}
 
 
+def genes(files: dict[str, Path], dataset: dict) -> list[str]:
+    """The names of the genes of the table."""
+    var = _open_table(_table_folder(Path(files["zarr"])))["var"]
+    return [str(name) for name in var[var.attrs["_index"]][:]]
+
+
 def read(files: dict[str, Path], dataset: dict, samples: list[str] | None) -> "AnnData":
     """Read a table into a slide; each region that it annotates is a sample.
 

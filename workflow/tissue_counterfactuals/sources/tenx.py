@@ -63,6 +63,16 @@ def count_barcodes(path: Path, enough: int) -> int:
         return file["matrix/barcodes"].size
 
 
+def read_features(path: Path) -> tuple[list[str], list[str]]:
+    """Name and type of each feature; errors as `read_10x`."""
+    if path.is_dir():
+        table = _features_of(path)
+        return list(table["name"]), list(table["type"])
+    with open_hdf5(path, "HDF5 matrix of 10x") as file:
+        group = file["matrix/features"]
+        return read_texts(group["name"]), read_texts(group["feature_type"])
+
+
 def _read_h5(path: Path) -> TenxMatrix:
     if path.is_file() and not h5py.is_hdf5(path):
         refuse_web_page(path)
@@ -101,7 +111,6 @@ def _read_folder(folder: Path) -> TenxMatrix:
     from scipy.io import mmread
 
     matrix = _part(folder, "matrix.mtx")
-    features = _part(folder, "features.tsv")
     barcodes = _part(folder, "barcodes.tsv")
     refuse_web_page(matrix)
     try:
@@ -109,14 +118,18 @@ def _read_folder(folder: Path) -> TenxMatrix:
             counts = mmread(stream).T.tocsr().astype(np.float32)
     except (OSError, ValueError, AttributeError) as error:
         raise InputError(f"file {matrix}: it is cut short or no Matrix Market file; fetch it again.") from error
-    columns = ("id", "name", "type")
-    table = read_table(features, texts=columns, names=columns)
+    table = _features_of(folder)
     return TenxMatrix(
         counts,
         pd.Index(read_table(barcodes, texts=("barcode",), names=("barcode",))["barcode"]),
         table["name"].to_numpy(),
         table["type"].to_numpy(),
     )
+
+
+def _features_of(folder: Path) -> pd.DataFrame:
+    columns = ("id", "name", "type")
+    return read_table(_part(folder, "features.tsv"), texts=columns, names=columns)
 
 
 def _part(folder: Path, name: str) -> Path:

@@ -1,5 +1,6 @@
 """Tables of bundles: CSV (plain or gzip) and parquet, streamed in blocks, refused where they are not whole."""
 
+import csv
 import io
 import itertools
 from collections.abc import Iterator
@@ -59,6 +60,20 @@ def column_names(path: Path) -> list[str]:
         return _open_parquet(path).schema_arrow.names
     with _open_csv(path) as reader:
         return reader.schema.names
+
+
+def header_names(path: Path) -> list[str]:
+    """Names in the first line of a CSV and nothing further: `column_names` parses a block, which is long where a table
+    has a column for each gene.
+
+    Raises:
+        InputError: not there, empty, or a web page.
+    """
+    refuse_web_page(path)
+    first, delimiter = _beginning(path)
+    with pa.input_stream(str(path), compression=_compression(path)) as stream:
+        line = next(itertools.islice(io.BufferedReader(stream), first, None), b"")
+    return next(csv.reader([line.decode("utf-8-sig")], delimiter=delimiter), [])
 
 
 def count_rows(path: Path, enough: int, header: bool = True) -> int:
