@@ -136,7 +136,9 @@ def test_map_of_an_isolated_cell_is_drawn(tmp_path):
     cells = slide_cells(n_samples=1)
     held_out, focal, _, donors = map_arguments(cells)
     nobody = np.array([], dtype=np.int64)
-    figure_cellina_2.draw(cells, held_out, focal, nobody, donors, "t [real]", PROVENANCE, tmp_path / "m.png")
+    style.save(
+        figure_cellina_2.compose(cells, held_out, focal, nobody, donors, "t [real]", PROVENANCE), tmp_path / "m.png"
+    )
     width, height = png_size(tmp_path / "m.png")
     assert width == 1950
     assert height > 700
@@ -145,7 +147,9 @@ def test_map_of_an_isolated_cell_is_drawn(tmp_path):
 def test_map_of_many_cells_has_the_same_bytes_twice(tmp_path):
     cells = slide_cells(n=60_000, n_samples=3)
     for name in "ab":
-        figure_cellina_2.draw(cells, *map_arguments(cells), "t [real]", PROVENANCE, tmp_path / f"{name}.png")
+        style.save(
+            figure_cellina_2.compose(cells, *map_arguments(cells), "t [real]", PROVENANCE), tmp_path / f"{name}.png"
+        )
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
 
 

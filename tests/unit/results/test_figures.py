@@ -184,7 +184,7 @@ def test_figure_has_the_same_bytes_twice(scores, tmp_path):
     few = scores[scores["cell_type"].isin(CELL_TYPES[:2])]
     # Either suffix writes both.
     for name in ("a.png", "b.svg"):
-        figure_cellina_a2.draw(few, *CHOICE, PROVENANCE, tmp_path / name)
+        style.save(figure_cellina_a2.compose(few, *CHOICE, PROVENANCE), tmp_path / name)
     for suffix in ("png", "svg"):
         first, second = (tmp_path / f"{n}.{suffix}" for n in "ab")
         assert first.read_bytes() == second.read_bytes()
@@ -267,7 +267,7 @@ def test_learning_curves_without_any_history_say_that_all_failed(tmp_path):
     empty = pd.DataFrame(columns=["slide", "cell_type", "method", "protocol", "seed", "epoch"])
     figure = learning_curves.compose(empty, "t [simulated]", PROVENANCE)
     assert any("all failed" in text for text in texts(figure))
-    learning_curves.draw(history(), "t [simulated]", PROVENANCE, tmp_path / "curves.png")
+    style.save(learning_curves.compose(history(), "t [simulated]", PROVENANCE), tmp_path / "curves.png")
     assert png_size(tmp_path / "curves.png")[0] == 1875
 
 

@@ -7,7 +7,7 @@ import pytest
 from drawings import PROVENANCE, png_size, texts
 from synthetic_scores import CELL_TYPES, FAILURE, SLIDES, synthetic_scores
 from tissue_counterfactuals.errors import InputError
-from tissue_counterfactuals.results.figures import table_cellina_1
+from tissue_counterfactuals.results.figures import style, table_cellina_1
 from tissue_counterfactuals.results.tables import FEW_CELLS
 
 CHOICE = ("demo", "tumour", "corrected")
@@ -148,7 +148,7 @@ def test_table_picture_shows_every_row_and_its_provenance(table, tmp_path):
             assert text in written
     assert any("[simulated]" in text for text in written)
     assert PROVENANCE in written
-    table_cellina_1.draw(table, PROVENANCE, tmp_path / "table.png")
+    style.save(table_cellina_1.compose(table, PROVENANCE), tmp_path / "table.png")
     width, height = png_size(tmp_path / "table.png")
     assert width > 1500
     assert height > 20 * len(table)

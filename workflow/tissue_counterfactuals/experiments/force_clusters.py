@@ -92,12 +92,10 @@ def describe_clusters(
             found = gene_sets.over_representation(
                 genes[chosen], genes, sets, settings["min_size"], settings["max_size"]
             ).head(N_TERMS)
-            found.insert(0, "mean_expression", mean_expression[chosen].mean())
-            found.insert(0, "mean_force", total / n_pairs if n_pairs else np.nan)
-            found.insert(0, "n_genes", n_genes)
-            found.insert(0, "cluster", cluster)
-            found.insert(0, "force", force)
-            terms.append(found)
+            own = {"force": force, "cluster": cluster, "n_genes": n_genes}
+            own["mean_force"] = total / n_pairs if n_pairs else np.nan
+            own["mean_expression"] = mean_expression[chosen].mean()
+            terms.append(found.assign(**own)[[*own, *found]])
     return pd.concat(members, ignore_index=True), pd.concat(terms, ignore_index=True)
 
 

@@ -116,7 +116,9 @@ def _maps(part, spots, knockouts) -> None:
         own = spots[spots["section"] == section]
         first = next(k for k in knockouts if (own["knockout"] == k).any())
         own = own[own["knockout"] == first]
-        axis.scatter(own["x_um"], own["y_um"], s=_spot_area(len(sections)), c=own["label"].map(colors), linewidths=0)
+        axis.scatter(
+            own["x_um"], own["y_um"], s=8.0 if len(sections) == 1 else 5.0, c=own["label"].map(colors), linewidths=0
+        )
         for number, of_lesion in own[own["lesion"] > 0].groupby("lesion"):
             place = of_lesion[["x_um", "y_um"]].mean()
             axis.annotate(
@@ -134,10 +136,6 @@ def _maps(part, spots, knockouts) -> None:
         axis.plot([left, left + 1000], [lower + 250] * 2, color="black", linewidth=1.5)
         axis.annotate("1 mm", (left + 500, lower + 300), ha="center", va="top", size=6.5)
     part.suptitle("a  spots by label; numbered: wild-type lesions as modelled", x=0.012, ha="left", size=9)
-
-
-def _spot_area(n_sections: int) -> float:
-    return 8.0 if n_sections == 1 else 5.0
 
 
 def _workflow(part, spots, knockout) -> None:

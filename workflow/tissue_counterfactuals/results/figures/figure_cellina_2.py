@@ -93,7 +93,7 @@ def draw_files(inputs: dict[str, Path], output: dict[str, Path]) -> None:
     roles = {"held_out": np.flatnonzero(held_out)} | dict(zip(ROLES[1:], shown, strict=True))
     told = table.assign(**{role: np.isin(np.arange(len(table)), members) for role, members in roles.items()})
     write_tsv(told, output["tsv"], sort=False)
-    draw(table, held_out, *shown, title, provenance.footer(record, asked.protocol), output["png"])
+    style.save(compose(table, held_out, *shown, title, provenance.footer(record, asked.protocol)), output["png"])
 
 
 def _central(cells, candidates: np.ndarray) -> int:
@@ -104,21 +104,6 @@ def _central(cells, candidates: np.ndarray) -> int:
     spatial = cells.obsm["spatial"][candidates]
     distance = np.linalg.norm(spatial - np.median(spatial, axis=0), axis=1)
     return int(candidates[distance.argmin()])
-
-
-def draw(
-    cells: pd.DataFrame,
-    held_out: np.ndarray,
-    focal: int,
-    old_neighbors: np.ndarray,
-    new_neighbors: np.ndarray,
-    title: str,
-    provenance_text: str,
-    path: str | Path,
-) -> None:
-    """Draw the map to a PNG or SVG; see `compose`."""
-    figure = compose(cells, held_out, focal, old_neighbors, new_neighbors, title, provenance_text)
-    style.save(figure, path)
 
 
 def compose(

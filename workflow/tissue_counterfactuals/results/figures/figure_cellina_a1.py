@@ -72,7 +72,7 @@ def compose(table: pd.DataFrame, title: str, provenance_text: str, n_samples: in
             for column, name in enumerate(sweeps):
                 part = table[(table["others"] == value) & (table["swept"] == name)]
                 _probes(grid[2 * row, column], part)
-                _likelihood(grid[2 * row + 1, column], part)
+                _curve(grid[2 * row + 1, column], part[part["measure"] == "log_likelihood"], "#333333", "-")
                 grid[2 * row, column].set_title(TITLES[name])
                 grid[2 * row + 1, column].set_xlabel("weight")
             where = f"other weights at {value:g}"
@@ -90,10 +90,6 @@ def _probes(axes, table: pd.DataFrame) -> None:
             chosen = (own["measure"] == "f1") & (own["latent"] == latent)
             _curve(axes, own[chosen], color, line)
     axes.set_ylim(0, 1.02)
-
-
-def _likelihood(axes, table: pd.DataFrame) -> None:
-    _curve(axes, table[table["measure"] == "log_likelihood"], "#333333", "-")
 
 
 def _curve(axes, table: pd.DataFrame, color: str, line: str) -> None:

@@ -68,24 +68,7 @@ def draw_files(inputs: dict[str, Path], output: dict[str, Path], target: str, pr
         for metric in METRICS
     ]
     write_tsv(pd.DataFrame(heights, columns=HEIGHTS), output["tsv"])
-    draw(scores, *asked, provenance.footer(record, protocol), output["png"], record["label"])
-
-
-def draw(
-    scores: pd.DataFrame,
-    dataset: str,
-    target: str,
-    protocol: str,
-    provenance_text: str,
-    path: str | Path,
-    label: str = "",
-) -> None:
-    """Draw the figure for one data set, target and protocol to a PNG or SVG.
-
-    Raises:
-        InputError: the score table holds nothing for them.
-    """
-    style.save(compose(scores, dataset, target, protocol, provenance_text, label), path)
+    style.save(compose(scores, *asked, provenance.footer(record, protocol), record["label"]), output["png"])
 
 
 def compose(

@@ -48,12 +48,7 @@ def draw_files(inputs: dict, output: dict[str, Path], protocol: str) -> None:
     table = pd.concat(histories) if histories else pd.DataFrame(columns=NEEDED)
     write_tsv(table[[*NEEDED, *table.columns.difference(NEEDED)]], output["tsv"], sort=False)
     title = f"Learning curves, {style.data_name(record)}, protocol {protocol}"
-    draw(table, title, provenance.footer(record, protocol), output["png"])
-
-
-def draw(history: pd.DataFrame, title: str, provenance_text: str, path: str | Path) -> None:
-    """Draw the learning curves to a PNG or SVG; see `compose`."""
-    style.save(compose(history, title, provenance_text), path)
+    style.save(compose(table, title, provenance.footer(record, protocol)), output["png"])
 
 
 def compose(history: pd.DataFrame, title: str, provenance_text: str) -> Figure:

@@ -69,7 +69,7 @@ def draw_table(inputs: dict[str, Path], output: dict[str, Path], protocol: str, 
     write_tsv(table, output["tsv"], sort=False)
     with atomic_path(output["md"]) as temporary:
         temporary.write_text(to_markdown(table, footer))
-    draw(table, footer, output["png"])
+    style.save(compose(table, footer), output["png"])
 
 
 def build(
@@ -272,11 +272,6 @@ def compose(table: pd.DataFrame, provenance_text: str) -> Figure:
     """The table as a figure."""
     with style.context():
         return _compose(table, provenance_text)
-
-
-def draw(table: pd.DataFrame, provenance_text: str, path: str | Path) -> None:
-    """Draw the table of `build` to a PNG or SVG."""
-    style.save(compose(table, provenance_text), path)
 
 
 def _compose(table: pd.DataFrame, provenance_text: str) -> Figure:
