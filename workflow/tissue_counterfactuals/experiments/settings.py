@@ -41,9 +41,12 @@ Box = Annotated[
 class GeneSetSettings(Settings):
     """Which gene sets are tested."""
 
-    gene_sets: Some[Text]
-    min_size: SetSize
-    max_size: SetSize
+    gene_sets: Some[Text] = ["go_bp"]
+    """Gene sets to test: `hallmark` and `go_bp` come with the workflow, anything else is the path of a GMT file."""
+    min_size: SetSize = 5
+    """Genes of the model that a gene set must hold to be tested."""
+    max_size: SetSize = 500
+    """Genes of the model that a gene set may hold at most."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -60,12 +63,6 @@ class ClusterSettings(GeneSetSettings):
 
     n_clusters: int = Field(5, ge=1, le=5000)
     """Clusters that the tree of genes is cut into."""
-    gene_sets: Some[Text] = ["go_bp"]
-    """Gene sets to test: `hallmark` and `go_bp` come with the workflow, anything else is the path of a GMT file."""
-    min_size: SetSize = 5
-    """Genes of the model that a gene set must hold to be tested."""
-    max_size: SetSize = 500
-    """Genes of the model that a gene set may hold at most."""
 
 
 class EnrichmentSettings(GeneSetSettings):
@@ -75,8 +72,6 @@ class EnrichmentSettings(GeneSetSettings):
     """Gene sets to test: `hallmark` and `go_bp` come with the workflow, anything else is the path of a GMT file."""
     min_size: SetSize = 15
     """Genes of the model that a gene set must hold to be tested."""
-    max_size: SetSize = 500
-    """Genes of the model that a gene set may hold at most."""
     n_permutations: Draws = 1000
     """Random permutations of genes."""
 
