@@ -11,7 +11,7 @@ from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.question.folds import Fold
 from tissue_counterfactuals.results.figures import figure_cellina_2, style
 
-NAMES = ("cells", "held_out", "focal", "old_neighbors", "new_neighbors", "title", "provenance_text", "path")
+NAMES = ("cells", "held_out", "focal", "old_neighbors", "new_neighbors", "title", "provenance_text")
 
 
 def slide_cells(n=1200, n_samples=2, seed=0):
@@ -184,11 +184,8 @@ def test_the_map_shows_the_donors_that_methods_are_given(tmp_path, monkeypatch, 
         },
     )
     drawn = {}
-    monkeypatch.setattr(
-        figure_cellina_2,
-        "draw",
-        lambda *arguments: drawn.update(zip(NAMES, arguments, strict=True)),
-    )
+    monkeypatch.setattr(figure_cellina_2, "compose", lambda *shown: drawn.update(zip(NAMES, shown, strict=True)))
+    monkeypatch.setattr(style, "save", lambda *_: None)
     inputs = {"slide": question.slide, "graph": question.graph, "question": [question.file]}
     output = {"tsv": tmp_path / "map.tsv", "png": tmp_path / "map.png"}
     figure_cellina_2.draw_files(inputs | {"manifest": None}, output)
