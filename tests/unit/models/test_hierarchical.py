@@ -237,7 +237,7 @@ def test_it_abstains_where_intervals_say_no_more_than_that_types_change():
     found = hierarchical.calibrate(types, level)
     assert found.effect[0] == pytest.approx(np.sqrt(0.25 + 0.04), rel=0.1)
     told = Answer(np.ones(300), np.zeros(300), np.linspace(0, 1, 300))
-    abstains = found.abstains(told)
+    abstains = found.abstains(found.half_width(told))
     assert not abstains[0]
     assert abstains[-1]
     np.testing.assert_array_equal(abstains, (told.variance + found.floor) * found.inflation >= found.effect**2)

@@ -146,20 +146,24 @@ def predict(task, folder: Path, target: str) -> dict[str, Prediction | str]:
             scale = np.sqrt(calibration.variance(told)) if _stays(task, target) else 1.0
             for number, errors in enumerate(stored[f"errors:{key}"]):
                 prediction.per_gene[f"error_{number}"] = errors * scale
-            half = calibration.half_width(told)
-            limits = np.expm1(told.base + told.change + [-half, half])
-            prediction.interval = np.maximum(limits, 0)
-            prediction.abstained = calibration.abstains(told)
             # Neighbours that are there differ from others in many genes at once; what is altered may be the one that
-            # counts, or none that does.
-            if _is_asked(task) and altered and axes.off(asked) > model.MOST_OFF:
-                prediction.abstained[:] = True
+            # counts, or none that does, and no width is honest.
+            unseen = _is_asked(task) and altered and axes.off(asked) > model.MOST_OFF
+            if not unseen:
+                half = calibration.half_width(told)
+                if _is_asked(task) and not _stays(task, target):
+                    there, heard = _in_place(task, axes, log_expression, target)
+                    steps = np.hstack([new.mean(axis=0) - there, 0 * domain[0]]), np.hstack([0 * there, domain[0]])
+                    half = np.hypot(half, model.half_width_apart(told, slopes, axes, steps, received - heard))
+                limits = np.expm1(told.base + told.change + [-half, half])
+                prediction.interval = np.maximum(limits, 0)
+                prediction.abstained = calibration.abstains(half)
             # Who benchmarks looks at populations; who asks may look at cells.
             if _is_asked(task):
                 top = _most_changed(told.change)
                 every = model.change_per_cell(start, slopes, move)
                 prediction.per_cell = {"genes": top, "change": every[:, top]}
-                if f"cells:{key}" in stored:
+                if f"cells:{key}" in stored and not unseen:
                     few = model.Prior(slopes.mean[top], slopes.covariance[top])
                     half = model.half_width_per_cell(few, move, stored[f"cells:{key}"] + beyond[top])
                     prediction.per_cell["half"] = half
@@ -188,6 +192,17 @@ def _mean_received(graph: sparse.csr_array, log_expression: sparse.csr_array) ->
     total = np.asarray(graph.sum(axis=1), dtype=np.float64).ravel()
     weights = np.divide(1.0, total, out=np.zeros_like(total), where=total > 0) / len(total)
     return (weights @ graph) @ log_expression
+
+
+def _in_place(task, axes, log_expression, target: str) -> tuple[np.ndarray, np.ndarray]:
+    """Mean neighbourhood (k,), and what is received there (g,), of cells of the type that stand in the target, or of
+    all cells there where the type has too few.
+    """
+    there = task.target_cells(target)
+    if len(there) < FEWEST_CELLS:
+        there = np.flatnonzero((task.slide.obs["domain"] == target).to_numpy())
+    around = task.masked_graph[there]
+    return axes.project(around, log_expression).mean(axis=0), _mean_received(around, log_expression)
 
 
 def _neighbourhoods(task, axes, log_expression, target: str) -> dict[str, tuple[np.ndarray, np.ndarray] | str]:

@@ -419,6 +419,26 @@ def answer(
     return Answer(np.log1p(base), np.log1p(mean) - np.log1p(base), variance)
 
 
+def half_width_apart(
+    told: Answer, prior: Prior, axes: Axes, steps: tuple[np.ndarray, ...], off: np.ndarray
+) -> np.ndarray:
+    """Half the length of an interval about how far cells among their donors may be from those that stand there (g,).
+
+    Intervals are learnt from cells that stand in a domain. Donors are a neighbourhood that may be purer than any there,
+    and what the domain does beyond neighbours may be of those who stand there, or the donors' doing. Nothing says
+    which, so each of these changes counts as large as it is told, with either sign.
+
+    Args:
+        steps: (p,) each, of the design: from the neighbourhoods in place to the donors', and of the domain alone.
+        off: (g,) change of what is received from the neighbourhoods in place to the donors'.
+    """
+    variance = variance_beyond(prior, axes, off)
+    for step in steps:
+        variance += change(prior, step) ** 2 + variance_of_change(prior, step)
+    # A small change of the log rate on the scale of log1p.
+    return QUANTILE * np.sqrt(variance) * -np.expm1(-(told.base + told.change))
+
+
 def change_per_cell(counts: np.ndarray, prior: Prior, move: np.ndarray) -> np.ndarray:
     """Log change of each gene's expected share in each cell (m, g), for counts (m, g) before and moves (m, p)."""
     every = change(prior, move)
@@ -504,9 +524,11 @@ class Calibration:
         """Of the change (g,), before it is inflated."""
         return told.variance + self.floor + self.growth * told.change**2
 
-    def abstains(self, told: Answer) -> np.ndarray:
-        """Genes (g,) about which an interval says no more than that types change between these domains."""
-        return self.half_width(told) >= QUANTILE * self.effect
+    def abstains(self, half: np.ndarray) -> np.ndarray:
+        """Genes (g,) about which an interval of this half width says no more than that types change between these
+        domains.
+        """
+        return half >= QUANTILE * self.effect
 
 
 def levels(expression: np.ndarray) -> np.ndarray:
@@ -589,7 +611,7 @@ def rehearse(known: list[Known], level: np.ndarray, grows: bool = False) -> Rehe
             half = found.half_width(own.answer)
             wide = np.sqrt(half**2 + QUANTILE**2 * own.noise)
             inside = np.mean((np.abs(error) <= wide)[own.shown])
-            abstained = found.abstains(own.answer).mean()
+            abstained = found.abstains(half).mean()
         squares = (np.sqrt(np.mean(x[top] ** 2)) for x in (error, own.observed))
         rows.append((inside, *squares, abstained))
     return Rehearsal(*np.mean(rows, axis=0).tolist())

@@ -38,8 +38,8 @@ class Answers:
     """What the methods predicted; arrays over seeds come first.
 
     Attributes:
-        change: method -> (seeds, g). per_gene: name -> (seeds, g), of the method with intervals.
-        base: (g,) log1p mean CP10K of the twin of that method.
+        change: method -> (seeds, g). per_gene: name -> (seeds, g), of the method with intervals, and `base`, the log1p
+            mean CP10K of its twin; without seeds that give none.
         diagnostics: name -> mean over seeds, of that method. failures: method -> reason.
         effect: (m,) root mean square change of log expression of each focal cell, first seed.
         per_cell: of the method with intervals, first seed: `genes` (k,), `change` (m, k) and perhaps `half` (m, k).
@@ -48,7 +48,6 @@ class Answers:
 
     change: dict[str, list[np.ndarray]] = field(default_factory=dict)
     per_gene: dict[str, list[np.ndarray]] = field(default_factory=dict)
-    base: list[np.ndarray] = field(default_factory=list)
     diagnostics: dict[str, list[float]] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
     effect: np.ndarray | None = None
@@ -133,16 +132,15 @@ def collect(predictions: list[Path], methods: list[str]) -> Answers:
             told = {tuple(i[k] for k in KEY): i for i in made.notes.get("intervals", [])}
             for method, target, variants in made.questions():
                 (variant,) = [v for v in variants if v != TWIN]
-                own = per_method.setdefault(method, {"base": [], "told": [], "notes": []})
+                own = per_method.setdefault(method, {"told": [], "notes": []})
                 values, twin = (made.values(method, target, v) for v in (variant, TWIN))
                 base = np.log1p(mean_expression(twin))
-                own["base"].append(base)
                 change = np.log1p(mean_expression(values)) - base
                 answers.change.setdefault(method, []).append(change)
                 if "effect" not in own:
                     own["effect"] = np.sqrt(((log_normalize(values) - log_normalize(twin)) ** 2).mean(axis=1))
                 own.setdefault("cells", [c for c in made.notes.get("cells", []) if c["method"] == method])
-                own["told"] += [told[k] for k in [(method, target, variant)] if k in told]
+                own["told"] += [told[k] | {"base": base} for k in [(method, target, variant)] if k in told]
                 own["notes"] += [
                     note for note in made.notes["diagnostics"] if (note["method"], note["variant"]) == (method, variant)
                 ]
@@ -151,7 +149,7 @@ def collect(predictions: list[Path], methods: list[str]) -> Answers:
         return answers
     answers.sure = next((m for m in answered if per_method[m]["told"]), answered[0])
     own = per_method[answers.sure]
-    answers.base, answers.effect = own["base"], own["effect"]
+    answers.effect = own["effect"]
     answers.per_cell = next(iter(own["cells"]), {})
     for told in own["told"]:
         for name, values in told.items():
@@ -183,7 +181,7 @@ def gene_table(slide: AnnData, question: Question, answers: Answers) -> pd.DataF
     table["detected"] = np.asarray((slide.X[own] > 0).mean(axis=0)).ravel()
     if answers.per_gene:
         for limit in ("lower", "upper"):
-            against = np.log1p(answers.per_gene[limit]) - np.array(answers.base)
+            against = np.log1p(answers.per_gene[limit]) - np.array(answers.per_gene["base"])
             table[limit] = against.mean(axis=0)
         for name in ("abstained", "own_evidence"):
             table[name] = np.mean(answers.per_gene[name], axis=0)
@@ -285,19 +283,19 @@ def verdict(
         reasons = "; ".join(f"{m}: {r}" for m, r in answers.failures.items())
         return "not identifiable", f"No method answered ({reasons})."
     notes = {name: float(np.mean(values)) for name, values in answers.diagnostics.items()}
+    # Of altered neighbours: what is known of the rest is no answer to the question.
+    if notes.get("off_axes", 0) > MOST_OFF:
+        return (
+            "not identifiable",
+            f"{notes['off_axes']:.0%} of the change that is asked about is none by which neighbourhoods differ, so "
+            "that nobody knows what it does, and no interval is given.",
+        )
     if not answers.per_gene:
         n_types = notes.get("n_types_known")
         few = "No method that answered says how sure it is" if n_types is None else (
             f"Only {n_types:.0f} other types stand in both domains, too few to know how far off an answer is"
         )  # fmt: skip
         return "not identifiable", f"{few}."
-    # Of altered neighbours: what is known of the rest is no answer to the question.
-    if notes.get("off_axes", 0) > MOST_OFF:
-        return (
-            "not identifiable",
-            f"{notes['off_axes']:.0%} of the change that is asked about is none by which neighbourhoods differ, so "
-            "that nobody knows what it does.",
-        )
     abstained = genes["abstained"].mean()
     if abstained > MOST_ABSTAINED:
         return (
@@ -354,10 +352,11 @@ def markdown(asked, names, question, answers, genes, sets, active, word, reason,
         return "\n".join(lines)
     shown = [c for c in genes if c not in ("rank",)]
     label = style.method_style(answers.sure).label
+    interval = "`lower` to `upper` is a 90 % interval; " if answers.per_gene else ""
     lines += [
         f"The {min(N_SHOWN, len(genes))} genes with the largest change, by {label}; changes are differences of log1p "
-        "of mean counts per 10,000 to the same method's cells left where they are, `lower` to `upper` is a 90 % "
-        "interval; all genes are in genes.tsv.",
+        f"of mean counts per 10,000 to the same method's cells left where they are; {interval}all genes are in "
+        "genes.tsv.",
         "",
         "| " + " | ".join(shown) + " |",
         "|" + "---|" * len(shown),
