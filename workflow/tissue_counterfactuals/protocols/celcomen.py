@@ -8,7 +8,7 @@ SWITCHES = (
         "log_partition",
         corrected="gaussian",
         as_run="paper",
-        values=("gaussian", "vmf", "paper"),
+        choices=("gaussian", "vmf", "paper"),
         step="inference",
         why="The mean-field log Z of the paper depends on the forces through as many numbers as there are genes, "
         "while the energy is linear in all pairs of genes: the loss has no minimum, and what is fitted is the start "
@@ -20,7 +20,6 @@ SWITCHES = (
         "centre",
         corrected="mean",
         as_run="none",
-        values=("mean", "none"),
         step="inference",
         why="Without centring, products of mean expression rule the second moments, so that agreement of forces is "
         "agreement of mean expression. Read by the gaussian log Z only, in inference and in generation, which climbs "
@@ -30,7 +29,6 @@ SWITCHES = (
         "ridge",
         corrected="given",
         as_run="none",
-        values=("given", "none"),
         step="inference",
         why="A departure of ours: pseudo-cells in which genes do not vary together (settings `ridge`, 0.1 or 1 per "
         "cell) make the gaussian optimum finite where genes are many. The model's moments between genes are then 1 / "
@@ -42,7 +40,7 @@ SWITCHES = (
         "interaction_weights",
         corrected="symmetric",
         as_run="gcn",
-        values=("symmetric", "gcn", "row", "adjacency"),
+        choices=("symmetric", "gcn", "row", "adjacency"),
         step="inference",
         why="The paper's J is the adjacency matrix of a symmetric relation; the code normalises a directed graph by "
         "its in-degrees.",
@@ -51,7 +49,6 @@ SWITCHES = (
         "neighbour_number",
         corrected="graph",
         as_run="6",
-        values=("graph", "6"),
         step="inference",
         why="log Z takes six neighbours for each cell, also where the graph has 4.3 on average or its weights sum to "
         "one; `graph` takes the mean sum of a cell's interaction weights, which is what the energy sums over. Read "
@@ -61,7 +58,6 @@ SWITCHES = (
         "pair_sum",
         corrected="unordered",
         as_run="ordered",
-        values=("unordered", "ordered"),
         step="inference",
         why="The mean-field log Z counts each pair of neighbours once, the code's energy counts it twice. Read by the "
         "mean-field log Z only: the gaussian one and its energy both take ordered pairs.",
@@ -70,7 +66,6 @@ SWITCHES = (
         "temperature",
         corrected="1",
         as_run="0.1",
-        values=("1", "0.1"),
         step="inference",
         why="The code scales the energy, and not log Z, by 0.1.",
     ),
@@ -78,7 +73,7 @@ SWITCHES = (
         "force_range",
         corrected="signed",
         as_run="unit_box",
-        values=("signed", "unit_box", "free"),
+        choices=("signed", "unit_box", "free"),
         step="inference",
         why="Forces are clipped to 0 .. 1 with ones on the diagonal after each step, so that no gene can repress "
         "another; `signed` clips to -1 .. 1, `free` keeps them symmetric only, as the published package 0.0.1 does "
@@ -88,7 +83,7 @@ SWITCHES = (
         "first_forces",
         corrected="zero",
         as_run="shared",
-        values=("zero", "independent", "shared"),
+        choices=("zero", "independent", "shared"),
         step="inference",
         why="One random matrix starts both kinds of forces, and much of it is still there at the end. Read by the "
         "mean-field log Z only: the gaussian optimum does not depend on a start.",
@@ -97,7 +92,6 @@ SWITCHES = (
         "loss_unit",
         corrected="cell",
         as_run="slide",
-        values=("cell", "slide"),
         step="inference",
         why="The loss is summed over cells, so that one learning rate is another step on each slide: with matched "
         "norms it throws all forces to a bound. Read by the mean-field log Z only.",
@@ -106,7 +100,6 @@ SWITCHES = (
         "slide_steps",
         corrected="pooled",
         as_run="shuffled",
-        values=("pooled", "shuffled"),
         step="inference",
         why="One step per slide, in shuffled order, ends where the order of slides says; the corrected form takes one "
         "step down the loss of all slides. Read by the mean-field log Z only.",
@@ -115,7 +108,7 @@ SWITCHES = (
         "scale",
         corrected="l2",
         as_run="squared_l2",
-        values=("l2", "squared_l2", "none"),
+        choices=("l2", "squared_l2", "none"),
         step="inference",
         why="The paper puts cells on the unit sphere; inference divides by the squared norm, generation by the norm. "
         "`none` takes cells as they are: in inference, and under the gaussian log Z also in generation, which then "
@@ -126,7 +119,6 @@ SWITCHES = (
         "chart",
         corrected="sphere",
         as_run="angles",
-        values=("sphere", "angles"),
         step="generation",
         why="Steps in nested angles depend on the order of the genes; the corrected form steps on the sphere itself "
         "(in expression where gaussian forces were fitted to cells that are not scaled, see `scale`).",
@@ -135,7 +127,6 @@ SWITCHES = (
         "angles",
         corrected="arctangent",
         as_run="arccosine",
-        values=("arctangent", "arccosine"),
         step="generation",
         why="Behind the last expressed gene of a cell the angle is an arc cosine beyond 1 or 0/0: not a number, and "
         "after one step the whole cell is zero. Read under `chart: angles` only.",
@@ -144,7 +135,6 @@ SWITCHES = (
         "last_gene",
         corrected="sine",
         as_run="squared_sine",
-        values=("sine", "squared_sine"),
         step="generation",
         why="The decoder multiplies the last gene by the sine of the last angle twice (not in the simulations). Read "
         "under `chart: angles` only.",
@@ -153,7 +143,6 @@ SWITCHES = (
         "knocked_out_gene",
         corrected="clamped",
         as_run="free",
-        values=("clamped", "free"),
         step="generation",
         why="The knocked-out gene may grow again while the tissue relaxes.",
     ),
@@ -161,7 +150,6 @@ SWITCHES = (
         "generation_log_partition",
         corrected="frozen",
         as_run="sample_mean",
-        values=("frozen", "sample_mean"),
         step="generation",
         why="With the forces fixed log Z is a constant; the code lets it vary with the mean of the generated cells, "
         "which drives that mean to zero.",
@@ -170,7 +158,6 @@ SWITCHES = (
         "knockout_effect",
         corrected="against_twin",
         as_run="against_start",
-        values=("against_twin", "against_start"),
         step="generation",
         why="Effects were read against the state at the start, so that the drift of generation itself counts as "
         "effect; the corrected form subtracts a run without the knock-out.",
@@ -180,7 +167,6 @@ SWITCHES = (
         "true_forces",
         corrected="independent",
         as_run="shared",
-        values=("independent", "shared"),
         step="celcomen_simulation",
         why="One matrix is the truth of both kinds of forces, so that the simulation cannot test whether they are "
         "told apart.",
@@ -189,7 +175,6 @@ SWITCHES = (
         "simulated_tissue",
         corrected="sampled",
         as_run="generated",
-        values=("sampled", "generated"),
         step="celcomen_simulation",
         why="The tissue that inference is tested on is the end of generation, the most likely tissue and no draw from "
         "the model: its mean is near zero and half of its values are negative. `sampled` draws from the field.",
@@ -198,7 +183,6 @@ SWITCHES = (
         "compared_entries",
         corrected="upper_triangle",
         as_run="all",
-        values=("upper_triangle", "all"),
         step="celcomen_simulation",
         why="The diagonal of ones and both triangles are compared; the shared diagonal alone gives noise a rank "
         "correlation near 0.40.",
@@ -207,7 +191,6 @@ SWITCHES = (
         "constant_forces",
         corrected="failure",
         as_run="dropped",
-        values=("failure", "dropped"),
         step="celcomen_simulation",
         why="About half of the fits end with all forces at a bound; their undefined correlations were dropped. As a "
         "failure they count as 0.",
@@ -216,7 +199,6 @@ SWITCHES = (
         "force_units",
         corrected="partial_correlation",
         as_run="raw",
-        values=("partial_correlation", "raw"),
         step="comparison",
         why="A gaussian force is counted in the inverse units of its two genes, so that genes of little expression "
         "have the largest forces; partial correlations compare genes, samples and kinds of force on one scale. Read "
@@ -226,7 +208,6 @@ SWITCHES = (
         "held_out_slide",
         corrected="fixed",
         as_run="shuffled",
-        values=("fixed", "shuffled"),
         step="celcomen_spleen",
         why="The position in a shuffled list names the held-out slide, so that in each epoch it is another one and "
         "both models see all slides.",
@@ -235,7 +216,6 @@ SWITCHES = (
         "random_forces",
         corrected="permuted",
         as_run="resampled",
-        values=("permuted", "resampled"),
         step="celcomen_spleen",
         why="The random control draws entries with replacement instead of permuting genes.",
     ),
@@ -243,7 +223,6 @@ SWITCHES = (
         "localization_test",
         corrected="genes",
         as_run="entries",
-        values=("genes", "entries"),
         step="celcomen_glioblastoma",
         why="Tens of thousands of dependent entries enter a Mann-Whitney test; the corrected test permutes genes "
         "within bins of mean expression.",
@@ -252,7 +231,6 @@ SWITCHES = (
         "knockout_cells",
         corrected="many",
         as_run="one",
-        values=("many", "one"),
         step="celcomen_glioblastoma",
         why="One cell, drawn with one seed, is knocked out; its neighbour groups hold 6 and 12 cells.",
     ),
@@ -260,7 +238,6 @@ SWITCHES = (
         "lesion_sections",
         corrected="all",
         as_run="one",
-        values=("all", "one"),
         step="celcomen_perturbmap",
         why="One section of four is used; the corrected form takes every section that has lesions with and without the "
         "knock-out.",
@@ -269,7 +246,6 @@ SWITCHES = (
         "lesion_outlines",
         corrected="components",
         as_run="boxes",
-        values=("components", "boxes"),
         step="celcomen_perturbmap",
         why="Five boxes drawn by hand say what a lesion is; the corrected form takes spots of one label that hang "
         "together.",
@@ -278,7 +254,6 @@ SWITCHES = (
         "experimental_scale",
         corrected="matched",
         as_run="mixed",
-        values=("matched", "mixed"),
         step="celcomen_perturbmap",
         why="The wild type is scaled log expression, the knock-out is scaled raw counts.",
     ),
@@ -286,7 +261,6 @@ SWITCHES = (
         "wild_type",
         corrected="own_lesion",
         as_run="last_lesion",
-        values=("own_lesion", "last_lesion"),
         step="celcomen_perturbmap",
         why="The observed difference is taken once, with the last lesion, for all lesions.",
     ),
@@ -294,7 +268,6 @@ SWITCHES = (
         "knockout_spots",
         corrected="all",
         as_run="one",
-        values=("all", "one"),
         step="celcomen_perturbmap",
         why="One spot in each lesion, drawn with one seed, is knocked out, and its change is read against the other "
         "spots; in the lesions that it is compared with, every tumour cell has lost the gene.",

@@ -7,7 +7,6 @@ SWITCHES = (
         "donor_features",
         corrected="log1p",
         as_run="raw_counts",
-        values=("log1p", "raw_counts"),
         step="counterfactual",
         why="The spatial encoder is trained on log-normalised neighbours, but the authors' edge perturbation "
         "averaged the donors' raw counts; the corrected form gives donors on the scale of training.",
@@ -16,7 +15,6 @@ SWITCHES = (
         "donor_domain",
         corrected="target_only",
         as_run="any",
-        values=("target_only", "any"),
         step="counterfactual",
         why="The paper draws donors from the target domain; the authors' code takes every neighbour of the "
         "held-out target cells, across the domain border as well.",
@@ -25,7 +23,6 @@ SWITCHES = (
         "latent",
         corrected="mean",
         as_run="sample",
-        values=("mean", "sample"),
         step="counterfactual",
         why="The authors' code decodes one random draw of both latents per cell; posterior means remove that "
         "noise. As-run draws are seeded here.",
@@ -34,7 +31,6 @@ SWITCHES = (
         "node_renormalization",
         corrected="none",
         as_run="totals",
-        values=("none", "totals"),
         step="counterfactual",
         why="After a node perturbation the authors' code scales every altered cell back to the sum that it had, so "
         "that genes that are not perturbed change too; the paper's definition does not, and leaves them as they are.",
@@ -43,7 +39,6 @@ SWITCHES = (
         "node_scaling",
         corrected="counts",
         as_run="counts_plus_one",
-        values=("counts", "counts_plus_one"),
         step="counterfactual",
         why="Where counts are altered, the paper multiplies them by the exponential of the change; the authors' code "
         "multiplies counts + 1 and takes 1 off again, so that a gene appears in cells that did not show it. Read by "
@@ -53,7 +48,6 @@ SWITCHES = (
         "brain_unit",
         corrected="by_extent",
         as_run="pixels",
-        values=("by_extent", "pixels"),
         step="graph",
         why="The authors took the coordinates of the mouse brain for pixels of 0.109 um, so that the bandwidth of 100 "
         "um became 917 units; the extent of a section says that the units are micrometres. Other data sets are not "
@@ -63,7 +57,6 @@ SWITCHES = (
         "hyperparameters",
         corrected="configured",
         as_run="published",
-        values=("configured", "published"),
         step="training",
         why="As run are Table A1 and the defaults of the authors' code whatever the section `cellina` says: 100 "
         "epochs, batches of 2,048. By default the section differs in one thing: where batches of 2,048 give a slide "
@@ -74,7 +67,6 @@ SWITCHES = (
         "variable_genes",
         corrected="without_held_out",
         as_run="all_cells",
-        values=("without_held_out", "all_cells"),
         step="training",
         why="The held-out cells helped to choose the variable genes that they are then predicted in; the corrected "
         "form chooses them anew for each fold, without its held-out cells. Read where genes are chosen "
@@ -84,7 +76,6 @@ SWITCHES = (
         "restore",
         corrected="best",
         as_run="last",
-        values=("best", "last"),
         step="training",
         why="Early stopping chose when to stop, but the weights of the last epoch were used; the corrected form "
         "goes back to the best validation epoch.",
@@ -93,7 +84,6 @@ SWITCHES = (
         "monitor",
         corrected="reconstruction",
         as_run="current_beta",
-        values=("reconstruction", "current_beta"),
         step="training",
         why="The monitored validation loss contains the KL terms at the weight of the current epoch, which grows, so "
         "epochs are not comparable and later ones look worse; the corrected monitor is the validation "
@@ -103,7 +93,7 @@ SWITCHES = (
         "gat_edges",
         corrected="nearest",
         as_run="transposed",
-        values=("nearest", "transposed", "symmetric"),
+        choices=("nearest", "transposed", "symmetric"),
         step="training",
         why="Cellina-GAT is described on Cellina's graph, in which a cell has its own nearest cells. The edges were "
         "handed to the layers the other way round, so that a cell heard those that it is among the nearest of. "
@@ -113,7 +103,6 @@ SWITCHES = (
         "gat_field",
         corrected="three_hops",
         as_run="one_hop",
-        values=("three_hops", "one_hop"),
         step="training",
         why="Three layers reach three steps. As run, a batch of random cells and their direct neighbours were cut out "
         "as one small graph, in which all three layers stayed, so that what a cell hears depends on who else is in "
@@ -125,7 +114,6 @@ SWITCHES = (
         "gat_inputs",
         corrected="log1p",
         as_run="log_counts",
-        values=("log1p", "log_counts"),
         step="training",
         why="The paper's attention reads log-normalised neighbours; the code gave it the logarithm of raw counts, in "
         "which the library sizes of neighbours remain.",
@@ -134,7 +122,6 @@ SWITCHES = (
         "gat_cutoff",
         corrected="applied",
         as_run="none",
-        values=("applied", "none"),
         step="training",
         why="Weights below the cutoff were stored as zeros, and the attention took every stored entry for an edge; the "
         "corrected form has the edges of the graph, none longer than 215 um at the published bandwidth.",
@@ -143,7 +130,6 @@ SWITCHES = (
         "gat_new_edges",
         corrected="to_focal",
         as_run="both_ways",
-        values=("to_focal", "both_ways"),
         step="counterfactual",
         why="As run, donors of a moved cell heard it as well, so that the cell's own expression came back to it "
         "through the donors (mended in later versions); corrected, donors stay as they are in their own place.",
@@ -152,7 +138,6 @@ SWITCHES = (
         "gat_altered_inputs",
         corrected="as_trained",
         as_run="raw_counts",
-        values=("as_trained", "raw_counts"),
         step="counterfactual",
         why="Node perturbation gave Cellina-GAT altered raw counts, where it was trained on their logarithm (mended in "
         "later versions).",
@@ -161,7 +146,6 @@ SWITCHES = (
         "lfc",
         corrected="natural_pseudocount_1",
         as_run="log2_epsilon",
-        values=("natural_pseudocount_1", "log2_epsilon"),
         step="metrics",
         why="The paper prints a natural logarithm with pseudocount 1; the code takes log2 with 1e-6, so genes that "
         "are absent from one group get changes of up to 20 and fill the list of differential genes.",
@@ -170,7 +154,6 @@ SWITCHES = (
         "pca_fit",
         corrected="log",
         as_run="counts",
-        values=("log", "counts"),
         step="metrics",
         why="The authors fit the PCA of the E-distance on normalised data without logarithm and apply it to log data.",
     ),
@@ -178,7 +161,6 @@ SWITCHES = (
         "rmse_counts",
         corrected="mean",
         as_run="sum",
-        values=("mean", "sum"),
         step="metrics",
         why="The authors sum log expression over two populations of different size; the mean makes them comparable.",
     ),
