@@ -12,12 +12,18 @@ the workflow, and what the rule makes belongs to the results of `of`.
 from dataclasses import dataclass
 from importlib import import_module
 
-from tissue_counterfactuals.experiments import EXPERIMENTS, stem_on_each_slide
+from tissue_counterfactuals.experiments import EXPERIMENTS
 
 _TABLES = "results/tables/{dataset}"
 _FIGURES = "results/figures/{dataset}"
-_FITS = "results/celcomen/{dataset}"
-_SCORES = {"scores": f"{_TABLES}/scores.tsv", "manifest": f"{_TABLES}/provenance.json"}
+_MANIFEST = {"manifest": f"{_TABLES}/provenance.json"}
+_SCORES = {"scores": f"{_TABLES}/scores.tsv"} | _MANIFEST
+_SLIDE = "results/slides/{dataset}/{slide}.h5ad"
+_FOLDS = "results/folds/{dataset}/{slide}.tsv"
+_RUN = "{dataset}/{slide}/{fold}/{protocol}.seed{seed}"
+_QUESTION, _PREDICTIONS = f"results/questions/{_RUN}.npz", f"results/predictions/{_RUN}"
+_MODELS = {"models": "results/models/{dataset}/{slide}/{fold}/{method}/{protocol}.seed{seed}"} | _MANIFEST
+_OUTPUTS = {row.name: row.outputs for row in EXPERIMENTS}
 
 
 def _with_table(stem: str, suffix: str = "png") -> dict[str, str]:
@@ -75,34 +81,29 @@ class Figure:
         import_module(f"{__name__}.{self.name}").draw_files(inputs, output, **keys)
 
 
-def _of_experiment(name: str, experiment: str, title: str, **inputs: str) -> Figure:
-    """A figure of an experiment on a slide, from its tables (TSV) and its manifest."""
-    tables = {key: f"{_TABLES}/{experiment}.{{protocol}}.{file}.tsv" for key, file in inputs.items()}
-    manifest = {"manifest": f"{_FITS}/{experiment}.{{protocol}}.json"}
-    output = f"{_FIGURES}/{name}.{{protocol}}.png"
-    return Figure(name, experiment, title, tables | manifest, output)
+def _made_by(experiment: str, *names: str, **renamed: str) -> dict[str, str]:
+    """Some of the files that an experiment makes, by their names there, and by other names those of `renamed`."""
+    outputs = _OUTPUTS[experiment]
+    return {name: outputs[name] for name in names} | {new: outputs[name] for new, name in renamed.items()}
+
+
+def _of_experiment(name: str, experiment: str, title: str, inputs: dict[str, str]) -> Figure:
+    """A figure of an experiment on a data set, for each protocol."""
+    return Figure(name, experiment, title, inputs, f"{_FIGURES}/{name}.{{protocol}}.png")
 
 
 def _clusters(name: str, experiment: str, title: str) -> Figure:
-    figure = _of_experiment(name, experiment, title, members="clusters", enrichment="cluster_terms")
-    figure.inputs["matrices"] = f"{_FITS}/{experiment}.{{protocol}}.clusters.npz"
-    return figure
+    tables = _made_by(f"{experiment}_clusters", "members", "enrichment")
+    fitted = _made_by(experiment, "manifest") | _made_by(f"{experiment}_clusters", "matrices")
+    return _of_experiment(name, experiment, title, tables | fitted)
 
 
 def _on_each_slide(number: str, experiment: str, title: str, *takes: str) -> Figure:
     """A figure of an experiment on Cellina, of all its slides and seeds, and the table that it shows."""
-    (row,) = (row for row in EXPERIMENTS if row.name == f"cellina_{experiment}")
-    stem = stem_on_each_slide(experiment, row.axes)
-    name = f"figure_cellina_{number}"
-    keys = "".join(f".{{{key}}}" for key in (*takes, "protocol"))
-    return Figure(
-        name,
-        f"cellina_{experiment}",
-        title,
-        {"scores": f"{stem}.tsv", "manifests": f"{stem}.json"},
-        {"tsv": f"{_TABLES}/{name}{keys}.tsv", "png": f"{_FIGURES}/{name}{keys}.png"},
-        takes=(*takes, "protocol"),
-    )
+    takes = (*takes, "protocol")
+    stem = ".".join((f"figure_cellina_{number}", *(f"{{{key}}}" for key in takes)))
+    inputs = _made_by(experiment, "scores", manifests="manifest")
+    return Figure(f"figure_cellina_{number}", experiment, title, inputs, _with_table(stem), takes)
 
 
 FIGURES = (
@@ -135,12 +136,7 @@ FIGURES = (
         "intervals",
         "cellina",
         "coverage of intervals",
-        _SCORES
-        | {
-            "slides": "results/slides/{dataset}/{slide}.h5ad",
-            "questions": "results/questions/{dataset}/{slide}/{fold}/{protocol}.seed{seed}.npz",
-            "predictions": "results/predictions/{dataset}/{slide}/{fold}/{protocol}.seed{seed}/{environment}.h5ad",
-        },
+        _SCORES | {"slides": _SLIDE, "questions": _QUESTION, "predictions": f"{_PREDICTIONS}/{{environment}}.h5ad"},
         _with_table("intervals.{target}.{protocol}", "svg"),
         takes=("target", "protocol"),
     ),
@@ -148,7 +144,7 @@ FIGURES = (
         "figure_cellina_1",
         "cellina",
         "Cellina Figs. 1 and 2: the model and the question, as run",
-        {"manifest": f"{_TABLES}/provenance.json"},
+        _MANIFEST,
         f"{_FIGURES}/schematic.{{protocol}}.png",
         takes=("protocol",),
         methods=("cellina",),
@@ -157,13 +153,8 @@ FIGURES = (
         "figure_cellina_2",
         "cellina",
         "map",
-        {
-            "slide": "results/slides/{dataset}/{slide}.h5ad",
-            "graph": "results/graphs/{dataset}/{slide}.npz",
-            "folds": "results/folds/{dataset}/{slide}.tsv",
-            "question": "results/questions/{dataset}/{slide}/{fold}/{protocol}.seed{seed}.npz",
-            "manifest": f"{_TABLES}/provenance.json",
-        },
+        {"slide": _SLIDE, "graph": "results/graphs/{dataset}/{slide}.npz", "folds": _FOLDS, "question": _QUESTION}
+        | _MANIFEST,
         _with_table("map.{slide}"),
         first=("question",),
     ),
@@ -171,13 +162,8 @@ FIGURES = (
         "attention",
         "cellina",
         "whom cells listen to",
-        {
-            "slide": "results/slides/{dataset}/{slide}.h5ad",
-            "folds": "results/folds/{dataset}/{slide}.tsv",
-            "question": "results/questions/{dataset}/{slide}/{fold}/{protocol}.seed{seed}.npz",
-            "predictions": "results/predictions/{dataset}/{slide}/{fold}/{protocol}.seed{seed}/core.h5ad",
-            "manifest": f"{_TABLES}/provenance.json",
-        },
+        {"slide": _SLIDE, "folds": _FOLDS, "question": _QUESTION, "predictions": f"{_PREDICTIONS}/core.h5ad"}
+        | _MANIFEST,
         {"cell": f"{_TABLES}/attention.{{slide}}.cell.tsv"} | _with_table("attention.{slide}"),
         first=("question", "predictions"),
         methods=("cellina_gat",),
@@ -186,10 +172,7 @@ FIGURES = (
         "learning_curves",
         "cellina",
         "learning curves",
-        {
-            "models": "results/models/{dataset}/{slide}/{fold}/{method}/{protocol}.seed{seed}",
-            "manifest": f"{_TABLES}/provenance.json",
-        },
+        _MODELS,
         _with_table("learning_curves.{protocol}"),
         takes=("protocol",),
         learned=True,
@@ -207,12 +190,7 @@ FIGURES = (
         "metrics_under_test",
         "cellina",
         "which metric tells the truth from a control",
-        {
-            "slides": "results/slides/{dataset}/{slide}.h5ad",
-            "questions": "results/questions/{dataset}/{slide}/{fold}/{protocol}.seed{seed}.npz",
-            "predictions": "results/predictions/{dataset}/{slide}/{fold}/{protocol}.seed{seed}/core.h5ad",
-            "manifest": f"{_TABLES}/provenance.json",
-        },
+        {"slides": _SLIDE, "questions": _QUESTION, "predictions": f"{_PREDICTIONS}/core.h5ad"} | _MANIFEST,
         _with_table("metrics_under_test.{target}.{protocol}"),
         takes=("target", "protocol"),
         methods=("no_change",),
@@ -221,53 +199,30 @@ FIGURES = (
         "costs",
         "cellina",
         "costs of training",
-        {
-            "models": "results/models/{dataset}/{slide}/{fold}/{method}/{protocol}.seed{seed}",
-            "manifest": f"{_TABLES}/provenance.json",
-        },
+        _MODELS,
         {kind: f"{_TABLES}/costs.{{protocol}}.{kind}" for kind in ("tsv", "png")},
         takes=("protocol",),
         learned=True,
     ),
-    _on_each_slide("a1", "weights", "Cellina Fig. A1: weights of the loss"),
-    _on_each_slide("a5", "disentanglement", "Cellina Fig. A5: what latents hold"),
+    _on_each_slide("a1", "cellina_weights", "Cellina Fig. A1: weights of the loss"),
+    _on_each_slide("a5", "cellina_disentanglement", "Cellina Fig. A5: what latents hold"),
     Figure(
         "figure_cellina_3",
         "cellina_application",
         "Cellina Fig. 3: subdomains of the target domain",
-        {
-            name: "results/cellina/{dataset}/{slide}/application.{protocol}.seed{seed}" + suffix
-            for name, suffix in {
-                "scores": ".tsv",
-                "manifests": ".json",
-                **{
-                    table: f".{table}.tsv"
-                    for table in (
-                        *("modules", "subdomains", "activities", "genes", "embedding"),
-                        "shuffles",
-                    )
-                },
-            }.items()
-        },
-        {
-            "null": f"{_TABLES}/figure_cellina_3.null.{{protocol}}.tsv",
-            "stability": f"{_TABLES}/figure_cellina_3.stability.{{protocol}}.tsv",
-            "tsv": f"{_TABLES}/figure_cellina_3.{{protocol}}.tsv",
-            "png": f"{_FIGURES}/figure_cellina_3.{{protocol}}.png",
-        },
+        _made_by("cellina_application", "scores", manifests="manifest")
+        | _made_by("cellina_application", "modules", "subdomains", "activities", "genes", "embedding", "shuffles"),
+        {what: f"{_TABLES}/figure_cellina_3.{what}.{{protocol}}.tsv" for what in ("null", "stability")}
+        | _with_table("figure_cellina_3.{protocol}"),
         takes=("protocol",),
     ),
-    _on_each_slide("a6", "scalability", "Cellina Fig. A6: costs by number of cells"),
-    _on_each_slide("a7", "gene_range", "Cellina Fig. A7: genes that are shifted", "target"),
+    _on_each_slide("a6", "cellina_scalability", "Cellina Fig. A6: costs by number of cells"),
+    _on_each_slide("a7", "cellina_gene_range", "Cellina Fig. A7: genes that are shifted", "target"),
     Figure(
         "figure_celcomen_2",
         "celcomen_simulation",
         "Figure 2c: simulation",
-        {
-            "correlations": "results/celcomen/simulation/correlations.{protocol}.tsv",
-            "tests": "results/celcomen/simulation/tests.{protocol}.tsv",
-            "provenance": "results/celcomen/simulation/provenance.{protocol}.json",
-        },
+        _OUTPUTS["celcomen_simulation"],
         "results/figures/celcomen/figure_celcomen_2.{protocol}.png",
         takes=("protocol",),
     ),
@@ -275,94 +230,58 @@ FIGURES = (
         "figure_celcomen_recovery",
         "celcomen_recovery",
         "recovery of known forces",
-        {
-            "recovery": "results/celcomen/recovery/recovery.tsv",
-            "chains": "results/celcomen/recovery/chains.tsv",
-            "provenance": "results/celcomen/recovery/provenance.json",
-        },
+        _OUTPUTS["celcomen_recovery"],
         "results/figures/celcomen/recovery.png",
     ),
     Figure(
         "figure_cellina_in_vivo",
         "cellina_in_vivo",
         "a real intervention",
-        {
-            name: f"{_TABLES}/cellina_in_vivo.{{protocol}}.{file}"
-            for name, file in {
-                "effects": "effects.tsv",
-                "scores": "scores.tsv",
-                "manifest": "json",
-            }.items()
-        },
+        _made_by("cellina_in_vivo", "effects", "scores", "manifest"),
         f"{_FIGURES}/cellina_in_vivo.png",
     ),
     Figure(
         "screen_power",
         "screen",
         "how many recipients must a spatial screen have?",
-        {
-            "rates": "results/celcomen/screen/rates.tsv",
-            "provenance": "results/celcomen/screen/provenance.json",
-        },
+        _made_by("screen", "rates", "provenance"),
         "results/figures/celcomen/screen_power.png",
     ),
     Figure(
         "when_to_trust",
         "trust",
         "when to trust an answer",
-        {
-            "errors": "results/cellina/trust/errors.tsv",
-            "latents": "results/cellina/trust/latents.tsv",
-            "provenance": "results/cellina/trust/provenance.json",
-        },
+        _OUTPUTS["trust"],
         "results/figures/cellina/when_to_trust.png",
     ),
     _of_experiment(
-        *("figure_celcomen_6", "celcomen_spleen", "Celcomen Fig. 6"),
-        agreement="agreement",
-        curves="curves",
-        summary="summary",
+        "figure_celcomen_6",
+        "celcomen_spleen",
+        "Celcomen Fig. 6",
+        _made_by("celcomen_spleen", "agreement", "curves", "summary", "manifest"),
     ),
     _clusters("figure_celcomen_8", "celcomen_spleen", "Celcomen Fig. 8"),
-    Figure(
+    _of_experiment(
         "figure_celcomen_3",
         "celcomen_glioblastoma",
         "Celcomen Fig. 3",
-        {
-            name: f"{_TABLES}/celcomen_glioblastoma.{{protocol}}.{file}.tsv"
-            for name, file in {
-                "classes": "localization",
-                "tests": "localization_tests",
-                "trajectories": "knockout",
-                "placebo": "placebo",
-                "enrichment": "knockout_terms",
-                "diagnostics": "knockout_diagnostics",
-            }.items()
-        }
-        | {
-            "cells": f"{_FITS}/celcomen_glioblastoma.{{protocol}}.knockout_cells.tsv",
-            "manifest": f"{_FITS}/celcomen_glioblastoma.{{protocol}}.json",
-        },
-        f"{_FIGURES}/figure_celcomen_3.{{protocol}}.png",
+        _OUTPUTS["celcomen_localization"]
+        | _made_by("celcomen_knockout", "trajectories", "placebo", "enrichment", "diagnostics", "cells")
+        | _made_by("celcomen_glioblastoma", "manifest"),
     ),
     _clusters("figure_celcomen_7", "celcomen_glioblastoma", "Celcomen Fig. 7"),
     _of_experiment(
-        *("figure_celcomen_4", "celcomen_perturbmap", "Celcomen Fig. 4"),
-        correlations="correlations",
-        genes="genes",
-        spots="spots",
+        "figure_celcomen_4",
+        "celcomen_perturbmap",
+        "Celcomen Fig. 4",
+        _made_by("celcomen_perturbmap", "correlations", "genes", "spots", "manifest"),
     ),
     Figure(
         "figure_celcomen_4_null",
         "celcomen_perturbmap",
         "Celcomen Fig. 4: does it survive its null?",
-        {
-            "correlations": f"{_TABLES}/celcomen_perturbmap.{{protocol}}.correlations.tsv",
-            "summary": f"{_TABLES}/celcomen_perturbmap.{{protocol}}.summary.tsv",
-            "manifest": f"{_FITS}/celcomen_perturbmap.{{protocol}}.json",
-            "null_correlations": "results/celcomen/perturbmap_null/correlations.tsv",
-            "null_switches": "results/celcomen/perturbmap_null/switches.tsv",
-        },
+        _made_by("celcomen_perturbmap", "correlations", "summary", "manifest")
+        | _made_by("celcomen_perturbmap_null", null_correlations="correlations", null_switches="switches"),
         f"{_FIGURES}/figure_celcomen_4_null.png",
     ),
 )
