@@ -75,6 +75,12 @@ def _files(stem: str, tables: tuple[str, ...], **fitted: str) -> dict[str, str]:
     return paths | {name: f"{fits}.{suffix}" for name, suffix in fitted.items()}
 
 
+def _without_slides(folder: str, *tables: str, of: str = "") -> dict[str, str]:
+    """Tables of an experiment that makes its own tissue, and where they come from."""
+    paths = {name: f"results/{folder}/{name}{of}.tsv" for name in tables}
+    return paths | {"provenance": f"results/{folder}/provenance{of}.json"}
+
+
 def _clusters(tissue: str) -> Experiment:
     fits = f"results/celcomen/{{dataset}}/celcomen_{tissue}.{{protocol}}"
     tables = f"results/tables/{{dataset}}/celcomen_{tissue}.{{protocol}}"
@@ -101,12 +107,7 @@ _TUMOUR_FORCES = {"forces": f"{_TUMOUR_FITS}.npz", "manifest": f"{_TUMOUR_FITS}.
 _TUMOUR_TABLES = "results/tables/{dataset}/celcomen_glioblastoma.{protocol}"
 _NULL = "results/celcomen/perturbmap_null"
 
-_ONE_SLIDE = {
-    "slide": "results/slides/{dataset}/{slide}.h5ad",
-    "graph": "results/graphs/{dataset}/{slide}.npz",
-}
-
-
+_ONE_SLIDE = "results/slides/{dataset}/{slide}.h5ad"
 # A model of some cells of a slide, from which nobody is held out.
 _ONE_FIT = "{dataset}/{slide}+{subset}+{n_cells}/all+/{method}/{protocol}.seed{seed}"
 
@@ -116,10 +117,14 @@ def is_tried(settings: dict, method: str = "", n_cells: int = 0, **others: str) 
     return n_cells <= settings.get("most_cells", {}).get(method, n_cells)
 
 
-def stem_on_each_slide(name: str, axes: Iterable[str] = ()) -> str:
+def _stem(name: str, axes: Iterable[str] = ()) -> str:
     """What the files of an experiment on each slide begin with."""
     keys = "".join(f"{{{key}}}." for key in axes)
     return f"results/cellina/{{dataset}}/{{slide}}/{name}.{keys}{{protocol}}.seed{{seed}}"
+
+
+def _scores(stem: str) -> dict[str, str]:
+    return {"scores": f"{stem}.tsv", "manifest": f"{stem}.json"}
 
 
 def _on_each_slide(
@@ -131,15 +136,14 @@ def _on_each_slide(
 ) -> Experiment:
     """An experiment that trains Cellina on a slide, with one protocol and seed a job; leaves tables and a manifest."""
     axes = axes or {}
-    stem = stem_on_each_slide(name, axes)
+    stem = _stem(name, axes)
     return Experiment(
         f"cellina_{name}",
         f"cellina_{name}.run",
         f"cellina_experiments.{name}",
         switches=("training", "latent", *switches),
-        inputs=_ONE_SLIDE,
-        outputs={"scores": f"{stem}.tsv", "manifest": f"{stem}.json"}
-        | {table: f"{stem}.{table}.tsv" for table in tables},
+        inputs={"slide": _ONE_SLIDE, "graph": "results/graphs/{dataset}/{slide}.npz"},
+        outputs=_scores(stem) | {table: f"{stem}.{table}.tsv" for table in tables},
         takes=("entry", "protocol", "seed", "model", "device", *axes, *takes),
         axes=axes,
         unread=("slides", *(("seeds",) if name == "weights" else ()), *axes.values()),
@@ -161,13 +165,10 @@ EXPERIMENTS = (
         "cellina_experiments.disentanglement",
         switches=("training", "latent"),
         inputs={
-            "slide": "results/slides/{dataset}/{slide}.h5ad",
+            "slide": _ONE_SLIDE,
             "latents": "results/latents/{dataset}/{slide}/{protocol}.seed{seed}/{environment}.npz",
         },
-        outputs={
-            "scores": f"{stem_on_each_slide('disentanglement')}.tsv",
-            "manifest": f"{stem_on_each_slide('disentanglement')}.json",
-        },
+        outputs=_scores(_stem("disentanglement")),
         takes=("entry", "protocol", "seed"),
         pooled=True,
     ),
@@ -177,14 +178,11 @@ EXPERIMENTS = (
         "cellina_experiments.scalability",
         switches=(),
         inputs={
-            "slide": "results/slides/{dataset}/{slide}.h5ad",
+            "slide": _ONE_SLIDE,
             "models": f"results/models/{_ONE_FIT}",
             "fits": f"results/benchmarks/fit/{_ONE_FIT}.tsv",
         },
-        outputs={
-            "scores": f"{stem_on_each_slide('scalability')}.tsv",
-            "manifest": f"{stem_on_each_slide('scalability')}.json",
-        },
+        outputs=_scores(_stem("scalability")),
         takes=("entry", "protocol", "seed"),
         unread=("slides",),
         parallel=False,
@@ -195,11 +193,7 @@ EXPERIMENTS = (
         "celcomen.simulation",
         switches=("inference", "generation", "celcomen_simulation"),
         inputs={},
-        outputs={
-            "correlations": "results/celcomen/simulation/correlations.{protocol}.tsv",
-            "tests": "results/celcomen/simulation/tests.{protocol}.tsv",
-            "provenance": "results/celcomen/simulation/provenance.{protocol}.json",
-        },
+        outputs=_without_slides("celcomen/simulation", "correlations", "tests", of=".{protocol}"),
         takes=("protocol",),
         shown={"tests": "simulation: tests against noise"},
         caption="figure_celcomen_2",
@@ -211,11 +205,7 @@ EXPERIMENTS = (
         "celcomen.recovery",
         switches=("inference",),
         inputs={},
-        outputs={
-            "recovery": "results/celcomen/recovery/recovery.tsv",
-            "chains": "results/celcomen/recovery/chains.tsv",
-            "provenance": "results/celcomen/recovery/provenance.json",
-        },
+        outputs=_without_slides("celcomen/recovery", "recovery", "chains"),
         takes=("seeds",),
         shown={"recovery": "recovery of known forces: all tissues"},
         caption="figure_celcomen_recovery",
@@ -227,11 +217,7 @@ EXPERIMENTS = (
         "celcomen.spleen",
         switches=("inference", "comparison", "celcomen_spleen", "compared_entries"),
         inputs=SLIDE,
-        outputs=_files(
-            *(_SPLEEN, ("agreement", "summary", "curves", "diagnostics")),
-            forces="npz",
-            manifest="json",
-        ),
+        outputs=_files(_SPLEEN, ("agreement", "summary", "curves", "diagnostics"), forces="npz", manifest="json"),
         takes=("entry", "protocol", "seeds"),
         unread=("clusters",),
         shown={"agreement": "agreement of samples"},
@@ -256,10 +242,7 @@ EXPERIMENTS = (
         "celcomen.glioblastoma.localization",
         switches=("inference", "comparison", "celcomen_glioblastoma"),
         inputs=_TUMOUR_FORCES,
-        outputs={
-            "classes": f"{_TUMOUR_TABLES}.localization.tsv",
-            "tests": f"{_TUMOUR_TABLES}.localization_tests.tsv",
-        },
+        outputs={"classes": f"{_TUMOUR_TABLES}.localization.tsv", "tests": f"{_TUMOUR_TABLES}.localization_tests.tsv"},
         shown={"tests": "localisation"},
         gene_sets="go_cc",
         caption="figure_celcomen_3",
@@ -292,8 +275,7 @@ EXPERIMENTS = (
         switches=("inference", "generation", "celcomen_perturbmap"),
         inputs=SLIDE,
         outputs=_files(
-            *(_LESIONS, ("correlations", "genes", "spots", "summary", "diagnostics", "effects")),
-            manifest="json",
+            _LESIONS, ("correlations", "genes", "spots", "summary", "diagnostics", "effects"), manifest="json"
         ),
         takes=("entry", "protocol", "seeds"),
         unread=("null_test",),
@@ -347,11 +329,7 @@ EXPERIMENTS = (
         "celcomen.screen",
         switches=(),
         inputs={},
-        outputs={
-            "rates": "results/celcomen/screen/rates.tsv",
-            "screens": "results/celcomen/screen/screens.tsv",
-            "provenance": "results/celcomen/screen/provenance.json",
-        },
+        outputs=_without_slides("celcomen/screen", "rates", "screens"),
         shown={"rates": "spatial screens: false positives and power"},
         caption="screen_power",
         memory_mb=3000,
@@ -363,11 +341,7 @@ EXPERIMENTS = (
         "cellina_experiments.trust",
         switches=(),
         inputs={},
-        outputs={
-            "errors": "results/cellina/trust/errors.tsv",
-            "latents": "results/cellina/trust/latents.tsv",
-            "provenance": "results/cellina/trust/provenance.json",
-        },
+        outputs=_without_slides("cellina/trust", "errors", "latents"),
         takes=("methods",),
         shown={"errors": "when to trust an answer: all errors"},
         caption="when_to_trust",
