@@ -129,7 +129,9 @@ def _rows(tables: Tables, number) -> Iterator[dict]:
                 ours = _of_gene_range(tables, number, name, protocol)
             else:
                 kind, _, detail = number.quantity.partition(" ")
-                ours = _CELCOMEN[kind](tables, number, detail, name, protocol)
+                read, reading = _CELCOMEN[kind]
+                table = tables.of(number.experiment, read, dataset=name, protocol=protocol)
+                ours = None if table is None else reading(table, number, detail)
             if number.place.startswith(DONORS_SCALE) and (number.switches == "") != (protocol == "as_run"):
                 continue
             where = {
@@ -278,22 +280,16 @@ def _of_gene_range(tables: Tables, number, name: str, protocol: str) -> Ours | N
 # ---- Celcomen: each kind of number has its own reading
 
 
-def _simulations(tables: Tables, protocol: str, detail: str) -> pd.DataFrame | None:
+def _simulations(table: pd.DataFrame, detail: str) -> pd.DataFrame:
     """Estimate and noise of each simulation, all entries compared as published: a column each."""
-    table = tables.table(f"results/celcomen/simulation/correlations.{protocol}.tsv")
-    if table is None:
-        return None
     own = table[(table["panel"] == "paper") & (table["entries"] == "all") & (table["quantity"] == detail)]
     wide = own.pivot_table(index="seed", columns="source", values=["spearman", "p_value"], dropna=False)
     return wide.dropna()
 
 
-def _test_of_simulations(tables: Tables, number, detail: str, name: str, protocol: str) -> Ours | None:
+def _test_of_simulations(table: pd.DataFrame, number, detail: str) -> Ours:
     statistic, test = detail.split()
-    quantity = number.quantity.split()[0]
-    pairs = _simulations(tables, protocol, quantity)
-    if pairs is None:
-        return None
+    pairs = _simulations(table, number.quantity.split()[0])
     values = pairs["spearman"] if statistic == "rho" else -np.log10(pairs["p_value"] + 0.0001)
     values = values[["estimate", "noise"]].to_numpy()
     differences = values[:, 0] - values[:, 1]
@@ -316,10 +312,8 @@ def _log_p(differences: np.ndarray, test: str) -> np.ndarray:
     return np.log10(np.maximum(p, 1e-300))
 
 
-def _median_of_simulations(tables: Tables, number, detail: str, name: str, protocol: str) -> Ours | None:
-    pairs = _simulations(tables, protocol, "inter" if detail == "noise" else detail)
-    if pairs is None:
-        return None
+def _median_of_simulations(table: pd.DataFrame, _, detail: str) -> Ours:
+    pairs = _simulations(table, "inter" if detail == "noise" else detail)
     values = pairs["spearman"]["noise" if detail == "noise" else "estimate"].to_numpy()
     rng = stream(0, "compare.medians", detail)
     draws = np.median(rng.choice(values, (N_RESAMPLES, len(values))), axis=1)
@@ -329,19 +323,10 @@ def _median_of_simulations(tables: Tables, number, detail: str, name: str, proto
     return Ours(float(np.median(values)), float(values.std(ddof=1)), len(values), None, tolerance)
 
 
-def _agreements(tables: Tables, name: str, protocol: str, force: str) -> pd.Series | None:
-    """Agreement of forces for each hold-out and seed."""
-    table = tables.of("celcomen_spleen", "agreement", dataset=name, protocol=protocol)
-    if table is None:
-        return None
-    own = table[(table["variant"] == "observed") & (table["force"] == force)]
-    return own.set_index(["seed", "hold_out"])["spearman"].astype(float)
-
-
-def _agreement(tables: Tables, number, detail: str, name: str, protocol: str) -> Ours | None:
-    values = _agreements(tables, name, protocol, detail.split()[-1])
-    if values is None:
-        return None
+def _agreement(table: pd.DataFrame, number, detail: str) -> Ours:
+    """Mean agreement of forces over hold-outs and seeds."""
+    own = table[(table["variant"] == "observed") & (table["force"] == detail.split()[-1])]
+    values = own.set_index(["seed", "hold_out"])["spearman"].astype(float)
     by_seed = values.groupby("seed").mean()
     folds = pd.DataFrame({"fold": values.index.get_level_values("hold_out"), "value": values.to_numpy()})
     tolerance = of_folds(folds, folds["fold"].nunique())
@@ -356,11 +341,8 @@ def _agreement(tables: Tables, number, detail: str, name: str, protocol: str) ->
     return Ours(mean, float(values.std()), folds["fold"].nunique(), len(by_seed), tolerance, met)
 
 
-def _mann_whitney(tables: Tables, number, detail: str, name: str, protocol: str) -> Ours | None:
+def _mann_whitney(table: pd.DataFrame, _, detail: str) -> Ours | None:
     """The test of the paper on the hold-outs: all above their random draws or not, which is all that it can say."""
-    table = tables.of("celcomen_spleen", "summary", dataset=name, protocol=protocol)
-    if table is None:
-        return None
     own = table[(table["variant"] == "observed") & (table["force"] == detail)]
     values = own["published_mann_whitney_p"].astype(float).dropna()
     exact = Tolerance(0.0, "exact: the smallest value that the test can take")
@@ -368,10 +350,7 @@ def _mann_whitney(tables: Tables, number, detail: str, name: str, protocol: str)
     return Ours(float(values.max()), np.nan, n_folds, len(values), exact) if len(values) else None
 
 
-def _signature(tables: Tables, number, detail: str, name: str, protocol: str) -> Ours | None:
-    table = tables.of("celcomen_glioblastoma", "signature", dataset=name, protocol=protocol)
-    if table is None:
-        return None
+def _signature(table: pd.DataFrame, number, _) -> Ours:
     wanted, genes = set(number.published.split()), list(dict.fromkeys(table["gene"]))
     shared = [gene for gene in genes if gene in wanted]
     exact = Tolerance(0.0, "exact: a list of genes")
@@ -379,22 +358,15 @@ def _signature(tables: Tables, number, detail: str, name: str, protocol: str) ->
     return Ours(text, tolerance=exact, met=set(genes) == wanted)
 
 
-def _processes(tables: Tables, number, detail: str, name: str, protocol: str) -> Ours | None:
+def _processes(table: pd.DataFrame, number, detail: str) -> Ours:
     """Named processes found among the enriched terms (q <= .05) of the clusters of one kind of force."""
-    experiment = number.experiment
-    table = tables.of(experiment, "cluster_terms", dataset=name, protocol=protocol)
-    if table is None:
-        return None
     q = pd.to_numeric(table["q_value"], errors="coerce")
     chosen = table[(table["force"] == detail) & (q <= 0.05)]
     return _named(number, chosen["term"], "terms with q <= .05")
 
 
-def _tails(tables: Tables, number, detail: str, name: str, protocol: str) -> Ours | None:
+def _tails(table: pd.DataFrame, number, detail: str) -> Ours | None:
     """Which of two classes of genes the pairs that act most between cells are of, against those most within them."""
-    table = tables.of("celcomen_glioblastoma", "localization_tests", dataset=name, protocol=protocol)
-    if table is None:
-        return None
     first, second = detail.split()
     own = table[(table["statistic"] == "tails") & (table["first"] == first) & (table["second"] == second)]
     own = own.dropna(subset=["difference", "p_value"])
@@ -407,11 +379,8 @@ def _tails(tables: Tables, number, detail: str, name: str, protocol: str) -> Our
     return Ours(text, n_seeds=own["seed"].nunique(), tolerance=rule, met=found == number.published)
 
 
-def _falls(tables: Tables, number, detail: str, name: str, protocol: str) -> Ours | None:
+def _falls(table: pd.DataFrame, number, detail: str) -> Ours:
     """Named programmes among the gene sets that fall (q <= .05) in a group of cells after the knock-out."""
-    table = tables.of("celcomen_glioblastoma", "knockout_terms", dataset=name, protocol=protocol)
-    if table is None:
-        return None
     score, q = (pd.to_numeric(table[c], errors="coerce") for c in ("normalized_enrichment", "q_value"))
     down = table[(table["group"] == detail) & (score < 0) & (q <= 0.05)]
     return _named(number, down["term"], "gene sets that fall with q <= .05")
@@ -427,11 +396,8 @@ def _named(number, terms: pd.Series, what: str) -> Ours:
     return Ours(text, tolerance=rule, met=len(found) == len(wanted))
 
 
-def _lesions(tables: Tables, number, detail: str, name: str, protocol: str) -> Ours | None:
+def _lesions(table: pd.DataFrame, number, detail: str) -> Ours | None:
     """Lowest or highest correlation of any lesion, over both knock-outs; or the rank test of one."""
-    table = tables.of("celcomen_perturbmap", "summary", dataset=name, protocol=protocol)
-    if table is None:
-        return None
     kind = number.quantity.split()[0]
     own = table[(table["control"] == "permuted") & (table["predictor"] == "generation")]
     if kind == "rank_test_p":
@@ -448,21 +414,17 @@ def _lesions(tables: Tables, number, detail: str, name: str, protocol: str) -> O
     return Ours(float(extreme), np.nan, None, len(by_seed), tolerance)
 
 
-_CELCOMEN: dict[str, Callable] = {
-    "inter": _test_of_simulations,
-    "intra": _test_of_simulations,
-    "expression": _test_of_simulations,
-    "median": _median_of_simulations,
-    "agreement": _agreement,
-    "mean": _agreement,
-    "mann_whitney_p": _mann_whitney,
-    "signature": _signature,
-    "processes": _processes,
-    "tails": _tails,
-    "falls": _falls,
-    "lowest": _lesions,
-    "highest": _lesions,
-    "rank_test_p": _lesions,
+# Kind of number -> the table of its experiment that it is read from, and how.
+_CELCOMEN: dict[str, tuple[str, Callable[..., Ours | None]]] = {
+    **dict.fromkeys(("inter", "intra", "expression"), ("correlations", _test_of_simulations)),
+    "median": ("correlations", _median_of_simulations),
+    **dict.fromkeys(("agreement", "mean"), ("agreement", _agreement)),
+    "mann_whitney_p": ("summary", _mann_whitney),
+    "signature": ("signature", _signature),
+    "processes": ("cluster_terms", _processes),
+    "tails": ("localization_tests", _tails),
+    "falls": ("knockout_terms", _falls),
+    **dict.fromkeys(("lowest", "highest", "rank_test_p"), ("summary", _lesions)),
 }
 
 
