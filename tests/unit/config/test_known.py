@@ -155,6 +155,8 @@ def test_questions_about_what_a_simulated_tissue_has_not(keys, sentence):
 def test_questions_about_what_the_header_of_a_file_has_not(tmp_path):
     slide = small_slide(n_cells=300)
     slide.obs["batch"] = pd.Categorical(np.where(np.arange(300) % 2, "x", "y"))
+    few = (slide.obs["cell_type"] == "C") & (slide.obs["domain"] == "left") & (slide.obs["batch"] == "x")
+    slide = slide[~(few & (few.cumsum() > 3)).to_numpy()].copy()
     slide.write_h5ad(tmp_path / "mine.h5ad")
     question = QUESTION | {"cell_type": "A", "domain": "left", "shift_genes": ["gene_1"]}
     entry = {"source": "h5ad", "path": str(tmp_path / "mine.h5ad"), "keep_columns": ["batch"]}
@@ -164,6 +166,9 @@ def test_questions_about_what_the_header_of_a_file_has_not(tmp_path):
         ({"domain": "lft"}, "domain names 'lft', which no cell of the slide has; did you mean 'left'?"),
         ({"where": {"batch": "z"}}, "where.batch names 'z', which no cell of the slide has; there are x, y."),
         ({"shift_genes": ["gene_99"]}, "shift_genes names 'gene_99', which is neither"),
+        ({"cell_type": "C", "where": {"batch": "x"}},
+        "cell_type: the slide has 3 cells of type 'C' in domain 'left', batch 'x', and at least 4 are needed; ask "
+        "about another type or domain."),
     ):  # fmt: skip
         told = refused(entry | {"questions": [question | keys]})
         assert told.startswith(f"config: datasets.mine.questions[0].{sentence}")

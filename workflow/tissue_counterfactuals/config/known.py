@@ -13,7 +13,13 @@ import numpy as np
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.experiments import EXPERIMENTS
 from tissue_counterfactuals.experiments.settings import BUNDLED_GENE_SETS
-from tissue_counterfactuals.question.named import gene_faults, label_faults, no_such_label, too_many_neighbors
+from tissue_counterfactuals.question.named import (
+    gene_faults,
+    label_faults,
+    no_such_label,
+    too_few_cells,
+    too_many_neighbors,
+)
 from tissue_counterfactuals.simulate.settings import KNOCKOUTS
 from tissue_counterfactuals.sources import READERS
 from tissue_counterfactuals.sources.columns import open_h5ad, read_labels
@@ -51,7 +57,7 @@ def known_faults(config: dict, raw: dict) -> Iterator[str]:
         if "cellina" in entry["experiments"]:
             yield from _too_few_genes("metrics.n_deg", n_deg, name, kept)
         labels = _labels(entry, coded)
-        yield from _question_faults(name, entry, labels, genes)
+        yield from _question_faults(name, entry, labels, genes, coded)
         if coded:
             yield from _benchmark_faults(f"config: datasets.{name}.", entry, labels, coded)
         if "celcomen_spleen" in entry["experiments"]:
@@ -143,12 +149,24 @@ def _panel(entry: dict, files: dict[str, Path]) -> list[str] | None:
     return _from_headers(entry, files, lambda reader: reader.genes(files, entry))
 
 
-def _question_faults(name: str, entry: dict, labels: dict | None, genes: list[str] | None) -> Iterator[str]:
+def _question_faults(
+    name: str, entry: dict, labels: dict | None, genes: list[str] | None, coded: dict[str, tuple] | None
+) -> Iterator[str]:
     """What users' questions name and the slides have not, as far as that is known before they are read."""
     for place, asked in enumerate(entry["questions"]):
         faults = label_faults(asked, labels) if labels else []
+        # Columns of different lengths are for the reader to tell.
+        if coded and not faults and len({len(codes) for codes, _ in coded.values()}) == 1:
+            faults = too_few_cells(asked, _n_focal(asked, coded))
         faults += gene_faults(asked, genes) if genes else []
         yield from (f"config: datasets.{name}.questions[{place}].{fault}" for fault in faults)
+
+
+def _n_focal(asked: dict, coded: dict[str, tuple]) -> int:
+    """How many cells a question is about at most: reading leaves out cells and adds none."""
+    chosen = {key: asked[key] for key in ("cell_type", "domain", "sample") if asked[key] and key in coded}
+    masks = [coded[c][0] == coded[c][1].index(str(value)) for c, value in (chosen | asked["where"]).items()]
+    return int(np.logical_and.reduce(masks).sum())
 
 
 def _benchmark_faults(key: str, entry: dict, labels: dict, coded: dict) -> Iterator[str]:

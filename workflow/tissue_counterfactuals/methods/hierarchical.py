@@ -18,7 +18,8 @@ from tissue_counterfactuals.methods.prediction import Prediction, at_library
 from tissue_counterfactuals.metrics.populations import overdispersion
 from tissue_counterfactuals.models import hierarchical as model
 from tissue_counterfactuals.question.donors import DONOR_RULES, EdgePerturbation, edge_perturbation
-from tissue_counterfactuals.question.folds import FEWEST_CELLS, Split, cells_of
+from tissue_counterfactuals.question.folds import Split, cells_of
+from tissue_counterfactuals.question.named import FEWEST_CELLS
 from tissue_counterfactuals.question.nodes import NodePerturbation, pseudobulk_shift
 from tissue_counterfactuals.slide import log_normalize, noise_of_log_mean, normalize_counts
 from tissue_counterfactuals.streams import stream

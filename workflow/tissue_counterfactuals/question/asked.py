@@ -13,12 +13,13 @@ from scipy import sparse
 
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.question.donors import edge_perturbation
-from tissue_counterfactuals.question.folds import FEWEST_CELLS, Fold, Split, cells_of
+from tissue_counterfactuals.question.folds import Fold, Split, cells_of
 from tissue_counterfactuals.question.named import (
     gene_faults,
     label_faults,
     members_of_set,
     pathway_change,
+    too_few_cells,
 )
 from tissue_counterfactuals.question.nodes import NodePerturbation, altered_cells, pseudobulk_shift
 from tissue_counterfactuals.question.question import DONORS, NODE, OWN, Question, fingerprint
@@ -121,22 +122,9 @@ def check_own(slide: AnnData, asked: dict) -> None:
     """
     columns = {"cell_type", "domain", "sample", *asked["where"]} & {*slide.obs}
     present = {c: [*slide.obs[c].dropna().astype(str).unique()] for c in columns}
-    if faults := label_faults(asked, present):
+    faults = label_faults(asked, present) or too_few_cells(asked, int(_focal(slide, asked).sum()))
+    if faults:
         raise InputError(f"question {asked['name']}: {faults[0]}")
-    n_focal = int(_focal(slide, asked).sum())
-    if n_focal < FEWEST_CELLS:
-        raise InputError(
-            f"question {asked['name']}: the slide has {n_focal} cells of {in_place(asked)}, and at least "
-            f"{FEWEST_CELLS} are needed: ask about another type or domain."
-        )
-
-
-def in_place(asked: dict) -> str:
-    """The focal cells in words."""
-    further = {"sample": asked["sample"]} if asked["sample"] else {}
-    further |= asked["where"]
-    told = [f"type {asked['cell_type']!r} in domain {asked['domain']!r}"]
-    return ", ".join([*told, *(f"{column} {value!r}" for column, value in further.items())])
 
 
 def _focal(slide: AnnData, asked: dict) -> np.ndarray:

@@ -10,10 +10,9 @@ import pandas as pd
 from anndata import AnnData
 
 from tissue_counterfactuals.errors import InputError
+from tissue_counterfactuals.question.named import FEWEST_CELLS
 from tissue_counterfactuals.streams import stream
 
-# Ceilings and some scores halve a group, and a comparison needs two cells.
-FEWEST_CELLS = 4
 FOLD_COLUMNS = ["cell_type", "control", "target", "patient", "samples", "n_control", "n_target", "left_out"]
 
 

@@ -7,6 +7,9 @@ import difflib
 
 from tissue_counterfactuals.errors import InputError
 
+# Ceilings and some scores halve a group, and a comparison needs two cells.
+FEWEST_CELLS = 4
+
 
 def label_faults(asked: dict, labels: dict[str, list[str]]) -> list[str]:
     """What a question names and the slide has not, a sentence each.
@@ -30,6 +33,20 @@ def label_faults(asked: dict, labels: dict[str, list[str]]) -> list[str]:
         elif label is not None and label not in labels[column]:
             faults.append(no_such_label(key, label, labels[column]))
     return faults
+
+
+def too_few_cells(asked: dict, n_focal: int) -> list[str]:
+    """A sentence where a question has fewer focal cells than it takes."""
+    if n_focal >= FEWEST_CELLS:
+        return []
+    further = {"sample": asked["sample"]} if asked["sample"] else {}
+    further |= asked["where"]
+    told = [f"type {asked['cell_type']!r} in domain {asked['domain']!r}"]
+    told += [f"{column} {value!r}" for column, value in further.items()]
+    return [
+        f"cell_type: the slide has {n_focal} cells of {', '.join(told)}, and at least {FEWEST_CELLS} are needed; ask "
+        "about another type or domain."
+    ]
 
 
 def too_many_neighbors(key: str, wanted: int, of: str, cells: int) -> list[str]:
