@@ -138,7 +138,7 @@ QUESTION = {"name": "q", "cell_type": "type_1", "domain": "domain_0", "methods":
         ({"cell_type": "type_9", "move_to": "domain_1"},
         "cell_type names 'type_9', which no cell of the slide has; did you mean"),
         ({"move_to": "domain_7"}, "move_to names 'domain_7', which no cell of the slide has"),
-        ({"composition": {"typ_1": 1}}, "composition or sender names 'typ_1', which no cell of the slide has; did you "
+        ({"composition": {"typ_1": 1}}, "composition names 'typ_1', which no cell of the slide has; did you "
             "mean 'type_1'?"),
         ({"sample": "one", "move_to": "domain_1"},
         "sample names 'one', which no cell of the slide has; there are slide_0"),

@@ -87,8 +87,20 @@ def test_the_table_has_the_truth_beside_the_prediction(tissue, moved):
     assert inside.mean() > 0.7
     assert genes[["truth", "change_hierarchical"]].corr().iloc[0, 1] > 0.7
     assert genes["own_evidence"].between(0, 1).all()
+    assert genes["expected_rank"].mean() == pytest.approx(30.5)
+    assert genes[["rank", "expected_rank"]].corr().iloc[0, 1] > 0.8
     shown = (tissue.X[(tissue.obs["cell_type"] == "type_0").to_numpy()] > 0).mean(axis=0)
     np.testing.assert_allclose(genes.loc[tissue.var_names, "detected"], np.ravel(shown), rtol=1e-4)
+
+
+def test_the_expected_rank_is_the_mean_rank_of_drawn_changes():
+    rng = np.random.default_rng(0)
+    change, half = rng.normal(0, 1, 30), rng.gamma(2, 0.4, 30)
+    drawn = np.abs(rng.normal(change, half / answer.QUANTILE, (4000, 30)))
+    mean = 30 - drawn.argsort(axis=1).argsort(axis=1).mean(axis=0)
+    np.testing.assert_allclose(answer.expected_rank(change, half), mean, atol=0.35)
+    sure = pd.Series(np.abs(change)).rank(ascending=False)
+    np.testing.assert_allclose(answer.expected_rank(change, np.full(30, 1e-9)), sure)
 
 
 def test_the_text_has_a_verdict_and_says_how_good_such_answers_are(moved):

@@ -17,13 +17,13 @@ def label_faults(asked: dict, labels: dict[str, list[str]]) -> list[str]:
     Args:
         labels: column of obs -> its values, as text; of cell_type, domain and sample, and of further columns.
     """
-    senders = [*(asked["composition"] or {}), asked["remove_sender"], asked["add_sender"]]
     named = [
         ("cell_type", asked["cell_type"], "cell_type"),
         ("domain", asked["domain"], "domain"),
         ("sample", asked["sample"], "sample"),
         *((key, asked[key], "domain") for key in ("move_to", "shift_towards")),
-        *(("composition or sender", label, "cell_type") for label in (*senders, asked["senders"])),
+        *(("composition", label, "cell_type") for label in asked["composition"] or {}),
+        *((key, asked[key], "cell_type") for key in ("remove_sender", "add_sender", "senders")),
         *((f"where.{column}", str(value), column) for column, value in asked["where"].items()),
     ]
     faults = []

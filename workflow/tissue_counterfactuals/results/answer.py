@@ -10,12 +10,13 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 from matplotlib.figure import Figure
+from scipy.stats import norm, rankdata
 
 from tissue_counterfactuals import gene_sets, pathways
 from tissue_counterfactuals.experiments.settings import BUNDLED_GENE_SETS
 from tissue_counterfactuals.files import atomic_path
 from tissue_counterfactuals.metrics.populations import mean_expression
-from tissue_counterfactuals.models.hierarchical import MOST_OFF
+from tissue_counterfactuals.models.hierarchical import MOST_OFF, QUANTILE
 from tissue_counterfactuals.question.asked import intervention_of
 from tissue_counterfactuals.question.predictions import KEY, read_predictions
 from tissue_counterfactuals.question.question import Question, read_question
@@ -31,6 +32,8 @@ TRUTH = "truth"
 MOST_ABSTAINED, MOST_OUTSIDE = 0.5, 0.5
 LEAST_OF_SET, MOST_OF_SET = 5, 500
 N_SHOWN = 20
+# Values that stand for what a gene's change may be.
+_QUANTILES = 32
 
 
 @dataclass
@@ -165,7 +168,8 @@ def gene_table(slide: AnnData, question: Question, answers: Answers) -> pd.DataF
 
     Returns:
         gene; `change_METHOD`; of the method with intervals `lower`, `upper`, `abstained` (share of seeds), `rank` by
-        size of the change, `own_evidence` (share of what is known of the answer that comes from the type's own cells;
+        size of the change, `expected_rank` (the mean of that rank, were the changes drawn from their intervals, gene by
+        gene), `own_evidence` (share of what is known of the answer that comes from the type's own cells;
         the rest is shared with other types), `detected` (share of the type's cells in training that show the gene),
         and, where the truth was asked too, `truth` and whether it lies in the interval.
     """
@@ -185,12 +189,28 @@ def gene_table(slide: AnnData, question: Question, answers: Answers) -> pd.DataF
             table[limit] = against.mean(axis=0)
         for name in ("abstained", "own_evidence"):
             table[name] = np.mean(answers.per_gene[name], axis=0)
+        half = (table["upper"] - table["lower"]).to_numpy() / 2
+        table.insert(2, "expected_rank", expected_rank(table[f"change_{answers.sure}"].to_numpy(), half))
     if TRUTH in answers.change:
         table["truth"] = np.mean(answers.change[TRUTH], axis=0)
         if answers.per_gene:
             inside = table["truth"].between(table["lower"], table["upper"])
             table["truth_in_interval"] = inside.map({True: "yes", False: "no"})
     return table.sort_values("rank", ignore_index=True)
+
+
+def expected_rank(change: np.ndarray, half: np.ndarray) -> np.ndarray:
+    """Mean rank (g,) by size, 1 the largest, of changes that are normal and independent of each other.
+
+    Args:
+        change: (g,). half: (g,) half the length of the 90 % interval.
+    """
+    quantiles = norm.ppf((np.arange(_QUANTILES) + 0.5) / _QUANTILES)
+    size = np.abs(change[:, None] + half[:, None] / QUANTILE * quantiles)
+    own = rankdata(size, axis=1)
+    # How many of the other genes' quantiles are larger, in genes.
+    above = size.size - rankdata(size).reshape(size.shape) - (_QUANTILES - own)
+    return 1 + above.mean(axis=1) / _QUANTILES
 
 
 def set_table(genes: pd.Index, change: np.ndarray, errors: np.ndarray) -> pd.DataFrame:
@@ -352,10 +372,15 @@ def markdown(asked, names, question, answers, genes, sets, active, word, reason,
         return "\n".join(lines)
     shown = [c for c in genes if c not in ("rank",)]
     label = style.method_style(answers.sure).label
-    interval = "`lower` to `upper` is a 90 % interval; " if answers.per_gene else ""
+    interval = (
+        "`lower` to `upper` is a 90 % interval, `abstained` 1 where it says nothing, `expected_rank` the mean rank by "
+        "size within the intervals, `own_evidence` the share of what is known that comes from the type's own cells and "
+        "not from other types; "
+    )
     lines += [
         f"The {min(N_SHOWN, len(genes))} genes with the largest change, by {label}; changes are differences of log1p "
-        f"of mean counts per 10,000 to the same method's cells left where they are; {interval}all genes are in "
+        f"of mean counts per 10,000 to the same method's cells left where they are; `detected` is the share of "
+        f"the type's cells in training that show the gene; {interval if answers.per_gene else ''}all genes are in "
         "genes.tsv.",
         "",
         "| " + " | ".join(shown) + " |",
@@ -426,7 +451,8 @@ def compose(
 
 def _volcano(axes, genes, answers) -> None:
     change = genes[f"change_{answers.sure}"]
-    axes.set(title="All genes (grey: not identifiable)", xlabel="predicted change, log1p CP10K")
+    grey = " (grey: not identifiable)" if answers.per_gene else ""
+    axes.set(title=f"All genes{grey}", xlabel="predicted change, log1p CP10K")
     axes.axvline(0, color=style.MUTED_COLOR, linewidth=0.6)
     if not answers.per_gene:
         axes.scatter(change, genes["detected"], s=8, color=style.MUTED_COLOR, linewidths=0)
@@ -459,7 +485,8 @@ def _intervals(axes, genes, answers) -> list:
     axes.axvline(0, color=style.MUTED_COLOR, linewidth=0.6)
     axes.set_yticks(rows, [style.short(gene, 16) for gene in genes["gene"]])
     axes.invert_yaxis()
-    axes.set(title="Largest changes, 90 % intervals", xlabel="change, log1p CP10K")
+    title = "Largest changes, 90 % intervals" if answers.per_gene else "Largest changes"
+    axes.set(title=title, xlabel="change, log1p CP10K")
     return handles
 
 
