@@ -232,6 +232,9 @@ def inputs_of_experiment(experiment):
     if experiment.published:
         table = RESOURCES / "published" / experiment.published
         inputs = inputs | {"published": of_checkout(table)}
+    if experiment.weights:
+        named = settings_of_experiment(experiment)[experiment.weights]
+        inputs = inputs | {"weights": files_of_weights(named)}
     if not sources:
         return inputs
     if sources in gene_sets.BUNDLED:
@@ -248,10 +251,15 @@ def sets_of_question(wildcards):
     """The gene sets or weights that a user's own question may name its genes by."""
     asked = own_question(wildcards) or {}
     if asked.get("shift_pathway"):
-        named = [asked["weights"]] if asked["weights"] else gene_sets.WEIGHTS.values()
-    else:
-        named = gene_sets.BUNDLED.values() if asked.get("shift_genes") else []
+        return files_of_weights(asked["weights"])
+    named = gene_sets.BUNDLED.values() if asked.get("shift_genes") else []
     return [of_checkout(path) for path in named]
+
+
+def files_of_weights(named):
+    """Weights of pathways: the table that is named, or those among which the symbols of a slide choose."""
+    every = gene_sets.WEIGHTS
+    return [of_checkout(p) for p in ([every.get(named, named)] if named else every.values())]
 
 
 def arguments_of(experiment):

@@ -129,6 +129,18 @@ def test_a_bad_file_of_gene_sets_is_refused(tmp_path, name, content, words):
     assert words in sentence
 
 
+def test_a_bad_table_of_pathways_is_refused(tmp_path):
+    entry = BENCHMARK | {"experiments": ["cellina_application"]}
+    own = tmp_path / "own.tsv"
+    named = {"cellina_experiments": {"application": {"pathway_weights": str(own)}}}
+    key = "config: cellina_experiments.application.pathway_weights: pathway weights"
+    assert refused(entry, **named).startswith(f"{key} {own}: there is no such file")
+    own.write_text("source\ttarget\tweight\nHypoxia\tgene_0\tmuch\n")
+    assert refused(entry, **named).startswith(f"{key} {own}: gene 'gene_0' of pathway 'Hypoxia' has no number")
+    own.write_text("source\ttarget\tweight\nHypoxia\tgene_0\t1\n")
+    load_config({"datasets": {"mine": entry}} | named)
+
+
 QUESTION = {"name": "q", "cell_type": "type_1", "domain": "domain_0", "methods": ["ridge"]}
 
 

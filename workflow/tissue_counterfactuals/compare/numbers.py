@@ -264,7 +264,7 @@ def _of_scores(tables: Tables, number, name: str, protocol: str) -> Ours | None:
 def _of_gene_range(tables: Tables, number, name: str, protocol: str) -> Ours | None:
     """Mean over types and slides of a score in Fig. A7, as published against the model's own reconstructions."""
     metric, shift, n_genes = number.quantity.split()
-    targets = slugs(tables.config["datasets"][name]["target_domains"], "target_domains")
+    targets = [*slugs(tables.config["datasets"][name]["target_domains"], "target_domains")]
     target = number.target if number.target in targets else targets[0]
     table = tables.of("cellina_gene_range", "figure_cellina_a7", dataset=name, protocol=protocol, target=target)
     if table is None:

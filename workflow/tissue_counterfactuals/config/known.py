@@ -43,6 +43,14 @@ def known_faults(config: dict, raw: dict) -> Iterator[str]:
     ):
         if f"celcomen_{tissue}" in used:
             yield from _gene_set_faults(f"celcomen.{tissue}.{key}", sections[tissue][key])
+    weights = config["cellina_experiments"]["application"]["pathway_weights"]
+    if weights and "cellina_application" in used:
+        from tissue_counterfactuals.pathways import read_weights  # slow to import, and seldom needed
+
+        try:
+            read_weights(weights)
+        except InputError as error:
+            yield f"config: cellina_experiments.application.pathway_weights: {error}"
     for name, entry in config["datasets"].items():
         files, absent = _files_at_hand(entry)
         yield from (f"config: datasets.{name}: {fault}" for fault in absent)

@@ -35,6 +35,8 @@ class Experiment:
         axes: further wildcards of its outputs -> the key of its settings that lists their values; each value is a job.
         gene_sets: the key of its settings that names gene sets, or one of `gene_sets.BUNDLED`: their files are inputs
             of the rule, so that an edited one runs it again. The function finds them by the same names.
+        weights: the key of its settings that names weights of pathways; the file, or those that come with the workflow,
+            are inputs of the rule in the same way.
         compares: with what published runs found in real data; the table of that is an input of the rule too.
         published: the table in resources/published/ that its function reads: an input of the rule as well.
         pooled: whether it reads all slides of a data set as one.
@@ -54,6 +56,7 @@ class Experiment:
     shown: dict[str, str] = field(default_factory=dict)
     caption: str = ""
     gene_sets: str = ""
+    weights: str = ""
     compares: bool = False
     published: str = ""
     memory_mb: int | None = None
@@ -133,6 +136,7 @@ def _on_each_slide(
     takes: tuple[str, ...] = (),
     axes: dict[str, str] | None = None,
     tables: tuple[str, ...] = (),
+    weights: str = "",
 ) -> Experiment:
     """An experiment that trains Cellina on a slide, with one protocol and seed a job; leaves tables and a manifest."""
     axes = axes or {}
@@ -147,6 +151,7 @@ def _on_each_slide(
         takes=("entry", "protocol", "seed", "model", "device", *axes, *takes),
         axes=axes,
         unread=("slides", *(("seeds",) if name == "weights" else ()), *axes.values()),
+        weights=weights,
         gpu=True,
     )
 
@@ -156,6 +161,7 @@ EXPERIMENTS = (
         *("application", "lfc", "node_renormalization", "node_scaling"),
         takes=("domains",),
         tables=("modules", "subdomains", "activities", "genes", "embedding", "shuffles"),
+        weights="pathway_weights",
     ),
     _on_each_slide("gene_range", "metrics", takes=("domains", "n_deg")),
     _on_each_slide("weights", takes=("gat", "neighbors"), axes={"swept": "sweeps", "weight": "weights"}),
