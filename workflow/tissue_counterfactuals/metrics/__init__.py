@@ -159,29 +159,12 @@ class Reference:
         """
         return Comparison(self, predicted).scores(unbiased=False)
 
-    def unbiased_scores(
-        self,
-        predicted: Counts,
-        twin: Counts | None = None,
-        min_detected: float = 0.05,
-        interval: Interval | None = None,
-        truths: Mapping[str, np.ndarray] | None = None,
-        noise: Noise | None = None,
-        shared: np.ndarray | None = None,
-    ) -> dict[str, float]:
+    def unbiased_scores(self, predicted: Counts, twin: Counts | None = None, **given) -> dict[str, float]:
         """Forms of the scores without the published definitions' biases, and what needs a twin or an interval.
 
-        Args:
-            twin: the model's own prediction for the same cells in their own neighbourhood, raw counts.
-            min_detected: see `Comparison.among_expressed`.
-            interval: what the method says of its own error.
-            truths: of a simulated tissue, mean CP10K (genes,): `truth`, the focal cells in the neighbourhood that was
-                asked about, and `truth_in_place`, the target cells where they are.
-            noise: the counting noise that the prediction lacks.
-            shared: mean log-fold change (genes,) of the other types, by `change`.
+        Arguments and errors as in `Comparison`.
         """
-        comparison = Comparison(self, predicted, twin, min_detected, interval, truths, noise, shared)
-        return comparison.scores(unbiased=True)
+        return Comparison(self, predicted, twin, **given).scores(unbiased=True)
 
     def change(self, mean: np.ndarray, baseline: np.ndarray) -> np.ndarray:
         """Log-fold change (genes,) from `baseline` to `mean`, each mean CP10K (genes,), as the switch `lfc` says."""
@@ -270,6 +253,20 @@ class Reference:
 class Comparison:
     """A prediction and what it is compared with: what metrics are computed from, each part once and only if asked
     for.
+
+    Args:
+        predicted: cells (cells, genes), as in `Reference.score`.
+        twin: the model's own prediction for the same cells in their own neighbourhood, raw counts.
+        min_detected: see `among_expressed`.
+        interval: what the method says of its own error.
+        truths: of a simulated tissue, mean CP10K (genes,): `truth`, the focal cells in the neighbourhood that was asked
+            about, and `truth_in_place`, the target cells where they are.
+        noise: the counting noise that the prediction lacks.
+        shared: mean log-fold change (genes,) of the other types, by `Reference.change`.
+
+    Raises:
+        ValueError: negative or non-finite predictions or twins.
+        InputError: fewer than two cells, or other genes.
     """
 
     def __init__(

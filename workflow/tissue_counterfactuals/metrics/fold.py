@@ -53,7 +53,7 @@ class FoldScorer:
         interval: Interval | None = None,
         truths: Mapping[str, np.ndarray] | None = None,
     ) -> dict[str, float]:
-        """All metrics whose needs are there, by name; arguments as in `Reference.unbiased_scores`, `target_cells` (k,)
+        """All metrics whose needs are there, by name; arguments as in `Comparison`, `target_cells` (k,)
         indices in the slide.
         """
         reference = self.reference(target_cells)
