@@ -65,7 +65,9 @@ def fitting(genes: Iterable[str]) -> str | None:
 
 
 def within(weights: pd.DataFrame, genes: Iterable[str], least: int = 5) -> pd.DataFrame:
-    """The weights of these genes, of pathways that have at least so many of them."""
+    """The rows of a table of weights (see `read_weights`) of these genes, of pathways that have at least so many of
+    them.
+    """
     own = weights[weights["target"].isin(set(genes))]
     return own[own.groupby("source")["target"].transform("size") >= least]
 

@@ -59,7 +59,7 @@ class Answer:
 
 
 def build(tables: Tables, numbers: pd.DataFrame, statements: pd.DataFrame) -> Answer:
-    """The answer of a run, from its tables and those of this room."""
+    """The answer of a run, from its tables and those of this room, `numbers.build` and `statements.build`."""
     benchmarks = list(_benchmarks(tables))
     protocol = tables.config["protocols"][0]
     # Of own questions alone no paper says anything.

@@ -234,7 +234,9 @@ class Reference:
 
     @cached_property
     def target_samples(self) -> list[tuple[np.ndarray, ...]]:
-        """For each repeat: a subsample of target cells on components and on genes, and its distances on both."""
+        """For each repeat: a subsample of n target cells on components (n, c) and on genes (n, genes), and its
+        distances (n, n) on both.
+        """
         samples = []
         for repeat in range(N_REPEATS):
             genes = log_expression_of(
@@ -426,7 +428,7 @@ class Comparison:
 
     @cached_property
     def noisy_energy_distances(self) -> tuple[np.ndarray, np.ndarray]:
-        """The same of counts drawn about the predicted ones, where these are expectations."""
+        """The same of counts drawn about the predicted ones, where these are expectations: two arrays (N_REPEATS,)."""
         dispersion = self.noise.dispersion
         return self.energy_distances if dispersion is None else self._energy_distances(dispersion)
 

@@ -137,7 +137,8 @@ class MeanFieldLoss:
         return loss, by_inter, pulls.T @ self._means - self._intra
 
     def descend(self, inter: np.ndarray, intra: np.ndarray, learning_rate: float) -> tuple[float, float]:
-        """Take one step in place from symmetric forces; the loss before it, and the largest step of a force.
+        """Take one step in place from symmetric forces (g, g) float64; the loss before it, and the largest step of a
+        force.
 
         Read and written are the upper triangles alone: see `_mirrored`.
         """

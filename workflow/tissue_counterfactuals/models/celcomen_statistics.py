@@ -40,6 +40,7 @@ class SlideStatistics:
 
     @property
     def n_genes(self) -> int:
+        """g."""
         return len(self.mean)
 
     @property

@@ -77,6 +77,7 @@ class HiddenLayers(nn.Module):
         self.dropout = Dropout(dropout)
 
     def forward(self, x: torch.Tensor, sample: torch.Tensor) -> torch.Tensor:
+        """(b, n_hidden) from x (b, n_in) and codes of samples (b,)."""
         for i, (linear, norm) in enumerate(zip(self.linear, self.norm, strict=True)):
             x = linear(x)
             if self.offset:
@@ -119,6 +120,7 @@ class Encoder(nn.Module):
         self.log_variance = nn.Linear(n_hidden, n_latent)
 
     def forward(self, x: torch.Tensor, sample: torch.Tensor) -> Gaussian:
+        """The posterior of cells from x (b, n_in) and codes of samples (b,)."""
         hidden = self.hidden(x, sample)
         return Gaussian(self.mean(hidden), torch.exp(self.log_variance(hidden)) + 1e-4)
 

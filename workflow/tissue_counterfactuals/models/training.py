@@ -139,7 +139,7 @@ class CellData:
 
     @property
     def arrays(self) -> tuple[np.ndarray, ...]:
-        """What tells these cells from others."""
+        """What tells these cells from others, for the checkpoint: counts, features and codes as plain arrays."""
         counts = self.counts.csr
         return counts.indices, counts.data, self.features.cpu().numpy(), self.codes.cpu().numpy()
 

@@ -136,7 +136,7 @@ def _number_text(value: float) -> str:
 
 
 def choose(scores: pd.DataFrame, dataset: str, target: str, protocol: str) -> pd.DataFrame:
-    """The rows of one data set, target and protocol.
+    """The rows of a score table of one data set, target and protocol.
 
     Raises:
         InputError: there are none.
@@ -153,7 +153,9 @@ def choose(scores: pd.DataFrame, dataset: str, target: str, protocol: str) -> pd
 
 
 def few_target_cells(scores: pd.DataFrame) -> str:
-    """A sentence that names the folds with fewer than `FEW_CELLS` target cells; empty where there is none."""
+    """A sentence that names the folds of a score table with fewer than `FEW_CELLS` target cells; empty where there is
+    none.
+    """
     # A ceiling keeps half of the cells for itself.
     sizes = scores.groupby([*FOLD, "target"])["n_target"].max().dropna()
     few = sizes[sizes < FEW_CELLS].sort_values(kind="stable")
@@ -172,7 +174,8 @@ def few_target_cells(scores: pd.DataFrame) -> str:
 
 
 def spread_failures(scores: pd.DataFrame) -> pd.DataFrame:
-    """Count a fit that failed, which has no variant, for every variant that the method has in other folds.
+    """A score table in which a fit that failed, which has no variant, counts for every variant that the method has in
+    other folds.
 
     A method that failed in every fold keeps its rows with variant `-`.
     """
@@ -186,7 +189,7 @@ def spread_failures(scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def summarize(scores: pd.DataFrame, patients: dict[str, str] | None = None) -> pd.DataFrame:
-    """Mean and spread of every metric of every method.
+    """Mean and spread of every metric of every method, from a score table.
 
     `patients` is slide -> patient; a slide that is not in it is a patient of its own. Values are first averaged over
     seeds within a fold; then
@@ -244,7 +247,7 @@ def _failures(rows: pd.DataFrame) -> tuple[int, str]:
 
 
 def learned_methods(scores: pd.DataFrame) -> list[str]:
-    """Methods that have a twin, or would have one had they not failed; sorted by name."""
+    """Methods of a score table that have a twin, or would have one had they not failed; sorted by name."""
     registered = {name for name, method in METHODS.items() if method.learned}
     return sorted({*scores.loc[scores["variant"] == TWIN, "method"]} | (registered & {*scores["method"]}))
 

@@ -134,7 +134,7 @@ def check_indptr(indptr: np.ndarray, n: int, n_entries: int, what: str) -> np.nd
 
 
 def check_indices(indices: np.ndarray, n: int, what: str) -> np.ndarray:
-    """Indices of entries, all from 0 to n - 1, as int32.
+    """Indices of entries (m,), all from 0 to n - 1, as int32.
 
     Raises:
         Malformed: one is out of range or no whole number.

@@ -53,7 +53,7 @@ def plain_name(name: str) -> str:
 
 
 def name_cells(columns: pd.DataFrame, path: Path) -> pd.Index:
-    """Id of each row, from the columns of `id_columns` as text; missing for rows that are no cells.
+    """Id of each row (n,), from the columns of `id_columns` as text; missing for rows that are no cells.
 
     Cells of CosMx are called by field of view and number, "12_345", also where the file says c_1_12_345.
 

@@ -24,7 +24,11 @@ def locate(folder: Path) -> dict[str, Path]:
 
 
 def samples(files: dict[str, Path], dataset: dict) -> list[str]:
-    """The regions that the table annotates, or the store where it annotates none."""
+    """The regions that the table annotates, or the store where it annotates none.
+
+    Raises:
+        InputError: there is no such table, or a region is called by a path.
+    """
     path = Path(files["zarr"])
     folder = _table_folder(path)
     region = _open_table(folder).attrs.get("region")

@@ -54,7 +54,11 @@ def read_spots(files: dict[str, Path], dataset: dict) -> bundles.Sample:
 
 
 def read_positions(path: Path) -> pd.DataFrame:
-    """Positions by barcode: without a header (Space Ranger 1), with one (2 and later), or parquet (HD)."""
+    """Positions by barcode: without a header (Space Ranger 1), with one (2 and later), or parquet (HD).
+
+    Raises:
+        InputError: it is no such table.
+    """
     first = column_names(path)
     if "in_tissue" in first or path.suffix == ".parquet":
         table = read_table(path, texts=("barcode",), numbers=_NUMBERS)

@@ -35,6 +35,7 @@ class StoredSlide:
 
     @property
     def where(self) -> str:
+        """What messages call the file."""
         return self.counts.where
 
     def take(self, cells: np.ndarray, genes: np.ndarray) -> AnnData:
@@ -119,6 +120,9 @@ def stack(slides: list[StoredSlide], provenance: dict, where: str) -> StoredSlid
     """Slides below each other, over the genes that all of them have, in the order of the first.
 
     Cell ids get their sample before them. What is not shared is written into the provenance.
+
+    Raises:
+        InputError: they have no gene in common.
     """
     genes = slides[0].frame.var_names
     for slide in slides[1:]:
@@ -162,7 +166,11 @@ def read_coordinates(file: h5py.File, name: str, n_cells: int, where: str, key: 
 
 
 def read_numbers(obs: h5py.Group, name: str, where: str) -> np.ndarray:
-    """A column of obs (cells,) that holds numbers, float64."""
+    """A column of obs (cells,) that holds numbers, float64.
+
+    Raises:
+        InputError: it is not there, or holds something else.
+    """
     stored = pick(obs, name, where, "obs column", "source")
     if not isinstance(stored, h5py.Dataset) or not np.issubdtype(stored.dtype, np.number):
         raise InputError(f"{where}: the obs column {name!r} holds no numbers; use the file as it was published.")
@@ -170,7 +178,7 @@ def read_numbers(obs: h5py.Group, name: str, where: str) -> np.ndarray:
 
 
 def keep_genes(genes: pd.Index, types: pd.Categorical | None, n_cells: int, provenance: dict) -> np.ndarray:
-    """Mask of the features that are genes; what is left out is recorded as a filter and named in the notes."""
+    """Mask (features,) of those that are genes; what is left out is recorded as a filter and named in the notes."""
     mask = are_genes(genes, types)
     if not mask.all():
         record_notes(provenance, tell_left_out(genes, mask))

@@ -32,7 +32,11 @@ genes = shared_genes
 
 
 def locate(folder: Path) -> dict[str, Path]:
-    """The files of each section, known by their names: GSM5808054_KP_1_spot_annotation.csv.gz."""
+    """The files of each section, known by their names: GSM5808054_KP_1_spot_annotation.csv.gz.
+
+    Raises:
+        InputError: two could be the same file of a section.
+    """
     files = {}
     for path in visible((p for p in folder.rglob("*") if p.is_file()), folder):
         for role, name in _ROLES.items():
