@@ -115,21 +115,9 @@ def run(
     )
     write_tsv(compare_crop(entry, cells, graph), outputs["shapes"])
     fits = [fit(cells, graph, settings, switches, seed) for seed in seeds]
-    notes = [
-        preparation.keyed(pd.DataFrame(f.diagnostics.items(), columns=["name", "value"]), manifest, seed)
-        for f, seed in zip(fits, seeds, strict=True)
-    ]
-    write_tsv(pd.concat(notes, ignore_index=True), outputs["diagnostics"])
     labels = cells.var.get("localization")
-    preparation.write_forces(
-        outputs["forces"],
-        genes=cells.var_names.to_numpy(dtype=str),
-        seeds=np.array(seeds),
-        inter=np.stack([f.inter for f in fits]),
-        intra=np.stack([f.intra for f in fits]),
-        mean_expression=np.asarray(cells.X.mean(axis=0), dtype=np.float64).ravel(),
-        localization=np.array([] if labels is None else labels, dtype=str),
-    )
+    labels = np.array([] if labels is None else labels, dtype=str)
+    preparation.write_fits(fits, cells, manifest, outputs, localization=labels)
 
 
 def compare_crop(entry: dict, cells: AnnData, graph: sparse.csr_array) -> pd.DataFrame:
@@ -155,12 +143,11 @@ def localization(
         settings: n_bins, n_permutations.
         switches: of the steps inference, comparison and celcomen_glioblastoma.
         outputs: `classes` has a row for each seed, class and statistic: genes, mean, 95 % interval (not of `entries`,
-            which share genes). `entries`: z scores of
-            inter minus intra over all entries of the class's rows, as run; `genes`: z scores over genes of strength
-            between minus strength within cells; `genes_signed`: the same of the forces with their signs; `tails`: the
-            same of the strongest pairs alone, see `gene_tails`. `tests` has a row for each seed, statistic and pair
-            of classes. `entries` by Mann-Whitney, the others by
-            exchanging labels among genes of like mean expression. `chosen` marks the statistic of the protocol (switch
+            which share genes). `entries`: z scores of inter minus intra over all entries of the class's rows, as run;
+            `genes`: z scores over genes of strength between minus strength within cells; `genes_signed`: the same of
+            the forces with their signs; `tails`: the same of the strongest pairs alone, see `gene_tails`. `tests` has a
+            row for each seed, statistic and pair of classes: `entries` by Mann-Whitney, the others by exchanging labels
+            among genes of like mean expression. `chosen` marks the statistic of the protocol (switch
             localization_test).
     """
     fitted, record = preparation.read_forces(forces), json.loads(Path(manifest).read_text())

@@ -348,28 +348,16 @@ def run(
     manifest = preparation.write_manifest(
         outputs["manifest"], entry, log, protocol, seeds, settings | {"switches": switches}
     )
-    agreements, curves, diagnostics, forces = [], [], [], []
+    agreements, curves, fits = [], [], []
     for seed in seeds:
         agreement, curve = compare_samples(samples, settings, switches, seed)
         agreements.append(preparation.keyed(agreement, manifest, seed))
         curves.append(preparation.keyed(curve, manifest, seed))
-        fitted = fit_all(samples, settings, switches, seed)
-        forces.append((fitted.inter, fitted.intra))
-        notes = pd.DataFrame(fitted.diagnostics.items(), columns=["name", "value"])
-        diagnostics.append(preparation.keyed(notes, manifest, seed))
+        fits.append(fit_all(samples, settings, switches, seed))
     agreement = pd.concat(agreements, ignore_index=True)
     counts = {s.name: s.moments.n_cells for s in samples}
     agreement.insert(5, "n_cells", agreement["hold_out"].map(counts))
     write_tsv(agreement, outputs["agreement"])
     write_tsv(pd.concat(curves, ignore_index=True), outputs["curves"])
     write_tsv(summarize(agreement), outputs["summary"])
-    write_tsv(pd.concat(diagnostics, ignore_index=True), outputs["diagnostics"])
-    inter, intra = (np.stack(part) for part in zip(*forces, strict=True))
-    preparation.write_forces(
-        outputs["forces"],
-        genes=log.var_names.to_numpy(dtype=str),
-        seeds=np.array(seeds),
-        inter=inter,
-        intra=intra,
-        mean_expression=np.asarray(log.X.mean(axis=0), dtype=np.float64).ravel(),
-    )
+    preparation.write_fits(fits, log, manifest, outputs)

@@ -14,6 +14,7 @@ from tissue_counterfactuals.files import atomic_path
 from tissue_counterfactuals.models.celcomen_gaussian import partial_correlations
 from tissue_counterfactuals.models.celcomen_interactions import Interactions
 from tissue_counterfactuals.results import provenance
+from tissue_counterfactuals.results.tables import write_tsv
 from tissue_counterfactuals.slide import log_normalize
 
 # First columns of every table of an experiment.
@@ -76,8 +77,31 @@ def write_forces(path: str | Path, **arrays: np.ndarray) -> None:
         np.savez_compressed(temporary, **arrays)
 
 
+def write_fits(
+    fits: list[Interactions], cells: AnnData, manifest: dict, outputs: dict[str, Path], **more: np.ndarray
+) -> None:
+    """Write what was fitted to a log slide, a fit for each seed of the manifest: `diagnostics` (TSV), and `forces`
+    (npz): genes, seeds, inter and intra (seeds, g, g), mean_expression (g,), and more arrays by name.
+    """
+    seeds = manifest["seeds"]
+    notes = [
+        keyed(pd.DataFrame(fit.diagnostics.items(), columns=["name", "value"]), manifest, seed)
+        for fit, seed in zip(fits, seeds, strict=True)
+    ]
+    write_tsv(pd.concat(notes, ignore_index=True), outputs["diagnostics"])
+    write_forces(
+        outputs["forces"],
+        genes=cells.var_names.to_numpy(dtype=str),
+        seeds=np.array(seeds),
+        inter=np.stack([fit.inter for fit in fits]),
+        intra=np.stack([fit.intra for fit in fits]),
+        mean_expression=np.asarray(cells.X.mean(axis=0), dtype=np.float64).ravel(),
+        **more,
+    )
+
+
 def read_forces(path: str | Path) -> dict[str, np.ndarray]:
-    """The arrays of `write_forces` by name; of a fit `inter` and `intra` (seeds, g, g), `mean_expression`, `genes`."""
+    """The arrays of `write_forces` by name; for those of fits see `write_fits`."""
     with np.load(path) as file:
         return {name: file[name] for name in file.files}
 
