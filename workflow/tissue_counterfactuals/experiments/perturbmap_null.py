@@ -173,8 +173,8 @@ def over_simulations(correlations: pd.DataFrame) -> pd.DataFrame:
         median rho over lesions, and `n_positive` of `n_simulations` above 0; the same for the trivial prediction minus
         mean expression; `n_significant_published`, simulations with p < 0.05 by the published test (lesions against one
         permutation each, Mann-Whitney); `n_significant_CONTROL` for each calibrated control, what a test should give in
-        5 of 100, and `smallest_p_CONTROL`, below which it cannot go;
-        `collapsed_share` of the knocked-out spots whose expression was gone after the generation.
+        5 of 100, and `smallest_p_CONTROL`, below which it cannot go; `collapsed_share` of the knocked-out spots whose
+        expression was gone after the generation.
     """
     medians = summarize(correlations)
     rows = []

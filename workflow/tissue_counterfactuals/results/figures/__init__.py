@@ -42,8 +42,7 @@ class Figure:
         inputs: name -> path. Wildcards that the output does not have stand for all their values, or for the first where
             the input is named by `first`; those of slides for the slides that the experiment is run on.
         output: a path, or name -> path with the picture last, as `png`; its wildcards are all values of the
-            configuration.
-            The picture is written in both formats, `beside` is the other one.
+            configuration. The picture is written in both formats, `beside` is the other one.
         takes: wildcards that `draw_files` is given.
         learned: whether it needs a method that is trained.
         methods: it needs all of these.

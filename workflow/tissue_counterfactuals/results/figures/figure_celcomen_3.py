@@ -122,15 +122,8 @@ def _map(axes: Axes, cells: pd.DataFrame) -> None:
     for name, (label, color) in reversed(GROUPS.items()):
         own = cells[cells["group"] == name]
         larger = 2.2 if name == "knocked_out" else 1
-        axes.scatter(
-            own["x_um"],
-            own["y_um"],
-            s=size * larger,
-            color=color,
-            linewidths=0,
-            rasterized=True,
-            label=f"{label} ({len(own):,})",
-        )
+        look = {"color": color, "linewidths": 0, "rasterized": True, "label": f"{label} ({len(own):,})"}
+        axes.scatter(own["x_um"], own["y_um"], s=size * larger, **look)
     axes.set_aspect("equal")
     axes.set_title(f"c  knock-out of {cells['gene'].iloc[0]}")
     axes.set_xlabel("x (µm)")

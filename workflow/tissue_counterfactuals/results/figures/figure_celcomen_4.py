@@ -193,14 +193,8 @@ def _fifths(part, rows, genes, lesions, shape, knockout, letter, as_run) -> None
         mark = " †" if found["n_knocked_out_collapsed"] > 0 else ""
         axis.set_title(f"{style.short(found['section'], 24)} · {lesion}{mark}", size=7.5, weight="normal")
         if own.empty:
-            axis.annotate(
-                "no spot has the gene",
-                (0.5, 0.5),
-                xycoords="axes fraction",
-                ha="center",
-                color=style.FAILED_COLOR,
-                size=6.5,
-            )
+            look = {"ha": "center", "color": style.FAILED_COLOR, "size": 6.5}
+            axis.annotate("no spot has the gene", (0.5, 0.5), xycoords="axes fraction", **look)
             continue
         # By rank, so that each fifth has as many genes.
         fifth = (own["observed"].rank(method="first") - 1) * 5 // len(own)
@@ -249,16 +243,8 @@ def _correlations(axis, rows, knockout, letter) -> None:
     for control, color in (("permuted", "white"), (OBSERVED, PINK)):
         own = rows[rows["control"] == control]
         place = own["lesion"].map(lesions.index)
-        size = 26 if control == OBSERVED else 5
-        axis.scatter(
-            own["rho"],
-            place,
-            s=size,
-            color=color,
-            edgecolor="black",
-            linewidth=0.6 if control == OBSERVED else 0.2,
-            gid=control,
-        )
+        size, width = (26, 0.6) if control == OBSERVED else (5, 0.2)
+        axis.scatter(own["rho"], place, s=size, color=color, edgecolor="black", linewidth=width, gid=control)
     axis.axvline(0, color="#999999", linewidth=0.6)
     axis.set_xlabel("Spearman ρ")
     axis.set_yticks(range(len(lesions)), lesions, size=6)
@@ -290,17 +276,7 @@ def _legend(figure, rows, spots, bottom) -> float:
             "\n*: as published. Genes and lesions are taken for independent and are not, so these are no valid p "
             "values; the smallest Mann-Whitney p of five against five is 0.0079."
         )
+    dot = {"linestyle": "", "marker": "o", "markeredgecolor": "black", "markeredgewidth": 0.6}
     for label, color in (("observed", PINK), ("permuted prediction", "white")):
-        handles.append(
-            Line2D(
-                [],
-                [],
-                linestyle="",
-                marker="o",
-                markerfacecolor=color,
-                markeredgecolor="black",
-                markeredgewidth=0.6,
-                label=label,
-            )
-        )
+        handles.append(Line2D([], [], markerfacecolor=color, label=label, **dot))
     return style.legend_below(figure, bottom, handles=handles, ncols=7, title=note)

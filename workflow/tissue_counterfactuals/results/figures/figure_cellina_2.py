@@ -294,32 +294,19 @@ def _map(axes: Axes, layout: Layout, groups: list[tuple[np.ndarray, str]], enlar
     diameter = PANEL_WIDTH_IN * 72 * np.sqrt(0.6 * layout.height / layout.width / n_cells)
     diameter = enlarged * float(np.clip(diameter, 72 / style.DPI, 4))
     share = stream(0, "drawing_order").integers(0, N_SHARES, n_cells)
+    marker = "o" if diameter > 1 else "s"
+    look = {"markersize": diameter, "markeredgewidth": 0, "rasterized": True, "zorder": 1}
     for i in range(N_SHARES):
         for members, color in groups:
-            axes.plot(
-                *layout.xy[members & (share == i)].T,
-                "o" if diameter > 1 else "s",
-                color=color,
-                markersize=diameter,
-                markeredgewidth=0,
-                rasterized=True,
-                zorder=1,
-            )
+            axes.plot(*layout.xy[members & (share == i)].T, marker, color=color, **look)
 
 
 def _name_samples(axes, layout) -> None:
     if len(layout.boxes) == 1:
         return
     for name, (x, y, width, height) in layout.boxes.items():
-        axes.text(
-            x + width / 2,
-            y + height + 0.01 * layout.height,
-            name,
-            ha="center",
-            va="bottom",
-            size=6.5,
-            color=style.MUTED_COLOR,
-        )
+        above = (x + width / 2, y + height + 0.01 * layout.height)
+        axes.text(*above, name, ha="center", va="bottom", size=6.5, color=style.MUTED_COLOR)
 
 
 def _frame(axes: Axes, box: tuple[float, float, float, float]) -> None:

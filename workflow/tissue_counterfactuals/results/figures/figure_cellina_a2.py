@@ -80,8 +80,8 @@ def compose(
 
     A learned method shows its counterfactual under the published donor rule (or the first rule that was run), hatched
     that of altered neighbours, and as an outline its twin. The ceiling is a line over each type, the truth, where
-    known, a marker; a failed method has
-    the word in its place. `label` is what the data set is called; without one by its key.
+    known, a marker; a failed method has the word in its place. `label` is what the data set is called; without one it
+    is called by its key.
     """
     chosen = spread_failures(choose(scores, dataset, target, protocol))
     few = few_target_cells(chosen)
@@ -162,32 +162,16 @@ def _panel(axes, chosen, metric, types, bars, markers) -> None:
                 _bar(axes, x, mean, error, slot, bar)
                 heights.append(mean)
             else:
-                axes.plot(
-                    x,
-                    mean,
-                    MARKERS[bar.method],
-                    color=bar.color,
-                    markersize=8 if bar.method == "truth_in_place" else 4.5,
-                    markeredgecolor="white",
-                    markeredgewidth=0.4,
-                    zorder=5,
-                    clip_on=False,
-                    gid=f"{bar.method}:{cell_type}",
-                )
+                look = {"markeredgecolor": "white", "markeredgewidth": 0.4, "zorder": 5, "clip_on": False}
+                look["markersize"] = 8 if bar.method == "truth_in_place" else 4.5
+                axes.plot(x, mean, MARKERS[bar.method], color=bar.color, gid=f"{bar.method}:{cell_type}", **look)
             if n_failed:
                 in_part.append((x, mean + np.nan_to_num(error)))
         ceiling = rows.get((CEILING, "-", cell_type))
         if ceiling is not None:
             mean, _ = _mean_and_error(ceiling, metric)
-            axes.hlines(
-                mean,
-                i - GROUP_WIDTH / 2,
-                i + GROUP_WIDTH / 2,
-                color="black",
-                linewidth=1.4,
-                zorder=4,
-                gid=f"{CEILING}:{cell_type}",
-            )
+            ends = (i - GROUP_WIDTH / 2, i + GROUP_WIDTH / 2)
+            axes.hlines(mean, *ends, color="black", linewidth=1.4, zorder=4, gid=f"{CEILING}:{cell_type}")
     _scale(axes, heights, metric)
     for x, word in words:
         _word(axes, x, word)
@@ -205,14 +189,8 @@ def _panel(axes, chosen, metric, types, bars, markers) -> None:
 
 
 def _bar(axes, x, mean, error, width, bar) -> None:
-    axes.bar(
-        x,
-        mean,
-        width * 0.92,
-        linewidth=0.7 if bar.variant == TWIN else 0.3,
-        **bar.look,
-        gid=f"{bar.method}:{bar.variant}",
-    )
+    line = 0.7 if bar.variant == TWIN else 0.3
+    axes.bar(x, mean, width * 0.92, linewidth=line, **bar.look, gid=f"{bar.method}:{bar.variant}")
     if not np.isnan(error):
         axes.errorbar(x, mean, error, color="#222222", elinewidth=0.8, capsize=1.6, capthick=0.8)
 
@@ -240,21 +218,11 @@ def _word(axes, x, word) -> None:
     """A word where a bar would stand."""
     failed = word == "failed"
     on_log = axes.get_yscale() == "log"
-    axes.annotate(
-        word,
-        (x, 0),
-        (0, 3),
-        xycoords=axes.get_xaxis_transform() if on_log else "data",
-        textcoords="offset points",
-        rotation=90,
-        ha="center",
-        va="bottom",
-        size=6.5,
-        weight="bold" if failed else "normal",
-        color=style.FAILED_COLOR if failed else style.MUTED_COLOR,
-        zorder=6,
-        path_effects=[withStroke(linewidth=1.5, foreground="white")],
-    )
+    place = {"xycoords": axes.get_xaxis_transform() if on_log else "data", "textcoords": "offset points", "zorder": 6}
+    look = {"weight": "bold", "color": style.FAILED_COLOR} if failed else {"color": style.MUTED_COLOR}
+    look |= {"rotation": 90, "ha": "center", "va": "bottom", "size": 6.5}
+    halo = [withStroke(linewidth=1.5, foreground="white")]
+    axes.annotate(word, (x, 0), (0, 3), **place, **look, path_effects=halo)
 
 
 def _legend(figure, chosen, bars, markers, few: str, bottom) -> float:

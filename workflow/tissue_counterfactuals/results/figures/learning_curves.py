@@ -110,16 +110,8 @@ def _panel(axes, history, column, colors) -> None:
     curves = {column: "-", "validation_loss": "--"} if column == "train_loss" else {column: "-"}
     # A cross-entropy is never exactly 0: such a column means that the model has no such head.
     if history[list(curves)].fillna(0).eq(0).all(axis=None):
-        axes.text(
-            0.5,
-            0.5,
-            "not part of this model",
-            transform=axes.transAxes,
-            ha="center",
-            va="center",
-            color=style.MUTED_COLOR,
-            size=7.5,
-        )
+        middle = {"ha": "center", "va": "center", "transform": axes.transAxes}
+        axes.text(0.5, 0.5, "not part of this model", color=style.MUTED_COLOR, size=7.5, **middle)
         axes.set_yticks([])
         return
     for (_, cell_type, _), fit in history.groupby(FIT):
@@ -127,17 +119,9 @@ def _panel(axes, history, column, colors) -> None:
         for name, line in curves.items():
             axes.plot(fit["epoch"], fit[name], line, color=colors[cell_type], linewidth=0.9, alpha=0.8)
         best = fit[fit["best"].eq(True)]
+        dot = {"markersize": 4, "markeredgecolor": "black", "markeredgewidth": 0.5, "zorder": 4}
         # On the validation curve where there is one: that is what chose the epoch.
-        axes.plot(
-            best["epoch"],
-            best[list(curves)[-1]],
-            "o",
-            color=colors[cell_type],
-            markeredgecolor="black",
-            markeredgewidth=0.5,
-            markersize=4,
-            zorder=4,
-        )
+        axes.plot(best["epoch"], best[list(curves)[-1]], "o", color=colors[cell_type], **dot)
     if column == "train_loss":
         _cut_outliers(axes, history, list(curves))
     elif column.startswith("kl_"):

@@ -80,10 +80,9 @@ def build(
     Returns:
         dataset, kind, target, protocol, group, method, variant; for each metric `<metric>_mean`, `<metric>_std`
         (pooled over slides and held-out types after averaging over seeds), `<metric>_std_patients` (of the means of
-        patients), `<metric>_n` folds and
-        `<metric>_undefined` scores without value; for Pearson and RMSE `<metric>_gain`, `_gain_std`, `_gain_n`,
-        `_gain_improved` over the own twin (positive = better; empty for methods without twin); n_folds (most of any
-        metric), n_seeds, n_failed, reason.
+        patients), `<metric>_n` folds and `<metric>_undefined` scores without value; for Pearson and RMSE
+        `<metric>_gain`, `_gain_std`, `_gain_n`, `_gain_improved` over the own twin (positive = better; empty for
+        methods without twin); n_folds (most of any metric), n_seeds, n_failed, reason.
 
     Raises:
         InputError: the score table holds nothing for this data set, target and protocol.
