@@ -36,7 +36,13 @@ def fit(task, folder: Path) -> None:
         n_batches = sum(len(s.pyg_dl_train) for s in data["train_list_tissue_section"].list_slice)
         epochs = task.epochs(settings["epochs"], n_batches)
         for epoch in range(epochs):
-            trainer.train_one_epoch()
+            try:
+                trainer.train_one_epoch()
+            except StopIteration:
+                raise ValueError(
+                    f"MintFlow found no square of {settings['window_um']:g} um with cells to train on: they stand too "
+                    "far apart. Enlarge mintflow.window_um."
+                ) from None
             task.report(f"epoch {epoch + 1} of {epochs}")
     mintflow.dump_checkpoint(model=model, data_mintflow=data, dict_all4_configs=configs, path_dump=folder / "model.pt")
 
