@@ -101,6 +101,9 @@ def test_the_figure_shows_costs_and_says_why_a_point_is_missing(tmp_path):
     figure = figure_cellina_a6.compose(table, "Costs [simulated]", PROVENANCE)
     assert any("200 a contiguous patch: fit: memory ran out" in t for t in texts(figure))
     assert any("300 a contiguous patch: not tried on more than 250 cells" in t for t in texts(figure))
+    # One size did not end, another was not tried.
+    marks = [(line.get_marker(), line.get_xdata().tolist()) for line in figure.axes[-1].lines]
+    assert marks == [("x", [200]), ("_", [300])]
     first = figure.axes[0]
     assert first.get_ylabel() == "Training, seconds"
     assert first.lines[0].get_ydata().tolist() == [1.0, 2.0]

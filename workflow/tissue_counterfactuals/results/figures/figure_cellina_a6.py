@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator
 
+from tissue_counterfactuals.experiments.cellina_scalability import NOT_TRIED
 from tissue_counterfactuals.methods import METHODS
 from tissue_counterfactuals.results import provenance
 from tissue_counterfactuals.results.figures import style
@@ -56,25 +57,37 @@ def summarize(costs: pd.DataFrame) -> pd.DataFrame:
 def compose(table: pd.DataFrame, title: str, provenance_text: str) -> Figure:
     """A row for each cost, a column for each choice of cells; methods that read no neighbours are dashed.
 
-    What did not end or was not tried is a cross on the upper edge, and its reason stands below.
+    The last row has the sizes that did not end (crosses) or were not tried (dashes); the reasons stand below.
     """
     methods = style.method_order(table["method"])
     panels = [name for name in PANELS if table[name].gt(0).any()]
     subsets = [name for name in SUBSETS if (table["subset"] == name).any()]
+    lost = table[table["n_failed"] == table["n_fits"]]
+    missing = [method for method in methods if (lost["method"] == method).any()]
+    reasons = _reasons(table)
+    rows_in = [2.0] * len(panels) + [0.3 + 0.17 * len(missing)] * bool(missing)
     with style.context():
-        figure = style.new_figure(1.5 + 3.6 * len(subsets), 1.8 + 2.3 * len(panels))
+        figure = style.new_figure(2.2 + 4 * len(subsets), sum(rows_in) + 2.4 + 0.17 * len(reasons))
         style.suptitle(figure, title)
-        bottom = _legend(figure, style.footer(figure, provenance_text), table, methods)
+        bottom = _legend(figure, style.footer(figure, provenance_text), reasons, methods)
         figure.set_layout_engine("constrained", rect=(0, bottom, 1, 1 - bottom))
-        grid = figure.subplots(len(panels), len(subsets), squeeze=False, sharex=True, sharey="row")
-        for row, name in zip(grid, panels, strict=True):
+        grid = figure.subplots(
+            len(rows_in), len(subsets), squeeze=False, sharex=True, sharey="row", height_ratios=rows_in
+        )
+        for row, name in zip(grid, panels, strict=False):
             for axes, subset in zip(row, subsets, strict=True):
                 _panel(axes, table[table["subset"] == subset], name, methods)
             row[0].set_ylabel(PANELS[name])
+        for axes, subset in zip(grid[-1], subsets, strict=True):
+            if missing:
+                _absent(axes, lost[lost["subset"] == subset], missing, methods)
+            style.log_scale(axes, "x")
+            numbers = sorted(table["n_cells"].unique())
+            axes.set_xticks(numbers, [f"{n:,}" for n in numbers], rotation=30)
+            axes.minorticks_off()
+            axes.set_xlabel("cells")
         for axes, subset in zip(grid[0], subsets, strict=True):
             axes.set_title(SUBSETS[subset])
-        for axes in grid[-1]:
-            axes.set_xlabel("cells")
     return figure
 
 
@@ -84,40 +97,52 @@ def _line(method: str) -> str:
 
 
 def _panel(axes, table: pd.DataFrame, name: str, methods: list[str]) -> None:
-    with_crosses = 0
     for method in methods:
         own = table[table["method"] == method].sort_values("n_cells")
-        color = style.method_style(method, methods).color
         shown = own[own[name] > 0]
+        color = style.method_style(method, methods).color
         axes.plot(shown["n_cells"], shown[name], _line(method), color=color, marker="o", markersize=3.5)
-        lost = own.loc[own["n_failed"] == own["n_fits"], "n_cells"]
-        # Below one another, so that each is seen.
-        height = [0.96 - 0.05 * with_crosses] * len(lost)
-        axes.plot(lost, height, "x", color=color, markersize=6, transform=axes.get_xaxis_transform())
-        with_crosses += len(lost) > 0
-    style.log_scale(axes, "x")
     style.log_scale(axes, "y")
     # Also where all lies within one decade.
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.margins(y=0.12)
-    numbers = sorted(table["n_cells"].unique())
-    axes.set_xticks(numbers, [f"{n:,}" for n in numbers], rotation=30)
     axes.minorticks_off()
     axes.grid(color="#EDEDED", linewidth=0.5)
 
 
-def _legend(figure, bottom: float, table: pd.DataFrame, methods: list[str]) -> float:
+def _absent(axes, lost: pd.DataFrame, missing: list[str], methods: list[str]) -> None:
+    """A line for each method, with the sizes from which nothing is shown above."""
+    for height, method in enumerate(missing):
+        own = lost[lost["method"] == method]
+        tried = ~own["reason"].str.startswith(NOT_TRIED)
+        color = style.method_style(method, methods).color
+        for sizes, marker in ((own.loc[tried, "n_cells"], "x"), (own.loc[~tried, "n_cells"], "_")):
+            axes.plot(sizes, [height] * len(sizes), marker, color=color, markersize=6)
+    axes.set_yticks(range(len(missing)), [style.method_style(method).label for method in missing])
+    axes.set_ylim(len(missing) - 0.4, -0.6)
+    axes.tick_params(axis="y", length=0)
+
+
+def _reasons(table: pd.DataFrame) -> list[str]:
+    """Why costs are missing, a line for each reason: methods, sizes, reason."""
+    methods_of = {}
+    for (method, reason), own in table[table["n_failed"] > 0].groupby(["method", "reason"], sort=False):
+        sizes = " and ".join(
+            f"{', '.join(f'{n:,}' for n in sorted(of['n_cells']))} {SUBSETS[subset]}"
+            for subset, of in own.groupby("subset", sort=False)
+        )
+        methods_of.setdefault((sizes, reason), []).append(style.method_style(method).label)
+    return [f"{', '.join(of)}, {sizes}: {style.short(reason, 110)}" for (sizes, reason), of in methods_of.items()]
+
+
+def _legend(figure, bottom: float, reasons: list[str], methods: list[str]) -> float:
     handles = [
         Line2D([], [], color=style.method_style(m, methods).color, linestyle=_line(m), marker="o", markersize=4,
         label=style.method_style(m).label)
         for m in methods
     ]  # fmt: skip
-    title = "Median over slides and seeds. Solid: reads neighbours; dashed: does not. x: did not end or was not tried."
-    failed = table[table["n_failed"] > 0]
-    for (method, reason), own in failed.groupby(["method", "reason"], sort=False):
-        sizes = " and ".join(
-            f"{', '.join(f'{n:,}' for n in sorted(of['n_cells']))} {SUBSETS[subset]}"
-            for subset, of in own.groupby("subset", sort=False)
-        )
-        title += f"\n{style.method_style(method).label}, {sizes}: {style.short(reason, 90)}"
-    return style.legend_below(figure, bottom, ncols=4, handles=handles, title=title)
+    title = "Median over slides and seeds. Solid: reads neighbours; dashed: does not."
+    if reasons:
+        title += " Last row: x did not end, _ not tried."
+    title = "\n".join([title, *reasons])
+    return style.legend_below(figure, bottom, ncols=4, handles=handles, title=title, handlelength=3)
