@@ -259,7 +259,9 @@ def sets_of_question(wildcards):
 def files_of_weights(named):
     """Weights of pathways: the table that is named, or those among which the symbols of a slide choose."""
     every = gene_sets.WEIGHTS
-    return [of_checkout(p) for p in ([every.get(named, named)] if named else every.values())]
+    return [
+        of_checkout(p) for p in ([every.get(named, named)] if named else every.values())
+    ]
 
 
 def arguments_of(experiment):
