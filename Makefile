@@ -26,7 +26,7 @@ test: $(VENV)/installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(CORES) --dist loadfile --no-loadscope-reorder
 
 # Environments of published packages that tests compare with; without them those tests say that they are skipped.
-peers: $(VENV)/celcomen/installed $(VENV)/spatialdata/installed $(VENV)/rocrate/installed $(VENV)/conda/installed $(VENV)/scperteval/installed
+peers: $(VENV)/celcomen/installed $(VENV)/spatialdata/installed $(VENV)/rocrate/installed $(VENV)/conda/installed $(VENV)/scperteval/installed $(VENV)/scib/installed
 
 # What celcomen's data reader needs is left out: it is not used.
 $(VENV)/celcomen/installed: ALONE := celcomen==0.0.1
