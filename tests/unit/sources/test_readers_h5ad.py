@@ -30,7 +30,8 @@ from tissue_counterfactuals.sources.prepare import prepare_slide
 from tissue_counterfactuals.sources.stored import StoredSlide
 
 LAYOUTS = {"cosmx_crc": cosmx_crc, "merfish_brain": merfish_brain, "fetal_spleen": fetal_spleen}
-CELLINA = {"control_domain": "a", "target_domains": ["b"]}
+# Test slides have fewer cells than the default number of neighbours.
+CELLINA = {"control_domain": "a", "target_domains": ["b"], "graph": {"max_neighbors": 20}}
 
 pytestmark = pytest.mark.filterwarnings("ignore:.* names are not unique")
 
