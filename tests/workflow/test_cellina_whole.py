@@ -22,8 +22,8 @@ def test_all_of_cellina_is_run_and_drawn(tmp_path):
             "application": {"min_genes": 4, "n_deg": 10, "min_cells": 10, "n_shuffles": 19, "embedding": "pca"},
             "disentanglement": {"n_cells": 300, "methods": ["cellina"]},
             "gene_range": {"n_genes": [5]},
-            "scalability": {"methods": ["ridge"], "n_cells": [300], "epochs": 1},
-            "weights": {"sweeps": ["classifier"], "weights": [0, 1], "others": [1], "n_samples": 5},
+            "scalability": {"methods": ["ridge"], "n_cells": [300], "subsets": ["random"], "epochs": 1},
+            "weights": {"sweeps": ["classifier"], "weights": [1], "others": [1], "n_samples": 5},
         },
     }
     config["counterfactual"] |= {"node": {"shifts": ["node"], "n_genes": 5}}
