@@ -23,6 +23,8 @@ COLUMNS = {
 }
 FIT = ["slide", "cell_type", "seed"]
 NEEDED = ("method", "protocol", *FIT, "epoch")
+# Seconds of an epoch are not among them: two runs with the same seeds make the same tables.
+DRAWN = [*NEEDED, "validation_loss", *COLUMNS, "best"]
 
 
 def draw_files(inputs: dict, output: dict[str, Path], protocol: str) -> None:
@@ -46,7 +48,7 @@ def draw_files(inputs: dict, output: dict[str, Path], protocol: str) -> None:
         table["epoch"] = table.get("epoch", pd.Series(range(len(table))))
         histories.append(table.assign(**keys))
     table = pd.concat(histories) if histories else pd.DataFrame(columns=NEEDED)
-    write_tsv(table[[*NEEDED, *table.columns.difference(NEEDED)]], output["tsv"], sort=False)
+    write_tsv(table.reindex(columns=DRAWN), output["tsv"], sort=False)
     title = f"Learning curves, {style.data_name(record)}, protocol {protocol}"
     style.save(compose(table, title, provenance.footer(record, protocol)), output["png"])
 
@@ -68,7 +70,7 @@ def compose(history: pd.DataFrame, title: str, provenance_text: str) -> Figure:
     for column in NEEDED:
         if column not in history and not history.empty:
             raise InputError(f"training history: column {column!r} is missing; fit again.")
-    history = history.reindex(columns=[*NEEDED, "validation_loss", *COLUMNS, "best"])
+    history = history.reindex(columns=DRAWN)
     pairs = [
         (method, protocol)
         for method in style.method_order(history["method"])
