@@ -176,7 +176,8 @@ def _sums(z, library, coefficients, pairs) -> tuple[np.ndarray, np.ndarray]:
     """Z' mu (p + 1, g) and Z' diag(mu) Z (g, p + 1, p + 1)."""
     p1, g = coefficients.shape
     expected, products = np.zeros((p1, g)), np.zeros((len(pairs[0]), g))
-    for rows in _blocks(len(z), g):
+    # Products of columns are the larger table where few genes still move.
+    for rows in _blocks(len(z), max(g, len(pairs[0]))):
         part = z[rows]
         rate = np.exp(np.clip(part @ coefficients, -30, 10)) * library[rows, None]
         expected += part.T @ rate
