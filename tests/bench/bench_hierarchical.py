@@ -9,12 +9,12 @@ are kept where the exit status is 0: ten minutes of wall time and 8 GB for the f
 """
 
 import argparse
-import multiprocessing
-import resource
 import sys
 import tempfile
 import time
 from pathlib import Path
+
+from fresh_process import peak_gb, run_alone
 
 from tissue_counterfactuals.config import load_config
 
@@ -57,7 +57,7 @@ def run(folder: Path) -> None:
     fitted = time.perf_counter()
     run.predict({"hierarchical": folder / "model"}, task, folder / "p.h5ad", {"hierarchical": settings})
     end = time.perf_counter()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << (30 if sys.platform == "darwin" else 20))
+    peak = peak_gb()
     print(
         f"{task.slide.n_obs:,} cells x {task.slide.n_vars:,} genes, {len(task.focal):,} moved: fit "
         f"{fitted - began:.1f} s, predict {end - fitted:.1f} s, CPU {time.process_time() - cpu:.1f} s, peak "
@@ -74,15 +74,9 @@ def main() -> None:
     parser.add_argument("--cells", type=int, default=400_000)
     parser.add_argument("--genes", type=int, default=2_000)
     options = parser.parse_args()
-    # A fresh process for each, so that a peak is the step's own.
-    context = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as name:
-        for step, arguments in ((write, (options.cells, options.genes)), (run, ())):
-            process = context.Process(target=step, args=(Path(name), *arguments))
-            process.start()
-            process.join()
-            if process.exitcode:
-                sys.exit(process.exitcode)
+        run_alone(write, Path(name), options.cells, options.genes)
+        run_alone(run, Path(name))
 
 
 if __name__ == "__main__":

@@ -8,12 +8,12 @@ Simulated tissue, which is written first and not measured; all cells of one type
 """
 
 import argparse
-import multiprocessing
-import resource
 import sys
 import tempfile
 import time
 from pathlib import Path
+
+from fresh_process import peak_gb, run_alone
 
 from tissue_counterfactuals.config import load_config
 
@@ -28,7 +28,7 @@ def simulate(folder: Path, cells: int, genes: int) -> None:
     write_slide(simulate_tissue(n_cells=cells, n_genes=genes, n_slides=1, seed=0), folder / "slide.h5ad")
 
 
-def measure(folder: Path, step: str, peaks) -> None:
+def measure(folder: Path, step: str) -> None:
     """One step of the workflow."""
     from tissue_counterfactuals import protocols, steps
     from tissue_counterfactuals.methods import run
@@ -61,8 +61,8 @@ def measure(folder: Path, step: str, peaks) -> None:
             run.fit("hierarchical", task, model, folder / "checkpoint.pt")
         else:
             run.predict({"hierarchical": model}, task, predictions, {"hierarchical": settings})
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << (30 if sys.platform == "darwin" else 20))
-    peaks.append(peak)
+    peak = peak_gb()
+    (folder / f"{step}.peak").write_text(str(peak))
     seconds = f"{time.perf_counter() - began:.1f} s, CPU {time.process_time() - cpu:.1f} s"
     print(f"{step}: {seconds}, peak {peak:.2f} GB", flush=True)
 
@@ -72,17 +72,12 @@ def main() -> None:
     parser.add_argument("--cells", type=int, default=400_000)
     parser.add_argument("--genes", type=int, default=200)
     options = parser.parse_args()
-    # A fresh process for each, so that a peak is the step's own.
-    context = multiprocessing.get_context("spawn")
-    with tempfile.TemporaryDirectory() as name, context.Manager() as manager:
-        peaks = manager.list()
-        asked = [(simulate, (options.cells, options.genes)), *((measure, (step, peaks)) for step in STEPS)]
-        for step, arguments in asked:
-            process = context.Process(target=step, args=(Path(name), *arguments))
-            process.start()
-            process.join()
-            if process.exitcode:
-                sys.exit(process.exitcode)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        run_alone(simulate, folder, options.cells, options.genes)
+        for step in STEPS:
+            run_alone(measure, folder, step)
+        peaks = [float((folder / f"{step}.peak").read_text()) for step in STEPS]
         sys.exit(0 if max(peaks) < LIMIT_GB else "the bound was not kept")
 
 
