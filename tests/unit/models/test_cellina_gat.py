@@ -365,10 +365,14 @@ def test_predictions_do_not_depend_on_who_is_predicted_beside(slide, monkeypatch
         in_parts = np.concatenate([model.predict(slide, part, around) for part in np.array_split(cells, 4)])
         assert np.allclose(together, in_parts, rtol=1e-5) is alike
     model, cells, around = fitted(slide)
-    together = model.predict(slide, cells, around)
+    more = around.expression.toarray() + 3 * (np.arange(12) == 0)
+    altered = around.altered(sparse.csr_array(more.astype(np.float32)), cells)
+
+    together = [model.predict(slide, cells, given) for given in (around, altered)]
     monkeypatch.setattr(cellina_gat, "_PREDICTED_TOGETHER", 7)
     monkeypatch.setattr(cellina_gat, "_CHUNK", 5)
-    np.testing.assert_allclose(model.predict(slide, cells, around), together, rtol=1e-5)
+    for given, before in zip((around, altered), together, strict=True):
+        np.testing.assert_allclose(model.predict(slide, cells, given), before, rtol=1e-5)
 
 
 def test_moved_cells_hear_their_donors_and_nobody_hears_them():

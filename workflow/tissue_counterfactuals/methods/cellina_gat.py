@@ -48,7 +48,7 @@ def predict(task, folder: Path, target: str) -> dict[str, Prediction | str]:
             expression = task.altered_counts(node).log1p()
         else:
             expression = task.altered_log(node)
-        return replace(own, expression=expression, own=own.expression)
+        return own.altered(expression, task.focal)
 
     def listen(around):
         return model.attention(slide, task.focal, around)

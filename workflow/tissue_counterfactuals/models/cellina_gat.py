@@ -10,7 +10,7 @@ which depend on much the same surroundings; random batches would depend on most 
 Source: Cellina, appendix D.2 and D.3; layer norm, activation, dropout and first values as run in the authors' code.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -65,7 +65,7 @@ class Surroundings:
     Attributes:
         graph: (n, n); row v holds the neighbours of v. Weights are not read.
         expression: (n, g) CSR on the scale of training (`CellinaGAT.inputs`).
-        own: (n, g) what the cells in question themselves express, if not the same: it decides whom they attend to.
+        own: (n, g) what decides whom a cell attends to, if not what it sends.
     """
 
     graph: sparse.csr_array
@@ -87,7 +87,17 @@ class Surroundings:
         if both_ways:
             ends = np.concatenate([ends, ends[::-1]], axis=1)
         new = sparse.csr_array((np.ones(ends.shape[1], np.float32), tuple(ends)), shape=(n, n))
-        return Surroundings(_neighbors(kept + new), self.expression, self.own)
+        return replace(self, graph=_neighbors(kept + new))
+
+    def altered(self, expression: sparse.csr_array, focal: np.ndarray) -> "Surroundings":
+        """The same tissue where cells express otherwise (n, g), and the focal cells (m,) attend as who they are.
+
+        All focal cells do, also those that another one hears, so that no answer depends on who is predicted beside.
+        """
+        stays = np.zeros(self.graph.shape[0], np.float32)
+        stays[focal] = 1
+        own = sparse.diags_array(stays) @ self.expression + sparse.diags_array(1 - stays) @ expression
+        return replace(self, expression=expression, own=sparse.csr_array(own))
 
 
 def _neighbors(graph: sparse.csr_array) -> sparse.csr_array:
@@ -175,7 +185,7 @@ class TissueData(CellData):
         codes = self.codes[:, torch.as_tensor(cells, device=self.device)]
         own = None
         if around.own is not None:
-            own = torch.as_tensor(around.own[cells].toarray(), device=self.device)
+            own = Inputs(around.own, field.cells[: field.n_receiving[0]], self.device, self._buffer[:0])
         table = field.table.to(self.device)
         domain = self.codes[1, torch.as_tensor(field.cells, device=self.device)]
         return Batch(self.counts.batch(cells), Surrounded(inputs, table, field, domain, own), *codes)
@@ -189,7 +199,7 @@ class Surrounded:
     table: torch.Tensor
     field: ReceptiveField
     domain: torch.Tensor
-    own: torch.Tensor | None = None
+    own: Inputs | None = None
 
 
 class AttentionEncoder(nn.Module):
@@ -231,10 +241,9 @@ class AttentionEncoder(nn.Module):
             sent.append(layer.send(piece))
             asked.append(layer.receive(piece[: max(0, n - seen)]))
             seen += len(piece)
-        sent, asked = torch.cat(sent), torch.cat(asked)
         if around.own is not None:
-            asked = torch.cat([layer.receive(around.own), asked[len(around.own) :]])
-        return sent, asked
+            asked = [layer.receive(piece) for piece in around.own.pieces()]
+        return torch.cat(sent), torch.cat(asked)
 
     def forward(self, around: Surrounded, n_cells: int) -> tuple[Gaussian, torch.Tensor]:
         """Posterior of s of the batch, and the means (c, n_latent) of all cells that the last layer computes."""
