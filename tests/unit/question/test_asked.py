@@ -5,9 +5,11 @@ import pandas as pd
 import pytest
 
 from slides import small_slide
+from tasks import SECTIONS
 from tissue_counterfactuals import protocols
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.graph import slide_graph
+from tissue_counterfactuals.methods import METHODS
 from tissue_counterfactuals.question.asked import ask_own
 from tissue_counterfactuals.question.nodes import pseudobulk_shift
 from tissue_counterfactuals.question.question import read_question, write_question
@@ -216,6 +218,19 @@ def test_neighbours_may_express_what_their_types_do_elsewhere(slide, graph):
     (every,) = ask(slide, graph, **(keys | {"senders": "A"})).nodes("left").values()
     np.testing.assert_allclose(every.shift[0], 0.5 * whole[0], rtol=1e-6)
     assert (whole[0] != whole[1]).any()
+
+
+def test_concert_answers_no_other_dose_than_the_whole_vector_of_a_domain(slide, graph, tmp_path):
+    settings = SECTIONS["concert"] | {"epochs": 1}
+    adapter, made = METHODS["concert"].adapter, {}
+    for dose in (1, -1):
+        question = ask(slide, graph, shift_towards="right", dose=dose, methods=["concert"])
+        task = Task(slide, question, settings, device="cpu", report=lambda line: None)
+        if not made:
+            adapter.fit(task, tmp_path)
+        made[dose] = adapter.predict(task, tmp_path, "left")["shift_towards"]
+    assert made[1].values.shape == (len(task.focal), 20)
+    assert made[-1] == "CONCERT gives neighbours the vector of another domain as a whole: it can answer no dose but 1"
 
 
 def test_a_pathway_is_stimulated_by_a_dose(slide, graph, tmp_path):

@@ -2,7 +2,7 @@
 
 Who stands around a cell enters only through places, which do not move, and through what neighbours are: a node
 perturbation gives the neighbours the vector of the domain that they shall express as, and the process smooths the focal
-cells with them.
+cells with them. The vector is a whole: no genes of it are chosen, and the types that a change names all get the same.
 """
 
 from pathlib import Path
@@ -61,6 +61,8 @@ def predict(task, folder: Path, target: str) -> dict[str, Prediction | str]:
     def altered(node) -> Prediction | str:
         if "towards" not in node.origin:
             return "CONCERT is told no genes: neighbours can only be made those of another domain"
+        if node.origin.get("dose", 1) != 1:
+            return "CONCERT gives neighbours the vector of another domain as a whole: it can answer no dose but 1"
         codes = cells.domain.copy()
         types = task.slide.obs["cell_type"].cat.codes.to_numpy()[seen]
         changed = (node.shift != 0).any(axis=1)[types]

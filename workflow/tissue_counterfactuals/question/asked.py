@@ -160,7 +160,7 @@ def _shifted(slide, graph, asked, focal, seed) -> NodePerturbation:
         shift[labels != asked["senders"]] = 0
     scale = asked["scale"] or ("counts" if asked["shift_genes"] else "own")
     cells = altered_cells("all", asked["share_of_senders"], seed, graph, focal, asked["name"])
-    origin = {"towards": asked["shift_towards"]} if asked["shift_towards"] else {}
+    origin = {"towards": asked["shift_towards"], "dose": asked["dose"]} if asked["shift_towards"] else {}
     return NodePerturbation(shift, cells, scale, origin)
 
 

@@ -33,7 +33,7 @@ class NodePerturbation:
         scale: on which the change is applied: `own` (that of the method's publication), `log` (log1p of CP10K) or
             `counts`.
         origin: how it was made, for methods that repeat it elsewhere: of a pseudobulk difference `towards` (a domain),
-            `n_genes`, `by_type`.
+            `n_genes`, `by_type`, times `dose`.
     """
 
     shift: np.ndarray

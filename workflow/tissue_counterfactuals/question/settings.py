@@ -36,7 +36,8 @@ class NodeSettings(Settings):
     shifts: Distinct[Literal["node", "node_global"]] = []
     """Further variants of methods that can be told altered neighbours: `node` adds to the neighbours of each type the
     log change of their type from the control to the target domain (the held-out type gets that of all others together),
-    `node_global` adds that of all types together to all of them. An empty list asks for none."""
+    `node_global` adds that of all types together to all of them. An empty list asks for none. CONCERT can be told the
+    domain only, neither genes nor amounts: both are the same to it where all types stand in both domains."""
     n_genes: int = Field(200, ge=1, le=1_000_000)
     """Genes that are altered: those with the largest change, for each type its own; 200 as published."""
     cells: Literal["all", "neighbors"] = "all"
@@ -118,9 +119,10 @@ class UserQuestion(Settings):
     those of PROGENy, human or mouse by the symbols of the slide."""
     dose: float = Field(1, ge=-100, le=100)
     """For `shift_towards`: times the change, 1 is all of it. For `shift_pathway`: log change of the gene with the
-    largest weight, others in proportion. Below 0 is the reverse."""
+    largest weight, others in proportion. Below 0 is the reverse. CONCERT can be told no dose but 1."""
     top_genes: int = Field(200, ge=1, le=1_000_000)
-    """For `shift_towards` and `shift_pathway`: so many genes are altered, those with the largest change."""
+    """For `shift_towards` and `shift_pathway`: so many genes are altered, those with the largest change. CONCERT
+    chooses none: it gives neighbours the vector of the other domain as a whole."""
     senders: Text | None = None
     """For all three shifts: the type of the neighbours that are altered; `null` means all of them."""
     share_of_senders: float = Field(1, gt=0, le=1)
