@@ -27,7 +27,7 @@ SWITCHES = {
 }
 
 
-def run(folder, slide, seed=0, **changes):
+def run(folder, slide, seed=0, switches=SWITCHES, **changes):
     folder.mkdir(exist_ok=True)
     write_slide(slide, folder / "one.h5ad")
     sparse.save_npz(folder / "one.npz", slide_graph(slide, None, 40.0, 20))
@@ -44,7 +44,7 @@ def run(folder, slide, seed=0, **changes):
         device="cpu",
         n_deg=10,
         settings=settings | {"n_genes": [2, 5], "min_cells": 20} | changes,
-        switches=SWITCHES,
+        switches=switches,
         outputs=outputs,
     )
     return outputs
@@ -55,8 +55,8 @@ def finished(tmp_path_factory):
     return run(tmp_path_factory.mktemp("range") / "a", small_slide(300, types=("A", "B")))
 
 
-@pytest.mark.parametrize("block", [7, 10_000])
-def test_shifted_neighbourhoods_are_those_of_shifted_cells(block, monkeypatch):
+@pytest.mark.parametrize(("block", "keeps_sums"), [(7, True), (10_000, False)])
+def test_shifted_neighbourhoods_are_those_of_shifted_cells(block, keeps_sums, monkeypatch):
     monkeypatch.setattr(cellina_gene_range, "_BLOCK", block)
     slide = small_slide(120, 8)
     log = log_normalize(slide.X)
@@ -65,10 +65,11 @@ def test_shifted_neighbourhoods_are_those_of_shifted_cells(block, monkeypatch):
     change = np.random.default_rng(0).normal(0, 2, (3, 8))
     dense = log.toarray().astype(float)
     moved = np.maximum(dense + change[code], 0)
-    moved *= dense.sum(axis=1, keepdims=True) / moved.sum(axis=1, keepdims=True)
+    if keeps_sums:
+        moved *= dense.sum(axis=1, keepdims=True) / moved.sum(axis=1, keepdims=True)
     expected = np.stack([np.average(moved[r.indices], axis=0, weights=r.data) for r in around])
-    np.testing.assert_allclose(shifted_features(around, log, code, change), expected, rtol=1e-5)
-    unmoved = shifted_features(around, log, code, np.zeros_like(change))
+    np.testing.assert_allclose(shifted_features(around, log, code, change, keeps_sums), expected, rtol=1e-5)
+    unmoved = shifted_features(around, log, code, np.zeros_like(change), keeps_sums)
     np.testing.assert_allclose(unmoved, neighborhood_features(around, log), rtol=1e-5)
 
 
@@ -97,6 +98,16 @@ def test_the_same_seed_gives_the_same_bytes_and_another_does_not(finished, tmp_p
     assert again == finished["scores"].read_bytes()
     other = pd.read_csv(run(tmp_path / "b", slide, seed=1)["scores"], sep="\t")
     assert not other["value"].equals(pd.read_csv(finished["scores"], sep="\t")["value"])
+
+
+def test_sums_are_kept_as_the_protocol_says(finished, tmp_path):
+    assert SWITCHES["node_renormalization"] == "none"
+    switches = SWITCHES | {"node_renormalization": "totals"}
+    kept = pd.read_csv(run(tmp_path / "a", small_slide(300, types=("A", "B")), switches=switches)["scores"], sep="\t")
+    left = pd.read_csv(finished["scores"], sep="\t")
+    shifted = left["shift"].isin(cellina_gene_range.SHIFTS)
+    assert left["value"][~shifted].equals(kept["value"][~shifted])
+    assert not left["value"][shifted].equals(kept["value"][shifted])
 
 
 def test_types_with_too_few_cells_are_refused_with_the_key(tmp_path):

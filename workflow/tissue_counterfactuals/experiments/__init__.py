@@ -163,7 +163,7 @@ EXPERIMENTS = (
         tables=("modules", "subdomains", "activities", "genes", "embedding", "shuffles"),
         weights="pathway_weights",
     ),
-    _on_each_slide("gene_range", "metrics", takes=("domains", "n_deg")),
+    _on_each_slide("gene_range", "metrics", "node_renormalization", takes=("domains", "n_deg")),
     _on_each_slide("weights", takes=("gat", "neighbors"), axes={"swept": "sweeps", "weight": "weights"}),
     Experiment(
         "cellina_disentanglement",

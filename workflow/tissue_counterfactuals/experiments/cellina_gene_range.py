@@ -2,8 +2,8 @@
 
 A model that has seen all cells of the slide; neighbours of control cells are moved towards the target domain by the
 log-fold change of pseudobulks, `global` or `by_type`, in the genes that it changes most. As run in the authors' code,
-all cells of a type are shifted, not neighbours alone; values below 0 become 0, and a cell keeps the sum of its log
-values.
+all cells of a type are shifted, not neighbours alone; values below 0 become 0. Whether a cell then gets back the sum of
+its log values is a switch of the protocol (`node_renormalization`).
 
 The published figure compares with the model's own reconstructions of control and target cells; here that form stands
 beside the observed cells. `edge_swap` gives each focal cell the neighbourhood of one cell of its type in the target
@@ -85,7 +85,7 @@ def run(
 
 
 def shifted_features(
-    around: sparse.csr_array, log_expression: sparse.csr_array, code: np.ndarray, shift: np.ndarray
+    around: sparse.csr_array, log_expression: sparse.csr_array, code: np.ndarray, shift: np.ndarray, renormalize: bool
 ) -> np.ndarray:
     """Neighbourhood features (m, g) float32 once neighbours are shifted; cells are made dense a block at a time.
 
@@ -93,6 +93,7 @@ def shifted_features(
         around: (m, n) weights of the neighbours.
         log_expression: (n, g) log1p of counts per 10,000.
         code: (n,) row of `shift` (types, g) for each cell.
+        renormalize: see `alter_log`.
     """
     total = np.asarray(around.sum(axis=1)).ravel()
     share = sparse.diags_array(1 / np.where(total > 0, total, 1)) @ around
@@ -101,7 +102,7 @@ def shifted_features(
     node = NodePerturbation(shift)
     for start in range(0, len(neighbors), _BLOCK):
         block = neighbors[start : start + _BLOCK]
-        moved = alter_log(log_expression[block], code[block], node, renormalize=True)
+        moved = alter_log(log_expression[block], code[block], node, renormalize)
         features += share[:, block] @ moved.toarray()
     return features
 
@@ -112,6 +113,7 @@ class _Scorer:
     def __init__(self, slide, graph, model, n_deg, seed, switches):
         self.slide, self.graph, self.model, self.seed = slide, graph, model, seed
         self.latent = switches["latent"]
+        self.keeps_sums = switches["node_renormalization"] == "totals"
         self.metrics = {"n_deg": n_deg, "seed": seed}
         self.metrics |= {k: switches[k] for k in ("lfc", "pca_fit", "rmse_counts")}
         self.log_expression = log_normalize(slide.X)
@@ -150,7 +152,8 @@ class _Scorer:
         for shift in SHIFTS:
             for n_genes in numbers:
                 change = pseudobulk_shift(slide, control, target, nobody, n_genes=n_genes, by_type=shift == "by_type")
-                moved = shifted_features(self.graph[every], self.log_expression, self.code, change)
+                around = self.graph[every]
+                moved = shifted_features(around, self.log_expression, self.code, change, self.keeps_sums)
                 add(shift, n_genes, self._predicted(every, moved))
                 print(f"{target}: {shift}, {n_genes} genes")
         return rows
