@@ -22,6 +22,7 @@ from tissue_counterfactuals.methods import cellina as cellina_adapter
 from tissue_counterfactuals.methods import cellina_ablated as ablated_adapter
 from tissue_counterfactuals.methods import no_change as no_change_adapter
 from tissue_counterfactuals.methods.prediction import Prediction
+from tissue_counterfactuals.models import stored
 from tissue_counterfactuals.models.cellina import Cellina
 from tissue_counterfactuals.question.settings import NodeSettings
 
@@ -64,6 +65,7 @@ def test_the_status_says_what_a_fit_took_and_ran_in(question):
     status = json.loads((question.fit("cellina") / "status.json").read_text())
     assert (status["status"], status["reason"], status["cell_type"]) == ("ok", "", "A")
     assert 0 < status["seconds"] < 100
+    assert status["seconds_before"] == 0
     # A process with torch in it takes more than 100 MB and less than 10 GB.
     assert 100 < status["peak_memory_mb"] < 10_000
     assert status["device"] == "cpu"
@@ -319,6 +321,32 @@ def test_a_method_that_takes_its_process_with_it_is_a_row(question, monkeypatch,
     predict_command(question, "mean_shift", "no_change", models=["cellina"], limits=limits)
     assert failures(question) == {"no_change": f"predict: {reason}", "cellina": f"fit: {reason}"}
     assert set(question.score()["method"]) == {"no_change", "cellina", "mean_shift"}
+
+
+def test_seconds_are_those_of_the_whole_training_also_where_it_goes_on(question, monkeypatch):
+    checkpoint = question.folder / "checkpoint.pt"
+    with monkeypatch.context() as patched:
+        # The training is cut off before it leaves a model; its checkpoint stays, here of epochs that took long.
+        patched.setattr(Cellina, "save", raises(KeyboardInterrupt()))
+        with pytest.raises(KeyboardInterrupt):
+            question.fit("cellina")
+    left = stored.load(checkpoint, torch.device("cpu"))
+    left["history"] = [row | {"seconds": 300.0} for row in left["history"]]
+    stored.save(left, checkpoint)
+    before = 300.0 * len(left["history"])
+    status = fit_command(question)
+    assert status["seconds_before"] == before
+    assert before < status["seconds"] < before + 100
+    shutil.rmtree(question.folder / "cellina")
+
+    def goes_on_for_too_long(task, folder):
+        task.resumed(before)
+        time.sleep(600)
+
+    monkeypatch.setattr(cellina_adapter, "fit", goes_on_for_too_long)
+    status = fit_command(question, limits={"cellina": 0.005})
+    assert (status["status"], status["seconds_before"]) == ("failed", before)
+    assert before < status["seconds"] < before + 100
 
 
 def test_memory_that_ran_out_is_told_from_a_kill_by_hand(question, monkeypatch, capfd):

@@ -46,11 +46,13 @@ def run(
         name, subset, wanted = folder.parts[-4].split("+")
         status = json.loads((folder / "status.json").read_text())
         job = pd.read_csv(benchmark, sep="\t")
+        # Of a training that was killed the job is the last; models of earlier versions do not say what came before.
+        before = status.get("seconds_before", 0.0)
         rows.append(
             {key: status[key] for key in ("seconds", "peak_memory_mb", "peak_gpu_memory_mb", "device", "status",
             "reason")}
             | {"slide": name, "method": folder.parts[-2], "subset": subset}
-            | {"n_cells": min(int(wanted), cells.n_obs), "pipeline_seconds": job["s"].iloc[-1]}
+            | {"n_cells": min(int(wanted), cells.n_obs), "pipeline_seconds": job["s"].iloc[-1] + before}
         )  # fmt: skip
     rows += [
         {"slide": Path(slide).stem, "method": method, "subset": subset, "n_cells": min(size, cells.n_obs)}

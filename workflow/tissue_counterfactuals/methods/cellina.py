@@ -28,7 +28,15 @@ def fit_model(task, folder: Path, model_class: type[Cellina], settings: dict, gr
     if task.steps is not None:
         settings = settings | _in_budget(task, settings)
     model = model_class(device=task.device, **settings)
-    model.fit(task.slide, graph, task.split, seed=task.seed, checkpoint=task.checkpoint, report=task.report)
+    model.fit(
+        task.slide,
+        graph,
+        task.split,
+        seed=task.seed,
+        checkpoint=task.checkpoint,
+        report=task.report,
+        resumed=task.resumed,
+    )
     model.history.to_csv(folder / "history.tsv", sep="\t", index=False, float_format="%.6g")
     model.save(folder / "model.pt")
 

@@ -68,14 +68,30 @@ def load_task(slide: Path, question: Path, device: str = "auto", report=print):
     return Task(cells, asked, device=device, report=report)
 
 
-def fit(method: str, task, folder: Path, checkpoint: Path) -> None:
+def fit(
+    method: str,
+    task,
+    folder: Path,
+    checkpoint: Path,
+    resumed: Callable[[float], None] = lambda seconds: None,
+) -> None:
     """Train one method; `folder` ends with status.json and, if all went well, what the adapter left there.
+
+    Args:
+        resumed: told the seconds of training that an earlier process has done, where this one goes on.
 
     Raises:
         InputError: what the user or the machine must mend; then there is no folder.
     """
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
-    task.checkpoint = checkpoint
+    seconds_before = 0.0
+
+    def go_on(seconds: float) -> None:
+        nonlocal seconds_before
+        seconds_before = seconds
+        resumed(seconds)
+
+    task.checkpoint, task.resumed = checkpoint, go_on
     started = time.perf_counter()
     # Snakemake does not see that a job behind a checkpoint was cut off: the folder must appear whole or not at all.
     with atomic_folder(folder) as draft:
@@ -86,7 +102,7 @@ def fit(method: str, task, folder: Path, checkpoint: Path) -> None:
             raise
         except (Exception, SystemExit) as error:
             reason = reason_of(error, method, "fit", draft)
-        write_status(draft, task.fold.cell_type, reason, time.perf_counter() - started)
+        write_status(draft, task.fold.cell_type, reason, time.perf_counter() - started, seconds_before)
     remove(checkpoint)
 
 
@@ -226,18 +242,24 @@ def _variants(method, task, folder, target, scratch) -> dict:
     return variants
 
 
-def write_status(folder: Path, cell_type: str, reason: str, seconds: float) -> None:
+def write_status(folder: Path, cell_type: str, reason: str, seconds: float, seconds_before: float) -> None:
     """Leave beside a fit how it went: ok or failed, reason, seconds, peak memory, device, versions.
+
+    The seconds are those of a training that nobody killed: what came after the last checkpoint was done twice and
+    counts once.
 
     Args:
         reason: why it failed; empty if it did not.
+        seconds: that it took in this process.
+        seconds_before: that the epochs took with which an earlier process has left it.
     """
     own, children = (resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     status = {
         "cell_type": cell_type,
         "status": "failed" if reason else "ok",
         "reason": reason,
-        "seconds": round(seconds, 1),
+        "seconds": round(seconds_before + seconds, 1),
+        "seconds_before": round(seconds_before, 1),
         "peak_memory_mb": round(max(own, children) / (1 << (20 if sys.platform == "darwin" else 10))),
         "peak_gpu_memory_mb": round(_gpu_memory() / (1 << 20)),
         "device": _device(),
@@ -454,8 +476,9 @@ def _run_fit(options) -> None:
     def work(say):
         task = load_task(options.slide, options.question, options.device)
         task.settings, task.steps = options.settings.get(method, {}), options.steps
-        say({"cell_type": task.fold.cell_type, "method": method})
-        fit(method, task, options.output, options.checkpoint)
+        said = {"cell_type": task.fold.cell_type, "method": method}
+        say(said)
+        fit(method, task, options.output, options.checkpoint, lambda seconds: say(said | {"seconds_before": seconds}))
 
     end = _supervise(work, lambda said: _seconds(options, method))
     if end.reason:
@@ -463,7 +486,7 @@ def _run_fit(options) -> None:
         print(reason)
         with atomic_folder(options.output) as draft:
             seconds = time.perf_counter() - started
-            write_status(draft, end.said.get("cell_type", ""), reason, seconds)
+            write_status(draft, end.said.get("cell_type", ""), reason, seconds, end.said.get("seconds_before", 0.0))
 
 
 def _run_predict(options) -> None:

@@ -251,6 +251,7 @@ class Cellina:
         seed: int = 0,
         checkpoint: Path | None = None,
         report: Callable[[str], None] = lambda line: None,
+        resumed: Callable[[float], None] = lambda seconds: None,
     ) -> "Cellina":
         """Train on the slide's training cells.
 
@@ -260,6 +261,7 @@ class Cellina:
             holdout: who trains and validates; held-out cells are not even looked at.
             checkpoint: file for resuming at an epoch border.
             report: receives one line per epoch.
+            resumed: told the seconds that earlier epochs took, where it goes on from the checkpoint.
         """
         cells = np.flatnonzero(~holdout.held_out)
         self.genes = list(slide.var_names)
@@ -280,6 +282,7 @@ class Cellina:
                 seed,
                 checkpoint,
                 report,
+                resumed,
             )
         return self
 

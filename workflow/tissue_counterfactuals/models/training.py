@@ -179,6 +179,7 @@ def train(
     seed: int = 0,
     checkpoint: Path | None = None,
     report: Callable[[str], None] = lambda line: None,
+    resumed: Callable[[float], None] = lambda seconds: None,
 ) -> pd.DataFrame:
     """Train a Cellina network in place.
 
@@ -193,6 +194,7 @@ def train(
         checkpoint: file written after the first epoch, and then after every one that ends `CHECKPOINT_EVERY_S` seconds
             or more after the last; if it is there and belongs to this training, go on from it.
         report: receives one line per epoch.
+        resumed: told the seconds that the epochs of the checkpoint took, where it goes on from one.
 
     Returns:
         One row per epoch: epoch, beta, train_loss, reconstruction, kl_z, kl_s, classifier_loss, adversary_loss,
@@ -213,6 +215,8 @@ def train(
     fingerprint = _fingerprint(settings, seed, data, train_cells, validation_cells)
     if checkpoint is not None and checkpoint.exists():
         state.restore(checkpoint, fingerprint, data.device, report)
+        if state.epoch:
+            resumed(sum(row["seconds"] for row in state.history))
     batch_size = resolve_batch_size(settings.batch_size, len(train_cells), settings.epochs)
     if settings.compile:
         for part in (network.z_encoder, network.s_encoder, network.decoder):

@@ -27,6 +27,7 @@ class Task:
         device: of training and prediction.
         checkpoint: where a training may leave what it needs to go on after it was killed.
         report: receives lines for the log.
+        resumed: where a training goes on from its checkpoint, told the seconds that its epochs have taken so far.
         steps: optimiser steps that every method takes (`budget: equal`); None: as its own settings say.
     """
 
@@ -36,6 +37,7 @@ class Task:
     device: str = "auto"
     checkpoint: Path | None = None
     report: Callable[[str], None] = print
+    resumed: Callable[[float], None] = lambda seconds: None
     steps: int | None = None
 
     @property
