@@ -31,10 +31,13 @@ def fit(task, folder: Path) -> None:
         seed_everything(task.seed)
         silent = {"flag_verbose": False, "flag_visualise_tissue_sections": False}
         data = mintflow.setup_data(configs, **silent)
+        n_batches = [len(section.pyg_dl_train) for section in data["train_list_tissue_section"].list_slice]
+        steps = steps_of_epoch(n_batches, configs["config_training"]["numsteps_accumgrad"])
+        epochs = task.epochs(settings["epochs"], steps)
+        # The phases of its annealing are shares of these.
+        configs["config_training"]["num_training_epochs"] = epochs
         model = mintflow.setup_model(dict_all4_configs=configs, data_mintflow=data, **silent)
         trainer = mintflow.Trainer(dict_all4_configs=configs, model=model, data_mintflow=data)
-        n_batches = sum(len(s.pyg_dl_train) for s in data["train_list_tissue_section"].list_slice)
-        epochs = task.epochs(settings["epochs"], n_batches)
         for epoch in range(epochs):
             try:
                 trainer.train_one_epoch()
@@ -45,6 +48,16 @@ def fit(task, folder: Path) -> None:
                 ) from None
             task.report(f"epoch {epoch + 1} of {epochs}")
     mintflow.dump_checkpoint(model=model, data_mintflow=data, dict_all4_configs=configs, path_dump=folder / "model.pt")
+
+
+def steps_of_epoch(n_batches: list[int], accumulated: int) -> int:
+    """Optimiser steps of an epoch on sections of so many batches, each on the gradients of some `accumulated` ones.
+
+    Sections take turns until the last of them runs out; the others begin anew meanwhile.
+    """
+    longest = max(n_batches)
+    turns = len(n_batches) * longest + max(i for i, n in enumerate(n_batches) if n == longest)
+    return max(1, turns // accumulated)
 
 
 def latents(task, folder: Path) -> dict[str, np.ndarray]:
@@ -150,7 +163,6 @@ def _configuration(mintflow, task, files: list[Path]) -> dict:
             section.update(keys, file=str(file), config_neighbourhood_graph=dict(graph))
             section[loader]["width_window"] = settings["window_um"]
     training.update(
-        num_training_epochs=settings["epochs"],
         numiters_updateduals_seprately_perepoch=settings["adversary_steps"],
         flag_enable_wandb="False",
         flag_use_GPU="False",
