@@ -10,7 +10,7 @@ from slides import small_slide
 from tissue_counterfactuals import steps
 from tissue_counterfactuals.config import Config
 from tissue_counterfactuals.experiments import EXPERIMENTS
-from tissue_counterfactuals.results.figures import figure_cellina_a6
+from tissue_counterfactuals.results.figures import figure_cellina_a6, style
 from tissue_counterfactuals.slide import read_slide, write_slide
 
 (ROW,) = (e for e in EXPERIMENTS if e.name == "cellina_scalability")
@@ -110,3 +110,17 @@ def test_the_figure_shows_costs_and_says_why_a_point_is_missing(tmp_path):
     assert first.lines[0].get_ydata().tolist() == [41.0, 2.0]
     # No GPU was used, so that there is no panel for it.
     assert {a.get_ylabel() for a in figure.axes} - {""} == set(list(figure_cellina_a6.PANELS.values())[:3])
+
+
+def test_methods_that_learn_from_niches_are_solid_and_those_that_see_no_neighbours_dashed():
+    """As in the paper, where scVIVA is spatial."""
+    methods = ["cellina", "cellina_gat", "spatialprop", "concert", "scviva", "scvi", "scanvi", "scgen", "cpa"]
+    costs = {"subset": "random", "n_cells": 1000, "n_fits": 1, "n_failed": 0, "reason": "", "devices": "cpu"}
+    costs |= dict.fromkeys(figure_cellina_a6.PANELS, 1.0)
+    table = pd.DataFrame([{"method": method} | costs for method in methods])[figure_cellina_a6.COLUMNS]
+    figure = figure_cellina_a6.compose(table, "Costs [simulated]", PROVENANCE)
+    (legend,) = figure.legends
+    lines = {h.get_label(): h.get_linestyle() for h in legend.legend_handles}
+    dashed = {label for label, line in lines.items() if line == "--"}
+    assert dashed == {style.method_style(method).label for method in ("scvi", "scanvi", "scgen", "cpa")}
+    assert len(lines) == len(methods)

@@ -91,6 +91,15 @@ def test_altered_neighbours_are_hatched_and_twins_outlines_beside_their_counterf
         assert len(bar_patches(axes, f"nearest_neighbor:{variant}")) == len(CELL_TYPES)
 
 
+def test_neighbours_altered_alike_are_drawn_where_nothing_else_altered_them(scores):
+    alike = scores.query("method == 'cellina' and variant == 'published'").assign(variant="node_global")
+    figure = figure_cellina_a2.compose(pd.concat([scores, alike], ignore_index=True), *CHOICE, PROVENANCE)
+    bars = bar_patches(panel(figure, "Pearson"), "cellina:node_global")
+    assert len(bars) == len(CELL_TYPES)
+    assert all(bar.get_hatch() for bar in bars)
+    assert "Cellina (altered neighbours, all types alike)" in texts(figure)
+
+
 def test_controls_are_grey_and_models_are_not(bars):
     def is_grey(bar):
         red, green, blue, _ = bar.get_facecolor()

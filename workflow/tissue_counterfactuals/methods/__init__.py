@@ -24,7 +24,7 @@ CORE = "core"
 
 # What a row may say under `needs`, and what it means.
 NEEDS = {
-    "graph": "reads who stands around whom",
+    "graph": "reads who stands around whom, in training at least",
     "edge": "answers new neighbours: one variant per donor rule",
     "node": "answers altered neighbours",
     "own": "answers a knock-out in the focal cells themselves",
@@ -109,8 +109,8 @@ METHODS = {
         gpu=True, by_default=False),
         Method("scanvi", True, "scANVI, its batch, the domain, exchanged", ("stochastic", "latent"), "scvi", "scvi",
         gpu=True, by_default=False),
-        Method("scviva", True, "scVIVA, its batch, the domain, exchanged", ("stochastic", "latent"), "scvi", "scvi",
-        gpu=True, by_default=False),
+        Method("scviva", True, "scVIVA, its batch, the domain, exchanged", ("graph", "stochastic", "latent"), "scvi",
+        "scvi", gpu=True, by_default=False),
         Method("scgen", True, "scGen, mean latent difference of the domains added", ("stochastic",), "scgen", "scvi",
         gpu=True, by_default=False),
         Method("cpa", True, "CPA, its perturbation, the domain, exchanged", ("stochastic",), "cpa", "scvi", gpu=True,

@@ -114,9 +114,10 @@ def _bars(chosen: pd.DataFrame) -> list[Bar]:
         if (chosen.loc[chosen["method"] == method, "status"] == "failed").all():
             label = f"{label} (failed)"
         bars.append(Bar(method, first, label, look.color))
-        if "node" in variants and first not in SHIFTS:
-            node = f"{look.label} ({style.VARIANTS['node']})"
-            bars.append(Bar(method, "node", node, look.color))
+        # Of two ways to alter neighbours the published one, which comes first.
+        altered = next((variant for variant in variants if variant in SHIFTS), first)
+        if altered != first:
+            bars.append(Bar(method, altered, f"{look.label} ({style.VARIANTS[altered]})", look.color))
         if TWIN in variants and first != TWIN:
             bars.append(Bar(method, TWIN, f"{look.label}, no intervention (twin)", look.color))
     return bars
