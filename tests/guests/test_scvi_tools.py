@@ -7,7 +7,7 @@ from guest import Guest
 from slides import small_slide
 from tasks import FOLD
 from tissue_counterfactuals.methods import METHODS
-from tissue_counterfactuals.question.folds import cells_of
+from tissue_counterfactuals.question.folds import Fold, cells_of
 
 SMALL = {"n_latent": 4, "max_epochs": 3, "batch_size": 64}
 SCVI = SMALL | {
@@ -80,6 +80,25 @@ def test_what_held_out_cells_express_reaches_no_guest(both, method):
     for variant in ("-", "no_intervention"):
         # Trainings in processes of their own differ by rounding.
         np.testing.assert_allclose(clean[method, variant], dirty[method, variant], rtol=1e-3, atol=1e-4)
+
+
+def test_a_guest_predicts_cells_of_a_patient_it_never_saw(tmp_path, interpreter, root):
+    """Each from what it shows itself: none of them is among the cells that the guest knows."""
+    slide, patient = small_slide(n_cells=300, samples=("one", "two")), Fold("A", "left", ("right",), "two", ("two",))
+    guest = Guest(tmp_path, slide, interpreter, root, SETTINGS, fold=patient, n_donors=5)
+    task = guest.question.task
+    assert task.split.held_out[task.focal].all()
+    methods = ("scanvi", "scviva", "cpa")
+    for method in methods:
+        guest.fit(method)
+    made = guest.predict(*methods)
+    library = np.asarray(task.slide.X[task.focal].sum(axis=1)).ravel()
+    for method in methods:
+        moved, twin = (made[method, variant] for variant in ("-", "no_intervention"))
+        np.testing.assert_allclose(moved.sum(axis=1), library, rtol=1e-3)
+        assert np.abs(moved - twin).max() > 1e-3
+        shares = twin / library[:, None]
+        assert len(np.unique(shares.round(5), axis=0)) > 0.9 * len(shares), method
 
 
 def test_simvi_leaves_latents_of_the_cells_it_may_see(tmp_path, interpreter, root):

@@ -109,6 +109,8 @@ class Question:
             "target_domains": list(fold.targets),
             "holdout": {"cell_types": [fold.cell_type], "min_cells": 2},
         }
+        if fold.patient:
+            dataset |= {"fit": "leave_patient_out", "patients": {fold.patient: list(fold.samples)}}
         steps.write_folds(self.slide, "s", dataset, self.folds)
 
     @property
@@ -117,7 +119,7 @@ class Question:
         switches = protocols.resolve(self.protocol, self.switches)
         settings = self.drawn_from | {"protocol": self.protocol, "switches": switches}
         files = self.slide, self.graph, self.folds
-        steps.write_question(*files, self.fold.cell_type, self.seed, settings, self.file)
+        steps.write_question(*files, self.fold.label, self.seed, settings, self.file)
         return run.load_task(self.slide, self.file, "cpu", lambda line: None)
 
     def fit(self, method: str) -> Path:

@@ -100,7 +100,7 @@ def test_what_a_run_will_take_is_added_up_from_its_jobs(table, tmp_path):
 
 
 def test_folds_that_are_not_known_yet_are_counted_from_the_configuration():
-    dataset = {"source": "h5ad", "methods": ["cellina", "ridge", "mean_shift", "scvi"]}
+    dataset = {"source": "h5ad", "fit": "per_sample", "methods": ["cellina", "ridge", "mean_shift", "scvi"]}
     named = dataset | {"holdout": {"cell_types": ["a", "b", "c"]}}
     config = {"seeds": [0, 1], "protocols": ["corrected"], "datasets": {"named": named}}
     config["datasets"]["auto"] = dataset | {"holdout": {"cell_types": "auto"}}

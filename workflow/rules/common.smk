@@ -270,7 +270,7 @@ def memory_of_preparation(wildcards, input, attempt):
 def methods_of(name):
     """A data set's methods: rows of the table."""
     entry = config["datasets"][name]
-    return applicable(entry["methods"], entry["source"] == "simulated")
+    return applicable(entry["methods"], entry["source"] == "simulated", entry["fit"])
 
 
 def method_names(name, environment=None, learned=None):

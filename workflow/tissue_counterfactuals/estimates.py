@@ -92,7 +92,7 @@ def of_folds_to_come(jobs: Iterable, config: dict) -> tuple[dict[tuple[str, str]
             all_known = False
             continue
         runs = len(types) * len(config["seeds"]) * len(config["protocols"])
-        methods = applicable(dataset["methods"], dataset["source"] == "simulated")
+        methods = applicable(dataset["methods"], dataset["source"] == "simulated", dataset["fit"])
         for method in methods:
             found["fit", method.name] += runs * method.learned
         found["predict", ""] += runs * len({method.environment for method in methods})

@@ -12,7 +12,7 @@ import yaml
 from tissue_counterfactuals import config
 from tissue_counterfactuals.config.dataset import _ONLY_FOR, Dataset
 from tissue_counterfactuals.errors import InputError
-from tissue_counterfactuals.methods import METHODS
+from tissue_counterfactuals.methods import METHODS, applicable
 from tissue_counterfactuals.question.donors import DONOR_RULES
 from tissue_counterfactuals.settings import leaves, schema
 from tissue_counterfactuals.simulate import lesions, simulate_tissue
@@ -510,6 +510,19 @@ def test_what_can_be_no_file_is_told_wherever_it_stands(key, text, words):
 def test_a_name_that_is_too_long_for_a_folder_is_told():
     with pytest.raises(InputError, match=r"^config: the key 'm{40}'... has 300 characters; give"):
         config.load_config({"datasets": {"m" * 300: {"source": "simulated"}}})
+
+
+def test_a_method_that_knows_only_cells_it_was_trained_on_is_not_asked_about_patients_who_are_left_out():
+    patients = SIMULATED | {"fit": "leave_patient_out"}
+    (sentence,) = faults(datasets={"patients": patients | {"methods": ["no_change", "concert"]}})
+    assert sentence == (
+        "config: datasets.patients.methods names concert, which cannot be run here: it answers only about cells that "
+        "it was trained on, and fit leaves the patient asked about out; leave it out."
+    )
+    (sentence,) = faults(datasets={"patients": patients}, methods=["no_change", "concert"])
+    assert sentence.startswith("config: methods names concert, which no data set here can be asked: it answers only")
+    load(datasets={"patients": patients, "made": SIMULATED}, methods=["no_change", "concert"])
+    assert [m.name for m in applicable(["no_change", "concert"], True, "leave_patient_out")] == ["no_change"]
 
 
 @pytest.mark.parametrize(

@@ -2,13 +2,15 @@
 
 import anndata
 import numpy as np
+import pytest
 import torch
 from test_leaks import poisoned
 
 from slides import small_slide
-from tasks import make_task
+from tasks import FOLD, make_task
 from tissue_counterfactuals.methods import mintflow
 from tissue_counterfactuals.methods.scvi_tools import Seen
+from tissue_counterfactuals.question.folds import Fold
 
 
 def test_held_out_cells_are_in_no_file_that_mintflow_reads(tmp_path):
@@ -30,13 +32,15 @@ def test_held_out_cells_are_in_no_file_that_mintflow_reads(tmp_path):
     assert (slide.X != poisoned(slide).X).nnz
 
 
-def test_own_neighbours_are_the_nearest_seen_cells_of_the_sample():
+@pytest.mark.parametrize("fold", [FOLD, Fold("A", "left", ("right",), "two", ("two",))])
+def test_own_neighbours_are_the_nearest_cells_of_the_sample_that_are_no_answers(fold):
     slide = small_slide(n_cells=150, samples=("one", "two"))
-    task = make_task(slide)
-    found = mintflow._own_neighbors(task, Seen.of(task), 4)
+    task = make_task(slide, fold, n_donors=5)
+    found = mintflow._own_neighbors(task, 4)
     places, sample = slide.obsm["spatial"], slide.obs["sample"].to_numpy()
+    answers = (slide.obs["cell_type"] == "A") & (slide.obs["domain"] == "right")
     for cell, neighbors in zip(task.focal, found, strict=True):
-        others = np.flatnonzero((sample == sample[cell]) & ~task.split.held_out)
+        others = np.flatnonzero((sample == sample[cell]) & ~answers)
         others = others[others != cell]
         distance = np.linalg.norm(places[others] - places[cell], axis=1)
         assert set(neighbors) == set(others[np.argsort(distance)[:4]])

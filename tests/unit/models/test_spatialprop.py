@@ -85,6 +85,14 @@ def test_a_moved_centre_has_as_many_donors_as_it_had_neighbours(tissue, network)
         np.testing.assert_allclose(predicted[i], expected, rtol=1e-4, atol=1e-5)
 
 
+def test_a_moved_centre_that_has_no_neighbours_takes_as_many_donors_as_cells_have(tissue):
+    coords, _, _ = tissue
+    hidden = np.arange(60) == 5
+    graph = spatialprop.delaunay_graph(coords, np.repeat(["a", "b"], 60 // 2), ~hidden, None)
+    scene = spatialprop.Scene.moved(graph, np.array([5]), np.arange(20, 40)[None])
+    assert len(scene.indices) == round(graph.nnz / 59) > 3
+
+
 def test_the_graph_stays_within_samples_and_length(tissue):
     coords, _, graph = tissue
     sample = np.repeat(["a", "b"], 30)

@@ -8,10 +8,10 @@ from scipy import sparse
 
 from slides import small_slide
 from tasks import Question
-from tissue_counterfactuals import protocols, steps
+from tissue_counterfactuals import steps
 from tissue_counterfactuals.errors import InputError
-from tissue_counterfactuals.methods import run
-from tissue_counterfactuals.question.folds import list_folds, patients_of, read_folds
+from tissue_counterfactuals.methods import METHODS
+from tissue_counterfactuals.question.folds import Fold, list_folds, patients_of, read_folds
 from tissue_counterfactuals.question.question import read_question
 from tissue_counterfactuals.slide import read_slide
 
@@ -25,7 +25,8 @@ DATASET = {
     "fit": "leave_patient_out",
     "patients": NAMED,
 }
-LEARNED = ("cellina", "hierarchical", "ridge", "celcomen", "spatialprop", "concert")
+FOLD = Fold("A", "left", ("right",), "P", ("three", "two"))
+LEARNED = ("cellina", "hierarchical", "ridge", "celcomen", "spatialprop")
 FIXED = ("no_change", "mean_shift", "mean_shift_by_type", "nearest_neighbor", "ceiling")
 
 
@@ -42,26 +43,15 @@ def test_a_sample_without_a_patient_is_one_and_names_are_checked():
         list_folds(small_slide(), "s", "left", ["right"], patients={"P": ("one",)})
 
 
-class LeftOut(Question):
+def left_out(folder, slide):
     """The fold of patient P and type A of a slide, in files."""
-
-    def __init__(self, folder, slide):
-        super().__init__(folder, slide, donor_rules=("published", "any_type", "matched"))
-        steps.write_folds(self.slide, "s", DATASET, self.folds)
-
-    @property
-    def task(self):
-        settings = self.drawn_from | {"protocol": "corrected"}
-        settings["switches"] = protocols.resolve("corrected")
-        files = self.slide, self.graph, self.folds
-        steps.write_question(*files, "A.without.P", 0, settings, self.file)
-        return run.load_task(self.slide, self.file, "cpu", lambda line: None)
+    return Question(folder, slide, FOLD, donor_rules=("published", "any_type", "matched"))
 
 
 @pytest.fixture(scope="module")
 def asked(tmp_path_factory):
     slide = small_slide(n_cells=1200, types=("A", "B", "C", "D", "E"), samples=SAMPLES)
-    return LeftOut(tmp_path_factory.mktemp("clean"), slide)
+    return left_out(tmp_path_factory.mktemp("clean"), slide)
 
 
 def test_the_table_has_a_fold_for_each_patient(asked):
@@ -101,7 +91,7 @@ def test_nothing_of_the_patient_is_learnt_from(asked, tmp_path):
     patient = asked.task.split.held_out
     counts[patient] = counts[patient][:, ::-1] * 5 + 1
     slide.X = sparse.csr_matrix(counts)
-    poisoned = LeftOut(tmp_path, slide)
+    poisoned = left_out(tmp_path, slide)
     for method in LEARNED:
         clean, dirty = (question.fit(method) for question in (asked, poisoned))
         files = [f for f in sorted(clean.iterdir()) if f.suffix in (".npz", ".pt")]
@@ -122,6 +112,28 @@ def test_every_method_answers_and_scores_bear_the_patient(asked):
     scores = asked.score()
     assert set(scores["slide"]) == {"P"}
     assert set(scores["method"]) == {*LEARNED, *FIXED}
+
+
+def test_the_twin_listens_to_neighbours_of_the_patients_own(asked, tmp_path):
+    """Other counts in the patient's cells of other types, which nothing is learnt from, and in the answers."""
+    slide, task = read_slide(asked.slide), asked.task
+    counts, answers = slide.X.toarray(), task.target_cells("right")
+    neighbours = np.flatnonzero(slide.obs["sample"].isin(FOLD.samples) & (slide.obs["cell_type"] != "A"))
+    own = asked.predict("spatialprop", "cellina")
+    for changed in (neighbours, answers):
+        other = counts.copy()
+        other[changed] = counts[changed][:, ::-1] * 5 + 1
+        slide.X = sparse.csr_matrix(other)
+        made = left_out(tmp_path / str(changed[0]), slide).predict("spatialprop", "cellina")
+        for method in ("spatialprop", "cellina"):
+            key = method, "right", "no_intervention"
+            differs = (made[key] != own[key]).any(axis=1)
+            assert differs.mean() > 0.9 if changed is neighbours else not differs.any(), method
+
+
+def test_a_method_that_knows_only_the_cells_it_was_trained_on_says_nothing_of_others(asked, tmp_path):
+    with pytest.raises(ValueError, match="CONCERT has no vector for cells that it was not trained on"):
+        METHODS["concert"].adapter.predict(asked.task, tmp_path, "right")
 
 
 def test_genes_are_chosen_without_the_patient():

@@ -149,9 +149,9 @@ def load_config(raw: dict) -> dict:
 
 def _method_faults(config: dict, raw: dict) -> Iterator[str]:
     """Methods named for all data sets that none of them can be asked."""
-    simulated = {entry["source"] == "simulated" for entry in config["datasets"].values()}
+    kinds = sorted({(entry["source"] == "simulated", entry["fit"]) for entry in config["datasets"].values()})
     for name in raw.get("methods") or []:
-        reasons = [METHODS[name].refusal(kind) for kind in sorted(simulated)]
+        reasons = [METHODS[name].refusal(*kind) for kind in kinds]
         if all(reasons):
             yield f"config: methods names {name}, which no data set here can be asked: {reasons[0]}; leave it out."
 

@@ -210,7 +210,7 @@ class Dataset(Settings):
                 if reason := METHODS[name].refusal(self.source == "simulated"):
                     yield f".questions[{place}].methods names {name}, which cannot be run here: {reason}; leave it out."
         for name in self.methods or []:
-            if reason := METHODS[name].refusal(self.source == "simulated"):
+            if reason := METHODS[name].refusal(self.source == "simulated", self.fit):
                 yield f".methods names {name}, which cannot be run here: {reason}; leave it out."
 
 

@@ -30,6 +30,7 @@ NEEDS = {
     "own": "answers a knock-out in the focal cells themselves",
     "latent": "gives latent variables of each cell",
     "latent_only": "gives no expression beside them",
+    "known_cells": "answers about cells that it was trained on alone",
     "in_domain": "sees cells of the held-out type in the target domain",
     "stochastic": "draws at random: another seed is another answer",
     "truth": "reads the mechanism of a simulated tissue",
@@ -65,12 +66,19 @@ class Method:
         """The adapter, imported only when it is used: others need not be installed."""
         return import_module(f"{__name__}.{self.name}")
 
-    def refusal(self, simulated: bool) -> str | None:
-        """Why the benchmark of counterfactuals cannot ask this method about a data set; None if it can."""
+    def refusal(self, simulated: bool, fit: str = "per_sample") -> str | None:
+        """Why the benchmark of counterfactuals cannot ask this method about a data set; None if it can.
+
+        Args:
+            simulated: whether the slides are a simulated tissue.
+            fit: over which samples models are trained, as the data set says.
+        """
         if "latent_only" in self.needs:
             return "it gives latent variables and no expression, so it cannot be scored here"
         if "truth" in self.needs and not simulated:
             return "it reads the mechanism of a simulated tissue, and this one is not simulated"
+        if "known_cells" in self.needs and fit == "leave_patient_out":
+            return "it answers only about cells that it was trained on, and fit leaves the patient asked about out"
         return None
 
 
@@ -104,7 +112,7 @@ METHODS = {
         Method("spatialprop", True, "SpatialProp (re-implementation): a cell from its neighbours alone", ("edge",
         "node", "stochastic"), "spatialprop", gpu=True, by_default=False),
         Method("concert", True, "CONCERT (re-implementation): a vector per cell and per domain", ("graph", "node",
-        "stochastic"), "concert", gpu=True, by_default=False),
+        "stochastic", "known_cells"), "concert", gpu=True, by_default=False),
         Method("scvi", True, "scVI, its batch, the domain, exchanged", ("stochastic", "latent"), "scvi", "scvi",
         gpu=True, by_default=False),
         Method("scanvi", True, "scANVI, its batch, the domain, exchanged", ("stochastic", "latent"), "scvi", "scvi",
@@ -123,6 +131,6 @@ METHODS = {
 }  # fmt: skip
 
 
-def applicable(names: list[str], simulated: bool) -> list[Method]:
-    """The named methods that the benchmark can ask about a data set."""
-    return [METHODS[name] for name in names if METHODS[name].refusal(simulated) is None]
+def applicable(names: list[str], simulated: bool, fit: str = "per_sample") -> list[Method]:
+    """The named methods that the benchmark can ask about a data set; arguments as in `Method.refusal`."""
+    return [METHODS[name] for name in names if METHODS[name].refusal(simulated, fit) is None]

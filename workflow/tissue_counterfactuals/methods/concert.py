@@ -3,6 +3,7 @@
 Who stands around a cell enters only through places, which do not move, and through what neighbours are: a node
 perturbation gives the neighbours the vector of the domain that they shall express as, and the process smooths the focal
 cells with them. The vector is a whole: no genes of it are chosen, and the types that a change names all get the same.
+A cell that did not train has no vector, so that nothing can be said of it.
 """
 
 from pathlib import Path
@@ -43,7 +44,12 @@ def predict(task, folder: Path, target: str) -> dict[str, Prediction | str]:
 
     Where neighbours are altered, all variants are predicted together with these neighbours: the process smooths over
     the cells that it sees, and a twin that saw others would differ by that.
+
+    Raises:
+        ValueError: focal cells are held out.
     """
+    if task.split.held_out[task.focal].any():
+        raise ValueError("CONCERT has no vector for cells that it was not trained on, and the focal cells are such")
     cells, seen, domains = _inputs(task)
     network = _network(task, cells)
     network.load_state_dict(torch.load(folder / "model.pt", map_location="cpu", weights_only=True))

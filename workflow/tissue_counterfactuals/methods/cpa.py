@@ -56,7 +56,7 @@ def fit(task, folder: Path) -> None:
     """Train; leaves the model and history.tsv."""
     settings, seen = task.settings, Seen.of(task)
     cpa = _package(task.device)
-    model = cpa.CPA(_registered(cpa, task, seen), **_arguments(task))
+    model = cpa.CPA(_registered(cpa, task, seen, seen.cells), **_arguments(task))
     epochs, size = length(task)
     # In an equal budget the phases keep their shares of the training.
     share = epochs / settings["max_epochs"]
@@ -87,13 +87,15 @@ def predict(task, folder: Path, target: str) -> dict[str, Prediction]:
 
     seen = Seen.of(task)
     cpa = _package(task.device)
-    cells = _registered(cpa, task, seen)
+    # Focal cells of a patient who is left out are none that it was trained on.
+    every = np.union1d(seen.cells, task.focal)
+    cells = _registered(cpa, task, seen, every)
     model = cpa.CPA(cells, **_arguments(task))
     stored = torch.load(folder / "model" / "model.pt", map_location="cpu", weights_only=False)
     weights = {k: v for k, v in stored["model_state_dict"].items() if k != "pyro_param_store"}
     model.module.load_state_dict(weights)
     model.is_trained_ = True
-    positions = seen.positions(task.focal)
+    positions = np.searchsorted(every, task.focal)
 
     def expected(domain: str) -> Prediction:
         focal = cells[positions].copy()
@@ -112,13 +114,16 @@ def _arguments(task) -> dict:
     return {"split_key": "split"} | splits | size | _NETWORK
 
 
-def _registered(cpa, task, seen: Seen):
-    """The cells in CPA's form. It keeps its codes of domains in the class, where they outlive a data set."""
+def _registered(cpa, task, seen: Seen, indices: np.ndarray):
+    """Cells, `indices` (n,) in the slide, in CPA's form.
+
+    It keeps its codes of domains in the class, where they outlive a data set.
+    """
     cpa.CPA.pert_encoder = cpa.CPA.covars_encoder = None
-    cells = seen.counts()
+    cells = seen.counts(indices)
     cells.obs = cells.obs.astype(str)
     cells.obs["dose"] = 1.0
-    cells.obs["split"] = np.where(task.split.validation[seen.cells], "valid", "train")
+    cells.obs["split"] = np.where(task.split.validation[indices], "valid", "train")
     cpa.CPA.setup_anndata(
         cells,
         perturbation_key="domain",

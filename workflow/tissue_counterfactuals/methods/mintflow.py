@@ -128,7 +128,7 @@ def predict(task, folder: Path, target: str) -> dict[str, Prediction | str]:
 
     seed_everything(task.seed)
     made = task.counterfactuals(target, moved)
-    return made | {"no_intervention": drawn(_own_neighbors(task, seen, n_neighbors))}
+    return made | {"no_intervention": drawn(_own_neighbors(task, n_neighbors))}
 
 
 def _sections(seen: Seen, folder: Path) -> list[Path]:
@@ -177,14 +177,14 @@ def _configuration(mintflow, task, files: list[Path]) -> dict:
     }
 
 
-def _own_neighbors(task, seen: Seen, n_neighbors: int) -> np.ndarray:
-    """(m, k) nearest cells of each focal cell's sample, among those that may be seen."""
+def _own_neighbors(task, n_neighbors: int) -> np.ndarray:
+    """(m, k) nearest cells of each focal cell's sample, among those that may be read."""
     places = np.asarray(task.slide.obsm["spatial"])
     sample = task.slide.obs["sample"].astype(str).to_numpy()
     found = np.empty((len(task.focal), n_neighbors), dtype=int)
     for name in np.unique(sample[task.focal]):
         own = np.flatnonzero(sample[task.focal] == name)
-        others = seen.cells[sample[seen.cells] == name]
+        others = np.flatnonzero((sample == name) & ~task.answers)
         _, nearest = spatial.KDTree(places[others]).query(places[task.focal[own]], n_neighbors + 1)
         # The nearest of all is the cell itself.
         found[own] = others[nearest[:, 1:]]

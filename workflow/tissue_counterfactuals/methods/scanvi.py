@@ -35,7 +35,8 @@ def latents(task, folder: Path) -> dict[str, np.ndarray]:
 
 def predict(task, folder: Path, target: str) -> dict[str, Prediction]:
     """The focal cells decoded in the target domain, and in their own (the twin)."""
-    return swap_domain(task, *_load(task, folder), target)
+    model, seen = _load(task, folder)
+    return swap_domain(task, model, seen, target, seen.counts(task.focal))
 
 
 def _load(task, folder: Path):

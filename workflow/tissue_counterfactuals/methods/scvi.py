@@ -7,6 +7,7 @@ that are the defaults here; the swap of the batch is scvi-tools' own call.
 from pathlib import Path
 
 import numpy as np
+from anndata import AnnData
 
 from tissue_counterfactuals.methods.prediction import Prediction, at_library
 from tissue_counterfactuals.methods.scvi_tools import Seen, seed_everything, train, write_history
@@ -48,7 +49,8 @@ def latent_of(model, seen: Seen) -> dict[str, np.ndarray]:
 
 def predict(task, folder: Path, target: str) -> dict[str, Prediction]:
     """The focal cells decoded in the target domain, and in their own (the twin)."""
-    return swap_domain(task, *_load(task, folder), target)
+    model, seen = _load(task, folder)
+    return swap_domain(task, model, seen, target, seen.counts(task.focal))
 
 
 def _load(task, folder: Path):
@@ -59,14 +61,17 @@ def _load(task, folder: Path):
     return SCVI.load(folder / "model", adata=seen.counts()), seen
 
 
-def swap_domain(task, model, seen: Seen, target: str) -> dict[str, Prediction]:
-    """What a model of scvi-tools expects of the focal cells in the target domain and in their own."""
-    positions = seen.positions(task.focal)
+def swap_domain(task, model, seen: Seen, target: str, focal: AnnData) -> dict[str, Prediction]:
+    """What a model of scvi-tools expects of the focal cells in the target domain and in their own.
+
+    Args:
+        focal: the focal cells (m, g) with all that the model has registered; it need not have seen them.
+    """
 
     def expected(domain: str) -> Prediction:
         seed_everything(task.seed)
         share = model.get_normalized_expression(
-            indices=positions,
+            focal,
             transform_batch=seen.domain(domain),
             n_samples=task.settings["n_samples"],
             return_numpy=True,

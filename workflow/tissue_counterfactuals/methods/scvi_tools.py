@@ -76,10 +76,17 @@ class Seen:
         return table
 
     def positions(self, cells: np.ndarray) -> np.ndarray:
-        """Where cells of the slide, indices (m,) or a mask, stand among those that may be seen; -1: held out."""
+        """Where cells of the slide, indices (m,) or a mask, stand among those that may be seen.
+
+        Raises:
+            ValueError: some of them are held out.
+        """
         place = np.full(self.task.slide.n_obs, -1)
         place[self.cells] = np.arange(len(self.cells))
-        return place[cells]
+        found = place[cells]
+        if absent := int((found < 0).sum()):
+            raise ValueError(f"{absent} of {len(found)} cells are held out, and not among those that are seen")
+        return found
 
     def of_all(self, values: np.ndarray) -> np.ndarray:
         """Values (n, d) of the cells that may be seen, spread over all cells of the slide; NaN for the others."""

@@ -7,6 +7,8 @@ benchmark, the niche is described by the latent of scANVI.
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
+from anndata import AnnData
 
 from tissue_counterfactuals.methods.prediction import Prediction
 from tissue_counterfactuals.methods.scanvi import train_scanvi
@@ -48,6 +50,21 @@ def _with_niches(task, seen: Seen, embedding: np.ndarray):
     return cells
 
 
+def _without_niches(seen: Seen, cells: np.ndarray, registered: AnnData) -> AnnData:
+    """Counts of some cells, indices (m,), in the form of the registered ones.
+
+    Niches are explained and not read: only training compares with them. So all cells bear those, and the sample, of one
+    that is registered; samples that were left out have none of their own.
+    """
+    table, rows = seen.counts(cells), np.zeros(len(cells), dtype=int)
+    table.obs["sample"] = registered.obs["sample"].to_numpy()[rows]
+    for key in {*registered.obsm} - {*table.obsm}:
+        values = registered.obsm[key]
+        frame = isinstance(values, pd.DataFrame)
+        table.obsm[key] = values.iloc[rows].set_axis(table.obs_names) if frame else values[rows]
+    return table
+
+
 def latents(task, folder: Path) -> dict[str, np.ndarray]:
     """The latent (n, n_latent), of cell and niche together: posterior means."""
     return latent_of(*_load(task, folder))
@@ -55,7 +72,8 @@ def latents(task, folder: Path) -> dict[str, np.ndarray]:
 
 def predict(task, folder: Path, target: str) -> dict[str, Prediction]:
     """The focal cells decoded in the target domain, and in their own (the twin)."""
-    return swap_domain(task, *_load(task, folder), target)
+    model, seen = _load(task, folder)
+    return swap_domain(task, model, seen, target, _without_niches(seen, task.focal, model.adata))
 
 
 def _load(task, folder: Path):

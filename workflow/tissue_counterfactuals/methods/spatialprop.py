@@ -64,12 +64,12 @@ def predict(task, folder: Path, target: str) -> dict[str, Prediction | str]:
 
 
 def _inputs(task):
-    """Scaled expression, and the graph without the held-out cells."""
-    slide, seen = task.slide, ~task.split.held_out
+    """Scaled expression, and the graph without the answers."""
+    slide = task.slide
     graph = model.delaunay_graph(
         np.asarray(slide.obsm["spatial"]),
         slide.obs["sample"].astype(str).to_numpy(),
-        seen,
+        ~task.answers,
         task.settings["longest_edge_um"],
     )
     return model.scale_to_genes(slide.X), graph

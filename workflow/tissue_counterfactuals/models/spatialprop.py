@@ -119,8 +119,12 @@ class Scene:
 
     @classmethod
     def moved(cls, graph: sparse.csr_array, centres: np.ndarray, donors: np.ndarray) -> "Scene":
-        """Centres among donors (m, d), of which each takes as many as it had neighbours: the layers add them up."""
-        own = np.clip(np.diff(graph.indptr)[centres], 1, donors.shape[1])
+        """Centres among donors (m, d), of which each takes the first, as many as it had neighbours: the layers add them
+        up. A centre that has none in the graph takes as many as cells have there.
+        """
+        degree = np.diff(graph.indptr)
+        usual = round(degree[degree > 0].mean()) if degree.any() else 1
+        own = np.where(degree[centres] > 0, degree[centres], usual).clip(1, donors.shape[1])
         taken = np.arange(donors.shape[1]) < own[:, None]
         indptr = np.concatenate([[0], np.cumsum(own)])
         return cls(centres, indptr, donors[taken], np.zeros(int(own.sum()), dtype=bool))

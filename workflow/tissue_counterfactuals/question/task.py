@@ -80,12 +80,21 @@ class Task:
         return self.question.focal
 
     @cached_property
+    def answers(self) -> np.ndarray:
+        """Mask (n,) of the held-out cells that nobody may read, not even where the question is asked.
+
+        Other cells of a patient who is left out are held out too: nothing is learnt from them, but they stand around
+        the focal cells, and the focal cells are among them.
+        """
+        return self.split.held_out & self.fold.answers(self.slide)
+
+    @cached_property
     def masked_graph(self) -> sparse.csr_array:
         """(n, n) graph of the question without the answers."""
         return self.graph_without_answers()
 
     def graph_without_answers(self, **settings) -> sparse.csr_array:
-        """(n, n) graph in which held-out cells are nobody's neighbours and have none.
+        """(n, n) graph in which `answers` are nobody's neighbours and have none.
 
         Other cells of a patient who is left out keep their neighbours, which are all of the same sample.
 
@@ -95,8 +104,7 @@ class Task:
         # numba, which an interpreter of a guest that needs no graph may lack.
         from tissue_counterfactuals.graph import slide_graph
 
-        excluded = self.split.held_out & self.fold.answers(self.slide)
-        return slide_graph(self.slide, excluded=excluded, **(self.question.graph | settings))
+        return slide_graph(self.slide, excluded=self.answers, **(self.question.graph | settings))
 
     def target_cells(self, target: str) -> np.ndarray:
         """The held-out cells that a prediction is compared with."""

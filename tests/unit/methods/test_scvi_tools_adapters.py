@@ -1,0 +1,89 @@
+"""What the adapters of packages on scvi-tools hand over, with stand-ins for the packages."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from slides import small_slide
+from tasks import FOLD, make_task
+from tissue_counterfactuals.methods import cpa, scanvi, scvi, scviva
+from tissue_counterfactuals.methods import scvi_tools as shared
+from tissue_counterfactuals.question.folds import Fold
+
+LEFT_OUT = Fold("A", "left", ("right",), "two", ("two",))
+
+
+@pytest.fixture(params=[FOLD, LEFT_OUT], ids=["type", "patient"])
+def task(request):
+    """A fold whose focal cells are seen, and one whose focal cells are held out with their patient."""
+    made = make_task(small_slide(n_cells=300, samples=("one", "two")), request.param, n_donors=5)
+    assert made.split.held_out[made.focal].all() == bool(request.param.samples)
+    return made
+
+
+@pytest.fixture(autouse=True)
+def _no_seeds(monkeypatch):
+    for adapter in (cpa, scvi):
+        monkeypatch.setattr(adapter, "seed_everything", lambda *_: None)
+
+
+def test_cells_that_are_held_out_have_no_place_among_the_seen():
+    task = make_task(small_slide(n_cells=200))
+    seen = shared.Seen.of(task)
+    assert (seen.cells[seen.positions(task.focal)] == task.focal).all()
+    with pytest.raises(ValueError, match="1 of 2 cells are held out"):
+        seen.positions(np.array([task.focal[0], task.target_cells("right")[0]]))
+
+
+class Echo:
+    """A model that expects of each cell what the cell shows."""
+
+    def __init__(self, adata):
+        self.adata = adata
+
+    def get_normalized_expression(self, adata=None, indices=None, **_):
+        cells = self.adata if adata is None else adata
+        assert set(cells.obsm) == set(self.adata.obsm)
+        assert set(cells.obs["sample"]) <= set(self.adata.obs["sample"]) or "niche" not in cells.obsm
+        return cells.X.toarray() if indices is None else cells.X[indices].toarray()
+
+
+@pytest.mark.parametrize("adapter", [scvi, scanvi, scviva])
+def test_the_focal_cells_are_predicted_from_what_they_show(task, adapter, monkeypatch, tmp_path):
+    def load(task, _):
+        seen = shared.Seen.of(task)
+        cells = seen.counts()
+        if adapter is scviva:
+            cells.obsm["niche"] = pd.DataFrame(np.eye(cells.n_obs, 3), cells.obs_names, list("ABC"))
+            cells.obsm["indexes"] = np.zeros((cells.n_obs, 5))
+        return Echo(cells), seen
+
+    monkeypatch.setattr(adapter, "_load", load)
+    task.settings = {"n_samples": 1}
+    for prediction in adapter.predict(task, tmp_path, "right").values():
+        np.testing.assert_allclose(prediction.values, task.slide.X[task.focal].toarray(), rtol=1e-5)
+
+
+def test_cpa_predicts_the_focal_cells_from_what_they_show(task, monkeypatch, tmp_path):
+    class CPA:
+        def __init__(self, cells, **_):
+            self.module = SimpleNamespace(load_state_dict=lambda _: None)
+
+        @classmethod
+        def setup_anndata(cls, cells, **_):
+            cls.pert_encoder = {name: i for i, name in enumerate(sorted(set(cells.obs["domain"])))}
+            cells.obsm["perts"] = cells.obs["domain"].map(cls.pert_encoder).to_numpy()[:, None]
+
+        def predict(self, cells, **_):
+            # The domain is that of the question, not that of the cells.
+            assert len(set(cells.obsm["perts"][:, 0])) == 1
+            cells.obsm["CPA_pred"] = cells.X.toarray()
+
+    package = SimpleNamespace(CPA=CPA, _utils=SimpleNamespace(CPA_REGISTRY_KEYS=SimpleNamespace(CONTROL_KEY="control")))
+    monkeypatch.setattr(cpa, "_package", lambda _: package)
+    monkeypatch.setattr("torch.load", lambda *_, **__: {"model_state_dict": {}})
+    task.settings = {"n_latent": 2}
+    for prediction in cpa.predict(task, tmp_path, "right").values():
+        np.testing.assert_allclose(prediction.values, task.slide.X[task.focal].toarray(), rtol=1e-5)
