@@ -1,5 +1,7 @@
 """What MintFlow's adapter hands over, and the function that stands in for a compiled one; the package is not needed."""
 
+from types import SimpleNamespace
+
 import anndata
 import numpy as np
 import pytest
@@ -44,6 +46,49 @@ def test_own_neighbours_are_the_nearest_cells_of_the_sample_that_are_no_answers(
         others = others[others != cell]
         distance = np.linalg.norm(places[others] - places[cell], axis=1)
         assert set(neighbors) == set(others[np.argsort(distance)[:4]])
+
+
+class Generator:
+    """Stands in for the package: it remembers what it is to draw."""
+
+    def __init__(self, sections):
+        self.data, self.asked = (
+            {"train_list_tissue_section": SimpleNamespace(map_Batchname_to_inflowBatchID=sections)},
+            [],
+        )
+
+    def generate_insilico_ST_data(self, adata, batch_index_trainingdata, **told):
+        assert told["estimate_spatial_sizefactors_on_sections"] == [batch_index_trainingdata]
+        self.asked.append((batch_index_trainingdata, adata))
+        draw = np.zeros(adata.shape)
+        draw[:, batch_index_trainingdata] = 1
+        names = ("MintFlow_Generated_Xint", "MintFLow_Generated_Xmic")
+        return {"list_generated_realisations_ie_expressions": [dict.fromkeys(names, draw)]}
+
+
+def answered(task, monkeypatch, folder) -> tuple[dict, list]:
+    """What is predicted, and what the package was asked: section and tissue of each drawing."""
+    sections = sorted(set(Seen.of(task).counts().obs["sample"]))
+    package = Generator({name: f"inflow_BatchID_{i}" for i, name in enumerate(sections)})
+    stored = {"data_mintflow": package.data, "dict_all4_configs": {}, "model": None}
+    monkeypatch.setattr(mintflow, "_package", lambda: package)
+    monkeypatch.setattr(mintflow, "seed_everything", lambda _: None)
+    monkeypatch.setattr(torch, "load", lambda *_, **__: stored)
+    task.settings = {"n_neighbors": 5, "n_draws": 1}
+    return mintflow.predict(task, folder, "right"), package.asked
+
+
+def test_the_few_donors_that_it_takes_are_of_the_types_of_all(monkeypatch, tmp_path):
+    slide = small_slide(n_cells=900, types=("A", "B", "C", "D", "E"))
+    task = make_task(slide, donor_rules=("matched",))
+    _, ((_, tissue), _) = answered(task, monkeypatch, tmp_path)
+    around = tissue.obsp["spatial_connectivities"][: len(task.focal)]
+    assert (np.diff(around.indptr) == 5).all()
+    # Codes of types are in their order.
+    types = slide.obs["cell_type"].to_numpy()[task.question.donors("right")["matched"]]
+    drawn = tissue.obs["cell_type"].to_numpy()[around.indices]
+    for i, label in enumerate("ABCDE"):
+        assert (drawn == f"c{i}").mean() == pytest.approx((types == label).mean(), abs=0.06)
 
 
 def test_sampling_of_neighbours():

@@ -8,6 +8,7 @@ from slides import small_slide
 from tasks import FOLD, SECTIONS, Question, make_task
 from tissue_counterfactuals.graph import neighborhood_features
 from tissue_counterfactuals.methods import METHODS, nearest_neighbor
+from tissue_counterfactuals.models import spatialprop
 from tissue_counterfactuals.slide import log_normalize
 
 EFFECT = 0.8
@@ -110,6 +111,27 @@ def test_nearest_neighbors_are_the_most_similar_training_cells_of_the_domain(n_n
             nearest = others[np.argsort(-(unit[others] @ unit[cell]))[:n_neighbors]]
             expected = share[nearest].mean(axis=0) * counts[cell].sum()
             np.testing.assert_allclose(made[variant].values[row], expected, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("rule", ["matched", "any_type"])
+def test_the_few_donors_that_spatialprop_takes_are_of_the_types_of_all(rule, monkeypatch, tmp_path):
+    slide = small_slide(n_cells=900, types=("A", "B", "C", "D", "E"))
+    task = make_task(slide, donor_rules=(rule,), settings=SECTIONS["spatialprop"])
+    METHODS["spatialprop"].adapter.fit(task, tmp_path)
+    taken = []
+
+    def predict(network, expression, graph, scene, device):
+        taken.append(scene)
+        return np.ones((len(scene.centres), slide.n_vars))
+
+    monkeypatch.setattr(spatialprop, "predict", predict)
+    METHODS["spatialprop"].adapter.predict(task, tmp_path, "right")
+    among, own = taken
+    np.testing.assert_array_equal(np.diff(own.indptr), np.diff(among.indptr))
+    types, donors = slide.obs["cell_type"].to_numpy(), task.question.donors("right")[rule]
+    assert len(among.indices) < donors.size / 5
+    for label in "ABCDE":
+        assert (types[among.indices] == label).mean() == pytest.approx((types[donors] == label).mean(), abs=0.06)
 
 
 def test_nearest_neighbors_find_the_one_cell_that_is_alike():

@@ -55,6 +55,21 @@ def test_matched_donors_follow_the_composition_around_the_held_out_cells(scene):
     assert found["A"] > 0.2
 
 
+def test_the_first_of_shuffled_donors_have_the_composition_of_all(scene):
+    slide, _, _ = scene
+    types = slide.obs["cell_type"].to_numpy()
+    asked = moved(scene, "matched")
+    first, again = (asked.shuffled(np.random.default_rng(3)) for _ in range(2))
+    np.testing.assert_array_equal(np.sort(first), np.sort(asked.donors))
+    np.testing.assert_array_equal(first, again)
+    # Of each focal cell they are other places.
+    assert len(np.unique(first[:, 0] == asked.donors[:, 0])) == 2
+    for label in "ABC":
+        assert (types[first[:, :5]] == label).mean() == pytest.approx((types[asked.donors] == label).mean(), abs=0.05)
+    # Listed by type, the first five of them are of one.
+    assert len({*types[asked.donors[:, :5]].ravel()}) == 1
+
+
 @pytest.mark.parametrize("rule", DONOR_RULES)
 def test_held_out_cells_are_never_donors_and_seeds_decide(scene, rule):
     _, _, split = scene

@@ -2,9 +2,9 @@
 
 The published counterfactual swaps the expression of cells before it generates, but generation reads cell types, the
 graph and the section alone (`generate_insilico_ST_data`, 0.2.0 and 0.3.0). So the question is put to it as it can
-answer it: a focal cell's type among the types of its donors, of whom it takes as many as MintFlow's graph gives a cell
-neighbours. All that is the focal cell's own beside its type and its total count is lost: read its twin, which is drawn
-from its own neighbours' types. Held-out cells are absent from training and from the graph.
+answer it: a focal cell's type among the types of its donors, of whom it takes as many at random as MintFlow's graph
+gives a cell neighbours. All that is the focal cell's own beside its type and its total count is lost: read its twin,
+which is drawn from its own neighbours' types. Held-out cells are absent from training and from the graph.
 
 The authors trained on all cells, those to be predicted included. A prediction is the mean of several draws.
 """
@@ -21,6 +21,7 @@ from scipy import sparse, spatial
 
 from tissue_counterfactuals.methods.prediction import Prediction, at_library
 from tissue_counterfactuals.methods.scvi_tools import Seen, seed_everything
+from tissue_counterfactuals.streams import stream
 
 
 def fit(task, folder: Path) -> None:
@@ -124,7 +125,7 @@ def predict(task, folder: Path, target: str) -> dict[str, Prediction | str]:
         return Prediction(at_library(np.mean(draws, axis=0)[:m], slide, focal), focal)
 
     def moved(perturbation) -> Prediction:
-        return drawn(perturbation.donors[:, :n_neighbors])
+        return drawn(perturbation.shuffled(stream(task.seed, "mintflow_donors"))[:, :n_neighbors])
 
     seed_everything(task.seed)
     made = task.counterfactuals(target, moved)

@@ -51,7 +51,9 @@ def predict(task, folder: Path, target: str) -> dict[str, Prediction | str]:
         return Prediction(at_library(values, slide, task.focal), task.focal)
 
     def moved(perturbation) -> Prediction:
-        return expected(model.Scene.moved(graph, perturbation.focal, perturbation.donors))
+        # The same places for all rules, so that they differ by who stands there.
+        donors = perturbation.shuffled(stream(task.seed, "spatialprop_donors"))
+        return expected(model.Scene.moved(graph, perturbation.focal, donors))
 
     in_place = model.Scene.in_place(graph, task.focal)
 

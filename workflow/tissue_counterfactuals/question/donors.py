@@ -33,6 +33,13 @@ class EdgePerturbation:
     focal: np.ndarray
     donors: np.ndarray
 
+    def shuffled(self, rng: np.random.Generator) -> np.ndarray:
+        """Donors (m, d), each row in an order of its own, for methods that take only the first few.
+
+        Rules may list them type by type.
+        """
+        return rng.permuted(self.donors, axis=1)
+
     def graph(self, n_cells: int) -> sparse.csr_array:
         """The new edges as a (m, n_cells) matrix; every donor has weight 1, as run in the authors' code."""
         m, d = self.donors.shape
