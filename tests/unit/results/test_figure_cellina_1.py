@@ -54,3 +54,48 @@ def test_patients_who_are_left_out_are_named(root):
     text, _ = drawn(root, "trial_patients")
     assert "over the slides of all other patients" in text
     assert "left out together: slide_0, slide_1" in text
+
+
+@pytest.mark.parametrize(
+    ("node", "said"),
+    [
+        ({"shifts": ["node"], "n_genes": 30, "share": 0.1, "scale": "counts"},
+        "the 30 most changed genes of each type, in 10% of all cells; the change from control to target is multiplied "
+            "into counts."),
+        ({"shifts": ["node_global"], "cells": "neighbors", "scale": "log"},
+        "genes of all types together, in neighbours of these cells; the change from control to target is added to "
+            "logarithms."),
+        ({"shifts": ["node", "node_global"]},
+        "of each type or of all types together, in all cells; the change from control to target is added to logarithms "
+            "(Cellina) or multiplied into counts (Cellina-GAT)."),
+        ({"shifts": []}, None),
+    ],
+)  # fmt: skip
+def test_altered_neighbours_are_those_that_the_run_asks_about(root, node, said):
+    text, _ = drawn(root, "trial", counterfactual={"node": node})
+    assert ("Node perturbation" in text) is (said is not None)
+    assert said is None or said in text
+    if said:
+        as_run, _ = drawn(root, "trial", "as_run", counterfactual={"node": node})
+        assert f"{said[:-1]}, and cells keep their totals." in as_run
+
+
+def test_an_equal_budget_is_told_in_steps(root):
+    model = {"epochs": 50, "kl_warmup_epochs": 200}
+    text, _ = drawn(root, "trial", cellina=model, budget="equal", equal_steps=1500)
+    assert "about 1,500 steps, as every method, batches by the rule enough_steps, KL weight rises to 0.25" in text
+    assert "epochs" not in text
+    own, _ = drawn(root, "trial", cellina=model)
+    assert "at most 50 epochs, batches by the rule enough_steps, KL terms rise over 200 epochs" in own
+
+
+def test_the_form_with_attention_is_drawn_where_it_is_run(root):
+    gat = {"n_layers": 4, "n_hidden": 33, "max_neighbors": 21, "lambda_contrastive": 0.5}
+    text, _ = drawn(root, "trial", cellina_gat=gat)
+    for said in ("one by one at most 21, weights over 0.1", "attention 4 × 33, 4 steps far", "loss of s: weight 0.5"):
+        assert said in text, said
+    as_run, _ = drawn(root, "trial", "as_run", cellina_gat=gat)
+    assert "one by one at most 50 encoder 3 × 128 graph attention 3 × 128, 1 step far" in as_run
+    alone, _ = drawn(root, "trial", dataset={"methods": ["no_change", "cellina"]})
+    assert "attention" not in alone
+    assert "contrastive" not in alone
