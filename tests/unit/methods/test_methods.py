@@ -53,6 +53,16 @@ def test_every_adapter_has_the_same_functions(name):
     assert hasattr(method.adapter, "fit") is method.learned
 
 
+def test_the_readme_says_what_each_learned_method_answers(root):
+    words = {"edge": r"\bnew\b", "node": r"\baltered\b", "own": r"\bknock-out\b"}
+    rows = re.findall(r"^\| (`[a-z_`, ]+) \|.*\| ([^|]+) \| [^|]+ \|$", (root / "README.md").read_text(), re.M)
+    said = {name: answers for names, answers in rows for name in re.findall(r"\w+", names) if name in METHODS}
+    assert set(said) >= {name for name, method in METHODS.items() if method.learned}
+    for name, answers in said.items():
+        for need, word in words.items():
+            assert bool(re.search(word, answers)) is (need in METHODS[name].needs), (name, need)
+
+
 def text_of(name: str) -> str:
     """The adapter and the modules beside it that it imports; guests cannot be imported in every interpreter."""
     text = (Path(methods.__file__).parent / f"{name}.py").read_text()

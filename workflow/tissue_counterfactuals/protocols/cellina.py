@@ -305,6 +305,21 @@ NOTES = (
         "A penalised probe reads nothing from a latent with small values; without s nothing is said of what it holds.",
     ),
     (
+        "layout_of_weights",
+        "figure A1",
+        "a column for each loss, its probes above its likelihood",
+        "the same (the paper: a square of four panels of probes, and one of four panels of likelihood)",
+        "What a weight gains and what it costs stand below one another; two more rows have the other weights at 1.",
+    ),
+    (
+        "layout_of_pathways",
+        "figure 3c and 3d",
+        "dots sized by the t value; changes observed against those predicted under one pathway",
+        "the same (the paper: dots sized by adjusted p value; changes under TGFb against those under NFkB)",
+        "Genes of a module are not independent, so that a p value would say too much. Two pathways against one another "
+        "say how they differ, not whether either comes near what is observed.",
+    ),
+    (
         "disentanglement",
         "figure A5",
         "no scaling to the methods at hand; k-means from ten sets of first centres",
