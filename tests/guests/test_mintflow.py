@@ -20,7 +20,7 @@ SETTINGS = {
 @pytest.fixture(scope="module")
 def guest(tmp_path_factory, interpreter_of_mintflow, root):
     """Trained."""
-    folder, slide = tmp_path_factory.mktemp("guest"), small_slide(n_cells=120, n_genes=10)
+    folder, slide = tmp_path_factory.mktemp("guest"), small_slide(n_cells=160, n_genes=10, samples=("one", "two"))
     guest = Guest(folder, slide, interpreter_of_mintflow, root, SETTINGS)
     guest.fit("mintflow")
     return guest

@@ -91,6 +91,24 @@ def test_the_few_donors_that_it_takes_are_of_the_types_of_all(monkeypatch, tmp_p
         assert (drawn == f"c{i}").mean() == pytest.approx((types == label).mean(), abs=0.06)
 
 
+def test_cells_are_drawn_in_the_section_of_their_sample_and_without_one_in_all(monkeypatch, tmp_path):
+    samples = ("one", "three", "two")
+    slide = small_slide(n_cells=400, samples=samples)
+    library = np.asarray(slide.X.sum(axis=1)).ravel()
+    task = make_task(slide, n_donors=5)
+    made, _ = answered(task, monkeypatch, tmp_path)
+    section = np.array([samples.index(s) for s in slide.obs["sample"].iloc[task.focal]])
+    assert set(made) == {"published", "no_intervention"}
+    for prediction in made.values():
+        expected = library[task.focal, None] * (section[:, None] == np.arange(3))
+        np.testing.assert_allclose(prediction.values[:, :3], expected, rtol=1e-5)
+    task = make_task(slide, Fold("A", "left", ("right",), "two", ("two",)), n_donors=5)
+    made, asked = answered(task, monkeypatch, tmp_path)
+    assert [index for index, _ in asked] == [0, 1, 0, 1]
+    for prediction in made.values():
+        np.testing.assert_allclose(prediction.values[:, :2], library[task.focal, None] / 2 * np.ones(2), rtol=1e-5)
+
+
 def test_sampling_of_neighbours():
     # 0 <- 1, 2, 3; 1 <- 0; 2 <- 4; a node hears those it points back to.
     colptr, row = torch.tensor([0, 3, 4, 5, 5, 5]), torch.tensor([1, 2, 3, 0, 4])

@@ -4,7 +4,7 @@ The published counterfactual swaps the expression of cells before it generates, 
 graph and the section alone (`generate_insilico_ST_data`, 0.2.0 and 0.3.0). So the question is put to it as it can
 answer it: a focal cell's type among the types of its donors, of whom it takes as many at random as MintFlow's graph
 gives a cell neighbours. All that is the focal cell's own beside its type and its total count is lost: read its twin,
-which is drawn from its own neighbours' types. Held-out cells are absent from training and from the graph.
+which is drawn from its own neighbours' types. Held-out cells are absent from training, and the answers from the graph.
 
 The authors trained on all cells, those to be predicted included. A prediction is the mean of several draws.
 """
@@ -91,21 +91,31 @@ def predict(task, folder: Path, target: str) -> dict[str, Prediction | str]:
     mintflow, slide, focal = _package(), task.slide, task.focal
     stored = torch.load(folder / "model.pt", map_location="cpu", weights_only=False)
     data, configs = stored["data_mintflow"], stored["dict_all4_configs"]
-    seen = Seen.of(task)
-    codes = seen.counts(np.arange(slide.n_obs)).obs
+    codes = Seen.of(task).counts(np.arange(slide.n_obs)).obs
+    sections = list(data["train_list_tissue_section"].map_Batchname_to_inflowBatchID)
+    sample = codes["sample"].astype(str).to_numpy()[focal]
     n_neighbors = task.settings["n_neighbors"]
 
     def drawn(neighbors: np.ndarray) -> Prediction:
-        """Neighbours (m, k): indices in the slide. Each focal cell and each neighbour is a cell of a tissue of its
-        own.
+        """Focal cells among neighbours (m, k), indices in the slide, each in the section of its sample. Those of a
+        sample that was left out are drawn in every section, and averaged.
         """
+        values = np.zeros((len(focal), slide.n_vars))
+        for section, name in enumerate(sections):
+            here = np.flatnonzero((sample == name) | ~np.isin(sample, sections))
+            if len(here):
+                values[here] += mean_draw(focal[here], neighbors[here], section)
+        return Prediction(at_library(values, slide, focal), focal)
+
+    def mean_draw(cells: np.ndarray, neighbors: np.ndarray, section: int) -> np.ndarray:
+        """(m, g) of cells (m,) among neighbours (m, k), each of them a cell of a tissue of its own."""
         m, k = neighbors.shape
         around, place = np.unique(neighbors, return_inverse=True)
         rows = np.repeat(np.arange(m), k)
         edges = sparse.coo_array((np.ones(m * k), (rows, m + place.ravel())), (m + len(around),) * 2)
         tissue = AnnData(
             sparse.csr_matrix((m + len(around), slide.n_vars), dtype=np.float32),
-            obs=codes.iloc[np.concatenate([focal, around])].reset_index(drop=True),
+            obs=codes.iloc[np.concatenate([cells, around])].reset_index(drop=True),
         )
         tissue.obsp["spatial_connectivities"] = sparse.csr_matrix(edges + edges.T)
         made = mintflow.generate_insilico_ST_data(
@@ -113,16 +123,16 @@ def predict(task, folder: Path, target: str) -> dict[str, Prediction | str]:
             obskey_celltype="cell_type",
             obspkey_neighbourhood_graph="spatial_connectivities",
             device=torch.device("cpu"),
-            batch_index_trainingdata=0,
+            batch_index_trainingdata=section,
             num_generated_realisations=task.settings["n_draws"],
             model=stored["model"],
             data_mintflow=data,
             dict_all4_configs=configs,
-            estimate_spatial_sizefactors_on_sections=[0],
+            estimate_spatial_sizefactors_on_sections=[section],
         )["list_generated_realisations_ie_expressions"]
         # The names are spelled so.
         draws = [d["MintFlow_Generated_Xint"] + d["MintFLow_Generated_Xmic"] for d in made]
-        return Prediction(at_library(np.mean(draws, axis=0)[:m], slide, focal), focal)
+        return np.mean(draws, axis=0)[:m]
 
     def moved(perturbation) -> Prediction:
         return drawn(perturbation.shuffled(stream(task.seed, "mintflow_donors"))[:, :n_neighbors])
