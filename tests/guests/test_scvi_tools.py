@@ -17,7 +17,6 @@ SCVI = SMALL | {
     "early_stopping_patience": None,
     "n_samples": 2,
     "n_neighbors": 5,
-    "batch": "domain",
 }
 CPA = {
     "learning_rate": 1e-3,

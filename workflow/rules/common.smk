@@ -177,7 +177,7 @@ def question_settings(*steps):
     return settings
 
 
-def settings_of_methods(methods, fold=None, slide=""):
+def settings_of_methods(methods, slide=""):
     """Method -> its own section of the configuration, without what only bounds its time."""
     settings = {
         name: {
@@ -186,10 +186,6 @@ def settings_of_methods(methods, fold=None, slide=""):
         for name in methods
         if METHODS[name].settings
     }
-    if fold == WHOLE:
-        # The domain is looked for in latents, so that no model may be told it apart from them.
-        for own in settings.values():
-            own |= {"batch": "sample"} if "batch" in own else {}
     if "+" in slide:
         # Where costs are compared, all methods train as long, in batches of the same size.
         alike = config["cellina_experiments"]["scalability"]

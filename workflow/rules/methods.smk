@@ -47,7 +47,7 @@ rule fit:
     params:
         guest=guest_command,
         place=place_of_guest,
-        settings=lambda w: json.dumps(settings_of_methods([w.method], w.fold, w.slide)),
+        settings=lambda w: json.dumps(settings_of_methods([w.method], w.slide)),
         asked=lambda w: question_settings("graph", "training")(w)
         | (
             own_question(w)
@@ -135,7 +135,7 @@ rule latents:
         guest=guest_command,
         place=place_of_guest,
         settings=lambda w: json.dumps(
-            settings_of_methods(methods_with_latents(w.environment), WHOLE)
+            settings_of_methods(methods_with_latents(w.environment))
         ),
         device=config["device"],
         threads=config["threads"],

@@ -1,5 +1,6 @@
 """What the adapters of packages on scvi-tools hand over, with stand-ins for the packages."""
 
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -7,10 +8,14 @@ import pandas as pd
 import pytest
 
 from slides import small_slide
-from tasks import FOLD, make_task
+from tasks import FOLD, SECTIONS, make_task
+from tissue_counterfactuals.config import load_config
+from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.methods import cpa, scanvi, scvi, scviva
 from tissue_counterfactuals.methods import scvi_tools as shared
+from tissue_counterfactuals.question.asked import ask_nothing
 from tissue_counterfactuals.question.folds import Fold
+from tissue_counterfactuals.question.task import Task
 
 LEFT_OUT = Fold("A", "left", ("right",), "two", ("two",))
 
@@ -64,6 +69,38 @@ def test_the_focal_cells_are_predicted_from_what_they_show(task, adapter, monkey
     task.settings = {"n_samples": 1}
     for prediction in adapter.predict(task, tmp_path, "right").values():
         np.testing.assert_allclose(prediction.values, task.slide.X[task.focal].toarray(), rtol=1e-5)
+
+
+@pytest.mark.parametrize("adapter", [scvi, scanvi, scviva])
+def test_the_batch_is_what_is_exchanged_and_never_what_is_looked_for_in_latents(adapter, monkeypatch, tmp_path):
+    """There is no setting for it: with any other batch nothing can be predicted in the target domain."""
+    with pytest.raises(InputError, match=r"config: scvi\.batch"):
+        load_config({"datasets": {"made": {"source": "simulated"}}, "scvi": {"batch": "sample"}})
+    batches = []
+
+    class Model:
+        def __init__(self, cells, **_):
+            self.cells, self.history = cells, {}
+
+        from_scvi_model = classmethod(lambda cls, model, **_: model)
+        preprocessing_anndata = staticmethod(lambda *_, **__: None)
+        setup_anndata = staticmethod(lambda *_, batch_key, **__: batches.append(batch_key))
+        save = train = lambda *_, **__: None
+
+        def get_latent_representation(self):
+            return np.zeros((self.cells.n_obs, 1))
+
+    monkeypatch.setitem(sys.modules, "scvi.model", SimpleNamespace(SCVI=Model, SCANVI=Model))
+    monkeypatch.setitem(sys.modules, "scvi.external", SimpleNamespace(SCVIVA=Model))
+    for module in (scviva, shared):
+        monkeypatch.setattr(module, "seed_everything", lambda *_: None)
+    slide = small_slide(n_cells=200)
+    asked = make_task(slide, settings=SECTIONS["scvi"])
+    whole = ask_nothing(slide, "corrected", 0, asked.switches, {"max_neighbors": 30})
+    for task, batch in ((asked, "domain"), (Task(slide, whole, SECTIONS["scvi"], "cpu"), "sample")):
+        batches.clear()
+        adapter.fit(task, tmp_path)
+        assert set(batches) == {batch}
 
 
 def test_cpa_predicts_the_focal_cells_from_what_they_show(task, monkeypatch, tmp_path):

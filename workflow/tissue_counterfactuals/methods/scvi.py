@@ -25,11 +25,18 @@ def train_scvi(task, seen: Seen, stages: int = 1):
     from scvi.model import SCVI
 
     cells = seen.counts()
-    SCVI.setup_anndata(cells, batch_key=task.settings["batch"], labels_key="cell_type")
+    SCVI.setup_anndata(cells, batch_key=batch_of(task), labels_key="cell_type")
     seed_everything(task.seed)
     model = SCVI(cells, **architecture(task.settings))
     train(model, task, seen, stages)
     return model
+
+
+def batch_of(task) -> str:
+    """What differs beside the latent: the domain, which a counterfactual exchanges. Where nothing is asked and latents
+    alone are looked at, the sample, as published: the domain is looked for in them, and would be taken out.
+    """
+    return "domain" if task.fold.targets else "sample"
 
 
 def architecture(settings: dict) -> dict:

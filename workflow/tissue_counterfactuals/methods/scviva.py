@@ -12,7 +12,7 @@ from anndata import AnnData
 
 from tissue_counterfactuals.methods.prediction import Prediction
 from tissue_counterfactuals.methods.scanvi import train_scanvi
-from tissue_counterfactuals.methods.scvi import architecture, latent_of, swap_domain
+from tissue_counterfactuals.methods.scvi import architecture, batch_of, latent_of, swap_domain
 from tissue_counterfactuals.methods.scvi_tools import Seen, seed_everything, train, write_history
 
 _KEYS = {
@@ -46,7 +46,7 @@ def _with_niches(task, seen: Seen, embedding: np.ndarray):
     smallest = int(cells.obs["sample"].value_counts().min())
     neighbors = min(task.settings["n_neighbors"], smallest - 1)
     SCVIVA.preprocessing_anndata(cells, k_nn=neighbors, **_KEYS)
-    SCVIVA.setup_anndata(cells, batch_key=task.settings["batch"], **_KEYS)
+    SCVIVA.setup_anndata(cells, batch_key=batch_of(task), **_KEYS)
     return cells
 
 

@@ -83,9 +83,6 @@ class ScviSettings(MethodSettings):
     """Hidden layers of encoder and decoder."""
     gene_likelihood: Literal["nb", "zinb", "poisson"] = "nb"
     """Distribution of the counts."""
-    batch: Literal["domain", "sample"] = "domain"
-    """What differs beside the latent: the domain, which a counterfactual exchanges. Where latents are compared it is
-    always the sample, as published, or the domain would be taken out of them."""
     max_epochs: Epochs = 200
     """Largest number of epochs; scANVI trains scVI first and scVIVA both, each with as many."""
     batch_size: BatchSize = 512
