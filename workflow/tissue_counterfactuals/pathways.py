@@ -20,14 +20,16 @@ BUNDLED = gene_sets.WEIGHTS
 CHANGES = ["pathway", "n_genes", "activity", "slope", "p_value", "q_value", "status"]
 
 
-def read_weights(source: str | Path) -> pd.DataFrame:
+def read_weights(source: str | Path, by_type: bool = False) -> pd.DataFrame:
     """Weights of genes in pathways: columns source (pathway), target (gene symbol), weight.
 
     Args:
         source: a name of `BUNDLED`, or a table of these columns, separated by tabs or commas, perhaps compressed.
+        by_type: a column `cell_type`, if there is one, is read too: a pathway may have other weights in each type.
 
     Raises:
-        InputError: no such file, another table, a gene twice in a pathway, or a weight that is no number.
+        InputError: no such file, another table, a gene twice in a pathway, a weight that is no number, or a row without
+            a type in a table of types.
     """
     path = Path(BUNDLED.get(str(source), source))
     if not path.is_file():
@@ -43,10 +45,12 @@ def read_weights(source: str | Path) -> pd.DataFrame:
         raise InputError(
             f"pathway weights {path}: column {missing[0]!r} is missing; the columns are {', '.join(COLUMNS)}."
         )
-    table = table[COLUMNS].assign(weight=pd.to_numeric(table["weight"], errors="coerce"))
+    kept = [*COLUMNS, *(["cell_type"] if by_type and "cell_type" in table else [])]
+    table = table[kept].assign(weight=pd.to_numeric(table["weight"], errors="coerce"))
     for wrong, what in (
         (~np.isfinite(table["weight"]), "has no number as its weight"),
-        (table.duplicated(COLUMNS[:2]), "is there twice"),
+        (table.duplicated([column for column in kept if column != "weight"]), "is there twice"),
+        (table.get("cell_type", pd.Series("all", table.index)) == "", "has no cell type"),
     ):
         if wrong.any():
             row = table[wrong.to_numpy()].iloc[0]

@@ -233,6 +233,72 @@ def test_concert_answers_no_other_dose_than_the_whole_vector_of_a_domain(slide, 
     assert made[-1] == "CONCERT gives neighbours the vector of another domain as a whole: it can answer no dose but 1"
 
 
+def test_neighbours_may_all_express_what_all_types_together_do_elsewhere(slide, graph, tmp_path):
+    question = ask(slide, graph, shift_towards="right", top_genes=4, by_type=False, dose=0.5)
+    write_question(question, tmp_path / "q.npz")
+    (node,) = read_question(tmp_path / "q.npz").nodes("left").values()
+    nothing = np.zeros(slide.n_obs, dtype=bool)
+    whole = pseudobulk_shift(slide, "left", "right", nothing, n_genes=4, by_type=False)
+    assert (whole == whole[0]).all()
+    np.testing.assert_allclose(node.shift, 0.5 * whole, rtol=1e-6)
+    assert node.origin == {"towards": "right", "dose": 0.5, "by_type": False}
+
+
+def test_neighbours_alone_may_be_altered(slide, graph):
+    keys = {"shift_genes": ["gene_3"], "sample": "one", "cells": "neighbors"}
+    near = slide_graph(slide, None, 5.0, 3)
+    question = ask(slide, near, **keys)
+    (node,) = question.nodes("left").values()
+    expected = np.unique(near[question.focal].indices)
+    assert 0 < len(expected) < slide.n_obs
+    np.testing.assert_array_equal(node.cells, expected)
+    (half,) = ask(slide, near, **keys, share_of_senders=0.5).nodes("left").values()
+    assert len(half.cells) == round(len(expected) / 2)
+    assert np.isin(half.cells, expected).all()
+
+
+def test_log_changes_of_ones_own_may_differ_by_type(slide, graph, tmp_path):
+    """A dose equal to the largest takes them as they are."""
+    table = pd.DataFrame(
+        [("mine", "gene_3", 1.5, "A"), ("mine", "gene_3", -0.5, "B"), ("mine", "gene_7", 0.25, "B")]
+        + [("mine", "gene_9", 0.125, "B"), ("other", "gene_1", 9, "C")],
+        columns=["source", "target", "weight", "cell_type"],
+    )
+    path = tmp_path / "mine.csv"
+    table.to_csv(path, index=False)
+    keys = {"shift_pathway": "mine", "weights": str(path), "dose": 1.5, "top_genes": 2}
+    (node,) = ask(slide, graph, **keys).nodes("left").values()
+    expected = np.zeros((3, 20))
+    expected[0, 3], expected[1, 3], expected[1, 7] = 1.5, -0.5, 0.25
+    np.testing.assert_allclose(node.shift, expected, rtol=1e-6)
+    for changed, sentence in (
+        ({"cell_type": "Z"}, "question q: weights names 'Z', which no cell of the slide has; there are A, B, C."),
+        ({"cell_type": ""}, f"question q: pathway weights {path}: gene 'gene_3' of pathway 'mine' has no cell type"),
+        ({"target": "no_gene"}, "question q: shift_pathway: of mine the slide has no gene with a weight"),
+    ):
+        table.assign(**changed).drop_duplicates(["source", "target", "cell_type"]).to_csv(path, index=False)
+        with pytest.raises(InputError) as error:
+            ask(slide, graph, **keys)
+        assert str(error.value).startswith(sentence)
+        assert "\n" not in str(error.value)
+
+
+def test_a_table_of_a_datasets_pseudobulks_asks_what_shift_towards_does(slide, graph, tmp_path):
+    (whole,) = ask(slide, graph, shift_towards="right", top_genes=5).nodes("left").values()
+    types, genes = np.nonzero(whole.shift)
+    labels = slide.obs["cell_type"].cat.categories[types]
+    rows = {
+        "source": "right",
+        "target": slide.var_names[genes],
+        "weight": whole.shift[types, genes],
+        "cell_type": labels,
+    }
+    pd.DataFrame(rows).to_csv(tmp_path / "w.tsv", sep="\t", index=False)
+    keys = {"shift_pathway": "right", "weights": str(tmp_path / "w.tsv"), "dose": float(np.abs(whole.shift).max())}
+    (own,) = ask(slide, graph, **keys).nodes("left").values()
+    np.testing.assert_allclose(own.shift, whole.shift, rtol=1e-5)
+
+
 def test_a_pathway_is_stimulated_by_a_dose(slide, graph, tmp_path):
     weights = tmp_path / "w.tsv"
     weights.write_text("source\ttarget\tweight\non\tgene_3\t-4\non\tgene_5\t2\non\tgene_7\t1\non\telsewhere\t9\n")

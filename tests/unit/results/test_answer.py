@@ -276,6 +276,11 @@ def test_a_set_that_changes_is_found(monkeypatch):
         ({"add_sender": "B", "share": 0.25}, "with 25% of their neighbours replaced by B"),
         ({"shift_genes": ["g", "h"]}, "g, h knocked out in their neighbours"),
         ({"shift_genes": ["g"], "factor": 2, "senders": "B"}, "g times 2 in their B neighbours"),
+        ({"shift_genes": ["g"], "cells": "neighbors"}, "g knocked out in their neighbours and in nobody else"),
+        (
+            {"shift_towards": "y", "by_type": False, "dose": 2},
+            "expression as in y, all types alike, in their neighbours (dose 2)",
+        ),
     ],
 )
 def test_a_question_is_told_as_a_sentence(keys, sentence):

@@ -148,19 +148,24 @@ def _shifted(slide, graph, asked, focal, seed) -> NodePerturbation:
     if asked["shift_towards"]:
         nothing = np.zeros(slide.n_obs, dtype=bool)
         shift += asked["dose"] * pseudobulk_shift(
-            slide, asked["domain"], asked["shift_towards"], nothing, n_genes=asked["top_genes"]
+            *(slide, asked["domain"], asked["shift_towards"], nothing),
+            n_genes=asked["top_genes"],
+            by_type=asked["by_type"],
         )
     elif asked["shift_pathway"]:
-        weights = pathway_change(asked, list(slide.var_names.astype(str)))
-        shift[:, slide.var_names.get_indexer(weights.index)] = weights.to_numpy()
+        change = pathway_change(asked, list(slide.var_names.astype(str)))
+        of_types = change.reindex(columns=[""] * len(labels) if "" in change else labels, fill_value=0.0)
+        shift[:, slide.var_names.get_indexer(change.index)] = of_types.to_numpy().T
     else:
         chosen = _named(slide, asked, "shift_genes")
         shift[:, chosen] = math.log(asked["factor"]) if asked["factor"] else -np.inf
     if asked["senders"]:
         shift[labels != asked["senders"]] = 0
     scale = asked["scale"] or ("counts" if asked["shift_genes"] else "own")
-    cells = altered_cells("all", asked["share_of_senders"], seed, graph, focal, asked["name"])
-    origin = {"towards": asked["shift_towards"], "dose": asked["dose"]} if asked["shift_towards"] else {}
+    cells = altered_cells(asked["cells"], asked["share_of_senders"], seed, graph, focal, asked["name"])
+    origin = {}
+    if asked["shift_towards"]:
+        origin = {"towards": asked["shift_towards"], "dose": asked["dose"], "by_type": asked["by_type"]}
     return NodePerturbation(shift, cells, scale, origin)
 
 

@@ -25,6 +25,7 @@ def label_faults(asked: dict, labels: dict[str, list[str]]) -> list[str]:
         *(("composition", label, "cell_type") for label in asked["composition"] or {}),
         *((key, asked[key], "cell_type") for key in ("remove_sender", "add_sender", "senders")),
         *((f"where.{column}", str(value), column) for column, value in asked["where"].items()),
+        *(("weights", label, "cell_type") for label in _types_of_weights(asked)),
     ]
     faults = []
     for key, label, column in named:
@@ -85,8 +86,23 @@ def gene_faults(asked: dict, genes: list[str]) -> list[str]:
     return faults
 
 
+def _types_of_weights(asked: dict) -> list[str]:
+    """Types that have weights of their own; none of a table that cannot be read, which `gene_faults` tells."""
+    if not (asked["shift_pathway"] and asked["weights"]):
+        return []
+    from tissue_counterfactuals import pathways
+
+    try:
+        table = pathways.read_weights(asked["weights"], by_type=True)
+    except InputError:
+        return []
+    own = table[table["source"] == asked["shift_pathway"]]
+    return [*own["cell_type"].unique()] if "cell_type" in own else []
+
+
 def pathway_change(asked: dict, genes: list[str]):
-    """Log change by gene (a series) of a stimulated pathway, in the genes of the slide.
+    """Log change by gene (a frame) of a stimulated pathway, in the genes of the slide: a column for each type that has
+    weights of its own, or one named "" for all types.
 
     Raises:
         InputError: no such pathway, or one of which the slide has no gene.
@@ -98,21 +114,24 @@ def pathway_change(asked: dict, genes: list[str]):
         raise InputError(
             f"shift_pathway: no gene of the slide is in PROGENy (the first is {genes[0]!r}); give weights of your own."
         )
-    table = pathways.read_weights(source)
+    table = pathways.read_weights(source, by_type=True)
     known = sorted(table["source"].unique())
     if asked["shift_pathway"] not in known:
         near = difflib.get_close_matches(asked["shift_pathway"], known, n=1)
         meant = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}."
         raise InputError(f"shift_pathway names {asked['shift_pathway']!r}, of which {source} has no weights; {meant}")
-    own = table[table["source"] == asked["shift_pathway"]].set_index("target")["weight"]
-    own = own[own.index.isin(genes)]
-    if own.empty or own.abs().max() == 0:
+    own = table[(table["source"] == asked["shift_pathway"]) & table["target"].isin(genes)]
+    if not own["weight"].any():
         raise InputError(
             f"shift_pathway: of {asked['shift_pathway']} the slide has no gene with a weight; ask about another "
             "pathway."
         )
-    own = own[own.abs().sort_values(ascending=False, kind="stable").index[: asked["top_genes"]]]
-    return own / own.abs().max() * asked["dose"]
+    if "cell_type" not in own:
+        own = own.assign(cell_type="")
+    order = own["weight"].abs().sort_values(ascending=False, kind="stable").index
+    own = own.loc[order].groupby("cell_type").head(asked["top_genes"])
+    wide = own.pivot(index="target", columns="cell_type", values="weight").fillna(0.0)
+    return wide / own["weight"].abs().max() * asked["dose"]
 
 
 def members_of_set(name: str) -> list[str]:

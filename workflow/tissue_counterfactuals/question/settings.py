@@ -112,11 +112,16 @@ class UserQuestion(Settings):
     shift_towards: Text | None = None
     """Intervention: the neighbours stay, and express what their types express in this domain: each type's log change of
     pseudobulks is added, in the `top_genes` that change most."""
+    by_type: bool = True
+    """For `shift_towards`: whether each type gets its own change (`node` of `counterfactual.node.shifts`); else all get
+    that of all types together (`node_global`)."""
     shift_pathway: Text | None = None
     """Intervention: the neighbours stay, and express as if a pathway of `weights` were stimulated in them."""
     weights: Text | None = None
     """For `shift_pathway`: a table of text with the columns source (pathway), target (gene) and weight; `null` means
-    those of PROGENy, human or mouse by the symbols of the slide."""
+    those of PROGENy, human or mouse by the symbols of the slide. With a column cell_type each type has its own weights,
+    and types without a row stay as they are: so a table may hold log changes by type, which a `dose` equal to the
+    largest of them takes as they are."""
     dose: float = Field(1, ge=-100, le=100)
     """For `shift_towards`: times the change, 1 is all of it. For `shift_pathway`: log change of the gene with the
     largest weight, others in proportion. Below 0 is the reverse. CONCERT can be told no dose but 1."""
@@ -127,6 +132,8 @@ class UserQuestion(Settings):
     """For all three shifts: the type of the neighbours that are altered; `null` means all of them."""
     share_of_senders: float = Field(1, gt=0, le=1)
     """For all three shifts: share of these cells that is altered, drawn at random."""
+    cells: Literal["all", "neighbors"] = "all"
+    """For all three shifts: who is altered, see `counterfactual.node.cells`."""
     scale: Literal["own", "log", "counts"] | None = None
     """For all three shifts: what the change is applied to, see `counterfactual.node.scale`; `null` means `counts` for
     `shift_genes` and `own` for the others."""

@@ -108,11 +108,13 @@ def in_words(asked: dict) -> str:
     of = f"{asked['senders']} " if asked["senders"] else ""
     of = of if asked["share_of_senders"] == 1 else f"{asked['share_of_senders']:.0%} of the {of}"
     around = f"in {of}neighbours" if "%" in of else f"in their {of}neighbours"
+    around += " and in nobody else" if asked["cells"] == "neighbors" else ""
     done = "knocked out" if asked["factor"] == 0 else f"times {asked['factor']:g}"
+    alike = "" if asked["by_type"] else ", all types alike,"
     dose = "" if asked["dose"] == 1 else f" (dose {asked['dose']:g})"
     told = {
         "shift_genes": f"{', '.join(asked['shift_genes'] or [])} {done} {around}",
-        "shift_towards": f"expression as in {asked['shift_towards']} {around}{dose}",
+        "shift_towards": f"expression as in {asked['shift_towards']}{alike} {around}{dose}",
         "shift_pathway": f"{asked['shift_pathway']} stimulated {around}{dose}",
         "knock_out": f"{', '.join(asked['knock_out'] or [])} knocked out in themselves",
         "move_to": f"moved to {asked['move_to']} (donors: {asked['donor_rule']})",
