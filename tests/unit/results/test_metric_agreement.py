@@ -34,8 +34,11 @@ def planted(folds=3, seeds=(0, 1), **values):
                     }
                     row |= {"metric": metric, "value": np.nan if value is None else value}
                     rows.append(row | {"cell_type": f"type {fold}"})
-                    # Neither twins nor those that see the answer are ranked, however well they do.
-                    for other in ({"variant": "no_intervention"}, {"method": "target_mean", "variant": "-"}):
+                    # Neither twins nor bounds are ranked, however well they do.
+                    bounds = [
+                        {"method": name, "variant": v} for name, v in {"target_mean": "-", "truth": "published"}.items()
+                    ]
+                    for other in ({"variant": "no_intervention"}, *bounds):
                         rows.append(rows[-1] | other | {"value": 0.0} if donors else rows[-1])
     table = pd.DataFrame(rows).drop_duplicates()
     table = table.assign(

@@ -7,6 +7,7 @@ import pytest
 from drawings import PROVENANCE, png_size, texts
 from synthetic_scores import CELL_TYPES, FAILURE, SLIDES, synthetic_scores
 from tissue_counterfactuals.errors import InputError
+from tissue_counterfactuals.methods import METHODS
 from tissue_counterfactuals.results.figures import style, table_cellina_1
 from tissue_counterfactuals.results.tables import FEW_CELLS
 
@@ -57,17 +58,23 @@ def test_a_fold_with_few_target_cells_is_named_below_the_table(scores):
 
 
 def test_table_groups_controls_models_and_bounds(table):
-    assert list(dict.fromkeys(table["group"])) == ["control", "model", "bound"]
+    assert list(dict.fromkeys(table["group"])) == ["control", "model", "truth", "in_domain"]
     assert list(dict.fromkeys(table["method"]))[:3] == [
         "no_change",
         "mean_shift",
         "mean_shift_by_type",
     ]
-    assert set(table.query("group == 'bound'")["method"]) == {
-        *("target_mean", "truth", "truth_in_place", "ceiling"),
-    }
+    assert set(table.query("group == 'truth'")["method"]) == {"truth"}
+    assert set(table.query("group == 'in_domain'")["method"]) == {"target_mean", "truth_in_place", "ceiling"}
     of_cellina = table.query("method == 'cellina'")["variant"].tolist()
     assert of_cellina == ["published", "any_type", "matched", "no_intervention"]
+
+
+def test_the_groups_of_bounds_are_the_flags_of_the_methods():
+    for name, method in METHODS.items():
+        known = [flag for flag in ("in_domain", "truth") if flag in method.needs]
+        group = style.METHODS[name].group
+        assert [group] == known[:1] if known else group not in style.BOUNDS, name
 
 
 def test_only_methods_with_a_twin_have_a_gain(table):
@@ -81,7 +88,7 @@ def test_markdown_says_everything(table):
     lines = markdown.splitlines()
     assert lines[0] == ("### Table 1 of Cellina · demo [simulated] · target domain: tumour · protocol: corrected")
     grid = [line for line in lines if line.startswith("|")]
-    assert len(grid) == len(table) + 2 + 3
+    assert len(grid) == len(table) + 2 + 4
     assert len({line.count("|") for line in grid}) == 1
     assert len({len(line) for line in grid}) == 1
     assert any(line.count("failed") >= 6 and "scGen" in line for line in grid)
@@ -97,7 +104,7 @@ def test_markdown_says_everything(table):
 
 def test_best_is_the_lowest_where_lower_is_better(table):
     best = {metric: index for index, metric in table_cellina_1.best_cells(table)}
-    fair = table.query("group != 'bound' and variant != 'no_intervention'")
+    fair = table.query("group not in ('truth', 'in_domain') and variant != 'no_intervention'")
     assert best["rmse_lfc"] == fair["rmse_lfc_mean"].idxmin()
     assert best["pearson"] == fair["pearson_mean"].idxmax()
 

@@ -54,7 +54,7 @@ def agreements(scores: pd.DataFrame, rule: str) -> pd.DataFrame:
         scores: of one data set, target and protocol.
         rule: donor rule under which methods with donors are ranked.
     """
-    methods = [m for m in scores["method"].unique() if style.method_style(m).group != "bound"]
+    methods = [m for m in scores["method"].unique() if style.method_style(m).group not in style.BOUNDS]
     chosen = scores[scores["method"].isin(methods) & scores["variant"].isin(["-", rule])]
     means = chosen[chosen["status"] == "ok"].groupby([*FOLD, "metric", "method"])["value"].mean()
     rows = []

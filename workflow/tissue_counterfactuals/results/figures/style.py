@@ -73,7 +73,14 @@ class MethodStyle:
     group: str = "model"
 
 
-GROUPS = {"control": "Controls", "model": "Models", "bound": "Bounds (these see the answer)"}
+GROUPS = {
+    "control": "Controls",
+    "model": "Models",
+    "truth": "Bound (the simulation, asked the same question)",
+    "in_domain": "Bounds (in-domain: these see the answer)",
+}
+# What nobody can use in earnest, and no model is ranked with.
+BOUNDS = ("truth", "in_domain")
 # In order of display. Colours of models: Okabe and Ito, told apart by colour-blind readers; controls are grey.
 METHODS = {
     "no_change": MethodStyle("No change", "#D9D9D9", "control"),
@@ -95,10 +102,10 @@ METHODS = {
     "cpa": MethodStyle("CPA", "#332288"),
     "mintflow": MethodStyle("MintFlow", "#117733"),
     "simvi": MethodStyle("SIMVI", "#661100"),
-    "target_mean": MethodStyle("Target mean", "#4D4D4D", "bound"),
-    "truth": MethodStyle("Truth", "#D55E00", "bound"),
-    "truth_in_place": MethodStyle("Truth in place", "#D55E00", "bound"),
-    "ceiling": MethodStyle("Ceiling (split half)", "#000000", "bound"),
+    "truth": MethodStyle("Truth", "#D55E00", "truth"),
+    "target_mean": MethodStyle("Target mean", "#4D4D4D", "in_domain"),
+    "truth_in_place": MethodStyle("Truth in place", "#D55E00", "in_domain"),
+    "ceiling": MethodStyle("Ceiling (split half)", "#000000", "in_domain"),
 }
 VARIANTS = {
     "published": "donors as published",

@@ -234,7 +234,7 @@ def _variant_label(variant: str) -> str:
 
 def best_cells(table: pd.DataFrame) -> set[tuple[int, str]]:
     """(row, metric) of the best mean among what could be used in earnest: controls and counterfactuals."""
-    fair = table[(table["group"] != "bound") & (table["variant"] != TWIN)]
+    fair = table[~table["group"].isin(style.BOUNDS) & (table["variant"] != TWIN)]
     best = set()
     for metric in METRICS:
         means = fair[f"{metric}_mean"].dropna()
