@@ -4,8 +4,12 @@ import json
 import os
 import subprocess
 
+import numpy as np
+import pandas as pd
+
 from tasks import Question
 from tissue_counterfactuals.question.predictions import read_predictions
+from tissue_counterfactuals.results.figures.table_cellina_1 import METRICS
 
 
 class Guest:
@@ -37,6 +41,14 @@ class Guest:
         status = json.loads((folder / "status.json").read_text())
         assert status["status"] == "ok", status["reason"]
         return folder
+
+    def scored(self) -> set[tuple[str, str]]:
+        """Methods and variants of the last predictions that have a finite score by every metric of the table."""
+        scores = self.question.score()
+        assert set(scores["status"]) == {"ok"}, set(scores["reason"])
+        values = pd.to_numeric(scores["value"]).groupby([scores["method"], scores["variant"], scores["metric"]]).first()
+        shown = values.unstack("metric")[list(METRICS)]
+        return set(shown.index[np.isfinite(shown).all(axis=1)])
 
     def predict(self, *methods: str) -> dict:
         """Method and variant -> predicted counts."""

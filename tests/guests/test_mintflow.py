@@ -34,6 +34,7 @@ def test_it_draws_the_focal_cells_among_their_donors_and_their_own_neighbours(gu
     for values in made.values():
         np.testing.assert_allclose(values.sum(axis=1), library, rtol=1e-3)
     assert not np.array_equal(*made.values())
+    assert guest.scored() == set(made)
     # MintFlow's own clock is a seeded draw here: the same seed gives the same cells.
     again = guest.predict("mintflow")
     for key, values in made.items():

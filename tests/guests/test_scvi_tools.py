@@ -73,6 +73,11 @@ def test_a_guest_predicts_its_counterfactual_and_its_twin(both, method):
     assert len(history) >= 3
 
 
+def test_every_guest_is_scored_beside_its_twin(both):
+    guest, made = both[0]
+    assert guest.scored() == set(made)
+
+
 @pytest.mark.parametrize("method", SETTINGS)
 def test_what_held_out_cells_express_reaches_no_guest(both, method):
     (_, clean), (_, dirty) = both
