@@ -39,10 +39,12 @@ class CelcomenFieldSettings(MethodSettings):
 
 
 class SpatialPropSettings(MethodSettings):
-    """SpatialProp, re-implemented; defaults are the settings with which the authors of Cellina ran it."""
+    """SpatialProp, re-implemented; defaults are the settings with which the authors of Cellina ran it, but that here
+    long edges are cut.
+    """
 
     n_hidden: Width = 64
-    """Width of both graph layers."""
+    """Width of both graph layers of SpatialProp, which is re-implemented here."""
     dropout: float = Field(0.1, ge=0, lt=1)
     """Dropout rate before the last layer."""
     epochs: Epochs = 100
@@ -54,14 +56,15 @@ class SpatialPropSettings(MethodSettings):
     cells_per_type: Width = 100
     """Cells of each type and sample that are drawn as centres; cells within two hops of them are centres too."""
     longest_edge_um: float | None = Field(200, gt=0, le=1_000_000)
-    """Longest edge of the Delaunay graph in micrometres; null keeps all, as the published pruning does."""
+    """Longest edge of the Delaunay graph in micrometres. The authors of Cellina asked for 200 too, and in their runs
+    nothing was cut; null cuts nothing."""
 
 
 class ConcertSettings(MethodSettings):
     """CONCERT, re-implemented; defaults are those of its description."""
 
     n_basal: Width = 256
-    """Width of the vectors of cells and domains."""
+    """Width of the vectors of cells and domains of CONCERT, which is re-implemented here."""
     epochs: Epochs = 3000
     """Largest number of training epochs."""
     batch_size: BatchSize = 512

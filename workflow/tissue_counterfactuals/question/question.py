@@ -111,7 +111,9 @@ def ask(
     genes: np.ndarray | None = None,
     node: dict | None = None,
 ) -> Question:
-    """Draw the split and the donors: the only place where either is drawn.
+    """The question of a fold: its split and its donors are drawn here, once, and all methods read the same.
+
+    A user's question (`asked`) and two experiments (`trust`, `cellina_in_vivo`) choose donors by rules of their own.
 
     Args:
         graph: (n, n) graph of all cells under `graph_settings`; it says who stands around the held-out cells.
