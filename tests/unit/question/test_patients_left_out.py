@@ -132,8 +132,11 @@ def test_the_twin_listens_to_neighbours_of_the_patients_own(asked, tmp_path):
 
 
 def test_a_method_that_knows_only_the_cells_it_was_trained_on_says_nothing_of_others(asked, tmp_path):
-    with pytest.raises(ValueError, match="CONCERT has no vector for cells that it was not trained on"):
-        METHODS["concert"].adapter.predict(asked.task, tmp_path, "right")
+    concert, sentence = METHODS["concert"].adapter, "CONCERT has no vector for cells that it was not trained on"
+    with pytest.raises(ValueError, match=sentence):
+        concert.fit(asked.task, tmp_path)
+    with pytest.raises(ValueError, match=sentence):
+        concert.predict(asked.task, tmp_path, "right")
 
 
 def test_genes_are_chosen_without_the_patient():

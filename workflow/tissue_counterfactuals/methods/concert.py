@@ -44,12 +44,7 @@ def predict(task, folder: Path, target: str) -> dict[str, Prediction | str]:
 
     Where neighbours are altered, all variants are predicted together with these neighbours: the process smooths over
     the cells that it sees, and a twin that saw others would differ by that.
-
-    Raises:
-        ValueError: focal cells are held out.
     """
-    if task.split.held_out[task.focal].any():
-        raise ValueError("CONCERT has no vector for cells that it was not trained on, and the focal cells are such")
     cells, seen, domains = _inputs(task)
     network = _network(task, cells)
     network.load_state_dict(torch.load(folder / "model.pt", map_location="cpu", weights_only=True))
@@ -87,7 +82,13 @@ def _network(task, cells: model.Cells) -> model.Concert:
 
 
 def _inputs(task) -> tuple[model.Cells, np.ndarray, list[str]]:
-    """All cells but the held-out ones, their indices in the slide, and the names of the domains by their codes."""
+    """All cells but the held-out ones, their indices in the slide, and the names of the domains by their codes.
+
+    Raises:
+        ValueError: focal cells are held out; told before anything is trained.
+    """
+    if task.split.held_out[task.focal].any():
+        raise ValueError("CONCERT has no vector for cells that it was not trained on, and the focal cells are such")
     slide = task.slide
     seen = np.flatnonzero(~task.split.held_out)
     labels = slide.obs["domain"].astype(str).to_numpy()
