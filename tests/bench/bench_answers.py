@@ -38,6 +38,7 @@ def questions(slide, label: str) -> dict[str, dict]:
         "add_sender, the rarest, 0.3": {"add_sender": rare, "share": 0.3},
         "add_sender, the rarest, 0.6": {"add_sender": rare, "share": 0.6},
         "shift_towards": {"shift_towards": OTHER},
+        "shift_towards, all types alike": {"shift_towards": OTHER, "by_type": False},
         "shift_genes, a signal taken out": {"shift_genes": ligand, "factor": 0},
         "shift_genes, a signal doubled": {"shift_genes": ligand, "factor": 2},
     }
