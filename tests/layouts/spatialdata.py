@@ -27,7 +27,7 @@ def write(
     name: str = "table",
     zarr_format: int = 3,
 ) -> Tissue:
-    """Write the store `folder`, with one table and the region that it annotates.
+    """Write the store `folder`, with one table and the region that it annotates; `cell_area` as of Xenium.
 
     Args:
         obsm: give the table its coordinates in obsm; otherwise only the shapes have them, in pixels.
@@ -46,6 +46,7 @@ def write(
             {
                 "region": pd.Categorical(["cells"] * n),
                 "instance": np.arange(n) + 1,
+                "cell_area": 80.0,
                 "cell_type": pd.Categorical(tissue.cell_type),
                 "domain": pd.Categorical(tissue.domain),
             },
@@ -112,6 +113,12 @@ def set_transformation(folder: Path, transformations: list[dict]) -> None:
     """Replace the transformations of the shapes."""
     group = zarr.open_group(folder / "shapes/cells", mode="r+")
     group.attrs["coordinateTransformations"] = transformations
+
+
+def scale_shapes(folder: Path, factor: float) -> None:
+    """Points so many times as far apart, in pixels that the global system takes over as they are."""
+    _edit_shapes(folder, lambda places: places * factor)
+    _scale_to_pixels(folder)
 
 
 def entry(folder: Path) -> dict:

@@ -32,7 +32,7 @@ def test_counts_and_centres_are_those_of_the_package(written, region):
     store, centres = written
     reader = READERS["spatialdata"]
     files = reader.locate(store / "tables" / f"of_{region}")
-    slide = reader.open(files, {"path": str(store), "columns": {}}, None)
+    slide = reader.open(files, {"path": str(store), "columns": {}, "unit_um": 1.0}, None)
     assert list(slide.obs_names) == [f"{region}_{i}" for i in range(len(slide))]
     np.testing.assert_array_equal(slide.X.toarray(), centres[f"counts_of_{region}"])
     np.testing.assert_allclose(slide.obsm["spatial"], centres[f"of_{region}"], rtol=0, atol=1e-6)

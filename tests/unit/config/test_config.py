@@ -312,6 +312,15 @@ def test_samples_without_a_column_are_refused(slide_file):
     ]
 
 
+@pytest.mark.parametrize("source", ["xenium", "visium", "cosmx_flat", "merscope", "spatialdata"])
+def test_a_sample_column_of_a_bundle_without_labels_is_refused(tmp_path, source):
+    dataset = {"source": source, "path": str(tmp_path), "columns": {"sample": "section"}}
+    (sentence,) = faults(dataset)
+    assert sentence.startswith(
+        f"config: datasets.demo_tissue.columns.sample is set, but source {source} reads it in the file labels alone, "
+    )
+
+
 def test_all_faults_are_told_at_once():
     found = faults({"colums": 1, "unit_um": -1}, seeds=[], switches={"lfc": "log7"}, zzz=1)
     assert len(found) == 5

@@ -16,6 +16,8 @@ datasets:
   other:
     <<: *mine
     samples: null
+    patients: {p: ["010"]}
+    questions: [{where: {batch: "1_1", seen: true, plate: 3}}]
 seeds: [0, 1]
 """
 
@@ -34,7 +36,7 @@ def test_a_good_file_passes(tmp_path, text):
 FAULTS = {
     "data set twice": (
         GOOD + "datasets:\n  mine: {}\n",
-        "lines 2 and 12: the key datasets is given twice; keep one of them.",
+        "lines 2 and 14: the key datasets is given twice; keep one of them.",
     ),
     "key of a data set twice": (
         GOOD.replace("  other:", "  mine:"),
@@ -49,6 +51,10 @@ FAULTS = {
     "line 6: datasets.mine.control_domain holds no, which YAML reads as the bool False"),
     "fraction": (GOOD.replace("auto", "[1.10]"),
     "datasets.mine.holdout.cell_types holds 1.10, which YAML reads as the float 1.1;"),
+    "patients": (GOOD.replace('["010"]}', "[010]}"),
+    'line 11: datasets.other.patients.p holds 010, which YAML reads as the int 8; put it in quotation'),
+    "where": (GOOD.replace('"1_1"', "1_1"), "datasets.other.questions.where.batch holds 1_1, which YAML reads as"),
+    "where no": (GOOD.replace("seen: true", "seen: no"), "where.seen holds no, which YAML reads as the bool False"),
     "date": (GOOD.replace("normal", "2024-01-02"), "holds 2024-01-02, which YAML reads as the date 2024-01-02"),
     "impossible date": (GOOD.replace("normal", "2024-99-99"), "2024-99-99, which YAML reads as a faulty timestamp"),
     "minutes": (GOOD.replace("s_1", "1:30"), "samples holds 1:30, which YAML reads as the int 90"),

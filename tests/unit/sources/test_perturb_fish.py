@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from layouts import perturb_fish
+from layouts import edit, perturb_fish
 from tissue_counterfactuals.config import load_config
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.experiments.screen_question import read_screen
@@ -39,6 +39,21 @@ def test_every_cell_has_its_counts_place_type_and_domain(tissue):
     assert (slide.obs["domain"].astype(str) == made.domain[kept]).all()
     assert slide.obsm["blanks"].shape == (len(kept), 50)
     assert slide.obs["area_um2"].between(90, 190).all()
+
+
+def test_cells_beside_a_cancer_cell_of_several_guides_are_perturbed_though_it_is_left_out(tmp_path):
+    made = perturb_fish.write(tmp_path)
+    carriers = np.flatnonzero((made.target != "") & (made.cell_type == "cancer"))
+
+    def add_two(table):
+        table.iloc[carriers, [32, 34]] = "1"
+        return table
+
+    edit.edit_csv(tmp_path / perturb_fish.GUIDES, add_two, header=False)
+    obs = open_tables(tmp_path).obs
+    t_cells = obs[obs["cell_type"] == "T cells"]
+    assert list(t_cells["domain"]) == [made.domain[int(cell) - 1] for cell in t_cells.index]
+    assert (t_cells["domain"] == "perturbed").sum() > 10
 
 
 def test_guides_are_called_by_both_tables_without_noise_and_unused_ones(tissue):

@@ -229,6 +229,36 @@ def test_cosmx_pixel_is_told_by_the_camera_that_holds_the_cells_or_asked_for(tmp
     assert_holds(read(cosmx_flat.entry(tmp_path / "S1"), unit_um=0.12028), tissue)
 
 
+def write_fields(folder, sides_um, swapped=False):
+    """4 x 12 fields of view, the side of a pixel along x and y as given; a minus runs the other way on the stage."""
+    x, y = (grid.ravel() * 4256.0 for grid in np.meshgrid(np.arange(4), np.arange(12)))
+    stage = [x * sides_um[0] / 1000, y * sides_um[1] / 1000]
+    table = {"fov": range(1, 49), "x_global_px": x, "y_global_px": y}
+    table |= dict(zip(("x_global_mm", "y_global_mm"), stage[:: -1 if swapped else 1], strict=True))
+    pd.DataFrame(table).to_csv(folder / cosmx_flat.POSITIONS, index=False)
+
+
+def test_cosmx_axes_may_run_the_other_way_on_the_stage(tmp_path):
+    tissue = cosmx_flat.write(tmp_path / "S1")
+    write_fields(tmp_path / "S1", (0.12028, -0.12028))
+    assert_holds(read(cosmx_flat.entry(tmp_path / "S1")), tissue)
+
+
+@pytest.mark.parametrize(
+    ("sides_um", "swapped", "words"),
+    [
+        ((0.12028, 0.14), False, "do not lie in pixels as they do in millimetres"),
+        ((0.12028, 0.12028), True, "do not lie in pixels as they do in millimetres"),
+        ((0.3, 0.3), False, r"a pixel is 0\.3 um, but those of CosMx are 0\.12 to 0\.18 um"),
+    ],
+)
+def test_cosmx_fields_that_tell_no_pixel_are_refused(tmp_path, sides_um, swapped, words):
+    cosmx_flat.write(tmp_path / "S1")
+    write_fields(tmp_path / "S1", sides_um, swapped)
+    with pytest.raises(InputError, match=words):
+        read(cosmx_flat.entry(tmp_path / "S1"))
+
+
 def test_merscope_keeps_ids_of_nineteen_digits_apart(tmp_path):
     tissue = merscope.write(tmp_path / "region_0", seed=6)
     slide = read(merscope.entry(tmp_path / "region_0"))
@@ -267,6 +297,32 @@ def test_spatialdata_places_from_obsm_and_another_layer(tmp_path):
     assert notes(slide) == ["cells: coordinates are obsm['spatial']"]
 
 
+def test_an_array_that_a_spatialdata_table_has_not_is_not_replaced_by_shapes(tmp_path):
+    spatialdata.write(tmp_path / "s.zarr", obsm=True)
+    with pytest.raises(InputError, match=r"no array of coordinates 'spatail' in obsm \(key spatial\), it has spatial;"):
+        read(spatialdata.entry(tmp_path / "s.zarr"), spatial="spatail")
+
+
+@pytest.mark.parametrize("cell_area", [None, np.nan, 20.0])
+def test_dense_tissue_in_pixels_does_not_pass_for_micrometres(tmp_path, cell_area):
+    """Neighbours 5 um apart are 23.5 pixels apart, which loose tissue may be in micrometres."""
+    spatialdata.write(tmp_path / "s.zarr")
+    spatialdata.scale_shapes(tmp_path / "s.zarr", 0.5)
+
+    def set_area(data):
+        data.obs = data.obs.drop(columns="cell_area")
+        if cell_area is not None:
+            data.obs["cell_area"] = cell_area
+
+    edit.edit_anndata(tmp_path / "s.zarr/tables/table", set_area)
+    words = (
+        r"cells lie 23\.\d um from their nearest neighbour" if cell_area == 20 else "in what unit .* 'global' .* is;"
+    )
+    with pytest.raises(InputError, match=words):
+        read(spatialdata.entry(tmp_path / "s.zarr"))
+    assert read(spatialdata.entry(tmp_path / "s.zarr"), unit_um=spatialdata.UM_PER_PIXEL).n_obs
+
+
 def axes(names, unit="unit"):
     return [{"name": name, "type": "space", "unit": unit} for name in names]
 
@@ -294,6 +350,11 @@ def test_spatialdata_transformations(tmp_path, system):
     spatialdata.set_transformation(tmp_path / "s.zarr", chosen)
     x, y = 0.4 * pixels[:, 0], 0.6 * pixels[:, 1]
     tissue.places_um = np.column_stack([-y + 7 + 1000, x + 5 + 100])
+    if system != "global":
+        # Then nothing else needs to tell the unit.
+        edit.edit_anndata(
+            tmp_path / "s.zarr/tables/table", lambda data: data.obs.drop(columns="cell_area", inplace=True)
+        )
     assert_holds(read(spatialdata.entry(tmp_path / "s.zarr")), tissue)
 
 

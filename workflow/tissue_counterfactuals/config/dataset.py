@@ -69,18 +69,19 @@ class Dataset(Settings):
     sha256: str | None = Field(None, pattern="^[0-9a-f]{64}$")
     """Checksum that the file must have; `null` means that it is not checked."""
     layer: Text | None = None
-    """Where the raw counts are; `null` is X, `raw` is raw.X, any other text names a layer."""
+    """Where the raw counts are; `null` is X, any other text names a layer; for `h5ad`, `raw` is raw.X."""
     labels: Text | None = None
     """For bundles of instruments (`xenium`, `visium`, `cosmx_flat`, `merscope`, `spatialdata`): a CSV, TSV or parquet
     with the ids of the cells (in a column called cell_id, barcode, EntityID or the like; for CosMx also fov and
-    cell_ID) and the columns named under `columns`; cells without a row are dropped and counted. Where there are
-    several samples, ids begin with the sample (`left_AAAC-1`), unless `columns.sample` names the column that says
-    it."""
+    cell_ID) and the columns named under `columns`; cells without a row are dropped and counted. Where
+    samples are folders in `path`, ids begin with the sample (`left_AAAC-1`), unless `columns.sample` names the column
+    that says it; for `spatialdata` they are those of the table."""
     columns: ColumnsSettings = ColumnsSettings()
     keep_columns: Distinct[Text] | None = None
     """Further columns of obs by which a question may choose its cells (`questions[].where`)."""
     spatial: Text = "spatial"
-    """Array of obsm with the coordinates (x, y)."""
+    """Array of obsm with the coordinates (x, y). Where a table of `spatialdata` has no array `spatial`, they are the
+    centres of its shapes."""
     unit_um: float | None = Field(None, gt=0, le=1_000_000)
     """Micrometres per unit of the coordinates, for example 0.12028 for CosMx pixels; it is used as given. `null` is
     what the layout says (1 for `h5ad`), and cells that then lie impossibly far apart or close together are refused."""
@@ -137,6 +138,12 @@ class Dataset(Settings):
             yield from self._path_faults()
         if self.labels is not None and not Path(self.labels).is_file():
             yield f".labels: there is no file {self.labels!r}; paths count from {Path.cwd()}."
+        if self.source in _BUNDLES and self.columns.sample and self.labels is None:
+            yield (
+                f".columns.sample is set, but source {self.source} reads it in the file labels alone, and a "
+                f"{'region' if self.source == 'spatialdata' else 'folder'} is one sample; give labels or take it out. "
+                "Sections that lie in one are read as samples from an .h5ad file (source h5ad)."
+            )
         for name in {*(self.keep_columns or [])} & {"cell_type", "domain", "sample"}:
             yield f".keep_columns names {name}, which every slide has from columns.{name}; take it out."
         if self.source == "h5ad" and self.samples and self.columns.sample is None:

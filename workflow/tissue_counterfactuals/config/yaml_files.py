@@ -68,7 +68,7 @@ def _look(node: yaml.Node | None, path: tuple[str, ...], seen: set[int]) -> Iter
     elif isinstance(node, yaml.SequenceNode):
         for item in node.value:
             yield from _look(item, path, seen)
-    elif path[:1] == ("datasets",) and path[-1] in _LABELS and node.style is None:
+    elif path[:1] == ("datasets",) and node.style is None and _holds_labels(path, node):
         read = _read_as(node)
         if read is not None:
             yield (
@@ -76,6 +76,14 @@ def _look(node: yaml.Node | None, path: tuple[str, ...], seen: set[int]) -> Iter
                 "put it "
                 f'in quotation marks: "{node.value}".'
             )
+
+
+def _holds_labels(path: tuple[str, ...], node: yaml.ScalarNode) -> bool:
+    """Whether a value below `datasets` is a name in the data."""
+    # A further column may hold true and false.
+    if path[2:4] == ("questions", "where"):
+        return node.value.lower() not in ("true", "false")
+    return path[-1] in _LABELS or path[2:3] == ("patients",)
 
 
 def _read_as(node: yaml.ScalarNode) -> str | None:

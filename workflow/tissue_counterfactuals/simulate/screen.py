@@ -14,7 +14,8 @@ How a cell comes to its counts (u: cell, k: lost gene, l: signal, g: gene):
    s_u, and _GONE more where k is lost.
    Patches of the recipients are smooth in space and know nothing of guides, but clones are patches too: near one guide
    the tissue differs from near another, whatever the guide does.
-5. Counts. A share `spill` of what a cell is read to hold comes from its neighbours; then negative binomial at depth.
+5. Counts. A share `spill` of what a cell is read to hold comes from its tumour neighbours, if it has any; then negative
+   binomial at depth.
 
 The truth stays with the slide: obs `target_true` (the lost gene of every member of a clone, called or not), `clone`,
 and obsm["simulation_change"], the change of the log rate of each recipient against the same cell with no gene lost.

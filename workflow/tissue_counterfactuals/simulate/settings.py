@@ -152,10 +152,10 @@ class LesionSettings(Settings):
     n_sections: int = Field(4, ge=1, le=4)
     """How many of the four published sections to make, from the first: KP_1, KP_2, ..."""
     knockout_effect: Effect = 1.0
-    """Root mean square change of the log rate, over responding genes, when a spot loses the gene; 0 is the null: no
-    other gene changes."""
+    """Root mean square change of the log rate, over responding genes, where the activity of the gene falls from 1, its
+    mean, to 0; a spot of a lesion that has lost it keeps 0.15. 0 is the null: no other gene changes."""
     spread: Effect = 0.5
-    """The same when all neighbours of a spot lose the gene, relative to the own loss."""
+    """The same where it falls in all neighbours of a spot, relative to the spot's own."""
     lesion_effect: LogSpread = 0.1
     """Standard deviation of a change in log rate that each lesion has of its own."""
     library_size: float = Field(8005.0, ge=100, le=1_000_000)
@@ -186,7 +186,8 @@ class ScreenSettings(Settings):
     clone_size: float = Field(3.0, ge=1, le=1000)
     """Mean number of cells of a clone, called or not (1 + Poisson)."""
     missed: float = Field(0.5, ge=0, lt=1)
-    """Share of the carriers whose guide is not seen; their siblings stand around as if they carried none."""
+    """Chance of a carrier that its guide is not seen, save that one of each clone always is; the others stand around as
+    if they carried none."""
     recipient_share: float = Field(0.3, gt=0, lt=1)
     """Share of the cells that are recipients (T cells)."""
     spillover: Effect = 0.0
@@ -205,7 +206,8 @@ class ScreenSettings(Settings):
     region_effect: LogSpread = 0.3
     """Standard deviation of the smooth drift in space of the log rates, which knows nothing of guides."""
     spill: float = Field(0.0, ge=0, lt=1)
-    """Share of a cell's counts that are its neighbours' (segmentation)."""
+    """Share of a cell's counts that are those of tumour cells around it, where there are any (segmentation); recipients
+    spill nothing."""
     depth: float = Field(100.0, ge=1, le=1_000_000)
     """Median counts of a cell."""
     density_per_um2: Density = 0.003

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 # that made the first public set.
 _CAMERAS = {(4256, 4256): 0.12028, (5472, 3648): 0.18}
 
+# What a pixel can be, with room for other cameras; how far fields may lie off, as a share, and the axes may differ.
+_PIXELS_UM, _MAX_OFF = (0.1, 0.2), 0.05
+
 _PLACES = ("CenterX_global_px", "CenterY_global_px")
 
 # What says how large a pixel is: places of fields of view in both units, or places of cells in their field.
@@ -68,14 +71,24 @@ def _pixel_size(path: Path | None, metadata: Path) -> tuple[float, str]:
 
     if _has(path, _BOTH_UNITS):
         places = read_table(path, numbers=_BOTH_UNITS).to_numpy()
-        centred = places - places.mean(axis=0)
-        pixels, millimetres = centred[:, :2].ravel(), centred[:, 2:].ravel()
-        if np.isfinite(centred).all() and pixels.any():
-            size = float(abs(pixels @ millimetres) / (pixels @ pixels) * 1000)
-            if not 0.05 < size < 0.5:
+        pixels, millimetres = np.hsplit(places - places.mean(axis=0), 2)
+        # Axis by axis, because either may run the other way on the stage; along one there may be a single field.
+        axes = [axis for axis in (0, 1) if pixels[:, axis].any()]
+        if np.isfinite(places).all() and axes:
+            pixels, millimetres = pixels[:, axes], millimetres[:, axes]
+            slopes = (pixels * millimetres).sum(axis=0) / (pixels**2).sum(axis=0)
+            off = np.linalg.norm(millimetres - pixels * slopes, axis=0)
+            sizes = abs(slopes) * 1000
+            if (off > _MAX_OFF * np.linalg.norm(millimetres, axis=0)).any() or np.ptp(sizes) > _MAX_OFF * sizes.max():
+                raise InputError(
+                    f"file {path}: its fields of view do not lie in pixels as they do in millimetres, so that they do "
+                    "not tell how large a pixel is; use the file as the instrument wrote it, or set unit_um."
+                )
+            size = float(sizes.mean())
+            if not _PIXELS_UM[0] < size < _PIXELS_UM[1]:
                 raise InputError(
                     f"file {path}: its fields of view say that a pixel is {size:.3g} um, but those of CosMx are 0.12 "
-                    "to 0.18 um; use the file as the instrument wrote it."
+                    "to 0.18 um; use the file as the instrument wrote it, or set unit_um."
                 )
             return size, f"{path.name} says in pixels and millimetres"
     fitting = []

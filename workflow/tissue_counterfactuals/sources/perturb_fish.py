@@ -127,7 +127,7 @@ def read(files: dict[str, Path], dataset: dict, samples: list[str] | None) -> An
         f"with it neighbours lie {spacing:.1f} um apart (10.7 in the published section) and the median cell has "
         f"{np.median(cells['area_um2']):.0f} um2 (139)"
     )
-    carriers = ((cells["n_guides_raw"] == 1) & (cells["cell_type"] == "cancer")).to_numpy()
+    carriers = ((cells["n_guides_raw"] > 0) & (cells["cell_type"] == "cancer")).to_numpy()
     near = np.zeros(len(cells), bool)
     if carriers.any():
         distance, _ = cKDTree(places_um[carriers]).query(places_um)

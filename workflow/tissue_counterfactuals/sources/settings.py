@@ -15,7 +15,8 @@ class ColumnsSettings(Settings):
     """Column with the tissue domain; cells without one are dropped and counted."""
     sample: Text | None = None
     """Column with the section or sample, no two of which share neighbours; `null` means that the file holds one
-    sample."""
+    sample. For bundles of instruments it is a column of the file `labels`, and says to which sample a row belongs: each
+    of their folders (for `spatialdata`, each region) is one sample, whatever stands here."""
 
 
 class PreprocessSettings(Settings):

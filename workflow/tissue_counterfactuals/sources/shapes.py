@@ -17,11 +17,12 @@ _MICRON_UNITS = ("micrometer", "micrometre", "um")
 _POINT, _POLYGON, _MULTIPOLYGON = 1, 3, 6
 
 
-def centres(store: Path, region: str) -> tuple[pd.DataFrame, str]:
+def centres(store: Path, region: str) -> tuple[pd.DataFrame, str, bool]:
     """Centres of the elements of a region, and the system that they were carried to.
 
     Returns:
-        x and y by instance id (text); the name of the system: one in micrometres if there is one, else `global`.
+        x and y by instance id (text); the name of the system: one in micrometres if there is one, else `global`;
+        whether it says that it is in micrometres.
     Raises:
         InputError: the region is no shapes or points element, or has no such system.
     """
@@ -49,13 +50,13 @@ def centres(store: Path, region: str) -> tuple[pd.DataFrame, str]:
         places = table[["x", "y"]].to_numpy(dtype=np.float64)
     else:
         places = np.array([_centre(bytes(shape)) for shape in table["geometry"]]).reshape(-1, 2)
-    matrix, system = _to_system(attributes.get("coordinateTransformations", []), path)
+    matrix, system, in_microns = _to_system(attributes.get("coordinateTransformations", []), path)
     places = places @ matrix[:2, :2].T + matrix[:2, 2]
-    return pd.DataFrame(places, columns=["x", "y"], index=table.index.astype(str)), system
+    return pd.DataFrame(places, columns=["x", "y"], index=table.index.astype(str)), system, in_microns
 
 
-def _to_system(transformations: list[dict], path: Path) -> tuple[np.ndarray, str]:
-    """Matrix (3, 3) on (x, y, 1) to the system in micrometres, or to the global one."""
+def _to_system(transformations: list[dict], path: Path) -> tuple[np.ndarray, str, bool]:
+    """Matrix (3, 3) on (x, y, 1) to the system in micrometres, or to the global one, its name, and which it is."""
     found = {}
     for transformation in transformations:
         output = transformation["output"]
@@ -64,7 +65,7 @@ def _to_system(transformations: list[dict], path: Path) -> tuple[np.ndarray, str
         found.setdefault("microns" if microns else output["name"], transformation)
     for name in ("microns", "global"):
         if name in found:
-            return _matrix(found[name], path), found[name]["output"]["name"]
+            return _matrix(found[name], path), found[name]["output"]["name"], name == "microns"
     raise InputError(
         f"file {path}: its coordinate systems are {', '.join(found) or 'none'}, but one in micrometres or `global` is "
         "needed; set such a transformation and save the store again."

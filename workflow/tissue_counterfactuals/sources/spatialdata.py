@@ -72,10 +72,12 @@ def read(files: dict[str, Path], dataset: dict, samples: list[str] | None) -> "A
     """Read a table into a slide; each region that it annotates is a sample.
 
     Coordinates are the array `spatial` of obsm where the table has it. Otherwise they are the centres of the region's
-    shapes, or its points, joined by instance, in the coordinate system in micrometres or else the global one.
+    shapes, or its points, joined by instance, in the coordinate system in micrometres or else the global one, for
+    which unit_um or the areas of the cells (`cell_area` of obs) must then tell the unit.
 
     Raises:
-        InputError: the store is not whole, has no such table or places, or the data break the contract.
+        InputError: the store is not whole, has no such table or places, their unit cannot be told, or the data break
+            the contract.
     """
     import numpy as np
 
@@ -120,6 +122,7 @@ def _read_region(
     dataset: dict,
 ):
     import numpy as np
+    import pandas as pd
 
     from tissue_counterfactuals.sources import bundles, shapes
     from tissue_counterfactuals.sources.ids import check_ids
@@ -133,6 +136,8 @@ def _read_region(
     name = dataset.get("spatial") or "spatial"
     notes: list[str] = []
     found = np.ones(len(cells), dtype=bool)
+    # Of Xenium, in square micrometres whatever the coordinates are in.
+    area = float(pd.to_numeric(cells.get("cell_area", pd.Series()), errors="coerce").median())
     if name in table["obsm"]:
         places = _element(table["obsm"], name, folder)[own]
         if getattr(places, "ndim", 0) != 2 or places.shape[1] < 2:
@@ -141,16 +146,28 @@ def _read_region(
             )
         cells["x"], cells["y"] = np.asarray(places, dtype=np.float64)[:, :2].T
         notes.append(f"coordinates are obsm[{name!r}]")
+    elif name != "spatial":
+        raise InputError(
+            f"file {folder}: there is no array of coordinates {name!r} in obsm (key spatial), it has "
+            f"{', '.join(sorted(table['obsm'])) or 'none'}; name one of them, or leave spatial out to take the centres "
+            "of the shapes."
+        )
     else:
-        centres, system = shapes.centres(folder.parents[1], region)
+        centres, system, in_microns = shapes.centres(folder.parents[1], region)
         instances = _key(cells, dict(table.attrs), "instance_key", folder)
         placed, found = bundles.join(
             instances.set_axis(instances).index, centres, folder, folder.parents[1] / "shapes" / region, notes
         )
         cells["x"], cells["y"] = placed["x"].to_numpy(), placed["y"].to_numpy()
         notes.append(f"coordinates are the centres of {region} in the coordinate system {system!r}")
+        # Cells of dense tissue lie as many pixels apart as those of loose tissue micrometres: distances prove nothing.
+        if not in_microns and not dataset.get("unit_um") and not area > 0:
+            raise InputError(
+                f"file {folder.parents[1]}: nothing says in what unit the coordinate system {system!r} of {region} is; "
+                "set unit_um to the micrometres per unit (1 if it is in micrometres)."
+            )
     cells[["x", "y"]] *= dataset.get("unit_um") or 1.0
-    sample = bundles.Sample(counts, genes, cells, notes=notes)
+    sample = bundles.Sample(counts, genes, cells, notes=notes, cell_area_um2=area if area > 0 else None)
     if len(own) > own.sum():
         shape = (len(own), len(genes))
         sample.filters.append((f"rows of the region {region}", shape, (int(own.sum()), len(genes))))
