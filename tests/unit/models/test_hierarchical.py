@@ -350,3 +350,10 @@ def test_what_near_cells_miss_alike_is_told_from_what_each_scatters_by():
         2 * hierarchical.error_per_cell(sums)
     )
     assert np.isnan(hierarchical.error_per_cell(0 * sums))
+
+
+def test_a_cell_without_counts_has_no_change_of_its_own():
+    prior = Prior(np.ones((2, 1)) * [[0.5], [-0.5]], np.ones((2, 1, 1)))
+    told = hierarchical.change_per_cell(np.array([[3.0, 1.0], [0.0, 0.0]]), prior, np.ones((2, 1)))
+    gain = np.log((3 * np.exp(0.5) + np.exp(-0.5)) / 4)
+    np.testing.assert_allclose(told, [[0.5 - gain, -0.5 - gain], [np.nan, np.nan]])

@@ -159,6 +159,7 @@ def test_too_few_focal_cells_are_refused(slide, graph):
         ".methods names hierarchical, which cannot be told a knock-out in the focal cells"),
         ({"shift_towards": "left"}, ".shift_towards is 'left', where the focal cells already stand"),
         ({"shift_towards": "right", "dose": 0}, ".dose is 0, which changes nothing; give another number."),
+        ({"shift_genes": ["gene_1"], "factor": 1}, ".factor is 1, which changes nothing; give another number."),
         ({"move_to": "right", "name": "a/b"}, "name is"),
     ],
 )  # fmt: skip
@@ -166,6 +167,78 @@ def test_what_is_no_question_is_refused(keys, sentence):
     with pytest.raises(InputError) as error:
         asked(**keys)
     assert sentence in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("keys", "key", "readers"),
+    [
+        ({"remove_sender": "B", "share": 0.5}, "share", "add_sender"),
+        ({"knock_out": ["gene_1"], "factor": 0.5}, "factor", "shift_genes"),
+        ({"shift_genes": ["gene_1"], "dose": 2}, "dose", "shift_towards, shift_pathway"),
+        ({"move_to": "right", "senders": "B"}, "senders", "shift_genes, shift_towards, shift_pathway"),
+        ({"composition": {"B": 1}, "donor_rule": "matched"}, "donor_rule", "move_to"),
+        ({"shift_pathway": "TGFb", "by_type": False}, "by_type", "shift_towards"),
+        ({"shift_towards": "right", "weights": "w.tsv"}, "weights", "shift_pathway"),
+    ],
+)
+def test_a_key_of_another_intervention_is_refused(keys, key, readers):
+    with pytest.raises(InputError) as error:
+        asked(**keys)
+    intervention = next(iter(keys))
+    assert f".{key} is read for {readers}, and not for {intervention}; leave it out." in str(error.value)
+
+
+def test_a_share_of_senders_is_one_of_the_senders(slide, graph):
+    of_b = np.flatnonzero(slide.obs["cell_type"] == "B")
+    for seed in range(3):
+        question = ask(slide, graph, seed=seed, shift_genes=["gene_3"], senders="B", share_of_senders=0.5)
+        (node,) = question.nodes("left").values()
+        assert len(node.cells) == round(len(of_b) / 2)
+        assert np.isin(node.cells, of_b).all()
+    with pytest.raises(InputError, match=r"^question q: share_of_senders is 0.001, which is none of the cells"):
+        ask(slide, graph, shift_genes=["gene_3"], senders="B", share_of_senders=0.001)
+
+
+def test_senders_whose_change_nobody_knows_are_refused(slide, graph, tmp_path):
+    moved = slide.copy()
+    lacking = ((moved.obs["cell_type"] == "B") & (moved.obs["domain"] == "right")).to_numpy()
+    moved.obs.loc[lacking, "cell_type"] = "C"
+    keys = {"shift_towards": "right", "senders": "B"}
+    with pytest.raises(InputError) as error:
+        ask(moved, graph, **keys)
+    assert str(error.value) == (
+        "question q: senders names 'B', whose change is not known from shift_towards: it has no cells in 'left' or "
+        "none in 'right'; name another type."
+    )
+    # All types alike: what the others do is known.
+    (node,) = ask(moved, graph, **keys, by_type=False).nodes("left").values()
+    assert node.shift[1].any()
+    weights = tmp_path / "w.tsv"
+    weights.write_text("source\ttarget\tweight\tcell_type\non\tgene_3\t4\tA\n")
+    with pytest.raises(InputError, match="'B', whose change is not known from weights: they have none of it"):
+        ask(slide, graph, shift_pathway="on", weights=str(weights), senders="B")
+
+
+@pytest.mark.parametrize("keys", [{"composition": {"A": 1}}, {"add_sender": "A", "share": 0.9}])
+def test_nobody_stands_beside_itself(slide, graph, keys):
+    question = ask(slide, graph, **keys)
+    donors, _ = types_of(slide, question)
+    assert not (donors == question.focal[:, None]).any()
+
+
+def test_a_cell_left_without_neighbours_gets_others_of_its_domain(slide):
+    alone = slide_graph(slide, **GRAPH).tolil()
+    alone[:] = 0
+    question = ask(slide, alone.tocsr(), n_donors=100, remove_sender="B")
+    donors, types = types_of(slide, question)
+    assert not (donors == question.focal[:, None]).any()
+    assert not (types == "B").any()
+
+
+@pytest.mark.parametrize(("n_donors", "share", "told"), [(1, 0.3, "none of 1"), (1, 0.7, "all of 1")])
+def test_a_share_that_no_donors_can_have_is_refused(slide, graph, n_donors, share, told):
+    with pytest.raises(InputError, match=rf"^question q: share is {share}, which is {told} new neighbours; raise"):
+        ask(slide, graph, n_donors=n_donors, add_sender="C", share=share)
 
 
 def test_shifted_genes_are_factors_of_the_senders_alone(slide, graph, tmp_path):

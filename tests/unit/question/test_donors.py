@@ -98,5 +98,8 @@ def test_new_features_are_the_plain_mean_of_the_donors(scene):
 def test_too_few_donors_and_unknown_rules_are_refused(scene):
     with pytest.raises(InputError, match=r"donor rule 'published' finds \d+ donors, and 5000"):
         moved(scene, "published", n_donors=5000)
+    # All that there are can be drawn.
+    every = np.unique(moved(scene, "any_type", n_donors=50).donors)
+    assert (np.sort(moved(scene, "any_type", n_donors=len(every)).donors, axis=1) == every).all()
     with pytest.raises(InputError, match="donor_rules holds 'nearest'"):
         moved(scene, "nearest")

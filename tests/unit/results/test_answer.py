@@ -9,8 +9,9 @@ from slides import small_slide
 from tasks import SECTIONS
 from tissue_counterfactuals import gene_sets, pathways, protocols, steps
 from tissue_counterfactuals.methods import run
+from tissue_counterfactuals.question.predictions import write_predictions
 from tissue_counterfactuals.question.settings import UserQuestion
-from tissue_counterfactuals.question.support import support_of
+from tissue_counterfactuals.question.support import Support, support_of
 from tissue_counterfactuals.results import answer
 from tissue_counterfactuals.simulate import simulate_tissue, true_counterfactual, true_expression
 from tissue_counterfactuals.slide import normalize_counts, write_slide
@@ -211,9 +212,66 @@ def test_a_neighbourhood_that_nobody_has_is_an_extrapolation(tissue, tmp_path):
         assert support.inside_type < 0.5
         assert "# mine: extrapolates" in asked.text
         assert f"{1 - support.inside_type:.0%} of the cells would get a neighbourhood further" in asked.text
+        # Such answers are unknown; what stands for them is named.
+        assert "How good answers to moves to domain_" in asked.text
+        assert "How good such answers" not in asked.text
     half, whole = ((asked.genes["upper"] - asked.genes["lower"]).mean() for asked in told.values())
     assert whole > 1.8 * half
     assert told[1.0].genes["abstained"].mean() > told[0.45].genes["abstained"].mean()
+
+
+def written(path, **methods):
+    """Predictions of three cells and two genes: of each method its variants, notes and reason of failure."""
+    with write_predictions(path, pd.Index(["g", "h"])) as writer:
+        writer.notes = {"failures": [], "diagnostics": [], "intervals": [], "cells": []}
+        for method, (variants, notes, reason) in methods.items():
+            key = {"method": method, "target": "y"}
+            for variant in variants:
+                writer.add(key | {"variant": variant}, pd.Index(["a", "b", "c"]), np.ones((3, 2), np.float32))
+            told = {name: {"name": name, "value": 1.0, "variant": "move"} for name in notes}
+            writer.notes["diagnostics"] += [key | note for note in told.values()]
+            if reason:
+                writer.notes["failures"].append(key | {"variant": "move", "reason": reason})
+    return path
+
+
+BOTH = ("move", "no_intervention")
+
+
+def test_a_method_that_left_its_twin_alone_did_not_answer(tmp_path, tissue, moved):
+    path = written(tmp_path / "p.h5ad", celcomen=(("no_intervention",), (), "no force reaches it"))
+    answers = answer.collect([path], ["celcomen"])
+    assert answers.sure == ""
+    assert answers.failures == {"celcomen": "no force reaches it"}
+    word, reason = answer.verdict(tissue, moved.task.question, answers, pd.DataFrame(), None)
+    assert (word, reason) == ("not identifiable", "No method answered (celcomen: no force reaches it).")
+
+
+def test_a_method_that_failed_with_some_seeds_says_with_how_many(tmp_path):
+    good, bad = (BOTH, (), None), ((), (), "it did not converge")
+    paths = [written(tmp_path / f"{n}.h5ad", ridge=good, cellina=made) for n, made in enumerate((good, bad, good))]
+    answers = answer.collect(paths, ["ridge", "cellina"])
+    assert len(answers.change["cellina"]) == 2
+    assert answers.failures == {
+        "cellina": "it did not converge (with 1 of 3 seeds; its numbers are those of the others)"
+    }
+
+
+def test_a_verdict_rests_on_the_method_that_says_why_it_gives_no_interval(tmp_path, tissue, moved):
+    told = {"cellina": (BOTH, ("use_of_s",), None), "hierarchical": (BOTH, ("n_types_known", "off_axes"), None)}
+    answers = answer.collect([written(tmp_path / "p.h5ad", **told)], ["cellina", "hierarchical"])
+    assert answers.sure == "hierarchical"
+    reason = answer.verdict(tissue, moved.task.question, answers, pd.DataFrame(), None)[1]
+    assert reason.startswith("100% of the change that is asked about is none by which neighbourhoods differ")
+
+
+@pytest.mark.parametrize("inside", [1.0, np.nan])
+def test_a_type_of_too_few_cells_was_not_seen_in_such_neighbourhoods(tissue, moved, inside):
+    answers = answer.collect([moved.predictions], ["hierarchical"])
+    few = Support(inside, 1.0, np.nan, np.nan)
+    word, reason = answer.verdict(tissue, moved.task.question, answers, moved.genes, few)
+    assert word == "extrapolates"
+    assert reason.startswith("Fewer than 20 type_0 with neighbours were seen when the model learnt")
 
 
 def test_too_few_other_types_are_not_identifiable(tmp_path):
@@ -265,6 +323,14 @@ def test_a_set_that_changes_is_found(monkeypatch):
     assert table["p_value"].iloc[0] < 0.01
     assert table["change"].iloc[0] == pytest.approx(2, abs=0.7)
     np.testing.assert_allclose(table["q_value"], gene_sets.benjamini_hochberg(table["p_value"].to_numpy()))
+
+
+def test_genes_of_mouse_are_in_no_set_and_the_table_says_why():
+    genes = pd.Index(["Vegfa", "Fos", "Jun", "Actb", "Gapdh"])
+    (status,) = answer.set_table(genes, np.zeros(5), np.zeros((3, 5)))["status"]
+    assert status.endswith("of the 5 genes, whose symbols are those of mouse, and the sets' are human")
+    (status,) = answer.set_table(genes.str.upper()[:2], np.zeros(2), np.zeros((3, 2)))["status"]
+    assert status.endswith("of the 2 genes")
 
 
 @pytest.mark.parametrize(

@@ -67,10 +67,13 @@ def fit(task, folder: Path) -> None:
     spread = model.learn_spread(list(evidence.values()))
     shared = model.predictive_prior(list(evidence.values()), spread)
     slopes = shared.update(own)
-    elsewhere = ~slide.obs["domain"].isin(_compared(task)).to_numpy()
+    elsewhere = ~slide.obs["domain"].isin(compared_domains(task)).to_numpy()
 
     def without_answer(label: str) -> tuple[model.Prior, model.Evidence | None]:
-        """Slopes of a type that is known, as if its cells in the targets were not; and what its others say."""
+        """Slopes of a type that is known, learnt without its cells in the targets; and what its others say.
+
+        Axes, and how far types scatter, are those of all cells.
+        """
         others = [found for name, found in evidence.items() if name != label]
         seen = regress((cell_type == label) & elsewhere)
         return model.predictive_prior(others, spread).update(seen), seen
@@ -103,7 +106,7 @@ def predict(task, folder: Path, target: str) -> dict[str, Prediction | str]:
     log_expression = log_normalize(slide.X)
     own = axes.project(task.masked_graph[focal], log_expression)
     counts = slide.X[focal].toarray().astype(float)
-    compared, control = _compared(task), task.fold.control
+    compared, control = compared_domains(task), task.fold.control
     domain = _at(compared, target, len(focal)) - _at(compared, control, len(focal))
     # Not in `fit`: nothing may be learnt from cells of a patient who is left out.
     start, keeps_noise = model.told(counts, likely_shares(task)(focal)), True
@@ -185,7 +188,7 @@ def _is_asked(task) -> bool:
 
 def _stays(task, target: str) -> bool:
     """Whether a user asks about cells that are left in their domain, among other neighbours."""
-    return _is_asked(task) and target not in _compared(task)
+    return _is_asked(task) and target not in compared_domains(task)
 
 
 def _mean_received(graph: sparse.csr_array, log_expression: sparse.csr_array) -> np.ndarray:
@@ -256,11 +259,11 @@ def _axes(task, log_expression) -> model.Axes:
 def _design(task, axes: model.Axes, log_expression) -> np.ndarray:
     """(n, k + targets): what neighbours express, and in which target domain a cell stands."""
     domain = task.slide.obs["domain"].astype(str).to_numpy()
-    columns = [(domain == name).astype(float) for name in _compared(task)]
+    columns = [(domain == name).astype(float) for name in compared_domains(task)]
     return np.column_stack([axes.project(task.masked_graph, log_expression), *columns])
 
 
-def _compared(task) -> tuple[str, ...]:
+def compared_domains(task) -> tuple[str, ...]:
     """Domains that get a column of their own, and in which types are asked whose answer is known: the targets.
 
     A question that leaves its cells in their domain has none, and takes the largest other domain.
@@ -294,7 +297,7 @@ def likely_shares(task) -> Callable[..., np.ndarray]:
 
     every = totals(np.flatnonzero(train))
     # How far counts scatter is not seen in few cells: all types say, where no answer is.
-    told = train & ~slide.obs["domain"].isin(_compared(task)).to_numpy()
+    told = train & ~slide.obs["domain"].isin(compared_domains(task)).to_numpy()
     groups = (np.flatnonzero(told & (group == one)) for one in np.unique(group[told]))
     dispersion = overdispersion(sparse.csr_array(slide.X[cells]) for cells in groups)
 
@@ -320,7 +323,7 @@ def _altered(task, node: NodePerturbation, label: str, place: str, split: Split)
 def _calibrations(task, axes, log_expression, design, bends, labels, without_answer, share_of) -> dict[str, np.ndarray]:
     """What the types whose answer is known say of each target and donor rule: see `model.Calibration`."""
     slide, graph, control = task.slide, task.masked_graph, task.fold.control
-    compared = _compared(task)
+    compared = compared_domains(task)
     shown = normalize_counts(slide.X[~task.split.held_out]).mean(axis=0)
     level = model.levels(np.asarray(shown).ravel())
     asked = {

@@ -450,11 +450,14 @@ def half_width_apart(
 
 
 def change_per_cell(counts: np.ndarray, prior: Prior, move: np.ndarray) -> np.ndarray:
-    """Log change of each gene's expected share in each cell (m, g), for counts (m, g) before and moves (m, p)."""
-    every = change(prior, move)
+    """Log change of each gene's expected share in each cell (m, g), for counts (m, g) before and moves (m, p); NaN for
+    a cell without counts, which has no shares.
+    """
+    every, before = change(prior, move), counts.sum(axis=1)
     # Shares add up to 1 again: what all genes gain, each loses.
-    total = (counts * np.exp(every)).sum(axis=1) / np.maximum(counts.sum(axis=1), 1e-12)
-    return every - np.log(np.maximum(total, 1e-12))[:, None]
+    total = np.full(len(counts), np.nan)
+    np.divide((counts * np.exp(every)).sum(axis=1), before, out=total, where=before > 0)
+    return every - np.log(total)[:, None]
 
 
 def products_of_near_cells(counts: np.ndarray, expected: np.ndarray, near: sparse.csr_array) -> np.ndarray:

@@ -159,10 +159,25 @@ def _shifted(slide, graph, asked, focal, seed) -> NodePerturbation:
     else:
         chosen = _named(slide, asked, "shift_genes")
         shift[:, chosen] = math.log(asked["factor"]) if asked["factor"] else -np.inf
+    senders = None
     if asked["senders"]:
+        senders = (slide.obs["cell_type"].astype(str) == asked["senders"]).to_numpy()
         shift[labels != asked["senders"]] = 0
+        if not shift.any():
+            unknown = f"shift_towards: it has no cells in {asked['domain']!r} or none in {asked['shift_towards']!r}"
+            why = unknown if asked["shift_towards"] else "weights: they have none of it"
+            raise InputError(
+                f"question {asked['name']}: senders names {asked['senders']!r}, whose change is not known from {why}; "
+                "name another type."
+            )
     scale = asked["scale"] or ("counts" if asked["shift_genes"] else "own")
-    cells = altered_cells(asked["cells"], asked["share_of_senders"], seed, graph, focal, asked["name"])
+    who = asked["cells"], asked["share_of_senders"]
+    cells = altered_cells(*who, seed, graph, focal, asked["name"], senders=senders)
+    if cells is not None and not len(cells):
+        raise InputError(
+            f"question {asked['name']}: share_of_senders is {asked['share_of_senders']:g}, which is none of the cells "
+            "that could be altered; give a larger share, or name other senders."
+        )
     origin = {}
     if asked["shift_towards"]:
         origin = {"towards": asked["shift_towards"], "dose": asked["dose"], "by_type": asked["by_type"]}
@@ -175,12 +190,22 @@ def _donors(slide, graph, asked, focal, n_donors, rng) -> np.ndarray:
         shares = np.array([*asked["composition"].values()], dtype=float)
         pools = [_pool(slide, label, asked["domain"]) for label in asked["composition"]]
         counts = rng.multinomial(n_donors, shares / shares.sum(), size=len(focal))
-        return np.stack([np.concatenate([_draw(rng, p, n) for p, n in zip(pools, row, strict=True)]) for row in counts])
+        return np.stack(
+            [
+                np.concatenate([_draw(rng, pool, n, cell) for pool, n in zip(pools, row, strict=True)])
+                for cell, row in zip(focal, counts, strict=True)
+            ]
+        )
     removed, added = asked["remove_sender"], asked["add_sender"]
     is_removed = (slide.obs["cell_type"].astype(str) == removed).to_numpy()
     others = np.flatnonzero((slide.obs["domain"] == asked["domain"]).to_numpy() & ~is_removed)
     pool = None if added is None else _pool(slide, added, asked["domain"])
-    n_added = 0 if added is None else max(1, round(asked["share"] * n_donors))
+    n_added = 0 if added is None else round(asked["share"] * n_donors)
+    if added is not None and (n_added == 0 or n_added == n_donors and asked["share"] < 1):
+        raise InputError(
+            f"question {asked['name']}: share is {asked['share']:g}, which is {'all' if n_added else 'none'} of "
+            f"{n_donors} new neighbours; raise counterfactual.n_donors."
+        )
     rows = []
     for cell in focal:
         start, end = graph.indptr[cell : cell + 2]
@@ -190,8 +215,8 @@ def _donors(slide, graph, asked, focal, n_donors, rng) -> np.ndarray:
         if weight.sum() > 0:
             kept = rng.choice(near, n_donors - n_added, p=weight / weight.sum())
         else:
-            kept = _draw(rng, others, n_donors - n_added)
-        rows.append(np.concatenate([kept, _draw(rng, pool, n_added)]) if n_added else kept)
+            kept = _draw(rng, others, n_donors - n_added, cell)
+        rows.append(np.concatenate([kept, _draw(rng, pool, n_added, cell)]) if n_added else kept)
     return np.stack(rows)
 
 
@@ -200,5 +225,7 @@ def _pool(slide, label, domain) -> np.ndarray:
     return here if len(here) else np.flatnonzero((slide.obs["cell_type"] == label).to_numpy())
 
 
-def _draw(rng, pool: np.ndarray, n: int) -> np.ndarray:
+def _draw(rng, pool: np.ndarray, n: int, cell: int) -> np.ndarray:
+    """So many of a pool, twice only where it has fewer; nobody stands beside itself."""
+    pool = pool[pool != cell]
     return rng.choice(pool, n, replace=n > len(pool)) if n else np.empty(0, dtype=np.int64)

@@ -102,7 +102,7 @@ def edge_perturbation(
         pool = np.flatnonzero((slide.obs["domain"] == target).to_numpy() & available)
     else:
         raise InputError(f"config: counterfactual.donor_rules holds {rule!r}; allowed are {', '.join(DONOR_RULES)}.")
-    if len(pool) <= n_donors:
+    if len(pool) < n_donors:
         raise InputError(
             f"held-out type {cell_type!r} in {target!r}: donor rule {rule!r} finds {len(pool)} donors, and "
             f"{n_donors} are drawn for each cell: lower counterfactual.n_donors or choose another donor rule."

@@ -116,6 +116,7 @@ def altered_cells(
     graph: sparse.csr_array,
     focal: np.ndarray,
     *name: str,
+    senders: np.ndarray | None = None,
 ) -> np.ndarray | None:
     """Indices (k,) of the cells that are altered, ascending; None for all.
 
@@ -123,10 +124,12 @@ def altered_cells(
         who: `all` cells of the slide, or only the `neighbors` of focal cells. share: of them, drawn at random.
         graph: (n, n), of all cells. focal: (m,).
         name: tells apart draws of one seed.
+        senders: (n,) bool, cells of which the share is drawn; None: all.
     """
     n = graph.shape[0]
     pool = np.unique(graph[focal].indices) if who == "neighbors" else np.arange(n)
     if share < 1:
+        pool = pool if senders is None else pool[senders[pool]]
         drawn = stream(seed, "altered_cells", *name)
         pool = np.sort(drawn.choice(pool, round(share * len(pool)), replace=False))
     return None if len(pool) == n else pool

@@ -73,6 +73,15 @@ INTERVENTIONS = {
     "shift_pathway": "node",
     "knock_out": "own",
 }
+_OF_SHIFTS = {"senders", "share_of_senders", "cells", "scale"}
+# Intervention -> what else of a question it reads; others have nothing to read.
+_READ = {
+    "move_to": {"donor_rule"},
+    "add_sender": {"share"},
+    "shift_genes": {"factor", *_OF_SHIFTS},
+    "shift_towards": {"by_type", "dose", "top_genes", *_OF_SHIFTS},
+    "shift_pathway": {"weights", "dose", "top_genes", *_OF_SHIFTS},
+}
 _TOLD = {"edge": "new neighbours", "node": "altered neighbours", "own": "a knock-out in the focal cells"}
 
 
@@ -99,9 +108,12 @@ class UserQuestion(Settings):
     """Intervention: neighbours of these types in these shares (any numbers from 0 up; they are divided by their sum),
     taken from the focal cells' domain, or from all of the slide where it has none of the type."""
     remove_sender: Text | None = None
-    """Intervention: the focal cells' own neighbours without this type."""
+    """Intervention: the focal cells' own neighbours without this type. `counterfactual.n_donors` of those that are left
+    are drawn by weight, or cells of the domain where none is left: where a type has little to send, the answer is the
+    noise of this draw."""
     add_sender: Text | None = None
-    """Intervention: the focal cells' own neighbours, of which a share is replaced by cells of this type."""
+    """Intervention: the focal cells' own neighbours, of which a share is replaced by cells of this type; the others are
+    drawn as for `remove_sender`, with the same noise."""
     share: float = Field(0.3, gt=0, le=1)
     """For `add_sender`: the share."""
     shift_genes: Some[Text] | None = None
@@ -111,7 +123,8 @@ class UserQuestion(Settings):
     """For `shift_genes`: 0 is a knock-out, below 1 is down, above 1 is up."""
     shift_towards: Text | None = None
     """Intervention: the neighbours stay, and express what their types express in this domain: each type's log change of
-    pseudobulks is added, in the `top_genes` that change most."""
+    pseudobulks is added, in the `top_genes` that change most. Types that lack in one of both domains stay as they
+    are."""
     by_type: bool = True
     """For `shift_towards`: whether each type gets its own change (`node` of `counterfactual.node.shifts`); else all get
     that of all types together (`node_global`)."""
@@ -131,7 +144,8 @@ class UserQuestion(Settings):
     senders: Text | None = None
     """For all three shifts: the type of the neighbours that are altered; `null` means all of them."""
     share_of_senders: float = Field(1, gt=0, le=1)
-    """For all three shifts: share of these cells that is altered, drawn at random."""
+    """For all three shifts: share of these cells, those of the type that `senders` names, that is altered, drawn at
+    random."""
     cells: Literal["all", "neighbors"] = "all"
     """For all three shifts: who is altered, see `counterfactual.node.cells`."""
     scale: Literal["own", "log", "counts"] | None = None
@@ -155,6 +169,9 @@ class UserQuestion(Settings):
             raise ValueError(
                 f" has {' and '.join(given) or 'no intervention'}; give one of {', '.join(INTERVENTIONS)}."
             )
+        for key in sorted(self.model_fields_set & set().union(*_READ.values()) - _READ.get(given[0], set())):
+            readers = ", ".join(what for what, keys in _READ.items() if key in keys)
+            raise ValueError(f".{key} is read for {readers}, and not for {given[0]}; leave it out.")
         need = INTERVENTIONS[given[0]]
         if need == "own" and "methods" not in self.model_fields_set:
             self.methods = ["celcomen"]
@@ -172,6 +189,7 @@ class UserQuestion(Settings):
                 raise ValueError(
                     f".{key} is {self.domain!r}, where the focal cells already stand; name another domain."
                 )
-        if self.dose == 0:
-            raise ValueError(".dose is 0, which changes nothing; give another number.")
+        for key, nothing in (("dose", 0), ("factor", 1)):
+            if getattr(self, key) == nothing:
+                raise ValueError(f".{key} is {nothing}, which changes nothing; give another number.")
         return self

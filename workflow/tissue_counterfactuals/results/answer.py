@@ -15,12 +15,13 @@ from scipy.stats import norm, rankdata
 from tissue_counterfactuals import gene_sets, pathways
 from tissue_counterfactuals.experiments.settings import BUNDLED_GENE_SETS
 from tissue_counterfactuals.files import atomic_path
+from tissue_counterfactuals.methods.hierarchical import compared_domains
 from tissue_counterfactuals.metrics.populations import mean_expression
 from tissue_counterfactuals.models.hierarchical import MOST_OFF, QUANTILE
 from tissue_counterfactuals.question.asked import intervention_of
 from tissue_counterfactuals.question.predictions import KEY, read_predictions
 from tissue_counterfactuals.question.question import Question, read_question
-from tissue_counterfactuals.question.support import Support, support_of
+from tissue_counterfactuals.question.support import FEWEST_CELLS, Support, support_of
 from tissue_counterfactuals.question.task import Task
 from tissue_counterfactuals.results import provenance
 from tissue_counterfactuals.results.figures import style
@@ -43,10 +44,11 @@ class Answers:
     Attributes:
         change: method -> (seeds, g). per_gene: name -> (seeds, g), of the method with intervals, and `base`, the log1p
             mean CP10K of its twin; without seeds that give none.
-        diagnostics: name -> mean over seeds, of that method. failures: method -> reason.
+        diagnostics: name -> mean over seeds, of that method. failures: method -> reason, and with how many seeds where
+            others were answered.
         effect: (m,) root mean square change of log expression of each focal cell, first seed.
         per_cell: of the method with intervals, first seed: `genes` (k,), `change` (m, k) and perhaps `half` (m, k).
-        sure: the method with intervals, or the first that answered.
+        sure: the method with intervals, or one that says why it gives none, or the first that answered.
     """
 
     change: dict[str, list[np.ndarray]] = field(default_factory=dict)
@@ -84,8 +86,11 @@ def write_answer(
     sets = set_table(cells.var_names, change, off)
     active = pathway_table(cells.var_names, change, off)
     (target,) = question.fold.targets
-    support = next(iter(support_of(Task(cells, question), target).values()), None)
+    task = Task(cells, question)
+    support = next(iter(support_of(task, target).values()), None)
     word, reason = verdict(cells, question, answers, genes, support)
+    # A question that leaves its cells in their domain is not what other types were asked.
+    elsewhere = None if target in compared_domains(task) else next(iter(compared_domains(task)), None)
     source = (
         f"{names['label']}: {names['kind']} data, {cells.n_obs:,} cells · slide {names['slide']} · "
         f"{len(questions)} seed{'s' * (len(questions) > 1)} · commit {provenance.commit()}"
@@ -97,7 +102,7 @@ def write_answer(
     write_tsv(cell_table(cells, question, answers), outputs["cells"], sort=False)
     write_tsv(genes, outputs["genes"], sort=False)
     with atomic_path(outputs["text"]) as temporary:
-        text = markdown(asked, names, question, answers, genes, sets, active, word, reason, support)
+        text = markdown(asked, names, question, answers, genes, sets, active, word, reason, support, elsewhere)
         temporary.write_text(f"{text}\n\n{source}\n")
 
 
@@ -131,12 +136,17 @@ def collect(predictions: list[Path], methods: list[str]) -> Answers:
     """Read what was predicted, method by method, against its own twin."""
     answers = Answers()
     per_method: dict[str, dict] = {}
+    failed: dict[str, list[str]] = {}
     for path in predictions:
         with read_predictions(path) as made:
-            answers.failures |= {f["method"]: f["reason"] for f in made.notes["failures"]}
+            for failure in made.notes["failures"]:
+                failed.setdefault(failure["method"], []).append(failure["reason"])
             told = {tuple(i[k] for k in KEY): i for i in made.notes.get("intervals", [])}
             for method, target, variants in made.questions():
-                (variant,) = [v for v in variants if v != TWIN]
+                variant = next((v for v in variants if v != TWIN), None)
+                # What cannot be told what is asked may have a twin.
+                if variant is None:
+                    continue
                 own = per_method.setdefault(method, {"told": [], "notes": []})
                 values, twin = (made.values(method, target, v) for v in (variant, TWIN))
                 base = np.log1p(mean_expression(twin))
@@ -149,10 +159,19 @@ def collect(predictions: list[Path], methods: list[str]) -> Answers:
                 own["notes"] += [
                     note for note in made.notes["diagnostics"] if (note["method"], note["variant"]) == (method, variant)
                 ]
+    for method, reasons in failed.items():
+        n_told = len(answers.change.get(method, []))
+        seeds = f" (with {len(reasons)} of {len(reasons) + n_told} seeds; its numbers are those of the others)"
+        answers.failures[method] = "; ".join(dict.fromkeys(reasons)) + (seeds if n_told else "")
     answered = [m for m in methods if m in per_method and m != TRUTH]
     if not answered:
         return answers
-    answers.sure = next((m for m in answered if per_method[m]["told"]), answered[0])
+
+    def says_more(method: str) -> tuple[bool, bool]:
+        own = per_method[method]
+        return bool(own["told"]), any(note["name"] == "n_types_known" for note in own["notes"])
+
+    answers.sure = max(answered, key=says_more)
     own = per_method[answers.sure]
     answers.effect = own["effect"]
     answers.per_cell = next(iter(own["cells"]), {})
@@ -237,6 +256,8 @@ def set_table(genes: pd.Index, change: np.ndarray, errors: np.ndarray) -> pd.Dat
         reason = "not applicable: no method gave intervals, so nothing says how far off a set can be"
     elif not sets:
         reason = gene_sets.NO_SETS.format(least=LEAST_OF_SET, most=MOST_OF_SET, n=len(genes))
+        if pathways.fitting(genes) == "progeny_mouse":
+            reason += ", whose symbols are those of mouse, and the sets' are human"
     if reason:
         return pd.DataFrame([{"status": reason}]).reindex(columns=columns)
     inside = np.array([genes.isin(members) for members in sets.values()])
@@ -330,7 +351,13 @@ def verdict(
     there = ((obs["cell_type"] == fold.cell_type) & (obs["domain"] == target)).to_numpy()
     if not (there & ~question.split.held_out).any():
         return "extrapolates", f"No {fold.cell_type} was seen in {target} when the model learnt."
-    outside = 1 - (support.inside if np.isnan(support.inside_type) else support.inside_type)
+    outside = 1 - support.inside_type
+    if np.isnan(outside):
+        return (
+            "extrapolates",
+            f"Fewer than {FEWEST_CELLS} {fold.cell_type} with neighbours were seen when the model learnt, too few to "
+            "say whether they were seen in such neighbourhoods.",
+        )
     if outside > MOST_OUTSIDE:
         return (
             "extrapolates",
@@ -353,8 +380,8 @@ def agreement(answers: Answers) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["method", "other", "pearson"])
 
 
-def markdown(asked, names, question, answers, genes, sets, active, word, reason, support) -> str:
-    """The answer as a text."""
+def markdown(asked, names, question, answers, genes, sets, active, word, reason, support, elsewhere) -> str:
+    """The answer as a text; `elsewhere` is the domain that other types were asked about in place of this question."""
     lines = [
         f"# {asked['name']}: {word}",
         "",
@@ -364,7 +391,7 @@ def markdown(asked, names, question, answers, genes, sets, active, word, reason,
         "",
     ]
     lines += [f"Failed: {method}: {why}" for method, why in answers.failures.items()]
-    if support is not None:
+    if support is not None and not np.isnan(support.inside):
         lines += [
             f"How far this is from what was seen: {support.inside:.0%} of the new neighbourhoods lie among those of "
             f"training cells; their distance from these is {support.distance:.1f} times what is usual between them.",
@@ -408,9 +435,15 @@ def markdown(asked, names, question, answers, genes, sets, active, word, reason,
     if "rehearsal_error" in notes:
         held = notes["rehearsal_coverage"]
         held = "" if np.isnan(held) else f"intervals held for {held:.0%} of the genes, and "
+        known = "How good such answers are on this slide"
+        if elsewhere:
+            known = (
+                "Nobody knows what other types would answer to this question. How good answers to moves to "
+                f"{elsewhere} are on this slide, by neighbours alone"
+            )
         lines += [
             "",
-            f"How good such answers are on this slide: for the {notes['n_types_known']:.0f} other types, each told "
+            f"{known}: for the {notes['n_types_known']:.0f} other types, each told "
             f"without its own cells there, {held}the error over the most changed genes was "
             f"{notes['rehearsal_error']:.2f}, where no change at all would have been off by "
             f"{notes['rehearsal_error_of_no_change']:.2f}.",
