@@ -1,5 +1,7 @@
 """Every experiment and figure of Cellina's paper once, through its rules, on a tissue small enough for tests."""
 
+import json
+
 import pandas as pd
 
 from opened import check_declared, watched
@@ -48,3 +50,9 @@ def test_all_of_cellina_is_run_and_drawn(tmp_path):
     scores = pd.read_csv(run.folder / "results/tables/tiny/scores.tsv", sep="\t")
     assert set(scores["method"]) == set(config["methods"])
     assert set(scores["status"]) == {"ok"}
+    # Memory that runs out is an answer where costs are the question, and only there.
+    records = [json.loads(p.read_text()) for p in (run.folder / ".snakemake/metadata").rglob("*") if p.is_file()]
+    fits = [record["shellcmd"] for record in records if record["rule"] == "fit"]
+    asked = ["slide_0+random+300" in command for command in fits]
+    assert set(asked) == {True, False}
+    assert ["--memory-is-asked" in command for command in fits] == asked

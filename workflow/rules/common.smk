@@ -208,8 +208,8 @@ def time_limits(methods):
     )
 
 
-# Where a guest is installed is no reason to run a step again: Snakemake leaves a params function that takes `input`
-# out when it asks whether parameters have changed.
+# Where a guest is installed, and what becomes of one that fails, is no reason to run a step again: Snakemake leaves a
+# params function that takes `input` out when it asks whether parameters have changed.
 
 
 def guest_command(wildcards, input):
@@ -224,6 +224,11 @@ def place_of_guest(wildcards, input):
     return (
         f"--environment {shlex.quote(input.environment)}" if input.environment else ""
     )
+
+
+def memory_is_asked(wildcards, input):
+    """The option of a training whose costs are what is asked, so that one that does not fit is a point of the figure."""
+    return "--memory-is-asked" if "+" in wildcards.slide else ""
 
 
 def uses_gpu(methods):

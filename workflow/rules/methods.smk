@@ -60,8 +60,9 @@ rule fit:
         checkpoint=f"results/checkpoints/{ONE_METHOD}.pt",
         limits=lambda w, input: time_limits([w.method]),
         steps=f"--steps {config['equal_steps']}" if config["budget"] == "equal" else "",
+        memory=memory_is_asked,
     shell:
-        "{params.guest} fit {params.place} {params.steps} --method {wildcards.method}"
+        "{params.guest} fit {params.place} {params.steps} {params.memory} --method {wildcards.method}"
         " --slide {input.slide:q} --question {input.question:q}"
         " --settings {params.settings:q} --time-limits {params.limits:q} --device {params.device}"
         " --threads {params.threads} --checkpoint {params.checkpoint:q} --output {output:q} --log {log:q}"

@@ -172,6 +172,9 @@ def test_memory_that_ran_out_stops_the_job_of_our_methods_and_is_a_row_of_a_gues
         with pytest.raises(InputError, match="^cellina: memory ran out"):
             run.predict({"no_change": None, "cellina": None}, task, predictions)
         assert not predictions.exists()
+        run.fit("cellina", task, folder / "cellina", folder / "c.pt", memory_is_asked=True)
+        assert json.loads((folder / "cellina/status.json").read_text())["reason"].startswith("fit: memory ran out")
+        shutil.rmtree(folder / "cellina")
         run.fit("scvi", task, folder / "scvi", folder / "c.pt")
         assert json.loads((folder / "scvi/status.json").read_text())["reason"].startswith("fit: memory ran out")
     run.predict({"no_change": None, "scvi": None}, task, predictions)
@@ -255,10 +258,10 @@ def command(question, step, *arguments, limits=None):
     run.main([str(a) for a in (step, *arguments, *common, "--log", question.folder / "log")])
 
 
-def fit_command(question, method="cellina", **options):
+def fit_command(question, method="cellina", *flags, **options):
     folder = question.folder
     paths = ("--output", folder / method / "run", "--checkpoint", folder / "checkpoint.pt")
-    command(question, "fit", "--method", method, *paths, **options)
+    command(question, "fit", "--method", method, *flags, *paths, **options)
     return json.loads((folder / method / "run/status.json").read_text())
 
 
@@ -357,12 +360,15 @@ def test_memory_that_ran_out_is_told_from_a_kill_by_hand(question, monkeypatch, 
     assert said.startswith("error: the job was ended from outside (SIGKILL): run again")
     assert not (question.folder / "cellina/run").exists()
     # The kernel counts the processes that it kills for memory.
-    counts = iter([4, 5] * 3)
+    counts = iter([4, 5] * 4)
     monkeypatch.setattr(run, "_killed_for_memory", lambda: next(counts))
     with pytest.raises(SystemExit):
         fit_command(question)
     assert capfd.readouterr().err.startswith("error: cellina: memory ran out (the system killed it): give the job more")
     assert not (question.folder / "cellina/run").exists()
+    status = fit_command(question, "cellina", "--memory-is-asked")
+    assert status["reason"] == "fit: it was killed because memory ran out"
+    assert status["peak_memory_mb"] > 100
     monkeypatch.setattr(METHODS["scvi"].adapter, "fit", ends_by(signal.SIGKILL))
     assert fit_command(question, "scvi")["reason"] == "fit: it was killed because memory ran out"
     # Before a method is asked, nobody but the job can have used it up.

@@ -15,6 +15,7 @@ that goes wrong in a method is an exception. What the method did is a result, to
 Memory that runs out is the one or the other. The workflow's own methods (environment `core`) hold what grows with the
 cells and no more, so that the machine is too small for the data: the job stops. A guest in an environment of its own
 holds what its authors chose, a matrix of all cells by all cells for one: that is what the method did, a failed row.
+Where it is asked what a training costs (`fit --memory-is-asked`, for Cellina's Fig. A6) any method is such a guest.
 """
 
 import argparse
@@ -74,11 +75,13 @@ def fit(
     folder: Path,
     checkpoint: Path,
     resumed: Callable[[float], None] = lambda seconds: None,
+    memory_is_asked: bool = False,
 ) -> None:
     """Train one method; `folder` ends with status.json and, if all went well, what the adapter left there.
 
     Args:
         resumed: told the seconds of training that an earlier process has done, where this one goes on.
+        memory_is_asked: whether memory that runs out is an answer, whatever the method; see the module's text.
 
     Raises:
         InputError: what the user or the machine must mend; then there is no folder.
@@ -101,7 +104,7 @@ def fit(
         except InputError:
             raise
         except (Exception, SystemExit) as error:
-            reason = reason_of(error, method, "fit", draft)
+            reason = reason_of(error, method, "fit", draft, memory_is_asked)
         write_status(draft, task.fold.cell_type, reason, time.perf_counter() - started, seconds_before)
     remove(checkpoint)
 
@@ -315,18 +318,19 @@ def _versions() -> dict[str, str]:
     return versions
 
 
-def reason_of(error: BaseException, method: str, step: str, folder: Path) -> str:
+def reason_of(error: BaseException, method: str, step: str, folder: Path, memory_is_asked: bool = False) -> str:
     """What a failed row says about an error that came out of a method in a step.
 
     Args:
         folder: one on the disk that the step writes to.
+        memory_is_asked: see `fit`.
 
     Raises:
         InputError: the machine is at fault and not the method.
     """
     traceback.print_exc()
     if sentence := memory_fault(error):
-        if METHODS[method].environment == CORE:
+        if METHODS[method].environment == CORE and not memory_is_asked:
             raise InputError(f"{method}: {sentence}") from error
         return f"{step}: memory ran out {error}".strip()
     if sentence := _machine_fault(error, folder):
@@ -365,12 +369,13 @@ class _End:
     reason: str = ""
 
 
-def _supervise(work: Callable, limit: Callable[[dict], float | None]) -> _End:
+def _supervise(work: Callable, limit: Callable[[dict], float | None], memory_is_asked: bool = False) -> _End:
     """Run `work(say)` in a child process until it ends or has said nothing new for too long.
 
     Args:
         work: says `method` when it asks one.
         limit: seconds that the child may take from what it said last to its next word or its end; None: any time.
+        memory_is_asked: see `fit`.
 
     Raises:
         InputError: the child found something that must be mended, or was ended from outside.
@@ -408,7 +413,7 @@ def _supervise(work: Callable, limit: Callable[[dict], float | None]) -> _End:
         return _End(said, f"it crashed ({name})")
     if name == "SIGKILL" and _killed_for_memory() > killed_before:
         method = said.get("method")
-        if method is None or METHODS[method].environment == CORE:
+        if method is None or (METHODS[method].environment == CORE and not memory_is_asked):
             raise InputError(f"{method or 'the job'}: {no_memory('the system killed it')}")
         return _End(said, "it was killed because memory ran out")
     raise InputError(f"the job was ended from outside ({name}): run again; a training goes on where it was.")
@@ -478,9 +483,10 @@ def _run_fit(options) -> None:
         task.settings, task.steps = options.settings.get(method, {}), options.steps
         said = {"cell_type": task.fold.cell_type, "method": method}
         say(said)
-        fit(method, task, options.output, options.checkpoint, lambda seconds: say(said | {"seconds_before": seconds}))
+        told = lambda seconds: say(said | {"seconds_before": seconds})  # noqa: E731
+        fit(method, task, options.output, options.checkpoint, told, options.memory_is_asked)
 
-    end = _supervise(work, lambda said: _seconds(options, method))
+    end = _supervise(work, lambda said: _seconds(options, method), options.memory_is_asked)
     if end.reason:
         reason = f"fit: {end.reason}"
         print(reason)
@@ -549,6 +555,9 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--method", required=True, choices=METHODS)
     one.add_argument("--checkpoint", type=Path, required=True)
     one.add_argument("--steps", type=int, help="optimiser steps; default: what the settings say")
+    one.add_argument(
+        "--memory-is-asked", action="store_true", help="memory that runs out is a failed row, not an error"
+    )
     one.set_defaults(run=_run_fit, models=[])
     all_of_fold = steps.add_parser("predict", parents=[common], help="predict; leaves an h5ad")
     all_of_fold.add_argument("--controls", nargs="*", default=[], choices=METHODS)
