@@ -7,9 +7,9 @@ with: only NumPy, SciPy and anndata.
 import json
 import re
 import sysconfig
+from pathlib import Path
 
 from runs import clone_to, examples, tiny
-from tissue_counterfactuals.methods import environments
 from tissue_counterfactuals.results.tables import TWIN, read_scores
 
 FOREIGN = ("torch", "numba", "pydantic", "jsonschema", "sklearn", "scanpy", "matplotlib", "snakemake", "filelock")
@@ -37,26 +37,30 @@ def test_a_new_method_is_a_row_a_file_and_an_environment(finished, tmp_path):
     (package / "halving.py").write_text(module)
     pins = re.findall(r"^ {6}- (.+)$", environment, re.MULTILINE)
     assert {*pins} <= {*(checkout / "requirements.txt").read_text().split()}
-    definition = checkout / "envs/halving.yaml"
-    definition.write_text(re.sub(r"pip:\n(      - .+\n)+", "pip: []\n", environment))
+    (checkout / "envs/halving.yaml").write_text(re.sub(r"pip:\n(      - .+\n)+", "pip: []\n", environment))
 
     run = finished.copy_to(tmp_path / "run")
     run.checkout = checkout
     methods = [*tiny()["methods"], "halving"]
     run.configure(tiny(methods=methods, seeds=[0]))
-    # No network here: the environment is built without its pins, and finds the packages of this one, but for those not
-    # meant.
-    record = run.folder / "results/environments/halving.json"
-    interpreter = environments.build("halving", record, definition)
-    (library,) = (interpreter.parents[1] / "lib").glob("python*/site-packages")
+    # No network here: the rule builds the environment without its pins, and the script that comes after pip lets it
+    # find the packages of this one, but for those not meant.
+    library = tmp_path / "library"
+    library.mkdir()
     (library / "packages.pth").write_text(sysconfig.get_path("purelib") + "\n")
     # Not as sitecustomize: Debian's Python has one of its own, which would be taken instead.
     (library / "guard.py").write_text(GUARD)
     (library / "guard.pth").write_text("import guard\n")
+    place = "$(python -c 'import sysconfig; print(sysconfig.get_path(\"purelib\"))')"
+    (checkout / "envs/halving.post-deploy.sh").write_text(f'cp {library}/* "{place}"\n')
 
     # The code is that of a clone, and yet what there is need not be made again.
-    outcome = run.snakemake("--rerun-triggers", "mtime")
+    outcome = run.snakemake("--rerun-triggers", "mtime", "input")
     assert outcome.code == 0, outcome.screen
+    assert outcome.planned()["build_environment"] == 1
+    assert "built halving: " in run.read("results/logs/build_environment/halving.log")
+    interpreter = json.loads(run.read("results/environments/halving.json"))["interpreter"]
+    assert Path(interpreter).is_relative_to(run.folder / "results/environments")
     fit = "tiny/slide_0/type_0/halving/corrected.seed0"
     assert f"halving is trained by {interpreter}" in run.read(f"results/logs/fit/{fit}.log")
     status = json.loads(run.read(f"results/models/{fit}/status.json"))
@@ -79,4 +83,3 @@ def test_a_new_method_is_a_row_a_file_and_an_environment(finished, tmp_path):
     assert outcome.planned()["fit"] == 1
     assert outcome.planned()["predict"] == 1
     assert "halving" in run.read("results/tables/tiny/table_1.domain_1.corrected.md")
-    assert not list(run.folder.glob("results/logs/build_environment/*"))

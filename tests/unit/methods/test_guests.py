@@ -359,6 +359,10 @@ def test_memory_that_ran_out_is_told_from_a_kill_by_hand(question, monkeypatch, 
     said = capfd.readouterr().err
     assert said.startswith("error: the job was ended from outside (SIGKILL): run again")
     assert not (question.folder / "cellina/run").exists()
+    monkeypatch.setattr(cellina_adapter, "fit", raises(MemoryError()))
+    assert fit_command(question, "cellina", "--memory-is-asked")["reason"].startswith("fit: memory ran out")
+    shutil.rmtree(question.folder / "cellina/run")
+    monkeypatch.setattr(cellina_adapter, "fit", ends_by(signal.SIGKILL))
     # The kernel counts the processes that it kills for memory.
     counts = iter([4, 5] * 4)
     monkeypatch.setattr(run, "_killed_for_memory", lambda: next(counts))
