@@ -25,7 +25,7 @@ SIZES = {
     "cellina_experiments": {
         "in_vivo": {
             "methods": ["no_change", "hierarchical", "ridge"],
-            "min_recipients": 5, "draws": 29, "splits": 5, "shifts": 1, "bootstraps": 10, "far_um": 45,
+            "min_recipients": 5, "draws": 29, "splits": 5, "shifts": 1, "far_um": 45,
             "min_mean_counts": 0.2,
         },
         "trust": {

@@ -135,6 +135,14 @@ def test_components_hang_together_under_one_label(slide):
     assert apart.min() > 101
 
 
+def test_a_lesion_has_the_same_number_for_every_knock_out(slide):
+    both, one = (
+        lesions.find_lesions(slide, s, "components", "made", min_spots=7) for s in (["KP_1", "KP_2"], ["KP_2"])
+    )
+    assert [(p.number, p.label) for p in one] == [(p.number, p.label) for p in both if p.section == "KP_2"]
+    assert one[0].number == 6
+
+
 def test_boxes_hold_the_lesions_of_the_authors(slide):
     boxes = settings()["boxes_um"]
     parts = lesions.find_lesions(slide, ["KP_1", "KP_2"], "boxes", "made", boxes, "KP_1")

@@ -44,7 +44,6 @@ def settings(**more):
         "draws": 99,
         "splits": 20,
         "shifts": 3,
-        "bootstraps": 50,
         "min_recipients": 10,
         "far_um": 45,
         "min_mean_counts": 0,
@@ -233,7 +232,7 @@ def test_celcomen_is_asked_with_lost_genes_clamped_where_they_are_measured(tmp_p
     knobs = SMALL | {"n_genes": 16, "n_cells": 1000, "spillover": 1.0, "seed": 3}
     slide = simulate_screen(**KNOBS | knobs, measured=measured)
     methods = {"celcomen": SECTIONS["celcomen_field"]}
-    files = run(tmp_path, slide, "corrected", methods, draws=19, min_recipients=5, bootstraps=10)
+    files = run(tmp_path, slide, "corrected", methods, draws=19, min_recipients=5)
     scores = pd.read_csv(files["scores"], sep="\t").drop_duplicates("method").set_index("method")
     clamped = scores.loc["celcomen_knock_out"]
     assert scores.loc["celcomen", "status"] == "ok"

@@ -468,7 +468,7 @@ def _corrected(slide, screen, tested, codes, seed, methods, device, switches, se
     made = answers(asked, slide, methods, device, summarise, knock_out)
     observed = np.stack([tested[k].change for k in codes])
     null = statistics.joint_null(screen.arena, codes, settings["draws"], seed)
-    tiles = np.stack([statistics.tile_bootstrap(screen.arena, k, settings["bootstraps"], seed) for k in codes], axis=1)
+    tiles = statistics.without_each_tile(screen.arena, codes)
     spilled = screen.spilled_genes()
     untold = summarise("-", slide.X[asked.focal].toarray())
     rows, parts = [], []
@@ -506,7 +506,9 @@ def _corrected(slide, screen, tested, codes, seed, methods, device, switches, se
 
             scored = question_of.score_corrected(truth, own[:, kept], twin[:, kept], null[:, at][..., kept], seed)
             over_tiles = np.array([agree(own, one[at][:, kept]) for one in tiles])
-            low, high = np.nanquantile(over_tiles.mean(axis=1), [0.025, 0.975])
+            over_tiles[np.isnan(tiles[:, at]).any(axis=2)] = np.nan
+            reach = student.ppf(0.975, max(len(tiles) - 1, 1))
+            reach *= np.sqrt(statistics.jackknife_variance(over_tiles.mean(axis=1)))
             halves = [tested[k].halves[..., kept] for k in own_codes]
             scored |= {
                 "pearson_from_twin": float(agree(own - twin).mean()),
@@ -520,8 +522,8 @@ def _corrected(slide, screen, tested, codes, seed, methods, device, switches, se
                 ),
                 "split_half_top": float(np.median(more["split_half_top"])),
                 "ceiling": ceiling,
-                "tiles_low": low,
-                "tiles_high": high,
+                "tiles_low": scored["pearson"] - reach,
+                "tiles_high": scored["pearson"] + reach,
             } | _controls(found, own_names, base, agree, settings["control_draws"])
             rows.append(
                 {"method": method, "status": "ok", "told": _told(found), "genes": genes, "n_targets": len(at),
@@ -530,7 +532,8 @@ def _corrected(slide, screen, tested, codes, seed, methods, device, switches, se
             )  # fmt: skip
             if genes == "all":
                 focal = [np.var(agree(row, one)) for row, one in zip(again.swapaxes(0, 1), truth, strict=True)]
-                single = zip(own_names, agree(own), over_tiles.var(axis=0), focal, strict=True)
+                of_tiles = statistics.jackknife_variance(over_tiles)
+                single = zip(own_names, agree(own), of_tiles, focal, strict=True)
                 parts += [
                     dict(zip(("target", "pearson", "tiles", "focal"), one, strict=True))
                     | {"method": method, "truth": "effect"}
@@ -573,7 +576,7 @@ def components(parts: pd.DataFrame) -> pd.DataFrame:
     """K9: what makes a method's score of one lost gene vary.
 
     Args:
-        parts: a row per method, truth, target and seed: `pearson`; where known its variance over drawn `tiles` and
+        parts: a row per method, truth, target and seed: `pearson`; where known its variance over `tiles` and
             resampled `focal` cells, with everything else as it is.
 
     Returns:

@@ -38,7 +38,7 @@ _TILE_UM = 250.0
 # What a ceiling must exceed for an agreement with the truth to mean anything.
 LEAST_CEILING = 0.3
 # Two-sided 5 %, power 80 %: 1.96 + 0.84 standard deviations.
-_DETECTABLE = 2.80
+_DETECTABLE, _ONE_SIDED = 2.80, 1.645
 # Changes of log expression that are tried where genes are spiked.
 _SPIKES = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.55, 0.75, 1.0, 1.4, 2.0)
 # Genes that are looked at where the most changed ones are, as the authors do.
@@ -58,6 +58,7 @@ class Arena:
         depth: (m,) log(1 + counts).
         tile: (m, 2) whole numbers; members are matched, and halves are split, by tile.
         unit, start: around member i stand units unit[start[i]:start[i + 1]].
+        carriers: as many of each of these units stand around the member, as long as `unit`.
         labels: (u,) of the units.
         unit_tile: (u, 2), unit_size: (u,) carriers or spots.
         target_names: of the labels 1, 2, ...
@@ -68,6 +69,7 @@ class Arena:
     tile: np.ndarray
     unit: np.ndarray
     start: np.ndarray
+    carriers: np.ndarray
     labels: np.ndarray
     unit_tile: np.ndarray
     unit_size: np.ndarray
@@ -96,6 +98,7 @@ class Arena:
             tile=self.tile[inside],
             unit=number[self.unit[edges]],
             start=np.concatenate([[0], np.cumsum(lengths[inside])]),
+            carriers=self.carriers[edges],
             labels=self.labels[kept],
             unit_tile=self.unit_tile[kept],
             unit_size=self.unit_size[kept],
@@ -158,7 +161,7 @@ def build_arena(
             f"slide: no recipient has a carrier of a guide within {radius_um:g} um; raise the radius, or check which "
             "cells carry guides."
         )
-    around = [np.unique(unit_of[pairs[i]]) for i in near]
+    around = [np.unique(unit_of[pairs[i]], return_counts=True) for i in near]
     members = members[near]
     totals = np.asarray(counts.sum(axis=1)).ravel()
     first = np.unique(unit_of, return_index=True)[1]
@@ -166,8 +169,9 @@ def build_arena(
         values=scaled(counts[members], totals[members]),
         depth=np.log1p(totals[members]),
         tile=np.floor(place[members] / _TILE_UM).astype(int),
-        unit=np.concatenate(around),
-        start=np.concatenate([[0], np.cumsum([len(a) for a in around])]),
+        unit=np.concatenate([units for units, _ in around]),
+        start=np.concatenate([[0], np.cumsum([len(units) for units, _ in around])]),
+        carriers=np.concatenate([count for _, count in around]),
         labels=code[first],
         unit_tile=np.floor(place[carriers][first] / _TILE_UM).astype(int),
         unit_size=np.bincount(unit_of),
@@ -188,8 +192,8 @@ def clones(place: np.ndarray, code: np.ndarray, radius_um: float) -> np.ndarray:
     return connected_components(graph, directed=False)[1]
 
 
-def clonality(place: np.ndarray, code: np.ndarray, stratum: np.ndarray, radius_um: float) -> np.ndarray:
-    """(k,) how many times as often as by chance two cells of a label stand together, for the labels 0, 1, ...
+def clonality(place: np.ndarray, code: np.ndarray, stratum: np.ndarray, radius_um: float, n_labels: int) -> np.ndarray:
+    """(n_labels,) how many times as often as by chance two cells of a label stand together, for the labels 0, 1, ...
 
     By chance: if the labels of a stratum stood on its cells in any order. 1 where carriers are independent; far above
     it they are clones, and permuting single cells would take a patch of tissue for many observations. NaN where chance
@@ -199,7 +203,7 @@ def clonality(place: np.ndarray, code: np.ndarray, stratum: np.ndarray, radius_u
         place: (c, 2) micrometres; code: (c,) labels; stratum: (c,) whole numbers. Pairs up to `radius_um` from each
             other.
     """
-    n = np.zeros((stratum.max() + 1, code.max() + 1))
+    n = np.zeros((stratum.max() + 1, n_labels))
     np.add.at(n, (stratum, code), 1)
     total = n.sum(axis=1, keepdims=True)
     chance = n * (n - 1) / np.maximum(total * (total - 1), 1)
@@ -245,6 +249,8 @@ def strata(arena: Arena) -> np.ndarray:
     """(u,) strata in which labels change places: tile and size class (1, 2-3, 4 and more carriers).
 
     Where a stratum holds one label that is not the control's, it joins the nearest one: of its size class, else of any.
+    So which strata join follows from where the labels are, and a null within them is exact for strata given, not for
+    the joining; in simulations it keeps its level.
     """
     sizes = np.digitize(arena.unit_size, [2, 4])
     key = np.column_stack([arena.unit_tile, sizes])
@@ -316,8 +322,9 @@ def assess(arena: Arena, target: int, draws: int, seed: int, splits: int = 100) 
         p_clones and z_clones (K5), p_joint (K5 and K6 together, see `joint_p`),
         p_pseudo (K1: against sets of control units in the place of the target's),
         movable (share of the target's units with somewhere to go) and arrangements; what `ceiling` says (K6);
-        detectable (K7: median over genes of the smallest change found with power 80 %) and above (share of the genes
-        beyond their own); status: "tested" or why not. `change` and `z` are the effect (g,), `detectable` (g,),
+        detectable (K7: median over genes of the smallest change found with power 80 %), above (share of the genes
+        beyond their own) and bound (95 % of the genes changed by less, each at one-sided 95 %);
+        status: "tested" or why not. `change` and `z` are the effect (g,), `detectable` (g,),
         `halves` the effects (2, splits, g) in either half of the tiles.
     """
     own = arena.only(CONTROL, target)
@@ -368,7 +375,9 @@ def assess(arena: Arena, target: int, draws: int, seed: int, splits: int = 100) 
     if pseudo is not None and (pseudo.n >= 3).sum() > 2:
         detectable = _DETECTABLE * np.nanstd(pseudo.change, axis=0, ddof=1)
     row["detectable"] = float(np.median(detectable))
-    row["above"] = float((np.abs(found.change[0]) > detectable).mean())
+    size = np.abs(found.change[0])
+    row["above"] = float((size > detectable).mean()) if np.isfinite(detectable).all() else np.nan
+    row["bound"] = float(np.quantile(size + _ONE_SIDED * detectable / _DETECTABLE, 0.95))
     return Tested(row | {"status": "tested"}, found.change[0], found.z[0], detectable, halves)
 
 
@@ -455,8 +464,9 @@ def joint_p(evidence: np.ndarray) -> float:
     """p of several conditions at once: how often does chance meet all of them as well as they are met?
 
     Each condition is ranked among all arrangements of the labels, and an arrangement is worth its least convincing
-    condition. Where labels may change places nothing tells the first arrangement from the others, so that p <= .05 in 5
-    % of cases, whatever the conditions and however they depend on each other. It tests that nothing happened: where one
+    condition. Where labels may change places nothing but the joining of `strata` tells the first arrangement from the
+    others, so that p <= .05 in about 5 % of cases, whatever the conditions and however they depend on each other. It
+    tests that nothing happened: where one
     condition truly holds and another does not, p is small in more than 5 %, and it is no proof of each condition.
 
     Args:
@@ -538,15 +548,18 @@ def dose_slope(arena: Arena, target: int, draws: int, seed: int) -> dict:
     """K8: does the effect grow with the number of carriers around a member?
 
     The slope of each gene's change over log2 of the number of carriers, and the effect at their mean, are independent
-    where nothing happens; the statistic is their correlation over genes, tested with permuted labels, so that numbers
-    and depths stay as they are at every dose.
+    where nothing happens; the statistic is their correlation over genes, tested with permuted labels, by which every
+    member keeps the carriers around it. A draw without a slope never helps.
     """
     own = arena.only(CONTROL, target)
-    around = np.add.reduceat(own.unit_size[own.unit], own.start[:-1])
+    around = np.add.reduceat(own.carriers, own.start[:-1])
     labels = permuted_labels(own, strata(own), draws, stream(seed, "dose_null", arena.target_names[target - 1]))
     found = _slopes(own, own.exposure(), target, np.log2(around))
     null = _slopes(own, own.exposure(labels), target, np.log2(around))
-    return {"dose_correlation": float(found[0]), "p_dose": empirical_p(found[0], np.nan_to_num(null))}
+    return {
+        "dose_correlation": float(found[0]),
+        "p_dose": empirical_p(found[0], np.where(np.isnan(null), np.inf, null)),
+    }
 
 
 def by_dose(arena: Arena, target: int, seed: int) -> dict:
@@ -558,7 +571,7 @@ def by_dose(arena: Arena, target: int, seed: int) -> dict:
     """
     own = arena.only(CONTROL, target)
     exposure = own.exposure()[0]
-    dose = np.minimum(np.add.reduceat(own.unit_size[own.unit], own.start[:-1]), 3)
+    dose = np.minimum(np.add.reduceat(own.carriers, own.start[:-1]), 3)
     members = {d: np.flatnonzero((exposure == target) & (dose == d)) for d in (1, 2, 3)}
     members = {d: m for d, m in members.items() if len(m) >= FEWEST_MEMBERS}
     n = min(map(len, members.values()), default=0)
@@ -589,20 +602,38 @@ def _slopes(arena: Arena, exposure: np.ndarray, target: int, dose: np.ndarray) -
     return result
 
 
-def tile_bootstrap(arena: Arena, target: int, draws: int, seed: int) -> np.ndarray:
-    """K9: (draws, g) the effect when the tiles of its members, with their matches, are drawn again with replacement."""
-    own = arena.only(CONTROL, target)
-    exposure = own.exposure()[0]
-    member = np.flatnonzero(exposure == target)
-    fits = exposure[own.candidates[member]] == CONTROL
-    member, fits = member[fits.any(axis=1)], fits[fits.any(axis=1)]
-    match = own.candidates[member, fits.argmax(axis=1)]
-    _, tile = np.unique(own.tile[member], axis=0, return_inverse=True)
-    n = tile.max() + 1
-    rng = stream(seed, "tile_bootstrap", arena.target_names[target - 1])
-    weight = rng.multinomial(n, np.full(n, 1 / n), size=draws)[:, tile.ravel()].astype(float)
-    weight /= np.maximum(weight.sum(axis=1, keepdims=True), 1)
-    return np.log1p(weight @ own.values[member]) - np.log1p(weight @ own.values[match])
+def without_each_tile(arena: Arena, targets: list[int]) -> np.ndarray:
+    """K9: (t, k, g) the effects of some targets, each time without the members of one tile and their matches.
+
+    Tiles are those with a member of any of the targets. NaN where nothing is left of a target.
+    """
+    sides = []
+    for target in targets:
+        own = arena.only(CONTROL, target)
+        exposure = own.exposure()[0]
+        member = np.flatnonzero(exposure == target)
+        fits = exposure[own.candidates[member]] == CONTROL
+        member, fits = member[fits.any(axis=1)], fits[fits.any(axis=1)]
+        sides.append((own.tile[member], own.values[member], own.values[own.candidates[member, fits.argmax(axis=1)]]))
+    made = []
+    for tile in np.unique(np.concatenate([own[0] for own in sides]), axis=0):
+        kept = [(tiles != tile).any(axis=1) for tiles, _, _ in sides]
+        made.append(
+            [
+                np.log1p(a[k].mean(axis=0)) - np.log1p(b[k].mean(axis=0)) if k.any() else np.full(a.shape[1], np.nan)
+                for k, (_, a, b) in zip(kept, sides, strict=True)
+            ]
+        )
+    return np.array(made)
+
+
+def jackknife_variance(values: np.ndarray) -> np.ndarray:
+    """(...) variance of a statistic over tissue, from its values (t, ...) without each of t tiles; NaN for one tile.
+
+    Drawing tiles again would count their noise twice: where a score is a correlation, all draws lie below it.
+    """
+    n = len(values)
+    return (n - 1) * values.var(axis=0) if n > 1 else np.full(values.shape[1:], np.nan)
 
 
 def shifted_sizes(
@@ -723,17 +754,18 @@ def verdict(row: dict, relevant: float) -> str:
     """What a section says about the effect of a target, by numbers of `assess` and its q value over targets.
 
     An effect is claimed only where the null that keeps clones rejects and the halves agree enough to be predicted; that
-    there is none (of a size that matters) only where one of that size would have been seen. The rest is not resolvable
-    from this section.
+    there is none (of a size that matters) only where its own p does not reject either and 95 % of the genes are bounded
+    below that size. The rest is not resolvable from this section.
     """
     if row["status"] != "tested":
         return row["status"]
     if row["q_clones"] <= LEVEL:
         if row["ceiling"] > LEAST_CEILING:
             return "effect"
-        return "not resolvable from this section: it differs, but its halves do not agree"
-    if row["detectable"] <= relevant:
-        return f"no effect of {relevant:g} or more"
+        why = "there are no halves to compare" if np.isnan(row["ceiling"]) else "its halves do not agree"
+        return f"not resolvable from this section: it differs, but {why}"
+    if row["p_clones"] > LEVEL and row["bound"] < relevant:
+        return f"no effect of {relevant:g} or more in 95 % of genes"
     return "not resolvable from this section"
 
 

@@ -42,6 +42,7 @@ def lesion_arena(slide: AnnData) -> statistics.Arena:
         tile=tile,
         unit=unit,
         start=np.arange(len(spots) + 1),
+        carriers=np.ones(len(spots), int),
         labels=np.array([number[name] for name in lost[spots][first]]),
         unit_tile=tile[first],
         unit_size=np.bincount(unit),
@@ -61,5 +62,5 @@ def lesion_effects(slide: AnnData, draws: int, seed: int) -> pd.DataFrame:
     table = statistics.rows_of(found, _RELEVANT)
     place = slide.obsm["spatial"][(lost_genes(slide) != "").to_numpy()]
     label, section = arena.labels[arena.unit], arena.tile[:, 0] // 1000
-    table["clonality"] = statistics.clonality(place, label, section, _CONTACT_UM)[1:]
+    table["clonality"] = statistics.clonality(place, label, section, _CONTACT_UM, 1 + len(arena.target_names))[1:]
     return table

@@ -37,7 +37,8 @@ class Lesion:
 
     Attributes:
         section: sample.
-        number: 1, 2, ... over all lesions of a slide.
+        number: 1, 2, ... over all lesions of a slide, those of sections that are not looked at too, so that a lesion
+            has the same one for every knock-out.
         label: of its spots; several, joined by +, where a box holds several.
         spots: (n,) their indices in the slide.
     """
@@ -124,14 +125,14 @@ def find_lesions(
     def add(section: str, label: str, spots: np.ndarray) -> None:
         lesions.append(Lesion(section, len(lesions) + 1, label, spots))
 
-    for section in sections:
+    for section in sorted({*section_of[~np.isin(lost, ["", WILD_TYPE])]} | {*sections}):
         here = section_of == section
         perturbed = here & ~np.isin(lost, ["", WILD_TYPE])
         spots = np.flatnonzero(here & (lost == WILD_TYPE))
         if perturbed.any() and len(spots):
             distance, _ = cKDTree(place[perturbed]).query(place[spots])
             spots = spots[distance > trim_um]
-        if choice == "boxes" and section == boxed_section:
+        if choice == "boxes" and section == boxed_section and section in sections:
             x, y = place[spots].T
             for left, right, lower, upper in boxes_um:
                 inside = spots[(left < x) & (x < right) & (lower < y) & (y < upper)]
@@ -149,6 +150,7 @@ def find_lesions(
             for part in _components(place[own]):
                 if len(part) >= min_spots:
                     add(section, label, own[part])
+    lesions = [lesion for lesion in lesions if lesion.section in sections]
     if not lesions:
         raise InputError(
             f"slide {name}: no wild-type lesion ({WILD_TYPE}_...) of section {', '.join(sections)} keeps {min_spots} "

@@ -73,7 +73,7 @@ class Screen:
         """(1 + k,) how many times as often as by chance carriers of a label stand within the radius of each other."""
         place, code = self.place[self.carriers], self.code[self.carriers]
         tile = np.unique(np.floor(place / 250), axis=0, return_inverse=True)[1].ravel()
-        return statistics.clonality(place, code, tile, self.radius_um)
+        return statistics.clonality(place, code, tile, self.radius_um, 1 + len(self.names))
 
     @cached_property
     def near_any(self) -> np.ndarray:
@@ -231,7 +231,8 @@ def score_corrected(
             neighbours, nothing where a method changes nothing then.
 
     Returns:
-        `pearson`, mean over targets and all genes; p_clones (K5) of it; `matched` and p_wrong_target (K3c);
+        `pearson`, mean over targets and all genes; p_clones (K5) of it, as the first row of
+            `null` has it; `matched` and p_wrong_target (K3c);
         `centred`, the mean after the other targets' mean is taken from both sides (K2); `over_others` and `over_twin`
         with their 95 % intervals over targets (K2, K4), and p of their lower ends where clones are permuted; p_joint,
         of K2, K3c, K4 and K5 at once. K6 is no part of it: it knows no prediction, and where effects are real it holds
@@ -242,7 +243,8 @@ def score_corrected(
     of_drawn = np.diagonal(table, axis1=-2, axis2=-1)
     scored = {
         "pearson": float(own.mean()),
-        "p_clones": statistics.empirical_p(own.mean(), of_drawn[1:].mean(axis=1)),
+        # Effects of `null` are matched among all members, and so may differ a little from those observed.
+        "p_clones": statistics.empirical_p(of_drawn[0].mean(), of_drawn[1:].mean(axis=1)),
     } | statistics.wrong_target(predicted, observed, draws, stream(seed, "wrong_target"))
     others = statistics.others_mean(observed)
     centred = statistics.row_correlations(predicted - statistics.others_mean(predicted), observed - others)

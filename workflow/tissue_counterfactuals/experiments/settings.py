@@ -529,8 +529,6 @@ class InVivoSettings(Settings):
     """Halves of the tiles behind the ceiling."""
     shifts: int = Field(99, ge=0, le=100_000)
     """Shifts of the map of carriers, the second null."""
-    bootstraps: int = Field(1000, ge=10, le=100_000)
-    """Draws of tiles behind the intervals over the tissue."""
     relevant_effect: float = Field(0.2, gt=0, le=5)
     """Change of log expression that would matter: a section that would not have shown it resolves nothing."""
 

@@ -108,7 +108,7 @@ def _label_colors(labels: pd.Series) -> dict[str, str]:
 
 
 def _maps(part, spots, knockouts) -> None:
-    """Panel a: each section once; numbers are those of the first gene whose lesions lie in it."""
+    """Panel a: each section once; a lesion has the same number for every gene."""
     sections = sorted(spots["section"].unique())
     axes = part.subplots(1, len(sections), squeeze=False)[0]
     colors = _label_colors(spots["label"].drop_duplicates())

@@ -130,7 +130,7 @@ def _scores(part: object, table: pd.DataFrame) -> None:
         axes.errorbar(
             means["pearson"],
             y,
-            xerr=[(means["pearson"] - means["tiles_low"]).clip(0), (means["tiles_high"] - means["pearson"]).clip(0)],
+            xerr=[means["pearson"] - means["tiles_low"], means["tiles_high"] - means["pearson"]],
             fmt="o",
             color="#0072B2",
             label="donors of the target (95 % over tiles)",
@@ -148,7 +148,7 @@ def _scores(part: object, table: pd.DataFrame) -> None:
         axes.axvline(0, color="0.7", lw=0.8)
         said = own["verdict"].agg(lambda v: "; ".join(dict.fromkeys(v)))
         axes.set_yticks(y, [f"{_label(m)}: {said[m]}" for m in methods])
-        axes.set_xlim(min(-0.5, means["tiles_low"].min() - 0.05), 1)
+        axes.set_xlim(min(-0.5, means["tiles_low"].min() - 0.05), max(1, means["tiles_high"].max() + 0.05))
         axes.set_xlabel("corrected: Pearson over all genes, mean over targets")
         axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.01, 0.5))
     if len(failed):
