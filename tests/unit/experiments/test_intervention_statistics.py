@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy import sparse, stats
 
+from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.experiments import intervention_statistics as statistics
 from tissue_counterfactuals.experiments import screen_question
 from tissue_counterfactuals.experiments.screen_question import read_screen
@@ -281,6 +282,15 @@ def test_genes_that_spill_would_show_in_are_those_of_tumour_cells():
     assert screen.spilled_genes().tolist() == [True, False, False]
     # The carrier itself is alone; its neighbour and a recipient are near it.
     assert screen.near_any.tolist() == [False, True, False, True, False, False]
+
+
+def test_cells_with_several_guides_are_no_cells_without_any():
+    slide = simulate_screen(**SMALL, seed=0)
+    slide.obs["n_guides_raw"] = (slide.obs["target_raw"] != "").astype(int)
+    assert read_screen(slide).names == ("KO1", "KO2", "KO3")
+    slide.obs.loc[slide.obs_names[:2], "n_guides_raw"] = 2
+    with pytest.raises(InputError, match="2 cells have several guides"):
+        read_screen(slide)
 
 
 # --- levels ---------------------------------------------------------------------------------------------------------

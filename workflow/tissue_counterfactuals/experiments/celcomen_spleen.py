@@ -122,6 +122,9 @@ def fit_hold_out(
         held_out: position of the sample. Under `held_out_slide: shuffled` it is, as run, a position in the order in
             which slides are drawn in each epoch: another slide each time, so that both models see all of them.
         on_epoch: called with the epoch (-1: the start) and the forces; the gaussian optimum has no epochs.
+
+    Raises:
+        InputError: slides shuffled with pooled steps.
     """
     rest = [s for i, s in enumerate(samples) if i != held_out]
     if switches["log_partition"] == "gaussian":
@@ -131,12 +134,17 @@ def fit_hold_out(
     forces = first_forces(samples[0].moments.n_genes, switches, seed)
     orders = meanfield.shuffled_orders(len(samples), seed)
     leaks, pooled = switches["held_out_slide"] == "shuffled", switches["slide_steps"] == "pooled"
+    if leaks and pooled:
+        raise InputError(
+            "config: under switches.held_out_slide 'shuffled' each epoch steps from slide to slide, which "
+            "switches.slide_steps 'pooled' does not allow; set slide_steps to shuffled, or held_out_slide to fixed."
+        )
     if on_epoch:
         on_epoch(-1, Fits(*zip(*forces, strict=True)))
     for epoch in range(settings["epochs"]):
         order = next(orders)
         steps = [(int((p if leaks else i) != held_out), [samples[i]]) for p, i in enumerate(order)]
-        if pooled and not leaks:
+        if pooled:
             steps = [(0, [samples[held_out]]), (1, rest)]
         for model, part in steps:
             moments = [s.moments for s in part]
@@ -282,7 +290,7 @@ def summarize(agreement: pd.DataFrame) -> pd.DataFrame:
 
     That test takes hold-outs for independent, but models of the rest share samples: for forces that have nothing to do
     with each other it is below 0.05 in 9 of 100 draws of four hold-outs, where 3 are due. So it is given beside the
-    published figure only; `largest_empirical_p` keeps its level.
+    published figure only; `largest_empirical_p` keeps its level, and is NaN where a hold-out has none.
 
     Args:
         agreement: the first table of `compare_samples`, of all seeds, with the columns of `preparation.KEY`.
@@ -308,7 +316,7 @@ def summarize(agreement: pd.DataFrame) -> pd.DataFrame:
                     "n_hold_outs": n,
                     "mean": values.mean(),
                     "standard_error": values.std(ddof=1) / np.sqrt(n),
-                    "largest_empirical_p": own["p_value"].max(),
+                    "largest_empirical_p": own["p_value"].max(skipna=False),
                     "n_constant": int(own["constant"].eq(True).sum()),
                     "published_mann_whitney_p": p,
                     "smallest_possible_p": 2 / comb(2 * n, n) if tested else np.nan,

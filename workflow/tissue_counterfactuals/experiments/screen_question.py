@@ -120,11 +120,12 @@ def read_screen(
     """The screen on a slide.
 
     Args:
-        column: of obs, with the called gene of each cell, Control for a control guide, "" for none or several.
+        column: of obs, with the called gene of each cell, Control for a control guide, "" for none.
         min_mean: mean counts per cell that a gene needs.
 
     Raises:
-        InputError: a column is missing, there are no control guides, or no targets.
+        InputError: a column is missing, there are no control guides or no targets, or obs says that cells have several
+            guides.
     """
     for needed in (column, "cell_type"):
         if needed not in slide.obs:
@@ -138,6 +139,12 @@ def read_screen(
         raise InputError(
             f"slide: column {column!r} names {len(names)} targets and {'no ' * (CONTROL not in set(called))}control "
             f"guides ({CONTROL!r}); both are needed."
+        )
+    several = column.replace("target", "n_guides")
+    if several in slide.obs and (found := int((slide.obs[several] > 1).sum())):
+        raise InputError(
+            f"slide: {found} cells have several guides (obs column {several!r}), and would be taken for cells without "
+            "any; leave them out."
         )
     number = {name: place for place, name in enumerate((CONTROL, *names))} | {"": -1}
     code = called.map(number).to_numpy().astype(int)

@@ -147,10 +147,11 @@ def _bars(axes: Axes, summary: pd.DataFrame, shown: list[str]) -> None:
     for place, variant in enumerate(reversed(names)):
         row = summary.loc[variant]
         mean, error = np.nan_to_num(row["mean"]), row["standard_error"]
-        axes.barh(place, mean, color=VARIANTS[variant][1], edgecolor="black", linewidth=0.4)
+        if np.isfinite(row["mean"]):
+            axes.barh(place, mean, color=VARIANTS[variant][1], edgecolor="black", linewidth=0.4)
         if np.isfinite(error):
             axes.errorbar(mean, place, xerr=error, color="black", capsize=2.5, linewidth=0.8)
-        text = f" {row['mean']:.3f}"
+        text = f" {row['mean']:.3f}" if np.isfinite(row["mean"]) else " not known: constant forces in a hold-out"
         if np.isfinite(row["largest_empirical_p"]):
             text += f"  p ≤ {row['largest_empirical_p']:.2g}"
         if row["n_constant"]:
