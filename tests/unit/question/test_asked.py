@@ -314,7 +314,7 @@ def test_neighbours_may_all_express_what_all_types_together_do_elsewhere(slide, 
     whole = pseudobulk_shift(slide, "left", "right", nothing, n_genes=4, by_type=False)
     assert (whole == whole[0]).all()
     np.testing.assert_allclose(node.shift, 0.5 * whole, rtol=1e-6)
-    assert node.origin == {"towards": "right", "dose": 0.5, "by_type": False}
+    assert node.origin == {"towards": "right", "dose": 0.5}
 
 
 def test_neighbours_alone_may_be_altered(slide, graph):

@@ -178,9 +178,8 @@ def _shifted(slide, graph, asked, focal, seed) -> NodePerturbation:
             f"question {asked['name']}: share_of_senders is {asked['share_of_senders']:g}, which is none of the cells "
             "that could be altered; give a larger share, or name other senders."
         )
-    origin = {}
-    if asked["shift_towards"]:
-        origin = {"towards": asked["shift_towards"], "dose": asked["dose"], "by_type": asked["by_type"]}
+    # Not `by_type`: intervals hold better where types whose answer is known are asked with their own change.
+    origin = {"towards": asked["shift_towards"], "dose": asked["dose"]} if asked["shift_towards"] else {}
     return NodePerturbation(shift, cells, scale, origin)
 
 
