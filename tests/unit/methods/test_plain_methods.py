@@ -7,8 +7,9 @@ from scipy import sparse
 from slides import small_slide
 from tasks import FOLD, SECTIONS, Question, make_task
 from tissue_counterfactuals.graph import neighborhood_features
-from tissue_counterfactuals.methods import METHODS, nearest_neighbor
+from tissue_counterfactuals.methods import METHODS, hierarchical, nearest_neighbor
 from tissue_counterfactuals.models import spatialprop
+from tissue_counterfactuals.models.hierarchical import Axes
 from tissue_counterfactuals.slide import log_normalize
 
 EFFECT = 0.8
@@ -67,6 +68,26 @@ def test_ridge_moves_cells_by_what_their_donors_are(answering, tmp_path):
     assert np.abs(moved - expected).mean() < 0.1
     twin = made["no_intervention"].values
     assert np.array_equal(twin, slide.X[focal].toarray())
+
+
+def test_cells_without_neighbours_say_nothing_of_what_neighbours_do(tmp_path):
+    """As if they were not there."""
+    slide = small_slide(n_cells=300)
+    task = make_task(slide, settings=SECTIONS["ridge"])
+    kept = np.arange(300) % 3 > 0
+    task.masked_graph = sparse.csr_array(task.masked_graph.multiply(kept[:, None]))
+    task.masked_graph.eliminate_zeros()
+    expression = log_normalize(slide.X)
+    features = neighborhood_features(task.masked_graph, expression)
+    METHODS["ridge"].adapter.fit(task, tmp_path)
+    own = task.split.train & kept & (slide.obs["cell_type"] == task.fold.cell_type).to_numpy()
+    with np.load(tmp_path / "ridge.npz") as stored:
+        np.testing.assert_allclose(stored["mean_features"], features[own].mean(axis=0), rtol=1e-5)
+    task.settings = {"n_components": 3}
+    expected = Axes.of(features[~task.split.held_out & kept], 3)
+    np.testing.assert_allclose(hierarchical._axes(task, expression).mean, expected.mean, rtol=1e-5)
+    received = hierarchical._mean_received(task.masked_graph, expression)
+    np.testing.assert_allclose(received, features[np.diff(task.masked_graph.indptr) > 0].mean(axis=0), rtol=1e-4)
 
 
 def test_ridge_shrinks_where_there_is_nothing_to_learn(tmp_path):

@@ -192,9 +192,9 @@ def _stays(task, target: str) -> bool:
 
 
 def _mean_received(graph: sparse.csr_array, log_expression: sparse.csr_array) -> np.ndarray:
-    """What cells with neighbours by the rows of `graph` (m, n) receive on average (g,); nothing without any."""
+    """What those cells receive on average (g,) that have neighbours by the rows of `graph` (m, n); 0 without any."""
     total = np.asarray(graph.sum(axis=1), dtype=np.float64).ravel()
-    weights = np.divide(1.0, total, out=np.zeros_like(total), where=total > 0) / len(total)
+    weights = np.divide(1.0, total, out=np.zeros_like(total), where=total > 0) / max((total > 0).sum(), 1)
     return (weights @ graph) @ log_expression
 
 
@@ -248,7 +248,8 @@ def _bends(task, axes, log_expression, design, library) -> dict[str, model.Bend]
 
 
 def _axes(task, log_expression) -> model.Axes:
-    train = np.flatnonzero(~task.split.held_out)
+    # A cell without neighbours stands where the average does, and not where nothing is received.
+    train = np.flatnonzero(~task.split.held_out & (np.diff(task.masked_graph.indptr) > 0))
     if len(train) > model.N_CELLS_OF_AXES:
         draw = stream(task.seed, "hierarchical_axes")
         train = np.sort(draw.choice(train, model.N_CELLS_OF_AXES, replace=False))

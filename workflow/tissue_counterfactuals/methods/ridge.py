@@ -22,7 +22,9 @@ def fit(task, folder: Path) -> None:
     """Solve for every penalty; leaves ridge.npz: weights (g, g), mean features of the held-out type (g,), penalty."""
     expression = log_normalize(task.slide.X)
     types, code = np.unique(task.slide.obs["cell_type"].astype(str), return_inverse=True)
-    train = _Sums(task, expression, np.flatnonzero(task.split.train), code, len(types))
+    # A cell without neighbours says nothing about them.
+    heard = np.diff(task.masked_graph.indptr) > 0
+    train = _Sums(task, expression, np.flatnonzero(task.split.train & heard), code, len(types))
     n = np.maximum(train.n, 1)[:, None]
     means = train.sum_f / n, train.sum_y / n
     covariance, cross = train.about(*means)
@@ -33,7 +35,7 @@ def fit(task, folder: Path) -> None:
     projected = vectors.T @ (cross * inverse[:, None])
 
     # Types that no training cell has say nothing about the penalty.
-    seen = np.flatnonzero(task.split.validation)
+    seen = np.flatnonzero(task.split.validation & heard)
     seen = seen[train.n[code[seen]] > 0]
     validation = _Sums(task, expression, seen, code, len(types)).about(*means)
 
