@@ -305,7 +305,7 @@ def test_an_array_that_a_spatialdata_table_has_not_is_not_replaced_by_shapes(tmp
 
 @pytest.mark.parametrize("cell_area", [None, np.nan, 20.0])
 def test_dense_tissue_in_pixels_does_not_pass_for_micrometres(tmp_path, cell_area):
-    """Neighbours 5 um apart are 23.5 pixels apart, which loose tissue may be in micrometres."""
+    """Neighbours 4.3 um apart are 20 pixels apart, which loose tissue may be in micrometres."""
     spatialdata.write(tmp_path / "s.zarr")
     spatialdata.scale_shapes(tmp_path / "s.zarr", 0.5)
 
@@ -316,7 +316,7 @@ def test_dense_tissue_in_pixels_does_not_pass_for_micrometres(tmp_path, cell_are
 
     edit.edit_anndata(tmp_path / "s.zarr/tables/table", set_area)
     words = (
-        r"cells lie 23\.\d um from their nearest neighbour" if cell_area == 20 else "in what unit .* 'global' .* is;"
+        r"cells lie 20\.\d um from their nearest neighbour" if cell_area == 20 else "in what unit .* 'global' .* is;"
     )
     with pytest.raises(InputError, match=words):
         read(spatialdata.entry(tmp_path / "s.zarr"))
