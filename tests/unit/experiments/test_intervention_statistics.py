@@ -281,6 +281,8 @@ def test_genes_that_spill_would_show_in_are_those_of_tumour_cells():
     )  # fmt: skip
     assert screen.spilled_genes().tolist() == [True, False, False]
     # The carrier itself is alone; its neighbour and a recipient are near it.
+    # A target whose carriers are no tumour cells has a place too.
+    assert len(screen.clonality) == 2
     assert screen.near_any.tolist() == [False, True, False, True, False, False]
 
 
@@ -407,9 +409,10 @@ def test_the_agreement_is_held_against_the_statistic_of_its_null():
 
 def test_a_draw_without_a_slope_helps_no_dose(monkeypatch):
     found = replace(arena(np.ones((24, 6)), [1, 0, 0, 0] * 6), carriers=np.tile([1, 2], 12))
-    slopes = iter([np.array([0.5]), np.array([np.nan, 0.4, np.nan])])
-    monkeypatch.setattr(statistics, "_slopes", lambda *_: next(slopes))
+    slopes, doses = iter([np.array([0.5]), np.array([np.nan, 0.4, np.nan])]), []
+    monkeypatch.setattr(statistics, "_slopes", lambda *told: doses.append(told[3]) or next(slopes))
     assert statistics.dose_slope(found, 1, 3, 0)["p_dose"] == 0.75
+    assert [dose.tolist() for dose in doses] == [[0, 1] * 12] * 2
 
 
 def test_few_clones_are_not_testable():
