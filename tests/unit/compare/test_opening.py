@@ -60,6 +60,23 @@ def test_the_best_method_is_put_beside_twin_and_control(tmp_path):
     assert "real: those of the papers" in screen
 
 
+def test_the_best_form_of_a_method_is_put_beside_controls_itself(tmp_path):
+    """Its other form errs more than controls do, or was not asked at all."""
+    answers = {
+        ("cellina", "published", "rmse_lfc"): 0.9,
+        ("cellina", "node", "rmse_lfc"): 0.1,
+        ("cellina", TWIN, "rmse_lfc"): 0.5,
+        ("mean_shift", "-", "rmse_lfc"): 0.3,
+        ("no_change", "-", "rmse_lfc"): 0.6,
+    }
+    (told,) = opening._best("here", scores(answers))
+    assert "Cellina (altered neighbours) errs least" in told
+    assert told.endswith("+0.4 against its twin (30 of 30 folds); +0.2 against mean shift (30 of 30 folds).")
+    answers = {key: value for key, value in answers.items() if key[0] != "cellina"}
+    (told,) = opening._best("here", scores(answers | {("spatialprop", "node", "rmse_lfc"): 0.1}))
+    assert told.endswith("+0.2 against mean shift (30 of 30 folds).")
+
+
 def test_the_first_line_names_folds_in_which_cellina_failed(tmp_path):
     here = a_run(tmp_path, control=0.9)
     assert "failed" not in answer(here)[0].first

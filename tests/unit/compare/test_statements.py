@@ -112,6 +112,97 @@ def test_two_folds_settle_nothing(tmp_path):
     assert "2 of 2 folds better" in own["result"].iloc[0]
 
 
+def gains_of(pearson, rmse):
+    """Gains in both metrics, a patient each."""
+    index = pd.MultiIndex.from_product([SLIDES, TYPES[:1]], names=["slide", "cell_type"])
+    return {"pearson": pd.Series(pearson, index, dtype=float), "rmse_lfc": pd.Series(rmse, index, dtype=float)}
+
+
+CLEAR, UNCLEAR = [0.28, 0.29, 0.30, 0.31, 0.32, 0.33], [0.2, -0.2, 0.1, -0.1, 0.05, -0.06]
+
+
+@pytest.mark.parametrize(
+    ("pearson", "rmse", "verdict", "metric"),
+    [
+        (CLEAR, UNCLEAR, "holds", "pearson"),
+        (UNCLEAR, CLEAR, "holds", "rmse_lfc"),
+        (CLEAR, CLEAR, "holds", "rmse_lfc"),
+        (np.negative(CLEAR), UNCLEAR, "does not hold", "pearson"),
+        (UNCLEAR, UNCLEAR, "not resolvable", "rmse_lfc"),
+        (CLEAR, np.negative(CLEAR), "not resolvable", "rmse_lfc"),
+        (CLEAR, [np.nan] * 6, "holds", "pearson"),
+    ],
+)
+def test_the_numbers_beside_a_verdict_are_those_of_the_metric_that_decided(pearson, rmse, verdict, metric):
+    gains = {name: values.dropna() for name, values in gains_of(pearson, rmse).items()}
+    found = statements._judged(gains, {}, "")
+    assert (found.verdict, found.metric, found.estimate) == (verdict, metric, gains[metric].mean())
+    assert (found.p_value <= 0.05) == (found.low > 0 or found.high < 0) == (gains[metric].abs().min() > 0.2)
+
+
+@pytest.mark.parametrize(
+    ("pearson", "rmse", "verdict", "reason"),
+    [
+        (0.3, 0.2, "not resolvable", "Pearson and RMSE of log-fold change: the same in every unit"),
+        (-0.3, CLEAR, "not resolvable", "Pearson: the same in every unit, so that there is no interval"),
+        (0.0, CLEAR, "holds", ""),
+        (0.0, UNCLEAR, "not resolvable", "the interval holds 0"),
+    ],
+)
+def test_a_gain_that_is_the_same_everywhere_has_no_interval_and_says_so(pearson, rmse, verdict, reason):
+    found = statements._judged(gains_of(pearson, rmse), {}, "")
+    assert found.verdict == verdict
+    assert found.reason.startswith(reason)
+    assert f"gain {pearson:+.3g} in each of 6 patients" in found.result
+    assert "nan" not in found.result
+
+
+@pytest.mark.parametrize(
+    ("node", "verdict", "reason"),
+    [(0.5, "holds", ""), (0.55, "not resolvable", "the same in every unit, so that there is no interval")],
+)
+def test_answers_that_are_the_same_are_equal_without_an_interval(tmp_path, node, verdict, reason):
+    forms = {"published": 0.5, TWIN: 0.7, "node": node}
+    rows = scores({("cellina", form, "rmse_lfc"): value for form, value in forms.items()}, seeds=(0,))
+    run = tables(tmp_path, rows, config())
+    (found,) = statements.equal(run, "crc", "as_run", first=("cellina", "edge"), second=("cellina", "node"))
+    assert (found.verdict, found.reason, found.metric) == (verdict, reason, "rmse_lfc")
+
+
+def recovered(gains):
+    """Forces of tissues of several sizes, each draw of forces (seed, tissue) with the gain of its own."""
+    keys = [
+        (g, c, *draw, kind) for g in (10, 20, 40) for c in (1, 2, 3) for draw in gains for kind in ("inter", "intra")
+    ]
+    table = pd.DataFrame(keys, columns=["n_genes", "n_cells", "seed", "tissue", "forces"])
+    own = [gains[draw] for draw in zip(table["seed"], table["tissue"], strict=True)]
+    # Sizes differ a little, by the same in each draw.
+    return table.assign(method="gaussian", data="field", recovery=own + 0.01 * table["n_cells"], cross_talk=0.0)
+
+
+@pytest.mark.parametrize(
+    ("gains", "n", "verdict", "reason"),
+    [
+        # One seed: as many draws as tissues, whatever the number of sizes.
+        (
+            {(0, tissue): 0.5 + 0.1 * tissue for tissue in range(3)},
+            3,
+            "not resolvable",
+            "fewer than 4 independent units",
+        ),
+        ({(seed, t): 0.5 + 0.1 * t + 0.1 * seed for seed in (0, 1) for t in range(3)}, 6, "holds", ""),
+        ({(seed, t): 0.5 for seed in (0, 1) for t in range(3)}, 6, "not resolvable", "the same in every unit"),
+    ],
+)
+def test_forces_are_told_apart_over_draws_of_forces_and_not_over_sizes(gains, n, verdict, reason):
+    path = "results/celcomen/recovery/recovery.tsv"
+    here = Tables({}, [path])
+    here._read[path] = recovered(gains)
+    (found,) = statements.told_apart(here, "", "corrected")
+    assert (found.n, found.unit, found.verdict) == (n, "draws of forces", verdict)
+    assert found.reason.startswith(reason)
+
+
 @pytest.mark.parametrize("n_slides", [1, 6])
 def test_where_nothing_differs_a_verdict_is_rare(n_slides):
     """Differences of two methods on five types, slides sharing an effect of their own."""
@@ -319,6 +410,8 @@ def test_lesions_agree_where_every_control_that_keeps_its_level_is_beaten(change
     write_tsv(rows, path, sort=False)
     found = statements.build(Tables(settings, [path]))
     (own,) = found[found["place"] == "Fig. 4"].to_dict("records")
+    # Wild-type lesions do not keep their level, and give no p value.
+    assert own["test"].startswith("another gene in place of the one that was lost")
     assert (own["verdict"], own["reason"]) == (verdict, reason)
     assert own["result"].startswith("Jak2: median rho 0.50")
     if not changes:

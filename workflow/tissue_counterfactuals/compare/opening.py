@@ -100,9 +100,9 @@ def _against(scores: pd.DataFrame, first: tuple[str, str], second: tuple[str, st
     return gain(_answers(scores, *first), _answers(scores, *second), JUDGED)
 
 
-def _strongest_control(scores: pd.DataFrame, method: str = "cellina") -> tuple[str, pd.Series]:
-    """The control that leaves a method the smallest mean gain, and that gain by fold."""
-    found = {c: _against(scores, (method, "edge"), (c, "edge")) for c in CONTROLS}
+def _strongest_control(scores: pd.DataFrame, answer: tuple[str, str] = ("cellina", "edge")) -> tuple[str, pd.Series]:
+    """The control that leaves an answer, (method, `edge` or `node`), the smallest mean gain, and that gain by fold."""
+    found = {c: _against(scores, answer, (c, "edge")) for c in CONTROLS}
     found = {control: gains for control, gains in found.items() if len(gains)}
     if not found:
         return "", pd.Series(dtype=float)
@@ -178,7 +178,7 @@ def _best(where: str, scores: pd.DataFrame) -> Iterator[str]:
     if best[0] in CONTROLS:
         parts.append("a control that knows nothing of neighbours")
     else:
-        control, gains = _strongest_control(scores, best[0])
+        control, gains = _strongest_control(scores, best)
         for name, values in (("its twin", _against(scores, best, (best[0], TWIN))), (_name(control).lower(), gains)):
             if len(values):
                 parts.append(f"{values.mean():+.3g} against {name} ({(values > 0).sum()} of {len(values)} folds)")

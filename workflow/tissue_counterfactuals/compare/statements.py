@@ -28,12 +28,14 @@ HOLDS, DOES_NOT_HOLD, NOT_RESOLVABLE = "holds", "does not hold", "not resolvable
 VERDICTS = (HOLDS, DOES_NOT_HOLD, NOT_RESOLVABLE, NOT_RUN)
 COLUMNS = [
     *("line", "paper", "place", "statement", "would_be_true", "test", "dataset", "kind", "target", "protocol"),
-    *("unit", "n", "estimate", "low", "high", "p_value", "result", "verdict", "reason"),
+    *("unit", "n", "metric", "estimate", "low", "high", "p_value", "result", "verdict", "reason"),
 ]  # fmt: skip
 NUMBERS = ("n", "estimate", "low", "high", "p_value")
 JUDGED_BY = ("pearson", "rmse_lfc")
 FEWEST = FEWEST_PATIENTS
 ALPHA = 0.05
+# Why there is no interval although there are units enough.
+_SAME = "the same in every unit, so that there is no interval"
 _AS_PUBLISHED = {
     "cellina": CellinaSettings(batch_size=PUBLISHED_BATCH).model_dump(),
     "cellina_gat": CellinaGATSettings().model_dump(),
@@ -44,7 +46,8 @@ _AS_PUBLISHED = {
 class Result:
     """What a test found on one data set.
 
-    `result` says it in a few words; `estimate`, `low`, `high`, `p_value` are those of the difference that was tested.
+    `result` says it in a few words; `estimate`, `low`, `high`, `p_value` are those of the difference that was tested,
+    and of two metrics those of `metric`: one that decided, the last of `JUDGED_BY` if several did or none.
     """
 
     verdict: str
@@ -57,6 +60,7 @@ class Result:
     high: float = np.nan
     p_value: float = np.nan
     target: str = ""
+    metric: str = ""
 
 
 @dataclass(frozen=True)
@@ -198,35 +202,42 @@ def _trained(config: dict, protocol: str, *methods: str) -> str:
 
 
 def _judged(by_metric: dict[str, pd.Series], patients: dict[str, str], target: str) -> Result:
-    signs, words, main = [], [], None
+    signs, words, found, same = {}, [], {}, []
     for metric, gains in by_metric.items():
         label = METRICS[metric].label
         if gains.empty:
             words.append(f"{label}: undefined")
             continue
         unit, values = units(gains, patients)
+        mean, interval = values.mean(), estimate(values.to_numpy())
+        found[metric] = {"unit": unit, "n": len(values), "estimate": mean, "metric": metric}
+        found[metric] |= {"low": interval.low, "high": interval.high, "p_value": interval.p_value}
         better_in = f"{(values > 0).sum()} of {len(values)} {unit} better"
         if len(values) < FEWEST:
-            words.append(f"{label}: {better_in}, mean gain {values.mean():+.3g}")
-            main = (unit, len(values), values.mean(), np.nan, np.nan, np.nan)
+            words.append(f"{label}: {better_in}, mean gain {mean:+.3g}")
             continue
-        mean, found = values.mean(), estimate(values.to_numpy())
-        signs.append(1 if found.low > 0 else -1 if found.high < 0 else 0)
-        words.append(f"{label}: gain {mean:+.3g} [{found.low:.3g}, {found.high:.3g}], {better_in}")
-        main = (unit, len(values), mean, *found[:3])
-    reason, verdict = "", NOT_RESOLVABLE
-    if not signs:
+        signs[metric] = 1 if interval.low > 0 else -1 if interval.high < 0 else 0
+        if np.isnan(interval.low):
+            words.append(f"{label}: gain {mean:+.3g} in each of {len(values)} {unit}")
+            # No difference at all is known to be none; of another one nothing says how far chance would move it.
+            same += [label] * bool(mean)
+        else:
+            words.append(f"{label}: gain {mean:+.3g} [{interval.low:.3g}, {interval.high:.3g}], {better_in}")
+    reason, verdict, sign = "", NOT_RESOLVABLE, None
+    if not found:
+        reason = "no fold has a value"
+    elif not signs:
         reason = f"fewer than {FEWEST} independent units"
-    elif 1 in signs and -1 not in signs:
-        verdict = HOLDS
-    elif -1 in signs and 1 not in signs:
-        verdict = DOES_NOT_HOLD
+    elif same:
+        reason = f"{' and '.join(same)}: {_SAME}"
+    elif {*signs.values()} >= {1, -1}:
+        reason = "metrics disagree"
+    elif sign := max(signs.values(), key=abs):
+        verdict = HOLDS if sign > 0 else DOES_NOT_HOLD
     else:
-        reason = "metrics disagree" if 1 in signs else "the interval holds 0"
-    if main is None:
-        return Result(NOT_RESOLVABLE, "; ".join(words), "no fold has a value", target=target)
-    unit, n, mean, low, high, p = main
-    return Result(verdict, "; ".join(words), reason, unit, n, mean, low, high, p, target)
+        reason = "the interval holds 0"
+    deciding = [own for metric, own in found.items() if not sign or signs.get(metric) == sign]
+    return Result(verdict, "; ".join(words), reason, target=target, **(deciding[-1] if deciding else {}))
 
 
 def equal(tables: Tables, name: str, protocol: str, *, first: tuple, second: tuple) -> Iterator[Result]:
@@ -253,16 +264,21 @@ def equal(tables: Tables, name: str, protocol: str, *, first: tuple, second: tup
                 unit,
                 len(difference),
                 target=target,
+                metric="rmse_lfc",
             )
             continue
         mean, found = difference.mean(), estimate(difference.to_numpy(), level=1 - 2 * ALPHA)
-        apart = found.low > margin or found.high < -margin
+        # The same answer twice has no spread, and needs none to be equal.
+        low, high = found[:2] if difference.any() else (0.0, 0.0)
+        apart = low > margin or high < -margin
         verdict = DOES_NOT_HOLD if apart else NOT_RESOLVABLE
-        if -margin < found.low and found.high < margin:
+        if -margin < low and high < margin:
             verdict = HOLDS
-        words = f"difference of errors {mean:+.3g} [{found.low:.3g}, {found.high:.3g}], margin {margin:.3g}"
+        words = f"difference of errors {mean:+.3g} [{low:.3g}, {high:.3g}], margin {margin:.3g}"
         reason = "the interval reaches beyond the margin" if verdict == NOT_RESOLVABLE else ""
-        yield Result(verdict, words, reason, unit, len(difference), mean, found.low, found.high, target=target)
+        reason = _SAME if np.isnan(low) else reason
+        common = {"target": target, "metric": "rmse_lfc"}
+        yield Result(verdict, words, reason, unit, len(difference), mean, low, high, **common)
 
 
 # ---- Celcomen
@@ -276,20 +292,24 @@ def told_apart(tables: Tables, name: str, protocol: str) -> Iterator[Result]:
     methods = {"as_run": "as_run", "corrected": "gaussian"}
     own = table[(table["method"] == methods[protocol]) & (table["data"] == "field")]
     tissue = own.groupby(["n_genes", "n_cells", "seed", "tissue", "forces"])[["recovery", "cross_talk"]].mean()
-    # Independent are tissues; the weaker of the two kinds of forces counts.
+    # The weaker of the two kinds of forces counts.
     differences = (
         (tissue["recovery"] - tissue["cross_talk"].abs()).groupby(["n_genes", "n_cells", "seed", "tissue"]).min()
     )
-    if len(differences) < FEWEST:
-        return
-    mean, found = float(differences.mean()), estimate(differences.to_numpy())
-    words = (
-        f"correlation with own truth minus |that with the other kind's|, weaker kind: {mean:+.2f} "
-        f"[{found.low:.2f}, {found.high:.2f}]"
-    )
-    verdict = HOLDS if found.low > 0 else DOES_NOT_HOLD if found.high < 0 else NOT_RESOLVABLE
-    reason = "the interval holds 0" if verdict == NOT_RESOLVABLE else ""
-    yield Result(verdict, words, reason, "tissues", len(differences), mean, *found[:3])
+    # Tissues of all sizes have one draw of forces in common, so that draws are what is independent.
+    differences = differences.groupby(["seed", "tissue"]).mean()
+    n, mean, found = len(differences), float(differences.mean()), estimate(differences.to_numpy())
+    words = f"correlation with own truth minus |that with the other kind's|, weaker kind: {mean:+.2f}"
+    verdict, reason = NOT_RESOLVABLE, "the interval holds 0"
+    if n < FEWEST:
+        reason = f"fewer than {FEWEST} independent units"
+    elif np.isnan(found.low):
+        reason = _SAME
+    else:
+        words += f" [{found.low:.2f}, {found.high:.2f}]"
+        if found.low > 0 or found.high < 0:
+            verdict, reason = HOLDS if found.low > 0 else DOES_NOT_HOLD, ""
+    yield Result(verdict, words, reason, "draws of forces", n, mean, *found[:3])
 
 
 def found_again(tables: Tables, name: str, protocol: str) -> Iterator[Result]:
@@ -544,7 +564,7 @@ STATEMENTS = (
         "What acts between cells is told apart from what acts within them.",
         "forces correlate with the truth of their own kind more than with that of the other kind, where both are "
         "independent",
-        "95 % interval of the mean difference over tissues (all sizes together), for the weaker kind",
+        "95 % interval of the mean difference over draws of forces (a mean over sizes of tissue), for the weaker kind",
         told_apart,
     ),
     Statement(
@@ -611,7 +631,8 @@ STATEMENTS = (
         "celcomen_perturbmap",
         "A gene knocked out in the model changes the tissue as lesions are changed that have lost it.",
         "predicted and observed changes correlate more than under every control that knows nothing of the gene",
-        "wild-type lesions, and another gene, in place of the real ones; the larger p value",
+        "another gene in place of the one that was lost, the larger p value of seeds; every other control must be "
+        "exceeded too",
         lesions_agree,
     ),
 )  # fmt: skip
