@@ -206,6 +206,13 @@ def test_gains_are_averaged_shuffle_by_shuffle_over_types_seeds_and_slides():
         assert row[["n_shuffles", "n_slides", "n_seeds"]].tolist() == [39, 2, 2]
 
 
+def test_modules_of_a_slide_and_seed_are_counted_each():
+    scores = pd.DataFrame({"slide": [*"aabbb"] * 2, "seed": [0] * 5 + [1] * 5, "module": [1, 2, 1, 2, 3] * 2})
+    scores = scores.assign(form="type_matched", cell_type="A", donors="matched", metric="pearson", value=0.5)
+    row = figure_cellina_3.summarize(scores).squeeze()
+    assert row[["n_slides", "n_modules", "n_seeds"]].tolist() == [2, 10, 2]
+
+
 def test_agreement_of_equal_and_of_unlike_modules():
     genes = pd.DataFrame({"slide": "s", "gene": [*"abcdef"] * 2, "seed": [0] * 6 + [1] * 6})
     genes["module"] = [1, 1, 1, 2, 2, 0, 2, 2, 2, 1, 1, 0]

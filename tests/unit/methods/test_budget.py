@@ -174,5 +174,7 @@ def test_mintflow_anneals_over_the_epochs_of_the_budget(monkeypatch, tmp_path):
 
 def test_mintflows_steps_are_counted_as_it_takes_them():
     assert mintflow.steps_of_epoch([6], 2) == 3
-    assert mintflow.steps_of_epoch([1], 2) == 1
+    # One batch is no step: it would be left untrained.
+    with pytest.raises(ValueError, match="make 1 in an epoch. Make mintflow.window_um smaller"):
+        mintflow.steps_of_epoch([1], 2)
     assert [mintflow.steps_of_epoch(n, 1) for n in ([4, 4], [5, 4], [4, 5])] == [9, 10, 11]

@@ -109,6 +109,14 @@ def test_best_is_the_lowest_where_lower_is_better(table):
     assert best["pearson"] == fair["pearson_mean"].idxmax()
 
 
+def test_what_lacks_a_fold_is_not_the_best(table):
+    index = table.index[(table["method"] == "cellina") & (table["variant"] == "matched")][0]
+    assert (index, "pearson") in table_cellina_1.best_cells(table)
+    lacking = table.copy()
+    lacking.loc[index, "pearson_n"] -= 1
+    assert (index, "pearson") not in table_cellina_1.best_cells(lacking)
+
+
 def test_loss_against_the_twin_is_shown_as_a_loss(table):
     worse = table.assign(pearson_gain=-0.2, pearson_gain_improved=1)
     index = worse.index[worse["method"] == "cellina"][0]

@@ -54,3 +54,15 @@ def test_a_method_without_value_in_one_target_has_no_average(made):
     assert "Average over tumour and margin: of their means" in markdown
     # What failed in both targets is failed, with its reason once.
     assert markdown.count("scGen: 60 runs") == 1
+
+
+def test_a_gain_without_value_in_one_target_is_none(made):
+    single, *_ = made
+    other = single.assign(target="margin")
+    lost = other["method"] == "cellina"
+    other.loc[lost, "pearson_gain"] = np.nan
+    table = table_cellina_2.average([single, other])
+    rows = table[table["method"] == "cellina"]
+    assert (rows[["pearson_gain_n", "pearson_gain_improved"]] == 0).all(axis=None)
+    assert (rows["rmse_lfc_gain_n"].max(), rows["pearson_gain"].notna().sum()) == (20, 0)
+    assert not any("nan" in text for index in rows.index for text in table_cellina_1.cells(table, index))

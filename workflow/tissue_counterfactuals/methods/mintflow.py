@@ -55,9 +55,17 @@ def steps_of_epoch(n_batches: list[int], accumulated: int) -> int:
     """Optimiser steps of an epoch on sections of so many batches, each on the gradients of some `accumulated` ones.
 
     Sections take turns until the last of them runs out; the others begin anew meanwhile.
+
+    Raises:
+        ValueError: they are too few for one step, and MintFlow would end untrained without a word.
     """
     longest = max(n_batches)
     turns = len(n_batches) * longest + max(i for i, n in enumerate(n_batches) if n == longest)
+    if 0 < turns < accumulated:
+        raise ValueError(
+            f"MintFlow takes a step after every {accumulated} batches, and the squares with cells make {turns} in an "
+            "epoch. Make mintflow.window_um smaller, which makes more of them."
+        )
     return max(1, turns // accumulated)
 
 

@@ -347,6 +347,11 @@ class Comparison:
         own = self.reference.change(self.mean, mean_expression(self.twin))
         return _compare_changes(self.reference.observed, own, self.reference.n_deg)
 
+    @cached_property
+    def _shown(self) -> np.ndarray:
+        """Indices of the genes that control or target cells show."""
+        return np.flatnonzero(np.maximum(self.reference.control_mean, self.reference.target_mean))
+
     def coverage(self, level: int | None = None) -> float:
         """Share of genes whose observed change lies in the predicted interval, which is widened by counting noise.
 
@@ -355,11 +360,10 @@ class Comparison:
         Args:
             level: thirds of these genes by mean expression, 0 is low; None takes all of them.
         """
-        reference = self.reference
-        means = reference.control_mean, reference.target_mean
-        shown = np.flatnonzero(np.maximum(*means))
+        reference, shown = self.reference, self._shown
         if level is not None:
-            shown = np.array_split(shown[np.argsort(sum(means)[shown], kind="stable")], 3)[level]
+            means = reference.control_mean + reference.target_mean
+            shown = np.array_split(shown[np.argsort(means[shown], kind="stable")], 3)[level]
         lower, upper, point, observed = (
             np.log1p(x[shown]) for x in (*self.interval[:2], self.mean, reference.target_mean)
         )
@@ -369,9 +373,9 @@ class Comparison:
         return np.mean(np.abs(error) <= np.sqrt(model**2 + noise)) if len(shown) else np.nan
 
     def width(self) -> float:
-        """Median length of the intervals of the change."""
-        lower, upper = self.interval[:2]
-        return np.median(np.log1p(upper) - np.log1p(lower))
+        """Median length of the intervals of the change, over the genes that either group shows."""
+        lower, upper = (np.log1p(x[self._shown]) for x in self.interval[:2])
+        return np.median(upper - lower) if len(self._shown) else np.nan
 
     def answered_error(self) -> float:
         """Root mean squared error over the top genes about which the method does not abstain."""

@@ -53,12 +53,16 @@ def draw_files(inputs: dict, output: dict[str, Path], protocol: str) -> None:
 
 
 def summarize(scores: pd.DataFrame) -> pd.DataFrame:
-    """Means over modules of a slide, then over seeds, then over slides; `sd_slides` is over slides."""
+    """Means over modules of a slide, then over seeds, then over slides; `sd_slides` is over slides.
+
+    `n_modules` counts modules of all slides and seeds, whose numbers are of a slide and seed alone.
+    """
     keys = ["form", "cell_type", "donors", "metric"]
     runs = scores.groupby([*keys, "slide", "seed"])["value"].mean()
     slides = runs.groupby([*keys, "slide"]).mean()
     table = slides.groupby(keys).agg(value="mean", sd_slides="std", n_slides="size").reset_index()
-    numbers = scores.groupby(keys).agg(n_modules=("module", "nunique"), n_seeds=("seed", "nunique"))
+    modules = scores[[*keys, "slide", "seed", "module"]].drop_duplicates()
+    numbers = modules.groupby(keys).agg(n_modules=("module", "size"), n_seeds=("seed", "nunique"))
     return table.join(numbers, on=keys).reindex(columns=COLUMNS)
 
 

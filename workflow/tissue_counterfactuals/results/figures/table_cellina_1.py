@@ -186,7 +186,8 @@ def notes(table: pd.DataFrame) -> list[str]:
     """What a reader must know, and every failure with its reason."""
     lines = [
         f"Mean ± standard deviation over folds (slide × held-out type; {table['n_folds'].max()} at most), after "
-        f"averaging over {table['n_seeds'].max()} seed(s). Bold: best of controls and counterfactuals.",
+        f"averaging over {table['n_seeds'].max()} seed(s). Bold: best of controls and counterfactuals "
+        "that have a value in most folds.",
         "Gain: paired difference to the twin, the same fitted model with the cells' own neighbours; positive = better; "
         "in brackets the folds that improve. A score means little, a gain over the twin does.",
     ]
@@ -233,11 +234,15 @@ def _variant_label(variant: str) -> str:
 
 
 def best_cells(table: pd.DataFrame) -> set[tuple[int, str]]:
-    """(row, metric) of the best mean among what could be used in earnest: controls and counterfactuals."""
+    """(row, metric) of the best mean among what could be used in earnest: controls and counterfactuals.
+
+    Of those with a value in most folds: a mean that lacks the hard ones is no better for it.
+    """
     fair = table[~table["group"].isin(style.BOUNDS) & (table["variant"] != TWIN)]
     best = set()
     for metric in METRICS:
-        means = fair[f"{metric}_mean"].dropna()
+        n = fair[f"{metric}_n"]
+        means = fair.loc[n == n.max(), f"{metric}_mean"].dropna()
         if len(means):
             higher = style.METRICS[metric].direction == "higher"
             best.add((means.idxmax() if higher else means.idxmin(), metric))

@@ -52,6 +52,9 @@ def average(tables: list[pd.DataFrame]) -> pd.DataFrame:
         lost = result[f"{metric}_mean"].isna()
         result.loc[lost, f"{metric}_undefined"] += result.loc[lost, f"{metric}_n"]
         result.loc[lost, f"{metric}_n"] = 0
+    for metric in single.GAIN_METRICS:
+        lost = result[f"{metric}_gain"].isna()
+        result.loc[lost, [f"{metric}_gain_n", f"{metric}_gain_improved"]] = 0
     targets = " and ".join(table["target"].iloc[0] for table in tables)
     table = result.reset_index().assign(target=f"average over {targets}")
     table = table[list(tables[0].columns)]
