@@ -17,7 +17,7 @@ from tissue_counterfactuals import metrics
 from tissue_counterfactuals.graph import neighborhood_features, slide_graph
 from tissue_counterfactuals.models import spatialprop
 from tissue_counterfactuals.models.cellina import Cellina
-from tissue_counterfactuals.models.cellina_gat import CellinaGAT, Surroundings
+from tissue_counterfactuals.models.cellina_gat import CellinaGAT
 from tissue_counterfactuals.protocols import cellina as switches_of_cellina
 from tissue_counterfactuals.question.donors import edge_perturbation
 from tissue_counterfactuals.question.folds import cells_of, split_cells
@@ -251,8 +251,7 @@ def gat_altered_inputs(slide, folder, value):
         counts = slide.X.toarray() * np.exp(shift[slide.obs["cell_type"].cat.codes])
         total = slide.X.toarray().sum(axis=1, keepdims=True)
         expression = {"as_trained": np.log1p(counts / total * 1e4), "raw_counts": counts}[value]
-        expression = sparse.csr_array(expression.astype(np.float32))
-        return Surroundings(own.graph, expression, own.expression)
+        return own.altered(sparse.csr_array(expression.astype(np.float32)), cells_of(slide, "A", "left"))
 
     return gat_counterfactual(slide, folder, {"gat_altered_inputs": value}, "node", around)
 

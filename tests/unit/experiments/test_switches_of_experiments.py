@@ -55,7 +55,7 @@ CASES = {
     "compared_entries": ("celcomen_simulation", {}),
     "constant_forces": ("celcomen_simulation", AS_RUN),
     "force_units": ("celcomen_spleen_clusters", {}),
-    "held_out_slide": ("celcomen_spleen", MEAN_FIELD),
+    "held_out_slide": ("celcomen_spleen", MEAN_FIELD | {"slide_steps": "shuffled"}),
     "random_forces": ("celcomen_spleen", {}),
     "localization_test": ("celcomen_localization", {}),
     "knockout_cells": ("celcomen_knockout", {}),
