@@ -111,6 +111,15 @@ def test_a_checkpoint_of_another_training_is_not_used(slide, tmp_path):
     assert torch.equal(model.network.log_theta, fitted(slide, seed=2)[0].network.log_theta)
 
 
+@pytest.mark.parametrize("change", [{"dropout": 0.9}, {"n_hidden": 24}])
+def test_a_checkpoint_of_another_network_is_not_used(slide, tmp_path, change):
+    checkpoint = tmp_path / "model.pt"
+    fitted(slide, checkpoint=checkpoint)
+    lines = []
+    fitted(slide, checkpoint=checkpoint, report=lines.append, **change)
+    assert lines[0] == "the checkpoint found belongs to another training and is not used"
+
+
 def test_a_saved_model_predicts_the_same(slide, tmp_path):
     model, cells, features = fitted(slide)
     model.save(tmp_path / "model.pt")

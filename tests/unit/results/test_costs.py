@@ -47,6 +47,10 @@ def test_the_picture_shows_every_method_and_which_failed(models, tmp_path):
     crosses = {x for line in seconds.lines if line.get_marker() == "x" for x in line.get_xdata()}
     assert (dots, crosses) == ({120.5, 80.0}, {40.0})
     assert [axes.get_xscale() for axes in figure.axes] == ["linear", "linear"]
+    # What failed early is no part of how long a method takes.
+    table = costs.read_costs(models)
+    mixed = costs.compose(pd.concat([table, table.iloc[2:].assign(method="cellina", seconds=1.0)]), "", PROVENANCE)
+    assert [100.25] * 2 in [list(line.get_xdata()) for line in mixed.axes[0].lines]
     wide = costs.read_costs(models).assign(seconds=[3.0, 30.0, 300.0])
     seconds, memory = costs.compose(wide, "Costs", PROVENANCE).axes
     assert (seconds.get_xscale(), memory.get_xscale()) == ("log", "linear")

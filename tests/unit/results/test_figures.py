@@ -177,6 +177,13 @@ def test_decades_get_a_log_scale_that_is_announced():
     assert axes.get_yscale() == "log"
     assert axes.get_ylabel() == "log scale"
     assert panel(figure, "Pearson").get_yscale() == "linear"
+    # The ceiling errs less than half of any bar, and stands in the panel all the same.
+    best = (wide["metric"] == "rmse_counts") & (wide["method"] == "ceiling")
+    wide.loc[best, "value"] /= 10
+    axes = panel(figure_cellina_a2.compose(wide, "demo", "tumour", "as_run", PROVENANCE), "RMSE counts")
+    lines = [c for c in axes.collections if (c.get_gid() or "").startswith("ceiling:")]
+    assert len(lines) == len(CELL_TYPES)
+    assert axes.get_ylim()[0] < min(line.get_segments()[0][0][1] for line in lines)
 
 
 def test_first_rule_that_was_run_stands_in_for_the_published_one(scores):

@@ -44,6 +44,9 @@ class Dropout(nn.Module):
         super().__init__()
         self.share = share
 
+    def extra_repr(self) -> str:
+        return f"share={self.share}"
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if not self.training or self.share == 0:
             return x

@@ -212,7 +212,7 @@ def train(
         )
     terms = _TERMS if settings.lambda_contrastive > 0 else _TERMS[:-1]
     state = _State(network, settings)
-    fingerprint = _fingerprint(settings, seed, data, train_cells, validation_cells)
+    fingerprint = _fingerprint(network, settings, seed, data, train_cells, validation_cells)
     if checkpoint is not None and checkpoint.exists():
         state.restore(checkpoint, fingerprint, data.device, report)
         if state.epoch:
@@ -399,9 +399,11 @@ class _State:
         report(f"resumed after epoch {self.epoch}")
 
 
-def _fingerprint(settings, seed, data, train_cells, validation_cells) -> str:
-    """A checkpoint is used only by the training that wrote it: same settings, seed, cells and data."""
-    digest = hashlib.sha256(json.dumps([asdict(settings), seed], sort_keys=True).encode())
+def _fingerprint(network, settings, seed, data, train_cells, validation_cells) -> str:
+    """A checkpoint is used only by the training that wrote it: same network, settings, seed, cells and data."""
+    shape = {name: list(weight.shape) for name, weight in network.state_dict().items()}
+    # Layers with their dropout, which no weight tells.
+    digest = hashlib.sha256(json.dumps([str(network), shape, asdict(settings), seed], sort_keys=True).encode())
     for array in (*data.arrays, train_cells, validation_cells):
         digest.update(np.ascontiguousarray(array).view(np.uint8))
     return digest.hexdigest()

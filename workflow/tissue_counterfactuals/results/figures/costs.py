@@ -51,7 +51,7 @@ def training_note(config: dict) -> str:
 
 
 def compose(table: pd.DataFrame, title: str, provenance_text: str) -> Figure:
-    """A dot for each fit, a line at the median; a fit that failed is a cross."""
+    """A dot for each fit, a line at their median; a fit that failed is a cross, where it left what it cost."""
     methods = style.method_order(table["method"])[::-1]
     with style.context():
         figure = style.new_figure(7.2, 1.9 + 0.2 * len(methods))
@@ -64,7 +64,7 @@ def compose(table: pd.DataFrame, title: str, provenance_text: str) -> Figure:
                 failed = own["status"] == "failed"
                 axes.plot(own.loc[~failed, column], [height] * (~failed).sum(), "o", color=color, ms=4)
                 axes.plot(own.loc[failed, column], [height] * failed.sum(), "x", color=style.FAILED_COLOR, ms=5)
-                axes.plot([own[column].median()] * 2, [height - 0.35, height + 0.35], color=color)
+                axes.plot([own.loc[~failed, column].median()] * 2, [height - 0.35, height + 0.35], color=color)
             if table[column].max() > 10 * table[column].min() > 0:
                 style.log_scale(axes, "x")
                 axes.xaxis.set_minor_formatter(NullFormatter())

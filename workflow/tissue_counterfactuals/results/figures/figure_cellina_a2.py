@@ -147,7 +147,7 @@ def _panel(axes, chosen, metric, types, bars, markers) -> None:
     n_slots = len(bars) + len(markers)
     slot = GROUP_WIDTH / n_slots
     rows = dict(iter(chosen.groupby(["method", "variant", "cell_type"])))
-    heights, words, in_part = [], [], []
+    heights, marks, words, in_part = [], [], [], []
     for i, cell_type in enumerate(types):
         for j, bar in enumerate([*bars, *markers]):
             own = rows.get((bar.method, bar.variant, cell_type))
@@ -166,6 +166,7 @@ def _panel(axes, chosen, metric, types, bars, markers) -> None:
                 look = {"markeredgecolor": "white", "markeredgewidth": 0.4, "zorder": 5, "clip_on": False}
                 look["markersize"] = 8 if bar.method == "truth_in_place" else 4.5
                 axes.plot(x, mean, MARKERS[bar.method], color=bar.color, gid=f"{bar.method}:{cell_type}", **look)
+                marks.append(mean)
             if n_failed:
                 in_part.append((x, mean + np.nan_to_num(error)))
         ceiling = rows.get((CEILING, "-", cell_type))
@@ -173,7 +174,8 @@ def _panel(axes, chosen, metric, types, bars, markers) -> None:
             mean, _ = _mean_and_error(ceiling, metric)
             ends = (i - GROUP_WIDTH / 2, i + GROUP_WIDTH / 2)
             axes.hlines(mean, *ends, color="black", linewidth=1.4, zorder=4, gid=f"{CEILING}:{cell_type}")
-    _scale(axes, heights, metric)
+            marks.append(mean)
+    _scale(axes, heights, marks, metric)
     for x, word in words:
         _word(axes, x, word)
     for x, y in in_part:
@@ -196,9 +198,9 @@ def _bar(axes, x, mean, error, width, bar) -> None:
         axes.errorbar(x, mean, error, color="#222222", elinewidth=0.8, capsize=1.6, capthick=0.8)
 
 
-def _scale(axes, heights, metric) -> None:
+def _scale(axes, heights, marks, metric) -> None:
     """A log scale where the paper has one or bars of a positive metric span more than two decades, and the axis says
-    so.
+    so; it reaches down to the `marks`, the ceiling and the truth, too.
     """
     # Less than this is an exact prediction but for rounding, such as the target mean's own error: it sets no scale.
     positive = [h for h in heights if h > 1e-6 * max(heights)]
@@ -210,7 +212,7 @@ def _scale(axes, heights, metric) -> None:
             axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             axes.yaxis.set_minor_formatter(NullFormatter())
         axes.set_ylabel("log scale")
-        axes.set_ylim(bottom=min(positive) / 2)
+        axes.set_ylim(bottom=min(positive + [m for m in marks if m > 1e-6 * max(heights)]) / 2)
     elif heights:
         axes.margins(y=0.08)
 
