@@ -226,6 +226,16 @@ def test_nobody_stands_beside_itself(slide, graph, keys):
     assert not (donors == question.focal[:, None]).any()
 
 
+def test_a_pool_as_large_as_the_donors_is_drawn_whole_but_for_the_cell_itself(slide, graph):
+    few = slide.copy()
+    others = np.flatnonzero((few.obs["cell_type"] == "A") & (few.obs["domain"] == "left"))
+    few.obs.loc[few.obs_names[others[4:]], "domain"] = "right"
+    question = ask(few, graph, n_donors=3, composition={"A": 1})
+    donors, _ = types_of(few, question)
+    for cell, row in zip(question.focal, donors, strict=True):
+        assert sorted(row) == sorted({*others[:4]} - {cell})
+
+
 def test_a_cell_left_without_neighbours_gets_others_of_its_domain(slide):
     alone = slide_graph(slide, **GRAPH).tolil()
     alone[:] = 0

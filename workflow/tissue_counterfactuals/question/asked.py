@@ -225,6 +225,11 @@ def _pool(slide, label, domain) -> np.ndarray:
 
 
 def _draw(rng, pool: np.ndarray, n: int, cell: int) -> np.ndarray:
-    """So many of a pool, twice only where it has fewer; nobody stands beside itself."""
-    pool = pool[pool != cell]
-    return rng.choice(pool, n, replace=n > len(pool)) if n else np.empty(0, dtype=np.int64)
+    """So many of a pool (ascending), twice only where it has fewer; nobody stands beside itself."""
+    if not n:
+        return np.empty(0, dtype=np.int64)
+    at = np.searchsorted(pool, cell)
+    # Its place is left out, and no copy made: a pool may be all cells, and there is a draw for each of them.
+    is_in = int(at < len(pool) and pool[at] == cell)
+    places = rng.choice(len(pool) - is_in, n, replace=n > len(pool) - is_in)
+    return pool[places + is_in * (places >= at)]
