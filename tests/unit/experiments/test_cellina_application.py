@@ -192,7 +192,9 @@ def test_gains_are_averaged_shuffle_by_shuffle_over_types_seeds_and_slides():
         for j, t in enumerate("AB")
         for r in range(40)
     ]
+    # A type without a gain of its own, and one whose first gain alone is not known: another must not be taken for it.
     rows.append(rows[0] | {"cell_type": "C", "gain": np.nan})
+    rows += [rows[r] | {"cell_type": "D", "gain": 5.0 if r else np.nan} for r in range(40)]
     table = figure_cellina_3.against_shuffles(pd.DataFrame(rows)).set_index("cell_type")
     assert table.index.tolist() == ["", "A", "B"]
     for name, own in (("", gains.mean(axis=1)), ("B", gains[:, 1])):
@@ -204,6 +206,15 @@ def test_gains_are_averaged_shuffle_by_shuffle_over_types_seeds_and_slides():
         low, high = np.quantile(means[1:], [0.025, 0.975])
         assert row[["null_low", "null_high"]].tolist() == pytest.approx([low, high])
         assert row[["n_shuffles", "n_slides", "n_seeds"]].tolist() == [39, 2, 2]
+
+
+def test_a_pathway_that_is_low_in_a_module_is_not_active_there(runs):
+    table = pd.DataFrame({"module": [1, 1, 2, 2], "pathway": [*"PQPQ"], "activity": [-3.0, -1.0, 2.0, 4.0]})
+    assert [cellina_application.most_active(table, module) for module in (1, 2, 3)] == ["", "Q", ""]
+    activity, scores = read(runs[0], "activities"), read(runs[0], "scores")
+    highest = activity.groupby("module")["activity"].max()
+    moved = scores[scores["donors"] == "pathway"]["module"].unique()
+    assert set(moved) == set(highest.index[highest > 0]) != set(highest.index)
 
 
 def test_modules_of_a_slide_and_seed_are_counted_each():

@@ -60,18 +60,23 @@ def test_labels_stay_within_types_and_are_those_of_the_slide():
 
 
 def test_the_gain_is_that_of_the_scores():
-    """With a donor of either module for each focal cell, centring changes nothing, and the metric's own code gives
-    it.
+    """Whatever the module of a focal cell's other donor, as if all its donors were matched, by the metric's own code.
+
+    Draws of two donors in all four combinations of modules, where what is predicted is a sum of cell and donor.
     """
     rng = np.random.default_rng(3)
     labels = np.repeat([[1, 2]], 20, axis=0).ravel()[None]
-    donors = np.column_stack([np.arange(0, 40, 2), np.arange(1, 40, 2)])
-    control, observed = rng.poisson(5, (20, GENES)) + 1.0, rng.poisson(5, (40, GENES)) + 1.0
-    predicted = rng.poisson(5, (20, 2, GENES)) + 1.0
-    scaled = [1e4 * x / x.sum(axis=-1, keepdims=True) for x in (control, observed, predicted)]
+    both = np.array([[0, 0], [0, 1], [1, 0], [1, 1]] * 5)
+    donors = both + 2 * np.arange(20)[:, None]
+    control, observed, base = (rng.poisson(5, (n, GENES)) + 1.0 for n in (20, 40, 20))
+    scaled = [1e4 * x / x.sum(axis=-1, keepdims=True) for x in (control, observed, base)]
+    effect = rng.normal(0, 20, (2, GENES))
+    there = scaled[2][:, None] + effect - effect.mean(axis=1, keepdims=True)
+    predicted = there[np.arange(20)[:, None], both]
+    assert predicted.min() > 0
     before = scaled[0].mean(axis=0)
     (found,) = gains(
-        *(labels, MODULES, np.arange(40), scaled[1], donors, scaled[2]),
+        *(labels, MODULES, np.arange(40), scaled[1], donors, predicted),
         lambda mean: np.log1p(mean) - np.log1p(before),
         *(15, 4),
     )
@@ -79,7 +84,7 @@ def test_the_gain_is_that_of_the_scores():
     expected = []
     for module in (0, 1):
         reference = Reference(control, observed[module::2], n_deg=15)
-        matched, everywhere = predicted[:, module], predicted.reshape(-1, GENES)
+        matched, everywhere = there[:, module], there.reshape(-1, GENES)
         expected.append(spearman(Comparison(reference, matched)) - spearman(Comparison(reference, everywhere)))
     assert found == pytest.approx(np.mean(expected), abs=1e-9)
 

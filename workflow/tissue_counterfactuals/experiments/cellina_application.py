@@ -144,6 +144,12 @@ def module_activities(genes: pd.DataFrame, source: str | None) -> pd.DataFrame:
     return table[columns]
 
 
+def most_active(activity: pd.DataFrame, module: int) -> str:
+    """The pathway of the highest activity in a module (see `module_activities`); empty where none is above 0."""
+    active = activity[(activity["module"] == module) & (activity["activity"] > 0)]
+    return active.loc[active["activity"].idxmax(), "pathway"] if len(active) else ""
+
+
 def _weights(source: str | None, genes: pd.Index) -> pd.DataFrame:
     """Weights of the pathways of which the slide has genes enough; of PROGENy's species that fits where none is
     named.
@@ -179,10 +185,8 @@ class _Moves:
 
         Types with too few cells in a module are left out there.
         """
-        rows, genes, top = [], [], {}
-        for module in self.modules:
-            own = activity[activity["module"] == module].sort_values("activity", ascending=False)
-            top[module] = own["pathway"].iloc[0] if len(own) else ""
+        rows, genes = [], []
+        top = {module: most_active(activity, module) for module in self.modules}
         for form in FORMS:
             for number, cell_type in enumerate(self.types):
                 focal = self._focal(form, cell_type, number)

@@ -46,15 +46,17 @@ def gains(
     Args:
         labels: (r, n) module of each cell of the domain, a row per labelling.
         own: (o,) which of the n cells are those of the type. observed: (o, g) their CP10K.
-        donors: (m, j) which of the n cells each focal cell got as donor, drawn from all.
+        donors: (m, j) which of the n cells each focal cell got as donor, drawn from all; j is at least 2.
         predicted: (m, j, g) CP10K of the focal cells there.
         change: from mean CP10K (g,) to the log-fold change against the focal cells as they are.
         n_deg: genes with the largest observed change that correlations are taken over.
         min_cells: that a module needs of the type.
     """
     overall = predicted.mean(axis=(0, 1))
-    # Against the mean of each focal cell: which focal cells have a donor in the module must not matter.
-    apart = (predicted - predicted.mean(axis=1, keepdims=True)).reshape(-1, predicted.shape[-1])
+    # Against the mean of the same focal cell's other donors: which focal cells have a donor in the module must not
+    # matter, and a donor that counts in its own mean would seem nearer to it, the more so the fewer there are.
+    others = (predicted.sum(axis=1, keepdims=True) - predicted) / (predicted.shape[1] - 1)
+    apart = (predicted - others).reshape(-1, predicted.shape[-1])
     everywhere, found = change(overall), []
     for module in modules:
         seen, matched = labels[:, own] == module, labels[:, donors.ravel()] == module

@@ -71,13 +71,14 @@ def against_shuffles(shuffles: pd.DataFrame) -> pd.DataFrame:
     subdomains.
 
     Shuffle by shuffle gains are averaged over types, over seeds, then over slides: seeds of a slide share their
-    shuffles.
+    shuffles. A type of a slide and seed counts where all its gains are known, so that every mean is over the same ones.
 
     Returns:
         cell_type, gain, null_low and null_high (95 % of the exchanged), p_value (one-sided), n_shuffles, n_slides,
         n_seeds.
     """
-    every = shuffles.dropna(subset="gain")
+    known = shuffles["gain"].notna().groupby([shuffles[key] for key in ("slide", "seed", "cell_type")])
+    every = shuffles[known.transform("all").astype(bool)]
     parts = [("", every), *every.groupby("cell_type")]
     rows = []
     for cell_type, own in parts:
@@ -142,7 +143,7 @@ def compose(
         _embedding(figure.add_subplot(top[0]), of_first("embedding"), where)
         _donors(figure.add_subplot(top[1]), summary, null)
         _activities(figure.add_subplot(below[0]), of_first("activities"), where)
-        _genes(figure.add_subplot(below[1]), of_first("genes"), where)
+        _genes(figure.add_subplot(below[1]), of_first("genes"))
         _stability(figure.add_subplot(below[2]), stability)
     return figure
 
@@ -238,10 +239,10 @@ def _activities(axes, table: pd.DataFrame, where: str) -> None:
     axes.figure.colorbar(drawn, ax=axes, label="t value", shrink=0.6)
 
 
-def _genes(axes, table: pd.DataFrame, where: str) -> None:
+def _genes(axes, table: pd.DataFrame) -> None:
     axes.set_title("d  a pathway in the neighbours")
     if table.empty:
-        _say(axes, "no pathway has enough of the genes" if where else "")
+        _say(axes, "no pathway with enough of the genes is active in a subdomain")
         return
     # The type and module with most to be seen: the largest observed changes.
     sizes = table.groupby(["cell_type", "module"])["observed"].apply(lambda own: own.abs().nlargest(100).mean())
