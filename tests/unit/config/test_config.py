@@ -563,6 +563,14 @@ def test_a_method_that_cannot_do_its_job_on_a_data_set_is_refused(slide_file, na
             config.load_config(both)
 
 
+def test_patches_are_not_asked_for_where_batches_are_random_cells():
+    of_random = {"switches": {"gat_field": "one_hop"}}
+    assert load(**of_random, cellina_gat={"patch_cells": 1})
+    load(cellina_gat={"patch_cells": 8})
+    (sentence,) = faults(**of_random, cellina_gat={"patch_cells": 8})
+    assert sentence.startswith("config: cellina_gat.patch_cells is 8, but switches.gat_field is one_hop")
+
+
 def test_an_equal_budget_is_not_what_the_authors_ran():
     assert load(budget="equal", protocols=["corrected"])["equal_steps"] == 2000
     (sentence,) = faults(budget="equal", protocols=["corrected", "as_run"])

@@ -209,7 +209,7 @@ def test_training_stops_when_validation_no_longer_improves(slide):
 
 
 def test_a_loss_that_is_not_finite_ends_the_training(slide):
-    with pytest.raises(FloatingPointError, match="not finite in epoch .*learning_rate helps if the weights"):
+    with pytest.raises(FloatingPointError, match="not finite in epoch .*learning_rate in the method's section helps"):
         fitted(slide, epochs=30, learning_rate=1e30)
 
 
@@ -288,6 +288,15 @@ def test_batches_stay_as_published_where_that_gives_enough_steps(n, enough, auto
     assert resolve_batch_size("auto", n, 100) == auto
     assert resolve_batch_size(512, n, 100) == 512
     assert enough in (128, 2048) or n * 100 / enough >= 2000
+
+
+def test_an_epoch_that_only_measures_gives_no_steps(slide, monkeypatch):
+    monkeypatch.setattr(training, "ENOUGH_STEPS", 2)
+    sizes = {}
+    for weight in (0, 1):
+        options = {"lambda_classifier": weight, "lambda_adversary": weight, "batch_size": "enough_steps"}
+        sizes[weight] = fitted(slide, epochs=3, **options)[0].settings.batch_size
+    assert sizes == {0: 512, 1: 256}
 
 
 def test_too_few_cells_are_refused(slide):

@@ -299,6 +299,20 @@ def test_the_contrastive_loss_is_made_comparable_by_the_first_epoch(slide, tmp_p
     assert scale == pytest.approx([first["train_loss"] / first[name] for name in names])
 
 
+@pytest.mark.parametrize(("n_with", "scale"), [(1, 0.5), (0, 0.0)])
+def test_batches_without_another_domain_do_not_say_how_large_the_contrastive_loss_is(
+    slide, tmp_path, monkeypatch, n_with, scale
+):
+    """Averaged over all batches, of which few have a rare domain, it would be small, and its weight in these huge."""
+    values = iter([2.0] * n_with + [0.0] * 100)
+    monkeypatch.setattr(cellina_gat, "contrastive_loss", lambda means, *_: means.sum() * 0 + next(values))
+    told = []
+    model = fitted(slide, epochs=1, checkpoint=tmp_path / "c.pt", report=told.append)[0]
+    found = stored.load(tmp_path / "c.pt", torch.device("cpu"))["scale"][-1]
+    assert found == pytest.approx(scale * model.history["train_loss"].iloc[0])
+    assert any("contrastive loss is left out" in line for line in told) == (not n_with)
+
+
 def test_as_run_cells_around_the_batch_are_targets_that_do_not_move(slide, monkeypatch):
     model, _, around = fitted(slide, epochs=1, **AS_RUN)
     seen = []
@@ -316,6 +330,15 @@ def test_as_run_cells_around_the_batch_are_targets_that_do_not_move(slide, monke
 
 
 # --- the model ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("word", ["enough_steps", "auto"])
+def test_batches_of_the_small_graph_may_have_a_size_by_name(slide, tmp_path, word):
+    model, cells, around = fitted(slide, epochs=1, batch_size=word, **AS_RUN)
+    model.save(tmp_path / "model.pt")
+    again = CellinaGAT.load(tmp_path / "model.pt", "cpu")
+    assert again.settings.batch_size == 128
+    assert np.array_equal(*(m.predict(slide, cells, around) for m in (model, again)))
 
 
 @pytest.mark.parametrize("options", [{}, AS_RUN], ids=["corrected", "as_run"])

@@ -133,6 +133,7 @@ def load_config(raw: dict) -> dict:
     faults = [
         *_method_faults(config, raw),
         *_budget_faults(config),
+        *_patch_faults(config, raw),
         *download_faults(config),
         *known_faults(config, raw),
     ]
@@ -161,6 +162,15 @@ def _budget_faults(config: dict) -> Iterator[str]:
         yield (
             "config: budget is equal, but protocols names as_run, which trains as long as the authors did; leave "
             "as_run out, or set budget to own."
+        )
+
+
+def _patch_faults(config: dict, raw: dict) -> Iterator[str]:
+    cells = (raw.get("cellina_gat") or {}).get("patch_cells", 1)
+    if config["switches"].get("gat_field") == "one_hop" and cells != 1:
+        yield (
+            f"config: cellina_gat.patch_cells is {cells}, but switches.gat_field is one_hop, whose batches are random "
+            "cells; leave one of them out."
         )
 
 

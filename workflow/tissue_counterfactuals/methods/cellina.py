@@ -123,13 +123,13 @@ def variants(
 
 def _in_budget(task, settings: dict) -> dict:
     """As many epochs as make the steps; the KL terms reach the weight that they would have reached."""
+    # The first epoch of a supervised model measures its losses and takes no step.
+    measuring = any(settings.get(f"lambda_{name}") for name in ("classifier", "adversary", "contrastive"))
     train = np.flatnonzero(task.split.train)
-    size = resolve_batch_size(settings["batch_size"], len(train), settings["epochs"])
+    size = resolve_batch_size(settings["batch_size"], len(train), settings["epochs"] - measuring)
     epochs = task.epochs(settings["epochs"], len(batches_of(train, size)))
     warmup = max(1, round(settings["kl_warmup_epochs"] * epochs / settings["epochs"]))
-    # The first epoch of a supervised model measures its losses and takes no step.
-    lambdas = ("lambda_classifier", "lambda_adversary", "lambda_contrastive")
-    epochs += any(settings.get(name) for name in lambdas)
+    epochs += measuring
     return {
         "batch_size": size,
         "epochs": epochs,

@@ -10,7 +10,7 @@ Sources: Cellina, section 3; layer shapes, initial values and optimiser as run i
 
 import itertools
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,7 +28,14 @@ from tissue_counterfactuals.models import stored
 from tissue_counterfactuals.models.kernels import dropout_factors
 from tissue_counterfactuals.models.likelihood import linear_nb_loss
 from tissue_counterfactuals.models.marginal import log_marginal
-from tissue_counterfactuals.models.training import Batch, CellData, TrainingSettings, resolve_device, train
+from tissue_counterfactuals.models.training import (
+    Batch,
+    CellData,
+    TrainingSettings,
+    resolve_batch_size,
+    resolve_device,
+    train,
+)
 from tissue_counterfactuals.question.folds import Split
 from tissue_counterfactuals.slide import log_normalize
 from tissue_counterfactuals.streams import stream_seed
@@ -272,6 +279,10 @@ class Cellina:
             key: sorted(slide.obs[key].iloc[cells].astype(str).unique()) for key in ("cell_type", "domain", "sample")
         }
         codes = {key: self._codes(slide, key)[cells] for key in self.categories}
+        train_cells = np.flatnonzero(holdout.train[cells])
+        steps = self.settings.epochs - self.settings.measuring_epochs
+        size = resolve_batch_size(self.settings.batch_size, len(train_cells), steps)
+        self.settings = replace(self.settings, batch_size=size)
         data = self._training_data(slide, graph, cells, codes)
         with torch.random.fork_rng():
             torch.manual_seed(stream_seed(seed, "initial_weights"))
@@ -279,7 +290,7 @@ class Cellina:
             self.history = train(
                 self.network,
                 data,
-                np.flatnonzero(holdout.train[cells]),
+                train_cells,
                 np.flatnonzero(holdout.validation[cells]),
                 self.settings,
                 seed,

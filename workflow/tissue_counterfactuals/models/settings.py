@@ -71,6 +71,7 @@ class CellinaGATSettings(CellinaSettings):
     """Cells per optimiser step; the words mean what they do for Cellina."""
     patch_cells: int = Field(16, ge=1, le=100_000)
     """Cells of a batch that stand together: what they hear overlaps, which is why a step is fast, and makes them
-    neighbours for the contrastive loss. 1 gives batches of random cells, as `as_run` has them."""
+    neighbours for the contrastive loss. 1 gives batches of random cells, as `as_run` has them, and the switch
+    `gat_field: one_hop`."""
     weight_decay: Weight = 0.0001
     """Weight decay of both Adam optimisers."""

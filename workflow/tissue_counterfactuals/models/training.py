@@ -48,6 +48,11 @@ class TrainingSettings:
     precision: str = "float32"
     compile: bool = False
 
+    @property
+    def measuring_epochs(self) -> int:
+        """Epochs that measure how large the losses are and take no step: the first, where any has a weight."""
+        return int(max(self.lambda_classifier, self.lambda_adversary, self.lambda_contrastive) > 0)
+
     def beta(self, epoch: int) -> float:
         """Weight of the KL terms in an epoch: linear warm-up, never complete when epochs < kl_warmup_epochs."""
         return min(1.0, epoch / self.kl_warmup_epochs)
@@ -78,7 +83,7 @@ def save_network(network: torch.nn.Module, losses: list[float], folder: Path) ->
 
 
 def resolve_batch_size(batch_size: int | str, n_train: int, epochs: int) -> int:
-    """Batch size in cells, from 128 to 2,048, or the number that is given.
+    """Batch size in cells, from 128 to 2,048, or the number that is given; `epochs` are those that take steps.
 
     Steps, not epochs, train a model: the published 2,048 gives a slide of 5,000 cells 300 steps, after which the
     spatial latent is still unused. `enough_steps` departs from 2,048 only where it would give fewer than 2,000 steps,
@@ -217,7 +222,6 @@ def train(
         state.restore(checkpoint, fingerprint, data.device, report)
         if state.epoch:
             resumed(sum(row["seconds"] for row in state.history))
-    batch_size = resolve_batch_size(settings.batch_size, len(train_cells), settings.epochs)
     if settings.compile:
         for part in (network.z_encoder, network.s_encoder, network.decoder):
             part.compile()
@@ -228,17 +232,25 @@ def train(
         torch.manual_seed(stream_seed(seed, "training_noise", epoch))
         order = data.order(stream(seed, "training_order", epoch), train_cells)
         network.train()
-        measuring = epoch == 0 and _supervised(settings)
-        totals = torch.zeros(len(terms), device=data.device)
+        measuring = epoch == 0 and settings.measuring_epochs > 0
+        totals, n_cells = torch.zeros(2, len(terms), device=data.device)
         with products_in(settings.precision):
-            for cells in batches_of(order, batch_size):
-                totals += len(cells) * _step(network, data.batch(cells), settings, state, epoch, measuring)
+            for cells in batches_of(order, settings.batch_size):
+                found = _step(network, data.batch(cells), settings, state, epoch, measuring)
+                totals += len(cells) * found
+                n_cells += len(cells) * (found != 0)
         means = (totals / len(order)).tolist()
         if not np.isfinite(means).all():
             raise FloatingPointError(_not_finite(terms, means, epoch, measuring, data))
         row = dict(zip(terms, means, strict=True))
         if measuring:
-            state.scale = tuple(row["train_loss"] / (abs(row.get(term, 0.0)) + 1e-8) for term in _TERMS[-3:])
+            # Batches without a cell of another domain have no contrastive loss, and do not say how large it is.
+            sizes = dict(zip(terms, (totals / n_cells.clamp(min=1)).abs().tolist(), strict=True))
+            state.scale = tuple(
+                row["train_loss"] / (sizes[term] + 1e-8) if sizes.get(term) else 0.0 for term in _TERMS[-3:]
+            )
+            if sizes.get("contrastive_loss") == 0:
+                report("warning: no batch has cells of two domains, so that the contrastive loss is left out")
         row |= _validate(network, data, validation_cells, settings, seed, epoch)
         row |= {"epoch": epoch, "beta": settings.beta(epoch), "seconds": time.perf_counter() - started}
         state.finish_epoch(row)
@@ -260,11 +272,6 @@ def train(
 _TERMS = ("train_loss", "reconstruction", "kl_z", "kl_s", "classifier_loss", "adversary_loss", "contrastive_loss")
 
 
-def _supervised(settings: TrainingSettings) -> bool:
-    weights = settings.lambda_classifier, settings.lambda_adversary, settings.lambda_contrastive
-    return max(weights) > 0
-
-
 def _not_finite(names, means, epoch, measuring, data) -> str:
     """What is known about a loss that is not finite."""
     terms = ", ".join(t for t, mean in zip(names, means, strict=True) if not np.isfinite(mean))
@@ -272,7 +279,7 @@ def _not_finite(names, means, epoch, measuring, data) -> str:
     if measuring:
         cause = "no weight had been changed yet, so that the learning rate is not the cause"
     else:
-        cause = "a lower cellina.learning_rate helps if the weights have run away"
+        cause = "a lower learning_rate in the method's section helps if the weights have run away"
     return f"the training loss is not finite in epoch {epoch} (terms: {terms}): {cause}; {highest}"
 
 

@@ -108,7 +108,7 @@ SWITCHES = (
         "as one small graph, in which all three layers stayed, so that what a cell hears depends on who else is in "
         "its batch; the contrastive loss was taken over all cells of it. Corrected, layers see the tissue around "
         "each cell, as if computed for the whole slide, and the contrastive loss is taken over the cells of a batch, "
-        "which are patches of neighbours (`cellina_gat.patch_cells`).",
+        "which are patches of neighbours (`cellina_gat.patch_cells`; with `one_hop` they are random cells).",
     ),
     Switch(
         "gat_inputs",
@@ -236,6 +236,14 @@ NOTES = (
         "the batch's cells (the authors: all cells of the batch's small graph)",
         "Batch normalisation of the encoder of z saw neighbours as well as the batch, so that cells counted by how "
         "often they are neighbours; later versions have the batch alone.",
+    ),
+    (
+        "contrastive_scale",
+        "training",
+        "the batches that have the loss",
+        "the batches that have the loss (the authors: all batches)",
+        "Where a domain is rare, few batches have cells of two domains. Measured on all batches, the contrastive loss "
+        "would look small, and its weight in these few become large. Where all batches have it, both are the same.",
     ),
     (
         "gat_altered_graph",
