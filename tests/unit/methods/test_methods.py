@@ -131,6 +131,20 @@ def test_mean_shift_by_type_without_other_types_says_so():
         predict(lonely, "mean_shift_by_type")
 
 
+def test_concert_says_nothing_of_a_domain_that_it_did_not_see(tmp_path):
+    slide = small_slide(n_cells=200, domains=("left", "middle", "right"), samples=("one", "two"))
+    slide.obs.loc[slide.obs["domain"] == "right", "cell_type"] = "A"
+    fold = Fold("A", "left", ("middle", "right"))
+    task = make_task(slide, fold, settings=SECTIONS["concert"] | {"epochs": 1}, report=lambda line: None)
+    adapter = METHODS["concert"].adapter
+    adapter.fit(task, tmp_path)
+    made = {target: adapter.predict(task, tmp_path, target)["-"] for target in fold.targets}
+    assert made["middle"].values.shape == (len(task.focal), slide.n_vars)
+    assert made["right"] == "CONCERT was trained on no cell of 'right', and has no vector of this domain"
+    cells, seen, _ = adapter._inputs(task)
+    assert np.array_equal(cells.section, (slide.obs["sample"] == "two")[seen])
+
+
 def test_the_mean_shifts_never_see_the_held_out_cells(task):
     other = task.slide.copy()
     counts = other.X.toarray()

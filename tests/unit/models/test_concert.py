@@ -71,6 +71,28 @@ def test_the_weight_of_the_divergence_stays_in_its_bounds_and_follows_it():
     assert 5.0 <= weight.value < large
 
 
+def test_sections_have_squares_and_processes_of_their_own():
+    """Cells of another section at the same places, or far away, are nothing to a cell."""
+    rng = np.random.default_rng(3)
+    coords, section = rng.uniform(0, 1, (30, 2)), np.repeat([0, 1], [10, 20])
+    coords[section == 1] += 500
+    cells = concert.Cells.of(sparse.csr_array((30, 4)), np.zeros(30, dtype=int), section, coords)
+    for code in (0, 1):
+        own = cells.places[section == code]
+        np.testing.assert_allclose([own.min(axis=0), own.max(axis=0)], [[0, 0], [20, 20]], rtol=1e-5)
+    network = concert.Concert([100, 40], 1, 4)
+    mean, variance = (torch.as_tensor(rng.uniform(0.5, 1, (30, 10)), dtype=torch.float32) for _ in range(2))
+    places, codes = torch.as_tensor(cells.places), torch.as_tensor(section)
+    both = network.smooth(mean, variance, places, codes)
+    parts = [network.smooth(*(x[codes == code] for x in (mean, variance, places, codes))) for code in (0, 1)]
+    for got, *expected in zip(both[:2], *(part[:2] for part in parts), strict=True):
+        torch.testing.assert_close(got, torch.cat(expected))
+    torch.testing.assert_close(both[2], parts[0][2] + parts[1][2])
+    # Ten cells stand for a hundred, and twenty for forty.
+    alone = concert.Concert([40], 1, 4)
+    torch.testing.assert_close(alone.smooth(*(x[10:] for x in (mean, variance, places)), codes[10:] - 1), parts[1])
+
+
 def predicted(network, cells, focal, codes, **options):
     return concert.predict(network, cells, focal, codes, torch.device("cpu"), **options)
 
@@ -82,9 +104,10 @@ def test_the_vector_of_a_domain_carries_what_the_domain_does():
     domain = np.repeat([0, 1], n // 2)
     rate = np.full((n, 6), 4.0)
     rate[domain == 1, 0] = 32.0
-    cells = concert.Cells.of(sparse.csr_array(rng.poisson(rate)), domain, rng.uniform(0, 1, (n, 2)))
+    counts, sections = sparse.csr_array(rng.poisson(rate)), np.zeros(n, dtype=int)
+    cells = concert.Cells.of(counts, domain, sections, rng.uniform(0, 1, (n, 2)))
     torch.manual_seed(0)
-    network = concert.Concert(n, 2, 6, n_basal=16)
+    network = concert.Concert([n], 2, 6, n_basal=16)
     concert.train(network, cells, 60, 64, 5e-3, 60, rng, torch.device("cpu"), report=lambda line: None)
     focal = np.arange(50)
     both = (0, 1)

@@ -68,14 +68,17 @@ def test_what_the_centre_expresses_does_not_matter(tissue, network):
 def test_a_moved_centre_has_as_many_donors_as_it_had_neighbours(tissue, network):
     _, expression, graph = tissue
     centres, donors = np.array([5, 6]), np.arange(20, 60).reshape(2, 20)
+    donors[0, 0] = graph[[5]].indices[0]
     scene = spatialprop.Scene.moved(graph, centres, donors)
     for i, centre in enumerate(centres):
         own = scene.indices[scene.indptr[i] : scene.indptr[i + 1]]
         assert own.tolist() == donors[i, : graph[[centre]].nnz].tolist()
     predicted = spatialprop.predict(network, expression, graph, scene, torch.device("cpu"))
+    assert scene.touching[0]
     for i, centre in enumerate(centres):
         # The centre listens to its donors; they keep their own neighbours and do not hear the centre.
         x = torch.as_tensor(expression.toarray())
+        x[centre] = 0
         loops = torch.as_tensor(graph.toarray()) + torch.eye(60)
         hidden = torch.relu(network.first(x + loops @ x))
         own = donors[i, : graph[[centre]].nnz]
@@ -83,6 +86,25 @@ def test_a_moved_centre_has_as_many_donors_as_it_had_neighbours(tissue, network)
         total = hidden[own].sum(dim=0, keepdim=True) + 2 * masked
         expected = network.head(network.second(total))[0].detach().numpy().clip(min=0)
         np.testing.assert_allclose(predicted[i], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_what_a_moved_centre_expresses_does_not_matter(tissue, network):
+    _, expression, graph = tissue
+    other = sparse.lil_array(expression)
+    other[3] = 100.0
+    # It stands among its own neighbours again, and is listed as its own donor.
+    near = graph[[3]].indices
+    donors = np.r_[near[:2], 3, near[2:], 3][None]
+    scene = spatialprop.Scene.moved(graph, np.array([3]), donors)
+    assert scene.indices.tolist() == near.tolist()
+    values = [
+        spatialprop.predict(network, sparse.csr_array(x), graph, scene, torch.device("cpu"))
+        for x in (expression, other)
+    ]
+    np.testing.assert_allclose(*values, rtol=1e-4, atol=1e-4)
+    in_place = spatialprop.Scene.in_place(graph, np.array([3]))
+    there = spatialprop.predict(network, expression, graph, in_place, torch.device("cpu"))
+    np.testing.assert_allclose(values[0], there, rtol=1e-5, atol=1e-6)
 
 
 def test_a_moved_centre_that_has_no_neighbours_takes_as_many_donors_as_cells_have(tissue):

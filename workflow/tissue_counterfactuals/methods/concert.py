@@ -3,7 +3,7 @@
 Who stands around a cell enters only through places, which do not move, and through what neighbours are: a node
 perturbation gives the neighbours the vector of the domain that they shall express as, and the process smooths the focal
 cells with them. The vector is a whole: no genes of it are chosen, and the types that a change names all get the same.
-A cell that did not train has no vector, so that nothing can be said of it.
+A cell that did not train has no vector, so that nothing can be said of it, nor of a domain without a cell that did.
 """
 
 from pathlib import Path
@@ -73,12 +73,16 @@ def predict(task, folder: Path, target: str) -> dict[str, Prediction | str]:
         return expected(task.fold.control, codes)
 
     made = task.altered(target, altered) | {"no_intervention": expected(task.fold.control)}
-    return ({"-": expected(target)} if target != task.fold.control else {}) | made
+    if target == task.fold.control:
+        return made
+    if domains.index(target) not in cells.domain:
+        return {"-": f"CONCERT was trained on no cell of {target!r}, and has no vector of this domain"} | made
+    return {"-": expected(target)} | made
 
 
 def _network(task, cells: model.Cells) -> model.Concert:
     n_domains = int(task.slide.obs["domain"].nunique())
-    return model.Concert(len(cells.domain), n_domains, task.slide.n_vars, task.settings["n_basal"])
+    return model.Concert(np.bincount(cells.section), n_domains, task.slide.n_vars, task.settings["n_basal"])
 
 
 def _inputs(task) -> tuple[model.Cells, np.ndarray, list[str]]:
@@ -94,5 +98,6 @@ def _inputs(task) -> tuple[model.Cells, np.ndarray, list[str]]:
     labels = slide.obs["domain"].astype(str).to_numpy()
     domains = sorted(set(labels))
     codes = np.searchsorted(domains, labels[seen])
-    cells = model.Cells.of(slide.X[seen], codes, np.asarray(slide.obsm["spatial"])[seen])
+    sections = np.unique(slide.obs["sample"].astype(str).to_numpy()[seen], return_inverse=True)[1]
+    cells = model.Cells.of(slide.X[seen], codes, sections, np.asarray(slide.obsm["spatial"])[seen])
     return cells, seen, domains

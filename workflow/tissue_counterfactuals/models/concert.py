@@ -6,11 +6,28 @@ cell has a vector of its own (its basal state) and shares that of its tissue dom
 and variance of ten latents. The first two are smoothed over places by a sparse variational Gaussian process, the others
 have a standard normal prior; a decoder gives negative binomial means. The counterfactual exchanges the domain's vector.
 
+What the published method has and this one has not, or has otherwise:
+
+- vectors of the perturbation beside those of the tissue, and of attributes with an order by a network of their own:
+  here the domain is the only attribute;
+- a kernel for each perturbation, and a gate with learnt cutoffs by which points of different ones hear less of each
+  other: here one kernel;
+- noise on the cells' vectors in training, and a dispersion for each gene and perturbation: here none, and one for each
+  gene;
+- cells without counts, imputed at their places: here cells that did not train cannot be asked;
+- a twentieth of the cells kept to stop by: here all train, and training stops by its own loss;
+- batches of 128 to 512 cells by the size of the data: here `batch_size`;
+- counterfactuals that decode a draw of the latents: here their means;
+- a jitter of 1e-8: here 1e-6.
+
+Where there are several sections, each is scaled to a square of its own, as published for several slides; here each is
+also a process of its own, so that nothing is smoothed from one to another.
+
 Sources: Cellina, section 2 and appendix F, on what CONCERT is; the Gaussian process is that of Jazbec et al. 2021
 (SVGP-VAE), equations 8 to 10.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -88,13 +105,13 @@ class Concert(nn.Module):
     """The network.
 
     Args:
-        n_cells, n_domains, n_genes: sizes. n_basal: width of the vectors of cells and domains.
+        n_cells: of each section. n_domains, n_genes: sizes. n_basal: width of the vectors of cells and domains.
     """
 
-    def __init__(self, n_cells: int, n_domains: int, n_genes: int, n_basal: int = 256):
+    def __init__(self, n_cells: Sequence[int], n_domains: int, n_genes: int, n_basal: int = 256):
         super().__init__()
-        self.n_cells = n_cells
-        self.basal, self.domain = nn.Embedding(n_cells, n_basal), nn.Embedding(n_domains, n_basal)
+        self.n_cells = tuple(map(int, n_cells))
+        self.basal, self.domain = nn.Embedding(sum(self.n_cells), n_basal), nn.Embedding(n_domains, n_basal)
         nn.init.xavier_uniform_(self.basal.weight)
         widths = (2 * n_basal, 256, 128)
         layers = [
@@ -118,19 +135,25 @@ class Concert(nn.Module):
         return self.mean(hidden), self.log_variance(hidden).clamp(-15, 15).exp()
 
     def smooth(
-        self, mean: torch.Tensor, variance: torch.Tensor, places: torch.Tensor
+        self, mean: torch.Tensor, variance: torch.Tensor, places: torch.Tensor, section: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Mean and variance (b, 10) after smoothing, and the divergence from all priors (nats, summed)."""
-        smoothed = [
-            sparse_posterior(self.kernel, self.inducing, places, mean[:, i], variance[:, i], self.n_cells)
-            for i in range(N_SPATIAL)
-        ]  # fmt: skip
+        """Mean and variance (b, 10) after smoothing within each section, and the divergence from all priors (nats,
+        summed).
+
+        Args:
+            mean, variance: (b, 10). places: (b, 2). section: (b,) codes.
+        """
+        means, variances, divergence = mean.clone(), variance.clone(), 0.0
+        for code in section.unique().tolist():
+            here = torch.nonzero(section == code)[:, 0]
+            for i in range(N_SPATIAL):
+                observed = places[here], mean[here, i], variance[here, i]
+                posterior = sparse_posterior(self.kernel, self.inducing, *observed, self.n_cells[code])
+                means[here, i], variances[here, i], apart = posterior
+                divergence = divergence + apart
         free_mean, free_variance = mean[:, N_SPATIAL:], variance[:, N_SPATIAL:]
         free = 0.5 * (free_mean.square() + free_variance - free_variance.log() - 1).sum()
-        divergence = sum(part[2] for part in smoothed) + free
-        means = torch.cat([torch.stack([part[0] for part in smoothed], dim=1), free_mean], dim=1)
-        variances = torch.cat([torch.stack([part[1] for part in smoothed], dim=1), free_variance], dim=1)
-        return means, variances, divergence
+        return means, variances, divergence + free
 
     def decode(self, latent: torch.Tensor) -> torch.Tensor:
         """Negative binomial means (b, g) for a cell of the median total."""
@@ -142,20 +165,24 @@ class Cells:
     """What the network is trained on.
 
     Attributes:
-        counts: (n, g) CSR. domain: (n,) codes.
-        places: (n, 2) scaled to a square of side 20.
+        counts: (n, g) CSR. domain, section: (n,) codes.
+        places: (n, 2), each section scaled to a square of side 20.
     """
 
     counts: sparse.csr_array
     domain: np.ndarray
+    section: np.ndarray
     places: np.ndarray
 
     @classmethod
-    def of(cls, counts, domain: np.ndarray, coords: np.ndarray) -> "Cells":
-        """From raw counts (n, g), codes (n,) and places (n, 2) in any unit."""
-        low, high = coords.min(axis=0), coords.max(axis=0)
-        places = (coords - low) / np.maximum(high - low, 1e-9) * _SIDE
-        return cls(sparse.csr_array(counts, dtype=np.float32), domain, places.astype(np.float32))
+    def of(cls, counts, domain: np.ndarray, section: np.ndarray, coords: np.ndarray) -> "Cells":
+        """From raw counts (n, g), codes (n,), those of sections from 0 up, and places (n, 2) in any unit."""
+        places = np.empty(coords.shape, np.float32)
+        for code in np.unique(section):
+            own = coords[section == code]
+            low, high = own.min(axis=0), own.max(axis=0)
+            places[section == code] = (own - low) / np.maximum(high - low, 1e-9) * _SIDE
+        return cls(sparse.csr_array(counts, dtype=np.float32), domain, section, places)
 
     @property
     def size_factor(self) -> np.ndarray:
@@ -226,8 +253,9 @@ def train(
     )
     weight = DivergenceWeight(target=0.025 * (N_SPATIAL + N_FREE))
     factor = torch.as_tensor(cells.size_factor, dtype=torch.float32, device=device)[:, None]
-    domain = torch.as_tensor(cells.domain, device=device)
-    places = torch.as_tensor(cells.places, device=device)
+    domain, section, places = (
+        torch.as_tensor(x, device=device) for x in (cells.domain, cells.section, cells.places)
+    )  # fmt: skip
     history, best, since = [], np.inf, 0
     n = len(cells.domain)
     for epoch in range(epochs):
@@ -235,7 +263,8 @@ def train(
         for batch in np.array_split(rng.permutation(n), n_batches(n, batch_size)):
             index = torch.as_tensor(batch, device=device)
             counts = torch.as_tensor(cells.counts[batch].toarray(), device=device)
-            mean, variance, divergence = network.smooth(*network.encode(index, domain[index]), places[index])
+            latents = network.encode(index, domain[index])
+            mean, variance, divergence = network.smooth(*latents, places[index], section[index])
             latent = mean + variance.sqrt() * torch.randn_like(mean)
             rate = network.decode(latent)
             error = negative_binomial_loss(counts, rate * factor[index], network.log_dispersion)
@@ -271,7 +300,7 @@ def predict(
 ) -> np.ndarray:
     """Expected counts (m, g) of cells `focal` for a cell of the median total, decoded with other codes of their domain.
 
-    The process sees the batch's cells only, as in training; the latents are its means, so nothing is drawn.
+    The processes see the batch's cells only, as in training; the latents are their means, so nothing is drawn.
 
     Args:
         domain: (n,) code of every cell, those of the focal cells included.
@@ -284,7 +313,7 @@ def predict(
         if around is not None:
             seen = np.concatenate([seen, np.setdiff1d(around[batch].indices, seen)])
         index, codes = (torch.as_tensor(x, device=device) for x in (seen, domain[seen]))
-        places = torch.as_tensor(cells.places[seen], device=device)
-        mean, _, _ = network.smooth(*network.encode(index, codes), places)
+        where = (torch.as_tensor(x[seen], device=device) for x in (cells.places, cells.section))
+        mean, _, _ = network.smooth(*network.encode(index, codes), *where)
         parts.append(network.decode(mean[: len(batch)]).cpu().numpy())
     return np.concatenate(parts)

@@ -120,14 +120,19 @@ class Scene:
     @classmethod
     def moved(cls, graph: sparse.csr_array, centres: np.ndarray, donors: np.ndarray) -> "Scene":
         """Centres among donors (m, d), of which each takes the first, as many as it had neighbours: the layers add them
-        up. A centre that has none in the graph takes as many as cells have there.
+        up. A centre that has none in the graph takes as many as cells have there. None takes itself.
         """
         degree = np.diff(graph.indptr)
         usual = round(degree[degree > 0].mean()) if degree.any() else 1
         own = np.where(degree[centres] > 0, degree[centres], usual).clip(1, donors.shape[1])
-        taken = np.arange(donors.shape[1]) < own[:, None]
-        indptr = np.concatenate([[0], np.cumsum(own)])
-        return cls(centres, indptr, donors[taken], np.zeros(int(own.sum()), dtype=bool))
+        others = donors != centres[:, None]
+        taken = others & (np.cumsum(others, axis=1) <= own[:, None])
+        indptr = np.concatenate([[0], np.cumsum(taken.sum(axis=1))])
+        # A donor keeps its own neighbours, and the centre may be one of them.
+        touching = np.zeros(donors.shape, dtype=bool)
+        for i, row in enumerate(donors):
+            touching[i] = np.isin(row, graph.indices[graph.indptr[centres[i]] : graph.indptr[centres[i] + 1]])
+        return cls(centres, indptr, donors[taken], touching[taken])
 
     def part(self, start: int, stop: int) -> "Scene":
         """Some of the centres."""
