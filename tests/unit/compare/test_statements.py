@@ -93,7 +93,7 @@ def test_a_comparison_of_two_trainings_says_with_what_budget_each_was_made(tmp_p
     for same in ("Supervision helps", "Cellina beats its twin and every control"):
         assert not found.loc[found["line"] == same, "result"].str.contains("trained").any()
     equal = statements.build(tables(tmp_path, rows, short | {"budget": "equal"}))
-    assert equal["result"].str.endswith("each trained for 2,000 steps").any()
+    assert equal["result"].str.endswith("each trained for about 2,000 steps").any()
 
 
 def test_metrics_that_disagree_settle_nothing(tmp_path):

@@ -43,7 +43,7 @@ def test_a_method_takes_the_steps_of_the_budget(name, steps, tmp_path):
     task = make_task(small_slide(n_cells=400), settings=SMALL[name], report=lambda line: None)
     METHODS[name].adapter.fit(replace(task, steps=STEPS), tmp_path)
     n_epochs = len(pd.read_csv(tmp_path / "history.tsv", sep="\t"))
-    # To the next whole epoch.
+    # To the nearest whole epoch.
     assert max(steps.values()) == pytest.approx(STEPS, abs=max(steps.values()) / n_epochs)
     own = tmp_path / "own"
     own.mkdir()
@@ -52,11 +52,13 @@ def test_a_method_takes_the_steps_of_the_budget(name, steps, tmp_path):
 
 
 def test_stages_share_the_budget():
-    task = make_task(small_slide(n_cells=300))
+    told = []
+    task = make_task(small_slide(n_cells=300), report=told.append)
     assert task.epochs(100, n_batches=4) == 100
     equal = replace(task, steps=120)
     assert [equal.epochs(100, n_batches=4, stages=n) for n in (1, 2, 3)] == [30, 15, 10]
     assert equal.epochs(100, n_batches=500) == 1
+    assert told[-2:] == ["epochs: 10 of 4 steps, for a share of 40", "epochs: 1 of 500 steps, for a share of 120"]
     assert (task.patience(5, 30), equal.patience(5, 30), equal.patience(None, 30)) == (5, 30, None)
 
 

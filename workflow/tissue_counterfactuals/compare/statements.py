@@ -192,7 +192,7 @@ def _trained(config: dict, protocol: str, *methods: str) -> str:
     if len(set(sections)) < len(sections) or None in epochs:
         return ""
     if config["budget"] == "equal":
-        return f"each trained for {config['equal_steps']:,} steps"
+        return f"each trained for about {config['equal_steps']:,} steps"
     told = []
     for name, n, settings in zip(methods, epochs, own, strict=True):
         size = settings.get("batch_size")

@@ -85,9 +85,10 @@ class Config(Settings):
     budget: Literal["own", "equal"] = "own"
     """How long methods train: `own` as the section of each says, by default as published; `equal` gives every scored
     method that takes optimiser steps `equal_steps` of them, with its own batches, without early stopping, and with its
-    warm-ups stretched in proportion. Methods that train in stages share the steps out among them."""
+    warm-ups stretched in proportion. Methods that train in stages share the steps out among them. Trainings end with
+    whole epochs, one at least: each takes the number of steps nearest to its share, which its log holds."""
     equal_steps: int = Field(2000, ge=1, le=100_000_000)
-    """Optimiser steps of each method where `budget` is equal."""
+    """Optimiser steps of each method where `budget` is equal, up to half an epoch more or fewer."""
     nearest_neighbor: NearestNeighborSettings = NearestNeighborSettings()
     ridge: RidgeSettings = RidgeSettings()
     cellina: CellinaSettings = CellinaSettings()

@@ -28,7 +28,8 @@ class Task:
         checkpoint: where a training may leave what it needs to go on after it was killed.
         report: receives lines for the log.
         resumed: where a training goes on from its checkpoint, told the seconds that its epochs have taken so far.
-        steps: optimiser steps that every method takes (`budget: equal`); None: as its own settings say.
+        steps: optimiser steps that every method takes (`budget: equal`), to the nearest epoch; None: as its own
+            settings say.
     """
 
     slide: AnnData
@@ -61,14 +62,17 @@ class Task:
         return self.question.seed
 
     def epochs(self, own: int, n_batches: int, stages: int = 1) -> int:
-        """Epochs to train with so many batches each: a method's own number, or its share of an equal budget.
+        """Epochs to train with so many batches each: a method's own number, or those nearest to its share of an equal
+        budget, one at least.
 
         Args:
             stages: how many trainings share the budget, one after the other.
         """
         if self.steps is None:
             return own
-        return max(1, round(self.steps / stages / n_batches))
+        epochs = max(1, round(self.steps / stages / n_batches))
+        self.report(f"epochs: {epochs} of {n_batches} steps, for a share of {self.steps / stages:g}")
+        return epochs
 
     def patience(self, own: int | None, epochs: int) -> int | None:
         """Epochs without progress that end a training: none do where all methods take the same steps."""

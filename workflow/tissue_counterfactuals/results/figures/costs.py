@@ -44,8 +44,8 @@ def training_note(config: dict) -> str:
     """How long methods trained, in a sentence."""
     if config.get("budget") == "equal":
         return (
-            f"Training: {config['equal_steps']:,} optimiser steps for every method that takes them, with its own "
-            "batches and without early stopping."
+            f"Training: {config['equal_steps']:,} optimiser steps, to the nearest epoch, for every method that takes "
+            "them, with its own batches and without early stopping."
         )
     return "Training: every method as long as its own settings say, by default as published."
 
