@@ -563,6 +563,17 @@ def test_a_method_that_cannot_do_its_job_on_a_data_set_is_refused(slide_file, na
             config.load_config(both)
 
 
+def test_pooled_steps_are_refused_where_slides_are_shuffled():
+    field = {"source": "simulated_field", "experiments": ["celcomen_spleen"]}
+    shuffled = {"log_partition": "paper", "held_out_slide": "shuffled"}
+    (sentence,) = faults(datasets={"field": field}, switches=shuffled)
+    assert "switches.slide_steps 'pooled' does not allow" in sentence
+    for allowed in (shuffled | {"slide_steps": "shuffled"}, shuffled | {"log_partition": "gaussian"}):
+        load(datasets={"field": field}, switches=allowed)
+    load(datasets={"field": field}, switches=shuffled, protocols=["as_run"])
+    load(datasets={"made": SIMULATED}, switches=shuffled)
+
+
 def test_patches_are_not_asked_for_where_batches_are_random_cells():
     of_random = {"switches": {"gat_field": "one_hop"}}
     assert load(**of_random, cellina_gat={"patch_cells": 1})

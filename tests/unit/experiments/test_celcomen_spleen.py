@@ -210,12 +210,6 @@ def test_each_hold_out_has_random_draws_of_its_own(slide, kind):
         assert len(set(value(agreement, "observed", force).round(9))) == 1
 
 
-def test_pooled_steps_are_refused_where_slides_are_shuffled(slide):
-    samples, switches = fitted(slide, "as_run", slide_steps="pooled")
-    with pytest.raises(InputError, match="slide_steps 'pooled' does not allow"):
-        celcomen_spleen.fit_hold_out(samples, 0, SETTINGS, switches, 0)
-
-
 def test_the_largest_p_is_not_known_where_a_hold_out_has_none():
     key = dict.fromkeys(celcomen_spleen.preparation.KEY, 0) | {"protocol": "corrected", "force": "inter"}
     rows = [key | {"variant": "observed", "spearman": r, "p_value": p, "constant": p is None}

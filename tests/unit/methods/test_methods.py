@@ -142,7 +142,7 @@ def test_concert_says_nothing_of_a_domain_that_it_did_not_see(tmp_path):
     assert made["middle"].values.shape == (len(task.focal), slide.n_vars)
     assert made["right"] == "CONCERT was trained on no cell of 'right', and has no vector of this domain"
     cells, seen, _ = adapter._inputs(task)
-    assert np.array_equal(cells.section, (slide.obs["sample"] == "two")[seen])
+    assert np.array_equal(cells.section, (slide.obs["sample"] == "two").to_numpy()[seen])
 
 
 def test_the_mean_shifts_never_see_the_held_out_cells(task):

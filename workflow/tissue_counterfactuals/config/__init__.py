@@ -135,6 +135,7 @@ def load_config(raw: dict) -> dict:
         *_method_faults(config, raw),
         *_budget_faults(config),
         *_patch_faults(config, raw),
+        *_slide_faults(config),
         *download_faults(config),
         *known_faults(config, raw),
     ]
@@ -172,6 +173,17 @@ def _patch_faults(config: dict, raw: dict) -> Iterator[str]:
         yield (
             f"config: cellina_gat.patch_cells is {cells}, but switches.gat_field is one_hop, whose batches are random "
             "cells; leave one of them out."
+        )
+
+
+def _slide_faults(config: dict) -> Iterator[str]:
+    switches = resolve("corrected", config["switches"])
+    asked = "corrected" in config["protocols"] and switches["log_partition"] != "gaussian"
+    asked &= any("celcomen_spleen" in entry["experiments"] for entry in config["datasets"].values())
+    if asked and (switches["held_out_slide"], switches["slide_steps"]) == ("shuffled", "pooled"):
+        yield (
+            "config: under switches.held_out_slide 'shuffled' each epoch steps from slide to slide, which "
+            "switches.slide_steps 'pooled' does not allow; set slide_steps to shuffled, or held_out_slide to fixed."
         )
 
 

@@ -122,9 +122,6 @@ def fit_hold_out(
         held_out: position of the sample. Under `held_out_slide: shuffled` it is, as run, a position in the order in
             which slides are drawn in each epoch: another slide each time, so that both models see all of them.
         on_epoch: called with the epoch (-1: the start) and the forces; the gaussian optimum has no epochs.
-
-    Raises:
-        InputError: slides shuffled with pooled steps.
     """
     rest = [s for i, s in enumerate(samples) if i != held_out]
     if switches["log_partition"] == "gaussian":
@@ -134,11 +131,6 @@ def fit_hold_out(
     forces = first_forces(samples[0].moments.n_genes, switches, seed)
     orders = meanfield.shuffled_orders(len(samples), seed)
     leaks, pooled = switches["held_out_slide"] == "shuffled", switches["slide_steps"] == "pooled"
-    if leaks and pooled:
-        raise InputError(
-            "config: under switches.held_out_slide 'shuffled' each epoch steps from slide to slide, which "
-            "switches.slide_steps 'pooled' does not allow; set slide_steps to shuffled, or held_out_slide to fixed."
-        )
     if on_epoch:
         on_epoch(-1, Fits(*zip(*forces, strict=True)))
     for epoch in range(settings["epochs"]):
