@@ -33,9 +33,9 @@ def test_a_latent_of_the_type_alone_holds_the_domain_only_through_the_type():
     assert values(table, "cell_type", "f1") > 0.99
     assert values(table, "cell_type", "ari_kmeans") > 0.99
     assert values(table, "domain", "f1") == pytest.approx(0.8, abs=0.06)
-    # Guessing knows as much, once the type is given.
+    # Chance knows as much, once the type is given.
     within = values(table, "domain", "f1_within_type")
-    assert within == pytest.approx(values(table, "domain", "guess_f1_within_type"), abs=0.03)
+    assert within == pytest.approx(values(table, "domain", "permuted_f1_within_type"), abs=0.03)
     information = values(table, "cell_type", "mutual_information")
     assert information == pytest.approx(values(table, "cell_type", "entropy"), abs=0.02)
     # The domain's information is that of its table with the types.
@@ -102,6 +102,11 @@ def test_the_figure_shows_bars_parts_and_who_failed(finished, tmp_path):
     drawn = sorted(p.get_width() for p in axes.patches)
     chosen = table.query("label == 'cell_type' and metric == 'bio_conservation'")["value"]
     np.testing.assert_allclose(drawn, sorted(chosen))
+    # The line across a bar is what the probe gets by chance.
+    axes = next(a for a in figure.axes if a.get_title("left") == "Cell type: Linear probe, macro-F1")
+    chance = table.query("label == 'cell_type' and metric == 'permuted_f1'")["value"]
+    lines = [line.get_xdata() for line in axes.get_lines() if len({*line.get_ydata()}) == 2]
+    np.testing.assert_allclose(sorted(x[0] for x in lines if x[0]), sorted(chance))
     parts = table.query("label == 'cell_type' and metric in @figure_cellina_a5.CONSERVATION")
     np.testing.assert_allclose(chosen.mean(), parts["value"].mean(), rtol=1e-5)
     # z of both forms is told both labels; the contrastive loss of GAT's s reads the domain.

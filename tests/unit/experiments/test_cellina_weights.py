@@ -106,7 +106,7 @@ def test_all_measures_are_there_for_both_latents_and_labels(tmp_path):
     assert set(table["others"]) == {1e-7, 1.0}
     one = table[table["others"] == 1].fillna("")
     sizes = one.groupby("measure").size().to_dict()
-    assert sizes == {"f1": 4, "guess_f1": 4, "kl": 2, "log_likelihood": 1, "effective_samples": 1}
+    assert sizes == {"f1": 4, "guess_f1": 4, "permuted_f1": 4, "kl": 2, "log_likelihood": 1, "effective_samples": 1}
     assert one["value"].notna().all()
     assert set(one["weight"]) == {10.0}
     # Of twelve genes with a few counts each: some nats below 0.
@@ -142,7 +142,7 @@ def summary():
                     for label in ("cell_type", "domain"):
                         both = names | {"latent": latent, "label": label}
                         rows.append(both | {"measure": "f1", "median": 0.1 + weight / 20})
-                        rows.append(both | {"measure": "guess_f1", "median": 0.25})
+                        rows.append(both | {"measure": "permuted_f1", "median": 0.25})
                 rows.append(names | {"latent": "", "label": "", "measure": "log_likelihood", "median": -400 - weight})
                 rows.append(names | {"latent": "", "label": "", "measure": "effective_samples", "median": 2 + weight})
     return pd.DataFrame(rows)
@@ -156,6 +156,8 @@ def test_the_figure_has_a_column_for_each_loss_and_rows_for_each_weight_of_the_o
     assert len(curves) == 4
     for curve in curves:
         np.testing.assert_allclose(curve.lines[0].get_ydata(orig=False), [0.1, 0.15, 0.6])
+    chance = [line.get_ydata()[0] for line in axes.get_lines() if line.get_linestyle() == ":"]
+    assert chance == [0.25, 0.25]
     assert [t.get_text() for t in axes.get_xticklabels()] == ["0", "1", "10"]
     written = texts(figure)
     assert PROVENANCE in written

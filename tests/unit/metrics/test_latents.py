@@ -6,6 +6,7 @@ from scipy import integrate, stats
 
 from tissue_counterfactuals.metrics.latents import (
     CONSERVATION,
+    PROBED,
     _clisi,
     _of_perplexity,
     conservation,
@@ -70,11 +71,11 @@ def test_a_probe_reads_what_is_linear_and_nothing_else():
     rng = np.random.default_rng(0)
     latent = rng.normal(size=(600, 3))
     linear = np.where(latent[:, 1] > 0, "up", "down")
-    assert probe_f1(latent, linear, *parts(600))[0] > 0.97
+    assert probe_f1(latent, linear, *parts(600), 0)["f1"] > 0.97
     # Tiny values say as much.
-    assert probe_f1(1e-6 * latent, linear, *parts(600))[0] > 0.97
+    assert probe_f1(1e-6 * latent, linear, *parts(600), 0)["f1"] > 0.97
     product = np.where(latent[:, 0] * latent[:, 1] > 0, "up", "down")
-    assert probe_f1(latent, product, *parts(600))[0] < 0.6
+    assert probe_f1(latent, product, *parts(600), 0)["f1"] < 0.6
 
 
 def test_a_probe_of_normals_reaches_the_best_rule():
@@ -82,21 +83,38 @@ def test_a_probe_of_normals_reaches_the_best_rule():
     rng = np.random.default_rng(3)
     labels = rng.integers(2, size=8000)
     latent = rng.normal(size=(8000, 1)) + 2 * labels[:, None]
-    assert probe_f1(latent, labels, *parts(8000))[0] == pytest.approx(stats.norm.cdf(1), abs=0.012)
+    assert probe_f1(latent, labels, *parts(8000), 0)["f1"] == pytest.approx(stats.norm.cdf(1), abs=0.012)
 
 
 def test_rare_labels_count_as_much_as_others_and_guessing_gets_one_of_them():
     rng = np.random.default_rng(0)
     labels = np.array(["rare"] * 20 + ["usual"] * 580)[rng.permutation(600)]
-    found, guess = probe_f1(rng.normal(size=(600, 2)), labels, *parts(600))
+    found = probe_f1(rng.normal(size=(600, 2)), labels, *parts(600), 0)
     # F1 of the frequent label alone, near 1, halved by the other's 0.
-    assert guess == pytest.approx(0.5, abs=0.02)
-    assert found == pytest.approx(guess)
+    assert found["guess_f1"] == pytest.approx(0.5, abs=0.02)
+    assert [found["f1"], found["permuted_f1"]] == pytest.approx([found["guess_f1"]] * 2)
+
+
+def test_chance_is_what_a_probe_gets_on_a_latent_that_holds_nothing():
+    """Of even labels far more than guessing, and the same from a latent that holds them."""
+    rng = np.random.default_rng(1)
+    for n, at_most in ((2, 0.35), (4, 0.11)):
+        labels = rng.permutation(np.resize(np.arange(n), 4000)).astype(str)
+        noise = rng.normal(size=(4000, 8))
+        known = noise + 4 * np.eye(8)[labels.astype(int)]
+        nothing, all_of_it = (probe_f1(x, labels, *parts(4000), 0) for x in (noise, known))
+        assert nothing["guess_f1"] < at_most
+        for found in (nothing, all_of_it):
+            assert found["permuted_f1"] == pytest.approx(nothing["f1"], abs=0.05)
+            assert found["permuted_f1"] > nothing["guess_f1"] + 0.08
+        assert all_of_it["f1"] > 0.9
+    assert probe_f1(noise, labels, *parts(4000), 0) == nothing
+    assert probe_f1(noise, labels, *parts(4000), 1)["permuted_f1"] != nothing["permuted_f1"]
 
 
 def test_one_label_needs_no_probe():
     latent = np.random.default_rng(0).normal(size=(40, 2))
-    assert probe_f1(latent, np.repeat("a", 40), *parts(40)) == (1.0, 1.0)
+    assert probe_f1(latent, np.repeat("a", 40), *parts(40), 0) == dict.fromkeys(PROBED, 1.0)
 
 
 def test_conservation_of_labels_that_are_far_apart_is_nearly_one_and_of_noise_is_low():

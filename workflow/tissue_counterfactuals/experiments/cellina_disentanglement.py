@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from tissue_counterfactuals.experiments import preparation
-from tissue_counterfactuals.metrics.latents import conservation, mutual_information, probe_f1
+from tissue_counterfactuals.metrics.latents import PROBED, conservation, mutual_information, probe_f1
 from tissue_counterfactuals.results.tables import write_tsv
 from tissue_counterfactuals.slide import read_slide
 from tissue_counterfactuals.streams import stream
@@ -93,23 +93,21 @@ def scores(latent: np.ndarray, labels: dict[str, np.ndarray], batch: np.ndarray,
 
     for label, names in labels.items():
         add(label, **conservation(latent, names, batch, seed))
-        f1, guess = probe_f1(latent, names, train, test)
-        add(label, f1=f1, guess_f1=guess)
+        add(label, **probe_f1(latent, names, train, test, seed))
         _, counts = np.unique(names[some], return_counts=True)
         share = counts / counts.sum()
         information = mutual_information(latent[some], names[some])
         add(label, mutual_information=information, entropy=-(share * np.log(share)).sum())
-    f1, guess = _within_types(latent, labels, train, test)
-    add("domain", f1_within_type=f1, guess_f1_within_type=guess)
+    add("domain", **_within_types(latent, labels, train, test, seed))
     return rows
 
 
-def _within_types(latent, labels, train, test) -> tuple[float, float]:
-    """Mean over cell types of the macro-F1 of a probe for the domain among their cells, and that of guessing."""
+def _within_types(latent, labels, train, test, seed) -> dict[str, float]:
+    """Means over cell types of a probe for the domain among their cells, and of its chance."""
     found = []
     for name in np.unique(labels["cell_type"]):
         fit, tried = (part[labels["cell_type"][part] == name] for part in (train, test))
         if len(fit) + len(tried) < _MIN_OF_TYPE or len(np.unique(labels["domain"][tried])) < 2:
             continue
-        found.append(probe_f1(latent, labels["domain"], fit, tried))
-    return tuple(map(float, np.mean(found, axis=0))) if found else (np.nan, np.nan)
+        found.append(probe_f1(latent, labels["domain"], fit, tried, seed))
+    return {f"{m}_within_type": float(np.mean([f[m] for f in found])) if found else np.nan for m in PROBED}

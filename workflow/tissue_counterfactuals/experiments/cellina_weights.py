@@ -76,9 +76,8 @@ def run(
 ) -> None:
     """A row (TSV) for each weight of the others, measure, latent and label, and where they come from (JSON).
 
-    Measures: f1 and guess_f1 (that of naming the most frequent label) by latent and label; kl by latent, nats per cell;
-    log_likelihood, nats per cell, and effective_samples, out of `n_samples`, both medians over cells but for the first,
-    which is the mean.
+    Measures: those of `probe_f1` by latent and label; kl by latent, nats per cell; log_likelihood, nats per cell, a
+    mean over cells; effective_samples, out of `n_samples`, a median over cells.
 
     Args:
         swept, weight: the key of SWEEPS, and its weight.
@@ -111,10 +110,9 @@ def run(
         names = {"swept": swept, "weight": float(weight), "others": others}
         for latent, values in zip(LATENTS, drawn, strict=True):
             for label in LABELS:
-                f1, guess = probe_f1(values, labels[label], rest, test)
                 both = names | {"latent": latent, "label": label}
-                rows += [both | {"measure": "f1", "value": f1}]
-                rows += [both | {"measure": "guess_f1", "value": guess}]
+                probed = probe_f1(values, labels[label], rest, test, seed)
+                rows += [both | {"measure": measure, "value": value} for measure, value in probed.items()]
         own = around if swept == "contrastive" else around[test]
         for latent, value in zip(LATENTS, fitted.kl_per_cell(cells, test, own), strict=True):
             rows.append(names | {"latent": latent, "measure": "kl", "value": value})

@@ -6,23 +6,32 @@ import numpy as np
 from scipy.special import digamma
 
 from tissue_counterfactuals.metrics.populations import distances
-from tissue_counterfactuals.streams import stream_seed
+from tissue_counterfactuals.streams import stream, stream_seed
 
 # Neighbours of the estimate of mutual information (Ross 2014 takes 3).
 _NEIGHBORS = 3
 # Neighbours of scIB's local label diversity, the cell itself among them.
 _LISI_NEIGHBORS = 90
+# Permutations of labels for what a probe reads in nothing.
+_PERMUTATIONS = 3
+PROBED = ("f1", "guess_f1", "permuted_f1")
 CONSERVATION = ("isolated_labels", "nmi_kmeans", "ari_kmeans", "silhouette", "clisi")
 
 
-def probe_f1(latent: np.ndarray, labels: np.ndarray, train: np.ndarray, test: np.ndarray) -> tuple[float, float]:
-    """Macro-F1 on tested cells of a multinomial logistic regression fitted on others, and that of guessing.
+def probe_f1(
+    latent: np.ndarray, labels: np.ndarray, train: np.ndarray, test: np.ndarray, seed: int
+) -> dict[str, float]:
+    """Macro-F1 on tested cells of a multinomial logistic regression fitted on others, and what it is by chance.
 
     Each dimension is standardised on the cells that train, or a latent with small values would seem to say nothing.
-    Guessing names the most frequent label of training for every cell.
 
     Args:
         latent: (n, d); labels: (n,) text; train, test: indices.
+
+    Returns:
+        PROBED: `f1`; `guess_f1`, where every cell is said to have the most frequent label of training; `permuted_f1`,
+        of the same regression on permuted labels of training, mean of three permutations. Chance is the last: a
+        regression on nothing names other labels too, and gets more than guessing the more even labels are.
     """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
@@ -32,16 +41,21 @@ def probe_f1(latent: np.ndarray, labels: np.ndarray, train: np.ndarray, test: np
     scaled = (latent - mean) / np.where(deviation > 0, deviation, 1)
     names, counts = np.unique(labels[train], return_counts=True)
     guess = np.full(len(test), names[counts.argmax()])
-    if len(names) == 1:
-        found = guess
-    else:
+
+    def score(found: np.ndarray) -> float:
+        return float(f1_score(labels[test], found, average="macro", zero_division=0))
+
+    def probe(learnt: np.ndarray) -> float:
+        if len(names) == 1:
+            return score(guess)
         with warnings.catch_warnings():
             # 500 iterations, as run; a probe that still moves then is hardly better later.
             warnings.simplefilter("ignore", ConvergenceWarning)
-            probe = LogisticRegression(max_iter=500).fit(scaled[train], labels[train])
-        found = probe.predict(scaled[test])
-    scores = (f1_score(labels[test], x, average="macro", zero_division=0) for x in (found, guess))
-    return tuple(map(float, scores))
+            return score(LogisticRegression(max_iter=500).fit(scaled[train], learnt).predict(scaled[test]))
+
+    rng = stream(seed, "permuted_labels_of_probe")
+    permuted = np.mean([probe(rng.permutation(labels[train])) for _ in range(_PERMUTATIONS)])
+    return dict(zip(PROBED, (probe(labels[train]), score(guess), float(permuted)), strict=True))
 
 
 def mutual_information(latent: np.ndarray, labels: np.ndarray) -> float:

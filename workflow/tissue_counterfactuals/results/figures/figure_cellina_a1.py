@@ -84,8 +84,8 @@ def compose(table: pd.DataFrame, title: str, provenance_text: str, n_samples: in
 def _probes(axes, table: pd.DataFrame) -> None:
     for label, color in COLORS.items():
         own = table[table["label"] == label]
-        guess = own.loc[own["measure"] == "guess_f1", "median"].median()
-        axes.axhline(guess, color=color, linewidth=0.7, linestyle=":")
+        chance = own.loc[own["measure"] == "permuted_f1", "median"].median()
+        axes.axhline(chance, color=color, linewidth=0.7, linestyle=":")
         for latent, line in LINES.items():
             chosen = (own["measure"] == "f1") & (own["latent"] == latent)
             _curve(axes, own[chosen], color, line)
@@ -112,7 +112,7 @@ def _legend(figure, bottom: float, n_samples: int, effective: pd.Series, bars: s
         for label in LABELS
         for latent in LATENTS
     ]  # fmt: skip
-    handles.append(Line2D([], [], color="black", linestyle=":", label="guessing the largest class"))
+    handles.append(Line2D([], [], color="black", linestyle=":", label="the same probe, labels permuted in training"))
     title = (
         f"Median over slides, each that of its seeds; {bars}. Likelihood: importance sampling from the posterior, "
         f"{n_samples} draws, a lower bound on average; so uneven are their weights that they count as "

@@ -17,9 +17,9 @@ LABELS = {"cell_type": "Cell type", "domain": "Domain"}
 # Column -> the measure that is a bar, the one that is a line across it, and its title.
 PANELS = {
     "bio_conservation": ("", "Bio-conservation (scIB)"),
-    "f1": ("guess_f1", "Linear probe, macro-F1"),
+    "f1": ("permuted_f1", "Linear probe, macro-F1"),
     "information": ("", "Mutual information / entropy"),
-    "f1_within_type": ("guess_f1_within_type", "Probe within types, F1"),
+    "f1_within_type": ("permuted_f1_within_type", "Probe within types, F1"),
 }
 PARTS = dict(zip(CONSERVATION, ("v", "o", "s", "D", "^"), strict=True))
 PART_NAMES = dict(
@@ -118,8 +118,8 @@ def _panel(axes, table, bars, label, metric, line) -> None:
         color = style.method_style(method).color
         axes.barh(height, value, height=0.72, color=color, hatch=hatch, edgecolor="white", linewidth=0)
         if line:
-            guess = own.get((method, latent, line), np.nan)
-            axes.plot([guess] * 2, [height - 0.45, height + 0.45], color="black", linewidth=1)
+            chance = own.get((method, latent, line), np.nan)
+            axes.plot([chance] * 2, [height - 0.45, height + 0.45], color="black", linewidth=1)
         if metric == "bio_conservation":
             for part, marker in PARTS.items():
                 at = own.get((method, latent, part), np.nan)
@@ -140,7 +140,7 @@ def _legend(figure, bottom: float, n_cells: int) -> float:
     handles.append(
         Patch(facecolor="#BBBBBB", edgecolor="white", hatch="////", label="the label takes part in training")
     )
-    handles.append(Line2D([], [], color="black", label="guessing the largest class"))
+    handles.append(Line2D([], [], color="black", label="the same probe, labels permuted in training"))
     title = (
         f"The same {n_cells:,} cells for all methods, nothing scaled to the methods at hand. Bio-conservation: a bar "
         "is the mean of the five scores that are marked on it."
