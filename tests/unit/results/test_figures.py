@@ -269,10 +269,12 @@ def test_learning_curves_have_a_line_per_fit_and_mark_the_epoch_kept():
     assert len([line for line in kl_s.lines if line.get_linestyle() == "-"]) == n_fits
 
 
-@pytest.mark.parametrize("absent", [np.nan, 0.0])
-def test_learning_curves_say_which_term_a_model_does_not_have(absent):
+@pytest.mark.parametrize(
+    ("absent", "reason"), [(np.nan, "not recorded under this name"), (0.0, "not part of this model")]
+)
+def test_learning_curves_say_which_term_a_model_does_not_have(absent, reason):
     figure = learning_curves.compose(history(absent=absent), "t [simulated]", PROVENANCE)
-    missing = [a for a in figure.axes if any(t.get_text() == "not part of this model" for t in a.texts)]
+    missing = [a for a in figure.axes if any(t.get_text() == reason for t in a.texts)]
     assert missing == figure.axes[3:5]
     written = texts(figure)
     assert {"Cellina (ablated)\ncorrected", "Cellina\ncorrected", PROVENANCE} <= set(written)
@@ -299,7 +301,7 @@ def test_learning_curves_draw_what_another_method_has_and_no_more():
         lines = [line for line in figure.axes[first].lines if line.get_linestyle() == "-" and len(line.get_xdata())]
         assert len(lines) == len(SLIDES) * 3
         rest = figure.axes[first + 1 : first + 5]
-        assert all(any(t.get_text() == "not part of this model" for t in a.texts) for a in rest)
+        assert all(any(t.get_text() == "not recorded under this name" for t in a.texts) for a in rest)
 
 
 def test_learning_curves_refuse_a_history_that_belongs_to_no_fit():

@@ -92,6 +92,10 @@ def test_captions_take_their_numbers_from_the_configuration(root, settings):
         assert number in " ".join(slide.split())
     curves = rendered(root, "learning_curves.rst", settings, dataset="tissue", protocol="corrected")
     assert f"at most {settings['cellina']['epochs']} epochs" in curves
+    equal = settings | {"budget": "equal", "equal_steps": 1234}
+    curves = rendered(root, "learning_curves.rst", equal, dataset="tissue", protocol="corrected")
+    assert "1,234 of them" in curves
+    assert "stopped after" not in curves
 
 
 def test_landing_page_describes_the_run(root, settings):

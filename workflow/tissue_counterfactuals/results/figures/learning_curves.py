@@ -110,10 +110,12 @@ def _nothing(title: str, provenance_text: str) -> Figure:
 
 def _panel(axes, history, column, colors) -> None:
     curves = {column: "-", "validation_loss": "--"} if column == "train_loss" else {column: "-"}
+    own = history[list(curves)]
     # A cross-entropy is never exactly 0: such a column means that the model has no such head.
-    if history[list(curves)].fillna(0).eq(0).all(axis=None):
+    if own.fillna(0).eq(0).all(axis=None):
         middle = {"ha": "center", "va": "center", "transform": axes.transAxes}
-        axes.text(0.5, 0.5, "not part of this model", color=style.MUTED_COLOR, size=7.5, **middle)
+        reason = "not recorded under this name" if own.isna().all(axis=None) else "not part of this model"
+        axes.text(0.5, 0.5, reason, color=style.MUTED_COLOR, size=7.5, **middle)
         axes.set_yticks([])
         return
     for (_, cell_type, _), fit in history.groupby(FIT):
