@@ -116,3 +116,21 @@ def test_the_figure_shows_bars_parts_and_who_failed(finished, tmp_path):
         for title, hatched in (("Cell type", 1), ("Domain", of_domain)):
             (axes,) = [a for a in drawing.axes if a.get_title("left").startswith(f"{title}: Bio")]
             assert sum(bool(p.get_hatch()) for p in axes.patches) == hatched
+
+
+def test_a_method_that_failed_with_some_seeds_says_so_beside_its_name(finished):
+    one = pd.read_csv(finished["scores"], sep="\t")
+    lost = pd.DataFrame({"method": ["cellina"], "status": "failed", "reason": "fit: killed", "seed": 1})
+    table = figure_cellina_a5.summarize(pd.concat([one, lost]))
+    own = table[table["method"] == "cellina"]
+    assert set(own["n_failed"]) == {1}
+    assert set(own["reason"]) == {"fit: killed"}
+    assert table[table["method"] == "scvi"][["n_failed", "status"]].to_numpy().tolist() == [[1, "failed"]]
+    written = texts(figure_cellina_a5.compose(table, "Latents [simulated]", PROVENANCE, 200))
+    assert {"Cellina, z\n(1 of 2 seeds failed)", "scVI"} <= set(written)
+    assert not any(
+        "seeds failed" in t
+        for t in texts(
+            figure_cellina_a5.compose(figure_cellina_a5.summarize(one), "Latents [simulated]", PROVENANCE, 200)
+        )
+    )

@@ -127,6 +127,32 @@ def test_slides_count_alike_whatever_their_number_of_types():
     assert table["n_slides"].tolist() == [2]
 
 
+def test_slides_of_unlike_numbers_of_genes_are_not_taken_for_an_effect_of_their_number():
+    wide = pd.concat(
+        scores([("a", "T", value), ("b", "T", value)]).assign(n_genes=[n, other], shift=shift)
+        for shift, n, other, value in (
+            *(("global", 5, 5, 0.5), ("global", 20, 20, 0.6), ("global", 30, 40, 0.8)),
+            *(("edge_swap", 30, 40, 0.9), ("twin", 0, 0, 0.1)),
+        )
+    )
+    # Between the two slides' numbers of genes only one has a point; of another a score is not defined.
+    wide = pd.concat([wide, scores([("b", "T", 0.2)]).assign(n_genes=35)])
+    wide.loc[(wide["n_genes"] == 20) & (wide["slide"] == "b"), "value"] = np.nan
+    table = figure_cellina_a7.summarize(wide)
+    own = table[table["shift"] == "global"].set_index("n_genes")
+    assert own["n_slides"].to_dict() == {5: 2, 20: 1, 35: 1, 40: 2}
+    assert own["n_types"].to_dict() == {5: 1, 20: 1, 35: 1, 40: 1}
+    assert own["value"].tolist() == pytest.approx([0.5, 0.6, 0.2, 0.8])
+    assert table[table["shift"] == "edge_swap"]["value"].tolist() == pytest.approx([0.9])
+    figure = figure_cellina_a7.compose(table, "T [simulated]", PROVENANCE)
+    axes = figure.axes[0]
+    (joined,) = [line for line in axes.lines if np.array_equal(line.get_xdata(), [5, 40])]
+    (apart,) = [line for line in axes.lines if np.array_equal(line.get_xdata(), [20, 35])]
+    assert (joined.get_linestyle(), apart.get_linestyle()) == ("-", "None")
+    assert axes.get_xticklabels()[-1].get_text() == "all"
+    assert "some of the slides only" in [h.get_label() for h in figure.legends[0].legend_handles]
+
+
 def test_the_figure_draws_what_the_table_says(finished, tmp_path):
     output = {"tsv": tmp_path / "a7.tsv", "png": tmp_path / "a7.png"}
     inputs = {"scores": [finished["scores"]], "manifests": [finished["manifest"]]}

@@ -116,6 +116,7 @@ def test_methods_that_learn_from_niches_are_solid_and_those_that_see_no_neighbou
     """As in the paper, where scVIVA is spatial."""
     methods = ["cellina", "cellina_gat", "spatialprop", "concert", "scviva", "scvi", "scanvi", "scgen", "cpa"]
     costs = {"subset": "random", "n_cells": 1000, "n_fits": 1, "n_failed": 0, "reason": "", "devices": "cpu"}
+    costs |= {"n_slides": 1, "complete": True}
     costs |= dict.fromkeys(figure_cellina_a6.PANELS, 1.0)
     table = pd.DataFrame([{"method": method} | costs for method in methods])[figure_cellina_a6.COLUMNS]
     figure = figure_cellina_a6.compose(table, "Costs [simulated]", PROVENANCE)
@@ -124,3 +125,23 @@ def test_methods_that_learn_from_niches_are_solid_and_those_that_see_no_neighbou
     dashed = {label for label, line in lines.items() if line == "--"}
     assert dashed == {style.method_style(method).label for method in ("scvi", "scanvi", "scgen", "cpa")}
     assert len(lines) == len(methods)
+
+
+def test_medians_over_other_slides_or_without_what_failed_stand_apart_from_the_line():
+    usual = {"method": "ridge", "subset": "random", "status": "ok", "reason": "", "device": "cpu"}
+    rows = [("small", 200, 1.0), ("small", 500, 3.0), ("small", 700, 9.0)]
+    rows += [("large", 200, 2.0), ("large", 500, 4.0), ("large", 1000, 5.0)]
+    costs = [usual | dict(zip(("slide", "n_cells", "seconds"), row, strict=True)) for row in rows]
+    costs[1] |= {"status": "failed", "reason": "fit: memory ran out"}
+    for row in costs:
+        row |= dict.fromkeys(figure_cellina_a6.PANELS, row["seconds"])
+    for chosen, complete in ((costs, {200: True, 500: False, 700: False, 1000: False}), (costs[3:], None)):
+        table = figure_cellina_a6.summarize(pd.DataFrame(chosen))
+        found = table.set_index("n_cells")["complete"]
+        assert found.to_dict() == (complete or dict.fromkeys(found.index, True))
+        figure = figure_cellina_a6.compose(table, "Costs [simulated]", PROVENANCE)
+        joined, apart = figure.axes[0].lines
+        assert joined.get_xdata().tolist() == [n for n, whole in found.items() if whole]
+        assert apart.get_xdata().tolist() == [n for n, whole in found.items() if not whole]
+        labels = [h.get_label() for h in figure.legends[0].legend_handles]
+        assert ("some slides or trainings only" in labels) == bool(complete)

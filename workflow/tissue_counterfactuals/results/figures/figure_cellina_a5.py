@@ -36,7 +36,7 @@ SUPERVISED = {
     },
     "domain": {("cellina", "z"), ("cellina_gat", "z"), ("cellina_gat", "s")},
 }
-COLUMNS = ["method", "latent", "label", "metric", "value", "sd", "n_seeds", "status", "reason"]
+COLUMNS = ["method", "latent", "label", "metric", "value", "sd", "n_seeds", "n_failed", "status", "reason"]
 
 
 def draw_files(inputs: dict, output: dict[str, Path], protocol: str) -> None:
@@ -60,7 +60,8 @@ def draw_files(inputs: dict, output: dict[str, Path], protocol: str) -> None:
 def summarize(scores: pd.DataFrame) -> pd.DataFrame:
     """Means over seeds, mutual information also as a share of the entropy of the label; see COLUMNS.
 
-    A method that failed with every seed has one row with its first reason.
+    A method that failed with every seed has one row with its first reason; where it failed with some, `n_failed` counts
+    them and the reason stands beside the means of the others.
     """
     ok = scores[scores["status"] == "ok"]
     keys = ["method", "latent", "label", "seed"]
@@ -70,9 +71,11 @@ def summarize(scores: pd.DataFrame) -> pd.DataFrame:
         ok = pd.concat([ok, share.dropna().assign(metric="information")])
     means = ok.groupby(["method", "latent", "label", "metric"], sort=False)["value"]
     table = means.agg(value="mean", sd="std", n_seeds="size").reset_index().assign(status="ok")
-    failed = scores[(scores["status"] == "failed") & ~scores["method"].isin(table["method"])]
-    first = failed.drop_duplicates("method")[["method", "status", "reason"]]
-    return pd.concat([table, first]).reindex(columns=COLUMNS)
+    failed = scores[scores["status"] == "failed"].groupby("method", sort=False)
+    lost = failed.agg(n_failed=("seed", "nunique"), reason=("reason", "first"))
+    every = lost[~lost.index.isin(table["method"])].reset_index().assign(status="failed")
+    table = table.join(lost, on="method").fillna({"n_failed": 0})
+    return pd.concat([table, every]).reindex(columns=COLUMNS).astype({"n_failed": int})
 
 
 def compose(table: pd.DataFrame, title: str, provenance_text: str, n_cells: int) -> Figure:
@@ -89,7 +92,7 @@ def compose(table: pd.DataFrame, title: str, provenance_text: str, n_cells: int)
         bottom = _legend(figure, style.footer(figure, provenance_text), n_cells)
         figure.set_layout_engine("constrained", rect=(0, bottom, 1, 1 - bottom))
         grid = figure.subplots(len(LABELS), len(PANELS), sharey=True, sharex="col")
-        names = [_name(method, latent) for method, latent in bars]
+        names = [_name(method, latent, table[table["method"] == method]) for method, latent in bars]
         for row, (label, label_name) in zip(grid, LABELS.items(), strict=True):
             for axes, (metric, (line, heading)) in zip(row, PANELS.items(), strict=True):
                 if metric == "f1_within_type" and label != "domain":
@@ -101,9 +104,12 @@ def compose(table: pd.DataFrame, title: str, provenance_text: str, n_cells: int)
     return figure
 
 
-def _name(method: str, latent: str) -> str:
+def _name(method: str, latent: str, own: pd.DataFrame) -> str:
+    """Of a bar, and how many seeds are not in it."""
     label = style.method_style(method).label
-    return f"{label}, {latent}" if latent in ("z", "s") else label
+    name = f"{label}, {latent}" if latent in ("z", "s") else label
+    n_failed, n_seeds = own["n_failed"].max(), own["n_seeds"].max()
+    return f"{name}\n({n_failed} of {n_failed + n_seeds:.0f} seeds failed)" if n_failed and n_seeds > 0 else name
 
 
 def _panel(axes, table, bars, label, metric, line) -> None:

@@ -21,7 +21,7 @@ PANELS = {
 }
 SUBSETS = {"random": "random cells", "contiguous": "a contiguous patch"}
 KEYS = ["method", "subset", "n_cells"]
-COLUMNS = [*KEYS, *PANELS, "n_fits", "n_failed", "reason", "devices"]
+COLUMNS = [*KEYS, *PANELS, "n_slides", "n_fits", "n_failed", "complete", "reason", "devices"]
 
 
 def draw_files(inputs: dict, output: dict[str, Path], protocol: str) -> None:
@@ -40,14 +40,19 @@ def draw_files(inputs: dict, output: dict[str, Path], protocol: str) -> None:
 
 
 def summarize(costs: pd.DataFrame) -> pd.DataFrame:
-    """Medians of the trainings that ended; how many did not, or were not tried, and the first reason why; COLUMNS."""
-    rows = []
+    """Medians of the trainings that ended; how many did not, or were not tried, and the first reason why; COLUMNS.
+
+    `complete` medians are over all slides of the table and no training is missing: others are over other tissue, or
+    over those trainings that cost least, and cannot be told from an effect of size.
+    """
+    rows, n_slides = [], costs["slide"].nunique()
     for key, own in costs.groupby(KEYS, sort=False):
         ok, failed = own[own["status"] == "ok"], own[own["status"] != "ok"]
         rows.append(
             dict(zip(KEYS, key, strict=True))
             | {name: ok[name].median() for name in PANELS}
-            | {"n_fits": len(own), "n_failed": len(failed)}
+            | {"n_slides": own["slide"].nunique(), "n_fits": len(own), "n_failed": len(failed)}
+            | {"complete": own["slide"].nunique() == n_slides and not len(failed)}
             | {"reason": failed["reason"].iloc[0] if len(failed) else ""}
             | {"devices": ", ".join(sorted({*own["device"]} - {""}))}
         )
@@ -57,7 +62,8 @@ def summarize(costs: pd.DataFrame) -> pd.DataFrame:
 def compose(table: pd.DataFrame, title: str, provenance_text: str) -> Figure:
     """A row for each cost, a column for each choice of cells; methods that read no neighbours are dashed.
 
-    The last row has the sizes that did not end (crosses) or were not tried (dashes); the reasons stand below.
+    Medians that are not complete stand apart from the lines. The last row has the sizes of which nothing ended
+    (crosses) or that were not tried (dashes); the reasons stand below.
     """
     methods = style.method_order(table["method"])
     panels = [name for name in PANELS if table[name].gt(0).any()]
@@ -69,7 +75,8 @@ def compose(table: pd.DataFrame, title: str, provenance_text: str) -> Figure:
     with style.context():
         figure = style.new_figure(2.2 + 4 * len(subsets), sum(rows_in) + 2.4 + 0.17 * len(reasons))
         style.suptitle(figure, title)
-        bottom = _legend(figure, style.footer(figure, provenance_text), reasons, methods)
+        partial = (~table["complete"] & (table["n_failed"] < table["n_fits"])).any()
+        bottom = _legend(figure, style.footer(figure, provenance_text), reasons, methods, partial)
         figure.set_layout_engine("constrained", rect=(0, bottom, 1, 1 - bottom))
         grid = figure.subplots(
             len(rows_in), len(subsets), squeeze=False, sharex=True, sharey="row", height_ratios=rows_in
@@ -82,7 +89,9 @@ def compose(table: pd.DataFrame, title: str, provenance_text: str) -> Figure:
             if missing:
                 _absent(axes, lost[lost["subset"] == subset], missing, methods)
             style.log_scale(axes, "x")
-            numbers = sorted(table["n_cells"].unique())
+            # Whole slides have sizes of their own, too many for labels.
+            common = table[table["complete"]] if table["complete"].any() else table
+            numbers = sorted({*common["n_cells"], *lost["n_cells"]})
             axes.set_xticks(numbers, [f"{n:,}" for n in numbers], rotation=30)
             axes.minorticks_off()
             axes.set_xlabel("cells")
@@ -101,7 +110,9 @@ def _panel(axes, table: pd.DataFrame, name: str, methods: list[str]) -> None:
         own = table[table["method"] == method].sort_values("n_cells")
         shown = own[own[name] > 0]
         color = style.method_style(method, methods).color
-        axes.plot(shown["n_cells"], shown[name], _line(method), color=color, marker="o", markersize=3.5)
+        joined, apart = shown[shown["complete"]], shown[~shown["complete"]]
+        axes.plot(joined["n_cells"], joined[name], _line(method), color=color, marker="o", markersize=3.5)
+        axes.plot(apart["n_cells"], apart[name], "o", color=color, markerfacecolor="white", markersize=3.5)
     style.log_scale(axes, "y")
     # Also where all lies within one decade.
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -135,12 +146,15 @@ def _reasons(table: pd.DataFrame) -> list[str]:
     return [f"{', '.join(of)}, {sizes}: {style.short(reason, 110)}" for (sizes, reason), of in methods_of.items()]
 
 
-def _legend(figure, bottom: float, reasons: list[str], methods: list[str]) -> float:
+def _legend(figure, bottom: float, reasons: list[str], methods: list[str], partial: bool) -> float:
     handles = [
         Line2D([], [], color=style.method_style(m, methods).color, linestyle=_line(m), marker="o", markersize=4,
         label=style.method_style(m).label)
         for m in methods
     ]  # fmt: skip
+    if partial:
+        look = {"linestyle": "", "marker": "o", "markerfacecolor": "white", "markersize": 4}
+        handles.append(Line2D([], [], color="black", label="some slides or trainings only", **look))
     title = "Median over slides and seeds. Solid: reads neighbours; dashed: does not."
     if reasons:
         title += " Last row: x did not end, _ not tried."

@@ -39,21 +39,34 @@ def draw_files(inputs: dict, output: dict[str, Path], target: str, protocol: str
 
 
 def summarize(scores: pd.DataFrame) -> pd.DataFrame:
-    """Means over types of each slide, then over seeds, then over slides; `sd` is over slides. See COLUMNS."""
+    """Means over types of each slide, then over seeds, then over slides; `sd` is over slides. See COLUMNS.
+
+    All genes of each slide are one point, under the number of the slide that has most of them: a mean over the slides
+    of one size alone would look like an effect of size. Slides and types count where the score is defined.
+    """
     keys = ["shift", "n_genes", "truth", "metric"]
+    every = scores.groupby("slide")["n_genes"].transform("max")
+    scores = scores.assign(
+        n_genes=scores["n_genes"].where(scores["n_genes"] < every, every.max()),
+        cell_type=scores["cell_type"].where(scores["value"].notna()),
+    )
     types = scores.groupby([*keys, "slide", "seed"])["value"].mean()
     slides = types.groupby([*keys, "slide"]).mean()
-    table = slides.groupby(keys).agg(value="mean", sd="std", n_slides="size").reset_index()
+    table = slides.groupby(keys).agg(value="mean", sd="std", n_slides="count").reset_index()
     n_types = scores.groupby(keys)["cell_type"].nunique().rename("n_types")
     return table.join(n_types, on=keys)[COLUMNS]
 
 
 def compose(table: pd.DataFrame, title: str, provenance_text: str) -> Figure:
-    """A panel for each score, a line for each shift and truth; what shifts no genes is level."""
+    """A panel for each score, a line for each shift and truth; what shifts no genes is level.
+
+    Points of some of the slides only stand apart from the line.
+    """
     with style.context():
         figure = style.new_figure(7.6, 6.4)
         style.suptitle(figure, title)
-        bottom = _legend(figure, style.footer(figure, provenance_text))
+        partial = table["n_slides"].between(1, table["n_slides"].max() - 1).any()
+        bottom = _legend(figure, style.footer(figure, provenance_text), partial)
         figure.set_layout_engine("constrained", rect=(0, bottom, 1, 1 - bottom))
         for axes, metric in zip(figure.subplots(2, 2).flat, SCORES, strict=True):
             _panel(axes, table[table["metric"] == metric])
@@ -63,6 +76,7 @@ def compose(table: pd.DataFrame, title: str, provenance_text: str) -> Figure:
 
 
 def _panel(axes, table: pd.DataFrame) -> None:
+    n_slides = table["n_slides"].max()
     for shift, (_, color) in STYLES.items():
         for truth, line in LINES.items():
             own = table[(table["shift"] == shift) & (table["truth"] == truth)]
@@ -71,24 +85,30 @@ def _panel(axes, table: pd.DataFrame) -> None:
                 for value in own["value"]:
                     axes.axhline(value, color=color, linestyle=line, linewidth=1)
                 continue
+            some = own[own["n_slides"] < n_slides]
+            own = own[own["n_slides"] == n_slides]
             axes.plot(own["n_genes"], own["value"], line, color=color, marker="o", markersize=3.5)
+            axes.plot(some["n_genes"], some["value"], "o", color=color, markerfacecolor="white", markersize=3.5)
             if own["sd"].notna().any():
                 low, high = own["value"] - own["sd"], own["value"] + own["sd"]
                 axes.fill_between(own["n_genes"], low, high, color=color, alpha=0.12, linewidth=0)
     numbers = sorted(table.loc[table["shift"].isin(SHIFTS), "n_genes"].unique())
     style.log_scale(axes, "x")
-    axes.set_xticks(numbers, [f"{n:,}" for n in numbers], rotation=30)
+    axes.set_xticks(numbers, ["all" if n == numbers[-1] else f"{n:,}" for n in numbers], rotation=30)
     axes.minorticks_off()
     axes.grid(color="#EDEDED", linewidth=0.5)
 
 
-def _legend(figure, bottom: float) -> float:
+def _legend(figure, bottom: float, partial: bool) -> float:
     handles = [Line2D([], [], color=color, label=label) for label, color in STYLES.values()]
     labels = ("compared with observed cells", "compared with reconstructions (as published)")
     handles += [
         Line2D([], [], color="black", linestyle=line, label=label)
         for line, label in zip(LINES.values(), labels, strict=True)
     ]
+    if partial:
+        look = {"linestyle": "", "marker": "o", "markerfacecolor": "white", "markersize": 4}
+        handles.append(Line2D([], [], color="black", label="some of the slides only", **look))
     title = (
         "Mean over cell types, seeds, then slides; shading: one standard deviation over slides. Against "
         "reconstructions the twin changes nothing, so that it has no correlation."
