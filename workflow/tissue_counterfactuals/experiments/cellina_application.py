@@ -1,8 +1,8 @@
 """Application of Cellina (Fig. 3): subdomains of the tumour, and what cells of other tissue would be in each of them.
 
-A model that has seen all cells of the slide gives the spatial latent s of the cells in the (first) target domain. Genes
-that vary together over s make modules (`gene_modules`), and each cell belongs to the module that is highest around it:
-its subdomain. Then control cells of each type are given other neighbourhoods: those of cells of the whole target domain
+A model of the whole slide, of which a random tenth is kept from training alone, gives the spatial latent s of the cells
+in the (first) target domain. Genes that vary together over s make modules (`gene_modules`), and each cell belongs to
+the module that is highest around it: its subdomain. Then control cells of each type are given other neighbourhoods: those of cells of the whole target domain
 (`global`), of one subdomain (`matched`), of the others (`other`), or their own (`twin`); which comes nearest to the
 cells of their type in that subdomain?
 

@@ -306,6 +306,16 @@ NOTES = (
         "The published spread pools all slides and types, although a caption speaks of slides.",
     ),
     (
+        "network_of_whole_slides",
+        "figures 3 and A7",
+        "the network and training of the benchmark; modules over posterior means of s",
+        "the same, as published for the benchmark: 2 layers, batches of 2,048, last weights (the authors: for figure 3 "
+        "3 layers, batches of 4,096, patience 5, best weights and modules over one draw of s; for figure A7 batches "
+        "of 512)",
+        "One Cellina for all figures, so that what differs between them is the question. As run repeats what was done "
+        "with a trained model, not these two trainings.",
+    ),
+    (
         "probe",
         "figure A1",
         "latents standardised; probes of z and of s",
