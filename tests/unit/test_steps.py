@@ -59,7 +59,7 @@ def test_from_slide_to_table_and_figures(question):
     drawn = {kind: folder / f"t.{kind}" for kind in ("tsv", "md", "png")}
     table_cellina_1.draw_files(drawn_from, drawn, "right", "corrected")
     assert "Cellina" in (folder / "t.md").read_text()
-    files = {"slide": question.slide, "graph": question.graph, "question": [question.file]}
+    files = {"slide": question.slide, "question": [question.file]}
     files["folds"] = question.folds
     figure_cellina_2.draw_files(files | drawn_from, {"tsv": folder / "map.tsv", "png": folder / "map.png"})
     # Nothing is asked about this slide.

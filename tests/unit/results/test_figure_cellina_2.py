@@ -8,6 +8,7 @@ from drawings import PROVENANCE, panel, png_size, texts
 from slides import small_slide
 from tasks import Question
 from tissue_counterfactuals.errors import InputError
+from tissue_counterfactuals.graph import slide_graph
 from tissue_counterfactuals.question.folds import Fold
 from tissue_counterfactuals.results.figures import figure_cellina_2, style
 
@@ -183,16 +184,24 @@ def test_the_map_shows_the_donors_that_methods_are_given(tmp_path, monkeypatch, 
             "config_hash": "h",
         },
     )
+    # A cell at the border, which stands beside cells that no method sees.
+    beside = np.asarray(slide.obsm["spatial"])[:, 0]
+    monkeypatch.setattr(figure_cellina_2, "_central", lambda _, focal: int(focal[beside[focal].argmax()]))
     drawn = {}
     monkeypatch.setattr(figure_cellina_2, "compose", lambda *shown: drawn.update(zip(NAMES, shown, strict=True)))
     monkeypatch.setattr(style, "save", lambda *_: None)
-    inputs = {"slide": question.slide, "graph": question.graph, "question": [question.file]}
+    inputs = {"slide": question.slide, "question": [question.file]}
     output = {"tsv": tmp_path / "map.tsv", "png": tmp_path / "map.png"}
     figure_cellina_2.draw_files(inputs | {"manifest": None}, output)
     # All targets, and not the first alone.
     assert np.array_equal(drawn["held_out"], task.split.held_out)
     assert set(slide.obs["domain"][drawn["held_out"]]) == {"middle", "right"}
     assert "A held out in middle, right" in drawn["title"]
+    near = slide_graph(slide, **task.question.graph)[[drawn["focal"]]].indices
+    assert drawn["held_out"][near].any()
+    seen = task.masked_graph[[drawn["focal"]]].indices
+    assert np.array_equal(drawn["old_neighbors"], seen)
+    assert not drawn["held_out"][seen].any()
     donors = task.question.donors("middle")
     row = int(np.flatnonzero(task.focal == drawn["focal"])[0])
     shown = {10: "published", 400: "matched"}[n_donors]

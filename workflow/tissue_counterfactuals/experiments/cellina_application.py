@@ -2,9 +2,9 @@
 
 A model of the whole slide, of which a random tenth is kept from training alone, gives the spatial latent s of the cells
 in the (first) target domain. Genes that vary together over s make modules (`gene_modules`), and each cell belongs to
-the module that is highest around it: its subdomain. Then control cells of each type are given other neighbourhoods: those of cells of the whole target domain
-(`global`), of one subdomain (`matched`), of the others (`other`), or their own (`twin`); which comes nearest to the
-cells of their type in that subdomain?
+the module that is highest around it: its subdomain. Then control cells of each type are given other neighbourhoods:
+those of cells of the whole target domain (`global`), of one subdomain (`matched`), of the others (`other`), or their
+own (`twin`); which comes nearest to the cells of their type in that subdomain?
 
 The authors compared with cells of all types in the subdomain, and moved the cells of all other domains: rows `as_run`
 beside `type_matched`. They named two of one run's modules by hand; here all are kept, for every seed.

@@ -152,8 +152,7 @@ FIGURES = (
         "figure_cellina_2",
         "cellina",
         "map",
-        {"slide": _SLIDE, "graph": "results/graphs/{dataset}/{slide}.npz", "folds": _FOLDS, "question": _QUESTION}
-        | _MANIFEST,
+        {"slide": _SLIDE, "folds": _FOLDS, "question": _QUESTION} | _MANIFEST,
         _with_table("map.{slide}"),
         first=("question",),
     ),

@@ -10,11 +10,11 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from scipy import sparse
 
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.question.folds import read_folds
 from tissue_counterfactuals.question.question import read_question
+from tissue_counterfactuals.question.task import Task
 from tissue_counterfactuals.results import provenance
 from tissue_counterfactuals.results.figures import style
 from tissue_counterfactuals.results.tables import write_tsv
@@ -63,10 +63,10 @@ def draw_files(inputs: dict[str, Path], output: dict[str, Path]) -> None:
     A row of `tsv` is a cell: whether it is held out, and whether it is the focal cell, its old neighbour or its donor.
 
     Args:
-        inputs: `slide`, `graph`, the table of its `folds`, the `manifest` of the data set (JSON), and under
-            `question` a list with the file of the question whose held-out cells are shown, and whose donors for its
-            first target under the first rule that found any. The list is empty where nothing is asked about this
-            slide: then the figure says why.
+        inputs: `slide`, the table of its `folds`, the `manifest` of the data set (JSON), and under `question` a list
+            with the file of the question whose held-out cells are shown, and whose donors for its first target under
+            the first rule that found any. The list is empty where nothing is asked about this slide: then the figure
+            says why.
     """
     record = provenance.read(inputs["manifest"])
     of_slide = f"{style.data_name(record)}, slide {Path(inputs['slide']).stem}"
@@ -78,7 +78,7 @@ def draw_files(inputs: dict[str, Path], output: dict[str, Path]) -> None:
     (file,) = inputs["question"]
     cells, asked = read_slide(inputs["slide"], check=False), read_question(file)
     asked.check(cells, str(file))
-    neighbors = sparse.csr_array(sparse.load_npz(inputs["graph"]))
+    task = Task(cells, asked)
     focal = _central(cells, asked.focal)
     given = (d for d in asked.donors(asked.fold.targets[0]).values() if not isinstance(d, str))
     donors = next(given, np.empty((len(asked.focal), 0), dtype=int))
@@ -88,8 +88,9 @@ def draw_files(inputs: dict[str, Path], output: dict[str, Path]) -> None:
     title = f"{of_slide}: {asked.fold.cell_type} held out in {', '.join(asked.fold.targets)}"
     if asked.fold.patient:
         title += f", all of {asked.fold.patient} left out"
-    held_out = asked.split.held_out & asked.fold.answers(cells)
-    shown = focal, neighbors[[focal]].indices, donors[int(np.flatnonzero(asked.focal == focal)[0])]
+    held_out = task.answers
+    # In the graph that methods see, where the answers are nobody's neighbours.
+    shown = focal, task.masked_graph[[focal]].indices, donors[int(np.flatnonzero(asked.focal == focal)[0])]
     roles = {"held_out": np.flatnonzero(held_out)} | dict(zip(ROLES[1:], shown, strict=True))
     told = table.assign(**{role: np.isin(np.arange(len(table)), members) for role, members in roles.items()})
     write_tsv(told, output["tsv"], sort=False)
