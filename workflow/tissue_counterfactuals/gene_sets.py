@@ -29,10 +29,15 @@ def read_gmt(path: str | Path) -> dict[str, list[str]]:
     """Gene sets of a GMT file, plain or compressed with xz: name -> symbols, each once, in the order of the file.
 
     Raises:
-        InputError: no such file, an empty or damaged one or one of another kind, or a line without a name, a
-            description and a gene.
+        InputError: no such file, an empty or damaged one or one of another kind, a line without a name, a description
+            and a gene, or a name that another line has.
     """
-    return {name: list(dict.fromkeys(filter(None, genes))) for name, _, *genes in _lines(path)}
+    sets = {}
+    for number, (name, _, *genes) in enumerate(_lines(path), start=1):
+        if name in sets:
+            raise InputError(f"gene sets {path}, line {number}: there is a set {name!r} above; give it another name.")
+        sets[name] = list(dict.fromkeys(filter(None, genes)))
+    return sets
 
 
 def _lines(path: str | Path) -> Iterator[list[str]]:
@@ -65,12 +70,32 @@ def file_of(source: str) -> Path:
     return Path(BUNDLED.get(source, source))
 
 
-def collect(sources: Iterable[str]) -> dict[str, list[str]]:
-    """The gene sets of several sources; see `file_of`."""
-    sets = {}
-    for source in sources:
-        sets |= read_gmt(file_of(source))
+def collect(sources: Iterable[str], genes: Iterable[str] = ()) -> dict[str, list[str]]:
+    """The gene sets of several sources; see `file_of`.
+
+    Args:
+        genes: where their symbols are those of mouse, the sets of `BUNDLED`, whose are human, are left out: the few
+            symbols that both species spell alike are no sample of a set.
+
+    Raises:
+        InputError: as `read_gmt`, or a set of one source has the name of one of another.
+    """
+    sets, left_out = {}, BUNDLED if of_mouse(genes) else ()
+    for source in dict.fromkeys(sources):
+        if source not in left_out:
+            own = read_gmt(file_of(source))
+            for name in own.keys() & sets.keys():
+                raise InputError(f"gene sets {source}: another source has a set {name!r} too; give it another name.")
+            sets |= own
     return sets
+
+
+def of_mouse(genes: Iterable[str]) -> bool:
+    """Whether symbols are rather those of mouse than those of man."""
+    # It stands on this module.
+    from tissue_counterfactuals import pathways
+
+    return pathways.fitting(genes) == "progeny_mouse"
 
 
 def within(sets: dict[str, list[str]], genes: Iterable[str], least: int, most: int) -> dict[str, list[str]]:
@@ -91,7 +116,7 @@ def localize(genes: pd.Index, labels: pd.Series | None = None) -> tuple[pd.DataF
         Bool (g, 3): secreted (GO extracellular space), membrane (GO plasma membrane), cytoplasmic (neither). A gene in
         both lists counts in both, as in the authors' code. And the source of the classes, in words.
     Raises:
-        InputError: no gene is in either list, or a label is unknown.
+        InputError: no gene is in either list, symbols are those of mouse, or a label is unknown.
     """
     if labels is not None:
         labels = pd.Series(np.asarray(labels, dtype=str), index=genes)
@@ -106,10 +131,13 @@ def localize(genes: pd.Index, labels: pd.Series | None = None) -> tuple[pd.DataF
         return classes, "column localization of the slide"
     lists = read_gmt(BUNDLED["go_cc"])
     classes = pd.DataFrame({c: genes.isin(lists[c]) for c in ("secreted", "membrane")}, index=genes)
-    if not classes.to_numpy().any():
+    mouse = of_mouse(genes)
+    if mouse or not classes.to_numpy().any():
+        first = f"{len(genes)} genes (the first is {genes[0]!r})"
+        fault = f"the symbols of its {first} are those of mouse" if mouse else f"none of its {first} is known"
         raise InputError(
-            f"slide: none of its {len(genes)} genes (the first is {genes[0]!r}) is in the lists of secreted and "
-            "membrane genes, which hold human symbols; give human symbols, or a var column 'localization'."
+            f"slide: {fault}: the lists of secreted and membrane genes hold human symbols; give such symbols, or a var "
+            "column 'localization'."
         )
     classes["cytoplasmic"] = ~classes.any(axis=1)
     return classes, "GO:0005615 and GO:0005886 of 2022-07-01"

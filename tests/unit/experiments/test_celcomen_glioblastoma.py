@@ -197,6 +197,9 @@ def test_a_gene_of_both_lists_counts_in_both_but_not_against_itself():
     assert found.loc[("secreted", "membrane"), "n_first"] == (classes["secreted"] & ~classes["membrane"]).sum()
     with pytest.raises(InputError, match=r"none of its 2 genes \(the first is 'gene_0'\)"):
         gene_sets.localize(pd.Index(["gene_0", "gene_1"]))
+    # C3 and F3 are spelled as in man, and nothing else of a mouse is.
+    with pytest.raises(InputError, match=r"the symbols of its 4 genes \(the first is 'C3'\) are those of mouse"):
+        gene_sets.localize(pd.Index(["C3", "F3", "Fos", "Vegfa"]))
     with pytest.raises(InputError, match=r"'localization' holds 'nuclear' for gene 'b'"):
         gene_sets.localize(pd.Index(["a", "b"]), pd.Series(["secreted", "nuclear"]))
 

@@ -370,6 +370,20 @@ def test_bundled_sets_and_files(tmp_path):
         gene_sets.collect(["hallmarks"])
 
 
+def test_a_set_whose_name_is_taken_is_refused_and_human_sets_are_not_those_of_mouse(tmp_path):
+    own, other = tmp_path / "own.gmt", tmp_path / "other.gmt"
+    own.write_text("X\t-\ta\nY\t-\tb\nX\t-\tc\n")
+    with pytest.raises(InputError, match="own.gmt, line 3: there is a set 'X' above"):
+        gene_sets.collect([str(own)])
+    own.write_text("X\t-\ta\n")
+    other.write_text("X\t-\tc\n")
+    with pytest.raises(InputError, match="other.gmt: another source has a set 'X' too"):
+        gene_sets.collect([str(own), str(other)])
+    # A source that is named twice is no second one.
+    assert gene_sets.collect([str(own), str(own)]) == {"X": ["a"]}
+    assert gene_sets.collect(["hallmark", str(own)], ["C3", "Fos", "Vegfa"]) == {"X": ["a"]}
+
+
 # --- the whole step ---------------------------------------------------------------------------------------------
 
 OUTPUTS = ("agreement", "curves", "summary", "diagnostics", "forces", "manifest")

@@ -110,8 +110,9 @@ def run(forces: Path, manifest: Path, settings: dict, switches: dict[str, str], 
     fitted, record = preparation.read_forces(forces), json.loads(Path(manifest).read_text())
     inter, intra = preparation.comparable_forces(fitted["inter"][0], fitted["intra"][0], switches)
     by_force = {"inter": inter, "intra": intra}
-    sets = gene_sets.collect(settings["gene_sets"])
-    tables = describe_clusters(by_force, pd.Index(fitted["genes"]), fitted["mean_expression"], settings, sets)
+    genes = pd.Index(fitted["genes"])
+    sets = gene_sets.collect(settings["gene_sets"], genes)
+    tables = describe_clusters(by_force, genes, fitted["mean_expression"], settings, sets)
     for table, name in zip(tables, ("members", "enrichment"), strict=True):
         write_tsv(preparation.keyed(table, record, record["seeds"][0]), outputs[name], sort=False)
     preparation.write_forces(outputs["matrices"], **{name: m.astype(np.float32) for name, m in by_force.items()})

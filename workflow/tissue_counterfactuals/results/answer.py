@@ -249,14 +249,14 @@ def set_table(genes: pd.Index, change: np.ndarray, errors: np.ndarray) -> pd.Dat
         (Benjamini-Hochberg), genes; smallest p value first. Or a row whose `status` says why there is none.
     """
     columns = ["term", "n_term", "change", "normalized_enrichment", "p_value", "q_value", "genes", "status"]
-    every = gene_sets.collect(BUNDLED_GENE_SETS)
+    every = gene_sets.collect(BUNDLED_GENE_SETS, genes)
     sets = gene_sets.within(every, genes, LEAST_OF_SET, min(MOST_OF_SET, len(genes) - 1))
     reason = None
     if not len(errors):
         reason = "not applicable: no method gave intervals, so nothing says how far off a set can be"
     elif not sets:
         reason = gene_sets.NO_SETS.format(least=LEAST_OF_SET, most=MOST_OF_SET, n=len(genes))
-        if pathways.fitting(genes) == "progeny_mouse":
+        if gene_sets.of_mouse(genes):
             reason += ", whose symbols are those of mouse, and the sets' are human"
     if reason:
         return pd.DataFrame([{"status": reason}]).reindex(columns=columns)
