@@ -153,6 +153,9 @@ def test_both_pairs_of_the_donors_scale_stand_beside_each_other(tmp_path):
     ]
     ours = scale.loc["pearson", "ours: as_run":"ours: corrected"].astype(float)
     assert ours.tolist() == pytest.approx([0.82, 0.87], abs=0.01)
+    # Two data sets of one name are both shown.
+    both = numbers.donors_scale(pd.concat([found, found.assign(ours="10.1")])).set_index("metric")
+    assert both.loc["pearson", "ours: as_run"].endswith(", 10.1")
     # A run of one of them has no row of nobody's data.
     alone = numbers.build(tables(tmp_path, rows[rows["protocol"] == "as_run"], config(protocols=["as_run"])))
     shown = numbers.donors_scale(alone).set_index("metric")

@@ -6,7 +6,10 @@ import os
 import resource
 import shutil
 import signal
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -324,6 +327,20 @@ def test_a_method_that_takes_its_process_with_it_is_a_row(question, monkeypatch,
     predict_command(question, "mean_shift", "no_change", models=["cellina"], limits=limits)
     assert failures(question) == {"no_change": f"predict: {reason}", "cellina": f"fit: {reason}"}
     assert set(question.score()["method"]) == {"no_change", "cellina", "mean_shift"}
+
+
+def test_what_a_method_has_started_ends_with_it(question, monkeypatch):
+    started = question.folder / "pid"
+
+    def starts_another(*_):
+        started.write_text(str(subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]).pid))
+        time.sleep(600)
+
+    monkeypatch.setattr(cellina_adapter, "fit", starts_another)
+    assert fit_command(question, limits={"cellina": 0.02})["status"] == "failed"
+    # Its parent is gone, and whoever took it over need not have waited for it: then it is a zombie.
+    state = Path(f"/proc/{started.read_text()}/stat")
+    assert not state.exists() or state.read_text().rpartition(")")[2].split()[0] == "Z"
 
 
 def test_seconds_are_those_of_the_whole_training_also_where_it_goes_on(question, monkeypatch):

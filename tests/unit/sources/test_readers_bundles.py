@@ -299,8 +299,14 @@ def test_spatialdata_places_from_obsm_and_another_layer(tmp_path):
 
 def test_an_array_that_a_spatialdata_table_has_not_is_not_replaced_by_shapes(tmp_path):
     spatialdata.write(tmp_path / "s.zarr", obsm=True)
-    with pytest.raises(InputError, match=r"no array of coordinates 'spatail' in obsm \(key spatial\), it has spatial;"):
-        read(spatialdata.entry(tmp_path / "s.zarr"), spatial="spatail")
+    sentence = r"no array of coordinates 'spatail' in obsm \(key spatial\), it has spatial;"
+    entry = spatialdata.entry(tmp_path / "s.zarr")
+    with pytest.raises(InputError, match=sentence):
+        read(entry, spatial="spatail")
+    # Before anything is planned, too.
+    defaults = {"control_domain": "a", "target_domains": ["b"]}
+    with pytest.raises(InputError, match=rf"^config: datasets.mine: file .*{sentence}"):
+        load_config({"datasets": {"mine": defaults | entry | {"spatial": "spatail"}}})
 
 
 @pytest.mark.parametrize("cell_area", [None, np.nan, 20.0])

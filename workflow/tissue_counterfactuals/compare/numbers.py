@@ -111,7 +111,7 @@ def donors_scale(numbers: pd.DataFrame) -> pd.DataFrame:
         theirs = [raw["published"].iloc[0], log["published"].iloc[0]]
         # Of a run with one of the two protocols the other row has no data set.
         for dataset in dict.fromkeys(filter(None, of_metric["dataset"])) or [""]:
-            ours = [side.loc[side["dataset"] == dataset, "ours"].max() for side in (raw, log)]
+            ours = [", ".join(filter(None, side.loc[side["dataset"] == dataset, "ours"])) for side in (raw, log)]
             rows.append((quantity, *theirs, dataset, *ours))
     columns = ["metric", "authors: raw counts", "authors: logarithms", "dataset", "ours: as_run", "ours: corrected"]
     return pd.DataFrame(rows, columns=columns).fillna("")

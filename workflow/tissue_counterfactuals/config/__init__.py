@@ -70,7 +70,8 @@ class Config(Settings):
     """`corrected` follows the papers with defects mended, `as_run` repeats the authors' code; both stand side by side
     in the tables."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where models train; `auto` takes CUDA where it is usable, `cuda` stops the run where it is not."""
+    """Where models train; `auto` takes CUDA where it is usable, `cuda` stops the run where it is not. MintFlow and
+    SIMVI train on the CPU all the same."""
     threads: int = Field(1, ge=1, le=1024)
     """CPU threads of one training job. Another number sums in another order: results differ by rounding (weights by up
     to 1e-4).

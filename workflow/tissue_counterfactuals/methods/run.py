@@ -32,6 +32,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
 from multiprocessing.connection import wait
@@ -388,21 +389,24 @@ def _supervise(work: Callable, limit: Callable[[dict], float | None], memory_is_
     child.start()
     theirs.close()
     said, since = {}, time.monotonic()
-    while child.is_alive() or ours.poll():
-        # Waits a second at most: children of the child may keep the pipe open when it is gone.
-        if wait([ours], timeout=1):
-            try:
-                said, since = ours.recv(), time.monotonic()
-            except EOFError:
-                break
-            if "stop" in said:
-                child.join()
-                raise InputError(said["stop"])
-        allowed = limit(said)
-        if allowed is not None and time.monotonic() - since > allowed:
-            child.kill()
-            child.join()
-            return _End(said, f"it did not end within its time limit of {allowed / 60:g} minutes")
+    try:
+        while child.is_alive() or ours.poll():
+            # Waits a second at most: children of the child may keep the pipe open when it is gone.
+            if wait([ours], timeout=1):
+                try:
+                    said, since = ours.recv(), time.monotonic()
+                except EOFError:
+                    break
+                if "stop" in said:
+                    child.join()
+                    raise InputError(said["stop"])
+            allowed = limit(said)
+            if allowed is not None and time.monotonic() - since > allowed:
+                _kill(child)
+                return _End(said, f"it did not end within its time limit of {allowed / 60:g} minutes")
+    except KeyboardInterrupt:
+        _kill(child)
+        raise
     child.join()
     if child.exitcode == 0:
         return _End(said)
@@ -419,7 +423,17 @@ def _supervise(work: Callable, limit: Callable[[dict], float | None], memory_is_
     raise InputError(f"the job was ended from outside ({name}): run again; a training goes on where it was.")
 
 
+def _kill(child: multiprocessing.Process) -> None:
+    """End a child and all that it has started."""
+    with suppress(ProcessLookupError):
+        os.killpg(child.pid, signal.SIGKILL)
+    child.kill()
+    child.join()
+
+
 def _child(work, ours, theirs) -> None:
+    # A group of its own, that what a method starts ends with it; an interrupt from the keyboard no longer comes here.
+    os.setpgid(0, 0)
     ours.close()
     threading.Thread(target=_end_with_parent, args=(theirs,), daemon=True).start()
     # What native code prints goes to the log as well.
@@ -441,7 +455,7 @@ def _end_with_parent(connection) -> None:
     try:
         connection.recv()
     except (EOFError, OSError):
-        os._exit(1)
+        os.killpg(0, signal.SIGKILL)
 
 
 def _killed_for_memory() -> int:

@@ -44,6 +44,16 @@ def samples(files: dict[str, Path], dataset: dict) -> list[str]:
     return regions
 
 
+def absent(files: dict[str, Path], dataset: dict) -> list[str]:
+    """The array of coordinates, where the entry names one that the table has not, in the sentence of the reader."""
+    folder = _table_folder(Path(files["zarr"]))
+    try:
+        _array_of_places(_open_table(folder), dataset, folder)
+    except InputError as error:
+        return [str(error)]
+    return []
+
+
 def cells(files: dict[str, Path], dataset: dict, enough: int) -> dict[str, int]:
     """Rows of each region that the table annotates, or of the table where there is one region at most."""
     table = _open_table(_table_folder(Path(files["zarr"])))
@@ -133,12 +143,12 @@ def _read_region(
     genes = var.index.to_numpy(dtype=object)
     counts = _counts(table, own, dataset.get("layer"), folder)
     bundles.refuse_fractions(counts, cells.index, genes, folder)
-    name = dataset.get("spatial") or "spatial"
+    name = _array_of_places(table, dataset, folder)
     notes: list[str] = []
     found = np.ones(len(cells), dtype=bool)
     # Of Xenium, in square micrometres whatever the coordinates are in.
     area = float(pd.to_numeric(cells.get("cell_area", pd.Series()), errors="coerce").median())
-    if name in table["obsm"]:
+    if name is not None:
         places = _element(table["obsm"], name, folder)[own]
         if getattr(places, "ndim", 0) != 2 or places.shape[1] < 2:
             raise InputError(
@@ -146,12 +156,6 @@ def _read_region(
             )
         cells["x"], cells["y"] = np.asarray(places, dtype=np.float64)[:, :2].T
         notes.append(f"coordinates are obsm[{name!r}]")
-    elif name != "spatial":
-        raise InputError(
-            f"file {folder}: there is no array of coordinates {name!r} in obsm (key spatial), it has "
-            f"{', '.join(sorted(table['obsm'])) or 'none'}; name one of them, or leave spatial out to take the centres "
-            "of the shapes."
-        )
     else:
         centres, system, in_microns = shapes.centres(folder.parents[1], region)
         instances = _key(cells, dict(table.attrs), "instance_key", folder)
@@ -174,6 +178,17 @@ def _read_region(
     sample.keep_genes(var.get("feature_types"))
     sample.keep_cells(found, f"cells that stand in the shapes of {region}")
     return sample
+
+
+def _array_of_places(table: "zarr.Group", dataset: dict, folder: Path) -> str | None:
+    """The array of obsm that holds coordinates; None where the centres of shapes do."""
+    name, found = dataset.get("spatial") or "spatial", sorted(table["obsm"]) if "obsm" in table else []
+    if name not in found and name != "spatial":
+        raise InputError(
+            f"file {folder}: there is no array of coordinates {name!r} in obsm (key spatial), it has "
+            f"{', '.join(found) or 'none'}; name one of them, or leave spatial out to take the centres of the shapes."
+        )
+    return name if name in found else None
 
 
 def _key(obs: "pd.DataFrame", attributes: dict, key: str, folder: Path) -> "pd.Series":
