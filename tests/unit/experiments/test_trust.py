@@ -60,6 +60,8 @@ def test_every_scenario_method_and_reach_has_its_error(made):
     first = usual[(usual["seed"] == 1) & (usual["reach"] == 3)].iloc[0]
     slide, focal = again.slide, again.focal
     donors = again.question.donors(trust.TARGET)["3"]
+    for rows in again.question.donors(trust.TARGET).values():
+        assert not (rows == focal[:, None]).any()
     new, old = (
         np.log1p(normalize_counts(x).mean(axis=0))
         for x in (true_counterfactual(slide, focal, donors), true_expression(slide, focal))

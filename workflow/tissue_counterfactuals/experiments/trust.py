@@ -1,9 +1,9 @@
 """When can a tissue counterfactual be trusted? Error against the true counterfactual, where it is known.
 
 Tissue is simulated, a type is held out of the target domain, and its control cells are asked about among donors that
-lead further and further from what was seen: cells of the slide, drawn with chance exp(reach x score), where the score
-orders them by how much more they send of what the target domain sends more of. Each knob of the simulation is turned by
-itself, the others stay as usual. The same fit answers all questions about a tissue.
+lead further and further from what was seen: other cells of the slide, drawn with chance exp(reach x score), where the
+score orders them by how much more they send of what the target domain sends more of. Each knob of the simulation is
+turned by itself, the others stay as usual. The same fit answers all questions about a tissue.
 
 Error and effect are root mean squares, over the genes that truly change most, of differences of log1p of mean CP10K: of
 the prediction and the true counterfactual, and of the true counterfactual and the truth where the cells are. An error
@@ -95,12 +95,17 @@ def ask_far(knobs: dict, seed: int, settings: dict) -> Task:
     focal = cells_of(slide, fold.cell_type, CONTROL)
     pool = np.flatnonzero(~split.held_out)
     score = sending(slide, pool)
-    rng = stream(seed, "far_donors")
+    rng, again = stream(seed, "far_donors"), stream(seed, "far_donors_again")
     perturbations = {}
     for reach in settings["reaches"]:
         chance = np.exp(reach * score)
+        chance /= chance.sum()
         shape = (len(focal), settings["n_donors"])
-        donors = rng.choice(pool, shape, p=chance / chance.sum())
+        donors = rng.choice(pool, shape, p=chance)
+        # Nobody stands beside itself.
+        for row in np.flatnonzero((donors == focal[:, None]).any(axis=1)):
+            own, others = donors[row] == focal[row], np.where(pool == focal[row], 0, chance)
+            donors[row, own] = again.choice(pool, int(own.sum()), p=others / others.sum())
         perturbations[DONORS, TARGET, f"{reach:g}"] = donors
     switches = protocols.resolve("corrected")
     graph = {"bandwidth_um": 100.0, "max_neighbors": 200, "cutoff": 0.1}
