@@ -7,7 +7,7 @@ import pytest
 from tissue_counterfactuals.files import atomic_folder, atomic_path
 from tissue_counterfactuals.results import manifest, provenance
 
-CONFIG = {"seeds": [0, 1], "device": "cpu"}
+CONFIG = {"seeds": [0, 1], "device": "cpu", "datasets": {"d": {"kind": "simulated"}}}
 BENCHMARK = "s\th:m:s\tmax_rss\tcpu_time\n"
 # SHA-256 of "abc".
 ABC = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
@@ -19,7 +19,7 @@ def results(tmp_path, monkeypatch):
     monkeypatch.setattr(provenance, "commit", lambda: "c0ffee")
     with atomic_path(tmp_path / "tables/d/scores.tsv") as path:
         path.write_text("abc")
-    table = {"kind": "simulated", "commit": "c0ffee", "config_hash": "0", "n_cells": 9}
+    table = {"kind": "simulated", "commit": "c0ffee", "config_hash": "0", "n_cells": 9, "config": CONFIG}
     table |= {"python": "3.11.7", "packages": {"torch": "2.13.0"}}
     with atomic_path(tmp_path / "tables/d/provenance.json") as path:
         path.write_text(json.dumps(table))
@@ -97,9 +97,23 @@ def test_it_finds_what_was_changed_taken_away_and_added(results):
 
 def test_it_finds_another_configuration_and_other_code(results, monkeypatch):
     monkeypatch.setattr(provenance, "commit", lambda: "decaf")
-    code, configuration = manifest.differences(results, CONFIG | {"seeds": [0]})
+    changed = CONFIG | {"datasets": {"d": {"kind": "real"}}}
+    code, configuration = manifest.differences(results, changed)
     assert code == ("table tables/d/provenance.json: it was made by commit c0ffee; this checkout is decaf.")
-    assert configuration.startswith("config: its hash is ")
+    assert configuration == "config: datasets.d.kind is not what it was when the results of d were made."
+
+
+def test_the_run_that_ended_last_may_have_been_of_other_data_or_another_configuration(results):
+    manifest.write(results, CONFIG | {"datasets": {"other": {}}})
+    assert manifest.differences(results, CONFIG) == []
+    # A small target under a changed key: the tables of `d` are still those of before.
+    changed = CONFIG | {"device": "cuda"}
+    manifest.write(results, changed)
+    assert manifest.differences(results, CONFIG) == []
+    (sentence,) = manifest.differences(results, changed)
+    assert sentence == "config: device is not what it was when the results of d were made."
+    # Another data set of the same configuration says nothing of this one's tables.
+    assert manifest.differences(results, CONFIG | {"datasets": CONFIG["datasets"] | {"new": {}}}) == []
 
 
 def test_without_a_manifest_that_is_said(tmp_path):

@@ -79,7 +79,8 @@ def write(results: Path, config: dict) -> None:
 def differences(results: Path, config: dict) -> list[str]:
     """What no longer belongs to this code, configuration and data: a sentence each, none where all is as it was.
 
-    All checksums are computed anew.
+    All checksums are computed anew. Several configurations may work in one folder: only what this one says of its own
+    data sets is compared, with what their tables were made with.
     """
     path = results / MANIFEST
     if not path.is_file():
@@ -101,12 +102,28 @@ def differences(results: Path, config: dict) -> list[str]:
     for name, table in _tables(results).items():
         if table["commit"] != here:
             found.append(f"table {name}: it was made by commit {table['commit']}; this checkout is {here}.")
-    if manifest["config_hash"] != provenance.config_hash(config):
-        found.append(
-            f"config: its hash is {provenance.config_hash(config)}; the results were made with "
-            f"{manifest['config_hash']}."
-        )
+    now = json.loads(json.dumps(config, default=str))
+    for name in now["datasets"]:
+        made_with = _configuration_of(results, name, manifest["config"])
+        if name in made_with.get("datasets", {}):
+            before, here = (whole | {"datasets": {name: whole["datasets"][name]}} for whole in (made_with, now))
+            if changed := _first_change(before, here):
+                found.append(f"config: {changed} is not what it was when the results of {name} were made.")
     return found
+
+
+def _configuration_of(results: Path, dataset: str, last: dict) -> dict:
+    """What a data set's tables were made with; that of the last run, which may not be theirs, where it has none."""
+    record = results / "tables" / dataset / "provenance.json"
+    return json.loads(record.read_text())["config"] if record.is_file() else last
+
+
+def _first_change(before: object, now: object, place: tuple[str, ...] = ()) -> str | None:
+    """The first key, dots between it and those above, whose value differs; None without one."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        changes = (_first_change(before.get(k), now.get(k), (*place, k)) for k in sorted(before.keys() | now.keys()))
+        return next(filter(None, changes), None)
+    return None if before == now else ".".join(place)
 
 
 def _files(results: Path) -> list[Path]:
