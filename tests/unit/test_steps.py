@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import sparse
 
 from slides import small_slide
 from tasks import Question
@@ -124,6 +125,25 @@ def test_models_of_a_whole_slide_hold_nobody_out(tmp_path, protocol, bandwidth_u
     assert (split.train == ~split.validation).all()
     assert (split.validation != other.split.validation).any()
     assert task.slide.var_names.tolist() == [f"gene_{i}" for i in range(0, 20, 2)]
+
+
+@pytest.mark.parametrize(("protocol", "bandwidth_um"), [("corrected", 20.0), ("as_run", 40.0)])
+def test_an_own_question_has_the_graph_of_its_protocol(tmp_path, monkeypatch, protocol, bandwidth_um):
+    slide = small_slide(n_cells=300)
+    slide.uns["provenance"] |= {"unit_um": 1.0, "unit_um_as_run": 0.5}
+    write_slide(slide, tmp_path / "s.h5ad")
+    graph = {"bandwidth_um": 20.0, "max_neighbors": 10}
+    steps.build_graph(tmp_path / "s.h5ad", graph, tmp_path / "g.npz")
+    settings = {"protocol": protocol, "switches": protocols.resolve(protocol), "graph": graph}
+    settings |= {"n_donors": 3, "validation_fraction": 0.2}
+    asked = []
+    monkeypatch.setattr(steps, "ask_own", lambda *given, **drawing: asked.append(given))
+    monkeypatch.setattr(steps, "write_question_file", lambda *given: None)
+    steps.write_own_question(tmp_path / "s.h5ad", tmp_path / "g.npz", {}, 0, settings, tmp_path / "q.npz")
+    _, neighbors, *_, own = asked[0]
+    assert own["bandwidth_um"] == bandwidth_um
+    built = sparse.load_npz(tmp_path / "g.npz")
+    assert (abs(neighbors - built).sum() > 0) == (protocol == "as_run")
 
 
 def test_what_was_decided_about_the_cells_is_said_when_they_are_prepared(tmp_path, capsys):

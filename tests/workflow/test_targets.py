@@ -1,5 +1,7 @@
 """The Snakefile itself: no finding of the linter, and every named target resolves."""
 
+import re
+
 import pytest
 
 from runs import Run, tiny
@@ -26,6 +28,20 @@ def test_a_target_resolves(tmp_path, target, rules):
     outcome = Run(tmp_path).configure(tiny()).snakemake("--dry-run", target)
     assert outcome.code == 0, outcome.screen
     assert rules | {"prepare", "tabulate"} <= outcome.planned().keys()
+    # What only a profile's default would bound is too small for a large slide.
+    jobs = re.findall(r"^(?:rule|checkpoint) \w+:\n    input:.*?(?=\n\n)", outcome.screen, re.DOTALL | re.MULTILINE)
+    assert any("rule tabulate" in told for told in jobs)
+    for told in jobs:
+        localrule = "resources:" not in told
+        assert localrule or {"mem_mb", "runtime"} <= {*re.findall(r"(\w+)=", told)}, told
+
+
+def test_under_an_equal_budget_trainings_whose_costs_are_compared_count_epochs(tmp_path):
+    run = Run(tmp_path).configure(tiny(budget="equal", equal_steps=77, protocols=["corrected"]))
+    targets = [f"results/models/tiny/{s}/all+/ridge/corrected.seed0" for s in ("slide_0", "slide_0+random+300")]
+    outcome = run.snakemake("--dry-run", "--printshellcmds", *targets)
+    fits = [line for line in outcome.screen.splitlines() if " fit " in line and "--method" in line]
+    assert {"+random+" in line: "--steps 77" in line for line in fits} == {False: True, True: False}
 
 
 def test_a_dry_run_ends_with_what_the_run_will_take(tmp_path):

@@ -226,6 +226,12 @@ def place_of_guest(wildcards, input):
     )
 
 
+def steps_of_training(wildcards):
+    """The option of an equal budget; where costs are compared, all train for as many epochs instead."""
+    equal = config["budget"] == "equal" and "+" not in wildcards.slide
+    return f"--steps {config['equal_steps']}" if equal else ""
+
+
 def memory_is_asked(wildcards, input):
     """The option of a training whose costs are what is asked, so that one that does not fit is a point of the figure."""
     return "--memory-is-asked" if "+" in wildcards.slide else ""
@@ -253,12 +259,14 @@ def memory_of_task(wildcards, input, attempt):
     return int(2000 + 8 * size_mb(input)) * attempt
 
 
-def runtime_of(rule_name):
+def runtime_of(rule_name, least=0):
     """Resources function: minutes to ask a cluster for, from recorded runs, more at each further attempt."""
 
     def minutes(wildcards, input, attempt):
         method = getattr(wildcards, "method", "") if rule_name == "fit" else ""
-        return estimates.minutes(rule_name, size_mb(input), method) * attempt
+        # A slide that is still to be made is as large as what it is made from.
+        size = size_mb(input) if rule_name == "prepare" else estimates.slides_mb(input)
+        return max(least, estimates.minutes(rule_name, size, method)) * attempt
 
     return minutes
 

@@ -25,6 +25,7 @@ for experiment in EXPERIMENTS:
         threads: config["threads"] if experiment.parallel else 1
         resources:
             mem_mb=memory_of_experiment(experiment),
+            runtime=runtime_of(experiment.name, least=30),
             gpu=int(experiment.gpu and config["device"] == "cuda"),
         params:
             arguments=arguments_of(experiment),

@@ -59,7 +59,7 @@ rule fit:
         threads=config["threads"],
         checkpoint=f"results/checkpoints/{ONE_METHOD}.pt",
         limits=lambda w, input: time_limits([w.method]),
-        steps=f"--steps {config['equal_steps']}" if config["budget"] == "equal" else "",
+        steps=steps_of_training,
         memory=memory_is_asked,
     shell:
         "{params.guest} fit {params.place} {params.steps} {params.memory} --method {wildcards.method}"

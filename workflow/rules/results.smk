@@ -51,6 +51,9 @@ rule tabulate:
         "results/benchmarks/tabulate/{dataset}.tsv"
     conda:
         "../../envs/core.yaml"
+    resources:
+        mem_mb=memory_of_task,
+        runtime=runtime_of("tabulate", least=30),
     params:
         config=config,
     script:
@@ -73,6 +76,9 @@ for figure in FIGURES:
             of_job("benchmarks", figure.name, figure.outputs, "tsv")
         conda:
             "../../envs/core.yaml"
+        resources:
+            mem_mb=memory_of_task,
+            runtime=runtime_of(figure.name, least=30),
         script:
             "../scripts/figure.py"
 
@@ -125,6 +131,9 @@ rule compare_with_published:
         "results/benchmarks/compare_with_published/{run}.tsv"
     conda:
         "../../envs/core.yaml"
+    resources:
+        mem_mb=memory_of_task,
+        runtime=runtime_of("compare_with_published", least=30),
     params:
         config=config,
     script:

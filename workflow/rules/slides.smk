@@ -76,6 +76,7 @@ rule take_cells:
         "../../envs/core.yaml"
     resources:
         mem_mb=memory_of_task,
+        runtime=runtime_of("take_cells", least=30),
     script:
         "../scripts/take_cells.py"
 
@@ -111,6 +112,9 @@ checkpoint write_folds:
         "results/benchmarks/write_folds/{dataset}/{slide}.tsv"
     conda:
         "../../envs/core.yaml"
+    resources:
+        mem_mb=memory_of_task,
+        runtime=runtime_of("write_folds", least=30),
     params:
         dataset=part_of_dataset(
             "control_domain", "target_domains", "holdout", "fit", "patients"

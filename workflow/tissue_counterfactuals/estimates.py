@@ -8,6 +8,7 @@ import argparse
 import atexit
 import csv
 import math
+import os
 import statistics
 import sys
 from collections import defaultdict
@@ -33,7 +34,7 @@ class Recorded:
 
     rule: str
     method: str
-    slide_mb: float  # size of the slide file
+    slide_mb: float  # size of the slides it reads, 0 where it reads none
     seconds: float  # of wall time; Snakemake's CPU time leaves out what a job's children use
     memory_mb: float  # highest resident memory
     jobs: int
@@ -52,27 +53,43 @@ def recorded() -> dict[tuple[str, str], Recorded]:
 
 
 def seconds(rule: str, slide_mb: float | None = None, method: str = "") -> float | None:
-    """Seconds of a job on a slide file of this size (None: that of the record), or None if nothing is recorded."""
+    """Seconds of a job that reads slides of this size (None: those of the record), or None if nothing is recorded."""
     row = recorded().get((rule, method))
-    if row is None:
+    # A record without slides says nothing of a job with some.
+    if row is None or (slide_mb and not row.slide_mb):
         return None
-    size = 1.0 if slide_mb is None or row.slide_mb == 0 else slide_mb / row.slide_mb
+    size = slide_mb / row.slide_mb if slide_mb else 1.0
     return min(row.seconds, _START_S) + max(row.seconds - _START_S, 0.0) * size
 
 
 def minutes(rule: str, slide_mb: float, method: str = "") -> int:
-    """Minutes of wall time to ask a cluster for; those of an hour where nothing is recorded."""
+    """Minutes of wall time to ask a cluster for; without a record an hour, or as for the slowest training if longer."""
     expected = seconds(rule, slide_mb, method)
-    return max(_LEAST_MINUTES, math.ceil(_MARGIN * (1200 if expected is None else expected) / 60))
+    if expected is None:
+        fits = (seconds("fit", slide_mb, name) for recorded_rule, name in recorded() if recorded_rule == "fit")
+        expected = max(1200.0, *filter(None, fits))
+    return max(_LEAST_MINUTES, math.ceil(_MARGIN * expected / 60))
+
+
+def slides_mb(files: Iterable[str | Path]) -> float:
+    """Megabytes of the slides among some files: of a job's inputs, what its time grows with.
+
+    Raises:
+        FileNotFoundError: one of them is not there yet.
+    """
+    slides = (Path(file) for file in files if str(file).endswith(".h5ad"))
+    return sum(os.path.getsize(path) for path in slides if path.parts[-3:-2] == ("slides",)) / 1e6
 
 
 def planned(jobs: Iterable) -> dict[tuple[str, str], list[float | None]]:
-    """Jobs of Snakemake by rule and method: the size of each one's slide file in MB, None where it is not there yet."""
+    """Jobs of Snakemake by rule and method: MB of the slides that each reads, None where one is not there yet."""
     found = defaultdict(list)
     for job in jobs:
         method = job.wildcards.get("method", "") if job.rule.name == "fit" else ""
-        slide = Path(str(getattr(job.input, "slide", "")))
-        size = slide.stat().st_size / 1e6 if slide.is_file() else None
+        try:
+            size = slides_mb(job.input)
+        except FileNotFoundError:
+            size = None
         found[job.rule.name, method].append(size)
     return dict(sorted(found.items()))
 
@@ -80,18 +97,19 @@ def planned(jobs: Iterable) -> dict[tuple[str, str], list[float | None]]:
 def of_folds_to_come(jobs: Iterable, config: dict) -> tuple[dict[tuple[str, str], int], bool]:
     """Jobs of the folds that are only known when slides are prepared, and whether all could be counted.
 
-    Held-out types that the configuration names are taken to be all there; with `auto` their number is unknown.
+    Held-out types that the configuration names are taken to be all there; with `auto` their number is unknown, as is
+    that of patients left out where only the slide has the names of its samples.
     """
     found, all_known = defaultdict(int), True
     for job in jobs:
         if job.rule.name != "write_folds":
             continue
         dataset = config["datasets"][job.wildcards["dataset"]]
-        types = dataset["holdout"]["cell_types"]
-        if isinstance(types, str):
+        types, n_patients = dataset["holdout"]["cell_types"], _n_patients_left_out(dataset)
+        if isinstance(types, str) or n_patients is None:
             all_known = False
             continue
-        runs = len(types) * len(config["seeds"]) * len(config["protocols"])
+        runs = len(types) * n_patients * len(config["seeds"]) * len(config["protocols"])
         methods = applicable(dataset["methods"], dataset["source"] == "simulated", dataset["fit"])
         for method in methods:
             found["fit", method.name] += runs * method.learned
@@ -99,6 +117,17 @@ def of_folds_to_come(jobs: Iterable, config: dict) -> tuple[dict[tuple[str, str]
         found["write_question", ""] += runs
         found["score", ""] += runs
     return {key: n for key, n in found.items() if n}, all_known
+
+
+def _n_patients_left_out(dataset: dict) -> int | None:
+    """How many patients are left out in turn, 1 where nobody is; None where only the slide knows."""
+    if dataset["fit"] != "leave_patient_out":
+        return 1
+    n_samples = len(dataset["samples"] or [])
+    if not n_samples and dataset["source"] == "simulated":
+        n_samples = dataset["simulation"]["n_slides"]
+    named = dataset["patients"].values()
+    return n_samples - sum(map(len, named)) + len(named) if n_samples else None
 
 
 def table(jobs: dict[tuple[str, str], list[float | None]]) -> list[str]:
@@ -177,7 +206,10 @@ def show_after_dry_run(workflow: object, config: dict) -> None:
             "counts as one of the record's."
         )
         if not all_known:
-            print("With `cell_types: auto` the folds, most of the work, are known when slides are prepared.")
+            print(
+                "The folds, most of the work, are known when slides are prepared: a data set has `cell_types: auto`, "
+                "or leaves out patients that only its slide names."
+            )
 
     atexit.register(show)
 
@@ -192,9 +224,7 @@ def record(results: Path, column: str = "s") -> list[Recorded]:
         rule, *wildcards = path.relative_to(top).parts
         # fit/<dataset>/<slide>/<fold>/<method>/<protocol>.seed<n>.tsv
         method = wildcards[3] if rule == "fit" else ""
-        slide = results / "slides" / "/".join([*wildcards, ""][:2])
-        slide = slide.with_name(slide.name.removesuffix(".tsv") + ".h5ad")
-        size = slide.stat().st_size / 1e6 if slide.is_file() else 0.0
+        size = slides_mb(_slides_of(results / "slides", wildcards))
         with open(path) as stream:
             for row in csv.DictReader(stream, delimiter="\t"):
                 # Jobs that end at once leave no measurement.
@@ -208,6 +238,20 @@ def record(results: Path, column: str = "s") -> list[Recorded]:
         )
         for key, rows in sorted(found.items())
     ]
+
+
+def _slides_of(slides: Path, wildcards: list[str]) -> list[Path]:
+    """The slides that a job read, by its benchmark's path: the one that is named, or all of its data set.
+
+    Wildcards are folders (`dataset/slide/..`), or stand in one name with dots between them.
+    """
+    words = f".{'.'.join(wildcards).removesuffix('.tsv')}."
+    dataset = next((d for d in sorted(slides.glob("*")) if words.startswith(f".{d.name}.")), None)
+    if dataset is None:
+        return []
+    every = sorted(dataset.glob("*.h5ad"))
+    named = [path for path in every if f".{path.stem}." in words]
+    return named or [path for path in every if "+" not in path.stem]
 
 
 def main() -> None:

@@ -240,8 +240,8 @@ def count_fault(value: float) -> str:
     )
 
 
-def read_slide(path: str | Path, check: bool = True) -> AnnData:
-    """Read a slide from h5ad; X stays sparse.
+def read_slide(path: str | Path, check: bool = True, counts: bool = True) -> AnnData:
+    """Read a slide from h5ad; X stays sparse, and without `counts` on the disk.
 
     Raises:
         InputError: no such file, not h5ad, or (with `check`) not a slide.
@@ -250,7 +250,7 @@ def read_slide(path: str | Path, check: bool = True) -> AnnData:
     if not path.is_file():
         raise InputError(f"slide {path}: there is no such file; check the path.")
     try:
-        slide = anndata.read_h5ad(path)
+        slide = anndata.read_h5ad(path, backed=None if counts else "r")
     except OSError as error:
         raise InputError(
             f"slide {path}: it cannot be read as h5ad ({str(error).splitlines()[0]}); fetch or make it again."

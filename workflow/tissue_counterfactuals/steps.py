@@ -156,7 +156,7 @@ def write_folds(slide: Path, name: str, dataset: dict, output: Path, alone: bool
     """
     from tissue_counterfactuals.config import slugs
 
-    folds = _folds(read_slide(slide, check=False), name, dataset)
+    folds = _folds(read_slide(slide, check=False, counts=False), name, dataset)
     asked = folds["left_out"] == ""
     labels = [fold_of(folds.iloc[[row]]).label for row in range(len(folds))]
     paths = slugs(np.array(labels, dtype=object)[asked], f"slide {name}: the held-out cell types")
@@ -179,13 +179,7 @@ def write_question(slide: Path, graph: Path, folds: Path, fold: str, seed: int, 
     table = read_folds(folds)
     held_out = fold_of(table[table["fold"] == fold])
     cells = read_slide(slide, check=False)
-    graph_settings = _graph_as_run(cells, settings)
-    if graph_settings == settings["graph"]:
-        neighbors = sparse.csr_array(sparse.load_npz(graph))
-    else:
-        from tissue_counterfactuals.graph import slide_graph
-
-        neighbors = slide_graph(cells, **graph_settings)
+    neighbors, graph_settings = _graph_of(cells, graph, settings)
     drawing = {key: settings[key] for key in ("donor_rules", "n_donors", "validation_fraction")}
     protocol, switches = settings["protocol"], settings["switches"]
     of_all = switches["variable_genes"] == "all_cells"
@@ -206,9 +200,10 @@ def write_own_question(slide: Path, graph: Path, asked: dict, seed: int, setting
     drawing = {key: settings[key] for key in ("n_donors", "validation_fraction")}
     chosen = cells.var.get(VARIABLE)
     genes = None if chosen is None else np.flatnonzero(chosen)
+    neighbors, graph_settings = _graph_of(cells, graph, settings)
     question = ask_own(
-        *(cells, sparse.csr_array(sparse.load_npz(graph)), asked, settings["protocol"], seed),
-        *(settings["switches"], settings["graph"]),
+        *(cells, neighbors, asked, settings["protocol"], seed),
+        *(settings["switches"], graph_settings),
         **drawing,
         genes=genes,
     )
@@ -225,6 +220,16 @@ def write_question_of_all(slide: Path, seed: int, settings: dict, output: Path) 
         genes=None if chosen is None else np.flatnonzero(chosen),
     )
     write_question_file(question, output)
+
+
+def _graph_of(slide: anndata.AnnData, graph: Path, settings: dict) -> tuple[sparse.csr_array, dict]:
+    """Who stands around whom under a protocol, and the settings behind it: as in the file, or as run."""
+    as_run = _graph_as_run(slide, settings)
+    if as_run == settings["graph"]:
+        return sparse.csr_array(sparse.load_npz(graph)), as_run
+    from tissue_counterfactuals.graph import slide_graph
+
+    return slide_graph(slide, **as_run), as_run
 
 
 def _graph_as_run(slide: anndata.AnnData, settings: dict) -> dict:
@@ -370,7 +375,7 @@ def tabulate(
     ]
     write_tsv(pd.concat(notes, ignore_index=True), outputs["diagnostics"])
     write_tsv(protocols.deviations("cellina"), outputs["deviations"], sort=False)
-    record = provenance.record(name, config, [read_slide(path, check=False) for path in slides])
+    record = provenance.record(name, config, [read_slide(path, check=False, counts=False) for path in slides])
     left_out = pd.concat(map(read_folds, folds))["left_out"]
     record["left_out"] = left_out[left_out != ""].tolist()
     with atomic_path(outputs["provenance"]) as temporary:

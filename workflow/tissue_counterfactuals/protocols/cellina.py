@@ -51,7 +51,8 @@ SWITCHES = (
         step="graph",
         why="The authors took the coordinates of the mouse brain for pixels of 0.109 um, so that the bandwidth of 100 "
         "um became 917 units; the extent of a section says that the units are micrometres. Other data sets are not "
-        "concerned. The unit that was found stands in the provenance of the slide.",
+        "concerned. The unit that was found stands in the provenance of the slide. Read by questions and by what is "
+        "trained for them; cellina_application, cellina_gene_range and cellina_weights keep the bandwidth in um.",
     ),
     Switch(
         "hyperparameters",
