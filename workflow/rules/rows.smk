@@ -81,7 +81,7 @@ def results_of(of, name=None, tables=None):
             continue
         if figure.learned and not method_names(name, learned=True):
             continue
-        if {*figure.methods} - {*(method_names(name) if name else [])}:
+        if not figure.has_methods(method_names(name) if name else []):
             continue
         for path in figure.outputs:
             files += expand(path, **{key: values[key] for key in wildcards_of(path)})

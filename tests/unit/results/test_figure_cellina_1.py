@@ -99,3 +99,10 @@ def test_the_form_with_attention_is_drawn_where_it_is_run(root):
     alone, _ = drawn(root, "trial", dataset={"methods": ["no_change", "cellina"]})
     assert "attention" not in alone
     assert "contrastive" not in alone
+
+
+def test_cellina_gat_alone_has_its_network_and_no_other(root):
+    text, _ = drawn(root, "trial", dataset={"methods": ["no_change", "cellina_gat"]})
+    assert "graph attention" in text
+    assert "mean of its neighbours" not in text
+    assert text.count("counts of a cell") == 1

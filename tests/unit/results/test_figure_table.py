@@ -100,3 +100,15 @@ def test_every_experiment_that_can_be_asked_for_ends_in_a_figure():
     entry |= {"control_domain": "a", "target_domains": ["b"]}
     asked = {"datasets": {"a": entry}, "celcomen": {"without_slides": list(WITHOUT_SLIDES)}}
     assert load_config(asked)["datasets"]["a"]["experiments"] == experiments
+
+
+def test_the_schematic_is_drawn_for_either_form_of_cellina_and_attention_for_the_one_that_has_it():
+    drawn = {figure.name: figure.has_methods for figure in FIGURES}
+    for run, schematic, attention in (
+        (["cellina"], True, False),
+        (["no_change", "cellina_gat"], True, True),
+        (["no_change"], False, False),
+    ):
+        assert drawn["figure_cellina_1"](run) is schematic
+        assert drawn["attention"](run) is attention
+        assert drawn["figure_cellina_2"](run)

@@ -90,6 +90,10 @@ def test_captions_take_their_numbers_from_the_configuration(root, settings):
     slide = rendered(root, "figure_cellina_2.rst", settings, dataset="tissue", slide="slide_0")
     for number in ("37 donors", "at most 123", "88.0 µm", "0.1 or less"):
         assert number in " ".join(slide.split())
+    for layers, said in ((1, "its one layer of"), (2, "in 1 round before"), (4, "last of its 4 layers")):
+        changed = settings | {"cellina_gat": settings["cellina_gat"] | {"n_layers": layers}}
+        attention = rendered(root, "attention.rst", changed, dataset="tissue", slide="slide_0")
+        assert said in " ".join(attention.split())
     curves = rendered(root, "learning_curves.rst", settings, dataset="tissue", protocol="corrected")
     assert f"at most {settings['cellina']['epochs']} epochs" in curves
     equal = settings | {"budget": "equal", "equal_steps": 1234}

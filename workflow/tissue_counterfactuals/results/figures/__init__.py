@@ -45,7 +45,7 @@ class Figure:
             configuration. The picture is written in both formats, `beside` is the other one.
         takes: wildcards that `draw_files` is given.
         learned: whether it needs a method that is trained.
-        methods: it needs all of these.
+        methods: it needs all of these. any_of: and one of these, if there are any.
         several_targets: it needs more than one target domain.
     """
 
@@ -58,6 +58,7 @@ class Figure:
     first: tuple[str, ...] = ()
     learned: bool = False
     methods: tuple[str, ...] = ()
+    any_of: tuple[str, ...] = ()
     several_targets: bool = False
 
     @property
@@ -74,6 +75,10 @@ class Figure:
     @property
     def _own(self) -> list[str]:
         return list(self.output.values()) if isinstance(self.output, dict) else [self.output]
+
+    def has_methods(self, run: list[str]) -> bool:
+        """Whether the methods that are run are those that it needs."""
+        return {*self.methods} <= {*run} and (not self.any_of or bool({*self.any_of} & {*run}))
 
     def draw(self, inputs: dict, output: object, **keys: str) -> None:
         """Draw it; its module, and matplotlib, are imported only now."""
@@ -146,7 +151,7 @@ FIGURES = (
         _MANIFEST,
         f"{_FIGURES}/schematic.{{protocol}}.png",
         takes=("protocol",),
-        methods=("cellina",),
+        any_of=("cellina", "cellina_gat"),
     ),
     Figure(
         "figure_cellina_2",
