@@ -1,8 +1,9 @@
 """Node perturbations as data: what the cells around a focal cell express afterwards. No model is involved.
 
 A node perturbation (Cellina, section 3.3) leaves every edge where it is and alters the expression of neighbours: of
-each type's cells by its own change of the natural logarithm, gene by gene. The focal cells' own expression stays what
-it was, also where they are each other's neighbours: a method reads it from the slide and not from what is altered here.
+each type's cells by its own change of the natural logarithm, gene by gene. By default all cells of the slide are
+altered, as published, among them focal cells where others hear them. What a focal cell itself expresses stays what it
+was: a method reads that from the slide and not from what is altered here.
 
 The paper adds the change to log1p(CP10K) for models of log expression (Cellina), and multiplies counts by its
 exponential for models of counts (Cellina-GAT). `alter_log` and `alter_counts` do the one and the other; which of them,
