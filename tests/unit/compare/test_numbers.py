@@ -84,6 +84,26 @@ def test_cpas_published_run_of_the_brain_had_the_control_of_another_data_set(tmp
     assert set(found.loc[~cpa, "verdict"]) <= {"met", "not met"}
 
 
+def test_the_spread_beside_table_2_is_the_average_of_those_of_the_targets_as_printed(tmp_path):
+    """Targets that differ by far more than their folds do."""
+    targets = {"Fiber_tracts": 0.2, "Isocortex": 0.8}
+    brain = {"source": "merfish_brain", "files": "brain_merfish", "control_domain": "Thalamus"}
+    brain = load_config(
+        {"datasets": {"crc": brain | {"target_domains": [*targets]}}, "protocols": ["corrected", "as_run"]}
+    )
+    rows = pd.concat(scores(answers({"pearson": mean})).assign(target=name) for name, mean in targets.items())
+    found = numbers.build(tables(tmp_path, rows, brain))
+    found = found[found["method"].eq("cellina") & found["quantity"].eq("pearson") & found["ours"].ne("")]
+    found = found[found["intervention"].eq("edge") & found["published"].ne("")].set_index(["place", "target"])
+    folds = rows.groupby(["target", "slide", "cell_type"])["value"].mean()
+    spreads = folds.groupby("target").std()
+    printed = found.loc["Table 2"]["ours_spread"].astype(float)
+    assert printed.to_numpy() == pytest.approx(spreads.mean(), rel=0.01)
+    for name in targets:
+        single = found.loc[("Table A (per target)", name), "ours_spread"]
+        assert np.unique(np.asarray(single, float)) == pytest.approx(spreads[name], rel=0.01)
+
+
 def test_a_method_that_failed_is_not_run_for_its_own_reason(tmp_path):
     rows = [
         scores(answers(TABLE_1)),
