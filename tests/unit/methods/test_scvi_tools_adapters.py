@@ -104,6 +104,22 @@ def test_the_batch_is_what_is_exchanged_and_never_what_is_looked_for_in_latents(
         assert set(batches) == {batch}
 
 
+@pytest.mark.parametrize(("device", "accelerator"), [("cpu", "cpu"), ("cuda", "gpu"), ("auto", "auto")])
+@pytest.mark.parametrize("adapter", [scvi, scanvi, scviva])
+def test_a_model_is_loaded_to_the_device_that_is_asked_for(adapter, device, accelerator, monkeypatch, tmp_path):
+    """Left to itself scvi-tools takes a GPU where it sees one, with `device: cpu` too."""
+    loaded = []
+    model = SimpleNamespace(load=lambda *_, adata, accelerator="auto": loaded.append(accelerator))
+    monkeypatch.setitem(sys.modules, "scvi.model", SimpleNamespace(SCVI=model, SCANVI=model))
+    monkeypatch.setitem(sys.modules, "scvi.external", SimpleNamespace(SCVIVA=model))
+    monkeypatch.setattr(scviva, "_with_niches", lambda *_: None)
+    np.save(tmp_path / "embedding.npy", np.zeros(1))
+    task = make_task(small_slide(n_cells=200))
+    task.device = device
+    adapter._load(task, tmp_path)
+    assert loaded == [accelerator]
+
+
 def test_cpa_predicts_the_focal_cells_from_what_they_show(task, monkeypatch, tmp_path):
     class CPA:
         def __init__(self, cells, **_):

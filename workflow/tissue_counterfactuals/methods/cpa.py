@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from tissue_counterfactuals.methods.prediction import Prediction, at_library
-from tissue_counterfactuals.methods.scvi_tools import Seen, length, seed_everything, shim
+from tissue_counterfactuals.methods.scvi_tools import Seen, accelerator, length, seed_everything, shim
 
 # Networks and training as the authors of Cellina configured them.
 _NETWORK = {
@@ -169,8 +169,7 @@ def _package(device: str):
 
     class TrainRunner(runner):
         def __init__(self, *arguments, use_gpu=None, **options):
-            accelerator = {"cpu": "cpu", "cuda": "gpu"}.get(device, "auto")
-            super().__init__(*arguments, accelerator=accelerator, devices=1, **options)
+            super().__init__(*arguments, accelerator=accelerator(device), devices=1, **options)
 
     scvi.train._callbacks.SaveBestState = SaveBestState
     scvi.train.TrainRunner = TrainRunner

@@ -6,7 +6,7 @@ import numpy as np
 
 from tissue_counterfactuals.methods.prediction import Prediction
 from tissue_counterfactuals.methods.scvi import latent_of, swap_domain, train_scvi
-from tissue_counterfactuals.methods.scvi_tools import Seen, train, write_history
+from tissue_counterfactuals.methods.scvi_tools import Seen, accelerator, train, write_history
 
 
 def fit(task, folder: Path) -> None:
@@ -44,4 +44,4 @@ def _load(task, folder: Path):
     from scvi.model import SCANVI
 
     seen = Seen.of(task)
-    return SCANVI.load(folder / "model", adata=seen.counts()), seen
+    return SCANVI.load(folder / "model", adata=seen.counts(), accelerator=accelerator(task.device)), seen

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from tissue_counterfactuals.methods.prediction import Prediction, at_library
-from tissue_counterfactuals.methods.scvi_tools import Seen, seed_everything, shim, train, write_history
+from tissue_counterfactuals.methods.scvi_tools import Seen, accelerator, seed_everything, shim, train, write_history
 
 
 def fit(task, folder: Path) -> None:
@@ -29,13 +29,14 @@ def predict(task, folder: Path, target: str) -> dict[str, Prediction]:
     import torch
 
     scgen, seen = _package(), Seen.of(task)
-    model = scgen.SCGEN.load(folder / "model", adata=seen.log_expression())
+    where = accelerator(task.device)
+    model = scgen.SCGEN.load(folder / "model", adata=seen.log_expression(), accelerator=where)
     model.module.eval()
     focal = seen.log_expression(task.focal)
 
     def decoded(latent: np.ndarray) -> Prediction:
         with torch.no_grad():
-            values = model.module.generative(torch.as_tensor(latent, dtype=torch.float32))["px"]
+            values = model.module.generative(torch.as_tensor(latent, dtype=torch.float32, device=model.device))["px"]
         counts = np.expm1(values.cpu().numpy()).clip(min=0)
         return Prediction(at_library(counts, task.slide, task.focal), task.focal)
 

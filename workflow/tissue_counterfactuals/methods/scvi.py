@@ -10,7 +10,7 @@ import numpy as np
 from anndata import AnnData
 
 from tissue_counterfactuals.methods.prediction import Prediction, at_library
-from tissue_counterfactuals.methods.scvi_tools import Seen, seed_everything, train, write_history
+from tissue_counterfactuals.methods.scvi_tools import Seen, accelerator, seed_everything, train, write_history
 
 
 def fit(task, folder: Path) -> None:
@@ -65,7 +65,7 @@ def _load(task, folder: Path):
     from scvi.model import SCVI
 
     seen = Seen.of(task)
-    return SCVI.load(folder / "model", adata=seen.counts()), seen
+    return SCVI.load(folder / "model", adata=seen.counts(), accelerator=accelerator(task.device)), seen
 
 
 def swap_domain(task, model, seen: Seen, target: str, focal: AnnData) -> dict[str, Prediction]:

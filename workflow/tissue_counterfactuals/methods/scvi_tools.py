@@ -147,10 +147,15 @@ def length(task, stages: int = 1) -> tuple[int, int]:
     return task.epochs(task.settings["max_epochs"], -(-n_train // size), stages), size
 
 
+def accelerator(device: str) -> str:
+    """Lightning's name of where to train and predict; a model is loaded to where it shall run, else to any GPU."""
+    return {"cpu": "cpu", "cuda": "gpu"}.get(device, "auto")
+
+
 def quiet(device: str) -> dict:
     """Arguments of the trainer: where it runs, and nothing written anywhere."""
     return {
-        "accelerator": {"cpu": "cpu", "cuda": "gpu"}.get(device, "auto"),
+        "accelerator": accelerator(device),
         "enable_progress_bar": False,
         "enable_checkpointing": False,
         "logger": None,

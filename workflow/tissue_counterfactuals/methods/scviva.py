@@ -13,7 +13,7 @@ from anndata import AnnData
 from tissue_counterfactuals.methods.prediction import Prediction
 from tissue_counterfactuals.methods.scanvi import train_scanvi
 from tissue_counterfactuals.methods.scvi import architecture, batch_of, latent_of, swap_domain
-from tissue_counterfactuals.methods.scvi_tools import Seen, seed_everything, train, write_history
+from tissue_counterfactuals.methods.scvi_tools import Seen, accelerator, seed_everything, train, write_history
 
 _KEYS = {
     "sample_key": "sample",
@@ -82,4 +82,4 @@ def _load(task, folder: Path):
 
     seen = Seen.of(task)
     cells = _with_niches(task, seen, np.load(folder / "embedding.npy"))
-    return SCVIVA.load(folder / "model", adata=cells), seen
+    return SCVIVA.load(folder / "model", adata=cells, accelerator=accelerator(task.device)), seen
