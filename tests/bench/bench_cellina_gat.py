@@ -1,7 +1,8 @@
 """Cells per second of an epoch of Cellina-GAT, beside the same model with torch_geometric's layers; and its memory.
 
-    python tests/bench/bench_cellina_gat.py            # speed
-    python tests/bench/bench_cellina_gat.py --memory   # peak memory against neighbours and cells
+    python tests/bench/bench_cellina_gat.py                 # speed
+    python tests/bench/bench_cellina_gat.py --device cuda   # on a GPU
+    python tests/bench/bench_cellina_gat.py --memory        # peak memory against neighbours and cells
 
 Both train on the same batches with the same receptive fields (`training.train`: encoders, decoder, both heads,
 contrastive loss, optimisers); only the three layers of attention are exchanged, for `GATv2Conv` on the list of edges.
@@ -66,6 +67,7 @@ def main() -> int:
     parser.add_argument("--neighbors", type=int, default=50)
     parser.add_argument("--batches", type=int, default=2, help="of an epoch")
     parser.add_argument("--turns", type=int, default=2)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--memory", action="store_true")
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -91,14 +93,14 @@ def _slide(options):
     return counts, coords, gaussian_graph(coords, max_neighbors=options.neighbors)
 
 
-def _data(counts, coords, graph, settings):
+def _data(counts, coords, graph, settings, device="cpu"):
     rng = np.random.default_rng(1)
     n = len(coords)
-    model = cellina_gat.CellinaGAT(device="cpu", **settings)
+    model = cellina_gat.CellinaGAT(device=device, **settings)
     around = model.surroundings(graph, counts)
     codes = rng.integers(N_TYPES, size=n), (N_DOMAINS * coords[:, 0] / coords.max()).astype(int) % N_DOMAINS
     labels = (*codes, np.zeros(n, int))
-    data = cellina_gat.TissueData(counts, around, *labels, coords, model.settings, 3, "cpu")
+    data = cellina_gat.TissueData(counts, around, *labels, coords, model.settings, 3, device)
     return model, data
 
 
@@ -106,7 +108,7 @@ def _epoch(network_class, model, data, cells, n_epochs=2):
     """Seconds of each epoch, without validation; the first only measures."""
     torch.manual_seed(0)
     n_genes = data.counts.csr.shape[1]
-    network = network_class(n_genes, N_TYPES, N_DOMAINS, 1, N_HIDDEN, 3, N_LATENT)
+    network = network_class(n_genes, N_TYPES, N_DOMAINS, 1, N_HIDDEN, 3, N_LATENT).to(data.device)
     settings = cellina_gat.GATSettings(
         **{**vars(model.settings), "epochs": n_epochs, "batch_size": BATCH, "patience": 10**6}
     )
@@ -129,11 +131,12 @@ def _compare_speed(options) -> int:
     counts, coords, graph = _slide(options)
     print(
         f"{options.cells:,} cells x {options.genes:,} genes, {options.neighbors} neighbours, batch {BATCH}, "
-        f"{torch.get_num_threads()} threads (machine: {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f})"
+        f"{options.device}, {torch.get_num_threads()} threads (machine: {os.cpu_count()} cores, load "
+        f"{os.getloadavg()[0]:.1f})"
     )
     worst = np.inf
     for name, settings in PROTOCOLS.items():
-        model, data = _data(counts, coords, graph, settings)
+        model, data = _data(counts, coords, graph, settings, options.device)
         cells = _chosen(coords, model.settings, options.batches * BATCH)
         field = data.batch(cells[:BATCH]).features.field
         edges = [int((field.table[:n] >= 0).sum()) for n in field.n_receiving]
