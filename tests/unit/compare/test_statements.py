@@ -169,6 +169,15 @@ def test_answers_that_are_the_same_are_equal_without_an_interval(tmp_path, node,
     assert (found.verdict, found.reason, found.metric) == (verdict, reason, "rmse_lfc")
 
 
+def test_without_a_gain_over_the_twin_there_is_no_margin(tmp_path):
+    forms = {"published": 0.9, TWIN: 0.5, "node": 0.95}
+    rows = scores({("cellina", form, "rmse_lfc"): noisy(v, 0.01, i) for i, (form, v) in enumerate(forms.items())})
+    run = tables(tmp_path, rows, config())
+    (found,) = statements.equal(run, "crc", "as_run", first=("cellina", "edge"), second=("cellina", "node"))
+    assert found.verdict == "not resolvable"
+    assert found.reason.startswith("new neighbours gain nothing over the twin")
+
+
 def recovered(gains):
     """Forces of tissues of several sizes, each draw of forces (seed, tissue) with the gain of its own."""
     keys = [
@@ -288,6 +297,12 @@ def test_agreement_of_samples_must_leave_its_controls_behind(tmp_path, observed,
     write_tsv(agreement(observed, partial, shuffled), tmp_path / path)
     (found,) = statements.samples_agree(Tables({}, [path]), "s", "corrected")
     assert (found.verdict, found.reason) == (verdict, reason)
+    # Three hold-outs, with however many seeds.
+    seeds = pd.concat([agreement(observed, partial, shuffled).assign(seed=seed) for seed in (0, 1)])
+    write_tsv(seeds, tmp_path / path)
+    (found,) = statements.samples_agree(Tables({}, [path]), "s", "corrected")
+    assert found.n == 3
+    assert "over 3 hold-outs and 2 seeds" in found.result
 
 
 @pytest.mark.parametrize(
@@ -384,6 +399,8 @@ def test_clusters_of_nothing_are_seldom_called_enriched():
         ({}, "holds", ""),
         ({"p_value": [0.03, 0.2, np.nan]}, "not resolvable", "a control agrees as well by chance"),
         ({"null_median": [0.1, 0.7, 0.9]}, "does not hold", "a control that knows nothing agrees better"),
+        # A control whose 97.5 % reach the prediction, though its median does not.
+        ({"null_high": [0.6, 0.2, 0.9]}, "does not hold", "a control that knows nothing agrees better"),
         ({"smallest_p": [0.06, 0.06, 0.06]}, "not resolvable", "too few lesions: no p value can be small"),
         ({"predictor": ["generation"] * 3}, "not resolvable", "no control of this prediction gives a valid p value"),
     ],
@@ -400,6 +417,7 @@ def test_lesions_agree_where_every_control_that_keeps_its_level_is_beaten(change
             "n_lesions": 6,
             "median": 0.5,
             "null_median": [0.1, 0.2, 0.9],
+            "null_high": np.nan,
             "p_value": [0.03, 0.04, np.nan],
             "smallest_p": 0.01,
         }
@@ -414,6 +432,7 @@ def test_lesions_agree_where_every_control_that_keeps_its_level_is_beaten(change
     assert own["test"].startswith("another gene in place of the one that was lost")
     assert (own["verdict"], own["reason"]) == (verdict, reason)
     assert own["result"].startswith("Jak2: median rho 0.50")
+    assert "nan" not in own["result"]
     if not changes:
-        assert own["result"].endswith("best control 0.20, largest p = 0.04")
+        assert own["result"].endswith("best control up to 0.20, largest p = 0.04")
         assert (own["unit"], own["n"], own["p_value"]) == ("lesions", 6, 0.04)

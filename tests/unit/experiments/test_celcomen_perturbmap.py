@@ -590,3 +590,8 @@ def test_a_gene_that_no_spot_has_is_refused(slide):
     silent.X = counts.tocsr()
     with pytest.raises(InputError, match="no spot of its .* has a count of 'Tgfbr2'"):
         question(silent)
+
+
+def test_what_was_never_tested_is_no_count_of_zero():
+    assert perturbmap_null._significant(pd.Series([0.01, 0.5])) == 1
+    assert np.isnan(perturbmap_null._significant(pd.Series([np.nan, 0.01])))

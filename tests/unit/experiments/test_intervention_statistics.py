@@ -85,6 +85,24 @@ def test_members_are_matched_in_their_tile_and_by_depth():
     assert found.change[0, 0] == pytest.approx(expected)
 
 
+def test_every_member_is_matched_however_many_of_its_target_stand_about_it():
+    """One tile, all of the target deeper than any control: the deepest control serves for all of them."""
+    n = 60
+    depths = np.concatenate([np.linspace(4, 5, n), np.linspace(5.1, 6, n)])
+    found = replace(arena(np.arange(2.0 * n)[:, None], [0] * n + [1] * n), depth=depths)
+    exposure = np.vstack([found.exposure(), np.tile([1, 0], n)])
+    draw, member, match = statistics.matches(found, exposure, 1)
+    assert np.bincount(draw).tolist() == [n, n]
+    assert (match[draw == 0] == n - 1).all()
+    assert (np.abs(match - member)[draw == 1] == 1).all()
+    assert statistics.effects(found, exposure, 1).n.tolist() == [n, n]
+    # Many of one depth, and so of one place in the order of matching.
+    alike = replace(found, depth=np.ones(2 * n))
+    assert (statistics.effects(alike, exposure, 1).n == n).all()
+    # Where all are of the target nobody has a match.
+    assert statistics.effects(found, np.ones((1, 2 * n), int), 1).n.tolist() == [0]
+
+
 def test_a_change_is_measured_in_the_standard_errors_of_both_sides():
     values = np.random.default_rng(0).gamma(3, 2, (12, 5))
     found = arena(values, [1, 0] * 6, tile=np.repeat(np.arange(6), 2)[:, None] * [50, 0])

@@ -42,6 +42,10 @@ def test_every_scenario_and_test_has_a_rate_and_the_figure_shows_them(made, tmp_
     few = rates[(rates["clones_per_target"] == 2) & (rates["test"] == "effect")]
     assert (few["rate"] == 0).all()
     assert (few["n"] == 8).all()
+    # Nor is a prediction of such a screen, which is a screen like the others.
+    none = rates[(rates["clones_per_target"] == 2) & (rates["test"] == "predicted")]
+    assert (none["n"] == 2).all()
+    assert (none["rate"] == 0).all()
     # More of the same: twice the effect on as many recipients.
     changes = rates[rates["scenario"] == "grid"].groupby("spillover")["true_change"].max()
     assert changes[0] == 0

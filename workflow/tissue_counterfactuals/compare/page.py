@@ -16,6 +16,7 @@ from PIL import Image
 
 from tissue_counterfactuals.compare import Tables, label_of
 from tissue_counterfactuals.compare.numbers import donors_scale
+from tissue_counterfactuals.config import slugs
 from tissue_counterfactuals.results.figures import FIGURES
 
 _WIDTH = 460
@@ -103,12 +104,14 @@ def _figure(path: Path, tables: Tables, found: dict[str, pd.DataFrame]) -> str:
     paper, place = place_of(row.name) if row else ("ours", "")
     dataset = keys.get("dataset", "")
     entry = tables.config["datasets"].get(dataset)
+    targets = slugs(entry["target_domains"], "target_domains") if entry else {}
+    target = targets.get(keys.get("target", ""), "")
     where = f"{label_of(dataset, entry)} ({entry['kind']} data)" if entry else "simulated data"
     more = ", ".join(f"{key} {value}" for key, value in keys.items() if key != "dataset")
     lines = [
         f"{paper}, {place}" if place else "no figure of a paper",
         f"{where}{', ' + more if more else ''}",
-        _verdict(place, paper, keys.get("protocol", ""), label_of(dataset, entry) if entry else "", found),  # fmt: skip
+        _verdict(place, paper, keys.get("protocol", ""), label_of(dataset, entry) if entry else "", target, found),
     ]
     title = row.title if row else path.stem
     text = "".join(f"<div>{escape(line)}</div>" for line in lines)
@@ -128,12 +131,16 @@ def _row_of(path: Path):
     return None, {}
 
 
-def _verdict(place: str, paper: str, protocol: str, dataset: str, found: dict) -> str:
-    """How the numbers and statements of the same place stand, for the figure's own data and protocol."""
+def _verdict(place: str, paper: str, protocol: str, dataset: str, target: str, found: dict) -> str:
+    """How the numbers and statements of the same place stand, for the figure's own data and protocol, and its target
+    where it has one.
+    """
     said = []
     for name, table in found.items():
         own = table[(table["place"].str.startswith(place)) & (table["paper"] == paper)]
         own = own[own["protocol"].isin(["", protocol]) & own["dataset"].isin(["", dataset])]
+        if target:
+            own = own[own["target"].isin(["", target])]
         if place and len(own):
             counts = own["verdict"].value_counts()
             said.append(f"{name}: " + ", ".join(f"{n} {verdict}" for verdict, n in counts.items()))

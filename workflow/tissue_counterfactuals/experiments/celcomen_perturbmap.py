@@ -304,6 +304,12 @@ def summarize(correlations: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def reach(summary: pd.DataFrame) -> pd.Series:
+    """How far each control of a table of `summarize` reaches: its 97.5 %, or the one value of a single draw; (n,)."""
+    high, middle = (pd.to_numeric(summary[column]) for column in ("null_high", "null_median"))
+    return high.fillna(middle)
+
+
 def _against(found: pd.DataFrame, null: pd.DataFrame, calibrated: bool) -> dict:
     values = {}
     for column, prefix in (("rho", ""), ("partial_rho", "partial_")):

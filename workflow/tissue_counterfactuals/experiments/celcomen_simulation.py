@@ -152,13 +152,16 @@ def compare_with_noise(table: pd.DataFrame) -> pd.DataFrame:
                     "n_failed": int((by_source.loc["estimate", "status"] == "failed").sum()),
                     "median_estimate": pairs["estimate"].median(),
                     "median_noise": pairs["noise"].median(),
-                    **_paired_tests(pairs["estimate"].to_numpy(), pairs["noise"].to_numpy()),
+                    **paired_tests(pairs["estimate"].to_numpy(), pairs["noise"].to_numpy()),
                 }
             )
     return pd.DataFrame(rows)
 
 
-def _paired_tests(estimate: np.ndarray, noise: np.ndarray) -> dict[str, float]:
+def paired_tests(estimate: np.ndarray, noise: np.ndarray) -> dict[str, float]:
+    """p values of Wilcoxon's, Student's and Mann-Whitney's test of two sides (n,) that are paired; NaN where the sides
+    are the same, or there are fewer than two pairs.
+    """
     names = ("wilcoxon_p", "t_p", "mann_whitney_p")
     if len(estimate) < 2 or np.array_equal(estimate, noise):
         return dict.fromkeys(names, np.nan)

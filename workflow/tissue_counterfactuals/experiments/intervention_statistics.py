@@ -77,12 +77,16 @@ class Arena:
 
     @cached_property
     def candidates(self) -> np.ndarray:
-        """(m, c) the other members in the order in which one would be matched: nearest tile first, then depth."""
+        """(m, c) the nearest other members as one would match them: nearest tile first, then depth."""
+        found = cKDTree(self.points).query(self.points, k=min(_CANDIDATES + 1, len(self.points)))[1]
+        return found.reshape(len(self.points), -1)[:, 1:]
+
+    @cached_property
+    def points(self) -> np.ndarray:
+        """(m, 3) places whose distances say who is matched to whom: tile, then depth."""
         # Depth is squeezed into a tenth of a tile, so that no difference of it reaches the next one.
         span = max(float(np.ptp(self.depth)), 1e-9)
-        points = np.column_stack([self.tile, 0.1 * self.depth / span])
-        _, found = cKDTree(points).query(points, k=min(_CANDIDATES + 1, len(points)))
-        return np.atleast_2d(found)[:, 1:]
+        return np.column_stack([self.tile, 0.1 * self.depth / span])
 
     def only(self, *labels: int) -> "Arena":
         """The members around which no other unit stands, and the units of these labels."""
@@ -215,6 +219,27 @@ def clonality(place: np.ndarray, code: np.ndarray, stratum: np.ndarray, radius_u
     return np.divide(found, expected, out=np.full(len(expected), np.nan), where=expected > 0)
 
 
+def matches(arena: Arena, exposure: np.ndarray, target: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Row of an exposure (b, m), member of the target and the control member it is matched to, three arrays (n,).
+
+    Every member has a match, but in a row without any control member, which has none at all: were those left out whose
+    neighbours in depth are of the target too, an effect and its null would be of different members.
+    """
+    draw, member = np.nonzero(exposure == target)
+    choices = arena.candidates[member]
+    fits = exposure[draw[:, None], choices] == CONTROL
+    found = fits.any(axis=1)
+    match = choices[np.arange(len(member)), fits.argmax(axis=1)]
+    # Most find one among the few that are nearest; for the others all control members of the row are searched.
+    rest = np.flatnonzero(~found)
+    for row in np.unique(draw[rest]):
+        controls, own = np.flatnonzero(exposure[row] == CONTROL), rest[draw[rest] == row]
+        if len(controls):
+            nearest = cKDTree(arena.points[controls]).query(arena.points[member[own]])[1]
+            match[own], found[own] = controls[nearest], True
+    return draw[found], member[found], match[found]
+
+
 def effects(arena: Arena, exposure: np.ndarray, target: int, of_matches: np.ndarray | None = None) -> Effects:
     """Effect of a target for each row of an exposure (b, m).
 
@@ -222,12 +247,7 @@ def effects(arena: Arena, exposure: np.ndarray, target: int, of_matches: np.ndar
         of_matches: (m, g) expression that members have where they serve as matches; default: their own.
     """
     b = len(exposure)
-    draw, member = np.nonzero(exposure == target)
-    choices = arena.candidates[member]
-    fits = exposure[draw[:, None], choices] == CONTROL
-    found = fits.any(axis=1)
-    draw, member = draw[found], member[found]
-    match = choices[found, fits[found].argmax(axis=1)]
+    draw, member, match = matches(arena, exposure, target)
     n = np.bincount(draw, minlength=b)
     used = np.maximum(n, 1)[:, None]
     mean, variance = [], []
@@ -589,12 +609,9 @@ def _slopes(arena: Arena, exposure: np.ndarray, target: int, dose: np.ndarray) -
     result = np.full(len(exposure), np.nan)
     spread = arena.values.std(axis=0) + 1e-9
     for b, row in enumerate(exposure):
-        member = np.flatnonzero(row == target)
-        fits = row[arena.candidates[member]] == CONTROL
-        member, fits = member[fits.any(axis=1)], fits[fits.any(axis=1)]
+        _, member, match = matches(arena, row[None], target)
         if len(member) < 6 or np.ptp(dose[member]) == 0:
             continue
-        match = arena.candidates[member, fits.argmax(axis=1)]
         difference = (arena.values[member] - arena.values[match]) / spread
         centred = dose[member] - dose[member].mean()
         slope, mean = centred @ difference, difference.mean(axis=0)
@@ -610,11 +627,8 @@ def without_each_tile(arena: Arena, targets: list[int]) -> np.ndarray:
     sides = []
     for target in targets:
         own = arena.only(CONTROL, target)
-        exposure = own.exposure()[0]
-        member = np.flatnonzero(exposure == target)
-        fits = exposure[own.candidates[member]] == CONTROL
-        member, fits = member[fits.any(axis=1)], fits[fits.any(axis=1)]
-        sides.append((own.tile[member], own.values[member], own.values[own.candidates[member, fits.argmax(axis=1)]]))
+        _, member, match = matches(own, own.exposure(), target)
+        sides.append((own.tile[member], own.values[member], own.values[match]))
     made = []
     for tile in np.unique(np.concatenate([own[0] for own in sides]), axis=0):
         kept = [(tiles != tile).any(axis=1) for tiles, _, _ in sides]

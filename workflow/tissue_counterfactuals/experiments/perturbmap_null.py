@@ -173,8 +173,8 @@ def over_simulations(correlations: pd.DataFrame) -> pd.DataFrame:
         median rho over lesions, and `n_positive` of `n_simulations` above 0; the same for the trivial prediction minus
         mean expression; `n_significant_published`, simulations with p < 0.05 by the published test (lesions against one
         permutation each, Mann-Whitney); `n_significant_CONTROL` for each calibrated control, what a test should give in
-        5 of 100, and `smallest_p_CONTROL`, below which it cannot go; `collapsed_share` of the knocked-out spots whose
-        expression was gone after the generation.
+        5 of 100, NaN where a simulation has no p value, and `smallest_p_CONTROL`, below which it cannot go;
+        `collapsed_share` of the knocked-out spots whose expression was gone after the generation.
     """
     medians = summarize(correlations)
     rows = []
@@ -198,10 +198,15 @@ def over_simulations(correlations: pd.DataFrame) -> pd.DataFrame:
                 "minus_baseline_median": np.median(trivial),
                 "partial_median": by_control["permuted"]["partial_median"].median(),
                 "n_significant_published": int((by_control["permuted"]["rank_test_p"] < 0.05).sum()),
-                **{f"n_significant_{c}": int((by_control[c]["p_value"] <= 0.05).sum()) for c in CALIBRATED},
+                **{f"n_significant_{c}": _significant(by_control[c]["p_value"]) for c in CALIBRATED},
                 **{f"smallest_p_{c}": by_control[c]["smallest_p"].min() for c in CALIBRATED},
                 "n_draws": int(by_control["random_gene"]["n_draws"].median()),
                 "collapsed_share": spots["n_knocked_out_collapsed"] / spots["n_knocked_out"],
             }
         )
     return pd.DataFrame(rows)
+
+
+def _significant(p: pd.Series) -> float:
+    """How many p values are at most 0.05; what was not tested everywhere is no count of those without effect."""
+    return np.nan if p.isna().any() else int((p <= 0.05).sum())

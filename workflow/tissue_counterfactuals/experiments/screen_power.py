@@ -140,6 +140,8 @@ def judge(knobs: dict, number: int, settings: dict, slow: bool) -> tuple[dict, l
         "any_effect": bool((table["verdict"] == "effect").any()),
         "resolved": float((~table["verdict"].str.startswith("not ")).mean()),
         "ceiling": float(table["ceiling"].median()) if "ceiling" in table else np.nan,
+        # Of a screen with too few targets that can be tested nothing is said, and so no prediction either.
+        "predicted": False,
     }
     usable = [k for k, one in zip(codes, tested, strict=True) if one.row["status"] == "tested"]
     if len(usable) >= 4:

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from tissue_counterfactuals.experiments.celcomen_perturbmap import CONTROLS, OBSERVED
+from tissue_counterfactuals.experiments.celcomen_perturbmap import CONTROLS, OBSERVED, reach
 from tissue_counterfactuals.results import provenance
 from tissue_counterfactuals.results.figures import style
 from tissue_counterfactuals.results.figures.figure_celcomen_4 import PINK, PREDICTORS, read_table
@@ -115,7 +115,7 @@ def verdict(summary: pd.DataFrame, knockouts: list[str]) -> list[str]:
     for knockout in knockouts:
         rows = summary[summary["knockout"] == knockout]
         tested = rows[rows["status"] == "tested"]
-        reached = tested[tested["median"] <= tested["null_high"].fillna(tested["null_median"])]
+        reached = tested[tested["median"] <= reach(tested)]
         names = _names(reached)
         median = rows["median"].iloc[0]
         calibrated = tested[tested["smallest_p"].notna()]

@@ -117,9 +117,12 @@ def _chain(axes, part) -> None:
         if ratio.isna().all():
             axes.text(0.04, place, "chain not found", va="center", color=style.FAILED_COLOR, size=6.5)
             continue
-        ratio = ratio.dropna().clip(-_WIDEST_RATIO, _WIDEST_RATIO)
-        axes.plot(ratio, np.full(len(ratio), place), marker, color=color, markersize=3, alpha=0.5)
-        axes.plot([ratio.mean()] * 2, [place - 0.35, place + 0.35], color=color, linewidth=2)
+        found = ratio.dropna()
+        shown, bar = (np.clip(value, -_WIDEST_RATIO, _WIDEST_RATIO) for value in (found, found.mean()))
+        axes.plot(shown, np.full(len(shown), place), marker, color=color, markersize=3, alpha=0.5)
+        axes.plot([bar] * 2, [place - 0.35, place + 0.35], color=color, linewidth=2)
+        if len(found) < len(ratio):
+            axes.text(-1.55, place, f"{len(found)} of {len(ratio)}", va="center", size=6)
     _as_list(axes)
     axes.set_xlim(-_WIDEST_RATIO * 1.05, _WIDEST_RATIO * 1.05)
 
@@ -139,7 +142,8 @@ def _legend(figure, bottom) -> float:
     title = (
         "Recovery: Pearson with the true forces of the row over pairs of genes; a constant estimate counts as 0. "
         "Cross-talk: the same with what only the truth of the other kind has, tissues of all sizes together.\n"
-        "Chain: where 1-2 and 2-3 exceed all pairs without a force; ratios beyond "
-        f"{_WIDEST_RATIO:g} stand at the edge. In the last two columns a point is a tissue, the bar the mean."
+        "Chain: where 1-2 and 2-3, of either sign, exceed in size all pairs without a force (n of m tissues where not "
+        f"in all); ratios to their mean size beyond {_WIDEST_RATIO:g} stand at the edge, also the mean of all.\n"
+        "In the last two columns a point is a tissue, the bar the mean."
     )
     return style.legend_below(figure, bottom, handles=handles, ncols=5, title=title)
