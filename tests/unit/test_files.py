@@ -3,6 +3,7 @@
 import os
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 
@@ -65,6 +66,20 @@ def test_a_folder_is_known_by_all_its_files(tmp_path):
         assert not path.exists()
         assert (tmp_path / "model.damaged").is_dir()
         write_folder(path, **{"status.json": "{}", "model.pt": "weights"})
+
+
+def test_two_jobs_that_meet_one_damaged_file_both_say_so(tmp_path, monkeypatch):
+    path = write_folder(tmp_path / "model", **{"status.json": "{}", "model.pt": "weights"})
+    flip(path / "model.pt")
+    put_aside = Path.replace
+
+    def overtaken(self, target):
+        put_aside(self, target)
+        return put_aside(self, target)
+
+    monkeypatch.setattr(Path, "replace", overtaken)
+    with pytest.raises(InputError, match="it is now called model.damaged"):
+        verify([path])
 
 
 def test_what_was_not_written_here_passes_and_a_record_goes_with_its_file(tmp_path):

@@ -1,5 +1,6 @@
 """Runs of the real workflow in folders of their own, on a tissue small enough for tests."""
 
+import contextlib
 import copy
 import os
 import re
@@ -140,10 +141,13 @@ def clone_to(folder: Path) -> Path:
         text=True,
         check=True,
     ).stdout.split("\0")
-    for name in filter(None, listed):
-        if (ROOT / name).is_file():
+    # Compiled modules and kernels go along, with the times of their sources: to make them takes longer than most tests.
+    compiled = [str(path.relative_to(ROOT)) for path in (ROOT / "workflow").glob("**/__pycache__/*.*")]
+    for name in filter(None, [*listed, *compiled]):
+        # Workers beside this one write compiled files under other names and rename them.
+        with contextlib.suppress(FileNotFoundError):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, folder / name)
+            shutil.copy2(ROOT / name, folder / name)
     return folder
 
 

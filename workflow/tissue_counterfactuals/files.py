@@ -90,7 +90,9 @@ def verify(paths: Iterable[str | Path], mend: str = _AGAIN) -> None:
         aside = path.with_name(f"{path.name}.damaged")
         if aside.is_dir():
             shutil.rmtree(aside)
-        path.replace(aside)
+        # Two jobs may meet the same damaged file; the first has put it aside.
+        with contextlib.suppress(FileNotFoundError):
+            path.replace(aside)
         _record_of(path).unlink(missing_ok=True)
         raise InputError(
             f"file {fault}: it is not what was written there (its SHA-256 differs), so it was damaged or edited; it is "
