@@ -23,7 +23,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 from scipy import sparse
-from scipy.stats import norm
+from scipy.special import ndtri
 from threadpoolctl import threadpool_limits
 
 from tissue_counterfactuals import protocols
@@ -53,7 +53,7 @@ SWITCHES = {
 
 N_REPEATS = 10
 # Half the length of a 90 % interval of a normal distribution, in its standard deviations.
-_HALF_LENGTH = norm.ppf(0.95)
+_HALF_LENGTH = ndtri(0.95)
 
 
 class Interval(NamedTuple):

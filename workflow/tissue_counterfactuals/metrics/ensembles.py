@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from crepes import ConformalRegressor
-from scipy.stats import t as student
+from scipy.special import stdtrit
 
 from tissue_counterfactuals.models.hierarchical import COVERAGE, FEWEST_TYPES, QUANTILE
 
@@ -65,7 +65,7 @@ def by_seeds(told: Told) -> np.ndarray | None:
     if n < FEWEST_SEEDS:
         return None
     spread = told.predicted.std(axis=0, ddof=1) * np.sqrt(1 + 1 / n)
-    return student.ppf((1 + COVERAGE) / 2, n - 1) * spread
+    return stdtrit(n - 1, (1 + COVERAGE) / 2) * spread
 
 
 def by_types(told: Told, others: list[Told]) -> np.ndarray | None:
