@@ -246,3 +246,13 @@ def test_own_questions_stand_in_the_answer_and_in_the_methods(tmp_path):
     assert "Liberzon et al. 2015" in told
     assert "Schubert et al. 2018" in told
     assert "A \\<i>: cite those who made these data" in told
+
+
+def test_a_picture_counts_the_numbers_of_its_own_target():
+    """And those that were published for a target which these data do not have, as on data in the place of others."""
+    rows = pd.DataFrame({"target": ["A", "B", "CRC", ""], "verdict": ["met", "not met", "not comparable", "not run"]})
+    rows = rows.assign(place="Table 1", paper="Cellina", protocol="as_run", dataset="d")
+    told = page._verdict("Table 1", "Cellina", "as_run", "d", {"B"}, {"numbers": rows})
+    assert "1 met" in told
+    assert "1 not comparable" in told
+    assert "not met" not in told

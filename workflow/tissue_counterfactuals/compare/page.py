@@ -105,13 +105,14 @@ def _figure(path: Path, tables: Tables, found: dict[str, pd.DataFrame]) -> str:
     dataset = keys.get("dataset", "")
     entry = tables.config["datasets"].get(dataset)
     targets = slugs(entry["target_domains"], "target_domains") if entry else {}
-    target = targets.get(keys.get("target", ""), "")
+    # A number published for a target that these data do not have stands beside all of theirs.
+    others = {name for pair in targets.items() if pair[0] != keys.get("target", pair[0]) for name in pair}
     where = f"{label_of(dataset, entry)} ({entry['kind']} data)" if entry else "simulated data"
     more = ", ".join(f"{key} {value}" for key, value in keys.items() if key != "dataset")
     lines = [
         f"{paper}, {place}" if place else "no figure of a paper",
         f"{where}{', ' + more if more else ''}",
-        _verdict(place, paper, keys.get("protocol", ""), label_of(dataset, entry) if entry else "", target, found),
+        _verdict(place, paper, keys.get("protocol", ""), label_of(dataset, entry) if entry else "", others, found),
     ]
     title = row.title if row else path.stem
     text = "".join(f"<div>{escape(line)}</div>" for line in lines)
@@ -131,16 +132,15 @@ def _row_of(path: Path):
     return None, {}
 
 
-def _verdict(place: str, paper: str, protocol: str, dataset: str, target: str, found: dict) -> str:
-    """How the numbers and statements of the same place stand, for the figure's own data and protocol, and its target
-    where it has one.
+def _verdict(place: str, paper: str, protocol: str, dataset: str, others: set[str], found: dict) -> str:
+    """How the numbers and statements of the same place stand, for the figure's own data and protocol, without those of
+    the data's other targets.
     """
     said = []
     for name, table in found.items():
         own = table[(table["place"].str.startswith(place)) & (table["paper"] == paper)]
         own = own[own["protocol"].isin(["", protocol]) & own["dataset"].isin(["", dataset])]
-        if target:
-            own = own[own["target"].isin(["", target])]
+        own = own[~own["target"].isin(others)]
         if place and len(own):
             counts = own["verdict"].value_counts()
             said.append(f"{name}: " + ", ".join(f"{n} {verdict}" for verdict, n in counts.items()))
