@@ -66,12 +66,15 @@ def attend(
     """
     if sent.device.type == "cpu" and sent.dtype == torch.float32:
         return _Attend.apply(sent, asked, attention, table)
+    # Edge by edge, since a table may be wide and all but empty: empty places would all read, and add to, one row.
     there = table >= 0
-    heard = sent[table.clamp(min=0)]
-    scores = F.leaky_relu(heard + asked[:, None], SLOPE) @ attention
-    scores = scores.masked_fill(~there, torch.finfo(scores.dtype).min)
-    weights = torch.softmax(scores, dim=1) * there
-    return torch.einsum("tk,tkd->td", weights, heard), weights.detach()
+    heard = sent[table[there]]
+    scores = F.leaky_relu(heard + asked[there.nonzero()[:, 0]], SLOPE) @ attention
+    empty = torch.full(table.shape, torch.finfo(scores.dtype).min, dtype=scores.dtype, device=scores.device)
+    weights = torch.softmax(empty.masked_scatter(there, scores), dim=1) * there
+    # In the order of the table: the same sums each time, on a GPU too.
+    parts = weights[there][:, None] * heard
+    return torch.segment_reduce(parts, "sum", lengths=there.sum(dim=1), unsafe=True), weights.detach()
 
 
 class _Attend(torch.autograd.Function):
