@@ -7,8 +7,9 @@ Three parts, each of which can be asked for alone (`--parts`):
 
 - `answers`: every method that can use a GPU, trained and asked on a small simulated tissue through
   `tissue_counterfactuals.methods.run`, on both devices. One model asked on both may differ by rounding alone, bound
-  1e-4 of a gene's mean; models that draw at random when asked differ by their draws as well. Trainings differ by what
-  rounding grows to: their predicted changes are correlated, and beside it those of two seeds on a CPU.
+  1e-4 of a gene's mean; models that draw at random when asked differ by their draws as well. Trainings differ by
+  rounding and, where the network draws on its device (dropout, latents), by other draws of the same seed: how alike
+  their predictions are stands beside the same for two seeds on a CPU.
 - `steps`: Cellina and Cellina-GAT on 100,000 cells x 2,000 genes, alone on the machine and with all its cores: batches
   alone, steps on one batch alone, both together.
 - `costs`: one epoch in batches of 2,048 on random cells of a slide of 400,000 cells x 100 genes (Cellina, Fig. A6), a
@@ -105,106 +106,98 @@ def write_small_task(folder: Path, cells: int) -> tuple[Path, Path, Path]:
 
 
 def compare_answers(options) -> bool:
-    """Train, ask and compare; whether the bound was kept."""
+    """Train, ask and compare, side by side, the methods in the order given; whether the bound was kept."""
     folder = options.output / "answers"
     slide, *questions = write_small_task(folder, 600 if options.small else 3000)
-    # name -> device, seed; `again` is the same training once more
-    trainings = {"cpu": ("cpu", 0), "gpu": (options.gpu, 0), "again": (options.gpu, 0), "seed1": ("cpu", 1)}
+    # name -> device, seed, where it is asked; `again` is the same training once more
+    trainings = {
+        "cpu": ("cpu", 0, ("cpu", options.gpu)),
+        "gpu": (options.gpu, 0, ("cpu", options.gpu)),
+        "again": (options.gpu, 0, (options.gpu,)),
+        "seed1": ("cpu", 1, ("cpu",)),
+    }
 
-    def trained(name: str, method: str) -> dict:
-        (device, seed), section = trainings[name], METHODS[method].settings
+    def answered(method: str, name: str) -> tuple[dict, dict, dict]:
+        (device, seed, devices), section = trainings[name], METHODS[method].settings
         lengths = dict.fromkeys(TRAININGS[section], 2) if options.small else TRAININGS[section]
         own = settings_of(method, **lengths)
-        return fit(method, device, slide, questions[seed], folder / name, own, options.minutes)
+        status = fit(method, device, slide, questions[seed], folder / name, own, options.minutes)
+        answers, faults = {}, {}
+        for device in {*devices} if status["status"] == "ok" else ():
+            output = folder / name / f"{method}_on_{device}.h5ad"
+            given = ("--slide", slide, "--question", questions[seed], "--output", output)
+            given += ("--settings", json.dumps({method: own}), "--models", folder / name / method / "run")
+            fault = run_step("predict", device, options.minutes, output.with_suffix(".log"), *given)
+            if fault:
+                faults[f"{method}, {name} on {device}"] = fault
+                continue
+            with read_predictions(output) as made:
+                for failure in made.notes["failures"]:
+                    faults[f"{method}, {name} on {device}"] = failure["reason"]
+                for _, target, variants in made.questions():
+                    for variant in variants:
+                        answers[name, device, variant] = np.asarray(made.values(method, target, variant))
+        return status, answers, faults
 
+    kept, rows = True, {}
+    print("answers: method; trained on CPU, GPU; device; one model on both devices, trained on CPU, on GPU (largest "
+          "difference over the gene's mean); the same seed twice on the GPU; a training on the CPU against one on the "
+          "GPU, against another seed: correlation of predicted changes, median relative difference of genes' means; "
+          "reason", flush=True)  # fmt: skip
     with ThreadPoolExecutor(options.lanes) as pool:
-        jobs = {key: pool.submit(trained, *key) for key in itertools.product(trainings, options.methods)}
-        fits = {key: job.result() for key, job in jobs.items()}
-    record(options, "answers_fits.json", {"/".join(key): status for key, status in fits.items()})
-
-    # model -> where it is asked
-    asked = {"cpu": ("cpu", options.gpu), "gpu": ("cpu", options.gpu), "again": (options.gpu,), "seed1": ("cpu",)}
-    faults = {}
-
-    def predicted(name: str, device: str, environment: str) -> dict:
-        good = [m for m in options.methods if fits[name, m]["status"] == "ok" and METHODS[m].environment == environment]
-        if not good:
-            return {}
-        output = folder / f"{name}_on_{device}_{environment}.h5ad"
-        given = ("--slide", slide, "--question", questions[trainings[name][1]], "--output", output)
-        given += ("--settings", json.dumps({m: settings_of(m) for m in good}))
-        given += ("--models", *(folder / name / m / "run" for m in good))
-        fault = run_step("predict", device, options.minutes, output.with_suffix(".log"), *given)
-        if fault:
-            faults[f"{name} on {device}, {environment}"] = fault
-            return {}
-        with read_predictions(output) as made:
-            for failure in made.notes["failures"]:
-                faults[f"{name} on {device}, {failure['method']}"] = failure["reason"]
-            return {
-                (name, device, method, variant): np.asarray(made.values(method, target, variant))
-                for method, target, variants in made.questions()
-                for variant in variants
-            }
-
-    environments = sorted({METHODS[m].environment for m in options.methods})
-    with ThreadPoolExecutor(options.lanes) as pool:
-        keys = [(name, device, e) for name, devices in asked.items() for device in {*devices} for e in environments]
-        answers = {k: v for found in pool.map(lambda key: predicted(*key), keys) for k, v in found.items()}
-    record(options, "answers_faults.json", faults)
-    return tell_answers(options, fits, answers, faults)
-
-
-def tell_answers(options, fits: dict, answers: dict, faults: dict) -> bool:
-    """The table of `answers`; whether the bound was kept by all methods that draw nothing."""
-    gpu, kept, lines = options.gpu, True, []
-    for method in options.methods:
-        status = fits["gpu", method]
-        variants = sorted({v for _, _, m, v in answers if m == method})
-        # scvi-tools' predictions are means over draws.
-        draws = METHODS[method].settings == "scvi"
-
-        def differ(one: tuple, other: tuple, method=method, variants=variants) -> float:
-            return max((difference(answers.get((*one, method, v)), answers.get((*other, method, v))) for v in variants),
-                       default=np.nan)  # fmt: skip
-
-        same_model = [differ((name, "cpu"), (name, gpu)) for name in ("cpu", "gpu")]
-        kept &= draws or bool(np.nanmax([0, *same_model]) <= BOUND)
-        again = differ(("gpu", gpu), ("again", gpu))
-        of_change = [likeness(answers, method, ("cpu", "cpu"), other) for other in (("gpu", gpu), ("seed1", "cpu"))]
-        where = status.get("device", "-"), f"{status.get('peak_gpu_memory_mb', 0):,} MB"
-        lines.append(
-            [method, f"{fits['cpu', method]['status']}, {status['status']}", ", ".join(where)]
-            + [f"{x:.1e}" for x in same_model]
-            + ["same bytes" if again == 0 else f"{again:.1e}", *(f"{x:.3f}" for x in of_change)]
-            + [status["reason"] or fits["cpu", method]["reason"]]
-        )
-    told("answers: method; trained on CPU, GPU; device; one model on both devices, trained on CPU, on GPU (largest "
-         "difference over the gene's mean); the same seed twice on the GPU; correlation of predicted changes of a "
-         "training on the CPU with one on the GPU, with another seed; reason", lines)  # fmt: skip
-    for key, reason in faults.items():
-        print(f"not predicted: {key}: {reason}", flush=True)
+        jobs = {key: pool.submit(answered, *key) for key in itertools.product(options.methods, trainings)}
+        for method in options.methods:
+            found = {name: jobs[method, name].result() for name in trainings}
+            fits = {name: status for name, (status, _, _) in found.items()}
+            answers = {key: values for _, made, _ in found.values() for key, values in made.items()}
+            faults = {key: reason for _, _, reasons in found.values() for key, reason in reasons.items()}
+            row, good = row_of_answers(method, options.gpu, fits, answers)
+            kept &= good
+            rows[method] = {"row": row, "fits": fits, "faults": faults}
+            record(options, "answers.json", rows)
+            print(f"| {' | '.join(row)} |", flush=True)
+            for key, reason in faults.items():
+                print(f"not predicted: {key}: {reason}", flush=True)
     return kept
 
 
-def difference(one: np.ndarray | None, other: np.ndarray | None) -> float:
-    """Largest difference of two predictions (m, g), over the gene's mean; NaN where one is missing."""
-    if one is None or other is None:
-        return np.nan
+def row_of_answers(method: str, gpu: str, fits: dict, answers: dict) -> tuple[list[str], bool]:
+    """A method's row; whether it kept the bound: it answered, or draws when asked."""
+    variants = sorted({variant for _, _, variant in answers})
+
+    def differ(one: tuple, other: tuple) -> float:
+        pairs = [(answers.get((*one, v)), answers.get((*other, v))) for v in variants]
+        return max((difference(*pair) for pair in pairs if pair[0] is not None and pair[1] is not None), default=np.nan)
+
+    same_model = [differ((name, "cpu"), (name, gpu)) for name in ("cpu", "gpu")]
+    again = differ(("gpu", gpu), ("again", gpu))
+    row = [method, f"{fits['cpu']['status']}, {fits['gpu']['status']}"]
+    row.append(f"{fits['gpu'].get('device', '-')}, {fits['gpu'].get('peak_gpu_memory_mb', 0):,} MB")
+    row += [f"{x:.1e}" for x in same_model] + ["same bytes" if again == 0 else f"{again:.1e}"]
+    for other in (("gpu", gpu), ("seed1", "cpu")):
+        row.append("{:.3f}, {:.1%}".format(*likeness(answers, ("cpu", "cpu"), other)))
+    row.append(fits["gpu"]["reason"] or fits["cpu"]["reason"])
+    # scvi-tools' predictions are means over draws.
+    return row, METHODS[method].settings == "scvi" or bool(np.max(same_model) <= BOUND)
+
+
+def difference(one: np.ndarray, other: np.ndarray) -> float:
+    """Largest difference of two predictions (m, g), over the gene's mean."""
     return float((np.abs(one - other).max(axis=0) / np.maximum(one.mean(axis=0), 1e-6)).max())
 
 
-def likeness(answers: dict, method: str, one: tuple, other: tuple) -> float:
-    """Correlation over genes of what two models say that changes: the log of the means, against their twin's."""
-    changes = []
-    for key in (one, other):
-        found = {v: values for (*k, m, v), values in answers.items() if tuple(k) == key and m == method}
-        moved = [v for v in found if v != "no_intervention"]
-        if not moved or "no_intervention" not in found:
-            return np.nan
-        means = [np.log(found[v].mean(axis=0) + 1e-3) for v in (moved[0], "no_intervention")]
-        changes.append(means[0] - means[1])
-    return float(np.corrcoef(*changes)[0, 1])
+def likeness(answers: dict, one: tuple, other: tuple) -> tuple[float, float]:
+    """How alike two models are: correlation over genes of what they say that changes, the log of the means against
+    their twin's; median over genes of the relative difference of the means.
+    """
+    moved = next((v for *_, v in answers if v != "no_intervention"), None)
+    keys = [(*key, v) for key in (one, other) for v in (moved, "no_intervention")]
+    if not all(key in answers for key in keys):
+        return np.nan, np.nan
+    means = [answers[key].mean(axis=0) for key in keys]
+    logs = np.log(np.array(means) + 1e-3)
+    correlation = np.corrcoef(logs[0] - logs[1], logs[2] - logs[3])[0, 1]
+    return float(correlation), float(np.median(np.abs(means[2] - means[0]) / np.maximum(means[0], 1e-6)))
 
 
 # --- steps ----------------------------------------------------------------------------------------------------------

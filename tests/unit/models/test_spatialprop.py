@@ -65,6 +65,29 @@ def test_what_the_centre_expresses_does_not_matter(tissue, network):
     assert np.abs(changed - values[0]).max() > 0.1
 
 
+class OnACard(torch.Tensor):
+    """A tensor that passes for one on a GPU, and remembers what was done to it."""
+
+    is_cuda = True
+    done = set()
+
+    @classmethod
+    def __torch_function__(cls, function, types, args=(), kwargs=None):
+        cls.done.add(function.__name__)
+        return super().__torch_function__(function, types, args, kwargs or {})
+
+
+def test_on_a_gpu_neighbours_are_added_up_in_one_order(tissue, network):
+    _, expression, graph = tissue
+    scene = spatialprop.Scene.in_place(graph, np.array([3, 40, 59]))
+    inputs = spatialprop.masked_inputs(expression, spatialprop.receive(graph, expression), scene)
+    expected = network(*inputs)
+    on_card = network(inputs[0].as_subclass(OnACard), *inputs[1:])
+    assert "linear" in OnACard.done
+    assert "index_add_" not in OnACard.done
+    np.testing.assert_allclose(on_card.detach().numpy(), expected.detach().numpy(), rtol=1e-5, atol=1e-6)
+
+
 def test_a_moved_centre_has_as_many_donors_as_it_had_neighbours(tissue, network):
     _, expression, graph = tissue
     centres, donors = np.array([5, 6]), np.arange(20, 60).reshape(2, 20)

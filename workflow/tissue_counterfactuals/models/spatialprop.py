@@ -175,7 +175,12 @@ class SpatialProp(nn.Module):
         # A cell takes part in its own sum twice: as itself, and by the loop that the graph has on every cell.
         weight = 1.0 + is_centre.to(hidden.dtype)
         total = hidden.new_zeros(int(is_centre.sum()), hidden.shape[1])
-        total.index_add_(0, centre_of, hidden * weight[:, None])
+        added = hidden * weight[:, None]
+        if added.is_cuda:
+            # There `index_add_` adds in an order that differs from run to run; this one sorts first.
+            total.index_put_((centre_of,), added, accumulate=True)
+        else:
+            total.index_add_(0, centre_of, added)
         return self.head(self.dropout(self.second(total)))
 
 
