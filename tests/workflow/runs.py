@@ -145,7 +145,7 @@ def clone_to(folder: Path) -> Path:
     compiled = [str(path.relative_to(ROOT)) for path in (ROOT / "workflow").glob("**/__pycache__/*.*")]
     for name in filter(None, [*listed, *compiled]):
         # Workers beside this one write compiled files under other names and rename them.
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError, IsADirectoryError):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, folder / name)
     return folder
