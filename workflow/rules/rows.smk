@@ -244,7 +244,8 @@ def inputs_of_experiment(experiment):
         for key in sources.split("."):
             names = names[key]
     files = [of_checkout(gene_sets.file_of(name)) for name in names]
-    return inputs | {"gene_sets": files}
+    # By the symbols in the weights of pathways it is told whether a slide is of mouse.
+    return inputs | {"gene_sets": [*files, *files_of_weights(None)]}
 
 
 def sets_of_question(wildcards):

@@ -95,7 +95,8 @@ def of_mouse(genes: Iterable[str]) -> bool:
     # It stands on this module.
     from tissue_counterfactuals import pathways
 
-    return pathways.fitting(genes) == "progeny_mouse"
+    genes = set(genes)
+    return bool(genes) and pathways.fitting(genes) == "progeny_mouse"
 
 
 def within(sets: dict[str, list[str]], genes: Iterable[str], least: int, most: int) -> dict[str, list[str]]:

@@ -224,7 +224,7 @@ def run(
             "celcomen.glioblastoma.crop_um to a part of the slide."
         )
     graph = tumour.contacts(tissue, settings)
-    sets = gene_sets.collect(settings["enrichment"]["gene_sets"])
+    sets = gene_sets.collect(settings["enrichment"]["gene_sets"], tissue.var_names)
     tables = {name: [] for name in outputs}
     for place, seed in enumerate(record["seeds"]):
         own = _knock_out(
