@@ -54,8 +54,8 @@ KillWait=2
 SlurmdParameters=config_overrides
 NodeName={host} NodeAddr=127.0.0.1 CPUs={cores} RealMemory={memory} Gres=gpu:1 State=UNKNOWN
 # A job that waits for the card must not keep others, which share its node, waiting too.
-PartitionName=cpu Nodes={host} Default=YES MaxTime=01:00:00 State=UP PriorityTier=2
-PartitionName=gpu Nodes={host} MaxTime=01:00:00 State=UP
+PartitionName=cpu Nodes={host} Default=YES MaxTime=02:00:00 State=UP PriorityTier=2
+PartitionName=gpu Nodes={host} MaxTime=02:00:00 State=UP
 """
 NO_ACCOUNTS = "AccountingStorageType=accounting_storage/none"
 ACCOUNTS = """AccountingStorageType=accounting_storage/slurmdbd

@@ -117,8 +117,8 @@ def test_the_demo_whose_submitter_is_killed_ends_as_the_local_demo(slurm, tmp_pa
     fits = jobs["rule"].str.match("rule_fit.*_cellina_(corrected|as_run)_0")
     assert set(jobs["partition"][fits]) == {"gpu"}
     assert set(jobs["partition"][~fits]) == {"cpu"}
-    # Minutes and memory were asked for, for every job.
-    assert not jobs["time"].isin(["", "1:00:00"]).any()
+    # Minutes and memory were asked for, for every job: not all that a partition allows, two hours.
+    assert not jobs["time"].isin(["", "2:00:00"]).any()
     assert not (jobs["memory"] == "0").any()
 
 
