@@ -29,11 +29,12 @@ def test_a_target_resolves(tmp_path, target, rules):
     assert outcome.code == 0, outcome.screen
     assert rules | {"prepare", "tabulate"} <= outcome.planned().keys()
     # What only a profile's default would bound is too small for a large slide.
-    jobs = re.findall(r"^(?:rule|checkpoint) \w+:\n    input:.*?(?=\n\n)", outcome.screen, re.DOTALL | re.MULTILINE)
-    assert any("rule tabulate" in told for told in jobs)
-    for told in jobs:
-        localrule = "resources:" not in told
-        assert localrule or {"mem_mb", "runtime"} <= {*re.findall(r"(\w+)=", told)}, told
+    told = [text.strip() for text in re.split(r"^\[.*\]$", outcome.screen, flags=re.MULTILINE)]
+    made = [text for text in told if text.startswith(("rule ", "checkpoint ")) and "output: " in text]
+    jobs = {text.split(":")[0].split()[1]: text for text in made}
+    assert rules | {"prepare", "write_folds", "tabulate"} <= jobs.keys()
+    asked = {name: re.findall(r"(\w+)=", text.split("resources: ")[-1].split("\n")[0]) for name, text in jobs.items()}
+    assert [name for name, resources in asked.items() if not {"mem_mb", "runtime"} <= {*resources}] == []
 
 
 def test_under_an_equal_budget_trainings_whose_costs_are_compared_count_epochs(tmp_path):

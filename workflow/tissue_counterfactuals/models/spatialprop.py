@@ -129,9 +129,9 @@ class Scene:
         taken = others & (np.cumsum(others, axis=1) <= own[:, None])
         indptr = np.concatenate([[0], np.cumsum(taken.sum(axis=1))])
         # A donor keeps its own neighbours, and the centre may be one of them.
-        touching = np.zeros(donors.shape, dtype=bool)
-        for i, row in enumerate(donors):
-            touching[i] = np.isin(row, graph.indices[graph.indptr[centres[i]] : graph.indptr[centres[i] + 1]])
+        of, n = np.arange(len(centres)), graph.shape[1]
+        edges = np.repeat(of, degree[centres]) * n + graph[centres].indices
+        touching = np.isin(of[:, None] * n + donors, edges)
         return cls(centres, indptr, donors[taken], touching[taken])
 
     def part(self, start: int, stop: int) -> "Scene":
