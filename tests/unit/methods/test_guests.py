@@ -310,18 +310,18 @@ def test_the_command_line_gives_what_the_steps_give(question, capfd):
 
 
 @pytest.mark.parametrize(
-    ("adapter", "reason"),
+    ("adapter", "minutes", "reason"),
     [
-        (ends_by(signal.SIGSEGV), "it crashed (SIGSEGV)"),
-        (ends_by(signal.SIGABRT), "it crashed (SIGABRT)"),
-        (lambda *_: os._exit(7), "it ended its process with exit code 7"),
-        (lambda *_: time.sleep(600), "it did not end within its time limit of 0.005 minutes"),
+        (ends_by(signal.SIGSEGV), 5, "it crashed (SIGSEGV)"),
+        (ends_by(signal.SIGABRT), 5, "it crashed (SIGABRT)"),
+        (lambda *_: os._exit(7), 5, "it ended its process with exit code 7"),
+        (lambda *_: time.sleep(600), 0.005, "it did not end within its time limit of 0.005 minutes"),
     ],
 )
-def test_a_method_that_takes_its_process_with_it_is_a_row(question, monkeypatch, adapter, reason):
+def test_a_method_that_takes_its_process_with_it_is_a_row(question, monkeypatch, adapter, minutes, reason):
     monkeypatch.setattr(cellina_adapter, "fit", adapter)
     monkeypatch.setattr(no_change_adapter, "predict", adapter)
-    limits = {"cellina": 0.005, "no_change": 0.005}
+    limits = {"cellina": minutes, "no_change": minutes}
     status = fit_command(question, limits=limits)
     assert (status["status"], status["reason"]) == ("failed", f"fit: {reason}")
     predict_command(question, "mean_shift", "no_change", models=["cellina"], limits=limits)
@@ -337,7 +337,7 @@ def test_what_a_method_has_started_ends_with_it(question, monkeypatch):
         time.sleep(600)
 
     monkeypatch.setattr(cellina_adapter, "fit", starts_another)
-    assert fit_command(question, limits={"cellina": 0.02})["status"] == "failed"
+    assert fit_command(question, limits={"cellina": 0.1})["status"] == "failed"
     # Its parent is gone, and whoever took it over need not have waited for it: then it is a zombie.
     state = Path(f"/proc/{started.read_text()}/stat")
     assert not state.exists() or state.read_text().rpartition(")")[2].split()[0] == "Z"
@@ -364,7 +364,7 @@ def test_seconds_are_those_of_the_whole_training_also_where_it_goes_on(question,
         time.sleep(600)
 
     monkeypatch.setattr(cellina_adapter, "fit", goes_on_for_too_long)
-    status = fit_command(question, limits={"cellina": 0.005})
+    status = fit_command(question, limits={"cellina": 0.1})
     assert (status["status"], status["seconds_before"]) == ("failed", before)
     assert before < status["seconds"] < before + 100
 
