@@ -258,7 +258,7 @@ def command(question, step, *arguments, limits=None):
     common = ["--slide", question.slide, "--question", question.file, "--device", "cpu"]
     settings = dict.fromkeys(("cellina", "cellina_ablated"), question.settings["cellina"])
     common += ["--settings", json.dumps(settings), "--time-limits", json.dumps(limits or {})]
-    run.main([str(a) for a in (step, *arguments, *common, "--log", question.folder / "log")])
+    run.main([str(a) for a in (step, *common, *arguments, "--log", question.folder / "log")])
 
 
 def fit_command(question, method="cellina", *flags, **options):
@@ -327,6 +327,17 @@ def test_a_method_that_takes_its_process_with_it_is_a_row(question, monkeypatch,
     predict_command(question, "mean_shift", "no_change", models=["cellina"], limits=limits)
     assert failures(question) == {"no_change": f"predict: {reason}", "cellina": f"fit: {reason}"}
     assert set(question.score()["method"]) == {"no_change", "cellina", "mean_shift"}
+
+
+@pytest.mark.parametrize(
+    ("cards", "device", "recorded"), [(["0"], "auto", "unknown"), (["0"], "cpu", "cpu"), ([], "auto", "cpu")]
+)
+def test_a_training_that_took_its_process_with_it_says_no_device_that_nobody_saw(
+    question, monkeypatch, cards, device, recorded
+):
+    monkeypatch.setattr(cellina_adapter, "fit", ends_by(signal.SIGSEGV))
+    monkeypatch.setattr(run, "cards", lambda: cards)
+    assert fit_command(question, "cellina", "--device", device)["device"] == recorded
 
 
 def test_what_a_method_has_started_ends_with_it(question, monkeypatch):

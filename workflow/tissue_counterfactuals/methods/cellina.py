@@ -1,6 +1,7 @@
 """Cellina: each focal cell keeps its z and gets the s of its donors (edge), or of its altered neighbours (node)."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ from tissue_counterfactuals.graph import neighborhood_features
 from tissue_counterfactuals.methods.prediction import Prediction
 from tissue_counterfactuals.models.cellina import Cellina
 from tissue_counterfactuals.models.settings import PUBLISHED_BATCH, CellinaSettings
-from tissue_counterfactuals.models.training import batches_of, resolve_batch_size
+from tissue_counterfactuals.models.training import TrainingSettings, batches_of, resolve_batch_size
 from tissue_counterfactuals.slide import log_normalize, normalize_counts
 
 # Below these the spatial latent is called unused: the counterfactual is then the twin, whatever the scores say.
@@ -25,9 +26,9 @@ def fit(task, folder: Path, **overrides) -> None:
 
 def fit_model(task, folder: Path, model_class: type[Cellina], settings: dict, graph) -> None:
     """Train one of Cellina's forms with the given arguments; leaves model.pt and history.tsv."""
-    if task.steps is not None:
-        settings = settings | _in_budget(task, settings)
     model = model_class(device=task.device, **settings)
+    if task.steps is not None:
+        model.settings = _in_budget(task, model.settings)
     model.fit(
         task.slide,
         graph,
@@ -121,21 +122,19 @@ def variants(
     return task.counterfactuals(target, lambda p: among(moved(p))) | among_altered | twin_of_both
 
 
-def _in_budget(task, settings: dict) -> dict:
+def _in_budget(task, settings: TrainingSettings) -> TrainingSettings:
     """As many epochs as make the steps; the KL terms reach the weight that they would have reached."""
-    # The first epoch of a supervised model measures its losses and takes no step.
-    measuring = any(settings.get(f"lambda_{name}") for name in ("classifier", "adversary", "contrastive"))
     train = np.flatnonzero(task.split.train)
-    size = resolve_batch_size(settings["batch_size"], len(train), settings["epochs"] - measuring)
-    epochs = task.epochs(settings["epochs"], len(batches_of(train, size)))
-    warmup = max(1, round(settings["kl_warmup_epochs"] * epochs / settings["epochs"]))
-    epochs += measuring
-    return {
-        "batch_size": size,
-        "epochs": epochs,
-        "kl_warmup_epochs": warmup,
-        "patience": task.patience(settings["patience"], epochs),
-    }
+    size = resolve_batch_size(settings.batch_size, len(train), settings.epochs - settings.measuring_epochs)
+    stepping = task.epochs(settings.epochs, len(batches_of(train, size)))
+    epochs = stepping + settings.measuring_epochs
+    return replace(
+        settings,
+        batch_size=size,
+        epochs=epochs,
+        kl_warmup_epochs=max(1, round(settings.kl_warmup_epochs * stepping / settings.epochs)),
+        patience=task.patience(settings.patience, epochs),
+    )
 
 
 def _mean_change(values: np.ndarray, twin: np.ndarray) -> float:

@@ -38,7 +38,7 @@ from importlib import metadata
 from multiprocessing.connection import wait
 from pathlib import Path
 
-from tissue_counterfactuals.devices import card_of_its_own
+from tissue_counterfactuals.devices import card_of_its_own, cards
 from tissue_counterfactuals.errors import DamagedFile, InputError, memory_fault, no_memory
 from tissue_counterfactuals.files import atomic_folder, atomic_path, remove
 from tissue_counterfactuals.jobs import job
@@ -246,7 +246,9 @@ def _variants(method, task, folder, target, scratch) -> dict:
     return variants
 
 
-def write_status(folder: Path, cell_type: str, reason: str, seconds: float, seconds_before: float) -> None:
+def write_status(
+    folder: Path, cell_type: str, reason: str, seconds: float, seconds_before: float, device: str | None = None
+) -> None:
     """Leave beside a fit how it went: ok or failed, reason, seconds, peak memory, device, versions.
 
     The seconds are those of a training that nobody killed: what came after the last checkpoint was done twice and
@@ -256,6 +258,7 @@ def write_status(folder: Path, cell_type: str, reason: str, seconds: float, seco
         reason: why it failed; empty if it did not.
         seconds: that it took in this process.
         seconds_before: that the epochs took with which an earlier process has left it.
+        device: what it computed on; default: what this process has used.
     """
     own, children = (resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     status = {
@@ -266,7 +269,7 @@ def write_status(folder: Path, cell_type: str, reason: str, seconds: float, seco
         "seconds_before": round(seconds_before, 1),
         "peak_memory_mb": round(max(own, children) / (1 << (20 if sys.platform == "darwin" else 10))),
         "peak_gpu_memory_mb": round(_gpu_memory() / (1 << 20)),
-        "device": _device(),
+        "device": device or _device(),
         "python": sys.version.split()[0],
         "versions": _versions(),
     }
@@ -506,7 +509,10 @@ def _run_fit(options) -> None:
         print(reason)
         with atomic_folder(options.output) as draft:
             seconds = time.perf_counter() - started
-            write_status(draft, end.said.get("cell_type", ""), reason, seconds, end.said.get("seconds_before", 0.0))
+            before = end.said.get("seconds_before", 0.0)
+            # The process that knew what it computed on is gone.
+            device = "unknown" if _wants_card(options) and options.device != "cpu" and cards() else "cpu"
+            write_status(draft, end.said.get("cell_type", ""), reason, seconds, before, device)
 
 
 def _run_predict(options) -> None:
