@@ -26,7 +26,9 @@ def driver(tmp_path, monkeypatch):
     """A machine with two cards; its locks lie in the folder that is returned."""
     listing = tmp_path / "bin/nvidia-smi"
     listing.parent.mkdir()
-    listing.write_text("#!/bin/sh\necho 'GPU 0: H100 (UUID: a)'\necho 'GPU 1: H100 (UUID: b)'\n")
+    listing.write_text(
+        "#!/bin/sh\necho 'GPU 0: H100 (UUID: GPU-a)'\necho '  MIG (UUID: MIG-c)'\necho 'GPU 1: H100 (UUID: GPU-b)'\n"
+    )
     listing.chmod(0o755)
     monkeypatch.setenv("PATH", f"{listing.parent}:{os.environ['PATH']}")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
@@ -58,17 +60,17 @@ def hold(driver, root):
 
 def test_jobs_side_by_side_get_cards_of_their_own_and_a_killed_one_gives_its_back(driver, hold):
     _, first = hold()
-    assert first.stdout.readline().strip() == "0"
+    assert first.stdout.readline().strip() == "GPU-a"
     said = []
     with card_of_its_own("auto", said.append, driver):
-        assert os.environ["CUDA_VISIBLE_DEVICES"] == "1"
-    assert said == ["device: auto; GPU 1 of 2"]
+        assert os.environ["CUDA_VISIBLE_DEVICES"] == "GPU-b"
+    assert said == ["device: auto; GPU b, one of 2"]
     assert "CUDA_VISIBLE_DEVICES" not in os.environ
 
     first.send_signal(signal.SIGKILL)
     first.wait()
     with card_of_its_own("cuda", said.append, driver):
-        assert os.environ["CUDA_VISIBLE_DEVICES"] == "0"
+        assert os.environ["CUDA_VISIBLE_DEVICES"] == "GPU-a"
 
 
 def test_a_job_waits_for_a_card(driver, hold):

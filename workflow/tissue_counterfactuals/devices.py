@@ -5,6 +5,7 @@ A job holds a lock on the card that it uses. The system releases it when the job
 
 import fcntl
 import os
+import re
 import subprocess
 import tempfile
 import time
@@ -18,7 +19,7 @@ _SECONDS_BETWEEN_TRIES = 1.0
 
 def cards() -> list[str]:
     """Names of the NVIDIA GPUs that this process may use: what CUDA_VISIBLE_DEVICES says, or all that the driver
-    lists.
+    lists, by their UUIDs: the driver counts by slots, and CUDA the fastest first.
     """
     if _VISIBLE in os.environ:
         return [name.strip() for name in os.environ[_VISIBLE].split(",") if name.strip()]
@@ -26,8 +27,7 @@ def cards() -> list[str]:
         listed = subprocess.run(["nvidia-smi", "--list-gpus"], capture_output=True, text=True)
     except OSError:
         return []
-    lines = listed.stdout.splitlines() if listed.returncode == 0 else []
-    return [str(number) for number, line in enumerate(lines) if line.startswith("GPU ")]
+    return re.findall(r"^GPU .*\(UUID: (.+)\)$", listed.stdout, re.MULTILINE) if listed.returncode == 0 else []
 
 
 @contextmanager
@@ -58,7 +58,7 @@ def card_of_its_own(device: str, report: Callable[[str], None], folder: Path | N
     name, lock = held
     before = os.environ.get(_VISIBLE)
     os.environ[_VISIBLE] = name
-    report(f"device: {device}; GPU {name} of {len(names)}")
+    report(f"device: {device}; GPU {name.removeprefix('GPU-')}, one of {len(names)}")
     try:
         yield
     finally:
