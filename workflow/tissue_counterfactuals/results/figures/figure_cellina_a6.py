@@ -112,7 +112,7 @@ def _panel(axes, table: pd.DataFrame, name: str, methods: list[str]) -> None:
         color = style.method_style(method, methods).color
         joined, apart = shown[shown["complete"]], shown[~shown["complete"]]
         axes.plot(joined["n_cells"], joined[name], _line(method), color=color, marker="o", markersize=3.5)
-        axes.plot(apart["n_cells"], apart[name], "o", color=color, markerfacecolor="white", markersize=3.5)
+        axes.plot(apart["n_cells"], apart[name], color=color, **style.PARTIAL)
     style.log_scale(axes, "y")
     # Also where all lies within one decade.
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -153,8 +153,7 @@ def _legend(figure, bottom: float, reasons: list[str], methods: list[str], parti
         for m in methods
     ]  # fmt: skip
     if partial:
-        look = {"linestyle": "", "marker": "o", "markerfacecolor": "white", "markersize": 4}
-        handles.append(Line2D([], [], color="black", label="some slides or trainings only", **look))
+        handles.append(Line2D([], [], color="black", label="some slides or trainings only", **style.PARTIAL))
     title = "Median over slides and seeds. Solid: reads neighbours; dashed: does not."
     if reasons:
         title += " Last row: x did not end, _ not tried."

@@ -88,13 +88,15 @@ def _panel(axes, table: pd.DataFrame) -> None:
             some = own[own["n_slides"] < n_slides]
             own = own[own["n_slides"] == n_slides]
             axes.plot(own["n_genes"], own["value"], line, color=color, marker="o", markersize=3.5)
-            axes.plot(some["n_genes"], some["value"], "o", color=color, markerfacecolor="white", markersize=3.5)
+            axes.plot(some["n_genes"], some["value"], color=color, **style.PARTIAL)
             if own["sd"].notna().any():
                 low, high = own["value"] - own["sd"], own["value"] + own["sd"]
                 axes.fill_between(own["n_genes"], low, high, color=color, alpha=0.12, linewidth=0)
     numbers = sorted(table.loc[table["shift"].isin(SHIFTS), "n_genes"].unique())
     style.log_scale(axes, "x")
-    axes.set_xticks(numbers, ["all" if n == numbers[-1] else f"{n:,}" for n in numbers], rotation=30)
+    # A number so near to all of them that its label would lie under theirs has none.
+    labels = ["" if n > numbers[-1] / 1.6 else f"{n:,}" for n in numbers[:-1]]
+    axes.set_xticks(numbers, [*labels, "all"], rotation=30)
     axes.minorticks_off()
     axes.grid(color="#EDEDED", linewidth=0.5)
 
@@ -107,8 +109,7 @@ def _legend(figure, bottom: float, partial: bool) -> float:
         for line, label in zip(LINES.values(), labels, strict=True)
     ]
     if partial:
-        look = {"linestyle": "", "marker": "o", "markerfacecolor": "white", "markersize": 4}
-        handles.append(Line2D([], [], color="black", label="some of the slides only", **look))
+        handles.append(Line2D([], [], color="black", label="some of the slides only", **style.PARTIAL))
     title = (
         "Mean over cell types, seeds, then slides; shading: one standard deviation over slides. Against "
         "reconstructions the twin changes nothing, so that it has no correlation."

@@ -58,6 +58,8 @@ RC = {
 }
 FAILED_COLOR = "#B2182B"
 MUTED_COLOR = "#6B6B6B"
+# A point that stands for a part of what the others stand for.
+PARTIAL = {"linestyle": "", "marker": "o", "markerfacecolor": "white", "markersize": 4}
 # Letters of a label that a figure has room for.
 MOST_LETTERS = 48
 # Points of one kind that stay points in an SVG.
