@@ -95,8 +95,8 @@ def _panel(axes, table: pd.DataFrame) -> None:
     numbers = sorted(table.loc[table["shift"].isin(SHIFTS), "n_genes"].unique())
     style.log_scale(axes, "x")
     # A number so near to all of them that its label would lie under theirs has none.
-    labels = ["" if n > numbers[-1] / 1.6 else f"{n:,}" for n in numbers[:-1]]
-    axes.set_xticks(numbers, [*labels, "all"], rotation=30)
+    labels = ["all" if n == numbers[-1] else "" if n > numbers[-1] / 1.6 else f"{n:,}" for n in numbers]
+    axes.set_xticks(numbers, labels, rotation=30)
     axes.minorticks_off()
     axes.grid(color="#EDEDED", linewidth=0.5)
 
