@@ -338,6 +338,20 @@ def test_description_of_clusters():
     assert set(others["status"]) == {"not applicable: no gene of the cluster is in a gene set"}
 
 
+def test_a_table_of_clusters_keeps_all_significant_terms_and_few_others():
+    matrix, names = blocks()
+    genes = pd.Index([f"g{i}" for i in names])
+    second = [f"g{i}" for i in range(8, 20)]
+    sets = {f"SECOND{i}": second for i in range(25)} | {f"FIRST{i}": ["g1", "g2"] for i in range(25)}
+    settings = {"n_clusters": 3, "min_size": 2, "max_size": 500}
+    _, terms = force_clusters.describe_clusters({"intra": matrix, "inter": matrix}, genes, np.ones(30), settings, sets)
+    kept = terms[terms["force"] == "inter"].groupby("cluster")["term"].agg(set)
+    assert {f"SECOND{i}" for i in range(25)} in kept.tolist()
+    sets = {f"WEAK{i}": ["g1", "g9", "g21"] for i in range(25)}
+    _, terms = force_clusters.describe_clusters({"intra": matrix, "inter": matrix}, genes, np.ones(30), settings, sets)
+    assert terms[terms["force"] == "inter"].groupby("cluster").size().tolist() == [20, 20, 20]
+
+
 def test_over_representation_is_hypergeometric():
     genes = [f"g{i}" for i in range(100)]
     sets = {"A": genes[:20], "B": genes[15:45] + ["not in the model"], "C": genes[90:]}
