@@ -153,6 +153,12 @@ def test_tails_are_of_the_strongest_pairs_and_of_nothing_else():
     # The diagonal is nobody's pair, and forces that are all the same have no tails.
     np.testing.assert_allclose(force_statistics.gene_tails(a + 9 * np.eye(3), b, share=1 / 3), shares / shares.std())
     assert not force_statistics.gene_tails(np.ones((4, 4)), np.eye(4)).any()
+    # It is strength that is brought to unit spread: signs decide nothing.
+    forces = np.random.default_rng(0).normal(size=(2, 20, 20)) + [[[0]], [[2]]]
+    inter, intra = forces + forces.transpose(0, 2, 1)
+    np.testing.assert_allclose(
+        force_statistics.gene_tails(inter, intra), force_statistics.gene_tails(np.abs(inter), np.abs(intra))
+    )
 
 
 def test_null_p_values_are_uniform_even_where_expression_differs_between_classes():

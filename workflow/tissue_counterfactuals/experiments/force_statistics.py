@@ -146,13 +146,13 @@ def gene_differences(inter: np.ndarray, intra: np.ndarray, signed: bool = False)
 def gene_tails(inter: np.ndarray, intra: np.ndarray, share: float = 0.05) -> np.ndarray:
     """How often a gene is among the pairs that act most between cells rather than most within them, (g,).
 
-    Of each pair of genes inter minus intra strength is taken, each kind of force brought to unit spread first. A gene's
-    value is the share of its pairs in the upper tail of all pairs (beyond the quantile 1 - share) less that in the
-    lower tail, z-scored over genes. Pairs at a quantile are in no tail: of forces that are mostly cut to one value
-    little is left, and the value is 0 for all genes where nothing is.
+    Of each pair of genes inter minus intra strength is taken, at unit spread as in `gene_differences`. A gene's value
+    is the share of its pairs in the upper tail of all pairs (beyond the quantile 1 - share) less that in the lower
+    tail, z-scored over genes. Pairs at a quantile are in no tail: of forces that are mostly cut to one value little is
+    left, and the value is 0 for all genes where nothing is.
     """
-    sides = [np.abs(matrix) / (entries(matrix).std() or 1.0) for matrix in (inter, intra)]
-    difference = sides[0] - sides[1]
+    inter, intra = (np.abs(matrix) / (entries(np.abs(matrix)).std() or 1.0) for matrix in (inter, intra))
+    difference = inter - intra
     np.fill_diagonal(difference, np.nan)
     low, high = np.nanquantile(difference, [share, 1 - share])
     tails = ((difference > high).sum(axis=1) - (difference < low).sum(axis=1)) / max(len(inter) - 1, 1)
