@@ -85,6 +85,17 @@ def test_members_are_matched_in_their_tile_and_by_depth():
     assert found.change[0, 0] == pytest.approx(expected)
 
 
+def test_no_member_is_its_own_candidate_and_none_of_equal_depth_is_passed_over():
+    n = 60
+    found = replace(arena(np.ones((n, 1)), [0] * n), depth=np.repeat(np.arange(n // 3), 3))
+    for member, others in enumerate(found.candidates):
+        assert {*range(member // 3 * 3, member // 3 * 3 + 3)} - {member} == {*others[:2]}
+        assert member not in others
+    alike = replace(found, depth=np.ones(n)).candidates
+    assert not (alike == np.arange(n)[:, None]).any()
+    assert [len({*others}) for others in alike] == [24] * n
+
+
 def test_every_member_is_matched_however_many_of_its_target_stand_about_it():
     """One tile, all of the target deeper than any control: the deepest control serves for all of them."""
     n = 60

@@ -365,7 +365,8 @@ def spot_table(slide: AnnData, question: Question, inter: np.ndarray, intra: np.
     """All spots of the question's sections: place, label, and the number of the lesion they belong to (0: none).
 
     In lesions, `knocked_out` spots, and the `response`: root mean square of what the first predictor changes in the
-    other genes of a spot, as run with what generation changes anywhere. Places are in micrometres; `inter` and `intra` are forces (g, g).
+    other genes of a spot, as run with what generation changes anywhere. Places are in micrometres; `inter` and `intra`
+    are forces (g, g).
     """
     lesion, lost = np.zeros(slide.n_obs, int), np.zeros(slide.n_obs, bool)
     response = np.full(slide.n_obs, np.nan)

@@ -79,7 +79,11 @@ class Arena:
     def candidates(self) -> np.ndarray:
         """(m, c) the nearest other members as one would match them: nearest tile first, then depth."""
         found = cKDTree(self.points).query(self.points, k=min(_CANDIDATES + 1, len(self.points)))[1]
-        return found.reshape(len(self.points), -1)[:, 1:]
+        found = found.reshape(len(self.points), -1)
+        # Among members of the same tile and depth a member need not be its own nearest, nor be found at all.
+        itself = found == np.arange(len(found))[:, None]
+        itself[~itself.any(axis=1), -1] = True
+        return found[~itself].reshape(len(found), -1)
 
     @cached_property
     def points(self) -> np.ndarray:
