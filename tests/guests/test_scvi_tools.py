@@ -87,6 +87,15 @@ def test_what_held_out_cells_express_reaches_no_guest(both, method):
         np.testing.assert_allclose(clean[method, variant], dirty[method, variant], rtol=1e-3, atol=1e-4)
 
 
+def test_as_run_held_out_cells_move_those_of_scgen_and_train_nothing(both):
+    guest, made = both[1]
+    guest.question.switches = {"scgen_difference": "all_cells"}
+    assert guest.question.task.switches["scgen_difference"] == "all_cells"
+    again = guest.predict("scgen")
+    np.testing.assert_allclose(again["scgen", "no_intervention"], made["scgen", "no_intervention"], rtol=1e-5)
+    assert np.abs(again["scgen", "-"] - made["scgen", "-"]).max() > 0.01
+
+
 def test_a_guest_predicts_cells_of_a_patient_it_never_saw(tmp_path, interpreter, root):
     """Each from what it shows itself: none of them is among the cells that the guest knows."""
     slide, patient = small_slide(n_cells=300, samples=("one", "two")), Fold("A", "left", ("right",), "two", ("two",))

@@ -35,6 +35,7 @@ def test_cellinas_switches_have_the_values_of_the_paper_and_of_the_authors_code(
         "gat_cutoff": ("applied", "none"),
         "gat_new_edges": ("to_focal", "both_ways"),
         "gat_altered_inputs": ("as_trained", "raw_counts"),
+        "scgen_difference": ("seen_cells", "all_cells"),
     }
     corrected, as_run = protocols.resolve("corrected"), protocols.resolve("as_run")
     assert {s.name: (corrected[s.name], as_run[s.name]) for s in cellina.SWITCHES} == expected
@@ -67,7 +68,7 @@ def test_unknown_names_and_values_are_refused():
         (
             "counterfactual",
             {"donor_features", "donor_domain", "latent", "node_renormalization", "node_scaling"}
-            | {"gat_new_edges", "gat_altered_inputs"},
+            | {"gat_new_edges", "gat_altered_inputs", "scgen_difference"},
         ),
         ("graph", {"brain_unit"}),
     ],

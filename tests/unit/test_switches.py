@@ -4,6 +4,8 @@ A switch is a row of protocols/cellina.py. A new one fails here until it has a c
 """
 
 import itertools
+from types import SimpleNamespace
+from unittest import mock
 
 import numpy as np
 import pandas as pd
@@ -15,6 +17,7 @@ from slides import small_slide
 from tasks import CELLINA, FOLD, SECTIONS, Question
 from tissue_counterfactuals import metrics
 from tissue_counterfactuals.graph import neighborhood_features, slide_graph
+from tissue_counterfactuals.methods import scgen
 from tissue_counterfactuals.models import spatialprop
 from tissue_counterfactuals.models.cellina import Cellina
 from tissue_counterfactuals.models.cellina_gat import CellinaGAT
@@ -293,6 +296,47 @@ def variable_genes(slide, folder, value):
     return observed, slide.X[cells_of(slide, "A", "left")][:, chosen].toarray()
 
 
+class Differences:
+    """scGen without a network: cells are their own latents."""
+
+    module = SimpleNamespace(eval=lambda: None, generative=lambda latent: {"px": latent})
+    device = "cpu"
+
+    def __init__(self, cells):
+        self.cells = cells
+
+    @classmethod
+    def load(cls, folder, adata, accelerator):
+        return cls(adata)
+
+    def predict(self, ctrl_key, stim_key, adata_to_predict):
+        means = [
+            self.cells.X[(self.cells.obs["domain"] == key).to_numpy()].mean(axis=0) for key in (stim_key, ctrl_key)
+        ]
+        return None, means[0] - means[1]
+
+    def get_latent_representation(self, cells):
+        return cells.X
+
+
+def scgen_difference(slide, folder, value):
+    """The difference of the domains, with the held-out cells or without them, added to the focal cells."""
+    task = ask(folder, slide, switches={"scgen_difference": value}).task
+    task.settings = {"n_draws": 1}
+    with (
+        mock.patch.object(scgen, "_package", return_value=SimpleNamespace(SCGEN=Differences)),
+        mock.patch.object(scgen, "seed_everything"),
+    ):
+        observed = scgen.predict(task, folder, "right")["-"].values
+    expression, focal = log_normalize(slide.X).toarray(), cells_of(slide, "A", "left")
+    counted = {"all_cells": np.full(slide.n_obs, True), "seen_cells": ~split_of(slide).held_out}[value]
+    domain = slide.obs["domain"].to_numpy()
+    right, left = (expression[counted & (domain == name)].mean(axis=0) for name in ("right", "left"))
+    moved = np.expm1(expression[focal] + right - left).clip(min=0)
+    library = np.asarray(slide.X[focal].sum(axis=1)).ravel()
+    return observed, moved * (library / moved.sum(axis=1))[:, None]
+
+
 CASES = {
     "donor_features": donor_features,
     "donor_domain": donor_domain,
@@ -310,6 +354,7 @@ CASES = {
     "gat_cutoff": gat_cutoff,
     "gat_new_edges": gat_new_edges,
     "gat_altered_inputs": gat_altered_inputs,
+    "scgen_difference": scgen_difference,
     "lfc": lambda slide, folder, value: scores(slide, folder, {"lfc": value}),
     "pca_fit": lambda slide, folder, value: scores(slide, folder, {"pca_fit": value}),
     "rmse_counts": lambda slide, folder, value: scores(slide, folder, {"rmse_counts": value}),

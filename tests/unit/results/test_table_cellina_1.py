@@ -57,6 +57,13 @@ def test_a_fold_with_few_target_cells_is_named_below_the_table(scores):
     assert note.endswith(f": T cell on slide_1 ({FEW_CELLS - 1}).")
 
 
+def test_as_run_the_table_says_that_scgen_sees_the_answer(scores):
+    for protocol, said in {"as_run": 1, "corrected": 0}.items():
+        renamed = scores.assign(method=scores["method"].replace("cellina", "scgen"), protocol=protocol)
+        notes = table_cellina_1.notes(table_cellina_1.build(renamed, *CHOICE[:2], protocol))
+        assert sum(note.startswith("scGen") and "sees the answer" in note for note in notes) == said
+
+
 def test_table_groups_controls_models_and_bounds(table):
     assert list(dict.fromkeys(table["group"])) == ["control", "model", "truth", "in_domain"]
     assert list(dict.fromkeys(table["method"]))[:3] == [

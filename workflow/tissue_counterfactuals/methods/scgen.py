@@ -1,7 +1,7 @@
 """scGen (scgen 2.1.0): the mean difference of the domains in latent space, added to the focal cells.
 
-The authors of Cellina registered all cells, so that the held-out ones took part in the difference; here they are
-absent. A cell is autoencoded as log1p of counts per 10,000.
+The authors of Cellina registered all cells, so that the held-out ones took part in the difference: so as run; else
+they are absent. A cell is autoencoded as log1p of counts per 10,000.
 """
 
 from pathlib import Path
@@ -29,8 +29,9 @@ def predict(task, folder: Path, target: str) -> dict[str, Prediction]:
     import torch
 
     scgen, seen = _package(), Seen.of(task)
-    where = accelerator(task.device)
-    model = scgen.SCGEN.load(folder / "model", adata=seen.log_expression(), accelerator=where)
+    all_cells = np.arange(task.slide.n_obs) if task.switches["scgen_difference"] == "all_cells" else None
+    known = seen.log_expression(all_cells)
+    model = scgen.SCGEN.load(folder / "model", adata=known, accelerator=accelerator(task.device))
     model.module.eval()
     focal = seen.log_expression(task.focal)
 

@@ -144,6 +144,15 @@ SWITCHES = (
         "later versions).",
     ),
     Switch(
+        "scgen_difference",
+        corrected="seen_cells",
+        as_run="all_cells",
+        step="counterfactual",
+        why="scGen moves cells by the difference of two domains in its latent space. The authors registered all cells, "
+        "so that those to be predicted took part in it, with the weight of every other type (scGen draws as many of "
+        "each); the corrected form has no cell that is held out. Training is the same.",
+    ),
+    Switch(
         "lfc",
         corrected="natural_pseudocount_1",
         as_run="log2_epsilon",

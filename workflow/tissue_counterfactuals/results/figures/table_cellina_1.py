@@ -199,6 +199,10 @@ def notes(table: pd.DataFrame) -> list[str]:
         lines.append(f"{table.attrs['training']} Seconds and memory of each: costs.*.tsv beside this table.")
     bounds = set(table["method"])
     lines += [note for method, note in ANSWERS.items() if method in bounds]
+    if "scgen" in bounds and table["protocol"].iloc[0] == "as_run":
+        lines.append(
+            "scGen, as run: the held-out cells take part in the difference that moves cells: it sees the answer."
+        )
     if "ceiling" in bounds:
         lines.append("Ceiling: one random half of the target cells against the other half.")
     if bounds & {"truth", "truth_in_place"}:
