@@ -140,6 +140,16 @@ def test_one_that_asks_for_hours_is_left_alone(server, file, tmp_path):
     assert len(server.requests) == 1
 
 
+@pytest.mark.parametrize("fault", ["ok", "silent break"])
+def test_text_whose_end_nobody_knows_is_said(server, tmp_path, capsys, fault):
+    rows = b"gene,cell\n" * 400
+    server.files["a.csv"] = rows
+    file = DataFile("set", "", "csv", "a.csv", url=server.url("a.csv"), verified="yes")
+    server.faults["a.csv"] = [fault]
+    assert (get(file, tmp_path).read_bytes() == rows) == (fault == "ok")
+    assert ("nobody can tell whether it is whole" in capsys.readouterr().out) == (fault != "ok")
+
+
 # --- the file does not come -------------------------------------------------------------------------------------
 
 

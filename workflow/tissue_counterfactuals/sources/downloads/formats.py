@@ -10,6 +10,8 @@ import h5py
 
 _HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 _HDF5_SUFFIXES = (".h5ad", ".h5", ".hdf5")
+# Of files whose form tells where they end.
+WITH_AN_END = (*_HDF5_SUFFIXES, ".gz", ".parquet", ".zip")
 _BLOCK = 1 << 22
 
 

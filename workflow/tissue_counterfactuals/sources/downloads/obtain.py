@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.sources.downloads.copies import find_copies
-from tissue_counterfactuals.sources.downloads.formats import digest_of, format_fault
+from tissue_counterfactuals.sources.downloads.formats import WITH_AN_END, digest_of, format_fault
 from tissue_counterfactuals.sources.downloads.lockfile import Lock, Locked, alone
 from tissue_counterfactuals.sources.downloads.progress import Progress, say, show_size
 from tissue_counterfactuals.sources.downloads.remote_zip import extract, locate, unpack
@@ -237,13 +237,7 @@ class _Task:
         if self.file.member:
             self._fetch_member(url)
         else:
-            transfer(
-                url,
-                self.part,
-                self.patience,
-                lambda size: self._refuse(url, [e.size_fault(size) for e in self.expected]),
-                progress=self.progress,
-            )
+            self._fetch_file(url)
         try:
             self._check_part(url)
         except InputError:
@@ -252,6 +246,18 @@ class _Task:
         with open(self.part, "rb") as file:
             os.fsync(file.fileno())
         self.part.replace(self.place)
+
+    def _fetch_file(self, url: str) -> None:
+        sizes = []
+
+        def announced(size: int) -> None:
+            sizes.append(size)
+            self._refuse(url, [e.size_fault(size) for e in self.expected])
+
+        transfer(url, self.part, self.patience, announced, progress=self.progress)
+        told = sizes or any(e.size or e.md5 or e.sha256 for e in self.expected)
+        if not told and not self.file.file.endswith(WITH_AN_END):
+            say(f"{self.file.key}: {url} announces no length, and none is known: nobody can tell whether it is whole")
 
     def _check_part(self, url: str) -> None:
         fault = format_fault(self.part, self.file.file)
