@@ -75,19 +75,17 @@ def test_a_single_fold_is_drawn_too(scores):
     assert len(panel(figure, "By expression level").collections[0].get_offsets()) == 1
 
 
-@pytest.fixture(scope="module")
-def run_files(tmp_path_factory):
-    """What a run of ridge leaves: four types, three seeds."""
-    root, slide, tables = tmp_path_factory.mktemp("run"), small_slide(n_cells=240, types=tuple("ABCD")), []
-    inputs = {"slides": [root / "s.h5ad"], "questions": [], "predictions": []}
+def finished(root, slide, folds):
+    """What a run of ridge with three seeds leaves: inputs of the figure, and the record of the data set."""
+    tables, inputs = [], {"slides": [root / "s.h5ad"], "questions": [], "predictions": []}
     write_slide(slide, root / "s.h5ad")
-    for label in "ABCD":
+    for fold in folds:
         for seed in range(3):
-            question = Question(root / f"{label}{seed}", slide, Fold(label, "left", ("right",)), seed=seed)
+            question = Question(root / f"{fold.label}{seed}", slide, fold, seed=seed, n_donors=5)
             question.predict("ridge")
             if not tables:
-                tables.append(question.score().assign(cell_type=label))
-            run = root / "{}" / "d" / "s" / label / f"corrected.seed{seed}"
+                tables.append(question.score().assign(cell_type=fold.cell_type))
+            run = root / "{}" / "d" / "s" / fold.label / f"corrected.seed{seed}"
             for kind, suffix, file in (
                 ("questions", ".npz", question.file),
                 ("predictions", "/core.h5ad", question.folder / "predictions.h5ad"),
@@ -110,6 +108,24 @@ def run_files(tmp_path_factory):
     inputs["manifest"].write_text(json.dumps(record))
     write_tsv(pd.concat(tables), inputs["scores"])
     return inputs, record
+
+
+@pytest.fixture(scope="module")
+def run_files(tmp_path_factory):
+    """Four types."""
+    slide = small_slide(n_cells=240, types=tuple("ABCD"))
+    return finished(tmp_path_factory.mktemp("run"), slide, [Fold(label, "left", ("right",)) for label in "ABCD"])
+
+
+def test_patients_of_a_joint_model_are_folds_of_their_own(tmp_path):
+    slide = small_slide(n_cells=300, samples=("one", "two"))
+    folds = [Fold("A", "left", ("right",), name, (name,)) for name in ("one", "two")]
+    inputs, _ = finished(tmp_path, slide, folds)
+    output = {"tsv": tmp_path / "t.tsv", "png": tmp_path / "t.svg"}
+    intervals.draw_files(inputs, output, "right", "corrected")
+    table = pd.read_csv(output["tsv"], sep="\t").query("interval == 'ensemble'")
+    assert table["slide"].tolist() == ["one", "two"]
+    assert table["cell_type"].tolist() == ["A", "A"]
 
 
 def test_a_method_without_intervals_gets_them_from_its_seeds_and_from_other_types(run_files, tmp_path):

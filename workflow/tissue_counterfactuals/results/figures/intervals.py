@@ -80,7 +80,8 @@ def derived(inputs: dict, record: dict, target: str, protocol: str) -> list[pd.D
                 counts, there = task.slide.X, task.target_cells(target)
                 reference = Reference(counts[task.focal], counts[there], **switches)
                 for method, profiles in _profiles(made[slide, fold], target).items():
-                    answer = (slide, asked.fold.cell_type, reference, profiles)
+                    # A model over all samples is asked about one patient at a time, as in the scores.
+                    answer = (asked.fold.patient or slide, asked.fold.cell_type, reference, profiles)
                     told.setdefault(method, []).append(ensembles.Told.of(*answer))
     tables = [ensembles.coverages(own).assign(method=method) for method, own in told.items()]
     return [table for table in tables if len(table)]
