@@ -20,9 +20,9 @@ from tissue_counterfactuals.experiments import preparation
 from tissue_counterfactuals.results.tables import write_tsv
 
 FORCES = ("intra", "inter")
-# Terms of a cluster that a table keeps whatever their q, smallest p first; those of q up to `_Q` are all kept.
+# q of a term that is called significant; a table keeps all of these, and of the others so many that it has this number.
+SIGNIFICANT = 0.05
 N_TERMS = 20
-_Q = 0.05
 
 
 def cluster_genes(matrix: np.ndarray, n_clusters: int) -> tuple[np.ndarray, np.ndarray]:
@@ -93,7 +93,7 @@ def describe_clusters(
             found = gene_sets.over_representation(
                 genes[chosen], genes, sets, settings["min_size"], settings["max_size"]
             )
-            found = found[(found["q_value"] <= _Q) | (found.index < N_TERMS)]
+            found = found[(found["q_value"] <= SIGNIFICANT) | (found.index < N_TERMS)]
             own = {"force": force, "cluster": cluster, "n_genes": n_genes}
             own["mean_force"] = total / n_pairs if n_pairs else np.nan
             own["mean_expression"] = mean_expression[chosen].mean()

@@ -8,12 +8,12 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from tissue_counterfactuals.experiments.force_clusters import SIGNIFICANT
 from tissue_counterfactuals.results import provenance
 from tissue_counterfactuals.results.figures import style
 
 FORCES = {"intra": "a  within cells (intra)", "inter": "b  between cells (inter)"}
 TERMS_PER_CLUSTER = 2
-SIGNIFICANT = 0.05
 
 
 def draw_files(files: dict[str, Path], name: str, path: str | Path) -> None:
@@ -125,7 +125,7 @@ def _terms(axes: Axes, terms: pd.DataFrame) -> None:
             )
             continue
         strength = -np.log10(max(p_value, 1e-300))
-        significant = q_value < SIGNIFICANT
+        significant = q_value <= SIGNIFICANT
         axes.barh(y, strength, height=0.75, color="#7FB3D5" if significant else "#DDDDDD")
         axes.text(0.015 * largest, y, f"{_short(_words(text), 62)}  (q = {q_value:.2g})", va="center", size=6.3)
     axes.set_ylim(-0.8, height - 0.2)
