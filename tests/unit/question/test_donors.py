@@ -1,5 +1,7 @@
 """Donor rules: who may stand around a focal cell after the edge perturbation."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -53,6 +55,25 @@ def test_matched_donors_follow_the_composition_around_the_held_out_cells(scene):
     found = {t: float((types[donors] == t).mean()) for t in "ABC"}
     assert found == pytest.approx(share, abs=0.02)
     assert found["A"] > 0.2
+
+
+@pytest.mark.parametrize("n_donors", [100, 400])
+def test_no_cell_is_a_donor_of_its_own_and_all_others_of_its_type_can_be(scene, n_donors):
+    slide, _, _ = scene
+    asked = moved(scene, "matched", n_donors=n_donors)
+    assert not (asked.donors == asked.focal[:, None]).any()
+    # Held-out cells give none, so donors of the type are focal cells: each of them, for one or another.
+    own = asked.donors[(slide.obs["cell_type"] == "A").to_numpy()[asked.donors]]
+    assert set(own) == set(asked.focal)
+
+
+def test_a_focal_cell_that_is_alone_of_its_type_gets_donors_of_others(scene):
+    slide, graph, split = scene
+    focal = cells_of(slide, "A", "left")[:1]
+    alone = replace(split, held_out=split.held_out | ((slide.obs["cell_type"] == "A").to_numpy()))
+    alone.held_out[focal] = False
+    donors = edge_perturbation(slide, graph, alone, "A", "right", focal, "matched").donors
+    assert set(slide.obs["cell_type"].iloc[donors.ravel()]) == {"B", "C"}
 
 
 def test_the_first_of_shuffled_donors_have_the_composition_of_all(scene):

@@ -90,7 +90,7 @@ def edge_perturbation(
         held_out_here = fold.cells(slide, target)
         available = fold.asked_about(slide) & ~fold.answers(slide)
     if rule == "matched":
-        donors = _matched_donors(slide, graph, available, held_out_here, target, len(focal), n_donors, rng)
+        donors = _matched_donors(slide, graph, available, held_out_here, target, focal, n_donors, rng)
         return EdgePerturbation(focal, donors)
     if rule == "published":
         pool = np.unique(graph[held_out_here].indices)
@@ -111,8 +111,10 @@ def edge_perturbation(
     return EdgePerturbation(focal, donors)
 
 
-def _matched_donors(slide, graph, available, held_out_here, target, n_focal, n_donors, rng):
-    """Donors whose types follow the composition around the held-out cells, weighted as the graph weighs them."""
+def _matched_donors(slide, graph, available, held_out_here, target, focal, n_donors, rng):
+    """Donors whose types follow the composition around the held-out cells, weighted as the graph weighs them; of a type
+    that has no cell to give in the target domain, from anywhere, the focal cell itself left out.
+    """
     cell_type = slide.obs["cell_type"].astype("category")
     codes = cell_type.cat.codes.to_numpy()
     one_hot = sparse.csr_array(
@@ -126,16 +128,23 @@ def _matched_donors(slide, graph, available, held_out_here, target, n_focal, n_d
         pool = np.flatnonzero(in_target & (codes == code))
         pools.append(pool if len(pool) else np.flatnonzero(available & (codes == code)))
     # In double precision: shares that add up to more than 1 by rounding are refused.
-    share = received.astype(np.float64) * [len(pool) > 0 for pool in pools]
+    share = received.astype(np.float64) * [len(pool) > np.isin(pool, focal).any() for pool in pools]
     if share.sum() == 0:
         raise InputError(
             f"domain {target!r}: the held-out cells have no neighbours whose composition donors could match: use "
             "another donor rule or a wider graph.bandwidth_um."
         )
-    counts = rng.multinomial(n_donors, share / share.sum(), size=n_focal)
-    donors = np.empty((n_focal, n_donors), dtype=np.int64)
+    counts = rng.multinomial(n_donors, share / share.sum(), size=len(focal))
+    donors = np.empty((len(focal), n_donors), dtype=np.int64)
     for i, per_type in enumerate(counts):
-        # With replacement only where a type has fewer cells than the composition asks for.
-        picked = [rng.choice(pools[code], n, replace=n > len(pools[code])) for code, n in enumerate(per_type) if n]
+        picked = [_others(pools[code], focal[i], n, rng) for code, n in enumerate(per_type) if n]
         donors[i] = np.concatenate(picked)
     return donors
+
+
+def _others(pool: np.ndarray, cell: int, n: int, rng: np.random.Generator) -> np.ndarray:
+    """`n` cells of a sorted pool without `cell`, with replacement only where the pool has fewer."""
+    at = np.searchsorted(pool, cell)
+    itself = at < len(pool) and pool[at] == cell
+    drawn = rng.choice(len(pool) - itself, n, replace=n > len(pool) - itself)
+    return pool[drawn + (itself & (drawn >= at))]
