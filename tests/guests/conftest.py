@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from guest import calls
 
 from absent import absent
 
@@ -21,12 +22,14 @@ def _interpreter(root: Path, environment: str) -> Path:
 
 
 @pytest.fixture(scope="session")
-def interpreter(root) -> Path:
-    """Of the environment `scvi`."""
-    return _interpreter(root, "scvi")
+def scvi(root):
+    """Calls in the environment `scvi`."""
+    with calls(_interpreter(root, "scvi"), root, "scvi", "scvi.external") as call:
+        yield call
 
 
 @pytest.fixture(scope="session")
-def interpreter_of_mintflow(root) -> Path:
-    """Of the environment `mintflow`."""
-    return _interpreter(root, "mintflow")
+def mintflow(root):
+    """Calls in the environment `mintflow`."""
+    with calls(_interpreter(root, "mintflow"), root, "scanpy", "torch_geometric") as call:
+        yield call

@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+from contextlib import contextmanager
 
 import numpy as np
 import pandas as pd
@@ -11,27 +12,61 @@ from tasks import Question
 from tissue_counterfactuals.question.predictions import read_predictions
 from tissue_counterfactuals.results.figures.table_cellina_1 import METRICS
 
+# Calls the command line once for each line of arguments, in a process of its own, and says how that ended.
+_CALLS = """
+import importlib, json, os, sys, traceback
+for name in sys.argv[1:]:
+    importlib.import_module(name)
+from tissue_counterfactuals.methods.run import main
+for line in sys.stdin:
+    if not (child := os.fork()):
+        try:
+            main(json.loads(line))
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+
+
+@contextmanager
+def calls(interpreter, root, *packages):
+    """Call the command line in an interpreter that has loaded these packages, which takes it longer than most steps.
+
+    Gives a function of the arguments, which returns the exit code.
+    """
+    threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    environment = os.environ | threads | {"PYTHONPATH": str(root / "workflow")}
+    command = [str(interpreter), "-c", _CALLS, *packages]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, env=environment, **pipes) as process:
+
+        def call(arguments: list[str]) -> int:
+            print(json.dumps(arguments), file=process.stdin, flush=True)
+            return int(process.stdout.readline())
+
+        yield call
+        process.stdin.close()
+
 
 class Guest:
     """A fold of a slide, asked in another interpreter."""
 
-    def __init__(self, folder, slide, interpreter, root, settings, **question):
+    def __init__(self, folder, slide, call, settings, **question):
         self.settings = settings
         self.question = Question(folder, slide, **question)
         assert self.question.task.focal.size  # asking writes the file
-        self.folder, self.interpreter, self.root = folder, interpreter, root
+        self.folder, self.call = folder, call
 
     def run(self, step: str, *arguments) -> None:
         """One step on the command line."""
-        command = [
-            *(self.interpreter, "-m", "tissue_counterfactuals.methods.run", step),
-            *("--slide", self.question.slide, "--question", self.question.file),
+        words = [
+            *(step, "--slide", self.question.slide, "--question", self.question.file),
             *("--settings", json.dumps(self.settings), "--device", "cpu"),
             *("--threads", "1", "--log", self.folder / f"{step}.log", *arguments),
         ]
-        environment = os.environ | {"PYTHONPATH": str(self.root / "workflow")}
-        done = subprocess.run([str(word) for word in command], env=environment, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr + (self.folder / f"{step}.log").read_text()
+        assert self.call([str(word) for word in words]) == 0, (self.folder / f"{step}.log").read_text()
 
     def fit(self, method: str, *arguments):
         """The folder that a training leaves."""

@@ -18,10 +18,10 @@ SETTINGS = {
 
 
 @pytest.fixture(scope="module")
-def guest(tmp_path_factory, interpreter_of_mintflow, root):
+def guest(tmp_path_factory, mintflow):
     """Trained."""
     folder, slide = tmp_path_factory.mktemp("guest"), small_slide(n_cells=160, n_genes=10, samples=("one", "two"))
-    guest = Guest(folder, slide, interpreter_of_mintflow, root, SETTINGS)
+    guest = Guest(folder, slide, mintflow, SETTINGS)
     guest.fit("mintflow")
     return guest
 

@@ -37,7 +37,7 @@ SIMVI = {"simvi": SMALL | {"n_neighbors": 5, "independence_weight": 10.0}}
 
 
 @pytest.fixture(scope="module")
-def both(tmp_path_factory, interpreter, root):
+def both(tmp_path_factory, scvi):
     """Predictions of all guests on a slide, and on one whose held-out cells hold other counts."""
     slide = small_slide(n_cells=400)
     held_out = cells_of(slide, FOLD.cell_type, FOLD.targets[0])
@@ -47,7 +47,7 @@ def both(tmp_path_factory, interpreter, root):
     other.X = type(slide.X)(counts)
     made = []
     for asked in (slide, other):
-        guest = Guest(tmp_path_factory.mktemp("guest"), asked, interpreter, root, SETTINGS)
+        guest = Guest(tmp_path_factory.mktemp("guest"), asked, scvi, SETTINGS)
         for method in SETTINGS:
             guest.fit(method)
         made.append((guest, guest.predict(*SETTINGS)))
@@ -96,10 +96,10 @@ def test_as_run_held_out_cells_move_those_of_scgen_and_train_nothing(both):
     assert np.abs(again["scgen", "-"] - made["scgen", "-"]).max() > 0.01
 
 
-def test_a_guest_predicts_cells_of_a_patient_it_never_saw(tmp_path, interpreter, root):
+def test_a_guest_predicts_cells_of_a_patient_it_never_saw(tmp_path, scvi):
     """Each from what it shows itself: none of them is among the cells that the guest knows."""
     slide, patient = small_slide(n_cells=300, samples=("one", "two")), Fold("A", "left", ("right",), "two", ("two",))
-    guest = Guest(tmp_path, slide, interpreter, root, SETTINGS, fold=patient, n_donors=5)
+    guest = Guest(tmp_path, slide, scvi, SETTINGS, fold=patient, n_donors=5)
     task = guest.question.task
     assert task.split.held_out[task.focal].all()
     methods = ("scanvi", "scviva", "cpa")
@@ -115,8 +115,8 @@ def test_a_guest_predicts_cells_of_a_patient_it_never_saw(tmp_path, interpreter,
         assert len(np.unique(shares.round(5), axis=0)) > 0.9 * len(shares), method
 
 
-def test_simvi_leaves_latents_of_the_cells_it_may_see(tmp_path, interpreter, root):
-    guest = Guest(tmp_path, small_slide(n_cells=200), interpreter, root, SIMVI)
+def test_simvi_leaves_latents_of_the_cells_it_may_see(tmp_path, scvi):
+    guest = Guest(tmp_path, small_slide(n_cells=200), scvi, SIMVI)
     with np.load(guest.fit("simvi") / "latents.npz") as latents:
         held_out = guest.question.task.split.held_out
         assert latents["cells"].tolist() == np.flatnonzero(~held_out).tolist()
@@ -140,7 +140,7 @@ def test_every_model_gives_latents_of_the_cells_it_may_see(both):
             assert np.ptp(values[~held_out], axis=0).min() > 0
 
 
-def test_cells_that_scgen_and_cpa_move_express_what_their_new_domain_does(tmp_path, interpreter, root):
+def test_cells_that_scgen_and_cpa_move_express_what_their_new_domain_does(tmp_path, scvi):
     """Domain `right` expresses the first half of the genes and `left` the second: moved cells must change sides.
 
     CPA takes an equal budget: so many steps, which patience does not end.
@@ -153,7 +153,7 @@ def test_cells_that_scgen_and_cpa_move_express_what_their_new_domain_does(tmp_pa
         "scgen": SETTINGS["scgen"] | {"max_epochs": 20},
         "cpa": SETTINGS["cpa"] | {"max_epochs": 15, "early_stopping_patience": 1},
     }
-    guest = Guest(tmp_path, slide, interpreter, root, settings)
+    guest = Guest(tmp_path, slide, scvi, settings)
     guest.fit("scgen")
     folder = guest.fit("cpa", "--steps", 120)
     n_batches = -(-int(guest.question.task.split.train.sum()) // SMALL["batch_size"])
