@@ -24,12 +24,12 @@ def _interpreter(root: Path, environment: str) -> Path:
 @pytest.fixture(scope="session")
 def scvi(root):
     """Calls in the environment `scvi`."""
-    with calls(_interpreter(root, "scvi"), root, "scvi", "scvi.external") as call:
+    with calls(_interpreter(root, "scvi"), root, "lightning.pytorch", "anndata") as call:
         yield call
 
 
 @pytest.fixture(scope="session")
 def mintflow(root):
     """Calls in the environment `mintflow`."""
-    with calls(_interpreter(root, "mintflow"), root, "scanpy", "torch_geometric") as call:
+    with calls(_interpreter(root, "mintflow"), root, "squidpy", "torch_geometric") as call:
         yield call

@@ -32,9 +32,9 @@ for line in sys.stdin:
 
 @contextmanager
 def calls(interpreter, root, *packages):
-    """Call the command line in an interpreter that has loaded these packages, which takes it longer than most steps.
+    """Call the command line in an interpreter that has loaded what guests build on, longer work than most steps.
 
-    Gives a function of the arguments, which returns the exit code.
+    Gives a function of the arguments, which returns the exit code. The guests themselves are imported anew in each call.
     """
     threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     environment = os.environ | threads | {"PYTHONPATH": str(root / "workflow")}
@@ -47,7 +47,6 @@ def calls(interpreter, root, *packages):
             return int(process.stdout.readline())
 
         yield call
-        process.stdin.close()
 
 
 class Guest:
