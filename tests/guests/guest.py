@@ -34,7 +34,7 @@ for line in sys.stdin:
 def calls(interpreter, root, *packages):
     """Call the command line in an interpreter that has loaded what guests build on, longer work than most steps.
 
-    Gives a function of the arguments, which returns the exit code. The guests themselves are imported anew in each call.
+    Gives a function of the arguments that returns the exit code. The guests themselves are imported anew in each call.
     """
     threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     environment = os.environ | threads | {"PYTHONPATH": str(root / "workflow")}
