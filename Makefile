@@ -22,8 +22,9 @@ run: $(VENV)/installed
 	@$(BIN)/python workflow/scripts/unlock.py
 	$(BIN)/snakemake --cores $(CORES) --configfile $(CONFIG) --quiet rules -- $(TARGETS)
 
+# One thread each, of numba too: where it starts more, PyTorch takes as many, and they wait for each other.
 test: $(VENV)/installed
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(CORES) --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(CORES) --dist loadfile --no-loadscope-reorder
 
 # Environments of published packages that tests compare with; without them those tests say that they are skipped.
 peers: $(VENV)/celcomen/installed $(VENV)/spatialdata/installed $(VENV)/rocrate/installed $(VENV)/conda/installed $(VENV)/scperteval/installed $(VENV)/scib/installed

@@ -36,7 +36,7 @@ def calls(interpreter, root, *packages):
 
     Gives a function of the arguments that returns the exit code. The guests themselves are imported anew in each call.
     """
-    threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
     environment = os.environ | threads | {"PYTHONPATH": str(root / "workflow")}
     command = [str(interpreter), "-c", _CALLS, *packages]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}

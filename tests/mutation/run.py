@@ -363,7 +363,7 @@ def main() -> None:
         report([r for r in known.values() if r["module"] in wanted])
         return
 
-    os.environ["OMP_NUM_THREADS"] = "1"
+    os.environ |= {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
     exec(_PREPARE, {})
     folder = WORK / "copy"
     folder.mkdir(parents=True, exist_ok=True)

@@ -238,5 +238,5 @@ def main() -> None:
 
 sys.path.insert(0, str(ROOT / "workflow"))
 if __name__ == "__main__":
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ |= {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
     main()
