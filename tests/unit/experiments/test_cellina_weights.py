@@ -168,6 +168,19 @@ def test_the_figure_has_a_column_for_each_loss_and_rows_for_each_weight_of_the_o
     assert "count as 2.0 to 12.0 draws" in said
 
 
+def test_the_figure_of_one_loss_and_one_weight_can_be_read():
+    table = summary().query("swept == 'classifier' and weight == 1 and others == 1")
+    figure = figure_cellina_a1.compose(table, "Weights [simulated]", PROVENANCE, 50)
+    figure.draw_without_rendering()
+    upper, lower = (axes.yaxis.label.get_window_extent() for axes in figure.axes)
+    assert upper.y0 > lower.y1
+    assert {axes.get_xlim() for axes in figure.axes} == {(-0.5, 0.5)}
+    assert "count as 3.0 draws" in " ".join(texts(figure)).replace("\n", " ")
+    # No line is drawn between weights, so that z and s are told apart by their marks.
+    points = [c.lines[0] for c in panel(figure, "Cell-type classifier").containers if hasattr(c, "has_yerr")]
+    assert len({(line.get_color(), line.get_marker()) for line in points}) == 4
+
+
 def test_medians_and_errors_are_over_slides_and_not_over_seeds():
     keys = {"swept": "classifier", "weight": 1.0, "others": 1.0, "measure": "kl", "latent": "z", "label": np.nan}
     values = {"one": (1.0, 2.0, 6.0), "two": (4.0, 5.0), "three": (9.0,)}

@@ -20,6 +20,7 @@ TITLES = {
 }
 COLORS = dict(zip(LABELS, ("#0072B2", "#D55E00"), strict=True))
 LINES = dict(zip(LATENTS, ("-", "--"), strict=True))
+MARKERS = dict(zip(LATENTS, ("o", "D"), strict=True))
 LABEL_NAMES = {"cell_type": "cell type", "domain": "domain"}
 KEYS = ["swept", "weight", "others", "measure", "latent", "label"]
 COLUMNS = [*KEYS, "median", "standard_error", "sd_seeds", "n_slides", "n_fits"]
@@ -61,7 +62,8 @@ def compose(table: pd.DataFrame, title: str, provenance_text: str, n_samples: in
     sweeps = [name for name in SWEEPS if (table["swept"] == name).any()]
     others = sorted(table["others"].unique())
     with style.context():
-        figure = style.new_figure(1.2 + 3.1 * len(sweeps), 1.6 + 3.9 * len(others))
+        # Wide enough for the text below, which would else take the room of the panels.
+        figure = style.new_figure(max(7.4, 1.2 + 3.1 * len(sweeps)), 1.6 + 3.9 * len(others))
         style.suptitle(figure, title)
         effective = table.loc[table["measure"] == "effective_samples", "median"]
         bars = "bars: one standard error over slides" if table["n_slides"].max() > 1 else "one slide has no bars"
@@ -88,18 +90,19 @@ def _probes(axes, table: pd.DataFrame) -> None:
         axes.axhline(chance, color=color, linewidth=0.7, linestyle=":")
         for latent, line in LINES.items():
             chosen = (own["measure"] == "f1") & (own["latent"] == latent)
-            _curve(axes, own[chosen], color, line)
+            _curve(axes, own[chosen], color, line, MARKERS[latent])
     axes.set_ylim(0, 1.02)
 
 
-def _curve(axes, table: pd.DataFrame, color: str, line: str) -> None:
+def _curve(axes, table: pd.DataFrame, color: str, line: str, marker: str = "o") -> None:
     """Weights stand side by side, because 0 has no logarithm; a dashed line is at 1, the weight as it is used."""
     table = table.sort_values("weight")
     place = np.arange(len(table))
     error = table["standard_error"].fillna(0)
     style_of_line = {"color": color, "linestyle": line, "linewidth": 1.2}
-    axes.errorbar(place, table["median"], error, marker="o", markersize=3.5, elinewidth=0.7, **style_of_line)
+    axes.errorbar(place, table["median"], error, marker=marker, markersize=3.5, elinewidth=0.7, **style_of_line)
     axes.set_xticks(place, [f"{weight:g}" for weight in table["weight"]], rotation=30)
+    axes.set_xlim(-0.5, len(place) - 0.5)
     for at in place[table["weight"].to_numpy() == 1]:
         axes.axvline(at, color="#BBBBBB", linestyle="--", linewidth=0.7, zorder=0)
     axes.grid(axis="y", color="#EDEDED", linewidth=0.5)
@@ -107,16 +110,18 @@ def _curve(axes, table: pd.DataFrame, color: str, line: str) -> None:
 
 def _legend(figure, bottom: float, n_samples: int, effective: pd.Series, bars: str) -> float:
     handles = [
-        Line2D([], [], color=COLORS[label], linestyle=LINES[latent], marker="o", markersize=4,
+        Line2D([], [], color=COLORS[label], linestyle=LINES[latent], marker=MARKERS[latent], markersize=4,
         label=f"{LABEL_NAMES[label]} from {latent}")
         for label in LABELS
         for latent in LATENTS
     ]  # fmt: skip
     handles.append(Line2D([], [], color="black", linestyle=":", label="the same probe, labels permuted in training"))
+    fewest, most = f"{effective.min():.1f}", f"{effective.max():.1f}"
+    counted = fewest if fewest == most else f"{fewest} to {most}"
     title = (
         f"Median over slides, each that of its seeds; {bars}. Likelihood: importance sampling from the posterior, "
-        f"{n_samples} draws, a lower bound on average; so uneven are their weights that they count as "
-        f"{effective.min():.1f} to {effective.max():.1f} draws. Published: the probe of z, other weights at 1e-07."
+        f"{n_samples} draws, a lower bound on average; so uneven are their weights that they count as {counted} draws. "
+        "Published: the probe of z, other weights at 1e-07."
     )
     # Long enough to tell a dashed line from a solid one.
     return style.legend_below(figure, bottom, ncols=3, handles=handles, title=title, handlelength=4)
