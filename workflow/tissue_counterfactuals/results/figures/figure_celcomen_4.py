@@ -166,7 +166,8 @@ def _workflow(part, spots, knockout) -> None:
     drawn = axes[2].scatter(
         own["x_um"], own["y_um"], c=own["response"].fillna(0), cmap="magma_r", gid="response", **look
     )
-    axes[2].set_title("predicted change of the other genes", weight="normal", size=7.5)
+    # In two lines, or it runs out of the figure beside the bar of colours.
+    axes[2].set_title("predicted change\nof the other genes", weight="normal", size=7.5)
     bar = part.colorbar(drawn, ax=axes[2], pad=0.01)
     bar.set_label("root mean square", size=6.5)
     for axis in axes:
