@@ -10,7 +10,7 @@ import pytest
 from matplotlib.lines import Line2D
 from scipy import sparse, stats
 
-from drawings import PROVENANCE, panel, png_size, texts
+from drawings import PROVENANCE, panel, png_size, texts, words_outside
 from tissue_counterfactuals import gene_sets, protocols
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.experiments import celcomen_glioblastoma as tumour
@@ -537,6 +537,7 @@ def test_figures_are_drawn(results, protocol, tmp_path):
     said = " ".join(texts(figure))
     for text in ("knock-out of gene_04", "collapsed to zero", "gene means", "T [simulated]"):
         assert text in said
+    assert words_outside(figure) == []
     drawn = {
         "members": tmp_path / "m",
         "enrichment": tmp_path / "e",

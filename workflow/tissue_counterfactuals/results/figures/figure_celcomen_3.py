@@ -132,7 +132,7 @@ def _map(axes: Axes, cells: pd.DataFrame) -> None:
 
 
 def _placebo(axes: Axes, placebo: pd.DataFrame) -> None:
-    axes.set_title("other knock-outs, own signatures")
+    axes.set_title("other knock-outs,\nown signatures")
     if (placebo["status"] != "ok").all():
         text = "\n".join(textwrap.wrap(placebo["status"].iloc[0], 32))
         axes.text(0.5, 0.5, text, ha="center", va="center", color=style.MUTED_COLOR, size=7, transform=axes.transAxes)
@@ -153,7 +153,8 @@ def _placebo(axes: Axes, placebo: pd.DataFrame) -> None:
     gene = style.short(placebo.loc[placebo["role"] == "gene", "gene"].iloc[0])
     axes.set_ylabel("change of the score (exact counterfactual)")
     n_others = placebo.loc[placebo["role"] == "placebo", "gene"].nunique()
-    axes.set_xlabel(f"◆ {gene}   ● {n_others} genes of like expression   (rank 1: largest loss)", size=6.5)
+    alike = "another gene" if n_others == 1 else f"{n_others} other genes"
+    axes.set_xlabel(f"◆ {gene}   ● {alike} of like expression\nrank 1: largest loss", size=6.5)
 
 
 def _trajectories(part, trajectories: pd.DataFrame, diagnostics: pd.DataFrame, as_run: bool) -> None:
