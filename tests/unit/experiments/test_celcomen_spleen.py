@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from drawings import PROVENANCE, png_size, texts
+from drawings import PROVENANCE, png_size, texts, words_outside
 from tissue_counterfactuals import gene_sets, protocols
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.experiments import (
@@ -479,6 +479,7 @@ def test_figure_6_says_what_it_shows(results):
     widths = [patch.get_width() for patch in bars[0].patches]
     assert sorted(widths) == pytest.approx(sorted(np.nan_to_num(summary)))
     assert "no valid p value" in said
+    assert words_outside(figure) == []
     with pytest.raises(InputError, match="column 'spearman' is missing"):
         figure_celcomen_6.compose(tables[0].drop(columns="spearman"), *tables[1:], "t", "p")
 

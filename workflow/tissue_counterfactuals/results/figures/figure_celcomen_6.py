@@ -163,10 +163,10 @@ def _bars(axes: Axes, summary: pd.DataFrame, shown: list[str]) -> None:
     observed = summary.loc["observed"]
     note = "p ≤: largest of the hold-outs, against permuted genes"
     if np.isfinite(observed["published_mann_whitney_p"]):
+        smallest = f"{observed['smallest_possible_p']:.2g}"
         note += (
-            f"\nas published: Mann-Whitney, observed vs random, p = {observed['published_mann_whitney_p']:.2g} "
-            f"(smallest possible with {observed['n_hold_outs']:.0f} "
-            f"hold-outs:\n{observed['smallest_possible_p']:.2g}); hold-outs share samples, so that it is no valid p "
-            "value"
+            f"\nas published: Mann-Whitney, observed vs random, p = {observed['published_mann_whitney_p']:.2g}"
+            f"\n(smallest possible with {observed['n_hold_outs']:.0f} hold-outs: {smallest}); hold-outs share samples,"
+            "\nso that it is no valid p value"
         )
     axes.text(0, 1.02, note, transform=axes.transAxes, va="bottom", size=6, color=style.MUTED_COLOR)
