@@ -17,8 +17,8 @@ def words_outside(figure):
     """
     figure.draw_without_rendering()
     words = figure.findobj(lambda artist: isinstance(artist, Text) and any(map(str.isalpha, artist.get_text())))
-    boxes = {text.get_text(): text.get_window_extent() for text in words}
-    return [text for text, box in boxes.items() if box.x0 < 0 or box.x1 > figure.bbox.width]
+    boxes = [(text.get_text(), text.get_window_extent()) for text in words]
+    return [text for text, box in boxes if box.x0 < 0 or box.x1 > figure.bbox.width]
 
 
 def panel(figure, title):

@@ -136,7 +136,7 @@ def _terms(axes: Axes, terms: pd.DataFrame) -> None:
         # An axis without a bar would count nothing.
         axes.set_axis_off()
         return
-    axes.set_xlabel("-log10 p, hypergeometric, background: the model's genes (blue: q < 0.05)")
+    axes.set_xlabel(f"-log10 p, hypergeometric, background: the model's genes (blue: q ≤ {SIGNIFICANT:g})")
 
 
 def _words(term: str) -> str:
