@@ -124,7 +124,7 @@ def test_an_added_sender_has_its_share(slide, graph):
         ({"shift_pathway": "TGFb"}, "shift_pathway: no gene of the slide is in PROGENy (the first is 'gene_0'); give "
             "weights of your own."),
         ({"shift_genes": ["gene_99"]}, "shift_genes names 'gene_99', which is neither a gene of the slide nor a "
-            "bundled gene set that holds one; the nearest names are gene_9"),
+            "bundled gene set, of human symbols, that holds one; the nearest names are gene_9"),
     ],
 )  # fmt: skip
 def test_what_the_slide_has_not_is_refused(slide, graph, keys, sentence):
@@ -274,6 +274,14 @@ def test_a_gene_set_stands_for_its_genes(slide, graph):
     question = ask(named, graph, shift_genes=["HALLMARK_TNFA_SIGNALING_VIA_NFKB"])
     (node,) = question.nodes("left").values()
     np.testing.assert_array_equal(np.exp(node.shift), np.where(np.arange(20) < 2, 0, 1) * np.ones((3, 1)))
+
+
+def test_a_set_of_human_symbols_is_no_set_of_a_slide_of_mouse(slide, graph):
+    # Both species spell C3 alike: of the set one gene would be shifted.
+    mouse = slide.copy()
+    mouse.var_names = ["C3", "Tmprss2", "Nkx3-1", "Acsl3", *(f"Gene{k}" for k in range(4, mouse.n_vars))]
+    with pytest.raises(InputError, match="HALLMARK_COMPLEMENT', which is neither a gene of the slide nor a bundled"):
+        ask(mouse, graph, shift_genes=["HALLMARK_COMPLEMENT"])
 
 
 def test_focal_cells_are_of_a_sample_and_of_any_column(slide, graph):

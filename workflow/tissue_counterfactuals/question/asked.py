@@ -138,7 +138,7 @@ def _focal(slide: AnnData, asked: dict) -> np.ndarray:
 def _named(slide: AnnData, asked: dict, key: str) -> np.ndarray:
     """Mask (genes,) of the genes, and genes of sets, that `shift_genes` or `knock_out` names."""
     names = slide.var_names.astype(str)
-    return names.isin(sum(([n] if n in names else members_of_set(n) for n in asked[key]), []))
+    return names.isin(sum(([n] if n in names else members_of_set(n, names) for n in asked[key]), []))
 
 
 def _shifted(slide, graph, asked, focal, seed) -> NodePerturbation:

@@ -4,6 +4,7 @@ Nothing slow is imported at the top: planning a run checks questions against the
 """
 
 import difflib
+from collections.abc import Iterable
 
 from tissue_counterfactuals.errors import InputError
 
@@ -72,10 +73,10 @@ def gene_faults(asked: dict, genes: list[str]) -> list[str]:
     faults, known = [], set(genes)
     for key in ("shift_genes", "knock_out"):
         for name in asked[key] or []:
-            if name in known or (key == "shift_genes" and known & {*members_of_set(name)}):
+            if name in known or (key == "shift_genes" and known & {*members_of_set(name, genes)}):
                 continue
             near = difflib.get_close_matches(name, genes, n=3) or genes[:3]
-            what = "nor a bundled gene set that holds one" if key == "shift_genes" else ""
+            what = "nor a bundled gene set, of human symbols, that holds one" if key == "shift_genes" else ""
             neither = f"neither a gene of the slide {what}" if what else "no gene of the slide"
             faults.append(f"{key} names {name!r}, which is {neither}; the nearest names are {', '.join(near)}.")
     if asked["shift_pathway"]:
@@ -134,9 +135,11 @@ def pathway_change(asked: dict, genes: list[str]):
     return wide / own["weight"].abs().max() * asked["dose"]
 
 
-def members_of_set(name: str) -> list[str]:
-    """The genes of a bundled set; none where there is no such set."""
+def members_of_set(name: str, genes: Iterable[str]) -> list[str]:
+    """The genes of a bundled set; none where there is no such set, or where `genes`, those of the slide, are those of
+    mouse: the few symbols that it would share with a human set are not that set.
+    """
     from tissue_counterfactuals import gene_sets
     from tissue_counterfactuals.experiments.settings import BUNDLED_GENE_SETS
 
-    return gene_sets.collect(BUNDLED_GENE_SETS).get(name, [])
+    return gene_sets.collect(BUNDLED_GENE_SETS, genes).get(name, [])
