@@ -21,23 +21,23 @@ def config_hash(config: dict) -> str:
     return hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode()).hexdigest()[:10]
 
 
-def commit() -> str:
-    """Commit of the checkout that holds this package, `+` appended if files differ; the version elsewhere.
+def commit(folder: Path = Path(__file__).parent) -> str:
+    """Commit of the checkout that holds a folder, this package's; where files differ from it, `+` and six digits of the
+    difference are appended; the version outside a checkout.
 
     Ten digits: left to git, how many there are depends on what else the checkout holds.
     """
-    folder = Path(__file__).parent
     try:
-        described = subprocess.run(
-            ["git", "describe", "--always", "--abbrev=10", "--dirty=+", "--exclude=*"],
-            cwd=folder,
-            capture_output=True,
-            text=True,
-            check=True,
+        described, difference = (
+            subprocess.run(["git", *words], cwd=folder, capture_output=True, check=True).stdout
+            for words in (
+                ["describe", "--always", "--abbrev=10", "--dirty=+", "--exclude=*"],
+                ["diff", "HEAD", "--no-ext-diff", "--no-color"],
+            )
         )
     except (OSError, subprocess.CalledProcessError):
         return f"version {__version__}"
-    return described.stdout.strip()
+    return described.decode().strip() + (hashlib.sha256(difference).hexdigest()[:6] if difference else "")
 
 
 def record(name: str, config: dict, slides: list[AnnData]) -> dict:
