@@ -215,34 +215,25 @@ def write_question_of_all(slide: Path, seed: int, settings: dict, output: Path) 
     cells = read_slide(slide, check=False)
     chosen = cells.var.get(VARIABLE)
     question = ask_nothing(
-        *(cells, settings["protocol"], seed, settings["switches"], _graph_as_run(cells, settings)),
+        *(cells, settings["protocol"], seed, settings["switches"], _graph_settings(cells, settings)),
         settings["validation_fraction"],
         genes=None if chosen is None else np.flatnonzero(chosen),
     )
     write_question_file(question, output)
 
 
+def _graph_settings(slide: anndata.AnnData, settings: dict) -> dict:
+    return protocols.cellina.graph_as_run(settings["graph"], slide.uns["provenance"], settings["switches"])
+
+
 def _graph_of(slide: anndata.AnnData, graph: Path, settings: dict) -> tuple[sparse.csr_array, dict]:
     """Who stands around whom under a protocol, and the settings behind it: as in the file, or as run."""
-    as_run = _graph_as_run(slide, settings)
+    as_run = _graph_settings(slide, settings)
     if as_run == settings["graph"]:
         return sparse.csr_array(sparse.load_npz(graph)), as_run
     from tissue_counterfactuals.graph import slide_graph
 
     return slide_graph(slide, **as_run), as_run
-
-
-def _graph_as_run(slide: anndata.AnnData, settings: dict) -> dict:
-    """Settings of the graph; as run, a unit that the authors took the coordinates for changes the bandwidth.
-
-    A bandwidth of 100 um, divided by the pixel size that they assumed, is so many units of the file, whatever these
-    are.
-    """
-    assumed = slide.uns["provenance"].get("unit_um_as_run")
-    if assumed is None or settings["switches"].get("brain_unit") != "pixels":
-        return settings["graph"]
-    factor = float(slide.uns["provenance"]["unit_um"]) / float(assumed)
-    return settings["graph"] | {"bandwidth_um": settings["graph"]["bandwidth_um"] * factor}
 
 
 def score(

@@ -305,6 +305,34 @@ def test_the_figure_shows_both_protocols(made, tmp_path):
         assert set(said.split("; ")) == set(own.get_group(method)["verdict"])
 
 
+def test_every_failure_has_its_line_and_an_unknown_spread_no_bar(made):
+    effects = pd.read_csv(made["corrected"]["effects"], sep="\t")
+    scores = pd.concat([pd.read_csv(made[p]["scores"], sep="\t") for p in PROTOCOLS])
+    scores["control_donors_sd"] = np.where(scores["method"] == "ridge", np.nan, 0.1)
+    reasons = {"cellina": "MemoryError: " + "GB " * 60, "cellina_gat": "KeyError: 'x'", "concert": "ValueError: NaN"}
+    failed = scores[scores["protocol"] == "corrected"].iloc[: len(reasons)]
+    failed = failed.assign(method=[*reasons], status=[*reasons.values()])
+    manifests = [json.loads(made[p]["manifest"].read_text()) for p in PROTOCOLS]
+    drawn = figure_cellina_in_vivo.compose(effects, pd.concat([scores, failed]), manifests)
+    *_, as_run, _, corrected = drawn.axes
+    told = next(t.get_text() for t in corrected.texts if "MemoryError" in t.get_text()).splitlines()
+    assert [line.split(": ")[0] for line in told] == [
+        "SpatialProp (re-impl.)",
+        "Cellina",
+        "Cellina-GAT",
+        "CONCERT (re-impl.)",
+    ]
+    assert told[2:] == ["Cellina-GAT: KeyError: 'x'", "CONCERT (re-impl.): ValueError: NaN"]
+    (spread,) = corrected.containers[1].lines[2]
+    ends = {segment[0, 1]: np.ptp(segment[:, 0]) for segment in spread.get_segments() if len(segment)}
+    names = [label.get_text().split(": ")[0] for label in corrected.get_yticklabels()]
+    bars = {name: ends.get(place, np.nan) for name, place in zip(names, corrected.get_yticks(), strict=True)}
+    assert np.isnan(bars.pop("Ridge regression"))
+    np.testing.assert_allclose(list(bars.values()), 2 * 1.96 * 0.1)
+    # The one method that is shown as run alone has learnt from the answers.
+    assert "Mean shift of near cells (sees the answers)" in {label.get_text() for label in as_run.get_yticklabels()}
+
+
 def test_control_carriers_alone_are_exchanged_for_those_of_the_target():
     slide = simulate_screen(**KNOBS, seed=2)
     screen = read_screen(slide)

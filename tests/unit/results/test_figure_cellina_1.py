@@ -12,10 +12,11 @@ def drawn(root, name, protocol="corrected", **changes):
     """Texts of the schematic, in one, and the figure."""
     raw = yaml.safe_load((root / "config/trial.yaml").read_text())
     raw["datasets"][name] |= changes.pop("dataset", {})
+    slides = [changes.pop("slide", {"unit_um": "1.0"})]
     raw |= changes
     config = load_config(raw)
     record = {"dataset": name, "label": "Trial", "kind": "simulated", "n_cells": 9, "seeds": [0]}
-    record |= {"commit": "a", "config_hash": "b", "config": config, "n_genes": [123, 2000]}
+    record |= {"commit": "a", "config_hash": "b", "config": config, "n_genes": [123, 2000], "slides": slides}
     figure = figure_cellina_1.compose(record, protocol)
     return " ".join(" ".join(texts(figure)).split()), figure
 
@@ -39,6 +40,13 @@ def test_sizes_losses_graph_and_donors_are_those_of_the_run(root):
     # As run, hyperparameters are the published ones, and donors are of any domain.
     assert "2 × 128" in as_run
     assert "donors of any domain" in as_run
+
+
+def test_as_run_the_kernel_is_that_of_the_unit_that_the_authors_took(root):
+    brain = {"unit_um": "1.0", "unit_um_as_run": "0.109"}
+    assert "Gaussian of 917.431 µm" in drawn(root, "trial", "as_run", slide=brain)[0]
+    assert "Gaussian of 100 µm" in drawn(root, "trial", "corrected", slide=brain)[0]
+    assert "Gaussian of 100 µm" in drawn(root, "trial", "as_run")[0]
 
 
 @pytest.mark.parametrize("targets", [["domain_1"], ["domain_1", "domain_2"]])

@@ -364,3 +364,19 @@ NOTES = (
         "multiplied).",
     ),
 )
+
+
+def graph_as_run(graph: dict, provenance: dict, switches: dict[str, str]) -> dict:
+    """Settings of a slide's graph under `brain_unit`: a unit that the authors took the coordinates for changes the
+    bandwidth.
+
+    A bandwidth of 100 um, divided by the pixel size that they assumed, is so many units of the file, whatever these
+    are.
+
+    Args:
+        provenance: what the slide says of its origin.
+    """
+    assumed = provenance.get("unit_um_as_run")
+    if assumed is None or switches.get("brain_unit") != "pixels":
+        return graph
+    return graph | {"bandwidth_um": graph["bandwidth_um"] * float(provenance["unit_um"]) / float(assumed)}

@@ -38,6 +38,7 @@ def compose(record: dict, protocol: str) -> Figure:
     """The figure: the network, that of Cellina-GAT below it where that is run, and what they are asked."""
     config, dataset = record["config"], record["config"]["datasets"][record["dataset"]]
     switches = protocols.resolve(protocol, config["switches"])
+    graph = protocols.cellina.graph_as_run(dataset["graph"], record["slides"][0], switches)
     forms = [name for name in PUBLISHED if name in dataset["methods"]]
     height = _TITLE_IN + _NETWORK_IN * len(forms) + _SCHEME_IN
     with style.context():
@@ -50,7 +51,7 @@ def compose(record: dict, protocol: str) -> Figure:
             model = under_switches(settings, switches, PUBLISHED[form])
             own_in = height - _TITLE_IN - _NETWORK_IN * (i + 1)
             network = figure.add_axes((0.01, own_in / height, 0.98, _NETWORK_IN / height))
-            read, encoder = _surroundings(form, dataset["graph"], model, switches)
+            read, encoder = _surroundings(form, graph, model, switches)
             steps = config["equal_steps"] if config["budget"] == "equal" else None
             _network(network, style.method_style(form).label, record["n_genes"], read, encoder, model, steps)
         scheme = figure.add_axes((0.01, bottom, 0.98, (_SCHEME_IN - 0.26) / height - bottom))

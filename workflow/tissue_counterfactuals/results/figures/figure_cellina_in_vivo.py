@@ -24,7 +24,10 @@ _EFFECTS = (
     "verdict",
 )
 _VERDICTS = {"effect": "#0072B2", "no effect": "#009E73", "not resolvable": "#999999", "not testable": "#DDDDDD"}
-_LABELS = {"mean_shift_near": "Mean shift of near cells", "celcomen_knock_out": "Celcomen, lost gene clamped"}
+_LABELS = {
+    "mean_shift_near": "Mean shift of near cells (sees the answers)",
+    "celcomen_knock_out": "Celcomen, lost gene clamped",
+}
 
 
 def draw_files(inputs: dict, path: Path) -> None:
@@ -138,11 +141,11 @@ def _scores(part: object, table: pd.DataFrame) -> None:
         axes.errorbar(
             means["control_donors"],
             y,
-            xerr=1.96 * means["control_donors_sd"].fillna(0),
+            xerr=1.96 * means["control_donors_sd"],
             fmt="x",
             lw=0.8,
             color="black",
-            label="as few control carriers (K3b;\n95 % of draws)",
+            label="as few control carriers (K3b;\n± 1.96 sd of a draw)",
         )
         axes.axvline(means["ceiling"].mean(), color="#D55E00", lw=1, ls="--", label="ceiling (K6)")
         axes.axvline(0, color="0.7", lw=0.8)
@@ -152,5 +155,5 @@ def _scores(part: object, table: pd.DataFrame) -> None:
         axes.set_xlabel("corrected: Pearson over all genes, mean over targets")
         axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.01, 0.5))
     if len(failed):
-        text = "; ".join(f"{_label(r.method)}: {r.status}" for r in failed.itertuples())
-        axes.text(0, -0.45, style.short(text, 110), transform=axes.transAxes, color="firebrick", size=6)
+        text = "\n".join(style.short(f"{_label(r.method)}: {r.status}", 110) for r in failed.itertuples())
+        axes.text(0, -0.3, text, transform=axes.transAxes, color="firebrick", size=6, va="top")
