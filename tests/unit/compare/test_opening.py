@@ -9,6 +9,7 @@ from runs_to_compare import config, failed, noisy, scores, tables
 
 from tissue_counterfactuals.compare import Tables, methods, numbers, opening, page, run, statements
 from tissue_counterfactuals.config import load_config
+from tissue_counterfactuals.protocols import resolve
 from tissue_counterfactuals.results.tables import FOLD, TWIN
 
 ILL = "<script>alert(1)</script>|`x"
@@ -69,12 +70,16 @@ def test_the_best_form_of_a_method_is_put_beside_controls_itself(tmp_path):
         ("mean_shift", "-", "rmse_lfc"): 0.3,
         ("no_change", "-", "rmse_lfc"): 0.6,
     }
-    (told,) = opening._best("here", scores(answers))
+    (told,) = opening._best("here", scores(answers), resolve("corrected"))
     assert "Cellina (altered neighbours) errs least" in told
     assert told.endswith("+0.4 against its twin (30 of 30 folds); +0.2 against mean shift (30 of 30 folds).")
     answers = {key: value for key, value in answers.items() if key[0] != "cellina"}
-    (told,) = opening._best("here", scores(answers | {("spatialprop", "node", "rmse_lfc"): 0.1}))
+    (told,) = opening._best("here", scores(answers | {("spatialprop", "node", "rmse_lfc"): 0.1}), resolve("corrected"))
     assert told.endswith("+0.2 against mean shift (30 of 30 folds).")
+    answers |= {("scgen", "-", "rmse_lfc"): 0.1}
+    for protocol, best in (("corrected", "scGen"), ("as_run", "Mean shift")):
+        (told,) = opening._best("here", scores(answers), resolve(protocol))
+        assert told.startswith(f"here: {best} errs least")
 
 
 def test_the_first_line_names_folds_in_which_cellina_failed(tmp_path):

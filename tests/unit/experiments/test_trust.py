@@ -119,6 +119,10 @@ def test_the_figure_shows_every_knob_and_the_rank_of_the_distance(made, tmp_path
     figure.draw_files(files, output)
     assert output.stat().st_size > 10_000
     assert json.loads(files["provenance"].read_text())["kind"] == "simulated"
+    lost = ablated & (errors["seed"] == 1)
+    missing = errors.assign(error=errors["error"].mask(lost), status=errors["status"].mask(lost, "failed"))
+    said = texts(figure.compose(missing, latents, settings, "source"))
+    assert {"Cellina (ablated) (9 of 18 answers failed)", "Mean shift by type"} <= set(said)
     nothing = figure.compose(errors, latents.iloc[:0], settings, "source")
     assert "Cellina was not asked" in texts(nothing)
 

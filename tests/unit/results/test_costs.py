@@ -61,16 +61,20 @@ def test_the_picture_shows_every_method_and_which_failed(models, tmp_path):
 def test_files_and_note_say_how_long_methods_trained(models, tmp_path):
     manifest = {"label": "demo", "kind": "real", "n_cells": 10, "seeds": [3], "commit": "a", "config_hash": "b"}
     path = tmp_path / "provenance.json"
-    path.write_text(json.dumps(manifest | {"config": {"budget": "equal", "equal_steps": 1234}}))
+    path.write_text(json.dumps(manifest | {"config": {"budget": "equal", "equal_steps": 1234, "switches": {}}}))
     output = {kind: tmp_path / f"costs.{kind}" for kind in ("tsv", "png")}
     costs.draw_files({"models": models, "manifest": path}, output, "corrected")
     assert len(pd.read_csv(output["tsv"], sep="\t")) == 3
     assert min(png_size(output["png"])) > 300
-    assert "1,234 optimiser steps" in costs.training_note({"budget": "equal", "equal_steps": 1234})
-    assert "by default as published" in costs.training_note({"budget": "own"})
+    assert "1,234 optimiser steps" in costs.training_note({"budget": "equal", "equal_steps": 1234}, "corrected")
+    own = {"budget": "own", "switches": {}}
+    assert costs.training_note(own, "corrected").startswith("Training: every method as long as its own settings")
+    published = {"budget": "own", "switches": {"hyperparameters": "published"}}
+    for config, protocol in ((own, "as_run"), (published, "corrected")):
+        assert "Cellina in all its forms as published, whatever its section" in costs.training_note(config, protocol)
     table = table_cellina_1.build(synthetic_scores(), "demo", "tumour", "corrected")
     assert not any("Training:" in line for line in table_cellina_1.notes(table))
-    table.attrs["training"] = costs.training_note({"budget": "equal", "equal_steps": 1234})
+    table.attrs["training"] = costs.training_note({"budget": "equal", "equal_steps": 1234}, "corrected")
     (line,) = (line for line in table_cellina_1.notes(table) if "Training:" in line)
     assert "1,234 optimiser steps" in line
     assert "costs.*.tsv" in line

@@ -121,6 +121,15 @@ def test_failed_and_undefined_are_words_where_a_bar_would_stand(bars):
     assert "scGen (failed)" in texts(bars)
 
 
+def test_what_failed_in_part_and_has_no_value_elsewhere_is_not_failed(scores):
+    lost = (scores["method"] == "no_change") & (scores["seed"] == 0)
+    failed = scores[lost & (scores["metric"] == "pearson")].assign(metric="", status="failed", reason="no")
+    figure = figure_cellina_a2.compose(pd.concat([scores[~lost], failed]), *CHOICE, PROVENANCE)
+    words = [t.get_text() for t in panel(figure, "Pearson").texts]
+    assert words.count("undefined †") == len(CELL_TYPES)
+    assert words.count("failed") == len(CELL_TYPES)  # scGen
+
+
 def test_the_error_of_counts_is_on_a_log_scale_as_published_and_keeps_its_numbers(bars):
     axes = panel(bars, "RMSE counts")
     assert (axes.get_yscale(), axes.get_ylabel()) == ("log", "log scale")

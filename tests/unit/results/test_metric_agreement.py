@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from drawings import PROVENANCE, panel, png_size, texts
+from tissue_counterfactuals.protocols import resolve
 from tissue_counterfactuals.results.figures import metric_agreement as figure
 from tissue_counterfactuals.results.tables import COLUMNS, write_tsv
 
@@ -48,7 +49,7 @@ def planted(folds=3, seeds=(0, 1), **values):
 
 
 def agreement(table, metric, truth="rmse_lfc_truth"):
-    found = figure.agreements(table, "published")
+    found = figure.agreements(table, "published", resolve("corrected"))
     return found[(found["metric"] == metric) & (found["truth"] == truth)]
 
 
@@ -68,7 +69,20 @@ def test_a_metric_that_ranks_as_the_truth_does_agrees_and_one_that_reverses_disa
     found = agreement(planted(rmse_lfc=swapped), "rmse_lfc")
     assert found["agreement"].tolist() == pytest.approx([0.9] * 3)
     # What measures the truth, and what has no better end, is no metric to be judged.
-    assert set(figure.agreements(table, "published")["metric"]) == {"pearson", "rmse_lfc", "rmse_counts"}
+    assert set(figure.agreements(table, "published", resolve("corrected"))["metric"]) == {
+        "pearson",
+        "rmse_lfc",
+        "rmse_counts",
+    }
+
+
+def test_a_method_that_sees_the_answer_under_a_switch_is_not_ranked_there():
+    scores = planted(rmse_lfc=dict(ERROR))
+    leaking = scores[scores["method"] == "scvi"].assign(method="scgen")
+    table = pd.concat([scores, leaking])
+    for protocol, n_methods in (("corrected", 6), ("as_run", 5)):
+        found = figure.agreements(table, "published", resolve(protocol))
+        assert set(found["n_methods"]) == {n_methods}
 
 
 def test_undefined_scores_leave_a_method_out_and_too_few_methods_a_metric():
@@ -108,7 +122,7 @@ def test_the_picture_lists_metrics_from_best_to_worst(tmp_path):
         # Higher is better, so that but for one exchange the order is the wrong way round.
         spearman={"mean_shift": 0.2, "ridge": 0.4, "cellina": 0.3, "scvi": 0.5, "no_change": None},
     )
-    drawn = figure.compose(figure.agreements(table, "published"), "Rankings", PROVENANCE)
+    drawn = figure.compose(figure.agreements(table, "published", resolve("corrected")), "Rankings", PROVENANCE)
     left = panel(drawn, "Errors against the true effect")
     names = [label.get_text() for label in left.get_yticklabels()]
     assert names[-1] == "Pearson (5)"
@@ -142,5 +156,5 @@ def test_the_picture_lists_metrics_from_best_to_worst(tmp_path):
 
 def test_too_few_methods_are_said(tmp_path):
     table = planted(pearson={"no_change": 0.1, "scvi": 0.2})
-    drawn = figure.compose(figure.agreements(table, "published"), "Rankings", PROVENANCE)
+    drawn = figure.compose(figure.agreements(table, "published", resolve("corrected")), "Rankings", PROVENANCE)
     assert "fewer than 4 methods to rank" in texts(drawn)

@@ -116,6 +116,18 @@ def test_best_is_the_lowest_where_lower_is_better(table):
     assert best["pearson"] == fair["pearson_mean"].idxmax()
 
 
+def test_what_sees_the_answer_under_a_switch_is_not_the_best_there():
+    for protocol, best in (("corrected", "scgen"), ("as_run", "cellina")):
+        scores = synthetic_scores(failed_method=None, protocol=protocol)
+        ceiling = scores[scores["method"] == "ceiling"].assign(method="scgen")
+        table = table_cellina_1.build(pd.concat([scores, ceiling]), "demo", "tumour", protocol)
+        found = {table.loc[index, "method"] for index, _ in table_cellina_1.best_cells(table)}
+        assert found == {best}
+        assert any("it sees the answer" in line for line in table_cellina_1.notes(table)) == (protocol == "as_run")
+        table.attrs["switches"] = {"scgen_difference": "all_cells"}
+        assert "scgen" not in {table.loc[index, "method"] for index, _ in table_cellina_1.best_cells(table)}
+
+
 def test_what_lacks_a_fold_is_not_the_best(table):
     index = table.index[(table["method"] == "cellina") & (table["variant"] == "matched")][0]
     assert (index, "pearson") in table_cellina_1.best_cells(table)

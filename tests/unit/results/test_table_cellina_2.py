@@ -23,7 +23,7 @@ def made(tmp_path_factory):
     write_tsv(scores, folder / "scores.tsv")
     dataset = {"target_domains": ["tumour", "margin"], "patients": {}}
     record = {"dataset": "demo", "label": "Demo", "kind": "simulated", "n_cells": 9, "seeds": [0]}
-    record |= {"commit": "a", "config_hash": "b", "config": {"datasets": {"demo": dataset}}}
+    record |= {"commit": "a", "config_hash": "b", "config": {"datasets": {"demo": dataset}, "switches": {}}}
     (folder / "manifest.json").write_text(json.dumps(record))
     inputs = {"scores": folder / "scores.tsv", "manifest": folder / "manifest.json"}
     output = {kind: folder / f"table_2.{kind}" for kind in ("tsv", "md", "png")}
@@ -53,7 +53,24 @@ def test_a_method_without_value_in_one_target_has_no_average(made):
     assert markdown.startswith("### Table 2 of Cellina · Demo [simulated] · target domain: average")
     assert "Average over tumour and margin: of their means" in markdown
     # What failed in both targets is failed, with its reason once.
-    assert markdown.count("scGen: 60 runs") == 1
+    assert markdown.count("scGen: 60 runs (fold × seed × target) failed") == 1
+
+
+def test_a_method_that_failed_in_one_target_is_failed_and_not_undefined(made):
+    single, *_ = made
+    other = single.assign(target="margin")
+    lost = (other["method"] == "cellina") & (other["variant"] == "matched")
+    numbers = [c for c in other if c.startswith("pearson_") and c.endswith(("_n", "_undefined"))]
+    other.loc[lost, [*numbers, "n_folds"]] = 0
+    other.loc[lost, ["pearson_mean", "pearson_std"]] = np.nan
+    other.loc[lost, ["n_failed", "reason"]] = [3, "it crashed"]
+    table = table_cellina_2.average([single, other])
+    (index,) = table.query("method == 'cellina' and variant == 'matched'").index
+    texts = dict(zip(table_cellina_1.header(table), table_cellina_1.cells(table, index), strict=True))
+    assert next(text for head, text in texts.items() if head.startswith("Pearson ")) == "failed"
+    assert "failed" not in next(text for head, text in texts.items() if head.startswith("RMSE"))
+    (note,) = (n for n in table_cellina_1.notes(table) if "it crashed" in n)
+    assert note.startswith("† Cellina (donors matched to target): 3 runs (fold × seed × target) failed")
 
 
 def test_a_gain_without_value_in_one_target_is_none(made):

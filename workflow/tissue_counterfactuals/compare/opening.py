@@ -16,7 +16,8 @@ from tissue_counterfactuals.compare import statements as of_statements
 from tissue_counterfactuals.compare.numbers import failures
 from tissue_counterfactuals.compare.statements import _answers, gain
 from tissue_counterfactuals.config import slugs
-from tissue_counterfactuals.methods import METHODS
+from tissue_counterfactuals.methods import seeing_answers
+from tissue_counterfactuals.protocols import resolve
 from tissue_counterfactuals.results.answer import in_words
 from tissue_counterfactuals.results.figures import style
 from tissue_counterfactuals.results.figures import table_cellina_1 as table_1
@@ -72,7 +73,11 @@ def build(tables: Tables, numbers: pd.DataFrame, statements: pd.DataFrame) -> An
         protocol=protocol,
         asked=list(_asked(tables)),
         verdicts=verdicts(main),
-        best=[sentence for where, _, scores in benchmarks for sentence in _best(where, scores)],
+        best=[
+            sentence
+            for where, protocol, scores in benchmarks
+            for sentence in _best(where, scores, resolve(protocol, tables.config["switches"]))
+        ],
         numbers=list(_numbers(numbers)),
         unresolved=list(_unresolved(statements)),
         tables=list(_tables(tables)),
@@ -154,11 +159,10 @@ def _failed(where: str, scores: pd.DataFrame) -> Iterator[str]:
         yield f"{len(folds)} of {n_folds} folds of {where}: {named}{more} ({reasons})"
 
 
-def _best(where: str, scores: pd.DataFrame) -> Iterator[str]:
+def _best(where: str, scores: pd.DataFrame, switches: dict[str, str]) -> Iterator[str]:
     """The best of what could be used in earnest, and whether it beats control and twin."""
-    bounds = {m for m, row in METHODS.items() if {"truth", "in_domain"} & {*row.needs}}
     errors = {}
-    for method in sorted(set(scores["method"]) - bounds):
+    for method in sorted(set(scores["method"]) - seeing_answers(switches)):
         for form in ("edge", "node"):
             own = _answers(scores, method, form)
             own = own[own["metric"] == JUDGED].dropna(subset="value")

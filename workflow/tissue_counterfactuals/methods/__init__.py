@@ -50,6 +50,7 @@ class Method:
         environment: file in envs/ that says what it runs in.
         gpu: whether it uses a GPU where there is one.
         by_default: whether it runs where a configuration names no methods.
+        seeing: a switch and its value under which it sees the answer; `in_domain` and `truth` always do.
     """
 
     name: str
@@ -60,11 +61,17 @@ class Method:
     environment: str = CORE
     gpu: bool = False
     by_default: bool = True
+    seeing: tuple[str, str] | None = None
 
     @property
     def adapter(self) -> ModuleType:
         """The adapter, imported only when it is used: others need not be installed."""
         return import_module(f"{__name__}.{self.name}")
+
+    def sees_answer(self, switches: dict[str, str]) -> bool:
+        """Whether it sees what it is asked about: nobody can use it in earnest, and no model is ranked with it."""
+        leaks = self.seeing is not None and switches[self.seeing[0]] == self.seeing[1]
+        return leaks or bool({"in_domain", "truth"} & {*self.needs})
 
     def refusal(self, simulated: bool, fit: str = "per_sample") -> str | None:
         """Why the benchmark of counterfactuals cannot ask this method about a data set; None if it can.
@@ -120,7 +127,7 @@ METHODS = {
         Method("scviva", True, "scVIVA, its batch, the domain, exchanged", ("graph", "stochastic", "latent"), "scvi",
         "scvi", gpu=True, by_default=False),
         Method("scgen", True, "scGen, mean latent difference of the domains added", ("stochastic",), "scgen", "scvi",
-        gpu=True, by_default=False),
+        gpu=True, by_default=False, seeing=("scgen_difference", "all_cells")),
         Method("cpa", True, "CPA, its perturbation, the domain, exchanged", ("stochastic",), "cpa", "scvi", gpu=True,
         by_default=False),
         Method("mintflow", True, "MintFlow, drawn from its type and its donors' types", ("graph", "edge", "stochastic",
@@ -129,6 +136,11 @@ METHODS = {
         by_default=False),
     )
 }  # fmt: skip
+
+
+def seeing_answers(switches: dict[str, str]) -> set[str]:
+    """The methods that see the answer, see `Method.sees_answer`."""
+    return {name for name, method in METHODS.items() if method.sees_answer(switches)}
 
 
 def applicable(names: list[str], simulated: bool, fit: str = "per_sample") -> list[Method]:

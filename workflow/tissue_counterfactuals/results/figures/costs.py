@@ -7,6 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
+from tissue_counterfactuals.protocols import resolve
 from tissue_counterfactuals.results import provenance
 from tissue_counterfactuals.results.figures import style
 from tissue_counterfactuals.results.tables import write_tsv
@@ -26,7 +27,7 @@ def draw_files(inputs: dict, output: dict[str, Path], protocol: str) -> None:
     table = read_costs(map(Path, inputs["models"]))
     write_tsv(table, output["tsv"])
     title = f"Costs of training, {style.data_name(record)}, protocol {protocol}"
-    note = f"{training_note(record['config'])} {provenance.footer(record, protocol)}"
+    note = f"{training_note(record['config'], protocol)} {provenance.footer(record, protocol)}"
     style.save(compose(table, title, note), output["png"])
 
 
@@ -40,12 +41,17 @@ def read_costs(folders) -> pd.DataFrame:
     return pd.DataFrame(rows).reindex(columns=COLUMNS)
 
 
-def training_note(config: dict) -> str:
+def training_note(config: dict, protocol: str) -> str:
     """How long methods trained, in a sentence."""
     if config.get("budget") == "equal":
         return (
             f"Training: {config['equal_steps']:,} optimiser steps, to the nearest epoch, for every method that takes "
             "them, with its own batches and without early stopping."
+        )
+    if resolve(protocol, config["switches"])["hyperparameters"] == "published":
+        return (
+            "Training: Cellina in all its forms as published, whatever its section says; every other method as long as "
+            "its own settings say, by default as published."
         )
     return "Training: every method as long as its own settings say, by default as published."
 

@@ -15,6 +15,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from tissue_counterfactuals.question.nodes import SHIFTS
 from tissue_counterfactuals.results import provenance
 from tissue_counterfactuals.results.figures import style
+from tissue_counterfactuals.results.figures.table_cellina_1 import UNDEFINED
 from tissue_counterfactuals.results.tables import (
     TWIN,
     choose,
@@ -155,9 +156,10 @@ def _panel(axes, chosen, metric, types, bars, markers) -> None:
                 continue
             x = i - GROUP_WIDTH / 2 + (j + 0.5) * slot
             mean, error = _mean_and_error(own, metric)
-            n_failed = int((own["status"] == "failed").sum())
+            lost = own["status"] == "failed"
+            n_failed = int(lost.sum())
             if np.isnan(mean):
-                words.append((x, "failed" if n_failed else "undefined"))
+                words.append((x, "failed" if lost.all() else "undefined" + " †" * lost.any()))
                 continue
             if j < len(bars):
                 _bar(axes, x, mean, error, slot, bar)
@@ -243,7 +245,7 @@ def _legend(figure, chosen, bars, markers, few: str, bottom) -> float:
     if (chosen["status"] == "failed").any():
         notes.append("†: some runs failed; failed: all did (reasons in the score table).")
     if (chosen["value"].isna() & (chosen["status"] == "ok")).any():
-        notes.append("Undefined: a correlation with a prediction that changes no gene.")
+        notes.append(f"{UNDEFINED}.")
     if few:
         notes.append(few)
     return style.legend_below(figure, bottom, handles=handles, ncols=5, title="\n".join(notes))

@@ -11,7 +11,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 from scipy import stats
 
+from tissue_counterfactuals.methods import seeing_answers
 from tissue_counterfactuals.metrics import GIVEN, METRICS
+from tissue_counterfactuals.protocols import resolve
 from tissue_counterfactuals.results import provenance
 from tissue_counterfactuals.results.figures import style
 from tissue_counterfactuals.results.tables import FOLD, choose, read_scores, write_tsv
@@ -39,12 +41,14 @@ def draw_files(inputs: dict[str, Path], output: dict[str, Path], target: str, pr
     title = style.experiment_title(
         "Rankings by metrics and by the truth", record["label"], record["kind"], name, protocol
     )
-    table = agreements(scores, record["config"]["counterfactual"]["donor_rules"][0])
+    config = record["config"]
+    switches = resolve(protocol, config["switches"])
+    table = agreements(scores, config["counterfactual"]["donor_rules"][0], switches)
     write_tsv(table, output["tsv"])
     style.save(compose(table, title, provenance.footer(record, protocol)), output["png"])
 
 
-def agreements(scores: pd.DataFrame, rule: str) -> pd.DataFrame:
+def agreements(scores: pd.DataFrame, rule: str, switches: dict[str, str]) -> pd.DataFrame:
     """Spearman correlation over methods of a metric with the negative true error, per metric, truth and fold.
 
     Positive: what the metric prefers is nearer to the truth. Scores are averaged over seeds first. Methods that see the
@@ -53,9 +57,9 @@ def agreements(scores: pd.DataFrame, rule: str) -> pd.DataFrame:
     Args:
         scores: of one data set, target and protocol.
         rule: donor rule under which methods with donors are ranked.
+        switches: of the protocol: under some a method sees the answer that does not under others.
     """
-    methods = [m for m in scores["method"].unique() if style.method_style(m).group not in style.BOUNDS]
-    chosen = scores[scores["method"].isin(methods) & scores["variant"].isin(["-", rule])]
+    chosen = scores[~scores["method"].isin(seeing_answers(switches)) & scores["variant"].isin(["-", rule])]
     means = chosen[chosen["status"] == "ok"].groupby([*FOLD, "metric", "method"])["value"].mean()
     rows = []
     for (*fold,), own in means.groupby(FOLD):

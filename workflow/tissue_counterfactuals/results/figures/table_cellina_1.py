@@ -10,6 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from tissue_counterfactuals.files import atomic_path
+from tissue_counterfactuals.methods import seeing_answers
+from tissue_counterfactuals.protocols import resolve
 from tissue_counterfactuals.results import provenance
 from tissue_counterfactuals.results.figures import style
 from tissue_counterfactuals.results.figures.costs import training_note
@@ -33,6 +35,11 @@ UNBIASED = ("pearson_split", "pearson_twin")
 # Under the corrected protocol changes of expression are small numbers.
 DIGITS = {"rmse_lfc": 3}
 MAX_REASON = 300
+RUNS = "fold × seed"
+UNDEFINED = (
+    "Undefined: a correlation with a prediction that changes no gene, or a precision where it is a tie which genes "
+    "change most"
+)
 NAME = "Table 1 of Cellina"
 # What a method can be asked, where its name does not say.
 ANSWERS = {
@@ -64,7 +71,9 @@ def draw_table(inputs: dict[str, Path], output: dict[str, Path], protocol: str, 
     record = provenance.read(inputs["manifest"])
     patients = patients_of_slides(record["config"]["datasets"][record["dataset"]])
     table = build(inputs, record, patients, protocol)
-    table.attrs |= {"label": record["label"], "training": training_note(record["config"])}
+    config = record["config"]
+    table.attrs |= {"label": record["label"], "training": training_note(config, protocol)}
+    table.attrs["switches"] = resolve(protocol, config["switches"])
     footer = provenance.footer(record, protocol)
     write_tsv(table, output["tsv"], sort=False)
     with atomic_path(output["md"]) as temporary:
@@ -169,7 +178,8 @@ def cells(table: pd.DataFrame, index: int) -> list[str]:
 def _metric_cell(row: pd.Series, metric: str) -> str:
     n = row[f"{metric}_n"]
     if n == 0:
-        return "undefined" if row[f"{metric}_undefined"] else ""
+        # Of several targets, one that failed leaves no mean over them.
+        return "undefined" if row[f"{metric}_undefined"] else "failed" if row["n_failed"] else ""
     text = _mean_and_std(row[f"{metric}_mean"], row[f"{metric}_std"], metric)
     return text if n == row["n_folds"] else f"{text} [{n}]"
 
@@ -187,7 +197,7 @@ def notes(table: pd.DataFrame) -> list[str]:
     lines = [
         f"Mean ± standard deviation over folds (slide × held-out type; {table['n_folds'].max()} at most), after "
         f"averaging over {table['n_seeds'].max()} seed(s). Bold: best of controls and counterfactuals "
-        "that have a value in most folds.",
+        "that have a value in as many folds as any.",
         "Gain: paired difference to the twin, the same fitted model with the cells' own neighbours; positive = better; "
         "in brackets the folds that improve. A score means little, a gain over the twin does.",
     ]
@@ -199,10 +209,8 @@ def notes(table: pd.DataFrame) -> list[str]:
         lines.append(f"{table.attrs['training']} Seconds and memory of each: costs.*.tsv beside this table.")
     bounds = set(table["method"])
     lines += [note for method, note in ANSWERS.items() if method in bounds]
-    if "scgen" in bounds and table["protocol"].iloc[0] == "as_run":
-        lines.append(
-            "scGen, as run: the held-out cells take part in the difference that moves cells: it sees the answer."
-        )
+    if "scgen" in bounds & _seeing(table):
+        lines.append("scGen: the held-out cells take part in the difference that moves cells: it sees the answer.")
     if "ceiling" in bounds:
         lines.append("Ceiling: one random half of the target cells against the other half.")
     if bounds & {"truth", "truth_in_place"}:
@@ -216,7 +224,7 @@ def notes(table: pd.DataFrame) -> list[str]:
             "predicted change against the model's own prediction without intervention."
         )
     if table[[f"{m}_undefined" for m in (*METRICS, *unbiased(table))]].to_numpy().any():
-        lines.append("Undefined: a correlation with a prediction that changes no gene; [n]: defined in n folds only.")
+        lines.append(f"{UNDEFINED}; [n]: defined in n folds only.")
     failed = table[table["n_failed"] > 0]
     for (method, n_failed, reason), rows in failed.groupby(["method", "n_failed", "reason"], sort=False):
         variants = ", ".join(filter(None, (_variant_label(v) for v in rows["variant"])))
@@ -224,7 +232,7 @@ def notes(table: pd.DataFrame) -> list[str]:
         whole = len(rows) == (table["method"] == method).sum()
         name = style.method_style(method).label + ("" if whole else f" ({variants})")
         runs = "1 run" if n_failed == 1 else f"{n_failed} runs"
-        lines.append(f"† {name}: {runs} (fold × seed) failed: {shortened(reason)}")
+        lines.append(f"† {name}: {runs} ({table.attrs.get('runs', RUNS)}) failed: {shortened(reason)}")
     return lines
 
 
@@ -237,12 +245,17 @@ def _variant_label(variant: str) -> str:
     return style.VARIANTS.get(variant, "" if variant == "-" else variant)
 
 
+def _seeing(table: pd.DataFrame) -> set[str]:
+    """The methods that see the answer under the protocol of the table."""
+    return seeing_answers(table.attrs.get("switches") or resolve(table["protocol"].iloc[0]))
+
+
 def best_cells(table: pd.DataFrame) -> set[tuple[int, str]]:
     """(row, metric) of the best mean among what could be used in earnest: controls and counterfactuals.
 
-    Of those with a value in most folds: a mean that lacks the hard ones is no better for it.
+    Of those with a value in as many folds as any: a mean that lacks the hard ones is no better for it.
     """
-    fair = table[~table["group"].isin(style.BOUNDS) & (table["variant"] != TWIN)]
+    fair = table[~table["method"].isin(_seeing(table)) & (table["variant"] != TWIN)]
     best = set()
     for metric in METRICS:
         n = fair[f"{metric}_n"]

@@ -10,6 +10,7 @@ from tissue_counterfactuals.results.tables import EXPERIMENT, few_target_cells, 
 NAME = "Table 2 of Cellina"
 NOTE = (
     "Average over {}: of their means, and of their standard deviations, as published; folds and failures are summed. "
+    "What has no value in one of them has none here. "
     "Each target by itself: table_1.*."
 )
 
@@ -50,7 +51,11 @@ def average(tables: list[pd.DataFrame]) -> pd.DataFrame:
     result[others] = groups[others].agg(lambda own: own.mean(skipna=False))
     for metric in (*single.METRICS, *single.UNBIASED):
         lost = result[f"{metric}_mean"].isna()
-        result.loc[lost, f"{metric}_undefined"] += result.loc[lost, f"{metric}_n"]
+        # Where a target failed, it is that which is told, and not that others have no value.
+        missing = stacked[f"{metric}_n"].fillna(0) + stacked[f"{metric}_undefined"].fillna(0) == 0
+        whole = lost & ~missing.groupby([stacked[k] for k in key], sort=False).any()
+        result.loc[whole, f"{metric}_undefined"] += result.loc[whole, f"{metric}_n"]
+        result.loc[lost & ~whole, f"{metric}_undefined"] = 0
         result.loc[lost, f"{metric}_n"] = 0
     for metric in single.GAIN_METRICS:
         lost = result[f"{metric}_gain"].isna()
@@ -58,5 +63,5 @@ def average(tables: list[pd.DataFrame]) -> pd.DataFrame:
     targets = " and ".join(table["target"].iloc[0] for table in tables)
     table = result.reset_index().assign(target=f"average over {targets}")
     table = table[list(tables[0].columns)]
-    table.attrs |= {"name": NAME, "note": NOTE.format(targets)}
+    table.attrs |= {"name": NAME, "note": NOTE.format(targets), "runs": f"{single.RUNS} × target"}
     return table

@@ -78,7 +78,7 @@ def compose(errors: pd.DataFrame, latents: pd.DataFrame, settings: dict, provena
                 color=style.method_style(m, methods).color,
                 marker="o",
                 ms=4,
-                label=style.method_style(m, methods).label,
+                label=style.method_style(m, methods).label + _failed(errors[errors["method"] == m]),
             )
             for m in methods
         ]
@@ -93,6 +93,12 @@ def compose(errors: pd.DataFrame, latents: pd.DataFrame, settings: dict, provena
         right = figure.add_gridspec(1, 1, left=0.815, right=0.99, **height)
         _latents(figure.add_subplot(right[0]), latents)
     return figure
+
+
+def _failed(own: pd.DataFrame) -> str:
+    """How many answers of a method are missing, to stand behind its name."""
+    n = int((own["status"] != "ok").sum())
+    return f" ({n} of {len(own)} answers failed)" if n else ""
 
 
 def _distances(absolute, relative, errors, methods) -> None:
