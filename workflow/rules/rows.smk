@@ -100,14 +100,13 @@ def everything_of(name):
 
 
 def answers_of(name):
-    """The answers to a data set's own questions, on each of its slides."""
-    questions = [asked["name"] for asked in config["datasets"][name]["questions"]]
-    return expand(
-        "results/answers/{dataset}/{slide}/{question}/answer.md",
-        dataset=name,
-        slide=SLIDES[name],
-        question=questions,
-    )
+    """The answers to a data set's own questions: of a sample on the slide that holds it, others on each slide."""
+    return [
+        f"results/answers/{name}/{slide}/{asked['name']}/answer.md"
+        for asked in config["datasets"][name]["questions"]
+        for slide, samples in SLIDES[name].items()
+        if None in (asked["sample"], samples) or asked["sample"] in samples
+    ]
 
 
 def celcomen_files():

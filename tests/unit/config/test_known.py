@@ -155,7 +155,7 @@ QUESTION = {"name": "q", "cell_type": "type_1", "domain": "domain_0", "methods":
         ({"sample": "one", "move_to": "domain_1"},
         "sample names 'one', which no cell of the slide has; there are slide_0"),
         ({"shift_genes": ["gene_7"]}, "shift_genes names 'gene_7', which is neither a gene of the slide nor a bundled "
-            "gene set that holds one; the nearest names are gene_"),
+            "gene set, of human symbols, that holds one; the nearest names are gene_"),
         ({"shift_pathway": "TGFb"}, "shift_pathway: no gene of the slide is in PROGENy"),
     ],
 )  # fmt: skip
@@ -191,6 +191,24 @@ def test_questions_about_what_the_header_of_a_file_has_not(tmp_path):
     )
     told = refused(fitting | {"keep_columns": ["batch", "domain"]})
     assert "keep_columns names domain, which every slide has from columns.domain" in told
+
+
+def test_questions_that_one_section_of_a_file_cannot_be_asked(tmp_path):
+    slide = small_slide(n_cells=600)
+    sections = np.where(np.arange(600) % 2, "a", "b")
+    kept = (sections == "a") | (slide.obs["domain"] == "left").to_numpy()
+    slide.obs["section"] = pd.Categorical(sections)
+    slide[kept].copy().write_h5ad(tmp_path / "mine.h5ad")
+    entry = {"source": "h5ad", "path": str(tmp_path / "mine.h5ad"), "columns": {"sample": "section"}}
+    entry |= {"graph": {"max_neighbors": 20}}
+    question = QUESTION | {"cell_type": "A", "domain": "right", "move_to": "left"}
+    told = refused(entry | {"questions": [question]})
+    assert told == (
+        "config: datasets.mine.questions[0].domain names 'right', which no cell of the slide has; there are left. So "
+        "it is in sample 'b'; name the one that is asked about under sample."
+    )
+    for fitting in ({"fit": "pooled"}, {"samples": ["a"]}, {"questions": [question | {"sample": "a"}]}):
+        load_config({"datasets": {"mine": entry | {"questions": [question]} | fitting}})
 
 
 def test_benchmarks_of_what_the_header_of_a_file_has_not(tmp_path):

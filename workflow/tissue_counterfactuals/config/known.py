@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tissue_counterfactuals.config.dataset import samples_of
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.experiments import EXPERIMENTS
 from tissue_counterfactuals.experiments.settings import BUNDLED_GENE_SETS
@@ -165,9 +166,26 @@ def _question_faults(
         faults = label_faults(asked, labels) if labels else []
         # Columns of different lengths are for the reader to tell.
         if coded and not faults and len({len(codes) for codes, _ in coded.values()}) == 1:
-            faults = too_few_cells(asked, _n_focal(asked, coded))
+            faults = too_few_cells(asked, _n_focal(asked, coded)) or _on_one_slide(asked, name, entry, coded)
         faults += gene_faults(asked, genes) if genes else []
         yield from (f"config: datasets.{name}.questions[{place}].{fault}" for fault in faults)
+
+
+def _on_one_slide(asked: dict, name: str, entry: dict, coded: dict[str, tuple]) -> list[str]:
+    """What a question names that is in the file and not on each slide that it is asked about."""
+    if entry["fit"] != "per_sample" or "sample" not in coded:
+        return []
+    codes, known = coded["sample"]
+    for samples in samples_of(name, entry).values():
+        if samples is None or asked["sample"] not in (None, *samples):
+            continue
+        there = np.isin(codes, [known.index(sample) for sample in samples])
+        own = {column: (values[there], labels) for column, (values, labels) in coded.items()}
+        present = {c: [labels[k] for k in np.unique(values[values >= 0])] for c, (values, labels) in own.items()}
+        if faults := label_faults(asked, present) or too_few_cells(asked, _n_focal(asked, own)):
+            told = ", ".join(map(repr, samples))
+            return [f"{faults[0]} So it is in sample {told}; name the one that is asked about under sample."]
+    return []
 
 
 def _n_focal(asked: dict, coded: dict[str, tuple]) -> int:
