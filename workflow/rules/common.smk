@@ -226,6 +226,12 @@ def place_of_guest(wildcards, input):
     )
 
 
+def protocol_of_answers():
+    """A user's question is answered without the authors' defects where that protocol is run."""
+    protocols = config["protocols"]
+    return "corrected" if "corrected" in protocols else protocols[0]
+
+
 def steps_of_training(wildcards):
     """The option of an equal budget; where costs are compared, all train for as many epochs instead."""
     equal = config["budget"] == "equal" and "+" not in wildcards.slide

@@ -189,14 +189,14 @@ rule answer:
         questions=lambda w: expand(
             QUESTION,
             fold=f"asked+{w.question}",
-            protocol=config["protocols"][0],
+            protocol=protocol_of_answers(),
             seed=seeds_asked(w),
             allow_missing=True,
         ),
         predictions=lambda w: expand(
             f"results/predictions/{FOLD}/{RUN}/{{environment}}.h5ad",
             fold=f"asked+{w.question}",
-            protocol=config["protocols"][0],
+            protocol=protocol_of_answers(),
             seed=seeds_asked(w),
             environment=environments_of(methods_asked(w)),
             allow_missing=True,

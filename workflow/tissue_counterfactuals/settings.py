@@ -104,7 +104,8 @@ class Settings(BaseModel):
         elif error["type"] == "value_error":
             yield from (f"{path}{sentence}" for sentence in error["ctx"]["error"].args)
         elif error["type"] == "too_short" and not value:
-            wanted = "at least one entry" if node["type"] == "object" else allowed(node, cls)
+            forms = [follow(form, cls)["type"] for form in node.get("anyOf", [node])]
+            wanted = "at least one entry" if "object" in forms else allowed(node, cls)
             yield f"{path} is empty; give {wanted}."
         else:
             yield f"{path} is {show(value)}; allowed is {allowed(node, cls)}{_hint(value, node, cls)}"

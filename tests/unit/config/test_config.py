@@ -229,6 +229,13 @@ def test_the_table_names_every_key():
         ({}, {"device": "gpu"}, 'config: device is "gpu"; allowed is auto or cpu or cuda; did you mean cpu?'),
         ({}, {"seeds": []}, "config: seeds is empty; give a list of a whole number of at least 0 and up to "
             "4294967295."),
+        ({"samples": []}, {}, "config: datasets.demo_tissue.samples is empty; give a list of (text or a whole number) "
+            "or null."),
+        ({"questions": [{"name": "a", "cell_type": "type_0", "domain": "domain_0", "composition": {}}]}, {},
+            "config: datasets.demo_tissue.questions[0].composition is empty; give at least one entry."),
+        ({"patients": {"p": ["slide_0"], "q": ["slide_0"]}}, {},
+            "config: datasets.demo_tissue.patients.q has the sample 'slide_0', which is said to be of 'p' too; keep "
+            "one."),
         ({}, {"seeds": [1, 1]}, "config: seeds is [1, 1]; give each value once."),
         ({}, {"seeds": 3}, "config: seeds is 3; allowed is a list of a whole number of at least 0 and up to "
             "4294967295."),
@@ -289,6 +296,17 @@ def test_the_table_names_every_key():
 )  # fmt: skip
 def test_a_fault_is_told_in_one_sentence(dataset, top, sentence):
     assert faults(dataset, **top) == [sentence]
+
+
+def test_braces_which_a_workflow_reads_as_wildcards_are_refused(tmp_path):
+    for name in ("a{b}.h5ad", "labels{.csv"):
+        (tmp_path / name).touch()
+    (tmp_path / "merscope").mkdir()
+    (sentence,) = faults({"source": "h5ad", "path": str(tmp_path / "a{b}.h5ad")})
+    assert sentence.startswith("config: datasets.demo_tissue.path is ")
+    assert sentence.endswith("braces stand for other things in a workflow: give the file another name.")
+    labels = {"source": "merscope", "path": str(tmp_path / "merscope"), "labels": str(tmp_path / "labels{.csv")}
+    assert "config: datasets.demo_tissue.labels is " in faults(labels)[0]
 
 
 def test_a_missing_file_is_told_with_its_key(tmp_path, monkeypatch):
@@ -376,6 +394,9 @@ def test_slides_of_simulated_tissue():
     assert slides_of("a", dataset) == ["slide_0", "slide_1", "slide_2"]
     dataset = entry("a", SIMULATED | {"samples": ["slide_1"]})
     assert config.samples_of("a", dataset) == {"slide_1": ["slide_1"]}
+    # Both would be one patient, of intervals and tests.
+    with pytest.raises(InputError, match="patients.slide_1 is called like a sample that it has not; rename"):
+        slides_of("a", entry("a", SIMULATED | {"patients": {"slide_1": ["slide_0"]}, "simulation": {"n_slides": 2}}))
     with pytest.raises(InputError, match="names 'slide_9', which no cell of the slide has; did you mean 'slide_1'"):
         slides_of("a", entry("a", SIMULATED | {"samples": ["slide_9"]}))
 

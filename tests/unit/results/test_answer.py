@@ -74,6 +74,10 @@ def moved(tissue, tmp_path_factory):
     return Asked(tmp_path_factory.mktemp("moved"), tissue, move_to="domain_1")
 
 
+def test_the_text_names_the_protocol(moved):
+    assert "slide mine · protocol corrected · 1 seed · commit " in moved.text.replace(NAMES["slide"], "mine")
+
+
 def test_the_table_has_the_truth_beside_the_prediction(tissue, moved):
     genes, task = moved.genes.set_index("gene"), moved.task
     (donors,) = task.question.perturbations.values()

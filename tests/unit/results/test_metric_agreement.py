@@ -134,7 +134,11 @@ def test_the_picture_lists_metrics_from_best_to_worst(tmp_path):
 
     scores, manifest = tmp_path / "scores.tsv", tmp_path / "provenance.json"
     write_tsv(table, scores)
-    config = {"datasets": {"d": {"target_domains": ["t"]}}, "counterfactual": {"donor_rules": ["published"]}}
+    config = {
+        "datasets": {"d": {"target_domains": ["t"]}},
+        "switches": {},
+        "counterfactual": {"donor_rules": ["published"]},
+    }
     record = {
         "dataset": "d",
         "label": "d",

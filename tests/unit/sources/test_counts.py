@@ -39,6 +39,14 @@ def in_file(path, values, keep, form="csc"):
 
 
 @pytest.mark.parametrize("form", FORMS)
+def test_what_is_true_or_false_is_no_count(tmp_path, form):
+    anndata.AnnData(FORMS[form](matrix() > 1)).write_h5ad(tmp_path / "a.h5ad")
+    cells, genes = (pd.Index([f"{letter}{i}" for i in range(n)]) for letter, n in (("c", 70), ("g", 23)))
+    with pytest.raises(InputError, match="the counts X are stored as bool of shape .*, but must be CSR, CSC or dense"):
+        FileCounts(tmp_path / "a.h5ad", "X", cells, genes, np.ones(70, dtype=bool), "file a.h5ad")
+
+
+@pytest.mark.parametrize("form", FORMS)
 def test_sums_and_parts_equal_those_of_the_dense_matrix(tmp_path, blocks, form):
     values, rng = matrix(), np.random.default_rng(1)
     keep = rng.random(70) < 0.6

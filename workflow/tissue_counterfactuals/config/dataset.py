@@ -18,6 +18,7 @@ from tissue_counterfactuals.sources import READERS
 from tissue_counterfactuals.sources.settings import ColumnsSettings, PreprocessSettings
 
 # Name of the one slide of a data set that is fitted over all its samples.
+_BRACES = "braces stand for other things in a workflow: give the file another name"
 POOLED = "pooled"
 
 SIMULATED = ("simulated", "simulated_field", "simulated_lesions", "simulated_screen")
@@ -138,6 +139,8 @@ class Dataset(Settings):
             yield from self._path_faults()
         if self.labels is not None and not Path(self.labels).is_file():
             yield f".labels: there is no file {self.labels!r}; paths count from {Path.cwd()}."
+        elif self.labels is not None and set("{}") & set(self.labels):
+            yield f".labels is {self.labels!r}; {_BRACES}."
         if self.source in _BUNDLES and self.columns.sample and self.labels is None:
             yield (
                 f".columns.sample is set, but source {self.source} reads it in the file labels alone, and a "
@@ -150,8 +153,14 @@ class Dataset(Settings):
             yield ".samples is set, but columns.sample is not; name the column they are in."
         if self.source == "h5ad" and self.patients and self.columns.sample is None:
             yield ".patients is set, but columns.sample is not; name the column of the samples."
+        owner: dict[str, str] = {}
         for patient, own in self.patients.items():
             for sample in own:
+                if owner.setdefault(str(sample), patient) != patient:
+                    yield (
+                        f".patients.{patient} has the sample {sample!r}, which is said to be of {owner[str(sample)]!r} "
+                        "too; keep one."
+                    )
                 if self.samples and str(sample) not in map(str, self.samples):
                     yield (
                         f".patients.{patient} has the sample {sample!r}, which samples does not name; correct one of "
@@ -179,6 +188,8 @@ class Dataset(Settings):
             )
         elif not is_url(path) and not Path(path).exists():
             yield f".path: there is no file {path!r}; paths count from {Path.cwd()}."
+        elif set("{}") & set(path):
+            yield f".path is {path!r}; {_BRACES}."
 
     def _domain_faults(self) -> Iterator[str]:
         names = [question.name for question in self.questions]
@@ -264,6 +275,12 @@ def samples_of(name: str, dataset: dict) -> dict[str, list[str] | None]:
         for sample in samples:
             if sample not in present:
                 raise InputError(no_such_label(f"config: datasets.{name}.{key}", sample, present))
+    for patient, own in dataset["patients"].items():
+        if patient in present and patient not in own:
+            raise InputError(
+                f"config: datasets.{name}.patients.{patient} is called like a sample that it has not; rename the "
+                "patient."
+            )
     if pooled:
         return {POOLED: dataset["samples"]}
     wanted = present if dataset["samples"] is None else dataset["samples"]

@@ -93,7 +93,8 @@ def write_answer(
     elsewhere = None if target in compared_domains(task) else next(iter(compared_domains(task)), None)
     source = (
         f"{names['label']}: {names['kind']} data, {cells.n_obs:,} cells · slide {names['slide']} · "
-        f"{len(questions)} seed{'s' * (len(questions) > 1)} · commit {provenance.commit()}"
+        f"protocol {questions[0].protocol} · {len(questions)} seed{'s' * (len(questions) > 1)} · commit "
+        f"{provenance.commit()}"
     )
     title = f"{asked['name']}: {in_words(asked)}"
     style.save(compose(cells, question, answers, genes, title, word, source), outputs["figure"])

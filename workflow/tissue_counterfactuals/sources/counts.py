@@ -269,7 +269,8 @@ class StackedCounts(Counts):
 def _form(matrix: h5py.Group | h5py.Dataset, n: int, g: int) -> tuple[str, tuple[int, ...]]:
     """How a matrix is stored (dense, csr, csc or what it says of itself) and its shape, for n cells and g genes."""
     values = matrix if isinstance(matrix, h5py.Dataset) else matrix.get("data")
-    if values is None or values.shape is None or values.dtype.kind not in "biuf":
+    # What is true or false says whether there is a count, and not which.
+    if values is None or values.shape is None or values.dtype.kind not in "iuf":
         return f"{getattr(values, 'dtype', 'nothing')}", ()
     if values is matrix:
         return "dense", matrix.shape

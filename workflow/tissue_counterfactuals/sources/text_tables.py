@@ -73,7 +73,8 @@ def header_names(path: Path) -> list[str]:
     first, delimiter = _beginning(path)
     with pa.input_stream(str(path), compression=_compression(path)) as stream:
         line = next(itertools.islice(io.BufferedReader(stream), first, None), b"")
-    return next(csv.reader([line.decode("utf-8-sig")], delimiter=delimiter), [])
+    # Where lines end as on old Macs, the whole file is one to those who look for a line feed.
+    return next(csv.reader([line.decode("utf-8-sig").partition("\r")[0]], delimiter=delimiter), [])
 
 
 def count_rows(path: Path, enough: int, header: bool = True) -> int:

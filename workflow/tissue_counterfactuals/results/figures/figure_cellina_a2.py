@@ -159,7 +159,7 @@ def _panel(axes, chosen, metric, types, bars, markers) -> None:
             lost = own["status"] == "failed"
             n_failed = int(lost.sum())
             if np.isnan(mean):
-                words.append((x, "failed" if lost.all() else "undefined" + " †" * lost.any()))
+                words.append((x, "failed" if lost.all() else "undefined" + " †" * bool(n_failed)))
                 continue
             if j < len(bars):
                 _bar(axes, x, mean, error, slot, bar)
