@@ -87,3 +87,9 @@ def test_what_slurm_ended_says_what_it_ran_out_of(job, tmp_path):
     assert said("c").endswith("ask for more runtime.")
     for wildcards in (["old"], ["well"], ["not", "there"]):
         assert said(*wildcards).startswith("ended without a word")
+
+
+def test_the_last_sentence_of_a_log_is_the_reason(job, tmp_path):
+    """A log that goes on after a fault that was mended by itself."""
+    (tmp_path / "a").write_text(f"error: the first try\nepoch 1\n{SENTENCE}\n")
+    assert reasons([job("a")], since=0) == [SENTENCE]

@@ -11,6 +11,8 @@ from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.files import (
     atomic_folder,
     atomic_path,
+    digest,
+    recorded_digest,
     refuse_future,
     refuse_unwritable,
     remove,
@@ -157,3 +159,13 @@ def test_results_that_may_not_be_written_are_told(tmp_path, monkeypatch):
         monkeypatch.setattr(os, "access", lambda path, mode, place=place: path != place)
         with pytest.raises(InputError, match=f"folder {place}: nothing may be written there"):
             refuse_unwritable(results)
+
+
+def test_the_record_of_a_file_deep_in_a_folder_is_its_own(tmp_path):
+    with atomic_folder(tmp_path / "model") as folder:
+        (folder / "deep").mkdir()
+        (folder / "deep/model.pt").write_text("weights")
+        (folder / "model.pt").write_text("other weights")
+    for name in ("model.pt", "deep/model.pt"):
+        path = tmp_path / "model" / name
+        assert recorded_digest(path) == digest(path)

@@ -8,6 +8,7 @@ from scipy import sparse
 from slides import small_slide
 from tasks import NAMES, Question
 from tissue_counterfactuals.metrics import METRICS, Interval, Noise, Reference
+from tissue_counterfactuals.metrics.fold import FoldScorer
 from tissue_counterfactuals.metrics.populations import mean_expression, overdispersion
 from tissue_counterfactuals.models.cellina import Cellina
 from tissue_counterfactuals.question.folds import Fold, cells_of, split_cells
@@ -205,3 +206,15 @@ def test_on_simulated_tissue_errors_to_the_truth_are_those_under_the_same_donors
         assert found[name] == pytest.approx(expected[name], rel=1e-4)
         assert set(table.loc[table["metric"] == name, "method"]) == {"hierarchical"}
     assert values(table, "no_change", "-")["rmse_lfc_truth_in_place"] > 0.01
+
+
+def test_other_target_cells_of_the_same_number_are_another_reference(slide, scored):
+    question, *_ = scored
+    fold = FoldScorer(question.task, {}, N_DEG)
+    target = cells_of(slide, "A", "right")
+    half = len(target) // 2
+    first, second = fold.reference(target[:half]), fold.reference(target[half : 2 * half])
+    for found, cells in ((first, target[:half]), (second, target[half : 2 * half])):
+        assert (found.target != slide.X[cells]).nnz == 0
+    # What depends on these cells alone is computed once.
+    assert fold.reference(target[:half]) is first

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import t
 
 from tissue_counterfactuals.compare.tolerance import of_folds, of_replicates, rounding
 
@@ -57,3 +58,10 @@ def test_tolerance_of_replicates_is_that_of_two_runs():
 @pytest.mark.parametrize(("printed", "half"), [("0.82", 0.005), ("11", 0.5), ("3.7e-9", 0.05e-9)])
 def test_rounding_is_half_the_last_digit(printed, half):
     assert rounding(printed) == pytest.approx(half)
+
+
+def test_each_fold_counts_with_the_variance_of_its_own_number_of_seeds():
+    values = pd.DataFrame({"fold": ["a", "a", "b"], "value": [0.1, 0.3, 0.5]})
+    # Within folds .02 with one degree of freedom; theirs is a mean of two folds with one seed each.
+    variance = 0.02 * (1 / 2 + (1 / 2 + 1) / 4)
+    assert of_folds(values, 2).value == pytest.approx(t.ppf(0.975, 1) * np.sqrt(variance))

@@ -130,3 +130,33 @@ def test_the_figure_shows_every_knob_and_the_rank_of_the_distance(made, tmp_path
 def test_the_usual_reach_must_be_asked():
     with pytest.raises(InputError, match=r"usual_reach is 2, which is none of reaches"):
         TrustSettings.read({"usual_reach": 2.0, "reaches": [0, 1]}, "trust")
+
+
+def test_the_figure_shows_errors_over_effects_and_means_over_tissues():
+    methods, seeds, reaches = ("ridge", "no_change"), (0, 1, 2), (0.0, 1.0)
+    settings = TrustSettings().model_dump() | {"usual_reach": 1.0, "reaches": [0, 1]}
+    rows = [
+        {"knob": knob, "level": level, "seed": seed, "reach": reach, "method": method, "status": "ok"}
+        | {"error": (1 + seed) ** 2 * (1 + number), "effect": 5.0 + reach, "distance": 1.0 + reach + seed / 10}
+        for knob, level in (("usual", 0.0), ("effect_size", 0.3), ("confounding", 0.5))
+        for seed in seeds for reach in reaches for number, method in enumerate(methods)
+    ]  # fmt: skip
+    errors = pd.DataFrame(rows)
+    keys = [{"latent": latent, "variables": what} for latent, what in figure.PAIRS]
+    latents = pd.DataFrame(
+        {"knob": "usual", "level": 0.0, "method": "cellina", "seed": seed, "correlation": value} | pair
+        for seed, value in ((0, 0.2), (1, 0.8)) for pair in keys
+    )  # fmt: skip
+    drawn = figure.compose(errors, latents, settings, "source")
+    usual = errors[errors["knob"] == "usual"]
+    for title, values in (("Distance", usual["error"]), ("The same", usual["error"] / usual["effect"])):
+        dots = [line for line in panel(drawn, title).lines if line.get_marker() == "o"]
+        shown = sorted(y for line in dots for y in line.get_ydata())
+        assert shown == pytest.approx(sorted(values))
+    # The tissue as usual stands at its own level: 0 for confounding.
+    means = {line.get_color(): line.get_ydata() for line in panel(drawn, "Confounding").lines if len(line.get_xdata())}
+    for number, method in enumerate(methods):
+        color = figure.style.method_style(method, figure.style.method_order(methods)).color
+        assert list(means[color]) == pytest.approx([(1 + number) * (1 + 4 + 9) / 3 / 6] * 2)
+    (image,) = panel(drawn, "What Cellina").images
+    np.testing.assert_allclose(image.get_array(), np.full((1, 6), 0.5))

@@ -1,5 +1,6 @@
 """What MintFlow's adapter hands over, and the function that stands in for a compiled one; the package is not needed."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import anndata
@@ -130,3 +131,49 @@ def test_sampling_of_neighbours():
     drawn = [frozenset(sampled([0], [2])[1]) for _ in range(30)]
     assert {len(edges) for edges in drawn} == {2}
     assert len(set(drawn)) == 3
+
+
+def test_latents_of_a_section_go_to_the_cells_of_its_sample(monkeypatch, tmp_path):
+    # They begin with the sample that comes last by its name.
+    slide = small_slide(n_cells=200, samples=("one", "two"))
+    task = make_task(slide, settings={"n_neighbors": 4})
+    seen = Seen.of(task)
+    codes = seen.counts().obs["sample"].astype(str).to_numpy()
+    assert codes[0] != min(codes)
+    sections = {}
+    for number, name in enumerate(sorted(set(codes))):
+        n = (codes == name).sum()
+        sections[name] = {"MintFlow_Z": np.full((n, 2), number), "MintFlow_S_in": np.full((n, 2), 10 + number)}
+    monkeypatch.setattr(mintflow, "_package", lambda: SimpleNamespace(predict=lambda *_, **__: sections))
+    monkeypatch.setattr(mintflow, "seed_everything", lambda _: None)
+    stored = dict.fromkeys(("data_mintflow", "dict_all4_configs", "model"))
+    monkeypatch.setattr(torch, "load", lambda *_, **__: stored)
+    found = mintflow.latents(task, tmp_path)
+    number = np.unique(codes, return_inverse=True)[1]
+    np.testing.assert_array_equal(found["z"][seen.cells, 0], number)
+    np.testing.assert_array_equal(found["s"][seen.cells, 0], 10 + number)
+    assert np.isnan(found["z"][task.split.held_out]).all()
+
+
+def test_training_and_evaluation_are_told_the_same_files_graph_and_window():
+    def defaults(num_tissue_sections_training, num_tissue_sections_evaluation):
+        def of(loader):
+            n = range(num_tissue_sections_training)
+            return {"list_tissue": {str(i): {loader: {"width_window": 700}} for i in n}}
+
+        return of("config_dataloader_train"), of("config_dataloader_test"), {}, {}
+
+    same = lambda config, **_: config  # noqa: E731
+    steps = ("config_data_train", "config_data_evaluation", "config_model", "config_training")
+    package = SimpleNamespace(
+        get_default_configurations=defaults, **{f"verify_and_postprocess_{step}": same for step in steps}
+    )
+    settings = {"n_neighbors": 4, "window_um": 250.0, "adversary_steps": 3}
+    task = make_task(small_slide(n_cells=200), settings=settings)
+    made = mintflow._configuration(package, task, [Path("one.h5ad"), Path("two.h5ad")])
+    for config, loader in (("data_train", "config_dataloader_train"), ("data_evaluation", "config_dataloader_test")):
+        sections = list(made[f"config_{config}"]["list_tissue"].values())
+        assert [section["file"] for section in sections] == ["one.h5ad", "two.h5ad"]
+        assert [section[loader]["width_window"] for section in sections] == [250.0] * 2
+        assert {section["config_neighbourhood_graph"]["n_neighs"] for section in sections} == {4}
+    assert made["config_training"]["numiters_updateduals_seprately_perepoch"] == 3

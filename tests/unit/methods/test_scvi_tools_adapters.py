@@ -11,7 +11,7 @@ from slides import small_slide
 from tasks import FOLD, SECTIONS, make_task
 from tissue_counterfactuals.config import load_config
 from tissue_counterfactuals.errors import InputError
-from tissue_counterfactuals.methods import cpa, scanvi, scvi, scviva
+from tissue_counterfactuals.methods import cpa, scanvi, scgen, scvi, scviva, simvi
 from tissue_counterfactuals.methods import scvi_tools as shared
 from tissue_counterfactuals.question.asked import ask_nothing
 from tissue_counterfactuals.question.folds import Fold
@@ -141,3 +141,105 @@ def test_cpa_predicts_the_focal_cells_from_what_they_show(task, monkeypatch, tmp
     task.settings = {"n_latent": 2}
     for prediction in cpa.predict(task, tmp_path, "right").values():
         np.testing.assert_allclose(prediction.values, task.slide.X[task.focal].toarray(), rtol=1e-5)
+
+
+def test_who_trains_and_who_validates_are_told_apart(task):
+    seen = shared.Seen.of(task)
+    train, validation, test = seen.split
+    np.testing.assert_array_equal(seen.cells[train], np.flatnonzero(task.split.train))
+    np.testing.assert_array_equal(seen.cells[validation], np.flatnonzero(task.split.validation))
+    assert not len(test)
+
+
+def test_cpa_knows_the_seen_and_the_focal_cells_alone_and_validates_on_those_that_validate(task, monkeypatch, tmp_path):
+    registered = []
+
+    class CPA:
+        def __init__(self, cells, **_):
+            self.module = SimpleNamespace(load_state_dict=lambda _: None)
+            self.epoch_history = pd.DataFrame()
+
+        @classmethod
+        def setup_anndata(cls, cells, **_):
+            registered.append(cells)
+            cls.pert_encoder = {name: i for i, name in enumerate(sorted(set(cells.obs["domain"])))}
+            cells.obsm["perts"] = cells.obs["domain"].map(cls.pert_encoder).to_numpy()[:, None]
+
+        def predict(self, cells, **_):
+            cells.obsm["CPA_pred"] = cells.X.toarray()
+
+        train = save = lambda *_, **__: None
+
+    package = SimpleNamespace(CPA=CPA, _utils=SimpleNamespace(CPA_REGISTRY_KEYS=SimpleNamespace(CONTROL_KEY="control")))
+    monkeypatch.setattr(cpa, "_package", lambda _: package)
+    monkeypatch.setattr("torch.load", lambda *_, **__: {"model_state_dict": {}})
+    task.settings = SECTIONS["cpa"]
+    cpa.fit(task, tmp_path)
+    cpa.predict(task, tmp_path, "right")
+    names, seen = task.slide.obs_names, ~task.split.held_out
+    known = seen.copy()
+    known[task.focal] = True
+    for cells, wanted in zip(registered, (seen, known), strict=True):
+        assert list(cells.obs_names) == list(names[wanted])
+    # Nothing is fitted where focal cells are only looked up.
+    validates = registered[0].obs_names[registered[0].obs["split"] == "valid"]
+    assert list(validates) == list(names[task.split.validation])
+
+
+def test_scgen_moves_the_focal_cells_by_the_mean_of_its_differences_from_control_to_target(monkeypatch, tmp_path):
+    task = make_task(small_slide(n_cells=200), settings={"n_draws": 3})
+    direction, drawn = np.linspace(0, 1, task.slide.n_vars), []
+
+    class SCGEN:
+        """Its latent space is that of the genes."""
+
+        device = "cpu"
+        module = SimpleNamespace(eval=lambda: None, generative=lambda z: {"px": z})
+        load = classmethod(lambda cls, *_, **__: cls())
+
+        def predict(self, ctrl_key, stim_key, adata_to_predict):
+            drawn.append((ctrl_key, stim_key))
+            return None, len(drawn) * direction
+
+        def get_latent_representation(self, cells):
+            return cells.X
+
+    monkeypatch.setattr(scgen, "_package", lambda: SimpleNamespace(SCGEN=SCGEN))
+    monkeypatch.setattr(scgen, "seed_everything", lambda *_: None)
+    made = scgen.predict(task, tmp_path, "right")
+    seen = shared.Seen.of(task)
+    assert drawn == [(seen.domain("left"), seen.domain("right"))] * 3
+    counts = task.slide.X[task.focal].toarray()
+    np.testing.assert_allclose(made["no_intervention"].values, counts, rtol=1e-4, atol=1e-4)
+    library = counts.sum(axis=1, keepdims=True)
+    # Draws of 1, 2 and 3 times the direction, in the logarithm.
+    moved = (counts / library * 1e4 + 1) * np.exp(2 * direction) - 1
+    np.testing.assert_allclose(made["-"].values, moved / moved.sum(axis=1, keepdims=True) * library, rtol=1e-3)
+
+
+def test_simvi_joins_no_samples_and_keeps_its_latents_apart(monkeypatch, tmp_path):
+    task = make_task(small_slide(n_cells=200, samples=("one", "two")), settings=SECTIONS["simvi"])
+    batches = []
+
+    class SimVI:
+        def __init__(self, cells, **_):
+            self.n = cells.n_obs
+
+        setup_anndata = staticmethod(lambda *_, **__: None)
+        extract_edge_index = staticmethod(lambda cells, batch_key, n_neighbors: batches.append(batch_key))
+        train = staticmethod(lambda *_, **__: ([3.0, 2.0], [4.0, 3.0]))
+
+        def get_latent_representation(self, edges, representation_kind):
+            return np.full((self.n, 2), {"intrinsic": 1.0, "interaction": 2.0}[representation_kind])
+
+    monkeypatch.setitem(sys.modules, "simvi.model", SimpleNamespace(SimVI=SimVI))
+    for name in ("shim", "seed_everything"):
+        monkeypatch.setattr(simvi, name, lambda *_: None)
+    simvi.fit(task, tmp_path)
+    assert batches == ["sample"]
+    found = simvi.latents(task, tmp_path)
+    for name, value in {"z": 1, "s": 2}.items():
+        np.testing.assert_array_equal(np.isnan(found[name]).all(axis=1), task.split.held_out)
+        assert (found[name][~task.split.held_out] == value).all()
+    history = pd.read_csv(tmp_path / "history.tsv", sep="\t")
+    assert history.to_dict("list") == {"epoch": [0, 1], "train_loss": [3, 2], "validation_loss": [4, 3]}

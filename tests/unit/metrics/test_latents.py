@@ -154,3 +154,16 @@ def test_label_diversity_is_that_of_neighbourhoods_of_the_given_perplexity():
 def test_a_latent_that_cannot_be_scored_says_so():
     latent = np.zeros((20, 2))
     assert np.isnan(list(conservation(latent, np.repeat("a", 20), np.repeat("1", 20), 0).values())).all()
+
+
+def test_a_probe_is_scaled_by_the_cells_that_train():
+    """One tested cell far away leaves a probe of a rare label what it was."""
+    rng = np.random.default_rng(0)
+    latent = rng.normal(size=(600, 3))
+    labels = np.where(latent[:, 1] > 1.2, "up", "down")
+    far = latent.copy()
+    far[-1] = 1e4 * np.sign(far[-1])
+    labels[-1] = "up" if far[-1, 1] > 0 else "down"
+    found = probe_f1(far, labels, *parts(600), 0)["f1"]
+    assert found == pytest.approx(probe_f1(latent, labels, *parts(600), 0)["f1"], abs=0.05)
+    assert found > 0.9

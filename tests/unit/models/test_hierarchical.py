@@ -357,3 +357,15 @@ def test_a_cell_without_counts_has_no_change_of_its_own():
     told = hierarchical.change_per_cell(np.array([[3.0, 1.0], [0.0, 0.0]]), prior, np.ones((2, 1)))
     gain = np.log((3 * np.exp(0.5) + np.exp(-0.5)) / 4)
     np.testing.assert_allclose(told, [[0.5 - gain, -0.5 - gain], [np.nan, np.nan]])
+
+
+def test_one_cell_of_many_counts_does_not_make_a_population_sure(few_cells):
+    """A mean over cells scatters as the small ones do, whatever the large one holds."""
+    _, truth, others = few_cells
+    rng = np.random.default_rng(1)
+    library = np.append(np.full(40, 20.0), 1e5)
+    counts = sparse.csr_array(rng.poisson(library[:, None] * truth))
+    raw = (counts / counts.sum(axis=1)[:, None]).mean(axis=0)
+    likely = hierarchical.likely_share(counts, others, np.zeros(len(truth)))
+    error, of_raw = (np.sqrt(np.mean((np.log1p(1e4 * x) - np.log1p(1e4 * truth)) ** 2)) for x in (likely, raw))
+    assert error < 0.6 * of_raw

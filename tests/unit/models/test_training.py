@@ -367,3 +367,19 @@ def test_a_compiled_network_learns_the_same_up_to_rounding(monkeypatch):
     assert compiled == ["Encoder", "Encoder", "HiddenLayers"]
     for name, weight in plain.network.state_dict().items():
         np.testing.assert_allclose(fast.network.state_dict()[name], weight, rtol=1e-4, atol=1e-6)
+
+
+def test_the_noise_of_a_training_follows_its_seed(monkeypatch):
+    slide = small_slide(n_cells=120, n_genes=12)
+    split = split_cells(slide, FOLD)
+    graph = slide_graph(slide, excluded=split.held_out, max_neighbors=15)
+    seeded, plain = [], torch.manual_seed
+    monkeypatch.setattr(torch, "manual_seed", lambda number: seeded.append(number) or plain(number))
+    numbers = []
+    for seed in (0, 1):
+        seeded.clear()
+        Cellina(8, 2, 3, device="cpu", epochs=2, batch_size=BATCH).fit(slide, graph, split, seed=seed)
+        numbers.append(set(seeded))
+    # First weights, the noise of each epoch and that of validation: none of them is the other seed's.
+    assert len(numbers[0]) == len(numbers[1]) == 4
+    assert not numbers[0] & numbers[1]

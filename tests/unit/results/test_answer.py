@@ -361,3 +361,17 @@ def test_genes_of_mouse_are_in_no_set_and_the_table_says_why():
 def test_a_question_is_told_as_a_sentence(keys, sentence):
     asked = UserQuestion.read({"name": "q", "cell_type": "A", "domain": "x"} | keys)
     assert answer.in_words(asked.model_dump()) == f"A of x, {sentence}"
+
+
+def test_the_effect_on_cells_is_that_of_the_first_seed(tmp_path):
+    paths, twin = [], np.full((3, 2), 5.0)
+    for number, moved in enumerate(([[9, 1], [7, 3], [5, 5]], [[1, 9], [1, 9], [1, 9]])):
+        paths.append(tmp_path / f"{number}.h5ad")
+        with write_predictions(paths[-1], pd.Index(["g", "h"])) as writer:
+            writer.notes = {"failures": [], "diagnostics": [], "intervals": [], "cells": []}
+            for variant, values in (("move", moved), ("no_intervention", twin)):
+                key = {"method": "ridge", "target": "y", "variant": variant}
+                writer.add(key, pd.Index(["a", "b", "c"]), np.array(values, np.float32))
+    shares = np.array([[9, 1], [7, 3], [5, 5]]) * 1000
+    effect = np.sqrt(((np.log1p(shares) - np.log1p(5000)) ** 2).mean(axis=1))
+    np.testing.assert_allclose(answer.collect(paths, ["ridge"]).effect, effect, rtol=1e-5)

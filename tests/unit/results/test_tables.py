@@ -12,6 +12,7 @@ from tissue_counterfactuals.results.tables import (
     COLUMNS,
     KEY,
     choose,
+    few_target_cells,
     gains,
     learned_methods,
     paired_differences,
@@ -295,6 +296,51 @@ def test_choose_names_what_there_is():
     assert len(choose(scores, "d", "t", "corrected")) == len(VALUES)
     with pytest.raises(InputError, match="no rows for dataset 'd', target 'x'.*there are d / t"):
         choose(scores, "d", "x", "corrected")
+
+
+def test_the_best_competitor_is_the_one_over_which_patients_gain_least():
+    """Patient p0 has three types and p1 one: over folds scgen is beaten by more, over patients by less."""
+    folds = [("p0", "A", 0), ("p0", "B", 0), ("p0", "C", 0), ("p1", "A", 0)]
+    own = dict.fromkeys(folds, 0.9)
+    ridge = {fold: 0.9 - gain for fold, gain in zip(folds, (0.1, 0.1, 0.1, 0.5), strict=True)}
+    scgen = {fold: 0.9 - gain for fold, gain in zip(folds, (0.3, 0.3, 0.3, 0.1), strict=True)}
+    scores = table(
+        rows("cellina", "published", own),
+        rows("cellina", "no_intervention", own),
+        rows("ridge", "published", ridge),
+        rows("scgen", "-", scgen),
+    )
+    found = gains(scores).query("method == 'cellina' and variant == 'published'").set_index("reference")
+    assert found.loc["ridge", ["mean", "patient_mean"]].tolist() == pytest.approx([0.2, 0.3])
+    assert found.loc["scgen", ["mean", "patient_mean"]].tolist() == pytest.approx([0.25, 0.2])
+    assert found.loc[BEST, "competitor"] == "scgen"
+
+
+def test_failures_of_the_best_competitor_stand_beside_it_and_a_fold_without_it_is_no_pair():
+    ok = {key: value - 0.1 for key, value in VALUES.items() if key[0] != "s2"}
+    scores = table(
+        rows("cellina", "published", VALUES),
+        rows("cellina", "no_intervention", VALUES),
+        rows("ridge", "published", ok),
+        failed_rows("ridge", "-", [("s2", "A", 0), ("s2", "B", 0)], "no memory"),
+    )
+    pairs = paired_differences(scores).query("method == 'cellina' and reference == 'ridge'")
+    assert set(pairs["slide"]) == {"s1"}
+    found = gains(scores).query("method == 'cellina' and variant == 'published'").set_index("reference")
+    assert (found.loc["ridge", "n"], found.loc["ridge", "n_patients"]) == (2, 1)
+    for reference in ("ridge", BEST):
+        assert found.loc[reference, ["n_failed", "reason"]].tolist() == [2, "no memory"]
+    assert found.loc["no_intervention", "n_failed"] == 0
+
+
+def test_few_target_cells_are_those_of_the_fold_and_not_of_half_of_them():
+    scores = table(
+        rows("cellina", "published", {("s1", "A", 0): 0.5}, n_target=30),
+        rows("ceiling", "-", {("s1", "A", 0): 0.5}, n_target=15),
+    )
+    assert few_target_cells(scores) == ""
+    few = scores.assign(n_target=scores["n_target"] - 10)
+    assert "A on s1 (20)" in few_target_cells(few)
 
 
 # --- files ------------------------------------------------------------------------------------------------------

@@ -159,3 +159,13 @@ def test_the_truth_survives_disk_and_lost_genes(tumours, tmp_path):
     write_slide(part, tmp_path / "part.h5ad")
     read = read_slide(tmp_path / "part.h5ad")
     assert np.array_equal(true_knockout_effect(read, "Jak2"), true_knockout_effect(tumours, "Jak2")[::3])
+
+
+@pytest.mark.parametrize("knockout", KNOCKOUTS)
+def test_a_lost_gene_is_as_little_active_everywhere_in_its_lesions_and_varies_outside(slide, knockout):
+    activity = slide.obs[f"simulation_activity_{knockout}"].to_numpy()
+    lost = slide.obs["domain"].str.startswith(f"{knockout}_").to_numpy()
+    assert lost.any()
+    np.testing.assert_allclose(activity[lost], lesions._RESIDUAL)
+    assert activity[~lost].mean() == pytest.approx(1, abs=0.1)
+    assert activity[~lost].std() > 0.3

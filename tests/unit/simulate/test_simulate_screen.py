@@ -126,3 +126,13 @@ def test_lost_genes_that_are_measured_are_gone_from_their_carriers_and_follow_wh
 def test_clones_that_find_no_room_are_refused():
     with pytest.raises(InputError, match="more cells or fewer clones"):
         simulate_screen(n_cells=500)
+
+
+def test_a_lost_gene_is_kept_by_the_carriers_of_other_guides():
+    knobs = SMALL | {"n_cells": 6000, "depth": 3000, "region_effect": 0.0, "missed": 0.0, "autonomous": 0.0}
+    slide = simulate_screen(**knobs, measured=True, signal_change=0.0)
+    share = slide.X.toarray() / slide.X.sum(axis=1).A
+    free = ((slide.obs["cell_type"] == "cancer") & (slide.obs["target_true"] == "")).to_numpy()
+    for place, name in enumerate(("KO1", "KO2", "KO3")):
+        others = (~slide.obs["target_true"].isin(["", CONTROL, name])).to_numpy()
+        assert share[others, place - 3].mean() > 0.5 * share[free, place - 3].mean()

@@ -69,6 +69,12 @@ def test_xenium(tmp_path, matrix, cells, outs):
     assert any("stood in another order" in note for note in notes(slide))
 
 
+def test_xenium_places_in_pixels_are_scaled_along_both_axes(tmp_path):
+    tissue = xenium.write(tmp_path / "a")
+    edit.scale_columns(tmp_path / "a/cells.csv.gz", ["x_centroid", "y_centroid"], 1 / xenium.UM_PER_PIXEL)
+    assert_holds(read(xenium.entry(tmp_path / "a"), unit_um=xenium.UM_PER_PIXEL), tissue, atol=1e-6)
+
+
 def test_xenium_without_labels_gets_one_for_all(tmp_path):
     tissue = xenium.write(tmp_path / "a", labels=False)
     slide = read({"source": "xenium", "path": tmp_path / "a"})

@@ -261,6 +261,15 @@ def test_ids_with_a_mask_of_missing_ones_are_read(tmp_path):
     assert_is(read(merfish_brain.entry(tmp_path)), tissue)
 
 
+def test_the_wanted_sections_alone_decide_the_unit(tmp_path):
+    """A cell that strays in another section has no say."""
+    tissue = merfish_brain.write(tmp_path)
+    with h5py.File(tmp_path / merfish_brain.FILES[0], "r+") as file:
+        other = np.flatnonzero(file["obs/brain_section_label/codes"][:] == 0)[0]
+        file["obsm/X_spatial_coords"][other] = 1e6
+    assert_is(read(merfish_brain.entry(tmp_path)), tissue)
+
+
 def test_sections_of_the_brain(tmp_path):
     merfish_brain.write(tmp_path)
     dataset = configured(merfish_brain.entry(tmp_path) | {"samples": None})

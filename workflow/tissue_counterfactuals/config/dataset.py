@@ -18,8 +18,8 @@ from tissue_counterfactuals.sources import READERS
 from tissue_counterfactuals.sources.settings import ColumnsSettings, PreprocessSettings
 
 # Name of the one slide of a data set that is fitted over all its samples.
-_BRACES = "braces stand for other things in a workflow: give the file another name"
 POOLED = "pooled"
+_BRACES = "braces stand for other things in a workflow: give the file another name"
 
 SIMULATED = ("simulated", "simulated_field", "simulated_lesions", "simulated_screen")
 
