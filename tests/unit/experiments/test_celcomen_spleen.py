@@ -469,6 +469,7 @@ def test_figure_6_says_what_it_shows(results):
     for text in (
         "[simulated]",
         "hold-out sample_1",
+        "· seed 0",
         "cells shuffled in space",
         "smallest possible",
     ):

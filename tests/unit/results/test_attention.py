@@ -79,6 +79,22 @@ def test_the_figure_shows_the_tissue_and_who_is_heard(question, manifest, tmp_pa
     assert dots.get_sizes().sum() == pytest.approx(10 * attention.EVEN_AREA, rel=1e-4)
 
 
+def test_donors_of_another_section_do_not_stand_among_the_cells_of_this_one():
+    places = np.stack(np.meshgrid(np.arange(6.0), np.arange(6.0)), axis=-1).reshape(-1, 2) * 20
+    cells = pd.DataFrame(np.tile(places, (2, 1)), columns=["x_um", "y_um"])
+    cells["sample"], cells["cell_type"] = np.repeat(["one", "two"], len(places)), "a"
+    weights = np.full((1, 3, 1), 1 / 3)
+    before = np.array([14]), np.array([[13, 15, 20]]), weights
+    # The third donor is of the other section, at the place of the first.
+    after = np.array([14]), np.array([[13, 15, 36 + 13]]), weights
+    figure = attention.compose(cells, before, after, "demo", "made")
+    spans = {}
+    for name in attention.PANELS[:2]:
+        spans[name] = np.ptp(panel(figure, name).collections[0].get_offsets(), axis=0).max()
+    assert spans[attention.PANELS[0]] <= 40
+    assert spans[attention.PANELS[1]] >= 100
+
+
 def test_a_slide_without_questions_and_a_model_that_failed_give_the_reason(question, manifest, tmp_path, monkeypatch):
     written = []
     monkeypatch.setattr(style, "save_reason", lambda reason, *_: written.append(reason))

@@ -95,7 +95,8 @@ def words(figure):
 def test_figure_4_says_what_it_shows(protocol):
     figure = figure_celcomen_4.compose(correlations(protocol), genes(protocol), spots(), manifest(protocol))
     text = words(figure)
-    assert f"Lesions [stand-in] · protocol: {protocol}" in text
+    # Of several seeds one is drawn.
+    assert f"Lesions [stand-in] · protocol: {protocol} · seed 0" in text
     assert ("exact counterfactual" in text) == (protocol == "corrected")
     assert "lost Zap70" in text
     assert "wild type (KP)" in text
@@ -219,6 +220,7 @@ def test_p_values_stand_at_calibrated_controls_only():
     own = correlations("corrected")
     null, turns = null_tables()
     figure = figure_celcomen_4_null.compose(own, summarize(own), [manifest("corrected")], null, turns)
+    assert "· seed 0\n" in figure.get_suptitle()
     axes = next(a for a in figure.findobj(Axes) if a.get_title(loc="left").startswith("B · corr"))
     labels = [t.get_text().replace("\n", " ") for t in axes.get_xticklabels()]
     assert labels[0] == "observed 3 lesions"

@@ -15,6 +15,7 @@ from tissue_counterfactuals.question.predictions import read_predictions
 from tissue_counterfactuals.question.question import read_question
 from tissue_counterfactuals.results import provenance
 from tissue_counterfactuals.results.figures import style
+from tissue_counterfactuals.results.figures.figure_cellina_2 import arrange
 from tissue_counterfactuals.results.tables import TWIN, write_tsv
 from tissue_counterfactuals.slide import read_slide
 
@@ -74,7 +75,8 @@ def compose(cells: pd.DataFrame, before: tuple, after: tuple, title: str, proven
     """
     cells = style.with_short_labels(cells, "cell_type")
     colors = style.category_colors(cells["cell_type"])
-    xy = cells[["x_um", "y_um"]].to_numpy()
+    # Donors can stand in other sections, whose places are their own.
+    xy = arrange(cells).xy if cells["sample"].nunique() > 1 else cells[["x_um", "y_um"]].to_numpy()
     focal, one = before[0], _central(cells, before[0])
     with style.context():
         figure = style.new_figure(11.5, 4.6)
@@ -105,12 +107,11 @@ def _neighbors(cells: pd.DataFrame, heard: tuple, one: int) -> pd.DataFrame:
 
 
 def _tissue(axes, cells, xy, colors, focal, neighbors, weights) -> None:
-    """The neighbours, as large as they are listened to, and the other cells of their section around them."""
+    """The neighbours, as large as they are listened to, and the other cells around them."""
     shown = xy[np.append(neighbors, focal)]
     low, high = shown.min(axis=0), shown.max(axis=0)
     pad = max(0.06 * (high - low).max(), 10.0)
-    near = (cells["sample"] == cells["sample"].iloc[focal]).to_numpy()
-    near &= ((xy >= low - pad) & (xy <= high + pad)).all(axis=1)
+    near = ((xy >= low - pad) & (xy <= high + pad)).all(axis=1)
     axes.plot(*xy[near].T, "o", color=BACKGROUND, ms=2, mew=0, rasterized=True)
     area = EVEN_AREA * weights * len(weights)
     for start in xy[neighbors]:

@@ -72,8 +72,8 @@ def compose(correlations: pd.DataFrame, genes: pd.DataFrame, spots: pd.DataFrame
         figure = style.new_figure(_WIDTH_IN, sum(heights) + 1.1)
         title = (
             f"{NAME}: predicted and observed knock-outs · {style.data_name(manifest)} · protocol: "
-            f"{manifest['protocol']}\npredictor: {PREDICTORS[predictor]}; lesion is the unit, spots of one section "
-            "share their knock-out lesions"
+            f"{manifest['protocol']} · seed {seed}\npredictor: {PREDICTORS[predictor]}; lesion is the unit, spots of "
+            "one section share their knock-out lesions"
         )
         style.suptitle(figure, title)
         bottom = _legend(figure, own, spots, style.footer(figure, provenance.footer(manifest, manifest["protocol"])))

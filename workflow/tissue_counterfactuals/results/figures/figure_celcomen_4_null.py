@@ -77,7 +77,7 @@ def compose(
         figure = style.new_figure(_WIDTH_IN, sum(heights) + 1.3)
         style.suptitle(
             figure,
-            f"Does the correlation of Fig. 4 survive its own null? · {style.data_name(manifest)}\n"
+            f"Does the correlation of Fig. 4 survive its own null? · {style.data_name(manifest)} · seed {seed}\n"
             + "\n".join(verdicts),
         )
         text = "\n".join(provenance.footer(m, m["protocol"]) for m in manifests)

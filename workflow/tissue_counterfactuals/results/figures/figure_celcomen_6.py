@@ -57,7 +57,9 @@ def compose(
     for column in NEEDED:
         if column not in agreement:
             raise InputError(f"agreement table: column {column!r} is missing; run again.")
-    agreement, curves, summary = (t[t["seed"] == t["seed"].min()] for t in (agreement, curves, summary))
+    seed = summary["seed"].min()
+    agreement, curves, summary = (t[t["seed"] == seed] for t in (agreement, curves, summary))
+    title += f" · seed {seed}"
     agreement, curves = (style.with_short_labels(t, "hold_out") for t in (agreement, curves))
     everyone = sorted(agreement["hold_out"].unique())
     hold_outs = everyone[:MOST_ROWS]
