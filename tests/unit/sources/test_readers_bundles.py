@@ -484,6 +484,17 @@ def test_labels_of_samples_that_share_their_ids_are_not_mixed_up(tmp_path):
         assert_holds(own, tissue, prefix=f"{name}_", atol=2.0)
 
 
+def test_a_label_column_in_other_letters_is_not_taken_for_absent(tmp_path):
+    xenium.write(tmp_path / "a")
+    table = pd.read_csv(tmp_path / "a/labels.csv")
+    table.rename(columns={"cell_type": "Cell Type"}).to_csv(tmp_path / "labels.csv", index=False)
+    entry = {"source": "xenium", "path": tmp_path / "a", "labels": tmp_path / "labels.csv"}
+    with pytest.raises(InputError, match="no column .cell_type., and .Cell Type. is much like it; name it"):
+        read(entry)
+    slide = read(entry, columns={"cell_type": "Cell Type"})
+    assert slide.obs["cell_type"].nunique() == table["cell_type"].nunique() > 1
+
+
 def test_a_missing_file_of_labels_is_told_before_the_run(tmp_path):
     xenium.write(tmp_path / "a", labels=False)
     entry = xenium.entry(tmp_path / "a") | {"experiments": ["celcomen_spleen"]}

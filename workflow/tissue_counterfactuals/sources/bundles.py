@@ -298,11 +298,23 @@ def _label_cells(sample: Sample, name: str, dataset: dict, constants: dict[str, 
         sample.keep_cells(given, f"{label} given")
 
 
+def _letters(name: str) -> str:
+    return "".join(filter(str.isalnum, name.casefold()))
+
+
 def _read_label_file(path: Path, wanted: dict[str, str], sample_column: str | None, name: str) -> pd.DataFrame:
     """Labels of one sample by cell id, missing ones NaN."""
     names = column_names(path)
     ids = id_columns(names, path)
     texts = [column for column in dict.fromkeys(wanted.values()) if column in names]
+    for label, column in wanted.items():
+        # Taken for absent, it would make all cells one type or one domain.
+        alike = [other for other in names if column not in names and _letters(other) == _letters(column)]
+        if alike:
+            raise InputError(
+                f"file {path}: it has no column {column!r}, and {alike[0]!r} is much like it; name it under "
+                f"columns.{label}."
+            )
     if not texts:
         raise InputError(
             f"file {path}: it has neither a column {wanted['cell_type']!r} nor {wanted['domain']!r}, it has "
