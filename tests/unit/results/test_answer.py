@@ -75,7 +75,7 @@ def moved(tissue, tmp_path_factory):
 
 
 def test_the_text_names_the_protocol(moved):
-    assert "slide mine · protocol corrected · 1 seed · commit " in moved.text.replace(NAMES["slide"], "mine")
+    assert f"slide {NAMES['slide']} · protocol corrected · 1 seed · commit " in moved.text
 
 
 def test_the_table_has_the_truth_beside_the_prediction(tissue, moved):

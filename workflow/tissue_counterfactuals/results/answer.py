@@ -93,7 +93,7 @@ def write_answer(
     elsewhere = None if target in compared_domains(task) else next(iter(compared_domains(task)), None)
     source = (
         f"{names['label']}: {names['kind']} data, {cells.n_obs:,} cells · slide {names['slide']} · "
-        f"protocol {questions[0].protocol} · {len(questions)} seed{'s' * (len(questions) > 1)} · commit "
+        f"protocol {question.protocol} · {len(questions)} seed{'s' * (len(questions) > 1)} · commit "
         f"{provenance.commit()}"
     )
     title = f"{asked['name']}: {in_words(asked)}"
