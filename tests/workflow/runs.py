@@ -119,9 +119,9 @@ class Run:
         return sorted(str(p.relative_to(top)) for p in files if p.name != ".sha256")
 
 
-def examples(heading: str) -> list[str]:
-    """The blocks of code under a heading of CONTRIBUTING.md, in their order."""
-    section = (ROOT / "CONTRIBUTING.md").read_text().split(f"\n## {heading}\n")[1].split("\n## ")[0]
+def examples(heading: str, document: str = "CONTRIBUTING.md") -> list[str]:
+    """The blocks of code under a heading of a document, in their order."""
+    section = (ROOT / document).read_text().split(f"\n## {heading}\n")[1].split("\n## ")[0]
     return re.findall(r"^```\w+\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
 
 

@@ -2,9 +2,13 @@
 
 import re
 
+import anndata
+import numpy as np
+import pandas as pd
 import pytest
+import yaml
 
-from runs import Run, tiny
+from runs import Run, examples, tiny
 
 
 def test_the_linter_finds_nothing(tmp_path):
@@ -58,3 +62,28 @@ def test_a_dry_run_ends_with_what_the_run_will_take(tmp_path):
     assert screen.index("min of jobs, ") < screen.index("steps (100%) done")
     assert "s each" not in screen
     assert "s each" not in run.snakemake("--dry-run", "results/slides/tiny/slide_0.h5ad").screen
+
+
+def test_the_slide_of_the_readme_is_asked_its_questions(tmp_path):
+    """A file as the example describes it: two sections in which all types and domains are."""
+    (block,) = (text for text in examples("Your own slide", "README.md") if text.startswith("datasets:"))
+    config = yaml.safe_load(block)
+    rng, genes = np.random.default_rng(0), ["Il1b", "Stat3", "Cxcl1", "Tnfaip3", *(f"Gene{i}" for i in range(96))]
+    labels = {"annotation": ["astrocyte", "microglia", "neuron"], "region": ["cortex", "lesion"]}
+    labels["section"] = ["left", "right"]
+    obs = pd.DataFrame({column: rng.choice(values, 3000) for column, values in labels.items()})
+    slide = anndata.AnnData(rng.poisson(1.0, (3000, len(genes))).astype(np.float32), obs=obs)
+    slide.var_names, slide.obsm["spatial"] = genes, rng.uniform(0, 600, (3000, 2))
+    weights = pd.DataFrame({"source": "il1b", "target": "Stat3", "weight": 1.5, "cell_type": labels["annotation"]})
+    run = Run(tmp_path).configure(config)
+    slide.write_h5ad(tmp_path / "my_slide.h5ad")
+    weights.to_csv(tmp_path / "by_type.tsv", sep="\t", index=False)
+    outcome = run.snakemake("--dry-run", "my_slide")
+    assert outcome.code == 0, outcome.screen
+    questions = config["datasets"]["my_slide"]["questions"]
+    (one,) = (asked["name"] for asked in questions if "sample" in asked)
+    found = re.findall(r"results/answers/my_slide/(left|right)/(\w+)/answer.md", outcome.screen)
+    assert len(questions) == 9
+    everywhere = {(section, asked["name"]) for section in labels["section"] for asked in questions}
+    # A question about one section is not asked of the other, where it has no cells.
+    assert set(found) == everywhere - {("right", one)}
