@@ -1,5 +1,7 @@
 """Statements: what decides, and that chance alone seldom does."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -226,27 +228,41 @@ def test_where_nothing_differs_a_verdict_is_rare(n_slides):
     assert 0 < found.count("does not hold") / N < SELDOM
 
 
-def test_answers_apart_by_the_margin_are_seldom_called_equal(tmp_path):
-    """At the edge of the margin two one-sided tests say `equal` in at most one of twenty."""
-    rng = np.random.default_rng(0)
+@pytest.mark.parametrize(("gain", "spread", "noise"), [(0.2, 0, 0.03), (0.2, 0.2, 0.01), (0, 0.2, 0.01)])
+def test_answers_apart_by_the_margin_are_seldom_called_equal(gain, spread, noise):
+    """At the edge of the margin two one-sided tests say `equal` in at most one of twenty, and so if there is no gain
+    and no difference: how far the margin itself is known must count.
+    """
+    rng, settings = np.random.default_rng(0), config()
     equal = 0
     n = 40
     for _ in range(n):
-        # The twin is worse by exactly .2 in every fold, so the margin is .1, and so is the true difference.
-        base = {fold: rng.normal(0, 0.03) for fold in TYPES}
+        # Of the twin's errors over those of new neighbours, half the mean is the margin, and the true difference.
+        gains = {t: gain + spread * rng.standard_normal() for t in TYPES}
+        apart = {t: gain / 2 + noise * rng.standard_normal() for t in TYPES}
         rows = scores(
             {
-                ("cellina", "published", "rmse_lfc"): lambda s, t, seed, base=base: 0.5 + base[t],
-                ("cellina", TWIN, "rmse_lfc"): lambda s, t, seed, base=base: 0.7 + base[t],
-                ("cellina", "node", "rmse_lfc"): lambda s, t, seed: 0.6,
+                ("cellina", "published", "rmse_lfc"): 0.5,
+                ("cellina", TWIN, "rmse_lfc"): lambda s, t, seed, gains=gains: 0.5 + gains[t],
+                ("cellina", "node", "rmse_lfc"): lambda s, t, seed, apart=apart: 0.5 + apart[t],
             },
             slides=SLIDES[:1],
             seeds=(0,),
         )
-        run = tables(tmp_path, rows, config())
+        run = SimpleNamespace(config=settings, of=lambda *_, rows=rows, **__: rows)
         (found,) = statements.equal(run, "crc", "as_run", first=("cellina", "edge"), second=("cellina", "node"))
         equal += found.verdict == "holds"
     assert equal / n <= 0.05 + 4 * np.sqrt(0.05 * 0.95 / n)
+
+
+def test_only_folds_with_all_three_answers_tell_whether_two_are_equal(tmp_path):
+    """A fold without its twin has no margin of its own."""
+    forms = {"published": 0.5, TWIN: 0.7, "node": 0.52}
+    rows = scores({("cellina", form, "rmse_lfc"): noisy(v, 0.01, i) for i, (form, v) in enumerate(forms.items())})
+    rows = rows[(rows["variant"] != TWIN) | rows["slide"].isin(SLIDES[:2])]
+    run = tables(tmp_path, rows, config())
+    (found,) = statements.equal(run, "crc", "as_run", first=("cellina", "edge"), second=("cellina", "node"))
+    assert (found.unit, found.n, found.verdict) == ("folds", 10, "holds")
 
 
 def test_forces_from_noise_are_seldom_found_again(tmp_path):
