@@ -55,6 +55,27 @@ def test_mutual_information_is_the_same_as_scikit_learns_in_one_dimension():
     assert mutual_information(latent[:, None], labels) == pytest.approx(_compute_mi_cd(latent, labels, 3))
 
 
+@pytest.mark.parametrize("share", [0.05, 0.3, 1.0])
+def test_cells_that_share_a_latent_tell_nothing_of_their_labels(share):
+    """As cells without neighbours do, all of which have one spatial latent."""
+    rng = np.random.default_rng(3)
+    labels, latent = rng.integers(4, size=1500), rng.normal(size=(1500, 5))
+    latent[rng.random(1500) < share] = latent[0]
+    assert abs(mutual_information(latent, labels)) < 0.03
+
+
+def test_mutual_information_of_a_latent_with_few_values_is_that_of_the_values():
+    rng = np.random.default_rng(4)
+    labels, other = rng.integers(4, size=(2, 1500))
+    values = np.eye(4)
+    assert mutual_information(values[labels], labels) == pytest.approx(np.log(4), abs=0.01)
+    assert abs(mutual_information(values[other], labels)) < 0.01
+    # Half of the cells have the value of their label.
+    mixed = np.where(rng.random(1500) < 0.5, labels, other)
+    known = 0.625 * np.log(0.625 * 4) + 0.375 * np.log(0.125 * 4)
+    assert mutual_information(values[mixed], labels) == pytest.approx(known, abs=0.06)
+
+
 def test_mutual_information_with_one_label_or_labels_of_one_cell_is_none():
     latent = np.random.default_rng(0).normal(size=(50, 2))
     assert mutual_information(latent, np.repeat("a", 50)) == pytest.approx(0)

@@ -62,8 +62,10 @@ def mutual_information(latent: np.ndarray, labels: np.ndarray) -> float:
     """Mutual information in nats between a continuous latent (n, d) and labels (n,), by nearest neighbours.
 
     The estimate of Ross (PLoS ONE 2014): how many cells of any label are nearer to a cell than its third neighbour of
-    its own label. Labels with one cell are left out; it may fall a little below 0. With many dimensions it is biased
-    towards 0, for distances are then much alike. Time grows with the square of the number of cells: give some of them.
+    its own label. Where that neighbour has the very latent of the cell, all cells with it count, and those of the label
+    among them (Gao et al., NeurIPS 2017), or cells that share a latent would seem to tell labels apart. Labels with one
+    cell are left out; it may fall a little below 0. With many dimensions it is biased towards 0, for distances are then
+    much alike. Time grows with the square of the number of cells: give some of them.
     """
     names, code, sizes = np.unique(labels, return_inverse=True, return_counts=True)
     kept = sizes[code] > 1
@@ -78,7 +80,10 @@ def mutual_information(latent: np.ndarray, labels: np.ndarray) -> float:
         own = np.sort(np.where(code[rows, None] == code, apart, np.inf), axis=1)
         # The first is the cell itself, which counts as one that is nearer.
         radius = own[rows - start, wanted[rows]]
-        nearer[rows] = np.maximum((apart < radius[:, None]).sum(axis=1), 1)
+        nearer[rows] = (apart < radius[:, None]).sum(axis=1)
+        shared = radius == 0
+        nearer[rows[shared]] = (apart[shared] == 0).sum(axis=1)
+        wanted[rows[shared]] = (own[shared] == 0).sum(axis=1)
     terms = digamma(len(code)) + digamma(wanted) - digamma(n_own) - digamma(nearer)
     return float(terms.mean()) if len(code) else 0.0
 
