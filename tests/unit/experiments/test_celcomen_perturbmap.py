@@ -294,6 +294,22 @@ def test_a_random_gene_is_put_last_and_its_answer_is_in_the_order_of_the_slide(a
     np.testing.assert_allclose(here[order], there, atol=1e-6)
 
 
+def test_more_draws_than_genes_are_no_more_evidence(found):
+    """Each other gene is knocked out once at most, so that the smallest p value is that of so many genes."""
+    asked, forces = found
+    asked = dataclasses.replace(asked, settings=asked.settings | {"draws": 1000})
+    rows = experiment.answer(asked, forces.inter, forces.intra, 0, ("random_gene",), ("field",))
+    key = {"dataset": "d", "kind": "simulated", "protocol": "corrected", "seed": 0}
+    table = pd.DataFrame([key | row for row in rows])
+    lost = table[table["control"] == "random_gene"].groupby("draw")["knocked_out_gene"].unique()
+    assert lost.str.len().eq(1).all()
+    assert lost.str[0].is_unique
+    others = [g for g in range(len(asked.genes) - 1) if any(len(asked.expressing(p, g)) for p in range(8))]
+    assert set(lost.str[0]) == set(asked.genes[others])
+    row = experiment.summarize(table).set_index("control").loc["random_gene"]
+    assert (row["n_draws"], row["smallest_p"]) == (len(others), 1 / (1 + len(others)))
+
+
 def test_where_there_is_nothing_to_lose_the_field_predicts_nothing(found):
     asked, forces = found
     model = Model(asked, forces.inter, forces.intra, "field")

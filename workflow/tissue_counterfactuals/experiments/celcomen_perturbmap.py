@@ -184,10 +184,11 @@ def _wild_type_lesions(question: Question, seed: int) -> Iterator[tuple[int, int
 
 
 def _random_gene(question: Question, model: Model, seed: int) -> Drawn:
-    """The same gene in all lesions of a draw, as the true one is."""
-    rng = stream(seed, "random_gene")
-    for draw in range(question.settings["draws"]):
-        gene = int(rng.integers(len(question.genes) - 1))
+    """The same gene in all lesions of a draw, as the true one is; each gene once at most, or few genes would make a p
+    value as small as many draws do.
+    """
+    genes = stream(seed, "random_gene").permutation(len(question.genes) - 1)
+    for draw, gene in enumerate(genes[: question.settings["draws"]].tolist()):
         for place in range(len(question.tissues)):
             spots = question.chosen_spots(question.expressing(place, gene), seed)
             if len(spots):

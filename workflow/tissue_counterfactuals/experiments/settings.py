@@ -254,7 +254,7 @@ class NullTestSettings(Settings):
     n_sections: int = Field(2, ge=1, le=4)
     """Sections; `as_run` uses the first."""
     draws: Draws = 39
-    """Random genes knocked out in each simulation, for an empirical p value."""
+    """Random genes knocked out in each simulation, each once at most, for an empirical p value."""
 
 
 class PerturbmapSettings(Settings):
@@ -292,7 +292,7 @@ class PerturbmapSettings(Settings):
     generation_learning_rate: LearningRate = 0.001
     """Learning rate of the generation in angles, as run; otherwise the largest safe one is taken."""
     draws: Draws = 200
-    """Draws of each control: random genes, spots and forces, permuted predictions."""
+    """Draws of each control: random genes (each gene once at most), spots and forces, permuted predictions."""
     shuffled_fits: int = Field(20, ge=0, le=100_000)
     """Fits to data whose genes were shuffled over the spots, each by itself."""
     null_test: NullTestSettings = NullTestSettings()
