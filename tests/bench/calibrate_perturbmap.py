@@ -58,11 +58,12 @@ def simulate(seed: int, depth: float) -> list[dict]:
         rest = experiment.answer(few, forces.inter, forces.intra, seed, CONTROLS[3:], ("field",))
         found += [row for row in rest if row["control"] != experiment.OBSERVED]
         table = pd.DataFrame([KEY | {"seed": seed} | row for row in found])
+        table = experiment.filled(table)
         own = table.loc[table["control"] == "observed", "rho"].median()
         row = {"seed": seed, "depth": depth, "knockout": knockout, "median": own}
         for control in CONTROLS:
             null = table[table["control"] == control]
-            medians = null.fillna({"rho": 0.0}).groupby("draw")["rho"].median().to_numpy()
+            medians = null.groupby("draw")["rho"].median().to_numpy()
             row[control] = empirical_p(own, medians)
             row[f"n_{control}"] = len(medians)
         rows.append(row)

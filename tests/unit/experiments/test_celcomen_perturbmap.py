@@ -483,6 +483,7 @@ def test_the_summary_by_hand():
         "seed": 0,
         "knockout": "A",
         "predictor": "field",
+        "n_genes": 9,
     }
     rows = [
         key | {"section": "s", "control": "observed", "draw": 0, "rho": r, "partial_rho": r / 2}
@@ -513,6 +514,20 @@ def test_the_summary_by_hand():
     ) | {"spots_without_gene": f"not tested: {experiment.NOTHING_TO_LOSE}"}
     assert table.loc["shuffled_data", "n_draws"] == 0
     assert np.isnan(table.loc["shuffled_data", "p_value"])
+
+
+def test_a_lesion_whose_knock_out_changes_nothing_counts_as_0_as_a_draw_does():
+    """Left out, it would raise the observed median and not those of the draws; one without the gene says nothing."""
+    key = {"dataset": "d", "kind": "simulated", "protocol": "corrected", "seed": 0, "knockout": "A", "section": "s"}
+    values = [(0.5, 9), (np.nan, 9), (np.nan, np.nan), (0.4, 9), (np.nan, 9)]
+    rows = [
+        key | {"predictor": "field", "control": control, "draw": 0, "rho": rho, "partial_rho": rho, "n_genes": n}
+        for control in ("observed", "random_gene")
+        for rho, n in values
+    ]
+    row = experiment.summarize(pd.DataFrame(rows)).set_index("control").loc["random_gene"]
+    assert (row["median"], row["lowest"], row["highest"], row["n_lesions"]) == (0.2, 0, 0.5, 4)
+    assert (row["partial_median"], row["null_median"]) == (0.2, 0.2)
 
 
 def test_a_run_writes_the_same_tables_twice(slide, tmp_path):

@@ -55,7 +55,7 @@ def correlations(protocol):
                     values["random_gene"] = np.linspace(-0.3, 0.3, 20)
                 for control, numbers in values.items():
                     for draw, value in enumerate(numbers):
-                        numbers_of = {"rho": value, "p_value": 0.01, "partial_rho": value}
+                        numbers_of = {"rho": value, "p_value": 0.01, "partial_rho": value, "n_genes": 50}
                         collapsed = int(protocol == "as_run" and lesion == 1)
                         rows.append(
                             key | numbers_of | {"control": control, "draw": draw, "n_knocked_out_collapsed": collapsed}

@@ -269,6 +269,14 @@ def _row(
     }
 
 
+def filled(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows of a table of correlations, with 0 in place of a correlation that is not defined, observed or drawn: nothing
+    was predicted. Where no spot has the gene there is nothing to compare, and NaN stays.
+    """
+    compared = rows["n_genes"].notna()
+    return rows.assign(**{c: rows[c].mask(rows[c].isna() & compared, 0.0) for c in ("rho", "partial_rho")})
+
+
 def summarize(correlations: pd.DataFrame) -> pd.DataFrame:
     """Does the median correlation over lesions leave each control behind?
 
@@ -277,14 +285,15 @@ def summarize(correlations: pd.DataFrame) -> pd.DataFrame:
         lesions; `null_median`, `null_low` and `null_high` (2.5 and 97.5 %) of the control's own medians, draw by draw,
         and `n_draws`; `p_value`, the share of them at or above the observed one (it is counted in), and the same for
         the partial correlation given mean expression: for CALIBRATED controls only. `smallest_p` is what it can reach
-        with so many draws. Draws without a rho count as 0, because nothing was predicted; `n_undefined` says how many
-        there are. `status` is `tested`, or why the control says nothing. `rank_test_p` is the test as published,
-        lesions against one draw, which takes lesions for independent.
+        with so many draws. A prediction without a rho counts as 0, observed or drawn (see `filled`); `n_undefined` says
+        how many there are among the draws. `status` is `tested`, or why the control says nothing. `rank_test_p` is the
+        test as published, lesions against one draw, which takes lesions for independent and counts those with a rho.
     """
     rows = []
     key = ["dataset", "kind", "protocol", "seed", "knockout", "predictor"]
     for names, group in correlations.groupby(key, sort=False):
-        found = group[group["control"] == OBSERVED]
+        own = group[group["control"] == OBSERVED]
+        found = filled(own)
         for control in CONTROLS:
             null = group[group["control"] == control]
             row = dict(zip(key, names, strict=True)) | {
@@ -298,7 +307,7 @@ def summarize(correlations: pd.DataFrame) -> pd.DataFrame:
                 "n_draws": null["draw"].nunique(),
                 "n_undefined": int(null["rho"].isna().sum()),
             }
-            rows.append(row | _against(found, null, names[-1] in CALIBRATED.get(control, ())))
+            rows.append(row | _against(own, null, names[-1] in CALIBRATED.get(control, ())))
             rows[-1]["status"] = "tested" if len(null) else "not tested: no draw"
             if (control, names[-1]) == ("spots_without_gene", "field"):
                 rows[-1]["status"] = f"not tested: {NOTHING_TO_LOSE}"
@@ -312,16 +321,16 @@ def reach(summary: pd.DataFrame) -> pd.Series:
 
 
 def _against(found: pd.DataFrame, null: pd.DataFrame, calibrated: bool) -> dict:
-    values = {}
+    values, observed = {}, filled(found)
     for column, prefix in (("rho", ""), ("partial_rho", "partial_")):
-        medians = null.fillna({column: 0.0}).groupby("draw")[column].median().to_numpy()
+        medians = filled(null).groupby("draw")[column].median().to_numpy()
         several = len(medians) > 1
         low, middle, high = np.quantile(medians, [0.025, 0.5, 0.975]) if len(medians) else [np.nan] * 3
         values |= {
             f"{prefix}null_median": middle,
             f"{prefix}null_low": low if several else np.nan,
             f"{prefix}null_high": high if several else np.nan,
-            f"{prefix}p_value": empirical_p(found[column].median(), medians) if several and calibrated else np.nan,
+            f"{prefix}p_value": empirical_p(observed[column].median(), medians) if several and calibrated else np.nan,
         }
     values["smallest_p"] = 1 / (1 + null["draw"].nunique()) if calibrated and len(null) else np.nan
     first = null[null["draw"] == 0]

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from tissue_counterfactuals.experiments.celcomen_perturbmap import CONTROLS, OBSERVED, reach
+from tissue_counterfactuals.experiments.celcomen_perturbmap import CONTROLS, OBSERVED, filled, reach
 from tissue_counterfactuals.results import provenance
 from tissue_counterfactuals.results.figures import style
 from tissue_counterfactuals.results.figures.figure_celcomen_4 import PINK, PREDICTORS, read_table
@@ -36,7 +36,8 @@ _WIDTH_IN = 11.5
 # Controls that fit into a line of the title.
 _MOST_NAMES = 3
 LEVEL = 0.05
-_CORRELATIONS = ("protocol", "seed", "knockout", "predictor", "control", "draw", "lesion", "rho")
+_CORRELATIONS = ("protocol", "seed", "knockout", "predictor", "control", "draw", "lesion", "rho", "partial_rho",
+    "n_genes")  # fmt: skip
 _SUMMARY = ("protocol", "knockout", "predictor", "control", "median", "null_high", "p_value", "smallest_p", "status")
 _SWITCHES = ("depth", "seed", "path", "turn", "switch", "rho", "partial_rho", "collapsed_share")
 
@@ -155,7 +156,7 @@ def _band(axis) -> None:
 def _observed(axis, rows, summary, knockout, protocol) -> None:
     """Lesions at the left, then one column for each control: medians over the lesions, draw by draw."""
     _band(axis)
-    found = rows.loc[rows["control"] == OBSERVED, "rho"].dropna()
+    found = filled(rows).loc[rows["control"] == OBSERVED, "rho"].dropna()
     spread = np.linspace(-0.14, 0.14, len(found)) if len(found) > 1 else [0.0]
     axis.scatter(spread, found, s=22, color=PINK, edgecolor="black", linewidth=0.5, zorder=4, gid="observed")
     axis.hlines(found.median(), -0.3, 0.3, color="black", linewidth=1.6, zorder=5)
@@ -163,7 +164,7 @@ def _observed(axis, rows, summary, knockout, protocol) -> None:
     by_control = summary.set_index("control")
     for place, control in enumerate(CONTROLS, start=1):
         null = rows[rows["control"] == control]
-        medians = null.assign(rho=null["rho"].fillna(0.0)).groupby("draw")["rho"].median()
+        medians = filled(null).groupby("draw")["rho"].median()
         if medians.empty:
             _note(axis, place, 0, "not\ntested")
             continue
@@ -218,7 +219,7 @@ def _nothing_happened(part, null) -> None:
                 if len(found):
                     columns[f"{protocol}:\n{name}"] = (found, _PROTOCOL_COLORS[protocol])
             for label, (table, color) in columns.items():
-                medians = table.groupby("seed")["rho"].median().to_numpy()
+                medians = filled(table).groupby("seed")["rho"].median().to_numpy()
                 _distribution(axis, len(ticks), medians, color)
                 _note(axis, len(ticks), medians.max(), f"{(medians > 0).sum()}/{len(medians)} > 0")
                 ticks.append(label)
