@@ -112,7 +112,25 @@ def test_the_interval_covers_the_mean_of_rankings_at_random():
     agreements = 1 - 6 * ((order - np.arange(8)) ** 2).sum(axis=2) / (8 * 63)
     covered = [low <= 0 <= high for low, high in map(figure.interval, agreements)]
     assert np.mean(covered) == pytest.approx(0.95, abs=0.02)
-    assert np.isnan(figure.interval(np.array([0.5, 0.7]))).all()
+    for values in ([0.5, 0.7], [0.5, 0.7, 0.6], [0.8] * 6):
+        assert np.isnan(figure.interval(np.array(values))).all()
+
+
+@pytest.mark.parametrize(("n_methods", "n_folds"), [(4, 8), (8, 4)])
+def test_the_interval_covers_the_mean_of_rankings_that_are_nearly_right(n_methods, n_folds):
+    """A mean agreement of .9: most folds are at or near 1, and few of them differ."""
+    rng = np.random.default_rng(0)
+    truth = rng.standard_normal((20_000, n_folds, n_methods))
+    orders = [
+        np.argsort(np.argsort(v, axis=2), axis=2) for v in (truth, truth + 0.3 * rng.standard_normal(truth.shape))
+    ]
+    agreements = 1 - 6 * ((orders[0] - orders[1]) ** 2).sum(axis=2) / (n_methods * (n_methods**2 - 1))
+    mean = agreements.mean()
+    assert mean == pytest.approx(0.9, abs=0.03)
+    intervals = np.array([figure.interval(values) for values in agreements[:1000]])
+    known = intervals[~np.isnan(intervals).any(axis=1)]
+    assert len(known) > 950
+    assert np.mean((known[:, 0] <= mean) & (mean <= known[:, 1])) > 0.92
 
 
 def test_the_picture_lists_metrics_from_best_to_worst(tmp_path):

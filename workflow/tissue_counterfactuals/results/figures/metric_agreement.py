@@ -16,6 +16,7 @@ from tissue_counterfactuals.metrics import GIVEN, METRICS
 from tissue_counterfactuals.protocols import resolve
 from tissue_counterfactuals.results import provenance
 from tissue_counterfactuals.results.figures import style
+from tissue_counterfactuals.results.patients import estimate
 from tissue_counterfactuals.results.tables import FOLD, choose, read_scores, write_tsv
 
 TRUTHS = {
@@ -24,7 +25,6 @@ TRUTHS = {
 }
 # Fewer methods have too few orders to tell apart.
 MIN_METHODS = 4
-MIN_FOLDS_OF_AN_INTERVAL = 3
 COLUMNS = ["metric", "truth", *FOLD, "n_methods", "agreement"]
 
 
@@ -78,12 +78,14 @@ def agreements(scores: pd.DataFrame, rule: str, switches: dict[str, str]) -> pd.
 
 
 def interval(values: np.ndarray) -> tuple[float, float]:
-    """95 % confidence interval of the mean over folds (Student's t); none, NaN, with fewer than three."""
-    n = len(values)
-    if n < MIN_FOLDS_OF_AN_INTERVAL:
-        return np.nan, np.nan
-    half = stats.t.ppf(0.975, n - 1) * np.std(values, ddof=1) / np.sqrt(n)
-    return max(values.mean() - half, -1.0), min(values.mean() + half, 1.0)
+    """95 % interval of the mean over folds; none, NaN, with fewer than four, and where all are equal.
+
+    Rank correlations of few methods have few values and lie below 1. In simulations of 4 to 20 folds with a mean of .4
+    to .9 this holds the mean in 93 to 96 of 100 for 8 or 15 methods (Student's t: 89 to 95), and in 89 to 99 for 4
+    methods (80 to 100).
+    """
+    low, high, *_ = estimate(values)
+    return float(np.maximum(low, -1.0)), float(np.minimum(high, 1.0))
 
 
 def compose(table: pd.DataFrame, title: str, provenance_text: str) -> Figure:
