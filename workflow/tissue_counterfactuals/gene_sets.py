@@ -187,11 +187,14 @@ def over_representation(
 
 
 def benjamini_hochberg(p_values: np.ndarray, n_tests: int | None = None) -> np.ndarray:
-    """False discovery rates of p values, (n,); further tests up to `n_tests` count as having p = 1."""
-    n_tests = n_tests or len(p_values)
-    order = np.argsort(p_values, kind="stable")
-    raised = p_values[order] * n_tests / np.arange(1, len(p_values) + 1)
-    adjusted = np.empty(len(p_values))
+    """False discovery rates of p values, (n,); further tests up to `n_tests` count as having p = 1. NaN stays NaN and
+    takes no part.
+    """
+    p_values = np.asarray(p_values, dtype=float)
+    known = np.flatnonzero(~np.isnan(p_values))
+    order = known[np.argsort(p_values[known], kind="stable")]
+    raised = p_values[order] * (n_tests or len(order)) / np.arange(1, len(order) + 1)
+    adjusted = np.full(len(p_values), np.nan)
     adjusted[order] = np.minimum(np.minimum.accumulate(raised[::-1])[::-1], 1.0)
     return adjusted
 

@@ -520,9 +520,6 @@ def test_dose_and_shifted_carriers(strong):
 
 
 def test_small_tools():
-    assert statistics.false_discovery([0.01, 0.04, np.nan, 0.03]) == pytest.approx(
-        [0.03, 0.04, np.nan, 0.04], nan_ok=True
-    )
     rows = np.arange(6.0).reshape(3, 2)
     assert statistics.others_mean(rows)[0] == pytest.approx(rows[1:].mean(axis=0))
     mean, low, high = statistics.paired_interval(np.array([1.0, 2, 3]))

@@ -25,6 +25,7 @@ from scipy.stats import t as student
 
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.experiments.force_statistics import empirical_p
+from tissue_counterfactuals.gene_sets import benjamini_hochberg
 from tissue_counterfactuals.streams import stream
 
 CONTROL, NONE = 0, -1
@@ -557,17 +558,6 @@ def row_correlations(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.divide(product, size, out=np.full(np.shape(product), np.nan), where=size > 0)
 
 
-def false_discovery(p: np.ndarray) -> np.ndarray:
-    """Benjamini-Hochberg q values of p values, both (n,); NaN stays NaN and takes no part."""
-    p = np.asarray(p, float)
-    q = np.full(len(p), np.nan)
-    known = np.flatnonzero(np.isfinite(p))
-    order = known[np.argsort(p[known], kind="stable")]
-    scaled_up = p[order] * len(order) / np.arange(1, len(order) + 1)
-    q[order] = np.minimum(np.minimum.accumulate(scaled_up[::-1])[::-1], 1)
-    return q
-
-
 def dose_slope(arena: Arena, target: int, draws: int, seed: int) -> dict:
     """K8: does the effect grow with the number of carriers around a member?
 
@@ -812,6 +802,6 @@ def rows_of(tested: list[Tested], relevant: float) -> pd.DataFrame:
     """`row` of each target with its q value over all tested ones and the verdict."""
     table = pd.DataFrame([one.row for one in tested])
     if "p_clones" in table:
-        table["q_clones"] = false_discovery(table["p_clones"])
+        table["q_clones"] = benjamini_hochberg(table["p_clones"])
     table["verdict"] = [verdict(row, relevant) for row in table.to_dict("records")]
     return table

@@ -1,0 +1,22 @@
+"""False discovery rates of gene sets, and of everything else."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from tissue_counterfactuals.gene_sets import benjamini_hochberg
+
+
+def test_false_discovery_rates_are_scipys_and_what_was_not_tested_takes_no_part():
+    p = np.random.default_rng(0).uniform(size=30)
+    assert benjamini_hochberg(p) == pytest.approx(stats.false_discovery_control(p))
+    among_more = stats.false_discovery_control(np.append(p, np.ones(12)))[:30]
+    assert benjamini_hochberg(p, 42) == pytest.approx(among_more)
+    some = np.insert(p, [0, 7, 30], np.nan)
+    for n_tests, expected in ((None, benjamini_hochberg(p)), (42, among_more)):
+        found = benjamini_hochberg(pd.Series(some), n_tests)
+        assert found == pytest.approx(np.insert(expected, [0, 7, 30], np.nan), nan_ok=True)
+    assert benjamini_hochberg([0.01, 0.04, np.nan, 0.03]) == pytest.approx([0.03, 0.04, np.nan, 0.04], nan_ok=True)
+    assert np.isnan(benjamini_hochberg(np.full(2, np.nan))).all()
+    assert len(benjamini_hochberg(np.array([]))) == 0
