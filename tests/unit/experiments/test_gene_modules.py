@@ -6,6 +6,7 @@ import pytest
 from scipy import sparse, stats
 
 from tissue_counterfactuals.experiments.gene_modules import (
+    FEWEST_CELLS,
     autocorrelation,
     local_correlation,
     module_of_cells,
@@ -80,6 +81,24 @@ def test_without_structure_p_values_are_uniform_and_there_is_no_module():
     found = modules(local_correlation(values, weights), 5)
     assert not found.any()
     assert not module_of_cells(values, weights, found).any()
+
+
+def test_genes_of_few_cells_are_not_tested_and_hardly_any_is_found_without_structure():
+    n, significant = 1000, 0
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        counts = rng.poisson(np.r_[np.full(400, 0.004), np.full(30, 2.0)], (n, 430)).astype(float)
+        counts[:, 0] = np.arange(n) < FEWEST_CELLS
+        counts[:, 1] = np.arange(n) < FEWEST_CELLS - 1
+        _, _, table = analysed(rng.normal(size=(n, 5)), counts)
+        seen = (counts > 0).sum(axis=0)
+        assert table.loc[range(430), "n_cells"].tolist() == seen.tolist()
+        tested = table[["p_value", "fdr"]].notna().all(axis=1)
+        assert sorted(table.index[tested]) == [0, *range(400, 430)]
+        assert table.loc[~tested, ["p_value", "fdr"]].isna().all(axis=None)
+        significant += (table["fdr"] < 0.05).sum()
+    # Of all 430 genes about two in each tissue would be.
+    assert significant <= 2
 
 
 def test_two_modules_are_never_joined_and_genes_of_both_are_left_out():

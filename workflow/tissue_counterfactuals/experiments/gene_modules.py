@@ -15,7 +15,12 @@ from scipy import sparse, stats
 from scipy.cluster.hierarchy import linkage
 from scipy.spatial.distance import squareform
 
+from tissue_counterfactuals.gene_sets import benjamini_hochberg
+
 UNASSIGNED = 0
+# A sum over pairs of neighbours is far from normal where few cells show a gene: without any structure, p is at most
+# .001 in up to 2 of 100 genes of a handful of cells, and Benjamini-Hochberg picks out just these.
+FEWEST_CELLS = 50
 _BLOCK = 256
 
 
@@ -54,8 +59,9 @@ def autocorrelation(counts: sparse.spmatrix, weights: sparse.csr_array, genes: p
         weights: (n, n) from `neighbor_weights`.
 
     Returns:
-        gene, strength (share of the largest possible autocorrelation), z, p_value (one-sided), fdr
-        (Benjamini-Hochberg); largest z first.
+        gene, n_cells that show it, strength (share of the largest possible autocorrelation), z, p_value (one-sided),
+        fdr (Benjamini-Hochberg); largest z first. Genes that fewer than FEWEST_CELLS show are not tested: p_value and
+        fdr are NaN.
     """
     counts, depth = sparse.csc_array(counts), np.asarray(counts.sum(axis=1), dtype=float).ravel()
     degree = np.asarray(weights.sum(axis=1)).ravel()
@@ -67,9 +73,10 @@ def autocorrelation(counts: sparse.spmatrix, weights: sparse.csr_array, genes: p
         found = (values * (weights @ values)).sum(axis=0) / 2
         most = (degree[:, None] * values**2).sum(axis=0) / 2
         z[block], strength[block] = found / spread, found / np.maximum(most, 1e-300)
-    p_value = stats.norm.sf(z)
-    table = pd.DataFrame({"gene": genes, "strength": strength, "z": z, "p_value": p_value})
-    table["fdr"] = stats.false_discovery_control(p_value)
+    n_cells = np.asarray((counts > 0).sum(axis=0)).ravel()
+    p_value = np.where(n_cells >= FEWEST_CELLS, stats.norm.sf(z), np.nan)
+    table = pd.DataFrame({"gene": genes, "n_cells": n_cells, "strength": strength, "z": z, "p_value": p_value})
+    table["fdr"] = benjamini_hochberg(p_value)
     return table.sort_values(["z", "gene"], ascending=[False, True], ignore_index=True)
 
 

@@ -415,7 +415,8 @@ class ApplicationSettings(OnSlideSettings):
     min_genes: int = Field(100, ge=2, le=10_000)
     """Genes that make a module; 100 as published, where 2,000 genes are modelled."""
     fdr: float = Field(0.05, gt=0, lt=1)
-    """False discovery rate of autocorrelations, and of the correlations that join genes."""
+    """False discovery rate of autocorrelations, of genes that 50 cells or more show, and of the correlations that join
+    genes."""
     n_deg: int = Field(200, ge=2, le=100_000)
     """Genes with the largest change that scores are taken over."""
     min_cells: int = Field(50, ge=4, le=10_000_000)
