@@ -170,7 +170,7 @@ def test_intervals_of_class_means():
 @pytest.mark.parametrize("skewed", [False, True])
 def test_intervals_over_sites(skewed):
     """From the fewest sites that get one; an effect may be as skewed as an exponential, which Student's t misses."""
-    n, covered, by_t = celcomen_knockout.LEAST_SITES, [], []
+    n, covered, by_t = force_statistics.LEAST_VALUES, [], []
     rng = np.random.default_rng(0)
     quantile = stats.t.ppf(0.975, n - 1)
     for _ in range(3000):

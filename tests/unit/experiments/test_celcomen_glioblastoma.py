@@ -310,6 +310,17 @@ def test_an_interval_is_student_s_but_where_values_are_skewed():
     assert force_statistics.mean_interval(np.ones(10)) == (1, 1)
 
 
+def test_a_class_of_few_genes_has_a_mean_and_no_interval():
+    values = np.random.default_rng(0).normal(size=30)
+    sizes = dict(zip(gene_sets.LOCALIZATIONS, (9, 10, 0), strict=True))
+    classes = pd.DataFrame({name: np.arange(30) < n for name, n in sizes.items()})
+    rows = {row["class"]: row for row in tumour.class_means(values, classes)}
+    few, enough, none = (rows[name] for name in sizes)
+    assert few["mean"] == pytest.approx(values[:9].mean())
+    assert np.isnan([few["low"], few["high"], none["low"]]).all()
+    assert (enough["low"], enough["high"]) == pytest.approx(force_statistics.mean_interval(values[:10]))
+
+
 @pytest.fixture(scope="module")
 def truth(slide, tissue):
     return true_forces(slide)

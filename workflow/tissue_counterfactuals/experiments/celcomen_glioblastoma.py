@@ -189,7 +189,7 @@ def class_means(values: np.ndarray, classes: pd.DataFrame) -> list[dict]:
     for name in gene_sets.LOCALIZATIONS:
         own = values[classes[name].to_numpy()].ravel()
         low = high = np.nan
-        if values.ndim == 1 and len(own) > 1:
+        if values.ndim == 1:
             low, high = force_statistics.mean_interval(own)
         rows.append(
             {

@@ -34,8 +34,6 @@ GROUPS = ("knocked_out", "neighbours_0", "neighbours_1", "rest")
 N_SIGNATURE = 25
 # The authors' table of scores starts at this epoch.
 FIRST_EPOCH_AS_RUN = 5
-# Knock-outs that an interval takes: from fewer no estimate of the skewness of their effects is worth anything.
-LEAST_SITES = 10
 # The signature was chosen in this tissue for going along with the gene: it has a score along the change, and no p
 # value.
 OWN_SIGNATURE = "SIGNATURE_OF_{gene}"
@@ -136,8 +134,8 @@ def by_site(values: np.ndarray, group: np.ndarray, nearest: np.ndarray) -> pd.Da
     Args:
         values: (n,). group, nearest: (n,), from `group_cells`.
     Returns:
-        A row per group: group, n_cells, n_sites, effect, low, high: 95 % interval over sites (`mean_interval`); NaN for
-        fewer than `LEAST_SITES`, where it does not hold what it says, and for the rest, whose cells are no sites.
+        A row per group: group, n_cells, n_sites, effect, low, high: 95 % interval over sites (`mean_interval`, which
+        tells none of few sites); NaN for the rest, whose cells are no sites.
     """
     rows = []
     for number, name in enumerate(GROUPS):
@@ -146,7 +144,7 @@ def by_site(values: np.ndarray, group: np.ndarray, nearest: np.ndarray) -> pd.Da
         sites = nearest[members] if name != "rest" else np.arange(members.sum())
         means = pd.Series(values[members]).groupby(sites).mean().to_numpy()
         low = high = np.nan
-        if name != "rest" and len(means) >= LEAST_SITES:
+        if name != "rest":
             low, high = force_statistics.mean_interval(means)
         rows.append(
             {

@@ -11,6 +11,8 @@ from tissue_counterfactuals.streams import stream
 
 # Pairs of classes that Figure 3b compares.
 PAIRS = (("secreted", "cytoplasmic"), ("secreted", "membrane"), ("membrane", "cytoplasmic"))
+# Values that an interval of their mean takes: from fewer no estimate of their skewness is worth anything.
+LEAST_VALUES = 10
 
 
 def entries(matrix: np.ndarray, which: str = "upper_triangle") -> np.ndarray:
@@ -89,12 +91,15 @@ def mean_interval(values: np.ndarray) -> tuple[float, float]:
     """95 % interval of a mean, from Student's t corrected for skewness (Hall 1992, J. R. Stat. Soc. B 54, 221).
 
     Of ten draws from an exponential it covers the mean in 94 of 100 samples, where Student's t alone does in 91 and
-    misses on one side; of values that lie evenly about their mean it is Student's.
+    misses on one side; of values that lie evenly about their mean it is Student's. NaN for fewer than LEAST_VALUES.
 
     Args:
-        values: (n,), n > 1.
+        values: (n,).
     """
-    n, mean, error = len(values), values.mean(), values.std(ddof=1)
+    n = len(values)
+    if n < LEAST_VALUES:
+        return np.nan, np.nan
+    mean, error = values.mean(), values.std(ddof=1)
     if not error > 0:
         return mean, mean
     reach = t.ppf([0.025, 0.975], n - 1) / np.sqrt(n)
