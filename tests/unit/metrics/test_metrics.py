@@ -305,6 +305,14 @@ def test_overdispersion_is_that_of_each_group_about_its_own_mean():
     assert np.mean(together - true) > 0.03
 
 
+def test_overdispersion_is_the_same_from_counts_in_single_precision():
+    rng = np.random.default_rng(0)
+    counts = sparse.csr_array(rng.negative_binomial(50, 50 / 851, (40_000, 3)))
+    exact = populations.overdispersion([counts.astype(np.float64)])
+    assert (exact > 0.01).all()
+    assert populations.overdispersion([counts.astype(np.float32)]) == pytest.approx(exact, rel=1e-9)
+
+
 @pytest.mark.parametrize("protocol", ["corrected", "as_run"])
 def test_intervals_are_scored_by_brute_force(protocol):
     control, target, predicted, *_ = tissue(n_control=400, n_target=500)

@@ -67,10 +67,12 @@ def overdispersion(groups: Iterable[sparse.csr_array]) -> np.ndarray:
     """
     excess, weight = 0.0, 0.0
     for counts in groups:
-        library = np.asarray(counts.sum(axis=1), dtype=np.float64).ravel()
-        total = np.asarray(counts.sum(axis=0), dtype=np.float64).ravel()
+        # Squares of counts add up beyond what single precision holds, and `dtype` of a sparse sum does not change that.
+        counts = counts.astype(np.float64, copy=False)
+        library = np.asarray(counts.sum(axis=1)).ravel()
+        total = np.asarray(counts.sum(axis=0)).ravel()
         share = total / max(library.sum(), 1e-12)
-        squares = np.asarray(counts.multiply(counts).sum(axis=0), dtype=np.float64).ravel()
+        squares = np.asarray(counts.multiply(counts).sum(axis=0)).ravel()
         means = share**2 * (library @ library)
         excess = excess + squares - 2 * share * (counts.T @ library) + means - total
         weight = weight + means
