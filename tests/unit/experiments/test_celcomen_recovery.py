@@ -1,5 +1,7 @@
 """The experiment on recovery of independent forces, from settings to tables and figure."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -76,6 +78,24 @@ def test_a_chain_has_a_third_force_for_all_but_the_gaussian_field(chains):
 def test_of_a_chain_that_is_not_seen_nothing_is_said(chains):
     np.testing.assert_array_equal(chains["spurious"].notna(), chains["real_found"])
     assert not chains["real_found"].all()
+
+
+@pytest.mark.parametrize(("pair", "seen"), [((0, 2), True), ((0, 5), False), ((3, 4), False)])
+def test_a_chain_is_seen_above_all_pairs_with_a_gene_outside_it_as_the_words_say(
+    monkeypatch, found, chains, pair, seen
+):
+    """However large the force 1-3, which is what the figure is about."""
+    forces = np.zeros((recovery.CHAIN_GENES,) * 2)
+    for place, value in (((0, 1), 0.4), ((1, 2), 0.4), (pair, 0.6)):
+        forces[place] = forces[place[::-1]] = value
+    made = {"inter": forces, "intra": forces}
+    monkeypatch.setattr(recovery, "_each_method", lambda *_: [("as_run", made)])
+    rows = recovery._chain(settings_of(chain_cells=60), SWITCHES, "inter", 0, 0)
+    assert {row["real_found"] for row in rows} == {seen}
+    drawn = " ".join(" ".join(texts(figure.compose(found, chains, PROVENANCE))).split())
+    caption = (Path(__file__).parents[3] / "workflow/report/figure_celcomen_recovery.rst").read_text("utf-8")
+    assert "exceed in size all pairs with a gene outside the chain" in drawn
+    assert "exceed every pair with a gene outside the chain in size" in caption
 
 
 def test_the_same_settings_give_the_same_bytes(tmp_path):

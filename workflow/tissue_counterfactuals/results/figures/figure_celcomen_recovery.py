@@ -142,8 +142,9 @@ def _legend(figure, bottom) -> float:
     title = (
         "Recovery: Pearson with the true forces of the row over pairs of genes; a constant estimate counts as 0. "
         "Cross-talk: the same with what only the truth of the other kind has, tissues of all sizes together.\n"
-        "Chain: where 1-2 and 2-3, of either sign, exceed in size all pairs without a force (n of m tissues where not "
-        f"in all); ratios to their mean size beyond {_WIDEST_RATIO:g} stand at the edge, also the mean of all.\n"
+        "Chain: where 1-2 and 2-3, of either sign, exceed in size all pairs with a gene outside the chain (n of m "
+        f"tissues where not in all); ratios to their mean size beyond {_WIDEST_RATIO:g} stand at the edge, "
+        "also the mean of all.\n"
         "In the last two columns a point is a tissue, the bar the mean."
     )
     return style.legend_below(figure, bottom, handles=handles, ncols=5, title=title)
