@@ -41,7 +41,8 @@ $(VENV)/%/installed: tests/peers/%-requirements.txt | $(VENV)/installed
 # The environments that methods of other groups run in, as the workflow builds them; without them their tests are skipped.
 guests: $(VENV)/guests/scvi.json $(VENV)/guests/mintflow.json
 
-$(VENV)/guests/%.json: envs/%.yaml envs/%.post-deploy.sh | $(VENV)/installed
+.SECONDEXPANSION:
+$(VENV)/guests/%.json: envs/%.yaml $$(wildcard envs/$$*.post-deploy.sh) | $(VENV)/installed
 	PYTHONPATH=workflow $(BIN)/python -m tissue_counterfactuals.methods.environments $* $@
 
 # Change the code in one place at a time and see whether a test fails: make mutation MODULES='metrics/*' SAMPLE=30

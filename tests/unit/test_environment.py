@@ -118,17 +118,22 @@ GUESTS = {"scvi": "scvi-tools", "cpa": "cpa-tools"}
 
 
 def test_everything_guests_import_is_pinned_in_their_environment(root):
+    followed = set()
     for name in {m.environment for m in METHODS.values()} - {CORE}:
         environment = yaml.safe_load((root / f"envs/{name}.yaml").read_text())
         (pip,) = [e["pip"] for e in environment["dependencies"] if isinstance(e, dict)]
-        afterwards = (root / f"envs/{name}.post-deploy.sh").read_text()
+        finish = root / f"envs/{name}.post-deploy.sh"
+        afterwards = finish.read_text() if finish.is_file() else ""
         pins = read_pins(pip) | read_pins(re.findall(r"[a-z-]+==[0-9.]+", afterwards))
         own = {m.name for m in METHODS.values() if m.environment == name}
         imported = loaded_with(root, {f"{PACKAGE}.methods.{adapter}" for adapter in {*own, "run"}})
         # What a guest's command line loads besides its adapters, to see that it is followed.
-        assert {"numpy", "pandas", "h5py", "torch"} <= imported
+        assert {"numpy", "pandas", "h5py"} <= imported
+        followed |= imported
         for module in imported:
             assert canonicalize_name(GUESTS.get(module, module)) in pins, f"{name}: {module}"
+    # What an adapter loads inside its functions is followed too.
+    assert "torch" in followed
 
 
 def test_no_file_names_a_folder_of_some_machine_or_the_host_of_a_registry(root):
