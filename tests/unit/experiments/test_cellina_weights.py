@@ -14,13 +14,14 @@ from tissue_counterfactuals.experiments.cellina_weights import OF_Z, SWEEPS, Cel
 from tissue_counterfactuals.experiments.settings import WeightSettings
 from tissue_counterfactuals.graph import slide_graph
 from tissue_counterfactuals.models.cellina import Cellina
-from tissue_counterfactuals.models.settings import CellinaGATSettings
+from tissue_counterfactuals.models.settings import CellinaGATSettings, CellinaSettings
 from tissue_counterfactuals.results.figures import figure_cellina_a1
 from tissue_counterfactuals.slide import write_slide
 
 (ROW,) = (e for e in EXPERIMENTS if e.name == "cellina_weights")
-MODEL = {"n_hidden": 16, "n_latent": 4, "epochs": 3, "batch_size": 64}
-GAT = CellinaGATSettings(**MODEL, max_neighbors=6).model_dump(exclude={"time_limit_minutes"})
+SMALL = {"n_hidden": 16, "n_latent": 4, "epochs": 3, "batch_size": 64}
+MODEL = CellinaSettings(**SMALL).model_dump(exclude={"time_limit_minutes"})
+GAT = CellinaGATSettings(**SMALL, max_neighbors=6).model_dump(exclude={"time_limit_minutes"})
 SETTINGS = Config.model_fields["cellina_experiments"].default.weights.model_dump()
 
 
@@ -131,6 +132,9 @@ def test_every_sweep_can_be_asked_for():
     WeightSettings(sweeps=list(SWEEPS))
 
 
+IN_USE = {"classifier": 1.0, "adversary": 10.0, "contrastive": 5.0}
+
+
 def summary():
     rows = []
     for swept in SWEEPS:
@@ -149,7 +153,7 @@ def summary():
 
 
 def test_the_figure_has_a_column_for_each_loss_and_rows_for_each_weight_of_the_others():
-    figure = figure_cellina_a1.compose(summary(), "Weights [simulated]", PROVENANCE, 50)
+    figure = figure_cellina_a1.compose(summary(), "Weights [simulated]", PROVENANCE, 50, IN_USE)
     assert len(figure.axes) == 4 * len(SWEEPS)
     axes = panel(figure, "Cell-type classifier")
     curves = [c for c in axes.containers if hasattr(c, "has_yerr")]
@@ -168,9 +172,27 @@ def test_the_figure_has_a_column_for_each_loss_and_rows_for_each_weight_of_the_o
     assert "count as 2.0 to 12.0 draws" in said
 
 
+def test_a_line_marks_the_weight_of_the_run_where_the_model_has_the_loss():
+    figure = figure_cellina_a1.compose(summary(), "Weights [simulated]", PROVENANCE, 50, IN_USE)
+    grid = np.reshape(figure.axes, (4, len(SWEEPS)))
+    for axes, name in zip(grid.T, SWEEPS, strict=True):
+        marked = [[int(line.get_xdata()[0]) for line in a.get_lines() if line.get_gid() == "in use"] for a in axes]
+        # The weights are 0, 1 and 10, so that 5 has no place; the domain classifier is no loss of Cellina.
+        assert marked == [{"classifier": [1], "adversary": [2]}.get(name, [])] * 4
+
+
+def test_the_weights_of_the_run_are_those_of_its_configuration_and_as_run_the_published_ones():
+    model = CellinaSettings(lambda_classifier=10, lambda_adversary=0.1).model_dump(exclude={"time_limit_minutes"})
+    gat = GAT | {"lambda_contrastive": 2.0}
+    for protocol, expected in (("corrected", (10, 0.1, 2)), ("as_run", (1, 1, 1))):
+        settings = {"cellina": model, "cellina_gat": gat, "switches": protocols.resolve(protocol)}
+        used = figure_cellina_a1.weights_in_use(settings)
+        assert used == dict(zip(("classifier", "adversary", "contrastive"), expected, strict=True))
+
+
 def test_the_figure_of_one_loss_and_one_weight_can_be_read():
     table = summary().query("swept == 'classifier' and weight == 1 and others == 1")
-    figure = figure_cellina_a1.compose(table, "Weights [simulated]", PROVENANCE, 50)
+    figure = figure_cellina_a1.compose(table, "Weights [simulated]", PROVENANCE, 50, IN_USE)
     figure.draw_without_rendering()
     for axes in figure.axes:
         assert axes.yaxis.label.get_window_extent().height < axes.get_window_extent().height

@@ -8,6 +8,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from tissue_counterfactuals.experiments.cellina_weights import LABELS, LATENTS, SWEEPS
+from tissue_counterfactuals.methods import cellina_gat
+from tissue_counterfactuals.methods.cellina import under_switches
 from tissue_counterfactuals.results import provenance
 from tissue_counterfactuals.results.figures import style
 from tissue_counterfactuals.results.tables import write_tsv
@@ -37,7 +39,16 @@ def draw_files(inputs: dict, output: dict[str, Path], protocol: str) -> None:
     write_tsv(table, output["tsv"], sort=False)
     title = f"Weights of the loss · {style.data_name(record)} · protocol: {protocol}"
     note = provenance.footer(record, protocol)
-    style.save(compose(table, title, note, record["settings"]["n_samples"]), output["png"])
+    settings = record["settings"]
+    style.save(compose(table, title, note, settings["n_samples"], weights_in_use(settings)), output["png"])
+
+
+def weights_in_use(settings: dict) -> dict[str, float]:
+    """Loss -> its weight in the models of the run, of those that they have; as run, the published ones."""
+    of_cellina = under_switches(settings["cellina"], settings["switches"])
+    of_gat = cellina_gat.arguments(settings["cellina_gat"], settings["switches"])
+    read = {"classifier": of_cellina, "adversary": of_cellina, "contrastive": of_gat}
+    return {name: own[SWEEPS[name]] for name, own in read.items()}
 
 
 def summarize(scores: pd.DataFrame) -> pd.DataFrame:
@@ -57,8 +68,12 @@ def summarize(scores: pd.DataFrame) -> pd.DataFrame:
     return table.reset_index()[COLUMNS]
 
 
-def compose(table: pd.DataFrame, title: str, provenance_text: str, n_samples: int) -> Figure:
-    """A column for each loss that is varied; for each weight of the others, a row of probes and one of likelihoods."""
+def compose(table: pd.DataFrame, title: str, provenance_text: str, n_samples: int, in_use: dict[str, float]) -> Figure:
+    """A column for each loss that is varied; for each weight of the others, a row of probes and one of likelihoods.
+
+    Args:
+        in_use: see `weights_in_use`; a loss that is not there has no line.
+    """
     sweeps = [name for name in SWEEPS if (table["swept"] == name).any()]
     others = sorted(table["others"].unique())
     with style.context():
@@ -75,6 +90,8 @@ def compose(table: pd.DataFrame, title: str, provenance_text: str, n_samples: in
                 part = table[(table["others"] == value) & (table["swept"] == name)]
                 _probes(grid[2 * row, column], part)
                 _curve(grid[2 * row + 1, column], part[part["measure"] == "log_likelihood"], "#333333", "-")
+                for axes in grid[2 * row : 2 * row + 2, column]:
+                    _mark(axes, part["weight"], in_use.get(name))
                 grid[2 * row, column].set_title(TITLES[name])
                 grid[2 * row + 1, column].set_xlabel("weight")
             where = f"other weights at {value:g}"
@@ -94,8 +111,15 @@ def _probes(axes, table: pd.DataFrame) -> None:
     axes.set_ylim(0, 1.02)
 
 
+def _mark(axes, weights: pd.Series, in_use: float | None) -> None:
+    """A dashed line at the weight that the model of the run has, where it is one of those compared."""
+    for place, weight in enumerate(sorted(weights.unique())):
+        if weight == in_use:
+            axes.axvline(place, color="#BBBBBB", linestyle="--", linewidth=0.7, zorder=0, gid="in use")
+
+
 def _curve(axes, table: pd.DataFrame, color: str, line: str, marker: str = "o") -> None:
-    """Weights stand side by side, because 0 has no logarithm; a dashed line is at 1, the weight as it is used."""
+    """Weights stand side by side, because 0 has no logarithm."""
     table = table.sort_values("weight")
     place = np.arange(len(table))
     error = table["standard_error"].fillna(0)
@@ -103,8 +127,6 @@ def _curve(axes, table: pd.DataFrame, color: str, line: str, marker: str = "o") 
     axes.errorbar(place, table["median"], error, marker=marker, markersize=3.5, elinewidth=0.7, **style_of_line)
     axes.set_xticks(place, [f"{weight:g}" for weight in table["weight"]], rotation=30)
     axes.set_xlim(-0.5, len(place) - 0.5)
-    for at in place[table["weight"].to_numpy() == 1]:
-        axes.axvline(at, color="#BBBBBB", linestyle="--", linewidth=0.7, zorder=0)
     axes.grid(axis="y", color="#EDEDED", linewidth=0.5)
 
 
