@@ -43,10 +43,13 @@ def test_a_target_resolves(tmp_path, target, rules):
 
 def test_under_an_equal_budget_trainings_whose_costs_are_compared_count_epochs(tmp_path):
     run = Run(tmp_path).configure(tiny(budget="equal", equal_steps=77, protocols=["corrected"]))
-    targets = [f"results/models/tiny/{s}/all+/ridge/corrected.seed0" for s in ("slide_0", "slide_0+random+300")]
+    fits = [("cellina", "slide_0"), ("cellina", "slide_0+random+300"), ("ridge", "slide_0")]
+    targets = [f"results/models/tiny/{slide}/all+/{method}/corrected.seed0" for method, slide in fits]
     outcome = run.snakemake("--dry-run", "--printshellcmds", *targets)
-    fits = [line for line in outcome.screen.splitlines() if " fit " in line and "--method" in line]
-    assert {"+random+" in line: "--steps 77" in line for line in fits} == {False: True, True: False}
+    lines = [line for line in outcome.screen.splitlines() if " fit " in line and "--method" in line]
+    given = {("ridge" in line, "+random+" in line): "--steps 77" in line for line in lines}
+    # A method that takes no steps trains as ever, whatever the budget.
+    assert given == {(False, False): True, (False, True): False, (True, False): False}
 
 
 def test_a_dry_run_ends_with_what_the_run_will_take(tmp_path):
@@ -87,3 +90,34 @@ def test_the_slide_of_the_readme_is_asked_its_questions(tmp_path):
     everywhere = {(section, asked["name"]) for section in labels["section"] for asked in questions}
     # A question about one section is not asked of the other, where it has no cells.
     assert set(found) == everywhere - {("right", one)}
+
+
+def test_an_edit_makes_anew_what_reads_it_and_no_more(tmp_path):
+    """What a dry run over one finished training plans after an edit."""
+    config = tiny(methods=["no_change", "ridge"], seeds=[0], protocols=["corrected"])
+    entry = config["datasets"]["tiny"]
+    target = "results/predictions/tiny/slide_0/type_0/corrected.seed0/core.h5ad"
+    run = Run(tmp_path).configure(config)
+    outcome = run.snakemake(target)
+    assert outcome.code == 0, outcome.screen
+    two_types = {"holdout": {"cell_types": ["type_0", "type_1"]}}
+    trained = {"state_training", "write_question", "fit", "predict"}
+    edits = {
+        "unread": ({"experiments": ["cellina", "cellina_weights"], "patients": {"p": ["slide_0"]}}, set()),
+        "unread of holdout": ({"holdout": {"cell_types": ["type_0"], "min_cells": 12}}, set()),
+        "another type": (two_types, {"write_folds", "write_question", "predict"}),
+        "domains": ({"control_domain": "domain_2"}, trained | {"write_folds"}),
+        # The question is written anew too, which is no reason to train.
+        "graph": ({"graph": {"max_neighbors": 21}}, trained | {"build_graph"}),
+        # Fewer than there are: they are chosen without the cells of each fold.
+        "genes": (
+            {"preprocess": {"n_top_genes": 30}},
+            {"prepare", "build_graph", "write_folds", *trained} - {"state_training"},
+        ),
+    }
+    planned = {}
+    for name, (edit, _) in edits.items():
+        outcome = run.configure(config | {"datasets": {"tiny": entry | edit}}).snakemake("--dry-run", target)
+        assert outcome.code == 0, outcome.screen
+        planned[name] = set() if "Nothing to be done" in outcome.screen else {*outcome.planned()}
+    assert planned == {name: jobs for name, (_, jobs) in edits.items()}

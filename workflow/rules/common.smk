@@ -9,6 +9,7 @@ from snakemake.settings.types import DeploymentMethod
 import tissue_counterfactuals
 from tissue_counterfactuals import estimates, protocols
 from tissue_counterfactuals.config import POOLED, load_config, samples_of, slug
+from tissue_counterfactuals.config.known import may_choose_genes
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.files import BY_NAME, final_files, verify
 from tissue_counterfactuals.methods import CORE, METHODS, applicable, environments
@@ -153,6 +154,73 @@ def part_of_dataset(*keys):
     return lambda wildcards: {key: dataset_of(wildcards)[key] for key in keys}
 
 
+# Everything that a slide is read and filtered with.
+READ = (
+    *("source", "path", "files", "sha256", "simulation", "field", "lesions", "screen"),
+    *("layer", "labels", "columns", "keep_columns", "spatial", "unit_um", "preprocess"),
+)
+
+
+@cache
+def chooses_genes(name):
+    """Whether variable genes are chosen on the slides of a data set, for each fold of the benchmark anew."""
+    entry = config["datasets"][name]
+    benchmark = "cellina" in entry["experiments"] and entry["control_domain"]
+    return bool(benchmark) and may_choose_genes(entry)
+
+
+def read_in_preparation(wildcards):
+    """Params function: what a slide is made from, with folds only where its genes depend on them."""
+    entry = dataset_of(wildcards)
+    chooses = chooses_genes(wildcards.dataset)
+    # What is called stand-in is not compared with published numbers; of other files there are none.
+    unpublished = not published_as(entry | {"kind": "real"})
+    kind = "real" if unpublished and entry["source"] in READERS else entry["kind"]
+    return (
+        part_of_dataset(*READ)(wildcards)
+        | {"kind": kind, "experiments": ["cellina"] if chooses else []}
+        | (read_in_folds(entry) if chooses else {})
+    )
+
+
+def read_in_folds(entry):
+    """What the folds of a slide are listed from: of keys that are not read, no value."""
+    auto = entry["holdout"]["cell_types"] == "auto"
+    return part_of_holdout(entry) | {
+        "holdout": {
+            "cell_types": entry["holdout"]["cell_types"],
+            "min_cells": entry["holdout"]["min_cells"] if auto else None,
+        },
+    }
+
+
+def part_of_holdout(entry):
+    """Domains, and patients where they are left out: the same for all held-out types."""
+    apart = entry["fit"] == "leave_patient_out"
+    return {
+        "control_domain": entry["control_domain"],
+        "target_domains": entry["target_domains"],
+        "fit": entry["fit"] if apart else None,
+        "patients": entry["patients"] if apart else {},
+    }
+
+
+def asked_of_fold(wildcards):
+    """Params function: what is held out, beyond what the name of the fold says; nothing is from a whole slide."""
+    if wildcards.fold == WHOLE:
+        return {}
+    entry, fold = dataset_of(wildcards), wildcards.fold
+    named = entry["holdout"]["cell_types"]
+    # Two types may have the same path form; one that is its own has no other beside it.
+    told = [
+        label
+        for label in (named if named != "auto" else [])
+        if label != slug(label)
+        and (fold == slug(label) or fold.startswith(f"{slug(label)}.without."))
+    ]
+    return part_of_holdout(entry) | {"named": told}
+
+
 def question_settings(*steps):
     """Params function: what a question is drawn from, with the switches of the steps that read them from it.
 
@@ -232,9 +300,24 @@ def protocol_of_answers():
     return "corrected" if "corrected" in protocols else protocols[0]
 
 
+def training_asked(wildcards):
+    """All that a training depends on beside its slide, as JSON."""
+    return json.dumps(
+        {
+            "asked": own_question(wildcards) or asked_of_fold(wildcards),
+            "question": question_settings("graph", "training")(wildcards),
+            "settings": settings_of_methods([wildcards.method], wildcards.slide),
+            "steps": steps_of_training(wildcards),
+        }
+    )
+
+
 def steps_of_training(wildcards):
-    """The option of an equal budget; where costs are compared, all train for as many epochs instead."""
-    equal = config["budget"] == "equal" and "+" not in wildcards.slide
+    """The option of an equal budget, which counts optimiser steps; where costs are compared, all train for as many
+    epochs instead.
+    """
+    counted = "+" not in wildcards.slide and "steps" in METHODS[wildcards.method].needs
+    equal = config["budget"] == "equal" and counted
     return f"--steps {config['equal_steps']}" if equal else ""
 
 

@@ -25,10 +25,31 @@ rule build_environment:
         "../scripts/build_environment.py"
 
 
+# What a training depends on beside its slide. Were it among the params of `fit`, a change of it would be passed over
+# wherever the question is written anew too: Snakemake then only asks which inputs are new, and the question is no
+# reason to train.
+rule state_training:
+    output:
+        f"results/trainings/{ONE_METHOD}.json",
+    log:
+        f"results/logs/state_training/{ONE_METHOD}.log",
+    benchmark:
+        f"results/benchmarks/state_training/{ONE_METHOD}.tsv"
+    # It takes no time, and would wait in a queue.
+    localrule: True
+    conda:
+        "../../envs/core.yaml"
+    params:
+        stated=training_asked,
+    shell:
+        "printf '%s\\n' {params.stated:q} > {output:q} 2> {log:q}"
+
+
 rule fit:
     input:
         slide="results/slides/{dataset}/{slide}.h5ad",
-        # It also holds donors, which no training sees: what a training depends on stands under params.
+        asked=f"results/trainings/{ONE_METHOD}.json",
+        # It also holds donors, which no training sees.
         question=ancient(QUESTION),
         environment=lambda w: environment_of(METHODS[w.method].environment),
     output:
@@ -48,13 +69,6 @@ rule fit:
         guest=guest_command,
         place=place_of_guest,
         settings=lambda w: json.dumps(settings_of_methods([w.method], w.slide)),
-        asked=lambda w: question_settings("graph", "training")(w)
-        | (
-            own_question(w)
-            or part_of_dataset(
-                "control_domain", "target_domains", "holdout", "fit", "patients"
-            )(w)
-        ),
         device=config["device"],
         threads=config["threads"],
         checkpoint=f"results/checkpoints/{ONE_METHOD}.pt",

@@ -29,30 +29,7 @@ rule prepare:
         runtime=runtime_of("prepare"),
     params:
         files=files_of,
-        dataset=part_of_dataset(
-            "source",
-            "kind",
-            "path",
-            "files",
-            "sha256",
-            "simulation",
-            "field",
-            "lesions",
-            "screen",
-            "layer",
-            "labels",
-            "columns",
-            "keep_columns",
-            "spatial",
-            "unit_um",
-            "preprocess",
-            "experiments",
-            "control_domain",
-            "target_domains",
-            "holdout",
-            "fit",
-            "patients",
-        ),
+        dataset=read_in_preparation,
         samples=samples_of_slide,
     script:
         "../scripts/prepare.py"
@@ -116,9 +93,7 @@ checkpoint write_folds:
         mem_mb=memory_of_task,
         runtime=runtime_of("write_folds", least=30),
     params:
-        dataset=part_of_dataset(
-            "control_domain", "target_domains", "holdout", "fit", "patients"
-        ),
+        dataset=lambda w: read_in_folds(dataset_of(w)),
         alone=lambda w: len(SLIDES[w.dataset]) == 1,
     script:
         "../scripts/write_folds.py"

@@ -10,6 +10,7 @@ import pytest
 
 from slides import read_h5ad, small_slide
 from tissue_counterfactuals.config import load_config
+from tissue_counterfactuals.config.known import may_choose_genes
 from tissue_counterfactuals.errors import InputError
 
 BENCHMARK = {"source": "simulated", "control_domain": "domain_0", "target_domains": ["domain_1"]}
@@ -85,6 +86,21 @@ def test_what_fits_is_taken():
 )  # fmt: skip
 def test_what_cannot_be_is_refused_in_one_sentence(entry, top, sentence):
     assert refused(entry, **top) == sentence
+
+
+def test_variable_genes_are_chosen_where_there_may_be_more_of_them(tmp_path):
+    path = tmp_path / "mine.h5ad"
+    small_slide(n_cells=100, n_genes=30).write_h5ad(path)
+    n_genes = 30
+    of_file = {"path": str(path), "experiments": ["celcomen_spleen"]}
+    to_come = of_file | {"path": "https://example.org/a.h5ad"}
+    simulated = BENCHMARK | {"simulation": {"n_genes": n_genes}}
+    for entry, chosen in ((of_file, [True, False]), (simulated, [True, False]), (to_come, [True, True])):
+        for n_top_genes, expected in zip((n_genes - 1, n_genes), chosen, strict=True):
+            loaded = load_config({"datasets": {"mine": entry | {"preprocess": {"n_top_genes": n_top_genes}}}})
+            assert may_choose_genes(loaded["datasets"]["mine"]) == expected
+        loaded = load_config({"datasets": {"mine": entry | {"preprocess": {"n_top_genes": None}}}})
+        assert not may_choose_genes(loaded["datasets"]["mine"])
 
 
 def test_a_gene_that_the_header_of_a_file_lacks_is_refused(tmp_path):

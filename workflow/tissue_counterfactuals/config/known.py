@@ -89,6 +89,15 @@ def known_faults(config: dict, raw: dict) -> Iterator[str]:
                 yield from _unknown_gene("celcomen.perturbmap.knockouts", gene, name, known)
 
 
+def may_choose_genes(entry: dict) -> bool:
+    """Whether a slide may hold more genes than `preprocess.n_top_genes`; only where its genes are known can it not."""
+    wanted = entry["preprocess"]["n_top_genes"]
+    if wanted is None:
+        return False
+    genes = _panel(entry, _files_at_hand(entry)[0])
+    return genes is None or len(genes) > wanted
+
+
 def _smallest_sample(
     name: str, entry: dict, coded: dict[str, tuple] | None, files: dict[str, Path], enough: int
 ) -> tuple[str, int] | None:
