@@ -81,6 +81,15 @@ def test_the_only_slide_is_refused_at_once_and_one_of_several_is_left_out(questi
     folds = read_folds(table)
     assert folds["fold"].tolist() == ["", "A"]
     assert "no cell has the type 'Z'" in folds["left_out"].iloc[0]
+    # Of several slides, one must have each named type.
+    tables, every = {"a": table, "b": question.folds}, question.folder / "every.tsv"
+    with pytest.raises(InputError, match="data set d: holdout.cell_types names 'Z', which can be held out on no slide"):
+        steps.write_checked_folds("d", tables, ["A", "Z"], every)
+    assert not every.exists()
+    steps.write_checked_folds("d", tables, ["A"], every)
+    checked = read_folds(every)
+    assert len(checked) == len(folds) + len(read_folds(question.folds))
+    assert checked.loc[checked["slide"] == "a", "fold"].tolist() == ["", "A"]
 
 
 def test_fewer_cells_than_neighbours_are_refused(question):

@@ -78,6 +78,29 @@ def test_bad_slides_stop_the_run_and_say_why(tmp_path):
     assert not run.files("results/tables")
 
 
+def test_a_data_set_that_no_slide_can_be_asked_about_stops_alone_and_before_it_is_trained(tmp_path):
+    slide = write_users_slide(tmp_path / "mine.h5ad", n_slides=2)
+    # Cells without counts are in the file and not on its slides.
+    counts = slide.layers["raw counts"].tolil()
+    counts[(slide.obs["cluster"] == "type_1").to_numpy()] = 0
+    slide.layers["raw counts"] = counts.tocsr()
+    slide.write_h5ad(tmp_path / "blank.h5ad")
+    holdout = {"cell_types": ["T cell (CD4+)", "type_1"]}
+    entry = ENTRY | {"columns": ENTRY["columns"] | {"sample": "section"}, "holdout": holdout}
+    config = tiny(methods=["no_change", "ridge"], seeds=[0], protocols=["corrected"])
+    config["datasets"] = {"blank": entry | {"path": "blank.h5ad"}, "mine": entry}
+    run = Run(tmp_path).configure(config)
+    outcome = run.snakemake("results/tables/blank/scores.tsv", "results/tables/mine/scores.tsv")
+    assert outcome.code != 0
+    assert "Traceback" not in outcome.screen
+    sentence = "error: data set blank: holdout.cell_types names 'type_1', which can be held out on no slide"
+    assert run.read("results/logs/check_folds/blank.log").startswith(sentence)
+    assert outcome.screen.split("At least one job did not complete successfully.")[1].strip().startswith(sentence)
+    assert [*(run.folder / "results/models").iterdir()] == [run.folder / "results/models/mine"]
+    assert {"s_1", "s_2"} <= {*run.read("results/tables/mine/scores.tsv").split()}
+    assert "Nothing to be done" in run.snakemake("--dry-run", "results/tables/mine/scores.tsv").screen
+
+
 def negative_entry(slide: anndata.AnnData) -> tuple[str, str]:
     entries = slide.layers["raw counts"].tocoo()
     position = entries.data.argmin()

@@ -431,6 +431,7 @@ def first_of(pattern):
     """Input function: the file of a pattern for the first fold, protocol and seed of a slide; none without a fold."""
 
     def file(wildcards):
+        check_all_folds(wildcards.dataset)
         return expand(
             pattern,
             fold=folds_of(wildcards.dataset, wildcards.slide)[:1],
@@ -442,22 +443,10 @@ def first_of(pattern):
     return file
 
 
-@cache
 def check_all_folds(dataset):
-    """Once all slides have been read, and before anything is trained: what no slide can be asked is refused."""
-    tables = {
-        slide: checkpoints.write_folds.get(dataset=dataset, slide=slide).output[0]
-        for slide in SLIDES[dataset]
-    }
-    if workflow.is_main_process:
-        # pandas is slow to import, and most jobs plan nothing.
-        from tissue_counterfactuals.question.folds import check_folds, read_folds
-
-        check_folds(
-            dataset,
-            {slide: read_folds(table) for slide, table in tables.items()},
-            config["datasets"][dataset]["holdout"]["cell_types"],
-        )
+    """Plan nothing of a data set that cannot be asked. Of one slide alone its own table of folds is refused."""
+    if len(SLIDES[dataset]) > 1:
+        checkpoints.check_folds.get(dataset=dataset)
 
 
 def per_fold(pattern):

@@ -99,6 +99,33 @@ checkpoint write_folds:
         "../scripts/write_folds.py"
 
 
+# Once all slides have been read, and before anything is trained: what none of them can be asked fails here, and other
+# data sets go on.
+checkpoint check_folds:
+    input:
+        lambda w: expand(
+            "results/folds/{dataset}/{slide}.tsv",
+            dataset=w.dataset,
+            slide=SLIDES[w.dataset],
+        ),
+    output:
+        "results/folds/{dataset}.tsv",
+    log:
+        "results/logs/check_folds/{dataset}.log",
+    benchmark:
+        "results/benchmarks/check_folds/{dataset}.tsv"
+    conda:
+        "../../envs/core.yaml"
+    resources:
+        mem_mb=memory_of_task,
+        runtime=runtime_of("check_folds", least=30),
+    params:
+        slides=lambda w: list(SLIDES[w.dataset]),
+        cell_types=lambda w: dataset_of(w)["holdout"]["cell_types"],
+    script:
+        "../scripts/check_folds.py"
+
+
 # A user's own question stands among the folds: "+" is in no path form of a type, so that the two are never confused.
 rule write_own_question:
     input:

@@ -169,6 +169,21 @@ def write_folds(slide: Path, name: str, dataset: dict, output: Path, alone: bool
     write_tsv(folds, output)
 
 
+def write_checked_folds(dataset: str, tables: dict[str, Path], cell_types: str | list[str], output: Path) -> None:
+    """The folds of all slides of a data set in one table, if they are what was asked for.
+
+    Args:
+        tables: slide -> its table of folds.
+        cell_types: setting holdout.cell_types.
+
+    Raises:
+        InputError: see `check_folds`.
+    """
+    folds = {slide: read_folds(table) for slide, table in tables.items()}
+    check_folds(dataset, folds, cell_types)
+    write_tsv(pd.concat(folds, names=["slide"]).reset_index("slide"), output)
+
+
 def write_question(slide: Path, graph: Path, folds: Path, fold: str, seed: int, settings: dict, output: Path) -> None:
     """Slide, graph and table of folds to one question: the split and the donors, drawn once for everybody.
 
