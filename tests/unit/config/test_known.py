@@ -80,6 +80,8 @@ def test_what_fits_is_taken():
             "is 9, above max_size 5, so that no gene set would be tested; lower it or raise max_size."),
         (TUMOUR, tumour(knockout={"gene": "gene_7"}), "config: celcomen.glioblastoma.knockout.gene names 'gene_7', but "
             "mine has no such gene; name one of its 60, such as 'gene_57'."),
+        (TUMOUR, tumour(knockout={"gene": "GENE_07"}), "config: celcomen.glioblastoma.knockout.gene names 'GENE_07', "
+            "but mine has no such gene; name one of its 60, such as 'gene_07'."),
         (LESIONS, {"celcomen": {"perturbmap": {"knockouts": ["Jak1"]}}}, "config: celcomen.perturbmap.knockouts names "
             "'Jak1', but mine has no such gene; name one of its 3, such as 'Jak2'."),
     ],
@@ -243,6 +245,54 @@ def test_benchmarks_of_what_the_header_of_a_file_has_not(tmp_path):
             f"'left' and in 'right'; the largest is {sizes.idxmax()!r} with {sizes.max()}: lower it"),
     ):  # fmt: skip
         assert refused(entry | keys).startswith(f"config: datasets.mine.{sentence}")
+
+
+def test_benchmarks_of_what_a_simulated_tissue_has_not():
+    for keys, sentence in (
+        ({"control_domain": "domain_9"}, "control_domain names 'domain_9', which no cell of the slide has; did you"),
+        ({"target_domains": ["domain_1", "rim"]}, "target_domains names 'rim', which no cell of the slide has"),
+        ({"holdout": {"cell_types": ["type_0", "Type_7"]}}, "holdout.cell_types names 'Type_7', which no cell"),
+    ):
+        assert refused(BENCHMARK | keys).startswith(f"config: datasets.mine.{sentence}")
+
+
+def test_named_types_of_which_no_slide_of_a_file_has_enough_cells(tmp_path):
+    slide = small_slide(n_cells=600)
+    slide.obs["section"] = pd.Categorical(np.where(np.arange(600) % 2, "a", "b"))
+    types = slide.obs["cell_type"].astype(object)
+    for section in ("a", "b"):
+        for domain in ("left", "right"):
+            here = (slide.obs["section"] == section) & (slide.obs["domain"] == domain)
+            types[slide.obs_names[here][:3]] = "rare"
+    slide.obs["cell_type"] = types
+    slide.write_h5ad(tmp_path / "mine.h5ad")
+    entry = {"source": "h5ad", "path": str(tmp_path / "mine.h5ad"), "columns": {"sample": "section"}}
+    entry |= {"control_domain": "left", "target_domains": ["right"], "graph": {"max_neighbors": 20}}
+    named = entry | {"holdout": {"cell_types": ["A", "rare"]}}
+    assert refused(named) == (
+        "config: datasets.mine.holdout.cell_types names 'rare', of which no slide has 4 cells in 'left' and in "
+        "'right', the fewest that scores can compare (at most 3): take it out, or choose other domains."
+    )
+    # Of both sections together there are six.
+    for fitting in ({"fit": "pooled"}, {"columns": {}}, {"holdout": {"cell_types": ["A"]}}):
+        load_config({"datasets": {"mine": named | fitting}})
+
+
+def test_types_that_would_be_held_out_under_the_same_name_of_a_file(tmp_path):
+    slide = small_slide(n_cells=600, types=("T cell", "T/cell", "B"))
+    slide.write_h5ad(tmp_path / "mine.h5ad")
+    sizes = pd.crosstab(slide.obs["cell_type"], slide.obs["domain"]).min(axis=1)
+    entry = {"source": "h5ad", "path": str(tmp_path / "mine.h5ad"), "control_domain": "left"}
+    entry |= {"target_domains": ["right"]}
+    both, one = int(sizes[["T cell", "T/cell"]].min()), int(sizes[["T cell", "T/cell"]].max())
+    assert both < one
+    told = refused(entry | {"holdout": {"min_cells": both}})
+    assert told == (
+        "config: datasets.mine: the held-out types 'T cell' and 'T/cell' would both be called 'T_cell' in file names; "
+        "rename one of them."
+    )
+    for fitting in ({"holdout": {"min_cells": one}}, {"holdout": {"cell_types": ["T/cell"]}}):
+        load_config({"datasets": {"mine": entry | fitting}})
 
 
 @pytest.mark.parametrize("asks", [{}, {"experiments": ["cellina_weights"]}, {"experiments": ["celcomen_spleen"]}])

@@ -34,9 +34,9 @@ def asked(**keys):
     return UserQuestion.read(given).model_dump()
 
 
-def ask(slide, graph, n_donors=20, seed=0, **keys):
+def ask(slide, graph, n_donors=20, seed=0, genes=None, **keys):
     switches = protocols.resolve("corrected")
-    return ask_own(slide, graph, asked(**keys), "corrected", seed, switches, GRAPH, n_donors)
+    return ask_own(slide, graph, asked(**keys), "corrected", seed, switches, GRAPH, n_donors, genes=genes)
 
 
 def types_of(slide, question):
@@ -121,6 +121,10 @@ def test_an_added_sender_has_its_share(slide, graph):
             "'right'?"),
         ({"knock_out": ["gene_99"]}, "knock_out names 'gene_99', which is no gene of the slide; the nearest names are "
             "gene_9"),
+        ({"knock_out": ["GENE_7"]}, "knock_out names 'GENE_7', which is no gene of the slide; the nearest names are "
+            "gene_7, "),
+        ({"knock_out": ["Xyz"]}, "knock_out names 'Xyz', which is no gene of the slide; the first are gene_0, gene_1, "
+            "gene_2."),
         ({"shift_pathway": "TGFb"}, "shift_pathway: no gene of the slide is in PROGENy (the first is 'gene_0'); give "
             "weights of your own."),
         ({"shift_genes": ["gene_99"]}, "shift_genes names 'gene_99', which is neither a gene of the slide nor a "
@@ -131,6 +135,20 @@ def test_what_the_slide_has_not_is_refused(slide, graph, keys, sentence):
     with pytest.raises(InputError) as error:
         ask(slide, graph, **keys)
     assert str(error.value).startswith(f"question q: {sentence}")
+
+
+def test_a_gene_that_is_not_modelled_is_told_apart_from_one_that_is_not_there(slide, graph):
+    more = "If the data have it, raise preprocess.n_top_genes (null keeps all genes)."
+    for keys, sentence in (
+        ({"knock_out": ["gene_7"]}, "knock_out names 'gene_7', which is not among the 5 variable genes that are "
+            "modelled; the nearest names are gene_"),
+        ({"shift_genes": ["gene_7"]}, "shift_genes names 'gene_7', which is neither among the 5 variable genes that "
+            "are modelled nor a bundled gene set, of human symbols, that holds one; the nearest names are gene_"),
+    ):  # fmt: skip
+        with pytest.raises(InputError) as error:
+            ask(slide, graph, genes=np.arange(5), **keys)
+        assert str(error.value).startswith(f"question q: {sentence}")
+        assert str(error.value).endswith(more)
 
 
 def test_too_few_focal_cells_are_refused(slide, graph):

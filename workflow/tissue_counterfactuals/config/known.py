@@ -4,19 +4,20 @@ Of simulated data the configuration says how many cells and which genes there ar
 What is still to be downloaded is not known, and is checked where it is read.
 """
 
-import difflib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 
-from tissue_counterfactuals.config.dataset import samples_of
+from tissue_counterfactuals.config.dataset import samples_of, slugs
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.experiments import EXPERIMENTS
 from tissue_counterfactuals.experiments.settings import BUNDLED_GENE_SETS
 from tissue_counterfactuals.question.named import (
+    FEWEST_CELLS,
     gene_faults,
     label_faults,
+    nearest,
     no_such_label,
     too_few_cells,
     too_many_neighbors,
@@ -67,8 +68,8 @@ def known_faults(config: dict, raw: dict) -> Iterator[str]:
             yield from _too_few_genes("metrics.n_deg", n_deg, name, kept)
         labels = _labels(entry, coded)
         yield from _question_faults(name, entry, labels, genes, coded)
-        if coded:
-            yield from _benchmark_faults(f"config: datasets.{name}.", entry, labels, coded)
+        if labels:
+            yield from _benchmark_faults(name, entry, labels, coded)
         if "celcomen_spleen" in entry["experiments"]:
             settings = sections["spleen"]
             if smallest:
@@ -204,10 +205,13 @@ def _n_focal(asked: dict, coded: dict[str, tuple]) -> int:
     return int(np.logical_and.reduce(masks).sum())
 
 
-def _benchmark_faults(key: str, entry: dict, labels: dict, coded: dict) -> Iterator[str]:
-    """Domains and held-out types that no cell has, and types that are too small to be held out anywhere."""
+def _benchmark_faults(name: str, entry: dict, labels: dict, coded: dict | None) -> Iterator[str]:
+    """Domains and held-out types that no cell has, types that are too small to be held out anywhere, and two that
+    files cannot tell apart.
+    """
     if entry["control_domain"] is None or "cellina" not in entry["experiments"]:
         return
+    key = f"config: datasets.{name}."
     domains, types = [entry["control_domain"], *entry["target_domains"]], entry["holdout"]["cell_types"]
     absent = [
         no_such_label(f"{key}{'target_domains' if place else 'control_domain'}", domain, labels["domain"])
@@ -220,20 +224,56 @@ def _benchmark_faults(key: str, entry: dict, labels: dict, coded: dict) -> Itera
             for t in types
             if t not in labels["cell_type"]
         ]
-    elif not absent:
-        # Reading leaves out cells and adds none, so that no slide has more of them.
-        sizes = np.zeros((len(labels["cell_type"]), len(labels["domain"]) + 1), int)
-        codes = [coded[column][0] for column in ("cell_type", "domain")]
-        np.add.at(sizes, tuple(code[codes[0] >= 0] for code in codes), 1)
-        most = sizes[:, [labels["domain"].index(domain) for domain in domains]].min(axis=1)
-        least = entry["holdout"]["min_cells"]
-        if most.max(initial=0) < least:
-            largest = f"; the largest is {labels['cell_type'][most.argmax()]!r} with {most.max()}" if len(most) else ""
-            absent.append(
-                f"{key}holdout.min_cells is {least}, and no cell type has so many cells in "
-                f"{' and in '.join(map(repr, domains))}{largest}: lower it, or choose other domains."
-            )
-    yield from absent
+    if absent or not coded:
+        yield from absent
+        return
+    # Columns of different lengths are for the reader to tell.
+    if len({len(codes) for codes, _ in coded.values()}) > 1:
+        return
+    there, known = " and in ".join(map(repr, domains)), labels["cell_type"]
+    sizes = _sizes_of_types(name, entry, labels, coded, domains)
+    most = sizes.max(axis=0, initial=0)
+    if types != "auto":
+        for cell_type in types:
+            if (n := most[known.index(cell_type)]) < FEWEST_CELLS:
+                yield (
+                    f"{key}holdout.cell_types names {cell_type!r}, of which no slide has {FEWEST_CELLS} cells in "
+                    f"{there}, the fewest that scores can compare (at most {n}): take it out, or choose other domains."
+                )
+        return
+    least = entry["holdout"]["min_cells"]
+    if most.max(initial=0) < least:
+        largest = f"; the largest is {known[most.argmax()]!r} with {most.max()}" if len(most) else ""
+        yield (
+            f"{key}holdout.min_cells is {least}, and no cell type has so many cells in {there}{largest}: lower it, or "
+            "choose other domains."
+        )
+    # Of patients left out the slide says who has enough of which type.
+    elif entry["fit"] != "leave_patient_out":
+        for own in sizes:
+            try:
+                slugs([t for t, n in zip(known, own, strict=True) if n >= least], f"{key[:-1]}: the held-out types")
+            except InputError as error:
+                yield str(error)
+                return
+
+
+def _sizes_of_types(name: str, entry: dict, labels: dict, coded: dict, domains: list[str]) -> np.ndarray:
+    """Cells (slides, types) of each type in that of the domains where it has fewest, at most: reading leaves out cells
+    and adds none.
+    """
+    (types, _), (places, _) = coded["cell_type"], coded["domain"]
+    slides = [None] if "sample" not in coded else samples_of(name, entry).values()
+    rows = []
+    for samples in slides:
+        here = (types >= 0) & (places >= 0)
+        if samples is not None and "sample" in coded:
+            codes, known = coded["sample"]
+            here &= np.isin(codes, [known.index(sample) for sample in samples])
+        sizes = np.zeros((len(labels["cell_type"]), len(labels["domain"])), int)
+        np.add.at(sizes, (types[here], places[here]), 1)
+        rows.append(sizes[:, [labels["domain"].index(domain) for domain in domains]].min(axis=1))
+    return np.array(rows)
 
 
 def _coded(entry: dict, files: dict[str, Path]) -> dict[str, tuple] | None:
@@ -283,7 +323,7 @@ def _too_few_genes(key: str, wanted: int, name: str, genes: int) -> Iterator[str
 
 def _unknown_gene(key: str, gene: str, name: str, genes: list[str] | None) -> Iterator[str]:
     if genes is not None and gene not in genes:
-        near = difflib.get_close_matches(gene, genes, n=1) or genes[:1]
+        near = nearest(gene, genes, n=1) or genes[:1]
         yield (
             f"config: {key} names {gene!r}, but {name} has no such gene; name one of its {len(genes)}, such as "
             f"{near[0]!r}."

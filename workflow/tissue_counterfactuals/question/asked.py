@@ -61,7 +61,7 @@ def ask_own(
     split = _split_all(slide.n_obs, seed, validation_fraction)
     rng = stream(seed, "donors_of_question", name)
     shown = slide if genes is None else slide[:, genes]
-    if faults := gene_faults(asked, list(shown.var_names.astype(str))):
+    if faults := gene_faults(asked, list(shown.var_names.astype(str)), genes is not None):
         raise InputError(f"question {name}: {faults[0]}")
     kind, target, rule = DONORS, domain, what
     if INTERVENTIONS[what] == "node":

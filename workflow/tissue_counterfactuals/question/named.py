@@ -63,22 +63,40 @@ def too_many_neighbors(key: str, wanted: int, of: str, cells: int) -> list[str]:
 
 def no_such_label(key: str, label: str, known: list[str]) -> str:
     """The sentence on a label that no cell has."""
-    near = difflib.get_close_matches(label, known, n=1)
+    near = nearest(label, known, n=1)
     meant = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(sorted(known)[:30])}."
     return f"{key} names {label!r}, which no cell of the slide has; {meant}"
 
 
-def gene_faults(asked: dict, genes: list[str]) -> list[str]:
-    """Genes, gene sets and pathways that a question names and the slide has not, a sentence each."""
+def nearest(name: str, known: Iterable[str], n: int = 3) -> list[str]:
+    """The names that are most like one, up to `n`, the same one in other capitals first; none where none is near."""
+    by_folded: dict[str, list[str]] = {}
+    for other in known:
+        by_folded.setdefault(other.casefold(), []).append(other)
+    near = difflib.get_close_matches(name.casefold(), by_folded, n=n)
+    return [other for folded in near for other in by_folded[folded]][:n]
+
+
+def gene_faults(asked: dict, genes: list[str], variable: bool = False) -> list[str]:
+    """Genes, gene sets and pathways that a question names and the slide has not, a sentence each.
+
+    Args:
+        variable: `genes` are the variable ones alone; what others the data have is not known here.
+    """
     faults, known = [], set(genes)
+    place = f"among the {len(genes)} variable genes that are modelled" if variable else "a gene of the slide"
+    more = " If the data have it, raise preprocess.n_top_genes (null keeps all genes)." if variable else ""
     for key in ("shift_genes", "knock_out"):
         for name in asked[key] or []:
             if name in known or (key == "shift_genes" and known & {*members_of_set(name, genes)}):
                 continue
-            near = difflib.get_close_matches(name, genes, n=3) or genes[:3]
-            what = "nor a bundled gene set, of human symbols, that holds one" if key == "shift_genes" else ""
-            neither = f"neither a gene of the slide {what}" if what else "no gene of the slide"
-            faults.append(f"{key} names {name!r}, which is {neither}; the nearest names are {', '.join(near)}.")
+            if key == "shift_genes":
+                neither = f"neither {place} nor a bundled gene set, of human symbols, that holds one"
+            else:
+                neither = f"not {place}" if variable else "no gene of the slide"
+            near = nearest(name, genes)
+            told = f"the nearest names are {', '.join(near)}" if near else f"the first are {', '.join(genes[:3])}"
+            faults.append(f"{key} names {name!r}, which is {neither}; {told}.{more}")
     if asked["shift_pathway"]:
         try:
             pathway_change(asked, genes)
