@@ -8,6 +8,7 @@ from scipy import stats
 from slides import small_slide
 from tasks import SECTIONS, make_task
 from tissue_counterfactuals.experiments import trust
+from tissue_counterfactuals.question import support
 from tissue_counterfactuals.question.nodes import NodePerturbation
 from tissue_counterfactuals.question.question import DONORS, Question
 from tissue_counterfactuals.question.support import support_of
@@ -67,6 +68,18 @@ def test_neighbourhoods_that_were_seen_are_inside_and_others_are_not():
     assert far.inside < 0.05
     assert far.distance > 1.5 * seen.distance
     assert far.inside_type < 0.05
+
+
+@pytest.mark.parametrize("dimensions", [3, 10])
+def test_neighbourhoods_like_those_of_training_are_inside_as_often_as_it_says(dimensions):
+    rng, found = np.random.default_rng(0), []
+    for _ in range(10):
+        seen = rng.normal(size=(1000, dimensions))
+        reference = support._Reference.of(seen, rng.random(1000) < 0.5)
+        found.append(reference.place(rng.normal(size=(1000, dimensions))))
+    inside, distance = np.mean(found, axis=0)
+    assert inside == pytest.approx(support.WITHIN, abs=0.012)
+    assert distance == pytest.approx(1, abs=0.03)
 
 
 def test_altered_neighbours_are_placed_too_and_reasons_are_not():

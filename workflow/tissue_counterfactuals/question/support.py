@@ -3,7 +3,8 @@
 A neighbourhood is what is received there, the mean log expression of the neighbours, on its first principal components.
 Its distance is that to the nearest neighbourhoods of training cells, in units of how far a training cell's own is from
 those of others. Places near each other share their neighbours and so would call everything else far: training cells are
-compared across the squares of a chequerboard, each with those on the other colour.
+compared across the squares of a chequerboard, each with those on the other colour, and what is asked with each colour
+by itself: among all of them, which lie denser, it would seem nearer than they are to each other.
 """
 
 from dataclasses import dataclass
@@ -29,8 +30,8 @@ class Support:
 
     Attributes:
         inside: share of the focal cells whose new neighbourhood is no further from those in training than 95 % of these
-            are from each other.
-        distance: median over focal cells of that distance, over the median of training cells.
+            are from each other, mean of the two colours.
+        distance: median over focal cells and colours of that distance, over the median of training cells.
         inside_type, distance_type: the same among training cells of the focal cells' own type.
 
     NaN where fewer than 20 training cells have a neighbourhood.
@@ -95,7 +96,7 @@ def _some(cells: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 class _Reference:
     """Neighbourhoods of training cells, and how far each is from those on the other colour."""
 
-    tree: cKDTree
+    trees: tuple[cKDTree, cKDTree]
     usual: float
     limit: float
 
@@ -103,15 +104,15 @@ class _Reference:
     def of(cls, neighbourhoods: np.ndarray, white: np.ndarray) -> "_Reference":
         if min(white.sum(), (~white).sum()) < N_NEAREST:
             white = np.arange(len(white)) % 2 == 0
-        away = np.concatenate(
-            [_distance(cKDTree(neighbourhoods[~colour]), neighbourhoods[colour]) for colour in (white, ~white)]
-        )
+        black, white = neighbourhoods[~white], neighbourhoods[white]
+        trees = cKDTree(black), cKDTree(white)
+        away = np.concatenate([_distance(trees[0], white), _distance(trees[1], black)])
         usual = max(float(np.median(away)), 1e-12)
-        return cls(cKDTree(neighbourhoods), usual, float(np.quantile(away, WITHIN)))
+        return cls(trees, usual, float(np.quantile(away, WITHIN)))
 
     def place(self, asked: np.ndarray) -> tuple[float, float]:
         """Share inside, and the median distance in units of what is usual."""
-        away = _distance(self.tree, asked)
+        away = np.concatenate([_distance(tree, asked) for tree in self.trees])
         return float(np.mean(away <= self.limit)), float(np.median(away) / self.usual)
 
 
