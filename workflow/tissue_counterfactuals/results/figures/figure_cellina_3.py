@@ -236,7 +236,7 @@ def _activities(axes, table: pd.DataFrame, where: str) -> None:
     axes.set_yticks(range(wide.shape[0]), wide.index)
     axes.set(xlim=(-0.6, wide.shape[1] - 0.4), ylim=(wide.shape[0] - 0.4, -0.6))
     axes.set_xlabel(_wrapped(where, 2.2))
-    axes.figure.colorbar(drawn, ax=axes, label="t value", shrink=0.6)
+    axes.figure.colorbar(drawn, ax=axes, label="t value", shrink=0.6, extend="both")
 
 
 def _genes(axes, table: pd.DataFrame) -> None:
