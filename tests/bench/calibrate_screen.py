@@ -31,7 +31,7 @@ def main() -> None:
 
 def shipped() -> dict:
     """The settings that a configuration gets which says nothing."""
-    data = {"source": "simulated", "control_domain": "a", "target_domains": ["b"]}
+    data = {"source": "simulated", "control_domain": "domain_0", "target_domains": ["domain_1"]}
     return config.load_config({"datasets": {"d": data}})["celcomen"]["screen"]
 
 

@@ -108,7 +108,8 @@ def test_every_job_has_one_log_and_one_benchmark(first_outcome, finished):
     assert len(logs) == len(re.findall(r"Finished jobid", outcome.screen)) - 1
     for name in benchmarks:
         times = pd.read_csv(finished.folder / f"results/benchmarks/{name}.tsv", sep="\t")
-        assert times["s"].item() > 0
+        # To state what a training depends on takes no time.
+        assert times["s"].item() > 0 or name.startswith("state_training/")
     fit = finished.read("results/logs/fit/tiny/slide_0/type_0/cellina/corrected.seed0.log")
     assert "epoch 40/40" in fit
 

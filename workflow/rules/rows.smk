@@ -252,8 +252,11 @@ def sets_of_question(wildcards):
     asked = own_question(wildcards) or {}
     if asked.get("shift_pathway"):
         return files_of_weights(asked["weights"])
-    named = gene_sets.BUNDLED.values() if asked.get("shift_genes") else []
-    return [of_checkout(path) for path in named]
+    if not asked.get("shift_genes"):
+        return []
+    # By the symbols in the weights of pathways it is told whether a slide is of mouse.
+    bundled = [of_checkout(path) for path in gene_sets.BUNDLED.values()]
+    return [*bundled, *files_of_weights(None)]
 
 
 def files_of_weights(named):

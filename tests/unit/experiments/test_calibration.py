@@ -32,7 +32,7 @@ LEVEL = 0.05
 
 def shipped(section):
     """The settings that a configuration gets which says nothing."""
-    data = {"source": "simulated", "control_domain": "a", "target_domains": ["b"]}
+    data = {"source": "simulated", "control_domain": "domain_0", "target_domains": ["domain_1"]}
     return config.load_config({"datasets": {"d": data}})["celcomen"][section]
 
 

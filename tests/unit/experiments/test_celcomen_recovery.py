@@ -20,7 +20,7 @@ SWITCHES = protocols.of_step(protocols.resolve("corrected"), "inference")
 def settings_of(**changes):
     config = load_config(
         {
-            "datasets": {"d": {"source": "simulated", "control_domain": "a", "target_domains": ["b"]}},
+            "datasets": {"d": {"source": "simulated", "control_domain": "domain_0", "target_domains": ["domain_1"]}},
             "celcomen": {"recovery": SMALL | changes},
         }
     )

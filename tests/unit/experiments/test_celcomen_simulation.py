@@ -279,8 +279,8 @@ def test_the_default_settings_are_those_of_the_paper():
                 "tissue": {
                     "source": "simulated",
                     "experiments": ["cellina"],
-                    "control_domain": "a",
-                    "target_domains": ["b"],
+                    "control_domain": "domain_0",
+                    "target_domains": ["domain_1"],
                 }
             }
         }

@@ -165,7 +165,7 @@ def test_faulty_tables_are_refused():
 @pytest.mark.parametrize(("protocol", "said"), [("as_run", "Mann-Whitney"), ("corrected", "17 simulations at each")])
 def test_the_caption_reads_its_numbers_from_the_configuration(root, protocol, said):
     raw = {
-        "datasets": {"a": {"source": "simulated", "control_domain": "x", "target_domains": ["y"]}},
+        "datasets": {"a": {"source": "simulated", "control_domain": "domain_0", "target_domains": ["domain_1"]}},
         "celcomen": {"simulation": {"n_simulations": 77, "grid": {"n_simulations": 17}}},
     }
     template = (root / "workflow/report/figure_celcomen_2.rst").read_text()

@@ -186,7 +186,7 @@ def _on_one_slide(asked: dict, name: str, entry: dict, coded: dict[str, tuple]) 
     if entry["fit"] != "per_sample" or "sample" not in coded:
         return []
     codes, known = coded["sample"]
-    for samples in samples_of(name, entry).values():
+    for samples in _slides(name, entry):
         if samples is None or asked["sample"] not in (None, *samples):
             continue
         there = np.isin(codes, [known.index(sample) for sample in samples])
@@ -232,6 +232,8 @@ def _benchmark_faults(name: str, entry: dict, labels: dict, coded: dict | None) 
         return
     there, known = " and in ".join(map(repr, domains)), labels["cell_type"]
     sizes = _sizes_of_types(name, entry, labels, coded, domains)
+    if not len(sizes):
+        return
     most = sizes.max(axis=0, initial=0)
     if types != "auto":
         for cell_type in types:
@@ -258,12 +260,20 @@ def _benchmark_faults(name: str, entry: dict, labels: dict, coded: dict | None) 
                 return
 
 
+def _slides(name: str, entry: dict) -> list[list[str] | None]:
+    """The samples of each slide; none where they are for the plan to refuse."""
+    try:
+        return list(samples_of(name, entry).values())
+    except InputError:
+        return []
+
+
 def _sizes_of_types(name: str, entry: dict, labels: dict, coded: dict, domains: list[str]) -> np.ndarray:
     """Cells (slides, types) of each type in that of the domains where it has fewest, at most: reading leaves out cells
     and adds none.
     """
     (types, _), (places, _) = coded["cell_type"], coded["domain"]
-    slides = [None] if "sample" not in coded else samples_of(name, entry).values()
+    slides = [None] if "sample" not in coded else _slides(name, entry)
     rows = []
     for samples in slides:
         here = (types >= 0) & (places >= 0)
@@ -273,7 +283,7 @@ def _sizes_of_types(name: str, entry: dict, labels: dict, coded: dict, domains: 
         sizes = np.zeros((len(labels["cell_type"]), len(labels["domain"])), int)
         np.add.at(sizes, (types[here], places[here]), 1)
         rows.append(sizes[:, [labels["domain"].index(domain) for domain in domains]].min(axis=1))
-    return np.array(rows)
+    return np.array(rows).reshape(len(rows), len(labels["cell_type"]))
 
 
 def _coded(entry: dict, files: dict[str, Path]) -> dict[str, tuple] | None:
