@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from drawings import PROVENANCE, png_size, texts, words_outside
+from drawings import PROVENANCE, panel, png_size, texts, words_outside
 from tissue_counterfactuals import gene_sets, protocols
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.experiments import (
@@ -475,10 +475,16 @@ def test_figure_6_says_what_it_shows(results):
     ):
         assert text in said
     # Bars are the means of the summary, curves the agreement after each epoch.
-    summary = tables[2].query("force == 'inter'").set_index("variant")["mean"]
-    bars = [a for a in figure.axes if a.get_title(loc="left").startswith("between cells (inter): mean")]
-    widths = [patch.get_width() for patch in bars[0].patches]
-    assert sorted(widths) == pytest.approx(sorted(np.nan_to_num(summary)))
+    for force, label in figure_celcomen_6.FORCES.items():
+        summary = tables[2].loc[tables[2]["force"] == force].set_index("variant")["mean"]
+        widths = [patch.get_width() for patch in panel(figure, f"{label}: mean").patches]
+        assert sorted(widths) == pytest.approx(sorted(np.nan_to_num(summary)))
+    first = next(iter(figure_celcomen_6.FORCES))
+    curves = tables[1][(tables[1]["force"] == first) & (tables[1]["hold_out"] == "sample_0")]
+    (left,) = (a for a in figure.axes if a.get_ylabel().startswith("hold-out sample_0"))
+    drawn = [list(line.get_ydata()) for line in left.lines if line.get_color() == "black"]
+    (controls,) = [own["control"].tolist() for variant, own in curves.groupby("variant") if variant == "observed"]
+    assert drawn == [pytest.approx(controls)]
     assert "no valid p value" in said
     assert words_outside(figure) == []
     with pytest.raises(InputError, match="column 'spearman' is missing"):
@@ -493,9 +499,23 @@ def test_heatmap_names_clusters_and_terms():
         genes,
         np.ones(30),
         {"n_clusters": 3, "min_size": 5, "max_size": 500},
-        {"GOBP_SECOND_SET": [f"g{i}" for i in range(8, 20)]},
+        {"GOBP_SECOND_SET": [f"g{i}" for i in range(8, 20)], "GOBP_OTHER_SET": [f"g{i}" for i in range(6, 14)]},
     )
     figure = force_heatmaps.compose({"intra": matrix, "inter": -matrix}, members, terms, "Clusters", PROVENANCE)
     said = " ".join(texts(figure))
     assert "GOBP second set" in said
     assert "12 genes, mean force -0.5" in said
+    # Rows and columns stand in the order of the clusters, so that these are blocks on the diagonal.
+    for force, sign in (("intra", 1), ("inter", -1)):
+        own = members[members["force"] == force].sort_values("position")
+        order = genes.get_indexer(own["gene"])
+        expected = sign * matrix[np.ix_(order, order)]
+        np.fill_diagonal(expected, np.nan)
+        (image,) = panel(figure, force_heatmaps.FORCES[force]).images
+        np.testing.assert_allclose(np.ma.filled(image.get_array(), np.nan), expected)
+    # Bars are as long as p is small; the colour is that of q.
+    tested = terms[terms["status"] == "ok"].groupby(["force", "cluster"]).head(force_heatmaps.TERMS_PER_CLUSTER)
+    assert (tested["q_value"] > tested["p_value"]).any()
+    bars = [a for a in figure.axes if a.get_xlabel().startswith("-log10 p")]
+    lengths = [patch.get_width() for axes in bars for patch in axes.patches]
+    assert sorted(lengths) == pytest.approx(sorted(-np.log10(tested["p_value"])))

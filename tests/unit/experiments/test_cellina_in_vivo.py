@@ -299,6 +299,10 @@ def test_the_figure_shows_both_protocols(made, tmp_path):
             np.testing.assert_allclose(sorted(by_label[f"{donors} donors"]), sorted(means))
     own = scores[(scores["protocol"] == "corrected") & (scores["genes"] == "all")].groupby("method")
     np.testing.assert_allclose(sorted(corrected.containers[0].lines[0].get_xdata()), sorted(own["pearson"].mean()))
+    (whiskers,) = corrected.containers[0].lines[2]
+    ends = np.array([segment[:, 0] for segment in whiskers.get_segments()])
+    expected = own[["tiles_low", "tiles_high"]].mean().to_numpy()
+    np.testing.assert_allclose(np.sort(ends, axis=0), np.sort(expected, axis=0))
     for label in corrected.get_yticklabels():
         name, said = label.get_text().split(": ", 1)
         (method,) = [m for m in own.groups if figure_cellina_in_vivo.style.method_style(m).label == name]
