@@ -118,6 +118,24 @@ def test_the_figure_shows_bars_parts_and_who_failed(finished, tmp_path):
             assert sum(bool(p.get_hatch()) for p in axes.patches) == hatched
 
 
+def test_information_is_a_share_of_the_entropy_of_its_own_label():
+    """The labels differ in their entropy, and so do the cells of two seeds."""
+    found = {
+        ("cell_type", 0): (0.5, 2.0),
+        ("cell_type", 1): (0.5, 1.0),
+        ("domain", 0): (0.3, 0.6),
+        ("domain", 1): (0.3, 0.5),
+    }
+    rows = [
+        {"method": "cellina", "latent": "z", "label": label, "seed": seed, "status": "ok", "reason": ""}
+        | {"metric": metric, "value": value}
+        for (label, seed), values in found.items()
+        for metric, value in zip(("mutual_information", "entropy"), values, strict=True)
+    ]
+    table = figure_cellina_a5.summarize(pd.DataFrame(rows)).query("metric == 'information'").set_index("label")
+    assert table["value"].to_dict() == pytest.approx({"cell_type": (0.25 + 0.5) / 2, "domain": (0.5 + 0.6) / 2})
+
+
 def test_a_method_that_failed_with_some_seeds_says_so_beside_its_name(finished):
     one = pd.read_csv(finished["scores"], sep="\t")
     lost = pd.DataFrame({"method": ["cellina"], "status": "failed", "reason": "fit: killed", "seed": 1})

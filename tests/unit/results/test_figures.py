@@ -1,5 +1,6 @@
 """Tests of the bar figure, the learning curves and the common style: what figures say, not how they look."""
 
+import json
 import math
 
 import numpy as np
@@ -288,6 +289,23 @@ def test_learning_curves_say_which_term_a_model_does_not_have(absent, reason):
     written = texts(figure)
     assert {"Cellina (ablated)\ncorrected", "Cellina\ncorrected", PROVENANCE} <= set(written)
     assert {*CELL_TYPES[:3], "training", "validation", "best validation loss"} <= set(written)
+
+
+def test_learning_curves_are_told_from_the_folders_of_fits(tmp_path):
+    models = []
+    for slide, fold, method, seed in (("one", "T_cell", "cellina", 3), ("two", "B_cell", "scvi", 0)):
+        models.append(tmp_path / slide / fold / method / f"corrected.seed{seed}")
+        models[-1].mkdir(parents=True)
+        (models[-1] / "status.json").write_text(json.dumps({"cell_type": fold.replace("_", " ")}))
+        own = pd.DataFrame({"epoch": [0, 1], "train_loss": [2.0, 1.0], "validation_loss": [3.0, 2.0 + seed]})
+        own.assign(best=[False, True]).to_csv(models[-1] / "history.tsv", sep="\t", index=False)
+    manifest = {"label": "demo", "kind": "real", "n_cells": 10, "seeds": [3], "commit": "a", "config_hash": "b"}
+    (tmp_path / "manifest").write_text(json.dumps(manifest))
+    output = {kind: tmp_path / f"curves.{kind}" for kind in ("tsv", "png")}
+    learning_curves.draw_files({"models": models, "manifest": tmp_path / "manifest"}, output, "corrected")
+    table = pd.read_csv(output["tsv"], sep="\t")
+    keys = table.groupby(["slide", "cell_type", "method", "seed"])["validation_loss"].last()
+    assert keys.to_dict() == {("one", "T cell", "cellina", 3): 5.0, ("two", "B cell", "scvi", 0): 2.0}
 
 
 def test_learning_curves_without_any_history_say_that_all_failed(tmp_path):
