@@ -2,6 +2,7 @@
 
 import json
 import lzma
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -221,6 +222,16 @@ def test_the_largest_p_is_not_known_where_a_hold_out_has_none():
     figure_celcomen_6._bars(axes, pd.DataFrame([summary]), ["observed"])
     assert not axes.patches
     assert any("not known" in text.get_text() for text in axes.texts)
+
+
+def test_the_mean_expression_of_the_rest_is_that_of_its_cells():
+    """Of a large and a small sample the large one says more."""
+    means, sizes = np.array([[1.0, 2.0], [3.0, 1.0], [5.0, 4.0]]), (10, 300, 100)
+    moments = [SimpleNamespace(mean=mean, n_cells=n) for mean, n in zip(means, sizes, strict=True)]
+    own, rest = celcomen_spleen._means([SimpleNamespace(moments=m) for m in moments], 0)
+    np.testing.assert_allclose(own, -np.outer(means[0], means[0]))
+    expected = 0.75 * means[1] + 0.25 * means[2]
+    np.testing.assert_allclose(rest, -np.outer(expected, expected))
 
 
 def test_one_sample_is_refused(slide):
