@@ -447,6 +447,15 @@ def test_a_planted_effect_is_found_and_leaves_its_controls_behind():
         assert median(rows, control, "field").median() < observed - 0.2, control
 
 
+def test_minus_mean_expression_is_that_of_the_same_lesion(found):
+    asked, forces = found
+    rows = pd.DataFrame(experiment.answer(asked, forces.inter, forces.intra, 0, ("minus_baseline",)))
+    rows = rows[(rows["control"] == "minus_baseline") & (rows["predictor"] == asked.predictors[0])]
+    own = [spearmanr(-x.mean(axis=0)[:-1], y[:-1])[0] for x, y in zip(asked.scaled, asked.observed, strict=True)]
+    assert len(own) > 1
+    assert rows["rho"].tolist() == pytest.approx(own)
+
+
 @pytest.fixture(scope="module")
 def nothing_happens():
     """A whole transcriptome without any effect: answers as run, as run but on one scale, and corrected."""
