@@ -456,6 +456,16 @@ def test_minus_mean_expression_is_that_of_the_same_lesion(found):
     assert rows["rho"].tolist() == pytest.approx(own)
 
 
+def test_every_spot_of_a_lesion_has_its_response_and_no_other(slide, found):
+    asked, forces = found
+    table = experiment.spot_table(slide, asked, forces.inter, forces.intra, 0)
+    modelled = (table["lesion"] > 0).to_numpy()
+    assert 0 < modelled.sum() < len(table)
+    np.testing.assert_array_equal(np.isfinite(table["response"]), modelled)
+    # Neighbours of knocked-out spots answer too.
+    assert (table.loc[modelled & ~table["knocked_out"].to_numpy(bool), "response"] > 0).any()
+
+
 @pytest.fixture(scope="module")
 def nothing_happens():
     """A whole transcriptome without any effect: answers as run, as run but on one scale, and corrected."""
