@@ -67,6 +67,14 @@ def test_a_member_counts_only_where_all_units_around_it_bear_one_label():
     assert found.carriers[0] == 1
 
 
+def test_expression_is_a_share_of_the_counts_of_its_own_cell():
+    place = np.array([[0.0, 0], [5, 0], [0, 5]])
+    counts = sparse.csr_matrix(np.array([[1.0, 1], [1, 3], [30, 10]]))
+    found = statistics.build_arena(place, np.arange(1), np.array([1]), np.arange(1, 3), counts, ("A",))
+    np.testing.assert_allclose(found.values, [[2500, 7500], [7500, 2500]])
+    np.testing.assert_allclose(found.depth, np.log1p([4, 40]))
+
+
 def test_members_are_matched_in_their_tile_and_by_depth():
     values = np.exp(np.array([[3.0], [5.0], [2.0], [9.0]] * 3)) - 1
     tile = np.repeat([[0, 0], [1, 0], [9, 9]], 4, axis=0)
