@@ -81,8 +81,6 @@ GROUPS = {
     "truth": "Bound (the simulation, asked the same question)",
     "in_domain": "Bounds (in-domain: these see the answer)",
 }
-# What nobody can use in earnest, and no model is ranked with.
-BOUNDS = ("truth", "in_domain")
 # In order of display. Colours of models: Okabe and Ito, told apart by colour-blind readers; controls are grey.
 METHODS = {
     "no_change": MethodStyle("No change", "#D9D9D9", "control"),
