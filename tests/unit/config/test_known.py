@@ -7,6 +7,7 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import sparse
 
 from slides import read_h5ad, small_slide
 from tissue_counterfactuals.config import load_config
@@ -332,6 +333,7 @@ def test_what_the_header_of_a_file_has_not_is_refused_in_the_words_of_the_reader
     path = tmp_path / "mine.h5ad"
     slide = small_slide(n_cells=300)
     slide.layers["counts"], slide.obsm["pixels"] = slide.X, np.zeros((300, 3))
+    slide.obsm["thin"] = sparse.csr_matrix((300, 2))
     slide.write_h5ad(path)
     entry = {"source": "h5ad", "path": str(path), "experiments": ["celcomen_spleen"]}
     load_config({"datasets": {"mine": entry | {"layer": "counts", "columns": {"sample": "sample"}}}})
@@ -342,7 +344,9 @@ def test_what_the_header_of_a_file_has_not_is_refused_in_the_words_of_the_reader
         ({"keep_columns": ["batch"]}, "there is no obs column 'batch' (key keep_columns); there is cell_type"),
         ({"layer": "count"}, "there is no layer 'count' (key layer); did you mean 'counts', of counts."),
         ({"layer": "raw"}, "there is no part 'raw' (key layer); there is X, layers, obs"),
-        ({"spatial": "xy"}, "there is no array of coordinates in obsm 'xy' (key spatial); there is pixels, spatial."),
+        ({"spatial": "xy"}, "there is no array of coordinates in obsm 'xy' (key spatial); there is pixels, spatial, "
+            "thin."),
+        ({"spatial": "thin"}, "the coordinates obsm['thin'] are stored as a sparse matrix; store them as a dense one."),
         ({"spatial": "pixels"}, "the coordinates obsm['pixels'] have the shape (300, 3)"),
     ):  # fmt: skip
         told = refused(entry | keys)

@@ -73,6 +73,26 @@ def test_every_scenario_and_test_has_a_rate_and_the_figure_shows_them(made, tmp_
         assert float(container.get_label()) == pytest.approx(own["true_change"].mean(), abs=0.05)
 
 
+def test_the_authors_test_gives_each_target_its_own_donors(monkeypatch):
+    asked = []
+    kept = screen_power.score_as_run
+
+    def score(truth, inserted, drawn):
+        asked.append((truth, inserted))
+        return kept(truth, inserted, drawn)
+
+    monkeypatch.setattr(screen_power, "score_as_run", score)
+    knobs = {"n_targets": 4, "n_genes": 16, "clones_per_target": 10, "n_cells": 2000, "spillover": 2.0, "missed": 0.0}
+    screen_power.judge(knobs, 0, ScreenPowerSettings.read({"draws": 19}, "screen").model_dump(), slow=False)
+    ((truth, inserted),) = asked
+    assert len(inserted) == len(truth) == 4
+    # What it inserts for a target is most like what is seen near that target, and like no other's.
+    centred = [m - m.mean(axis=0) for m in (truth, inserted)]
+    agreement = np.corrcoef(*centred)[:4, 4:]
+    assert (agreement.argmax(axis=1) == np.arange(4)).all()
+    assert (np.diag(agreement) > 0.5).all()
+
+
 def test_rates_count_what_was_decided():
     scenario = {"scenario": "grid", "clones_per_target": 4, "spillover": 0.0}
     screens = pd.DataFrame(

@@ -9,8 +9,7 @@ How a cell comes to its counts (i: cell, a: gene):
 2. Field. s ~ exp(sum_i s_i' g' s_i + sum_ij J_ij s_i' g s_j - 1/2 sum_i |s_i|^2), J the normalised graph of the six
    nearest cells (either way), drawn exactly (`models/celcomen_field.py`).
 3. Counts. x_ia ~ negative binomial with mean depth_i share_a exp(log_rate_sd s_ia) and variance m + noise m^2; each
-count
-   is then lost with probability `dropout`.
+   count is then lost with probability `dropout`.
 
 The truth travels in the slide: varm["simulation_inter"], varm["simulation_intra"], var["localization"] and the knobs in
 uns["simulation"]; `true_forces` reads them for the genes that are left.

@@ -73,6 +73,10 @@ def find_coordinates(
         InputError: it is not there, or of another shape or type.
     """
     stored = pick(file.get("obsm"), name, where, "array of coordinates in obsm", key)
+    if isinstance(stored, h5py.Group) and "indptr" in stored:
+        raise InputError(
+            f"{where}: the coordinates obsm[{name!r}] are stored as a sparse matrix; store them as a dense one."
+        )
     if isinstance(stored, h5py.Group):
         # A data frame: its columns in their order, without the index.
         names = [str(axis) for axis in stored.attrs.get("column-order", ())]

@@ -12,7 +12,7 @@ from tissue_counterfactuals.results import provenance
 from tissue_counterfactuals.results.figures import style
 from tissue_counterfactuals.results.tables import write_tsv
 
-PANELS = {"seconds": "Seconds of a training", "peak_memory_mb": "Peak memory, MB"}
+PANELS = {"seconds": "Seconds of a training", "peak_memory_mb": "Peak memory, MiB"}
 COLUMNS = ["method", "slide", "cell_type", "seed", "status", *PANELS, "device", "python"]
 
 

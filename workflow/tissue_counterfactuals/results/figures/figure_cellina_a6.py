@@ -16,8 +16,8 @@ from tissue_counterfactuals.results.tables import write_tsv
 PANELS = {
     "seconds": "Training, seconds",
     "pipeline_seconds": "Whole job, seconds",
-    "peak_memory_mb": "Peak memory of the host, MB",
-    "peak_gpu_memory_mb": "Peak memory of the GPU, MB",
+    "peak_memory_mb": "Peak memory of the host, MiB",
+    "peak_gpu_memory_mb": "Peak memory of the GPU, MiB",
 }
 SUBSETS = {"random": "random cells", "contiguous": "a contiguous patch"}
 KEYS = ["method", "subset", "n_cells"]
