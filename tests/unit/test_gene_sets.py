@@ -1,11 +1,11 @@
-"""False discovery rates of gene sets, and of everything else."""
+"""Files of gene sets as tools write them; false discovery rates of gene sets, and of everything else."""
 
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
 
-from tissue_counterfactuals.gene_sets import benjamini_hochberg
+from tissue_counterfactuals.gene_sets import benjamini_hochberg, read_gmt
 
 
 def test_false_discovery_rates_are_scipys_and_what_was_not_tested_takes_no_part():
@@ -20,3 +20,10 @@ def test_false_discovery_rates_are_scipys_and_what_was_not_tested_takes_no_part(
     assert benjamini_hochberg([0.01, 0.04, np.nan, 0.03]) == pytest.approx([0.03, 0.04, np.nan, 0.04], nan_ok=True)
     assert np.isnan(benjamini_hochberg(np.full(2, np.nan))).all()
     assert len(benjamini_hochberg(np.array([]))) == 0
+
+
+def test_gene_sets_as_other_tools_write_them(tmp_path):
+    """A byte-order mark, the weights of Enrichr, spaces around symbols, an empty line at the end."""
+    path = tmp_path / "sets.gmt"
+    path.write_bytes("\ufeffHYPOXIA\t\tVEGFA,1.0\tCA9,0.5\t\r\nP53 \tof p53\t TP53 \tMDM2\r\n\r\n".encode())
+    assert read_gmt(path) == {"HYPOXIA": ["VEGFA", "CA9"], "P53": ["TP53", "MDM2"]}

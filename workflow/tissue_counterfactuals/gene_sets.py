@@ -47,9 +47,13 @@ def _lines(path: str | Path) -> Iterator[list[str]]:
         raise InputError(f"gene sets {path}: there is no such file; name a GMT file or one of {', '.join(BUNDLED)}.")
     opener = lzma.open if path.suffix == ".xz" else open
     try:
-        with opener(path, "rt", encoding="utf-8") as stream:
+        with opener(path, "rt", encoding="utf-8-sig") as stream:
             for number, line in enumerate(stream, start=1):
-                fields = line.rstrip("\r\n").split("\t")
+                if not line.strip():
+                    continue
+                # Enrichr writes a weight behind each gene: TP53,1.0.
+                name, *fields = (field.strip() for field in line.rstrip("\r\n").split("\t"))
+                fields = [name, *fields[:1], *(field.split(",")[0] for field in fields[1:])]
                 if len(fields) < 3:
                     raise InputError(
                         f"gene sets {path}, line {number}: it has {len(fields)} tab-separated fields; a GMT line has a "

@@ -20,7 +20,7 @@ from anndata import AnnData
 from tissue_counterfactuals import __version__
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.files import atomic_path
-from tissue_counterfactuals.sources.labels import clean_label, is_missing, refuse_ids
+from tissue_counterfactuals.sources.labels import MISSING, clean_label, is_missing, refuse_ids
 
 # Column of `var` (bool): genes chosen as variable, see `sources.prepare`.
 VARIABLE = "variable_genes"
@@ -138,6 +138,12 @@ def _check_names(names: pd.Index, where: str, what: str, fix: str) -> None:
         raise InputError(
             f"{where}: the {what} {first!r} occurs {(names == first).sum()} times ({doubled.sum()} "
             f"duplicates in all); {fix}."
+        )
+    missing = names.str.strip().str.lower().isin(MISSING)
+    if missing.any():
+        raise InputError(
+            f"{where}: the {what} {names[missing.argmax()]!r} at place {missing.argmax()} says that there is none "
+            f"({missing.sum()} such in all); name it, or leave it out."
         )
 
 

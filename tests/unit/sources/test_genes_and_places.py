@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from layouts import edit, h5ad, merscope, xenium
-from slides import list_filters, read_h5ad
+from slides import list_filters, read_h5ad, small_slide
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.simulate import simulate_tissue
 from tissue_counterfactuals.sources import READERS
@@ -154,7 +154,7 @@ def test_sections_on_top_of_each_other_are_told_by_a_column(tmp_path):
     side = np.ptp(sections(0)[0][:, 0])
     for offset in (0, side / 4):
         places, codes = sections(offset)
-        with pytest.raises(InputError, match="values of the obs column 'slice' stand among each other"):
+        with pytest.raises(InputError, match="values of the column 'slice' stand among each other"):
             check_places(places, "file a", unit_given=True, sections={"slice": codes})
     # Beside each other, also where they touch; one section in three parts; a column of one value; missing values.
     for offset in (side, 10 * side):
@@ -170,8 +170,98 @@ def test_sections_on_top_of_each_other_are_told_by_a_column(tmp_path):
 
 
 def test_names_of_columns_that_may_tell_sections():
-    assert all(map(may_tell_sections, ("sample", "Section_ID", "slice", "library_id", "donor.id", "slide")))
-    assert not any(map(may_tell_sections, ("array_row", "domain", "cell_type", "fov", "samples_n", "score")))
+    told = (
+        "sample",
+        "Section_ID",
+        "slice",
+        "library_id",
+        "donor.id",
+        "slide",
+        "orig.ident",
+        "SampleID",
+        "sampleid",
+        "fov",
+    )
+    assert all(map(may_tell_sections, (*told, "samples", "PatientID", "slideIDs", "run", "roi", "region", "Slide_ID")))
+    # Seurat's ident holds clusters.
+    other = ("array_row", "domain", "cell_type", "ident", "samples_n", "score", "id", "", "rod", "valid", "truncated")
+    assert not any(map(may_tell_sections, other))
+
+
+@pytest.mark.parametrize("n_fields", [25, 130])
+def test_fields_of_view_with_coordinates_of_their_own_are_refused(tmp_path, n_fields):
+    """As squidpy reads CosMx: local pixels in `spatial`, those on the slide in `spatial_fov`."""
+    rng = np.random.default_rng(0)
+    field = np.repeat(np.arange(n_fields), 60)
+    local = rng.uniform(0, [5472, 3648], (len(field), 2))
+    slide = small_slide(n_cells=len(field), n_genes=3)
+    slide.obs["fov"] = pd.Categorical(field.astype(str))
+    slide.obsm["spatial"] = local / 20
+    slide.obsm["spatial_fov"] = (local + np.column_stack([field % 10 * 5472, field // 10 * 3648])) / 20
+    slide.write_h5ad(tmp_path / "a.h5ad")
+    with pytest.raises(InputError, match=r"column 'fov' stand among .* are obsm\['spatial_fov'\] in squidpy"):
+        read_h5ad(tmp_path / "a.h5ad")
+    assert read_h5ad(tmp_path / "a.h5ad", spatial="spatial_fov").n_obs == len(field)
+
+
+def test_sections_of_a_named_sample_are_told_apart_too(tmp_path):
+    places, codes = sections(2)
+    slide = small_slide(n_cells=len(places), n_genes=5)
+    slide.obs["donor"], slide.obs["orig.ident"] = "d", pd.Categorical.from_codes(codes, ["s1", "s2"])
+    slide.obsm["spatial"] = places
+    slide.write_h5ad(tmp_path / "a.h5ad")
+    columns = {"sample": "donor"}
+    with pytest.raises(
+        InputError, match=r"'orig.ident' stand among .*, or it under keep_columns if it tells something"
+    ):
+        read_h5ad(tmp_path / "a.h5ad", columns=columns)
+    assert read_h5ad(tmp_path / "a.h5ad", columns=columns, keep_columns=["orig.ident"]).n_obs == len(places)
+    assert read_h5ad(tmp_path / "a.h5ad", columns={"sample": "orig.ident"}).n_obs == len(places)
+
+
+def grid(n, pitch, hexagonal=False):
+    rows, columns = (part.ravel() for part in np.mgrid[:n, :n])
+    x = columns + rows % 2 / 2 if hexagonal else columns
+    return pitch * np.column_stack([x, rows * (3**0.5 / 2 if hexagonal else 1)])
+
+
+@pytest.mark.parametrize("pitch", [4.0, 7.3, 13.7, 17.0])
+@pytest.mark.parametrize("hexagonal", [True, False])
+def test_a_lattice_in_pixels_is_no_lattice_of_spots_or_bins(pitch, hexagonal):
+    with pytest.raises(
+        InputError, match=f"Visium, of bins of Visium HD {2 / pitch:.4g} of 2" if not hexagonal else "Visium"
+    ):
+        check_places(grid(20, pitch, hexagonal), "file a")
+    check_places(grid(20, pitch, hexagonal), "file a", unit_given=True)
+    for right in (100.0,) if hexagonal else (2.0, 8.1, 16.0):
+        check_places(grid(20, right, hexagonal), "file a")
+
+
+def test_bins_whose_file_tells_pixels_are_not_taken_for_larger_bins(tmp_path):
+    """Bins of 8 um in pixels of 0.5 um lie 16 pixels apart."""
+    slide = small_slide(n_cells=400, n_genes=5)
+    slide.obsm["spatial"] = grid(20, 16.0)
+    scales = {"spot_diameter_fullres": 16.0, "microns_per_pixel": 0.5}
+    slide.uns["spatial"] = {"run": {"scalefactors": scales}}
+    slide.write_h5ad(tmp_path / "a.h5ad")
+    with pytest.raises(
+        InputError, match="the coordinates are in pixels; set unit_um to 0.5, the microns_per_pixel there"
+    ):
+        read_h5ad(tmp_path / "a.h5ad")
+    read = read_h5ad(tmp_path / "a.h5ad", unit_um=0.5)
+    assert np.ptp(read.obsm["spatial"][:, 0]) == pytest.approx(19 * 8)
+
+
+def test_the_area_of_cells_tells_the_unit_of_an_h5ad(tmp_path):
+    """Neighbours 5 um apart are 23 pixels of Xenium apart, which loose tissue may be in micrometres."""
+    slide = small_slide(n_cells=400, n_genes=5)
+    slide.obsm["spatial"] = scattered(400, 5.0) / 0.2125
+    slide.write_h5ad(tmp_path / "a.h5ad")
+    read_h5ad(tmp_path / "a.h5ad")
+    slide.obs["cell_area"] = 25.0
+    slide.write_h5ad(tmp_path / "a.h5ad")
+    with pytest.raises(InputError, match="so the coordinates are not in the unit that they were taken for"):
+        read_h5ad(tmp_path / "a.h5ad")
 
 
 @pytest.mark.parametrize("overlaid", [True, False])
@@ -186,7 +276,7 @@ def test_an_h5ad_of_two_sections_without_a_sample_column(tmp_path, overlaid):
         data.obsm["spatial"][own] += 0 if overlaid else k * 5000
     data.write_h5ad(tmp_path / "a.h5ad")
     if overlaid:
-        with pytest.raises(InputError, match="obs column 'section' stand among each other"):
+        with pytest.raises(InputError, match="column 'section' stand among each other"):
             read_h5ad(tmp_path / "a.h5ad")
         columns = {"sample": "section"}
         assert read_h5ad(tmp_path / "a.h5ad", columns=columns).n_obs == 800

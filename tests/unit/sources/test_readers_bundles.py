@@ -3,9 +3,13 @@
 import json
 
 import anndata
+import h5py
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet
 import pytest
+import scipy.sparse as sp
 import zarr
 
 from layouts import cosmx_flat, edit, merscope, spatialdata, visium, visium_perturbmap, xenium
@@ -612,3 +616,219 @@ def test_cells_of_several_regions_are_counted_apart(tmp_path):
     zarr.open_group(store / "tables/table", mode="r+").attrs.update(attributes)
     reader = READERS["spatialdata"]
     assert reader.adapter.cells(reader.locate(store), {}, 1) == {"right": 19, "left": 70, "none": 0}
+
+
+# --- what belongs to another slide or sample --------------------------------------------------------------------
+
+
+def test_cosmx_labels_of_another_slide_are_refused(tmp_path):
+    """Fields and cells have the same numbers on every slide: only the id's first number tells them apart."""
+    tissue = cosmx_flat.write(tmp_path / "S1")
+
+    def call(slide):
+        def edited(table):
+            ids = [f"c_{slide}_{cell}" for cell in tissue.cells]
+            return table.assign(cell_id=ids)
+
+        edit.edit_csv(tmp_path / "S1/labels.csv", edited)
+
+    edit.edit_csv(
+        tmp_path / "S1" / cosmx_flat.METADATA,
+        lambda table: table.assign(cell="c_1_" + table["fov"].astype(str) + "_" + table["cell_ID"].astype(str)),
+    )
+    entry = cosmx_flat.entry(tmp_path / "S1")
+    assert_holds(read(entry), tissue)  # ids without a slide
+    call(2)
+    with pytest.raises(
+        InputError, match=r"are of slide 2, those of sample 'S1' of slide 1, and every slide numbers its"
+    ):
+        read(entry)
+    edit.edit_csv(
+        tmp_path / "S1/labels.csv",
+        lambda table: table.assign(cell_id=table["cell_id"].str[:2] + "1" + table["cell_id"].str[3:]),
+    )
+    assert_holds(read(entry), tissue)
+
+
+def test_cosmx_slides_on_top_of_each_other_are_told_by_their_number(tmp_path):
+    tissue = cosmx_flat.write(tmp_path / "S1")
+    number = dict(zip(tissue.cells, np.random.default_rng(0).integers(1, 3, len(tissue.cells)), strict=True))
+
+    def two_slides(table):
+        return table.assign(slide_ID=[number[f"{f}_{c}"] for f, c in zip(table["fov"], table["cell_ID"], strict=True)])
+
+    edit.edit_csv(tmp_path / "S1" / cosmx_flat.METADATA, two_slides)
+    with pytest.raises(
+        InputError, match="values of the column 'slide_ID' stand among each other, .* a file, or a region"
+    ):
+        read(cosmx_flat.entry(tmp_path / "S1"))
+
+
+def test_sections_in_one_region_of_a_store_are_told_by_a_column(tmp_path):
+    tissue = spatialdata.write(tmp_path / "s.zarr", obsm=True)
+    halves = np.random.default_rng(0).integers(0, 2, len(tissue.cells)).astype(str)
+    edit.edit_anndata(tmp_path / "s.zarr/tables/table", lambda data: data.obs.insert(0, "patient", halves))
+    with pytest.raises(InputError, match="values of the column 'patient' stand among each other"):
+        read(spatialdata.entry(tmp_path / "s.zarr"))
+
+
+def test_a_sample_whose_matrix_is_missing_is_told(tmp_path):
+    xenium.write(tmp_path / "runs/A")
+    xenium.write(tmp_path / "runs/B", seed=1)
+    (tmp_path / "runs/notes").mkdir()
+    entry = xenium.entry(tmp_path / "runs") | {"labels": None}
+    assert read(entry).obs["sample"].nunique() == 2
+    (tmp_path / "runs/B/cell_feature_matrix.h5").unlink()
+    with pytest.raises(InputError, match=r"the file cell_feature_matrix.h5.* of sample 'B', .* is missing; fetch it"):
+        read(entry)
+
+
+def test_slides_that_spaceranger_aggr_put_together_are_refused(tmp_path):
+    visium.write(tmp_path / "run")
+    path = tmp_path / "run/spatial/tissue_positions.csv"
+
+    def two(table):
+        second = table[table["in_tissue"] == "1"].iloc[:40].copy()
+        second["barcode"] = second["barcode"].str.replace("-1", "-2")
+        second["pxl_row_in_fullres"] = second["pxl_row_in_fullres"].astype(int) + 12
+        return pd.concat([table, second])
+
+    edit.edit_csv(path, two)
+    matrix = tmp_path / "run/filtered_feature_bc_matrix.h5"
+    with h5py.File(matrix, "r+") as file:
+        names = file["matrix/barcodes"][:]
+        spots = pd.read_csv(path)
+        second = spots[spots["barcode"].str.endswith("-2")]["barcode"].str.replace("-2", "-1").tolist()
+        kept = [name.decode() for name in names if name.decode() not in second]
+        renamed = dict(zip(kept, (s.replace("-1", "-2") for s in second), strict=False))
+        del file["matrix/barcodes"]
+        file["matrix/barcodes"] = np.array([renamed.get(n.decode(), n.decode()) for n in names], "S")
+    with pytest.raises(
+        InputError, match=r"spots share their row and column of the array with another .*aggr.*own folder"
+    ):
+        read(visium.entry(tmp_path / "run") | {"labels": None})
+
+
+def test_a_doubled_symbol_is_the_same_gene_in_every_sample(tmp_path):
+    for name in "AB":
+        visium.write(tmp_path / "runs" / name)
+        with h5py.File(tmp_path / "runs" / name / "filtered_feature_bc_matrix.h5", "r+") as file:
+            features = file["matrix/features"]
+            genes = np.flatnonzero(features["feature_type"][:] == b"Gene Expression")[:3]
+            symbols, ids = features["name"][:], features["id"][:].astype("S24")
+            symbols[genes[:2]] = b"TBCE"
+            ids[genes] = [b"ENSG00000284770.2", b"ENSG00000285053.1", b"ENSG00000000001.7"]
+            if name == "B":
+                ids[genes] = [b"ENSG00000285053.1", b"ENSG00000284770.2", b"ENSG00000000001.8"]
+            features["name"][...] = symbols
+            del features["id"]
+            features["id"] = ids
+    slide = read(visium.entry(tmp_path / "runs") | {"labels": None})
+    assert not {"TBCE", "TBCE-1"} & {*slide.var_names}
+    assert symbols[genes[2]].decode() in slide.var_names  # another version of the annotation is the same gene
+    dropped = filters(slide)["genes with one id in all samples"]
+    assert dropped[2] - dropped[3] == 2
+
+
+# --- stores that other versions write ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("part", ["data", "indices"])
+def test_a_lost_chunk_of_a_sparse_matrix_is_refused(tmp_path, part):
+    spatialdata.write(tmp_path / "s.zarr", obsm=True)
+    (chunk,) = (tmp_path / "s.zarr/tables/table/X" / part / "c").iterdir()
+    chunk.unlink()
+    with pytest.raises(InputError, match=rf"1 of 1 chunks of X/{part} are missing; fetch the store again"):
+        read(spatialdata.entry(tmp_path / "s.zarr"))
+
+
+def test_lost_names_of_genes_are_refused(tmp_path):
+    spatialdata.write(tmp_path / "s.zarr", obsm=True)
+    table = zarr.open_group(tmp_path / "s.zarr/tables/table", mode="r")
+    chunk = tmp_path / "s.zarr/tables/table/var" / table["var"].attrs["_index"] / "c/0"
+    chunk.unlink()
+    with pytest.raises(InputError, match=r"the gene symbol '' at place 0 says that there is none \(1 such in all\)"):
+        read(spatialdata.entry(tmp_path / "s.zarr"))
+
+
+def test_a_table_that_annotates_nothing_is_one_sample(tmp_path):
+    tissue = spatialdata.write(tmp_path / "s.zarr", obsm=True)
+    attributes = zarr.open_group(tmp_path / "s.zarr/tables/table", mode="r+").attrs
+    attributes.update(region=None, region_key=None, instance_key=None)
+    slide = read(spatialdata.entry(tmp_path / "s.zarr"))
+    assert_holds(slide, tissue)
+    assert set(slide.obs["sample"]) == {"s"}
+
+
+def test_geometries_in_geoarrow_are_told(tmp_path):
+    spatialdata.write(tmp_path / "s.zarr")
+    path = tmp_path / "s.zarr/shapes/cells/shapes.parquet"
+    table = pa.parquet.read_table(path)
+    points = pa.array([{"x": 1.0, "y": 2.0}] * len(table))
+    table = table.set_column(table.schema.get_field_index("geometry"), "geometry", points)
+    pa.parquet.write_table(table, path)
+    with pytest.raises(
+        InputError, match="geometries are stored as struct<x: double, y: double>, but well-known binary"
+    ):
+        read(spatialdata.entry(tmp_path / "s.zarr"))
+
+
+def test_obsm_in_another_unit_than_the_shapes_is_told(tmp_path):
+    tissue = spatialdata.write(tmp_path / "s.zarr", obsm=True)
+    group = zarr.open_group(tmp_path / "s.zarr/shapes/cells", mode="r+")
+    steps = group.attrs["coordinateTransformations"]
+    for step in steps:
+        step["output"]["name"] = "microns"
+    group.attrs["coordinateTransformations"] = steps
+    assert_holds(read(spatialdata.entry(tmp_path / "s.zarr")), tissue)
+
+    def shrink(data):
+        data.obsm["spatial"] *= 0.6
+
+    edit.edit_anndata(tmp_path / "s.zarr/tables/table", shrink)
+    with pytest.raises(
+        InputError, match=r"cells lie 1.667 times as far apart in the shapes of 'cells', in the .*'microns'"
+    ):
+        read(spatialdata.entry(tmp_path / "s.zarr"))
+    assert_holds(read(spatialdata.entry(tmp_path / "s.zarr"), unit_um=1 / 0.6), tissue, atol=1e-6)
+
+
+def test_proteins_beside_genes_need_be_no_counts(tmp_path):
+    tissue = spatialdata.write(tmp_path / "s.zarr", obsm=True)
+
+    def add_proteins(data):
+        n = len(data)
+        proteins = anndata.AnnData(
+            sp.csr_matrix(np.full((n, 1), 0.5, np.float32)), obs=data.obs[[]], var=pd.DataFrame(index=["CD3 protein"])
+        )
+        both = anndata.concat([data, proteins], axis=1)
+        data.var["feature_types"] = "Gene Expression"
+        both.obs, both.obsm, both.uns = data.obs, data.obsm, data.uns
+        both.var["feature_types"] = ["Gene Expression"] * data.n_vars + ["Protein Expression"]
+        return both
+
+    edit.edit_anndata(tmp_path / "s.zarr/tables/table", add_proteins)
+    assert_holds(read(spatialdata.entry(tmp_path / "s.zarr")), tissue)
+
+
+@pytest.mark.parametrize("kind", ["category", "string"])
+def test_names_of_any_form_are_told_before_the_run(tmp_path, kind):
+    tissue = spatialdata.write(tmp_path / "s.zarr", obsm=True)
+
+    def name(data):
+        data.var.index = data.var.index.astype(kind)
+        data.obs.index = data.obs.index.astype(kind)
+
+    with anndata.settings.override(allow_write_nullable_strings=True):
+        edit.edit_anndata(tmp_path / "s.zarr/tables/table", name)
+    entry = {"columns": {}} | spatialdata.entry(tmp_path / "s.zarr")
+    reader = READERS["spatialdata"]
+    files = reader.locate(entry["path"])
+    assert reader.genes(files, entry) == tissue.genes
+    assert reader.adapter.cells(files, entry, 10) == {"cells": len(tissue.cells)}
+    assert_holds(read(entry), tissue)
+
+
+def test_a_store_may_lie_in_a_folder_called_tables(tmp_path):
+    tissue = spatialdata.write(tmp_path / "tables/s.zarr", obsm=True)
+    assert_holds(read(spatialdata.entry(tmp_path / "tables/s.zarr")), tissue)

@@ -136,7 +136,7 @@ class Reader:
             elif len(self.needed) > 1:
                 from tissue_counterfactuals.sources.folders import locate_bundles
 
-                found = locate_bundles(path, self.files, self.needed[0])
+                found = locate_bundles(path, self.files, self.needed)
             else:
                 raise InputError(
                     f"file {path}: it is a folder, but source {self.name} reads a file; name the file itself."

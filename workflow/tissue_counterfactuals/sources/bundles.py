@@ -19,9 +19,9 @@ from tissue_counterfactuals.sources.downloads.obtain import sha256_of
 from tissue_counterfactuals.sources.folders import sample_names
 from tissue_counterfactuals.sources.genes import are_genes, tell_left_out, unique_symbols
 from tissue_counterfactuals.sources.headers import require_label
-from tissue_counterfactuals.sources.ids import check_ids, id_columns, name_cells
+from tissue_counterfactuals.sources.ids import COSMX_CELL, check_ids, id_columns, name_cells, slide_numbers
 from tissue_counterfactuals.sources.labels import tidy_labels
-from tissue_counterfactuals.sources.places import check_places
+from tissue_counterfactuals.sources.places import check_places, may_tell_sections, sections_of
 from tissue_counterfactuals.sources.stored import note
 from tissue_counterfactuals.sources.text_tables import column_names, read_table
 
@@ -46,6 +46,7 @@ class Sample:
         unit_measured: the unit of the coordinates was measured in the data, so that it needs no further proof.
         placed_in: file that the coordinates come from, where it is not that of the counts.
         cell_area_um2: median area of a cell, if the files say it.
+        gene_ids: Ensembl id of each gene, (genes,), if the files say it.
     """
 
     counts: sp.csr_matrix
@@ -57,6 +58,7 @@ class Sample:
     stored: tuple[int, int] | None = None
     placed_in: Path | None = None
     cell_area_um2: float | None = None
+    gene_ids: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         self.stored = self.stored or self.counts.shape
@@ -77,6 +79,7 @@ class Sample:
         before = self.counts.shape
         self.notes += tell_left_out(self.genes, mask)
         self.counts, self.genes = self.counts[:, mask], self.genes[mask]
+        self.gene_ids = None if self.gene_ids is None else self.gene_ids[mask]
         self.filters.append(("features that are genes", before, self.counts.shape))
 
 
@@ -149,6 +152,8 @@ def make_bundle_slide(
             f"file {sample.placed_in or path}",
             sample.unit_measured or dataset.get("unit_um") is not None,
             sample.cell_area_um2,
+            sections_of(sample.cells.drop(columns=_named(dataset), errors="ignore")),
+            mend="give each section a file, or a region, of its own, or rename the column if it tells something else",
         )
         _label_cells(sample, name, dataset, constants, by_sample)
         sample.genes = unique_symbols(pd.Index(sample.genes), provenance, f"file {path}").to_numpy()
@@ -167,6 +172,11 @@ def make_bundle_slide(
     slide = _stack(list(samples.values()), provenance)
     check_slide(slide, ", ".join(samples))
     return slide
+
+
+def _named(dataset: dict) -> list[str]:
+    """The columns that the entry names."""
+    return [name for name in (dataset.get("columns") or {}).values() if name]
 
 
 def join(
@@ -221,7 +231,9 @@ def read_cells(path: Path, dataset: dict, x: str, y: str, more: tuple[str, ...] 
     """
     present = column_names(path)
     ids = id_columns(present, path)
-    labels = [name for name in (dataset.get("columns") or {}).values() if name in present]
+    labels = [name for name in _named(dataset) if name in present]
+    labels += [name for name in present if may_tell_sections(name) and name not in labels]
+    labels += [COSMX_CELL] * (COSMX_CELL in present and COSMX_CELL not in labels)
     more = [name for name in more if name in present]
     table = read_table(path, texts=tuple(dict.fromkeys([*ids, *labels])), numbers=(x, y, *more))
     table.index = name_cells(table[list(ids)], path)
@@ -272,6 +284,7 @@ def _label_cells(sample: Sample, name: str, dataset: dict, constants: dict[str, 
                 f"file {dataset['labels']}: none of its ids{first} is a cell of {where} "
                 f"({prefix + sample.cells.index[0]!r}, ...); give the ids as the bundle has them."
             )
+        _refuse_other_slide(sample, table.attrs["slides"], where, dataset)
         n, file = int(found.sum()), Path(dataset["labels"]).name
         own = int(table.index.str.startswith(prefix).sum())
         if 2 * n < min(len(found), own):
@@ -296,6 +309,23 @@ def _label_cells(sample: Sample, name: str, dataset: dict, constants: dict[str, 
         if not given.any():
             raise InputError(f"{where}: no cell has a {label}; check columns.{label} and labels.")
         sample.keep_cells(given, f"{label} given")
+
+
+def _refuse_other_slide(sample: Sample, slides: set[str], where: str, dataset: dict) -> None:
+    """Raise where ids of CosMx are of other slides than the cells: each slide numbers its fields and cells anew.
+
+    Args:
+        slides: numbers of slides in the ids of the labels.
+    Raises:
+        InputError: the numbers differ, or the labels are of several slides.
+    """
+    own = slide_numbers(sample.cells[COSMX_CELL]) if COSMX_CELL in sample.cells else set()
+    if len(slides) > 1 or (own and slides and own != slides):
+        raise InputError(
+            f"file {dataset['labels']}: its ids (c_SLIDE_FOV_CELL) are of slide {', '.join(sorted(slides))}"
+            f"{', those of ' + where + ' of slide ' + ', '.join(sorted(own)) if own else ''}, and every slide numbers "
+            "its cells alike; give the labels of this slide alone, or name the column of samples under columns.sample."
+        )
 
 
 def _letters(name: str) -> str:
@@ -326,6 +356,7 @@ def _read_label_file(path: Path, wanted: dict[str, str], sample_column: str | No
     if sample_column:
         table = table[tidy_column(table[sample_column], sample_column, []) == name]
     check_ids(table.index, f"file {path}")
+    table.attrs["slides"] = slide_numbers(table[ids[0]])
     return table
 
 
@@ -355,13 +386,18 @@ def _refuse_copies(masters: dict[Path, str], digests: dict[Path, str]) -> None:
 
 
 def _stack(samples: list[Sample], provenance: dict) -> AnnData:
-    """One slide of all samples, over the genes that all have, in the order of the first."""
+    """One slide of all samples, over the genes that all have, in the order of the first.
+
+    A name that has another Ensembl id in another sample is another gene there, and is left out: of a symbol that occurs
+    twice, the order in the file says which gets the number.
+    """
     genes = samples[0].genes
-    shared = np.all([np.isin(genes, sample.genes) for sample in samples], axis=0)
-    before = (sum(len(sample.cells) for sample in samples), len(genes))
-    if not shared.all():
-        record_filter(provenance, "genes of all samples", before, (before[0], shared.sum()))
-    genes = genes[shared]
+    n_cells = sum(len(sample.cells) for sample in samples)
+    for what, differ in (("genes of all samples", _absent), ("genes with one id in all samples", _of_another_id)):
+        kept = ~np.any([differ(genes, samples[0], sample) for sample in samples], axis=0)
+        if not kept.all():
+            record_filter(provenance, what, (n_cells, len(genes)), (n_cells, int(kept.sum())))
+        genes = genes[kept]
     counts = []
     for sample in samples:
         place = pd.Index(sample.genes).get_indexer(genes)
@@ -375,6 +411,18 @@ def _stack(samples: list[Sample], provenance: dict) -> AnnData:
         cells[["x", "y"]].to_numpy(),
         provenance,
     )
+
+
+def _absent(genes: np.ndarray, first: Sample, sample: Sample) -> np.ndarray:
+    return ~np.isin(genes, sample.genes)
+
+
+def _of_another_id(genes: np.ndarray, first: Sample, sample: Sample) -> np.ndarray:
+    if first.gene_ids is None or sample.gene_ids is None:
+        return np.zeros(len(genes), dtype=bool)
+    # Without the version of the annotation: ENSG00000141510.17.
+    ids = [pd.Series(one.gene_ids, index=one.genes)[genes].str.split(".").str[0].to_numpy() for one in (first, sample)]
+    return ids[0] != ids[1]
 
 
 def _digest(path: Path) -> str:

@@ -79,7 +79,7 @@ def find_coordinates(
         )
     if isinstance(stored, h5py.Group):
         # A data frame: its columns in their order, without the index.
-        names = [str(axis) for axis in stored.attrs.get("column-order", ())]
+        names = [write_text(axis) for axis in stored.attrs.get("column-order", ())]
         axes = [read_flat(stored[axis]) for axis in names]
         stored = np.stack(axes, axis=1) if axes else np.empty((n_cells, 0))
     if stored.shape != (n_cells, 2) or stored.dtype.kind not in "iuf":
@@ -124,11 +124,14 @@ def _stored_labels(column: h5py.Group | h5py.Dataset) -> tuple[np.ndarray, list[
 
 
 def read_texts(values: h5py.Group | h5py.Dataset) -> list[str]:
-    """A stored array (n,), maybe beside a mask, as text; whole numbers without a decimal point.
+    """A stored array (n,), maybe beside a mask, or of categories, as text; whole numbers without a decimal point.
 
     Raises:
         Malformed: it holds neither text nor numbers.
     """
+    if isinstance(values, h5py.Group) and "codes" in values:
+        categories = [*read_texts(values["categories"]), ""]
+        return [categories[code] for code in read_codes(values["codes"], len(categories) - 1)]
     stored = read_flat(values["values"] if isinstance(values, h5py.Group) else values)
     if stored.dtype.kind not in "OSTUbiuf":
         raise Malformed(f"{values.name} holds {stored.dtype}, where text or numbers are needed")

@@ -40,21 +40,26 @@ def find_one(folder: Path, patterns: tuple[str, ...], what: str) -> Path | None:
     return None
 
 
-def locate_bundles(folder: Path, patterns: dict[str, tuple[str, ...]], needed: str) -> dict[str, Path]:
+def locate_bundles(folder: Path, patterns: dict[str, tuple[str, ...]], needed: tuple[str, ...]) -> dict[str, Path]:
     """Files by role of one bundle, or by "sample/role" where the folder holds a folder for each sample.
 
     Args:
-        patterns: role -> names of its files; a folder without the role `needed` is no bundle.
+        patterns: role -> names of its files; a folder without the first of the roles `needed` is no bundle, but one
+            beside bundles that has another of them is a bundle that is not whole, for the caller to refuse.
     Raises:
         InputError: the folders are the bins of one run, or several files play one role.
     """
     for own in (folder, folder / "outs"):
-        if files := _roles(own, patterns, needed):
+        if files := _roles(own, patterns, needed[:1]):
             return files
         if (own / "binned_outputs").is_dir():
             return locate_bundles(own / "binned_outputs", patterns, needed)
     children = [child for child in visible(folder.iterdir(), folder) if child.is_dir()]
-    found = {c: _roles(c, patterns, needed) or _roles(c / "outs", patterns, needed) for c in children}
+    found = {c: _roles(c, patterns, needed[:1]) or _roles(c / "outs", patterns, needed[:1]) for c in children}
+    if any(found.values()):
+        found = {
+            c: own or _roles(c, patterns, needed) or _roles(c / "outs", patterns, needed) for c, own in found.items()
+        }
     bins = [child for child, own in found.items() if own and _BINS.fullmatch(child.name)]
     if bins:
         raise InputError(
@@ -64,9 +69,10 @@ def locate_bundles(folder: Path, patterns: dict[str, tuple[str, ...]], needed: s
     return {f"{c.name}/{role}": path for c, own in found.items() for role, path in own.items()}
 
 
-def _roles(folder: Path, patterns: dict[str, tuple[str, ...]], needed: str) -> dict[str, Path]:
-    files = {role: find_one(folder, names, role) for role, names in patterns.items()}
-    return {} if files[needed] is None else {r: path for r, path in files.items() if path}
+def _roles(folder: Path, patterns: dict[str, tuple[str, ...]], one_of: tuple[str, ...]) -> dict[str, Path]:
+    """The files by role of a folder that has at least one of these roles."""
+    files = {role: path for role, names in patterns.items() if (path := find_one(folder, names, role))}
+    return files if files.keys() & set(one_of) else {}
 
 
 def sample_names(by_sample: dict[str, dict[str, Path]], role: str) -> dict[str, str]:

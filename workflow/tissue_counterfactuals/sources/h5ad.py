@@ -61,7 +61,9 @@ def absent(files: dict[str, Path], dataset: dict) -> list[str]:
     with open_h5ad(files["h5ad"]) as file:
         obs = file["obs"]
         ids = obs[attribute(obs, "_index", "_index")]
-        n_cells = (ids["values"] if isinstance(ids, h5py.Group) else ids).size
+        if isinstance(ids, h5py.Group):
+            ids = ids["codes" if "codes" in ids else "values"]
+        n_cells = ids.size
         looks = [partial(pick, obs, column, where, "obs column", key) for key, column in columns.items()]
         looks += [
             partial(pick, obs, name, where, "obs column", "keep_columns") for name in dataset["keep_columns"] or ()
@@ -105,7 +107,8 @@ def stored(files: dict[str, Path], dataset: dict, samples: list[str] | None) -> 
         if "feature_types" in var:
             types = read_column(var, "feature_types", where, "layer")
         coordinates = read_coordinates(file, dataset["spatial"], len(labels), where) * float(unit_um or 1)
-        _check_places(file, columns, labels["sample"], samples, coordinates, unit_um, where)
+        named = {*columns.values(), *(dataset["keep_columns"] or ())}
+        _check_places(file, named, labels["sample"], samples, coordinates, unit_um, where)
         if isinstance(file.get("uns/provenance"), h5py.Group):
             note(provenance, "upstream", _upstream(file["uns/provenance"]))
         keep = _choose_cells(labels, columns, samples, len(genes), provenance, where)
@@ -162,22 +165,41 @@ def _read_labels(
     return labels
 
 
-def _check_places(file, columns, sample, samples, places, unit_um, where) -> None:
-    """`check_places` for each sample that is read, of all its cells; without a column for it, others may tell
-    sections.
-    """
-    from tissue_counterfactuals.sources.places import MAX_SECTIONS, check_places, may_tell_sections
+def _check_places(file, named, sample, samples, places, unit_um, where) -> None:
+    """`check_places` for each sample that is read, of all its cells; columns that nobody names may tell sections."""
+    from tissue_counterfactuals.sources.places import check_places, may_tell_sections, nearest_distance
 
-    sections = {}
-    if columns["sample"] is None:
-        for name in filter(may_tell_sections, file["obs"]):
-            codes, labels = read_labels(file["obs"][name])
-            if 1 < len(labels) <= MAX_SECTIONS:
-                sections[name] = codes
+    others = [name for name in file["obs"] if may_tell_sections(name) and name not in named]
+    sections = {name: read_labels(file["obs"][name])[0] for name in others}
+    area = _cell_area(file["obs"])
     for name in sample.cat.categories if samples is None else samples:
         own = np.asarray(sample == name)
         parts = {column: codes[own] for column, codes in sections.items()}
-        check_places(places[own], where, unit_um is not None, sections=parts)
+        check_places(places[own], where, unit_um is not None, area, parts)
+        for pixels, um_per_pixel in () if unit_um else _spots_in_pixels(file):
+            nearest = nearest_distance(places[own])
+            if abs(nearest / pixels - 1) < 0.05 < abs(um_per_pixel - 1):
+                raise InputError(
+                    f"{where}: cells lie as far apart as spot_diameter_fullres in uns says in pixels ({pixels:.4g}), "
+                    f"so the coordinates are in pixels; set unit_um to {um_per_pixel:.5g}, the microns_per_pixel there."
+                )
+
+
+def _cell_area(obs: h5py.Group) -> float | None:
+    """Median of the column that Xenium has for it, in square micrometres whatever the coordinates are in."""
+    stored = obs.get("cell_area")
+    if not isinstance(stored, h5py.Dataset) or stored.dtype.kind not in "iuf":
+        return None
+    areas = stored[:]
+    return float(np.median(areas[areas > 0])) if (areas > 0).any() else None
+
+
+def _spots_in_pixels(file: h5py.File) -> list[tuple[float, float]]:
+    """Width of a bin in pixels, and micrometres per pixel, of each library of Visium HD that the file tells of."""
+    libraries = file.get("uns/spatial")
+    scales = [lib["scalefactors"] for lib in getattr(libraries, "values", list)() if "scalefactors" in lib]
+    keys = ("spot_diameter_fullres", "microns_per_pixel")
+    return [tuple(float(scale[key][()]) for key in keys) for scale in scales if all(key in scale for key in keys)]
 
 
 def _choose_cells(

@@ -15,6 +15,8 @@ _NAMES = (
 )
 # CosMx numbers the cells of each field of view anew, 0 being what lies outside of cells.
 _COSMX = ("fov", "cell_ID")
+# The column in which newer exports also name the slide: c_SLIDE_FOV_CELL.
+COSMX_CELL = "cell"
 # What pandas, R and others call the column that they put before those of a table.
 _UNNAMED = re.compile(r"|x|v1|index|level_0|row[ ._]?names?|unnamed: ?\d+|\.\.\.1|__index_level_\d+__", re.IGNORECASE)
 # Longest whole number that every floating-point number of its size tells from its neighbours.
@@ -66,6 +68,11 @@ def name_cells(columns: pd.DataFrame, path: Path) -> pd.Index:
         return pd.Index((fov + "_" + cell).where(cell != "0"))
     ids = texts[0].where(~texts[0].str.fullmatch(r"c_\d+_\d+_0", na=False))
     return pd.Index(ids.str.replace(r"^c_\d+_(\d+_\d+)$", r"\1", regex=True), name=columns.columns[0])
+
+
+def slide_numbers(ids: pd.Series) -> set[str]:
+    """The numbers of slides in ids of CosMx that name one (c_SLIDE_FOV_CELL)."""
+    return set(ids.str.extract(r"^c_(\d+)_\d+_\d+$")[0].dropna())
 
 
 def _exact(ids: pd.Series, path: Path) -> pd.Series:

@@ -3,6 +3,7 @@
 import re
 
 import numpy as np
+import pandas as pd
 from scipy.spatial import cKDTree
 
 from tissue_counterfactuals.errors import InputError
@@ -11,8 +12,8 @@ from tissue_counterfactuals.errors import InputError
 # for micrometres, and who has such a tissue is asked for one word; the area of the cells, where it is known, tells
 # more.
 _SPACING_UM, _MAX_SPACING_WITH_AREA_UM = (2.5, 25.0), 40.0
-# Spots and bins stand on a lattice: about 100 um apart in Visium, 2 to 16 in Visium HD.
-_SPOTS_UM, _BINS_UM = (90.0, 110.0), (1.9, 17.0)
+# Spots of Visium stand on a lattice about 100 um apart, bins of Visium HD on a square one, each 2, 8 or 16 um wide.
+_SPOTS_UM, _BINS_UM, _BIN_ROUNDING = (90.0, 110.0), (2, 8, 16), 0.05
 # Widths of a cell between the centres of neighbours: 1 to 2 in tissue, 4 and more where pixels are taken for
 # micrometres.
 _MAX_SPACING_IN_CELLS = 3.5
@@ -20,17 +21,20 @@ _MIN_CELLS = 50
 # Cells to a square millimetre around a cell, by its tenth neighbour. Eight real slides have 1,600 (mouse brain) to
 # 12,900 (human lung cancer); the fewest are those that lie as far apart as is possible, at random.
 _MAX_DENSITY_PER_MM2, _DENSITY_NEIGHBOUR, _DENSITY_CELLS = 60_000.0, 10, 10_000
+# The sixth neighbour of a spot, counted with the spot itself.
+_LATTICE_NEIGHBOURS = 7
 # Share of cells that may stand exactly where another one does, as by rounding.
 _MAX_COINCIDENT = 0.05
 # Share of nearest neighbours from another section, relative to sections that are mixed at random: 0 where they lie
 # apart, 1 where they lie on top of each other.
 _MAX_MIXED = 0.5
 _PUBLISHED = "use the file as it was published"
-# More values than this tell something else, such as a coordinate on the slide.
-MAX_SECTIONS = 100
+# More values than this, or fewer cells to each, tell something else, such as a coordinate on the slide.
+_MAX_SECTIONS, _MIN_CELLS_OF_SECTION = 1000, 10
 _SECTION_WORDS = frozenset(
     ("sample", "section", "slice", "slide", "library", "puck", "bregma", "animal", "mouse", "donor")
     + ("patient", "subject", "replicate", "batch", "core", "sid", "specimen", "block")
+    + ("fov", "roi", "region", "run", "dataset", "condition")
 )
 
 
@@ -41,6 +45,7 @@ def check_places(
     cell_area_um2: float | None = None,
     sections: dict[str, np.ndarray] | None = None,
     published: bool = False,
+    mend: str = "name the column of sections under columns.sample, or it under keep_columns if it tells something else",
 ) -> None:
     """Refuse places that the cells of one section cannot have.
 
@@ -51,7 +56,9 @@ def check_places(
         places: (n, 2), taken for micrometres; rows that are not finite are left out of account.
         unit_given: the unit is measured, or the user's word, so that distances need no proof.
         cell_area_um2: median area of the cells, if known: neighbours then lie at most a few cells apart.
-        sections: columns by name, codes (n,), that may tell sections apart though the user names none.
+        sections: columns by name, codes (n,) with -1 for none, that may tell sections apart though the user names
+            them not; of columns with too many values, or too few cells to a value, no account is taken.
+        mend: what to do where one of these columns has its values mixed.
         published: the file is somebody's publication, whose keys are fixed: all that a user can do is to fetch it.
     Raises:
         InputError: cells on top of each other, or a median distance to the nearest neighbour, or a density, that no
@@ -73,29 +80,39 @@ def check_places(
     if unit_given and not sections:
         return
     tree = cKDTree(places)
-    distances, neighbours = tree.query(places, k=2)
+    distances, neighbours = tree.query(places, k=_LATTICE_NEIGHBOURS)
     for name, codes in (sections or {}).items():
         codes = codes[finite]
-        shares = np.bincount(codes + 1) / len(codes)
-        mixed = (codes != codes[neighbours[:, 1]]).mean() / max(1 - (shares**2).sum(), 1e-9)
-        if (shares > 0).sum() > 1 and mixed > _MAX_MIXED:
+        pairs = np.column_stack([codes, codes[neighbours[:, 1]]])
+        pairs = pairs[(pairs >= 0).all(axis=1)]
+        sizes = np.bincount(pairs[:, 0])
+        if not 1 < (sizes > 0).sum() <= min(_MAX_SECTIONS, len(pairs) / _MIN_CELLS_OF_SECTION):
+            continue
+        if (pairs[:, 0] != pairs[:, 1]).mean() / (1 - ((sizes / len(pairs)) ** 2).sum()) > _MAX_MIXED:
             raise InputError(
-                f"{where}: cells with different values of the obs column {name!r} stand among each other, as where "
-                "sections lie on top of each other; name the column of sections under columns.sample."
+                f"{where}: cells with different values of the column {name!r} stand among each other, as where "
+                f"{_what_overlays(name)}; {_PUBLISHED if published else mend}."
             )
     if not unit_given:
         some = places[:: -(-len(places) // _DENSITY_CELLS)]
         tenth = float(np.median(tree.query(some, k=[_DENSITY_NEIGHBOUR + 1])[0]))
-        _check_unit(distances[:, 1], tenth, where, cell_area_um2, published)
+        _check_unit(distances, tenth, where, cell_area_um2, published)
 
 
-def _check_unit(nearest: np.ndarray, tenth: float, where: str, cell_area_um2: float | None, published: bool) -> None:
-    """Judge distances to the nearest neighbour (n,) and the median one to the tenth."""
-    low, median, high = (float(x) for x in np.quantile(nearest, [0.1, 0.5, 0.9]))
+def _check_unit(distances: np.ndarray, tenth: float, where: str, cell_area_um2: float | None, published: bool) -> None:
+    """Judge distances to the nearest neighbours (n, k), of which the first is the cell itself, and the median one to
+    the tenth.
+    """
+    low, median, high = (float(x) for x in np.quantile(distances[:, 1], [0.1, 0.5, 0.9]))
     bounds, visium = _SPACING_UM, ""
     if high - low < 0.1 * median:
-        bounds = _SPOTS_UM if median > _SPACING_UM[1] else _BINS_UM
-        visium = f", {100 / median:.4g} if these are the spots of Visium"
+        bounds, visium = _SPOTS_UM, f", {100 / median:.4g} if these are the spots of Visium"
+        # Four of the nearest on a square lattice are as far away as the first; six on one of triangles.
+        if np.median(distances[:, -1]) > 1.2 * median:
+            bins = [width for width in _BINS_UM if abs(median / width - 1) <= _BIN_ROUNDING]
+            bounds = (bins[0] * (1 - _BIN_ROUNDING), bins[0] * (1 + _BIN_ROUNDING)) if bins else _SPOTS_UM
+            factors = ", ".join(f"{width / median:.4g} of {width}" for width in _BINS_UM)
+            visium += f", of bins of Visium HD {factors} um"
     limit = bounds[1]
     if cell_area_um2:
         limit = min(_MAX_SPACING_WITH_AREA_UM, _MAX_SPACING_IN_CELLS * cell_area_um2**0.5)
@@ -124,9 +141,32 @@ def _two_digits(number: float) -> str:
     return f"{float(f'{number:.2g}'):,.0f}"
 
 
+def _what_overlays(column: str) -> str:
+    if "fov" in _words(column):
+        return "each field of view has coordinates of its own (those on the slide are obsm['spatial_fov'] in squidpy)"
+    return "sections lie on top of each other"
+
+
 def may_tell_sections(column: str) -> bool:
     """Whether a column is called as those are that say from which section, slide or animal a cell comes."""
-    return not _SECTION_WORDS.isdisjoint(re.split(r"[^a-z]+", column.lower()))
+    words = _words(column)
+    # Seurat's column of samples; its other column "ident" holds clusters.
+    return not _SECTION_WORDS.isdisjoint(words) or words == ["orig", "ident"]
+
+
+def _words(column: str) -> list[str]:
+    """The words of a column's name in small letters, the last one without an ending s or id (SampleID, samples)."""
+    words = re.findall(r"[a-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", column).lower())
+    if words and words[-1] not in _SECTION_WORDS:
+        words[-1] = re.sub(r"(id)?s?$", "", words[-1])
+    return words
+
+
+def sections_of(columns: pd.DataFrame) -> dict[str, np.ndarray]:
+    """Column -> codes (n,), -1 for none, of the columns (n rows) that may tell sections apart, as `check_places` takes
+    them.
+    """
+    return {name: pd.factorize(columns[name])[0] for name in filter(may_tell_sections, columns)}
 
 
 def nearest_distance(coordinates: np.ndarray) -> float:

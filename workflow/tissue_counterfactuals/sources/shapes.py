@@ -43,12 +43,19 @@ def centres(store: Path, region: str) -> tuple[pd.DataFrame, str, bool]:
         )
     try:
         attributes = dict(zarr.open_group(element, mode="r").attrs)
-        table = pa.parquet.read_table(path).to_pandas()
+        stored = pa.parquet.read_table(path)
+        table = stored.to_pandas()
     except (pa.ArrowInvalid, OSError, ValueError) as error:
         raise InputError(f"file {path}: it is cut short or damaged; fetch the store again.") from error
     if kind == "points":
         places = table[["x", "y"]].to_numpy(dtype=np.float64)
     else:
+        form = stored.schema.field("geometry").type
+        if not (pa.types.is_binary(form) or pa.types.is_large_binary(form)):
+            raise InputError(
+                f"file {path}: its geometries are stored as {form}, but well-known binary is read; save the store with "
+                "shapes_geometry_encoding='WKB'."
+            )
         places = np.array([_centre(bytes(shape)) for shape in table["geometry"]]).reshape(-1, 2)
     matrix, system, in_microns = _to_system(attributes.get("coordinateTransformations", []), path)
     places = places @ matrix[:2, :2].T + matrix[:2, 2]

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 # Stored entries of a matrix read at once.
 _BLOCK = 1 << 23
+# How far distances in obsm and in the shapes may differ, as by cells that only one of them has.
+_UNIT_TOLERANCE = 0.2
 
 
 def locate(folder: Path) -> dict[str, Path]:
@@ -59,7 +61,7 @@ def cells(files: dict[str, Path], dataset: dict, enough: int) -> dict[str, int]:
     table = _open_table(_table_folder(Path(files["zarr"])))
     obs, present = table["obs"], _regions(files, dataset)
     if len(present) == 1:
-        return {present[0]: obs[obs.attrs["_index"]].shape[0]}
+        return {present[0]: _names(obs)[0].size}
     import numpy as np
 
     # Not by anndata, which is slow to import.
@@ -74,8 +76,16 @@ def cells(files: dict[str, Path], dataset: dict, enough: int) -> dict[str, int]:
 
 def genes(files: dict[str, Path], dataset: dict) -> list[str]:
     """The names of the genes of the table."""
-    var = _open_table(_table_folder(Path(files["zarr"])))["var"]
-    return [str(name) for name in var[var.attrs["_index"]][:]]
+    names, categories = _names(_open_table(_table_folder(Path(files["zarr"])))["var"])
+    return [str(name) for name in (names[:] if categories is None else categories[:][names[:]])]
+
+
+def _names(table: "zarr.Group") -> tuple["zarr.Array", "zarr.Array | None"]:
+    """The index of obs or var, unread: names, or codes and the categories that they stand for."""
+    stored = table[table.attrs["_index"]]
+    if hasattr(stored, "ndim"):
+        return stored, None
+    return (stored["codes"], stored["categories"]) if "codes" in stored else (stored["values"], None)
 
 
 def read(files: dict[str, Path], dataset: dict, samples: list[str] | None) -> "AnnData":
@@ -107,7 +117,7 @@ def read(files: dict[str, Path], dataset: dict, samples: list[str] | None) -> "A
     read, paths = {}, {}
     for region in present if samples is None else samples:
         own = np.ones(len(obs), dtype=bool)
-        if "region" in attributes:
+        if attributes.get("region") is not None:
             own = (_key(obs, attributes, "region_key", folder) == region).to_numpy()
         if own.any():
             read[region] = _read_region(folder, table, obs, var, own, region, dataset)
@@ -142,7 +152,6 @@ def _read_region(
     check_ids(cells.index, f"file {folder}")
     genes = var.index.to_numpy(dtype=object)
     counts = _counts(table, own, dataset.get("layer"), folder)
-    bundles.refuse_fractions(counts, cells.index, genes, folder)
     name = _array_of_places(table, dataset, folder)
     notes: list[str] = []
     found = np.ones(len(cells), dtype=bool)
@@ -156,6 +165,7 @@ def _read_region(
             )
         cells["x"], cells["y"] = np.asarray(places, dtype=np.float64)[:, :2].T
         notes.append(f"coordinates are obsm[{name!r}]")
+        _compare_units(cells, table, folder, region, name, dataset)
     else:
         centres, system, in_microns = shapes.centres(folder.parents[1], region)
         instances = _key(cells, dict(table.attrs), "instance_key", folder)
@@ -176,8 +186,32 @@ def _read_region(
         shape = (len(own), len(genes))
         sample.filters.append((f"rows of the region {region}", shape, (int(own.sum()), len(genes))))
     sample.keep_genes(var.get("feature_types"))
+    bundles.refuse_fractions(sample.counts, cells.index, sample.genes, folder)
     sample.keep_cells(found, f"cells that stand in the shapes of {region}")
     return sample
+
+
+def _compare_units(
+    cells: "pd.DataFrame", table: "zarr.Group", folder: Path, region: str, name: str, dataset: dict
+) -> None:
+    """Refuse places from obsm that are in another unit than the shapes of the region, where these say micrometres."""
+    from tissue_counterfactuals.sources import shapes
+    from tissue_counterfactuals.sources.places import nearest_distance
+
+    store = folder.parents[1]
+    if dataset.get("unit_um") or not (store / "shapes" / region).is_dir():
+        return
+    try:
+        centres, system, in_microns = shapes.centres(store, region)
+    except InputError:
+        return  # of places that are not read
+    factor = nearest_distance(centres.to_numpy()) / nearest_distance(cells[["x", "y"]].to_numpy())
+    if in_microns and abs(factor - 1) > _UNIT_TOLERANCE:
+        raise InputError(
+            f"file {folder}: cells lie {factor:.4g} times as far apart in the shapes of {region!r}, in the coordinate "
+            f"system {system!r} in micrometres, as in obsm[{name!r}]; set unit_um to the micrometres per unit of "
+            f"obsm[{name!r}] ({factor:.4g} if the two are the same cells)."
+        )
 
 
 def _array_of_places(table: "zarr.Group", dataset: dict, folder: Path) -> str | None:
@@ -206,7 +240,7 @@ def _table_folder(path: Path) -> Path:
     """The folder of the table that a path names, or of the only one in a store; no link in it leads out of the
     store.
     """
-    if path.parent.name in ("tables", "table"):
+    if path.parent.name in ("tables", "table") and not any((path / kind).is_dir() for kind in ("tables", "table")):
         _refuse_outside(path.parents[1])
         return path
     _refuse_outside(path)
@@ -334,9 +368,10 @@ def _refuse_gaps(element: "zarr.Group | zarr.Array", folder: Path) -> None:
 
     if isinstance(element, zarr.Group):
         if "data" in element and "indptr" in element:
-            _refuse_gaps(element["data"], folder)
+            for part in ("data", "indices"):
+                _refuse_gaps(element[part], folder)
         return
-    if element.ndim and element.dtype.kind == "f" or element.basename == "data":
+    if element.ndim and element.dtype.kind == "f" or element.basename in ("data", "indices"):
         present, wanted = element.nchunks_initialized, element.nchunks
         if present < wanted and element.size:
             raise InputError(

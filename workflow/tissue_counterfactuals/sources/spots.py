@@ -44,13 +44,32 @@ def read_spots(files: dict[str, Path], dataset: dict) -> bundles.Sample:
         index=matrix.barcodes,
     )
     in_tissue = (spots["in_tissue"] == 1).to_numpy()
+    _refuse_several(spots[in_tissue], files["positions"])
     sample = bundles.Sample(
-        matrix.counts, matrix.names, cells, notes=notes, unit_measured=measured, placed_in=files["positions"]
+        matrix.counts,
+        matrix.names,
+        cells,
+        notes=notes,
+        unit_measured=measured,
+        placed_in=files["positions"],
+        gene_ids=matrix.ids,
     )
     sample.keep_genes(matrix.types)
     sample.keep_cells(found, f"spots that stand in {files['positions'].name}")
     sample.keep_cells(in_tissue[found], "spots in tissue")
     return sample
+
+
+def _refuse_several(spots: pd.DataFrame, path: Path) -> None:
+    """Raise where spots (index: barcodes) share a place of the array, as those of several slides do."""
+    places = spots[["array_row", "array_col"]].dropna()
+    doubled = places.duplicated(keep=False)
+    if doubled.any():
+        first, second = places[(places == places[doubled].iloc[0]).all(axis=1)].index[:2]
+        raise InputError(
+            f"file {path}: {doubled.sum()} spots share their row and column of the array with another ({first} and "
+            f"{second}), so that it holds several slides (spaceranger aggr); give each run's own folder instead."
+        )
 
 
 def read_positions(path: Path) -> pd.DataFrame:

@@ -21,12 +21,13 @@ _BLOCK = 1 << 23
 
 @dataclass(frozen=True)
 class TenxMatrix:
-    """Counts (barcodes, features) CSR float32; ids of the rows; name and type of each feature."""
+    """Counts (barcodes, features) CSR float32; ids of the rows; name, type and, if it is there, id of each feature."""
 
     counts: sp.csr_matrix
     barcodes: pd.Index
     names: np.ndarray
     types: np.ndarray
+    ids: np.ndarray | None
 
 
 def read_10x(path: Path) -> TenxMatrix:
@@ -90,6 +91,7 @@ def _read_h5(path: Path) -> TenxMatrix:
             pd.Index(read_texts(group["barcodes"])),
             np.array(read_texts(group["features/name"]), dtype=object),
             np.array(read_texts(group["features/feature_type"]), dtype=object),
+            np.array(read_texts(group["features/id"]), dtype=object) if "features/id" in group else None,
         )
 
 
@@ -124,6 +126,7 @@ def _read_folder(folder: Path) -> TenxMatrix:
         pd.Index(read_table(barcodes, texts=("barcode",), names=("barcode",))["barcode"]),
         table["name"].to_numpy(),
         table["type"].to_numpy(),
+        table["id"].to_numpy(),
     )
 
 

@@ -39,6 +39,7 @@ def read_sample(files: dict[str, Path], dataset: dict) -> "Sample":
         notes=notes,
         placed_in=path,
         cell_area_um2=float(cells["cell_area"].median()) if "cell_area" in cells else None,
+        gene_ids=matrix.ids,
     )
     sample.keep_genes(matrix.types)
     sample.keep_cells(found, f"cells that stand in {path.name}")
