@@ -67,7 +67,7 @@ LIMITS = """
   section. How evenly cells lie does not give it away: of real single sections 0.5 % (breast, Xenium) to 17 %
   (somatosensory cortex, osmFISH) of the cells have a neighbour nearer than 0.3 of the mean spacing, of a section and
   its mirror image 10 to 19 %. Name the column of sections under `columns.sample`.
-- **A unit that is wrong, but leaves a spacing that some tissue has**: 2.5 to 25 um to the nearest cell and 240 to 60,000
+- **A unit that is wrong, but leaves a spacing of tissue**: 2.5 to 25 um to the nearest cell and 240 to 60,000
   cells per square millimetre pass, so that cells 5 um apart pass in pixels of 0.21 um too. Where the file has a column
   `cell_area` (square micrometres), or shapes in micrometres, or the scale factors of Visium HD, it is told. A `unit_um`
   that is given is not checked at all.
