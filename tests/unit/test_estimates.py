@@ -107,6 +107,18 @@ def test_what_a_run_will_take_is_added_up_from_its_jobs(table, tmp_path):
     assert said[2].split() == ["1", "?", "?", "fit", "ridge"]
     # 188 s + 3 s
     assert estimates.in_all(jobs, cores=2).startswith("About 3 min of jobs, 2 min on 2 cores; 3 min are")
+    # The least where nobody knows how large a slide is; a simulated one is no surprise.
+    prepared = [
+        SimpleNamespace(rule=SimpleNamespace(name="prepare"), wildcards={"dataset": d}) for d in ("mine", "sim")
+    ]
+    config = {"datasets": {"mine": {"source": "xenium"}, "sim": {"source": "simulated"}}}
+    unknown = estimates.not_prepared([*prepared, *fits], config)
+    assert unknown == ["mine"]
+    said = estimates.in_all(jobs, 2, unknown)
+    assert said.startswith("At least 3 min of jobs, 2 min on 2 cores")
+    assert said.endswith(
+        "the slides of mine are not prepared, and count as 3,000 cells x 300 genes; ask again when they are (-n)."
+    )
     # The sum is not all of it.
     assert estimates.in_all(jobs, cores=2).endswith(" Jobs of which there is no record come on top: 1.")
 

@@ -12,16 +12,20 @@ import os
 import statistics
 import sys
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass, fields
 from functools import cache
 from pathlib import Path
 
+from tissue_counterfactuals.config.dataset import SIMULATED
 from tissue_counterfactuals.methods import METHODS, applicable
 
 RECORDED = Path(__file__).resolve().parents[2] / "resources/recorded_runs.tsv"
 # A job's first seconds: Python, its packages, compiled kernels.
 _START_S = 4.0
+
+# The slides of the record.
+_USUAL = "3,000 cells x 300 genes"
 
 # Other machines, other settings, other work on the same node: what to ask of a cluster beside what was recorded.
 _MARGIN = 3.0
@@ -143,9 +147,19 @@ def table(jobs: dict[tuple[str, str], list[float | None]]) -> list[str]:
     return lines
 
 
-def in_all(jobs: dict[tuple[str, str], list[float | None]], cores: int | None) -> str:
-    """A sentence: how long the jobs will take one after another, and on so many cores (None: those of a cluster); how
-    much of it a GPU may do, and how many jobs are not in it because such were never recorded."""
+def not_prepared(jobs: Iterable, config: dict) -> list[str]:
+    """Data sets whose slides are still to be prepared, so that nobody knows how large they are; simulated ones are
+    about as large as those of the record.
+    """
+    names = {job.wildcards["dataset"] for job in jobs if job.rule.name == "prepare"}
+    return sorted(name for name in names if config["datasets"][name]["source"] not in SIMULATED)
+
+
+def in_all(jobs: dict[tuple[str, str], list[float | None]], cores: int | None, unknown_size: Sequence[str] = ()) -> str:
+    """Sentences: how long the jobs will take one after another, and on so many cores (None: those of a cluster); how
+    much of it a GPU may do, how many jobs are not in it because such were never recorded, and which data sets
+    (`unknown_size`) may take far longer.
+    """
     total = on_gpu = 0.0
     unknown = 0
     for (rule, method), sizes in jobs.items():
@@ -158,8 +172,14 @@ def in_all(jobs: dict[tuple[str, str], list[float | None]], cores: int | None) -
     if total == 0:
         return "How long such jobs take was not recorded."
     more = f" Jobs of which there is no record come on top: {unknown:,}." if unknown else ""
+    if unknown_size:
+        more += (
+            f" This is the least: the slides of {', '.join(unknown_size)} are not prepared, and count as {_USUAL}; ask "
+            "again when they are (-n)."
+        )
     return (
-        f"About {_time(total)} of jobs{f', {_time(total / cores)} on {cores} cores' if cores else ''}; "
+        f"{'At least' if unknown_size else 'About'} {_time(total)} of jobs"
+        f"{f', {_time(total / cores)} on {cores} cores' if cores else ''}; "
         f"{_time(on_gpu)} are trainings that can use a GPU, as they take without.{more}"
     )
 
@@ -173,22 +193,24 @@ def _cores(workflow: object) -> int | None:
     return workflow.global_resources["_cores"].value
 
 
-def to_be_done(workflow: object, config: dict) -> tuple[dict, bool]:
-    """Jobs of a run by rule and method, those of folds to come among them, and whether those could be counted."""
+def to_be_done(workflow: object, config: dict) -> tuple[dict, bool, list[str]]:
+    """Jobs of a run by rule and method, those of folds to come among them, whether those could be counted, and the data
+    sets that are `not_prepared`.
+    """
     jobs = [job for job in workflow.dag.needrun_jobs(exclude_finished=False) if job.output]
     found = planned(jobs)
     to_come, all_known = of_folds_to_come(jobs, config)
     for key, n in to_come.items():
         found[key] = found.get(key, []) + [None] * n
-    return found, all_known
+    return found, all_known, not_prepared(jobs, config)
 
 
 def say_at_start(workflow: object, config: dict) -> None:
     """Say how long the run will take."""
-    jobs, all_known = to_be_done(workflow, config)
+    jobs, all_known, unprepared = to_be_done(workflow, config)
     if jobs:
         unknown = "" if all_known else " The folds come on top: they are known when slides are prepared."
-        print(f"{in_all(jobs, _cores(workflow))}{unknown}", file=sys.stderr)
+        print(f"{in_all(jobs, _cores(workflow), unprepared)}{unknown}", file=sys.stderr)
 
 
 def show_after_dry_run(workflow: object, config: dict) -> None:
@@ -197,14 +219,11 @@ def show_after_dry_run(workflow: object, config: dict) -> None:
     def show() -> None:
         if not (workflow.dryrun and workflow.dag):
             return
-        jobs, all_known = to_be_done(workflow, config)
+        jobs, all_known, unprepared = to_be_done(workflow, config)
         if not jobs:
             return
-        print("", *table(jobs), in_all(jobs, _cores(workflow)), sep="\n")
-        print(
-            "From resources/recorded_runs.tsv, in proportion to the slides that are there; a slide still to be made "
-            "counts as one of the record's."
-        )
+        print("", *table(jobs), in_all(jobs, _cores(workflow), unprepared), sep="\n")
+        print("From resources/recorded_runs.tsv, in proportion to the slides that are there.")
         if not all_known:
             print(
                 "The folds, most of the work, are known when slides are prepared: a data set has `cell_types: auto`, "

@@ -158,7 +158,13 @@ def _allowed_list(node: dict, settings: type[Settings]) -> str:
     items = allowed(node["items"], settings)
     shortest = node.get("minItems", 0)
     number = f"{shortest} " if shortest > 1 and shortest == node.get("maxItems") else ""
-    return f"a list of {number}({items})" if " or " in items else f"a list of {number}{items}"
+    if " or " in items:
+        return f"a list of {number}({items})"
+    for one, several in (("a whole number", "whole numbers"), ("a number", "numbers")):
+        if items.startswith(one):
+            bounds = items.removeprefix(one)
+            return f"a list of {number}{several}{', each' * bool(bounds)}{bounds}"
+    return f"a list of {number}{items}"
 
 
 def _allowed_number(node: dict) -> str:

@@ -227,7 +227,7 @@ def test_the_table_names_every_key():
         ({}, {"threads": 1.5}, "config: threads is 1.5; allowed is a whole number of at least 1 and up to 1024."),
         ({}, {"threads": True}, "config: threads is true; allowed is a whole number of at least 1 and up to 1024."),
         ({}, {"device": "gpu"}, 'config: device is "gpu"; allowed is auto or cpu or cuda; did you mean cpu?'),
-        ({}, {"seeds": []}, "config: seeds is empty; give a list of a whole number of at least 0 and up to "
+        ({}, {"seeds": []}, "config: seeds is empty; give a list of whole numbers, each of at least 0 and up to "
             "4294967295."),
         ({"samples": []}, {}, "config: datasets.demo_tissue.samples is empty; give a list of (text or a whole number) "
             "or null."),
@@ -237,7 +237,7 @@ def test_the_table_names_every_key():
             "config: datasets.demo_tissue.patients.q has the sample 'slide_0', which is said to be of 'p' too; keep "
             "one."),
         ({}, {"seeds": [1, 1]}, "config: seeds is [1, 1]; give each value once."),
-        ({}, {"seeds": 3}, "config: seeds is 3; allowed is a list of a whole number of at least 0 and up to "
+        ({}, {"seeds": 3}, "config: seeds is 3; allowed is a list of whole numbers, each of at least 0 and up to "
             "4294967295."),
         (
             {},

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
+from layouts import edit, xenium
 from slides import read_h5ad, small_slide
 from tissue_counterfactuals.config import load_config
 from tissue_counterfactuals.config.known import may_choose_genes
@@ -75,8 +76,8 @@ def test_what_fits_is_taken():
             "above 0 and up to 1000."),
         (TUMOUR, tumour(crop_um=[7000, 6500, 8000, 8500]), "config: celcomen.glioblastoma.crop_um is [7000.0, 6500.0, "
             "8000.0, 8500.0]; give [x_low, x_high, y_low, y_high] in micrometres, low before high."),
-        (TUMOUR, tumour(crop_um=[1, 2]), "config: celcomen.glioblastoma.crop_um is [1, 2]; allowed is a list of 4 a "
-            "number of at least -1000000000 and up to 1000000000 or null."),
+        (TUMOUR, tumour(crop_um=[1, 2]), "config: celcomen.glioblastoma.crop_um is [1, 2]; allowed is a list of 4 "
+            "numbers, each of at least -1000000000 and up to 1000000000 or null."),
         (TUMOUR, tumour(enrichment={"min_size": 9, "max_size": 5}), "config: celcomen.glioblastoma.enrichment.min_size "
             "is 9, above max_size 5, so that no gene set would be tested; lower it or raise max_size."),
         (TUMOUR, tumour(knockout={"gene": "gene_7"}), "config: celcomen.glioblastoma.knockout.gene names 'gene_7', but "
@@ -433,3 +434,18 @@ def test_cosmx_files_that_cannot_tell_their_unit_are_told_before_anything_is_pla
     table.write_text(f"{names}\n")
     (tmp_path / "a_fov_positions_file.csv").write_text("fov,x_global_px,y_global_px,x_global_mm,y_global_mm\n")
     load_config({"datasets": {"mine": entry}})
+
+
+def test_a_bundle_without_labels_is_told_before_it_is_asked_of_its_types(tmp_path):
+    xenium.write(tmp_path / "run")
+    entry = {"source": "xenium", "path": str(tmp_path / "run"), "graph": {"max_neighbors": 9}}
+    benchmark = entry | {"control_domain": "a", "target_domains": ["b"]}
+    told = "config: datasets.mine.labels is not given, so that cells of source xenium have neither a type nor a domain"
+    assert refused(benchmark).startswith(told)
+    asked = {"name": "q", "cell_type": "t", "domain": "a", "move_to": "b"}
+    assert refused(entry | {"questions": [asked]}).startswith(told)
+    load_config({"datasets": {"mine": benchmark | {"labels": str(tmp_path / "run/labels.csv")}}})
+    # Forces between genes need no labels; and somebody may have added them to the table of cells.
+    load_config({"datasets": {"mine": entry | {"experiments": ["celcomen_spleen"]}}})
+    edit.edit_csv(tmp_path / "run/cells.csv.gz", lambda table: table.assign(kind="t"))
+    load_config({"datasets": {"mine": benchmark | {"columns": {"cell_type": "kind"}}}})

@@ -142,13 +142,12 @@ def _answers(scores: pd.DataFrame, method: str, form: str) -> pd.DataFrame:
 
 def _absent(scores: pd.DataFrame, *sides: tuple[str, str]) -> str:
     """Which answers are not there, and why: each method's own recorded reasons; "" if all are."""
-    told = []
+    why = {}
     for method, form in sides:
         if _answers(scores, method, form).empty:
             own = failures(scores[scores["method"] == method], form)["reason"].unique()
-            why = f"failed ({'; '.join(own)})" if len(own) else "not asked"
-            told.append(f"{_told((method, form))}: {why}")
-    return "; ".join(told)
+            why[_told((method, form))] = f"failed ({'; '.join(own)})" if len(own) else "not asked"
+    return "; ".join(f"{side}: {reason}" for side, reason in why.items())
 
 
 def gain(first: pd.DataFrame, second: pd.DataFrame, metric: str) -> pd.Series:

@@ -109,7 +109,8 @@ class Config(Settings):
     cellina_experiments: CellinaExperimentSettings = CellinaExperimentSettings()
     celcomen: CelcomenSettings = CelcomenSettings()
     switches: Annotated[dict[str, str | int], Block, AfterValidator(_known_switches)] = {}
-    """Protocol switches that shall differ from `corrected`, as name and value; `as_run` takes none."""
+    """Protocol switches that shall differ from `corrected`, as name and value (`{scale: none}`); `as_run` takes none.
+    All names, with both values and the reason, stand in `workflow/tissue_counterfactuals/protocols/`."""
 
 
 def load_config(raw: dict) -> dict:

@@ -28,6 +28,8 @@ from tissue_counterfactuals.sources.columns import open_h5ad, read_labels
 from tissue_counterfactuals.sources.labels import are_ids
 
 _READ_A_GRAPH = {"cellina", *(experiment.name for experiment in EXPERIMENTS if "graph" in experiment.inputs)}
+# Layouts of instruments: their files know neither types nor domains, unless somebody added columns.
+_WITHOUT_LABELS = ("xenium", "visium", "cosmx_flat", "merscope")
 # Stands for a panel that is not known.
 _MANY = range(10**9)
 
@@ -66,6 +68,11 @@ def known_faults(config: dict, raw: dict) -> Iterator[str]:
             yield from too_many_neighbors(key, neighbors, *smallest)
         if "cellina" in entry["experiments"]:
             yield from _too_few_genes("metrics.n_deg", n_deg, name, kept)
+        if _unlabelled(entry, files):
+            yield (
+                f"config: datasets.{name}.labels is not given, so that cells of source {entry['source']} have neither "
+                "a type nor a domain; name a table (CSV, TSV or parquet) with columns cell_id, cell_type and domain."
+            )
         labels = _labels(entry, coded)
         yield from _question_faults(name, entry, labels, genes, coded)
         if labels:
@@ -299,6 +306,18 @@ def _coded(entry: dict, files: dict[str, Path]) -> dict[str, tuple] | None:
             return {key: read_labels(file["obs"][c]) for key, c in columns.items() if c}
     except (InputError, OSError, KeyError, ValueError, TypeError, AttributeError):
         return None
+
+
+def _unlabelled(entry: dict, files: dict[str, Path]) -> bool:
+    """Whether types or domains are asked for of a bundle of an instrument that has none, and nobody names a table."""
+    if not files or entry["labels"] or not (entry["questions"] or entry["control_domain"]):
+        return False
+    from tissue_counterfactuals.sources.text_tables import column_names  # slow to import, and seldom needed
+
+    wanted = {entry["columns"][label] for label in ("cell_type", "domain")}
+    tables = [path for key, path in files.items() if key.rpartition("/")[2] in ("cells", "metadata")]
+    own = _from_headers(entry, files, lambda _: [column_names(path) for path in tables])
+    return entry["source"] in _WITHOUT_LABELS and own is not None and not wanted & {c for names in own for c in names}
 
 
 def _labels(entry: dict, coded: dict[str, tuple] | None) -> dict[str, list[str]] | None:

@@ -26,8 +26,8 @@ class HierarchicalSettings(MethodSettings):
     """Cells that a type must have to be learnt from."""
     form: Literal["delta", "mean"] = "delta"
     """What is predicted: `delta` changes each cell's own counts, which keeps its noise, from the level that its
-    population is likely to have; `mean` gives the counts that the regression expects, which have none, and errs more:
-    on the demo's tissue 0.55 against 0.50 in the log-fold change (Cellina 0.50; 3 seeds, 2 folds each)."""
+    population is likely to have; `mean` gives the counts that the regression expects, which have none, and errs more
+    where cells are few (resources/STANDINS.md)."""
 
 
 class CelcomenFieldSettings(MethodSettings):
