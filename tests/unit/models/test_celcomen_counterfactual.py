@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy import sparse
 
+from celcomen_oracles import dense_conditional
 from tissue_counterfactuals import protocols
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.models.celcomen import fit_interactions, generate
@@ -184,16 +185,6 @@ def tiny():
     clamp = np.zeros((60, 6), dtype=bool)
     clamp[[3, 30, 31], 2] = clamp[40] = True
     return mean + draw, graph, inter, intra, clamp, mean, precision
-
-
-def dense_conditional(values, clamp, mean, precision):
-    """Mean of a multivariate normal given its held entries, from the textbook's blocks of the covariance."""
-    covariance, held = np.linalg.inv(precision), clamp.ravel()
-    change = (values - mean).ravel()[held]
-    found = (mean + np.zeros(clamp.shape)).ravel()
-    found[held] = values.ravel()[held]
-    found[~held] += covariance[np.ix_(~held, held)] @ np.linalg.solve(covariance[np.ix_(held, held)], change)
-    return found.reshape(clamp.shape)
 
 
 def test_off_the_sphere_generation_comes_to_the_exact_conditional_mean(tiny):
