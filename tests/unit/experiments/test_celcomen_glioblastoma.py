@@ -11,6 +11,7 @@ from matplotlib.lines import Line2D
 from scipy import sparse, stats
 
 from drawings import PROVENANCE, panel, png_size, texts, words_outside
+from slides import true_forces
 from tissue_counterfactuals import gene_sets, protocols
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.experiments import celcomen_glioblastoma as tumour
@@ -19,7 +20,7 @@ from tissue_counterfactuals.experiments import force_clusters, force_statistics
 from tissue_counterfactuals.models.celcomen_counterfactual import counterfactual
 from tissue_counterfactuals.models.celcomen_interventions import KnockOut
 from tissue_counterfactuals.results.figures import figure_celcomen_3, figure_celcomen_7
-from tissue_counterfactuals.simulate.field import simulate_field, true_forces
+from tissue_counterfactuals.simulate.field import simulate_field
 from tissue_counterfactuals.slide import write_slide
 
 GENE = "gene_04"
