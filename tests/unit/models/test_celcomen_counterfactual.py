@@ -7,6 +7,7 @@ from scipy import sparse
 from celcomen_oracles import dense_conditional
 from tissue_counterfactuals import protocols
 from tissue_counterfactuals.errors import InputError
+from tissue_counterfactuals.models import celcomen_generation
 from tissue_counterfactuals.models.celcomen import fit_interactions, generate
 from tissue_counterfactuals.models.celcomen_counterfactual import counterfactual
 from tissue_counterfactuals.models.celcomen_field import GaussianField
@@ -124,11 +125,12 @@ def own_log_density(cells, graph, fit, mean):
     return (energy - (about**2).sum() / 2) / len(cells)
 
 
-def test_generation_climbs_the_density_of_the_forces_that_were_fitted(tumour):
+def test_generation_climbs_the_density_of_the_forces_that_were_fitted(tumour, monkeypatch):
     cells, graph, fit = tumour
     mean = cells.mean(axis=0)
     np.testing.assert_allclose(fit.mean, mean)
-    found = generate(cells, graph, fit.inter, fit.intra, return_history=True, snapshot_every=1)
+    monkeypatch.setattr(celcomen_generation, "SNAPSHOTS", celcomen_generation.EPOCHS)
+    found = generate(cells, graph, fit.inter, fit.intra, return_history=True)
     path = [epoch["expression"] for epoch in found.history[:-1]] + [found.expression]
     density = np.array([own_log_density(tissue, graph, fit, mean) for tissue in path])
     assert len(density) == 51
