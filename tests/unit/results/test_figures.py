@@ -331,11 +331,6 @@ def test_learning_curves_draw_what_another_method_has_and_no_more():
         assert all(any(t.get_text() == "not recorded under this name" for t in a.texts) for a in rest)
 
 
-def test_learning_curves_refuse_a_history_that_belongs_to_no_fit():
-    with pytest.raises(InputError, match="column 'slide' is missing"):
-        learning_curves.compose(history().drop(columns="slide"), "", "")
-
-
 def test_every_method_has_a_row_and_models_have_colours_of_their_own():
     assert set(METHODS) == set(style.METHODS)
     for method in METHODS.values():
