@@ -58,7 +58,8 @@ def ask(slide, graph, label: str, seed: int, settings: dict) -> list[dict]:
     switches, asked = protocols.resolve("corrected"), {}
     for name, keys in questions(slide, label).items():
         given = {"name": "q", "cell_type": label, "domain": DOMAIN} | keys
-        asked[name] = ask_own(slide, graph, UserQuestion.read(given).model_dump(), "corrected", seed, switches, {}, 50)
+        told = UserQuestion.read(given).model_dump()
+        asked[name] = ask_own(slide, graph, told, "corrected", seed, switches, {}, 50, 0.1)
     # Questions that keep their cells in the domain share a fit.
     stay = {}
     for name, question in asked.items():

@@ -98,7 +98,7 @@ def ask_all(slide, expected: np.ndarray, seed: int) -> pd.DataFrame:
         if min(len(cells_of(slide, label, d)) for d in (control, target)) < 30:
             continue
         fold = Fold(label, control, (target,))
-        question = ask(slide, graph, fold, "corrected", seed, switches, graph_of, ("any_type",), 50)
+        question = ask(slide, graph, fold, "corrected", seed, switches, graph_of, ("any_type",), 50, 0.1)
         task = Task(slide, question, device="cpu", report=lambda line: None)
         task.settings = {k: v for k, v in config["hierarchical"].items() if k != "time_limit_minutes"}
         with tempfile.TemporaryDirectory() as folder:

@@ -21,12 +21,12 @@ N_CELLS, N_GENES, N_T = 400, 500, 60
 SPACING_PX = 99.0
 COUNTS, PLACES, GUIDES = "merfishcounttable.csv", "coordinates.csv", "allcellsPerturbationTable.csv"
 TUMOUR, TUMOUR_GUIDES = "tumorMerfish.csv", "tumorpooledperturbations.csv"
-T_CELLS, T_NEIGHBOURS = "perturbed_tcells_merfish.csv", "perturbed_tcells_perturbation.csv"
+T_CELLS = "perturbed_tcells_merfish.csv"
 SEVERAL, GUIDED_T, LONE, TWINS = (5, 6, 7), (20, 21), 30, (50, 51)
 
 
 def write(folder: Path, seed: int = 0, mask_rows: int = MASK_ROWS) -> Tissue:
-    """Write the seven tables into `folder`. What a reader must give back: cells are numbered from 1, `domain` is
+    """Write the six tables into `folder`. What a reader must give back: cells are numbered from 1, `domain` is
     theirs.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -58,13 +58,12 @@ def write(folder: Path, seed: int = 0, mask_rows: int = MASK_ROWS) -> Tissue:
     noise = rng.random(N_CELLS) < 0.3
     for column in (7, 30, 68, 75, 77):
         guides[noise, column - 1] = 1
-    t_cells, beside = _write_parts(folder, tissue, guides, target, is_t)
+    _write_parts(folder, tissue, guides, target, is_t)
 
     touched = (target != "") & ~is_t
     distance = np.linalg.norm(pixels[:, None] - pixels[touched][None], axis=2).min(axis=1) * 0.108
     tissue.domain = np.where(np.where(is_t, distance <= 57.9, touched), "perturbed", "control")
     tissue.target = target
-    tissue.neighbour = dict(zip(t_cells, beside, strict=True))
     tissue.places_um = pixels * 0.108
     kept = ~np.isin(np.arange(N_CELLS), SEVERAL)
     tissue.kept = kept & (tissue.counts.sum(axis=1) > 40)
@@ -102,17 +101,13 @@ def _write_cells(folder: Path, tissue, pixels: np.ndarray, rng, mask_rows: int) 
     pd.DataFrame([[repr(float(v)) for v in row] for row in pixels]).to_csv(folder / PLACES, header=False, index=False)
 
 
-def _write_parts(folder: Path, tissue, guides: np.ndarray, target: np.ndarray, is_t: np.ndarray) -> tuple:
-    """The table of guides, and the authors' parts of the cells; the T cells, and what is written as their neighbour."""
+def _write_parts(folder: Path, tissue, guides: np.ndarray, target: np.ndarray, is_t: np.ndarray) -> None:
+    """The table of guides, and the authors' parts of the cells."""
     pd.DataFrame(guides).to_csv(folder / GUIDES, header=False, index=False)
     carriers = np.flatnonzero((target != "") & ~is_t)
     _write_part(folder / TUMOUR, tissue, carriers, tissue.genes)
-    _write_guides(folder / TUMOUR_GUIDES, target[carriers], (*TARGETS, CONTROL))
-    t_cells = np.flatnonzero(is_t)
-    _write_part(folder / T_CELLS, tissue, t_cells, tissue.genes[3:116])
-    beside = np.where(np.arange(len(t_cells)) % 5 == 0, "IRAK1", CONTROL)
-    _write_guides(folder / T_NEIGHBOURS, beside, (*TARGETS[:18], CONTROL))
-    return t_cells, beside
+    _write_guides(folder / TUMOUR_GUIDES, target[carriers])
+    _write_part(folder / T_CELLS, tissue, np.flatnonzero(is_t), tissue.genes[3:116])
 
 
 def _write_part(path: Path, tissue: Tissue, cells: np.ndarray, genes: list[str]) -> None:
@@ -120,7 +115,8 @@ def _write_part(path: Path, tissue: Tissue, cells: np.ndarray, genes: list[str])
     pd.DataFrame(tissue.counts[cells][:, columns], columns=genes).to_csv(path, index=False)
 
 
-def _write_guides(path: Path, targets: np.ndarray, names: tuple[str, ...]) -> None:
+def _write_guides(path: Path, targets: np.ndarray) -> None:
+    names = (*TARGETS, CONTROL)
     table = pd.DataFrame({f"Cell_{i + 1}": [int(t == n) for n in names] for i, t in enumerate(targets)})
     table.insert(0, "Var1", names)
     table.to_csv(path, index=False)
@@ -131,7 +127,7 @@ def entry(folder: Path) -> dict:
     return {"source": "perturb_fish", "path": str(folder)}
 
 
-FILES = (COUNTS, PLACES, GUIDES, TUMOUR, TUMOUR_GUIDES, T_CELLS, T_NEIGHBOURS)
+FILES = (COUNTS, PLACES, GUIDES, TUMOUR, TUMOUR_GUIDES, T_CELLS)
 
 
 def _change(file: str, change, header: bool = True):

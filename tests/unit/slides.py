@@ -39,6 +39,14 @@ def small_slide(
     return make_slide(sparse.csr_matrix(counts), labels, genes, spatial, {"source": "test"})
 
 
+def true_forces(slide: AnnData) -> tuple[np.ndarray, np.ndarray]:
+    """Inter and intra forces (g, g) float64 of a simulated field, among the genes that the slide still has, in its
+    order.
+    """
+    columns = pd.Index(slide.uns["simulation"]["genes"].astype(str)).get_indexer(slide.var_names)
+    return tuple(np.asarray(slide.varm[f"simulation_{kind}"])[:, columns] for kind in ("inter", "intra"))
+
+
 def open_h5ad(file: str | Path, samples: list[str] | None = None, **keys) -> StoredSlide:
     """A user's file as a slide with its counts still there, by some keys of a data set; others have their defaults."""
     defaults = {key: Dataset.model_fields[key].default for key in ("layer", "spatial", "unit_um", "sha256", "path")}

@@ -3,6 +3,8 @@
 import numpy as np
 import pandas as pd
 
+from tissue_counterfactuals import protocols
+from tissue_counterfactuals.results.figures import table_cellina_1
 from tissue_counterfactuals.results.tables import COLUMNS, KEY
 
 CELL_TYPES = ("B cell", "Endothelial", "Epithelial", "Fibroblast", "T cell")
@@ -92,3 +94,10 @@ def synthetic_scores(
     for column in ("n_control", "n_target", "n_predicted"):
         scores[column] = scores[column].astype("Int64")
     return scores.sort_values(KEY, ignore_index=True)
+
+
+def table_1(scores: pd.DataFrame, dataset: str, target: str, protocol: str) -> pd.DataFrame:
+    """Table 1, and which of its methods see the answer: what `draw_table` reads of a configuration."""
+    table = table_cellina_1.build(scores, dataset, target, protocol)
+    table.attrs["switches"] = protocols.resolve(protocol)
+    return table

@@ -61,6 +61,7 @@ def make_task(
         graph,
         donor_rules,
         n_donors,
+        validation_fraction=0.1,
         node=node and NodeSettings.read(node).model_dump(),
     )
     return Task(slide, question, device="cpu", **options)

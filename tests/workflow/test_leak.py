@@ -7,8 +7,9 @@ import numpy as np
 import pandas as pd
 
 from runs import Run
+from scored import score
 from slides import small_slide
-from tissue_counterfactuals import metrics, protocols
+from tissue_counterfactuals import protocols
 from tissue_counterfactuals.question.folds import cells_of
 from tissue_counterfactuals.question.predictions import read_predictions
 from tissue_counterfactuals.results.tables import read_scores
@@ -48,7 +49,7 @@ def assert_scored_as_predicted(table, slide):
     found = {}
     for protocol in protocols.PROTOCOLS:
         rows = table[(table["protocol"] == protocol) & (table["method"] == "no_change")]
-        expected = metrics.score(control, target, control, n_deg=50, protocol=protocol)
+        expected = score(control, target, control, n_deg=50, protocol=protocol)
         # What depends on the training cells is left out.
         expected = pd.Series(expected).filter(regex="pearson|rmse").dropna()
         found[protocol] = rows.set_index("metric")["value"][expected.index].astype(float)

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from slides import true_forces
 from tissue_counterfactuals import config, gene_sets, protocols
 from tissue_counterfactuals.experiments import (
     celcomen_glioblastoma,
@@ -25,7 +26,7 @@ from tissue_counterfactuals.experiments.perturbmap_question import Question
 from tissue_counterfactuals.experiments.simulated_tissues import sample_tissues
 from tissue_counterfactuals.models.celcomen_statistics import scale_cells
 from tissue_counterfactuals.neighbors import knn_graph
-from tissue_counterfactuals.simulate.field import simulate_field, true_forces
+from tissue_counterfactuals.simulate.field import simulate_field
 
 LEVEL = 0.05
 

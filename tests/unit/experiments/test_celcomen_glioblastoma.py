@@ -11,6 +11,7 @@ from matplotlib.lines import Line2D
 from scipy import sparse, stats
 
 from drawings import PROVENANCE, panel, png_size, texts, words_outside
+from slides import true_forces
 from tissue_counterfactuals import gene_sets, protocols
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.experiments import celcomen_glioblastoma as tumour
@@ -19,7 +20,7 @@ from tissue_counterfactuals.experiments import force_clusters, force_statistics
 from tissue_counterfactuals.models.celcomen_counterfactual import counterfactual
 from tissue_counterfactuals.models.celcomen_interventions import KnockOut
 from tissue_counterfactuals.results.figures import figure_celcomen_3, figure_celcomen_7
-from tissue_counterfactuals.simulate.field import simulate_field, true_forces
+from tissue_counterfactuals.simulate.field import simulate_field
 from tissue_counterfactuals.slide import write_slide
 
 GENE = "gene_04"
@@ -130,7 +131,7 @@ def test_planted_localisation_is_found():
     assert abs(np.corrcoef(values, signed)[0, 1]) < 0.5
 
 
-def test_tails_are_of_the_strongest_pairs_and_of_nothing_else():
+def test_tails_are_of_the_strongest_pairs_and_of_nothing_else(monkeypatch):
     rng = np.random.default_rng(1)
     inter, intra = random_forces(rng, 60)
     classes = random_classes(rng, 60)
@@ -149,9 +150,11 @@ def test_tails_are_of_the_strongest_pairs_and_of_nothing_else():
     for matrix, pair in ((a, (0, 1)), (b, (1, 2))):
         matrix[pair] = matrix[pair[::-1]] = 1
     shares = np.array([0.5, 0.0, -0.5])
-    np.testing.assert_allclose(force_statistics.gene_tails(a, b, share=1 / 3), shares / shares.std())
-    # The diagonal is nobody's pair, and forces that are all the same have no tails.
-    np.testing.assert_allclose(force_statistics.gene_tails(a + 9 * np.eye(3), b, share=1 / 3), shares / shares.std())
+    with monkeypatch.context() as patch:
+        patch.setattr(force_statistics, "TAIL", 1 / 3)
+        np.testing.assert_allclose(force_statistics.gene_tails(a, b), shares / shares.std())
+        # The diagonal is nobody's pair, and forces that are all the same have no tails.
+        np.testing.assert_allclose(force_statistics.gene_tails(a + 9 * np.eye(3), b), shares / shares.std())
     assert not force_statistics.gene_tails(np.ones((4, 4)), np.eye(4)).any()
     # It is strength that is brought to unit spread: signs decide nothing.
     forces = np.random.default_rng(0).normal(size=(2, 20, 20)) + [[[0]], [[2]]]

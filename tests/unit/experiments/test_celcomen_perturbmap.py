@@ -91,6 +91,11 @@ def test_the_vectors_features_are_removed():
     assert set(slide.var_names) - set(lesions.remove_reporters(slide).var_names) == set(REPORTERS)
 
 
+def found_lesions(slide, sections, boxes=(), min_spots=10):
+    choice, section = ("boxes", "KP_1") if boxes else ("components", None)
+    return lesions.find_lesions(slide, sections, choice, "made", boxes, section, 210.0, min_spots)
+
+
 def hops_from(place, start):
     """Steps of the lattice from any spot of `start` to every spot, through empty places too; by flooding."""
     column = np.rint(place[:, 0] / 50).astype(int)
@@ -105,7 +110,7 @@ def hops_from(place, start):
 
 
 def test_two_steps_around_a_knock_out_belong_to_no_lesion(slide):
-    parts = lesions.find_lesions(slide, ["KP_1", "KP_2"], "components", "made", min_spots=7)
+    parts = found_lesions(slide, ["KP_1", "KP_2"], min_spots=7)
     kept = np.concatenate([part.spots for part in parts])
     assert len(np.unique(kept)) == len(kept)
     labels = slide.obs["domain"].astype(str)
@@ -119,7 +124,7 @@ def test_two_steps_around_a_knock_out_belong_to_no_lesion(slide):
 
 
 def test_components_hang_together_under_one_label(slide):
-    parts = lesions.find_lesions(slide, ["KP_1"], "components", "made", min_spots=7)
+    parts = found_lesions(slide, ["KP_1"], min_spots=7)
     assert [p.number for p in parts] == [1, 2, 3, 4, 5]
     assert [p.label for p in parts] == ["KP_1-1", "KP_1-1", "KP_1-2", "KP_1-3", "KP_1-3"]
     place = slide.obsm["spatial"]
@@ -136,16 +141,14 @@ def test_components_hang_together_under_one_label(slide):
 
 
 def test_a_lesion_has_the_same_number_for_every_knock_out(slide):
-    both, one = (
-        lesions.find_lesions(slide, s, "components", "made", min_spots=7) for s in (["KP_1", "KP_2"], ["KP_2"])
-    )
+    both, one = (found_lesions(slide, s, min_spots=7) for s in (["KP_1", "KP_2"], ["KP_2"]))
     assert [(p.number, p.label) for p in one] == [(p.number, p.label) for p in both if p.section == "KP_2"]
     assert one[0].number == 6
 
 
 def test_boxes_hold_the_lesions_of_the_authors(slide):
     boxes = settings()["boxes_um"]
-    parts = lesions.find_lesions(slide, ["KP_1", "KP_2"], "boxes", "made", boxes, "KP_1")
+    parts = found_lesions(slide, ["KP_1", "KP_2"], boxes=boxes)
     by_box, others = parts[:5], parts[5:]
     for part, (left, right, lower, upper) in zip(by_box, boxes, strict=True):
         x, y = slide.obsm["spatial"][part.spots].T
@@ -153,14 +156,14 @@ def test_boxes_hold_the_lesions_of_the_authors(slide):
         assert lower < y.min() <= y.max() < upper
     assert {p.section for p in others} == {"KP_2"}
     joined = [[0, 7000, 0, 7000]]
-    (one,) = lesions.find_lesions(slide, ["KP_1"], "boxes", "made", joined, "KP_1")
+    (one,) = found_lesions(slide, ["KP_1"], boxes=joined)
     assert one.label == "KP_1-1+KP_1-2+KP_1-3"
 
 
 def test_genes_vary_in_three_quarters_of_the_lesions_and_the_lost_one_is_last(slide):
     expression = lesions.log_cpm(slide)
-    parts = lesions.find_lesions(slide, ["KP_1", "KP_2"], "components", "made")
-    genes = lesions.choose_genes(slide, expression, parts, "Tgfbr2", "made")
+    parts = found_lesions(slide, ["KP_1", "KP_2"])
+    genes = lesions.choose_genes(slide, expression, parts, "Tgfbr2", "made", None)
     votes = np.zeros(slide.n_vars)
     for part in parts:
         own = slide[part.spots].copy()
@@ -173,7 +176,7 @@ def test_genes_vary_in_three_quarters_of_the_lesions_and_the_lost_one_is_last(sl
     assert len(set(expected) ^ set(genes[:-1])) <= 0.02 * len(expected)
     assert slide.var_names[genes[-1]] == "Tgfbr2"
     assert len(set(genes)) == len(genes)
-    fewer = lesions.choose_genes(slide, expression, parts, "Tgfbr2", "made", at_most=20)
+    fewer = lesions.choose_genes(slide, expression, parts, "Tgfbr2", "made", 20)
     assert len(fewer) == 21
     assert set(fewer) <= set(genes)
 
@@ -182,7 +185,7 @@ def test_genes_vary_in_three_quarters_of_the_lesions_and_the_lost_one_is_last(sl
 @pytest.mark.parametrize("wild_type", ["own_lesion", "last_lesion"])
 def test_the_observed_difference_by_hand(slide, scale, wild_type):
     expression = lesions.log_cpm(slide)
-    parts = lesions.find_lesions(slide, ["KP_1"], "components", "made")
+    parts = found_lesions(slide, ["KP_1"])
     genes = np.append(np.arange(30, 60), slide.var_names.get_loc("Tgfbr2"))
     chosen = {"experimental_scale": scale, "wild_type": wild_type}
     difference = lesions.observed_difference(slide, expression, parts[0], parts, genes, "Tgfbr2", chosen)
@@ -202,7 +205,7 @@ def test_the_observed_difference_by_hand(slide, scale, wild_type):
 def test_each_knock_out_lesion_weighs_the_same():
     slide = simulated(n_genes=300, n_sections=4)
     expression = lesions.log_cpm(slide)
-    (part, *_) = lesions.find_lesions(slide, ["KP_4"], "components", "made")
+    (part, *_) = found_lesions(slide, ["KP_4"])
     genes = np.arange(40)
     chosen = {"experimental_scale": "matched", "wild_type": "own_lesion"}
     found = lesions.observed_difference(slide, expression, part, [part], genes, "Tgfbr2", chosen)

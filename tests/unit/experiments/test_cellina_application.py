@@ -56,7 +56,7 @@ def run(folder, cells, seed=0, protocol="corrected", **changes):
         entry={"name": "toy", "kind": "simulated", "label": "Toy"},
         domains={"control_domain": "left", "target_domains": ["right"]},
         protocol=protocol,
-        seed=seed,
+        seed=str(seed),  # a part of a file's name, as the rule has it
         model=MODEL,
         device="cpu",
         settings=settings | changes,
@@ -161,7 +161,8 @@ def test_the_figure_says_how_far_seeds_agree(runs, tmp_path):
     row = table.query("form == 'type_matched' and cell_type == 'A' and donors == 'matched' and metric == 'spearman'")
     own = scores.query("form == 'type_matched' and cell_type == 'A' and donors == 'matched' and metric == 'spearman'")
     assert row["value"].item() == pytest.approx(own.groupby("seed")["value"].mean().mean(), abs=1e-5)
-    assert json.loads(runs[0]["manifest"].read_text())["kind"] == "simulated"
+    manifests = [json.loads(made["manifest"].read_text()) for made in runs]
+    assert [(m["kind"], m["seeds"]) for m in manifests] == [("simulated", [0]), ("simulated", [1])]
     tables = {
         n: pd.concat([pd.read_csv(p, sep="\t") for p in paths]) for n, paths in inputs.items() if n != "manifests"
     }

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from scored import score
 from tasks import SECTIONS
 from tissue_counterfactuals import protocols
 from tissue_counterfactuals.errors import InputError
@@ -17,7 +18,6 @@ from tissue_counterfactuals.graph import slide_graph
 from tissue_counterfactuals.methods import METHODS as METHODS_TABLE
 from tissue_counterfactuals.methods.prediction import Prediction
 from tissue_counterfactuals.methods.settings import RidgeSettings
-from tissue_counterfactuals.metrics import score
 from tissue_counterfactuals.results.figures import figure_cellina_in_vivo
 from tissue_counterfactuals.simulate.screen import simulate_screen
 from tissue_counterfactuals.slide import log_normalize, write_slide

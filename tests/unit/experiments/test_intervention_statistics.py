@@ -52,7 +52,7 @@ def test_a_member_counts_only_where_all_units_around_it_bear_one_label():
     )
     code = np.array([1, 1, 1, 0, 2, 0])
     counts = sparse.csr_matrix(np.ones((10, 3)))
-    found = statistics.build_arena(place, np.arange(6), code, np.arange(6, 10), counts, ("A", "B"))
+    found = statistics.build_arena(place, np.arange(6), code, np.arange(6, 10), counts, ("A", "B"), 30.0, None)
     assert len(found.values) == 3  # the last recipient is near nothing
     assert found.exposure()[0].tolist() == [1, statistics.NONE, 0]
     # The two carriers of A that stand together are one clone.
@@ -62,7 +62,7 @@ def test_a_member_counts_only_where_all_units_around_it_bear_one_label():
     assert found.carriers.tolist() == [2, 1, 1, 1, 1]
     assert found.only(0, 1).carriers.tolist() == [2, 1]
     place[1] = [50, 0]
-    found = statistics.build_arena(place, np.arange(6), code, np.arange(6, 10), counts, ("A", "B"))
+    found = statistics.build_arena(place, np.arange(6), code, np.arange(6, 10), counts, ("A", "B"), 30.0, None)
     assert found.unit_size[0] == 2
     assert found.carriers[0] == 1
 
@@ -70,7 +70,7 @@ def test_a_member_counts_only_where_all_units_around_it_bear_one_label():
 def test_expression_is_a_share_of_the_counts_of_its_own_cell():
     place = np.array([[0.0, 0], [5, 0], [0, 5]])
     counts = sparse.csr_matrix(np.array([[1.0, 1], [1, 3], [30, 10]]))
-    found = statistics.build_arena(place, np.arange(1), np.array([1]), np.arange(1, 3), counts, ("A",))
+    found = statistics.build_arena(place, np.arange(1), np.array([1]), np.arange(1, 3), counts, ("A",), 30.0, None)
     np.testing.assert_allclose(found.values, [[2500, 7500], [7500, 2500]])
     np.testing.assert_allclose(found.depth, np.log1p([4, 40]))
 
@@ -519,7 +519,7 @@ def test_dose_and_shifted_carriers(strong):
     assert statistics.dose_slope(strong.arena, 1, 19, 0)["p_dose"] <= 1
     sizes = statistics.shifted_sizes(
         strong.place, strong.carriers, strong.code[strong.carriers], np.flatnonzero(strong.recipient), strong.counts,
-        strong.names, 9, 0
+        strong.names, 9, 0, 30.0, None,
     )  # fmt: skip
     observed = [
         statistics.effects(strong.arena.only(0, k), strong.arena.only(0, k).exposure(), k).size[0] for k in range(1, 5)

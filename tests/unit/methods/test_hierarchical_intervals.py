@@ -70,7 +70,7 @@ def test_intervals_hold_on_simulated_tissue(leaving_each_type_out, variant):
 def ask_of(slide, graph, label, **keys):
     given = {"name": "q", "cell_type": label, "domain": "domain_0"} | keys
     told = UserQuestion.read(given).model_dump()
-    return ask_own(slide, graph, told, "corrected", 0, protocols.resolve("corrected"), {}, 50)
+    return ask_own(slide, graph, told, "corrected", 0, protocols.resolve("corrected"), {}, 50, 0.1)
 
 
 def answers(slide, question, folder):

@@ -97,7 +97,7 @@ def test_the_batch_is_what_is_exchanged_and_never_what_is_looked_for_in_latents(
         monkeypatch.setattr(module, "seed_everything", lambda *_: None)
     slide = small_slide(n_cells=200)
     asked = make_task(slide, settings=SECTIONS["scvi"])
-    whole = ask_nothing(slide, "corrected", 0, asked.switches, {"max_neighbors": 30})
+    whole = ask_nothing(slide, "corrected", 0, asked.switches, {"max_neighbors": 30}, 0.1)
     for task, batch in ((asked, "domain"), (Task(slide, whole, SECTIONS["scvi"], "cpu"), "sample")):
         batches.clear()
         adapter.fit(task, tmp_path)

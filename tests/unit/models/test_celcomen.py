@@ -288,8 +288,6 @@ def test_bad_input_is_refused(slides):
         fit_interactions([slides[0], (cells[:, 1:], graph)], **as_run)
     with pytest.raises(InputError, match="no slide has a graph"):
         fit_interactions([], dissociated=[cells], **as_run)
-    with pytest.raises(InputError, match="device is 'cuda': give 'cpu'"):
-        fit_interactions(slides, device="cuda")
     with pytest.raises(InputError, match="switches.temprature is no switch"):
         fit_interactions(slides, switches={"temprature": "1"})
     with pytest.raises(InputError, match="switches.temperature is '2'; allowed are 1, 0.1"):

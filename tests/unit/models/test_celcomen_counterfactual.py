@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 from scipy import sparse
 
+from celcomen_oracles import dense_conditional
 from tissue_counterfactuals import protocols
 from tissue_counterfactuals.errors import InputError
+from tissue_counterfactuals.models import celcomen_generation
 from tissue_counterfactuals.models.celcomen import fit_interactions, generate
 from tissue_counterfactuals.models.celcomen_counterfactual import counterfactual
 from tissue_counterfactuals.models.celcomen_field import GaussianField
@@ -123,11 +125,12 @@ def own_log_density(cells, graph, fit, mean):
     return (energy - (about**2).sum() / 2) / len(cells)
 
 
-def test_generation_climbs_the_density_of_the_forces_that_were_fitted(tumour):
+def test_generation_climbs_the_density_of_the_forces_that_were_fitted(tumour, monkeypatch):
     cells, graph, fit = tumour
     mean = cells.mean(axis=0)
     np.testing.assert_allclose(fit.mean, mean)
-    found = generate(cells, graph, fit.inter, fit.intra, return_history=True, snapshot_every=1)
+    monkeypatch.setattr(celcomen_generation, "SNAPSHOTS", celcomen_generation.EPOCHS)
+    found = generate(cells, graph, fit.inter, fit.intra, return_history=True)
     path = [epoch["expression"] for epoch in found.history[:-1]] + [found.expression]
     density = np.array([own_log_density(tissue, graph, fit, mean) for tissue in path])
     assert len(density) == 51
@@ -184,16 +187,6 @@ def tiny():
     clamp = np.zeros((60, 6), dtype=bool)
     clamp[[3, 30, 31], 2] = clamp[40] = True
     return mean + draw, graph, inter, intra, clamp, mean, precision
-
-
-def dense_conditional(values, clamp, mean, precision):
-    """Mean of a multivariate normal given its held entries, from the textbook's blocks of the covariance."""
-    covariance, held = np.linalg.inv(precision), clamp.ravel()
-    change = (values - mean).ravel()[held]
-    found = (mean + np.zeros(clamp.shape)).ravel()
-    found[held] = values.ravel()[held]
-    found[~held] += covariance[np.ix_(~held, held)] @ np.linalg.solve(covariance[np.ix_(held, held)], change)
-    return found.reshape(clamp.shape)
 
 
 def test_off_the_sphere_generation_comes_to_the_exact_conditional_mean(tiny):

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from scipy import sparse
 
+from celcomen_oracles import dense_conditional, dense_precision
 from celcomen_samplers import gibbs_gaussian, lattice
 from tissue_counterfactuals.errors import InputError
-from tissue_counterfactuals.models import celcomen_field
 from tissue_counterfactuals.models.celcomen_field import GaussianField
 from tissue_counterfactuals.models.celcomen_statistics import interaction_weights
 from tissue_counterfactuals.neighbors import knn_graph
@@ -26,7 +26,7 @@ def field():
 
 @pytest.fixture(scope="module")
 def covariance(field):
-    return np.linalg.inv(field.dense())
+    return np.linalg.inv(dense_precision(field))
 
 
 def clamped(shape, share=0.15, seed=0):
@@ -40,7 +40,7 @@ def test_draws_have_the_covariance_of_the_dense_field(field, covariance):
     z_mean = draws.mean(axis=0) / spread * np.sqrt(2000)
     assert np.abs(z_mean).max() < 4.5
     # Whitened, the empirical covariance is a Wishart mean: entries 1/sqrt(n), the trace sharper.
-    root = np.linalg.cholesky(field.dense())
+    root = np.linalg.cholesky(dense_precision(field))
     white = draws @ root
     found = white.T @ white / 2000
     off = found - np.eye(len(found))
@@ -72,7 +72,7 @@ def test_gibbs_sampler_agrees_with_the_moments_of_exact_draws():
 
     np.testing.assert_allclose(moments(states), moments(exact), atol=0.02)
     # And both agree with the dense inverse.
-    truth = np.linalg.inv(field.dense()).reshape(144, 3, 144, 3)
+    truth = np.linalg.inv(dense_precision(field)).reshape(144, 3, 144, 3)
     own = np.einsum("iaib->ab", truth) / 144
     np.testing.assert_allclose(moments(states)[:3], own, atol=0.02)
 
@@ -91,54 +91,25 @@ def test_the_same_seed_gives_the_same_draw(field):
     assert not np.array_equal(field.sample(3), field.sample(4))
 
 
-@pytest.fixture(params=["dense", "sparse"])
-def way(request, monkeypatch):
-    """Small tissues are conditioned by a dense factor, larger ones by conjugate gradients: both must agree."""
-    if request.param == "sparse":
-        monkeypatch.setattr(celcomen_field, "_DENSE_UP_TO", 0)
-    return request.param
-
-
 @pytest.mark.parametrize("share", [0.02, 0.5])
-def test_conditional_is_dense_gaussian_conditioning(field, covariance, way, share):
+def test_what_changes_is_the_difference_of_two_conditional_means(field, share):
     clamp, values = clamped(field.shape, share)
     mean = np.array([1.0, -2.0, 0.0, 3.0])
-    found = field.conditional(values, clamp, mean=mean, n_draws=200)
-    held, free = clamp.ravel(), ~clamp.ravel()
-    full_mean = np.tile(mean, field.shape[0])
-    gain = covariance[np.ix_(free, held)] @ np.linalg.inv(covariance[np.ix_(held, held)])
-    expected = full_mean[free] + gain @ (values.ravel() - full_mean)[held]
-    np.testing.assert_allclose(found.mean.ravel()[free], expected, atol=1e-6)
-    np.testing.assert_allclose(found.mean[clamp], values[clamp])
-    variance = np.diag(covariance[np.ix_(free, free)] - gain @ covariance[np.ix_(held, free)])
-    assert found.variance_from == {"dense": "factor", "sparse": "draws"}[way]
-    # What an entry owes to itself alone is known; of the rest a relative error of sqrt(2 / 200) a draw is left.
-    tolerance = 1e-9 if way == "dense" else 0.25
-    np.testing.assert_allclose(found.variance.ravel()[free], variance, rtol=tolerance)
-    assert (found.variance[clamp] == 0).all()
-
-
-def test_a_whole_cell_can_be_clamped_and_nothing_can(field, way):
-    clamp = np.zeros(field.shape, dtype=bool)
-    nothing = field.conditional(np.zeros(field.shape), clamp, mean=2.0, n_draws=2)
-    np.testing.assert_array_equal(nothing.mean, 2.0)
-    clamp[7] = True
-    found = field.conditional(np.full(field.shape, 5.0), clamp, n_draws=2)
-    np.testing.assert_array_equal(found.mean[7], 5.0)
-    assert np.isfinite(found.mean).all()
-    assert field.conditional(np.zeros(field.shape), clamp, variance=False).variance is None
-
-
-def test_counterfactual_leaves_the_tissue_alone_without_intervention(field):
-    expression = field.sample(0) + 3
-    clamp, values = clamped(field.shape)
+    expression = field.sample(0) + mean
     np.testing.assert_array_equal(field.counterfactual(expression, expression, clamp), expression)
     changed = field.counterfactual(expression, values, clamp)
     np.testing.assert_allclose(changed[clamp], values[clamp])
-    # What changes is the difference of two conditional means, whatever the mean.
-    one = field.conditional(values, clamp, mean=3.0).mean
-    other = field.conditional(expression, clamp, mean=3.0).mean
+    one, other = (dense_conditional(held, clamp, mean, dense_precision(field)) for held in (values, expression))
     np.testing.assert_allclose((changed - expression)[~clamp], (one - other)[~clamp], atol=1e-6)
+
+
+def test_a_whole_cell_can_be_clamped_and_nothing_can(field):
+    expression, clamp = np.full(field.shape, 2.0), np.zeros(field.shape, dtype=bool)
+    np.testing.assert_array_equal(field.counterfactual(expression, 0 * expression, clamp), expression)
+    clamp[7] = True
+    found = field.counterfactual(expression, np.full(field.shape, 5.0), clamp)
+    np.testing.assert_array_equal(found[7], 5.0)
+    assert np.isfinite(found).all()
 
 
 def test_a_knock_out_stays_in_its_cell_without_forces_between_cells_and_decays_with_them():
@@ -166,8 +137,9 @@ def test_order_of_genes_and_cells_does_not_matter(field):
         field.inter[np.ix_(genes, genes)],
         ((np.eye(4) - field.precision) / 2)[np.ix_(genes, genes)],
     )
-    found = field.conditional(values, clamp).mean
-    again = moved.conditional(values[cells][:, genes], clamp[cells][:, genes]).mean
+    expression = field.sample(0)
+    found = field.counterfactual(expression, values, clamp)
+    again = moved.counterfactual(*(table[cells][:, genes] for table in (expression, values, clamp)))
     np.testing.assert_allclose(again, found[cells][:, genes], atol=1e-10)
 
 
@@ -183,10 +155,10 @@ def test_bad_input_is_refused(field):
             GaussianField(weights, inter, intra)
     clamp, values = clamped(field.shape)
     with pytest.raises(InputError, match=r"values: the shape is \(39, 4\); give 40 cells x 4 genes"):
-        field.conditional(values[1:], clamp)
+        field.counterfactual(field.sample(0), values[1:], clamp)
     with pytest.raises(InputError, match="clamp: it is float64"):
-        field.conditional(values, clamp.astype(float))
+        field.counterfactual(field.sample(0), values, clamp.astype(float))
     cell, gene = np.argwhere(clamp)[0]
     values[cell, gene] = np.nan
     with pytest.raises(InputError, match=f"cell number {cell}, gene number {gene} .* is nan"):
-        field.conditional(values, clamp)
+        field.counterfactual(field.sample(0), values, clamp)

@@ -406,7 +406,7 @@ def test_noise_is_drawn_from_its_seed(tissue):
         np.testing.assert_array_equal(draws[0], draws[1])
         assert np.abs(draws[0] - draws[2]).max() > 0.1
     # On the sphere noise starts there.
-    begun = generate(None, graph, inter, intra, epochs=2, return_history=True, snapshot_every=1)
+    begun = generate(None, graph, inter, intra, epochs=2, return_history=True)
     start = begun.history[0]["expression"]
     np.testing.assert_allclose(np.linalg.norm(start, axis=1), 1, rtol=1e-12)
     np.random.seed(8)  # noqa: NPY002 - the code draws from NumPy's global generator

@@ -67,10 +67,11 @@ def drawn_types(rng, n_types, n_genes, common, between, noise):
     return types, evidence
 
 
-def test_both_variances_are_learnt():
+def test_both_variances_are_learnt(monkeypatch):
+    monkeypatch.setattr(hierarchical, "_STEPS_OF_SPREAD", 200)
     common, between = np.array([0.3, 0.02]), np.array([0.05, 0.2])
     _, evidence = drawn_types(np.random.default_rng(1), 8, 1500, common, between, 0.03)
-    spread = hierarchical.learn_spread(evidence, n_steps=200)
+    spread = hierarchical.learn_spread(evidence)
     np.testing.assert_allclose(spread.between, between, rtol=0.15)
     np.testing.assert_allclose(spread.common, common, rtol=0.4)
 

@@ -5,6 +5,7 @@ import pytest
 import torch
 from scipy import sparse, stats
 
+from tissue_counterfactuals.models import likelihood
 from tissue_counterfactuals.models.likelihood import CountMatrix, linear_nb_loss
 
 N_CELLS, N_GENES, N_HIDDEN = 40, 25, 6
@@ -118,10 +119,12 @@ def test_a_cell_without_counts_adds_nothing():
 
 
 @pytest.mark.parametrize("chunk_rows", [1, 7, N_CELLS, 10 * N_CELLS])
-def test_chunk_size_changes_rounding_alone(chunk_rows):
+def test_chunk_size_changes_rounding_alone(chunk_rows, monkeypatch):
     counts, inputs = some_counts(), some_inputs(torch.float32)
     loss = linear_nb_loss(*inputs, batch_of(counts))
-    chunked = linear_nb_loss(*inputs, batch_of(counts), chunk_rows)
+    monkeypatch.setattr(likelihood, "_FEWEST_ROWS", 1)
+    monkeypatch.setattr(likelihood, "_CHUNK_ELEMENTS", chunk_rows * N_GENES)
+    chunked = linear_nb_loss(*inputs, batch_of(counts))
     assert chunked.item() == pytest.approx(loss.item(), rel=1e-6)
     for a, b in zip(gradients_of(chunked, inputs), gradients_of(loss, inputs), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5 * b.abs().max().item())

@@ -36,7 +36,7 @@ def asked(**keys):
 
 def ask(slide, graph, n_donors=20, seed=0, genes=None, **keys):
     switches = protocols.resolve("corrected")
-    return ask_own(slide, graph, asked(**keys), "corrected", seed, switches, GRAPH, n_donors, genes=genes)
+    return ask_own(slide, graph, asked(**keys), "corrected", seed, switches, GRAPH, n_donors, 0.1, genes)
 
 
 def types_of(slide, question):

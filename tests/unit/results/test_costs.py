@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from drawings import PROVENANCE, png_size, texts
-from synthetic_scores import synthetic_scores
+from synthetic_scores import synthetic_scores, table_1
 from tissue_counterfactuals.results.figures import costs, table_cellina_1
 
 
@@ -72,7 +72,7 @@ def test_files_and_note_say_how_long_methods_trained(models, tmp_path):
     published = {"budget": "own", "switches": {"hyperparameters": "published"}}
     for config, protocol in ((own, "as_run"), (published, "corrected")):
         assert "Cellina in all its forms as published, whatever its section" in costs.training_note(config, protocol)
-    table = table_cellina_1.build(synthetic_scores(), "demo", "tumour", "corrected")
+    table = table_1(synthetic_scores(), "demo", "tumour", "corrected")
     assert not any("Training:" in line for line in table_cellina_1.notes(table))
     table.attrs["training"] = costs.training_note({"budget": "equal", "equal_steps": 1234}, "corrected")
     (line,) = (line for line in table_cellina_1.notes(table) if "Training:" in line)

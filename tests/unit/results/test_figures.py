@@ -28,7 +28,7 @@ def scores():
 
 @pytest.fixture(scope="module")
 def bars(scores):
-    return figure_cellina_a2.compose(scores, *CHOICE, PROVENANCE)
+    return figure_cellina_a2.compose(scores, *CHOICE, PROVENANCE, "demo")
 
 
 def bar_patches(axes, gid):
@@ -94,7 +94,7 @@ def test_altered_neighbours_are_hatched_and_twins_outlines_beside_their_counterf
 
 def test_neighbours_altered_alike_are_drawn_where_nothing_else_altered_them(scores):
     alike = scores.query("method == 'cellina' and variant == 'published'").assign(variant="node_global")
-    figure = figure_cellina_a2.compose(pd.concat([scores, alike], ignore_index=True), *CHOICE, PROVENANCE)
+    figure = figure_cellina_a2.compose(pd.concat([scores, alike], ignore_index=True), *CHOICE, PROVENANCE, "demo")
     bars = bar_patches(panel(figure, "Pearson"), "cellina:node_global")
     assert len(bars) == len(CELL_TYPES)
     assert all(bar.get_hatch() for bar in bars)
@@ -125,7 +125,7 @@ def test_failed_and_undefined_are_words_where_a_bar_would_stand(bars):
 def test_what_failed_in_part_and_has_no_value_elsewhere_is_not_failed(scores):
     lost = (scores["method"] == "no_change") & (scores["seed"] == 0)
     failed = scores[lost & (scores["metric"] == "pearson")].assign(metric="", status="failed", reason="no")
-    figure = figure_cellina_a2.compose(pd.concat([scores[~lost], failed]), *CHOICE, PROVENANCE)
+    figure = figure_cellina_a2.compose(pd.concat([scores[~lost], failed]), *CHOICE, PROVENANCE, "demo")
     words = [t.get_text() for t in panel(figure, "Pearson").texts]
     assert words.count("undefined †") == len(CELL_TYPES)
     assert words.count("failed") == len(CELL_TYPES)  # scGen
@@ -173,7 +173,7 @@ def test_figure_names_types_methods_directions_kind_and_provenance(bars):
 
 def test_real_data_have_no_truth_and_say_so(scores, tmp_path):
     real = scores[~scores["method"].str.startswith("truth")].assign(kind="real")
-    figure = figure_cellina_a2.compose(real, *CHOICE, PROVENANCE)
+    figure = figure_cellina_a2.compose(real, *CHOICE, PROVENANCE, "demo")
     assert not any("Truth" in t for t in texts(figure))
     assert any("demo [real]" in t for t in texts(figure))
 
@@ -182,7 +182,7 @@ def test_decades_get_a_log_scale_that_is_announced():
     wide = synthetic_scores(protocol="as_run")
     sums = (wide["metric"] == "rmse_counts") & (wide["cell_type"] == "B cell")
     wide.loc[sums, "value"] *= 1e4
-    figure = figure_cellina_a2.compose(wide, "demo", "tumour", "as_run", PROVENANCE)
+    figure = figure_cellina_a2.compose(wide, "demo", "tumour", "as_run", PROVENANCE, "demo")
     axes = panel(figure, "RMSE counts")
     assert axes.get_yscale() == "log"
     assert axes.get_ylabel() == "log scale"
@@ -190,27 +190,27 @@ def test_decades_get_a_log_scale_that_is_announced():
     # The ceiling errs less than half of any bar, and stands in the panel all the same.
     best = (wide["metric"] == "rmse_counts") & (wide["method"] == "ceiling")
     wide.loc[best, "value"] /= 10
-    axes = panel(figure_cellina_a2.compose(wide, "demo", "tumour", "as_run", PROVENANCE), "RMSE counts")
+    axes = panel(figure_cellina_a2.compose(wide, "demo", "tumour", "as_run", PROVENANCE, "demo"), "RMSE counts")
     lines = [c for c in axes.collections if (c.get_gid() or "").startswith("ceiling:")]
     assert len(lines) == len(CELL_TYPES)
     assert axes.get_ylim()[0] < min(line.get_segments()[0][0][1] for line in lines)
 
 
 def test_first_rule_that_was_run_stands_in_for_the_published_one(scores):
-    figure = figure_cellina_a2.compose(scores[scores["variant"] != "published"], *CHOICE, PROVENANCE)
+    figure = figure_cellina_a2.compose(scores[scores["variant"] != "published"], *CHOICE, PROVENANCE, "demo")
     assert "Cellina (donors of any type)" in texts(figure)
 
 
 def test_absent_experiment_is_refused(scores):
     with pytest.raises(InputError, match="no rows for dataset 'demo'"):
-        figure_cellina_a2.compose(scores, "demo", "tumour", "as_run", PROVENANCE)
+        figure_cellina_a2.compose(scores, "demo", "tumour", "as_run", PROVENANCE, "demo")
 
 
 def test_figure_has_the_same_bytes_twice(scores, tmp_path):
     few = scores[scores["cell_type"].isin(CELL_TYPES[:2])]
     # Either suffix writes both.
     for name in ("a.png", "b.svg"):
-        style.save(figure_cellina_a2.compose(few, *CHOICE, PROVENANCE), tmp_path / name)
+        style.save(figure_cellina_a2.compose(few, *CHOICE, PROVENANCE, "demo"), tmp_path / name)
     for suffix in ("png", "svg"):
         first, second = (tmp_path / f"{n}.{suffix}" for n in "ab")
         assert first.read_bytes() == second.read_bytes()
@@ -329,11 +329,6 @@ def test_learning_curves_draw_what_another_method_has_and_no_more():
         assert len(lines) == len(SLIDES) * 3
         rest = figure.axes[first + 1 : first + 5]
         assert all(any(t.get_text() == "not recorded under this name" for t in a.texts) for a in rest)
-
-
-def test_learning_curves_refuse_a_history_that_belongs_to_no_fit():
-    with pytest.raises(InputError, match="column 'slide' is missing"):
-        learning_curves.compose(history().drop(columns="slide"), "", "")
 
 
 def test_every_method_has_a_row_and_models_have_colours_of_their_own():

@@ -38,6 +38,10 @@ def scores():
     return pd.concat(tables, ignore_index=True)
 
 
+def composed(scores):
+    return intervals.compose(scores, *CHOICE, PROVENANCE, intervals.per_fold(scores, *CHOICE), "demo")
+
+
 def test_a_row_is_a_fold_under_the_published_donors_with_its_seeds_averaged(scores):
     table = intervals.per_fold(scores, *CHOICE).set_index(["method", *FOLD])
     assert len(table) == len(SLIDES) * len(CELL_TYPES)
@@ -49,7 +53,7 @@ def test_a_row_is_a_fold_under_the_published_donors_with_its_seeds_averaged(scor
 
 
 def test_it_draws_every_fold_in_every_panel(scores, tmp_path):
-    figure = intervals.compose(scores, *CHOICE, PROVENANCE)
+    figure = composed(scores)
     table = intervals.per_fold(scores, *CHOICE)
     drawn = panel(figure, "By fold").collections[0].get_offsets()
     np.testing.assert_allclose(sorted(drawn[:, 0]), sorted(table["coverage"]))
@@ -65,13 +69,13 @@ def test_it_draws_every_fold_in_every_panel(scores, tmp_path):
 
 
 def test_without_intervals_it_says_so():
-    figure = intervals.compose(synthetic_scores(), *CHOICE, PROVENANCE)
+    figure = composed(synthetic_scores())
     assert "No method gave intervals here." in texts(figure)
 
 
 def test_a_single_fold_is_drawn_too(scores):
     one = scores[(scores["slide"] == SLIDES[0]) & (scores["cell_type"] == CELL_TYPES[0])]
-    figure = intervals.compose(one, *CHOICE, PROVENANCE)
+    figure = composed(one)
     assert len(panel(figure, "By expression level").collections[0].get_offsets()) == 1
 
 

@@ -12,7 +12,7 @@ from test_figure_cellina_2 import map_arguments, slide_cells
 from test_figures import history
 
 from drawings import PROVENANCE, png_size, texts
-from synthetic_scores import synthetic_scores
+from synthetic_scores import synthetic_scores, table_1
 from tissue_counterfactuals.experiments import celcomen_spleen
 from tissue_counterfactuals.metrics import METRICS
 from tissue_counterfactuals.results.figures import (
@@ -40,7 +40,7 @@ def renamed(table, column, labels=LABELS):
 
 def bars():
     scores = renamed(synthetic_scores(seeds=(0,)), "cell_type")
-    return figure_cellina_a2.compose(scores, "demo", "tumour", "corrected", PROVENANCE)
+    return figure_cellina_a2.compose(scores, "demo", "tumour", "corrected", PROVENANCE, "demo")
 
 
 def slide_map():
@@ -59,7 +59,7 @@ def curves():
 
 def table():
     scores = synthetic_scores(seeds=(0,)).assign(dataset=LONG, target=LABELS[0])
-    built = table_cellina_1.build(scores, LONG, LABELS[0], "corrected")
+    built = table_1(scores, LONG, LABELS[0], "corrected")
     return table_cellina_1.compose(built, PROVENANCE)
 
 

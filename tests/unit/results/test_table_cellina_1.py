@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from drawings import PROVENANCE, png_size, texts
-from synthetic_scores import CELL_TYPES, FAILURE, SLIDES, synthetic_scores
+from synthetic_scores import CELL_TYPES, FAILURE, SLIDES, synthetic_scores, table_1
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.methods import METHODS
 from tissue_counterfactuals.results.figures import style, table_cellina_1
@@ -21,7 +21,7 @@ def scores():
 
 @pytest.fixture(scope="module")
 def table(scores):
-    return table_cellina_1.build(scores, *CHOICE)
+    return table_1(scores, *CHOICE)
 
 
 def fold_means(scores, method, variant, metric):
@@ -45,7 +45,7 @@ def test_table_holds_the_means_over_folds(scores, table):
 
 def test_a_fold_with_few_target_cells_is_named_below_the_table(scores):
     def few_cells(scores):
-        notes = table_cellina_1.notes(table_cellina_1.build(scores, *CHOICE))
+        notes = table_cellina_1.notes(table_1(scores, *CHOICE))
         return [note for note in notes if "target cells, so that" in note]
 
     assert few_cells(scores) == []
@@ -60,7 +60,7 @@ def test_a_fold_with_few_target_cells_is_named_below_the_table(scores):
 def test_as_run_the_table_says_that_scgen_sees_the_answer(scores):
     for protocol, said in {"as_run": 1, "corrected": 0}.items():
         renamed = scores.assign(method=scores["method"].replace("cellina", "scgen"), protocol=protocol)
-        notes = table_cellina_1.notes(table_cellina_1.build(renamed, *CHOICE[:2], protocol))
+        notes = table_cellina_1.notes(table_1(renamed, *CHOICE[:2], protocol))
         assert sum(note.startswith("scGen") and "sees the answer" in note for note in notes) == said
 
 
@@ -120,7 +120,7 @@ def test_what_sees_the_answer_under_a_switch_is_not_the_best_there():
     for protocol, best in (("corrected", "scgen"), ("as_run", "cellina")):
         scores = synthetic_scores(failed_method=None, protocol=protocol)
         ceiling = scores[scores["method"] == "ceiling"].assign(method="scgen")
-        table = table_cellina_1.build(pd.concat([scores, ceiling]), "demo", "tumour", protocol)
+        table = table_1(pd.concat([scores, ceiling]), "demo", "tumour", protocol)
         found = {table.loc[index, "method"] for index, _ in table_cellina_1.best_cells(table)}
         assert found == {best}
         assert any("it sees the answer" in line for line in table_cellina_1.notes(table)) == (protocol == "as_run")
@@ -149,7 +149,7 @@ def test_failure_of_one_donor_rule_names_that_rule(scores):
     failed = scores[lost & (scores["metric"] == "pearson")].assign(
         metric="", value=np.nan, status="failed", reason="too few donors " * 50
     )
-    table = table_cellina_1.build(pd.concat([scores[~lost], failed]), *CHOICE)
+    table = table_1(pd.concat([scores[~lost], failed]), *CHOICE)
     row = table.query("method == 'cellina' and variant == 'published'")
     assert set(table_cellina_1.cells(table, row.index[0])[2:-1]) == {"failed"}
     note = next(n for n in table_cellina_1.notes(table) if "too few donors" in n)
@@ -162,7 +162,7 @@ def test_correlation_defined_in_some_folds_only_says_in_how_many(scores):
     undefined = (some["method"] == "cellina") & (some["metric"] == "pearson")
     undefined &= (some["variant"] == "published") & (some["cell_type"] == "B cell")
     some.loc[undefined, "value"] = np.nan
-    table = table_cellina_1.build(some, *CHOICE)
+    table = table_1(some, *CHOICE)
     index = table.query("method == 'cellina' and variant == 'published'").index[0]
     assert table_cellina_1.cells(table, index)[2].endswith("[8]")
 
@@ -170,7 +170,7 @@ def test_correlation_defined_in_some_folds_only_says_in_how_many(scores):
 def test_unbiased_columns_appear_only_where_scored(scores, table):
     assert any("against twin" in head for head in table_cellina_1.header(table))
     published = scores[~scores["metric"].isin(table_cellina_1.UNBIASED)]
-    without = table_cellina_1.build(published, *CHOICE)
+    without = table_1(published, *CHOICE)
     assert len(table_cellina_1.header(without)) == len(table_cellina_1.header(table)) - 2
     assert "Split control" not in table_cellina_1.to_markdown(without)
 
@@ -206,4 +206,4 @@ def test_nothing_in_the_picture_of_the_table_overlaps_or_leaves_it(table):
 
 def test_absent_experiment_is_refused(scores):
     with pytest.raises(InputError, match="no rows for dataset 'demo', target 'tumor'"):
-        table_cellina_1.build(scores, "demo", "tumor", "corrected")
+        table_1(scores, "demo", "tumor", "corrected")

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from synthetic_scores import synthetic_scores
+from synthetic_scores import synthetic_scores, table_1
 from tissue_counterfactuals.results.figures import table_cellina_1, table_cellina_2
 from tissue_counterfactuals.results.tables import write_tsv
 
@@ -28,7 +28,7 @@ def made(tmp_path_factory):
     inputs = {"scores": folder / "scores.tsv", "manifest": folder / "manifest.json"}
     output = {kind: folder / f"table_2.{kind}" for kind in ("tsv", "md", "png")}
     table_cellina_2.draw_files(inputs, output, "corrected")
-    single = table_cellina_1.build(scores, "demo", "tumour", "corrected")
+    single = table_1(scores, "demo", "tumour", "corrected")
     return single, pd.read_csv(output["tsv"], sep="\t"), output
 
 

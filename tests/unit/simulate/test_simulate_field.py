@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from slides import true_forces
 from tissue_counterfactuals import steps
 from tissue_counterfactuals.config import load_config, samples_of
 from tissue_counterfactuals.errors import InputError
@@ -14,7 +15,6 @@ from tissue_counterfactuals.simulate.field import (
     draw_counts,
     draw_forces,
     simulate_field,
-    true_forces,
 )
 from tissue_counterfactuals.slide import check_slide, read_slide
 
@@ -155,10 +155,3 @@ def test_forces_are_found_again_in_the_counts():
 def test_too_few_cells_for_six_neighbours_are_refused():
     with pytest.raises(InputError, match="^field.n_cells is 20; 4 samples .* at least 28: give"):
         simulate_field(n_cells=20, n_samples=4)
-
-
-def test_a_slide_without_truth_says_so(slide):
-    plain = slide.copy()
-    del plain.varm["simulation_inter"]
-    with pytest.raises(InputError, match=r"varm\['simulation_inter'\] is missing"):
-        true_forces(plain)

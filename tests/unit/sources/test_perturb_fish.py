@@ -37,7 +37,6 @@ def test_every_cell_has_its_counts_place_type_and_domain(tissue):
     assert np.allclose(slide.obsm["spatial"], made.places_um[kept])
     assert (slide.obs["cell_type"].astype(str) == made.cell_type[kept]).all()
     assert (slide.obs["domain"].astype(str) == made.domain[kept]).all()
-    assert slide.obsm["blanks"].shape == (len(kept), 50)
     assert slide.obs["area_um2"].between(90, 190).all()
 
 
@@ -64,10 +63,6 @@ def test_guides_are_called_by_both_tables_without_noise_and_unused_ones(tissue):
     expected = np.where(made.cell_type == "T cells", "", made.target)[kept]
     assert (slide.obs["target_published"] == expected).all()
     assert (slide.obs["target_raw"] == "MAP2K4").sum() == 1
-    is_t = slide.obs["author_T"].to_numpy()
-    assert is_t.sum() == perturb_fish.N_T
-    neighbours = slide.obs["neighbour_target_published"][is_t]
-    assert list(neighbours) == list(made.neighbour.values())
     filters = json.loads(slide.uns["provenance"]["filters"])
     assert filters[0]["cells_before"] - filters[0]["cells_after"] == len(perturb_fish.SEVERAL)
 

@@ -246,7 +246,7 @@ def test_the_truth_of_a_simulated_slide_survives(tmp_path):
     first = np.flatnonzero(tissue.obs["sample"] == "slide_1")[0]
     np.testing.assert_allclose(
         true_counterfactual(slide, focal, donors),
-        tissue.true_counterfactual(first + focal, first + donors),
+        true_counterfactual(tissue, first + focal, first + donors),
         rtol=1e-6,
     )
     again = prepare_slide(slide, min_counts_per_cell=3, min_counts_per_gene=3, n_top_genes=40)

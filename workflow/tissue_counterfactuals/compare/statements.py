@@ -26,7 +26,6 @@ from tissue_counterfactuals.results.patients import FEWEST_PATIENTS, estimate, p
 from tissue_counterfactuals.results.tables import CONTROLS, FOLD, TWIN
 
 HOLDS, DOES_NOT_HOLD, NOT_RESOLVABLE = "holds", "does not hold", "not resolvable"
-VERDICTS = (HOLDS, DOES_NOT_HOLD, NOT_RESOLVABLE, NOT_RUN)
 COLUMNS = [
     *("line", "paper", "place", "statement", "would_be_true", "test", "dataset", "kind", "target", "protocol"),
     *("unit", "n", "metric", "estimate", "low", "high", "p_value", "result", "verdict", "reason"),

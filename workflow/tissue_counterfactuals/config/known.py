@@ -284,7 +284,7 @@ def _sizes_of_types(name: str, entry: dict, labels: dict, coded: dict, domains: 
     rows = []
     for samples in slides:
         here = (types >= 0) & (places >= 0)
-        if samples is not None and "sample" in coded:
+        if samples is not None:
             codes, known = coded["sample"]
             here &= np.isin(codes, [known.index(sample) for sample in samples])
         sizes = np.zeros((len(labels["cell_type"]), len(labels["domain"])), int)

@@ -45,7 +45,7 @@ def run(
     entry: dict,
     domains: dict,
     protocol: str,
-    seed: int,
+    seed: str,
     model: dict,
     device: str,
     settings: dict,
@@ -56,13 +56,14 @@ def run(
     manifest.
 
     Args:
+        seed: a number, as it stands in names of files.
         settings: section cellina_experiments.application of the configuration.
         domains: control_domain, target_domains.
 
     Raises:
         InputError: no type has cells enough in both domains.
     """
-    cells, graph = cellina_slides.read_inputs(slide, graph)
+    cells, graph, seed = *cellina_slides.read_inputs(slide, graph), int(seed)
     control, target = domains["control_domain"], domains["target_domains"][0]
     there = np.flatnonzero((cells.obs["domain"] == target).to_numpy())
     split = cellina_slides.split_slide(cells.n_obs, seed, test_share=0.1)

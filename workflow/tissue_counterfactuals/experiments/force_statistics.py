@@ -13,6 +13,8 @@ from tissue_counterfactuals.streams import stream
 PAIRS = (("secreted", "cytoplasmic"), ("secreted", "membrane"), ("membrane", "cytoplasmic"))
 # Values that an interval of their mean takes: from fewer no estimate of their skewness is worth anything.
 LEAST_VALUES = 10
+# Share of all pairs of genes in either tail of `gene_tails`.
+TAIL = 0.05
 
 
 def entries(matrix: np.ndarray, which: str = "upper_triangle") -> np.ndarray:
@@ -148,18 +150,18 @@ def gene_differences(inter: np.ndarray, intra: np.ndarray, signed: bool = False)
     return (difference - difference.mean()) / (difference.std() or 1.0)
 
 
-def gene_tails(inter: np.ndarray, intra: np.ndarray, share: float = 0.05) -> np.ndarray:
+def gene_tails(inter: np.ndarray, intra: np.ndarray) -> np.ndarray:
     """How often a gene is among the pairs that act most between cells rather than most within them, (g,).
 
     Of each pair of genes inter minus intra strength is taken, at unit spread as in `gene_differences`. A gene's value
-    is the share of its pairs in the upper tail of all pairs (beyond the quantile 1 - share) less that in the lower
+    is the share of its pairs in the upper tail of all pairs (beyond the quantile 1 - `TAIL`) less that in the lower
     tail, z-scored over genes. Pairs at a quantile are in no tail: of forces that are mostly cut to one value little is
     left, and the value is 0 for all genes where nothing is.
     """
     inter, intra = (np.abs(matrix) / (entries(np.abs(matrix)).std() or 1.0) for matrix in (inter, intra))
     difference = inter - intra
     np.fill_diagonal(difference, np.nan)
-    low, high = np.nanquantile(difference, [share, 1 - share])
+    low, high = np.nanquantile(difference, [TAIL, 1 - TAIL])
     tails = ((difference > high).sum(axis=1) - (difference < low).sum(axis=1)) / max(len(inter) - 1, 1)
     return (tails - tails.mean()) / (tails.std() or 1.0)
 

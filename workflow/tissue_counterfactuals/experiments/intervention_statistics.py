@@ -145,8 +145,8 @@ def build_arena(
     members: np.ndarray,
     counts: sparse.csr_matrix,
     names: tuple[str, ...],
-    radius_um: float = 30.0,
-    guide: np.ndarray | None = None,
+    radius_um: float,
+    guide: np.ndarray | None,
 ) -> Arena:
     """The arena of cells around carriers.
 
@@ -156,7 +156,7 @@ def build_arena(
         members: (m,) cells that may show an effect; those with no carrier within the radius are left out.
         counts: (n, g) of the genes that are looked at.
         names: of the labels 1, 2, ...
-        guide: (c,) guide of each carrier, which clones share; default: the labels, so that neighbouring clones of one
+        guide: (c,) guide of each carrier, which clones share; None: the labels, so that neighbouring clones of one
             target are taken for one.
 
     Raises:
@@ -653,8 +653,8 @@ def shifted_sizes(
     names: tuple[str, ...],
     draws: int,
     seed: int,
-    radius_um: float = 30.0,
-    guide: np.ndarray | None = None,
+    radius_um: float,
+    guide: np.ndarray | None,
 ) -> np.ndarray:
     """The second null: (draws, k) `size` of each target's effect when the map of carriers is moved as a whole.
 

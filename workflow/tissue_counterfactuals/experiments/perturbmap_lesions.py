@@ -96,10 +96,10 @@ def find_lesions(
     sections: list[str],
     choice: str,
     name: str,
-    boxes_um: list[list[float]] = (),
-    boxed_section: str | None = None,
-    trim_um: float = 210.0,
-    min_spots: int = 10,
+    boxes_um: list[list[float]],
+    boxed_section: str | None,
+    trim_um: float,
+    min_spots: int,
 ) -> list[Lesion]:
     """Wild-type lesions of some sections, without the spots near a knock-out.
 
@@ -186,7 +186,7 @@ def choose_genes(
     lesions: list[Lesion],
     knockout: str,
     name: str,
-    at_most: int | None = None,
+    at_most: int | None,
 ) -> np.ndarray:
     """Indices (g,) of the modelled genes: highly variable in three quarters of the lesions, then the lost gene, last.
 

@@ -52,6 +52,8 @@ SWITCHES = {
 }
 
 N_REPEATS = 10
+# Share of the cells of either group that must show a gene for `pearson_expressed` and its kin.
+MIN_DETECTED = 0.05
 # Half the length of a 90 % interval of a normal distribution, in its standard deviations.
 _HALF_LENGTH = ndtri(0.95)
 
@@ -94,20 +96,6 @@ class Metric:
     function: Callable[["Comparison"], float]
     needs: frozenset[str] = frozenset()
     unbiased: bool = False
-
-
-def score(
-    control: Counts,
-    target: Counts,
-    predicted: Counts,
-    train: Counts | None = None,
-    n_deg: int = 50,
-    seed: int = 0,
-    protocol: str = "corrected",
-    **switches: str,
-) -> dict[str, float]:
-    """All metrics of one prediction that need no twin and no split; see `Reference`, better for many predictions."""
-    return Reference(control, target, train, n_deg, seed, protocol, **switches).score(predicted)
 
 
 class Reference:
@@ -259,7 +247,6 @@ class Comparison:
     Args:
         predicted: cells (cells, genes), as in `Reference.score`.
         twin: the model's own prediction for the same cells in their own neighbourhood, raw counts.
-        min_detected: see `among_expressed`.
         interval: what the method says of its own error.
         truths: of a simulated tissue, mean CP10K (genes,): `truth`, the focal cells in the neighbourhood that was asked
             about, and `truth_in_place`, the target cells where they are.
@@ -276,7 +263,6 @@ class Comparison:
         reference: Reference,
         predicted: Counts,
         twin: Counts | None = None,
-        min_detected: float = 0.05,
         interval: Interval | None = None,
         truths: Mapping[str, np.ndarray] | None = None,
         noise: Noise | None = None,
@@ -288,7 +274,6 @@ class Comparison:
         n_genes = reference.n_genes
         self.predicted = _checked(predicted, "predicted", n_genes, fault=ValueError)
         self.twin = None if twin is None else _checked(twin, "twin", n_genes, fault=ValueError)
-        self.min_detected = min_detected
 
     @threadpool_limits.wrap(limits=1)
     def scores(self, unbiased: bool) -> dict[str, float]:
@@ -318,10 +303,10 @@ class Comparison:
 
     @cached_property
     def among_expressed(self) -> dict[str, float]:
-        """The same, top genes chosen among those seen in at least `min_detected` of control and of target cells."""
+        """The same, top genes chosen among those seen in at least `MIN_DETECTED` of control and of target cells."""
         reference = self.reference
         share = np.minimum(_detected(reference.control), _detected(reference.target))
-        expressed = share >= self.min_detected
+        expressed = share >= MIN_DETECTED
         observed = reference.observed[expressed]
         return _compare_changes(observed, self.change[expressed], reference.n_deg)
 

@@ -12,13 +12,12 @@ What of the paper's inference is offered, and how:
   the Gaussian field rests.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from scipy import sparse
 
 from tissue_counterfactuals import protocols
-from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.models.celcomen_gaussian import fit_gaussian
 from tissue_counterfactuals.models.celcomen_generation import generate
 from tissue_counterfactuals.models.celcomen_interactions import Interactions
@@ -41,11 +40,9 @@ def fit_interactions(
     epochs: int = 200,
     learning_rate: float = 0.05,
     seed: int = 0,
-    device: str = "cpu",
     dissociated: Sequence[Expression] = (),
     switches: dict[str, str] | None = None,
     start: tuple[np.ndarray, np.ndarray] | None = None,
-    on_epoch: Callable[[int, np.ndarray, np.ndarray], None] | None = None,
     ridge: float = 0.0,
     errors: bool = True,
 ) -> Interactions:
@@ -59,10 +56,9 @@ def fit_interactions(
             holding the neighbours of cell i, binary or weighted. Cells are scaled as the switch `scale` says; give
             `switches={"scale": "none"}` for cells that shall be used as they are.
         protocol: `corrected` or `as_run`.
-        epochs, learning_rate, on_epoch: of the mean field's descent, see `fit_mean_field`; the gaussian optimum is
-            found by Newton steps and needs none of them.
+        epochs, learning_rate: of the mean field's descent, see `fit_mean_field`; the gaussian optimum is found by
+            Newton steps and needs neither.
         seed: of the start and the order of slides (mean field), of the spectrum's probes (gaussian).
-        device: `cpu` only.
         dissociated: cells (n, g) without positions, scaled likewise. They have no neighbours, so their likelihood is
             that of the model with no forces between cells, and they inform the forces within cells alone.
         switches: values of the switches of step `inference` that differ from the protocol's.
@@ -74,13 +70,8 @@ def fit_interactions(
         Forces with history and diagnostics.
 
     Raises:
-        InputError: bad slides (see `statistics`), an unknown protocol or switch, slides of different genes, or another
-            device.
+        InputError: bad slides (see `statistics`), an unknown protocol or switch, or slides of different genes.
     """
-    if device != "cpu":
-        raise InputError(
-            f"inference: device is {device!r}: give 'cpu', since after the sums over cells there is little to compute."
-        )
     # Resolved once more to refuse unknown names and values.
     values = protocols.resolve(protocol) | dict(switches or {})
     protocols.resolve("corrected", switches)
@@ -101,4 +92,4 @@ def fit_interactions(
     moments = [
         statistics(expression, weights, name=name) for (expression, weights), name in zip(pairs, names, strict=True)
     ]
-    return fit_mean_field(moments, values, epochs, learning_rate, seed, start, on_epoch)
+    return fit_mean_field(moments, values, epochs, learning_rate, seed, start)

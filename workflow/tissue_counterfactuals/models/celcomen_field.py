@@ -5,8 +5,6 @@ combination with precision I - 2 d_a J. Its roots and inverses are functions of 
 rounding: nothing is factorised, nothing of size cells x cells is made.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 from scipy import sparse
 
@@ -14,22 +12,6 @@ from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.models.celcomen_gaussian import diagonalise, precision_of
 from tissue_counterfactuals.models.celcomen_spectrum import apply_function, bounds, symmetric_part
 from tissue_counterfactuals.streams import stream
-
-# Up to so many free entries (cells x genes) the conditional is taken from a dense factor, its variance exactly.
-_DENSE_UP_TO = 3000
-
-
-@dataclass(frozen=True)
-class Conditional:
-    """Expression given clamped entries: mean and variance (n, g) float64; clamped entries have variance 0.
-
-    `variance_from` says how the variance was found: `factor` (exact), `draws` (estimated) or `none` (not asked for,
-    and `variance` is None).
-    """
-
-    mean: np.ndarray
-    variance: np.ndarray | None
-    variance_from: str
 
 
 class GaussianField:
@@ -70,48 +52,7 @@ class GaussianField:
     def sample(self, seed: int | np.random.Generator = 0) -> np.ndarray:
         """One draw (n, g) of mean 0: exact up to rounding, for any number of cells."""
         rng = stream(seed, "field_sample") if isinstance(seed, int) else seed
-        return self._draw(rng)
-
-    def conditional(
-        self,
-        values: np.ndarray,
-        clamp: np.ndarray,
-        mean: np.ndarray | float = 0.0,
-        variance: bool = True,
-        n_draws: int = 64,
-        seed: int = 0,
-        tolerance: float = 1e-8,
-    ) -> Conditional:
-        """Mean and variance of every entry when the clamped ones are held.
-
-        Args:
-            values: (n, g) expression; read where clamped.
-            clamp: (n, g) bool; a whole cell is a full row.
-            mean: (g,) or scalar, what the field varies about (the slide's mean where forces were fitted centred).
-            variance: whether to give it: up to 3,000 free entries exactly; beyond, from `n_draws` conditional draws,
-                each entry given its neighbours (Rao and Blackwell), so that its relative error is below sqrt(2 /
-                n_draws).
-            n_draws, seed: of that estimate.
-            tolerance: relative residual of the conjugate gradients.
-
-        Raises:
-            InputError: shapes that do not fit, or clamped values that are not finite.
-        """
-        clamp = self._checked_clamp(clamp)
-        change = self._checked(values, clamp, "values") - np.where(clamp, mean, 0)
-        free = ~clamp
-        if variance and 0 < free.sum() <= _DENSE_UP_TO:
-            inverse = np.linalg.inv(self.dense()[np.ix_(free.ravel(), free.ravel())])
-            response = change.copy()
-            response[free] = -inverse @ self._times(change)[free]
-            spread = np.zeros(self.shape)
-            spread[free] = np.diag(inverse)
-            return Conditional(mean + response, spread, "factor")
-        response = self._respond(change, clamp, tolerance)
-        if not variance:
-            return Conditional(mean + response, None, "none")
-        spread = self._sampled_variance(clamp, n_draws, seed, tolerance)
-        return Conditional(mean + response, spread, "draws")
+        return self._in_combinations(rng.standard_normal(self.shape), -0.5)
 
     def counterfactual(
         self, expression: np.ndarray, values: np.ndarray, clamp: np.ndarray, tolerance: float = 1e-8
@@ -132,14 +73,6 @@ class GaussianField:
         observed = self._checked(expression, np.ones(self.shape, dtype=bool), "expression")
         change = np.where(clamp, self._checked(values, clamp, "values") - observed, 0)
         return observed + self._respond(change, clamp, tolerance)
-
-    def dense(self) -> np.ndarray:
-        """The precision of all entries, (n g, n g), cell by cell; for small tissues and for tests."""
-        identity = np.eye(self.shape[0])
-        return np.kron(identity, self.precision) - 2 * np.kron(self.graph.toarray(), self.inter)
-
-    def _draw(self, rng: np.random.Generator) -> np.ndarray:
-        return self._in_combinations(rng.standard_normal(self.shape), -0.5)
 
     def _in_combinations(self, block: np.ndarray, power: float) -> np.ndarray:
         """Rows are combinations' coefficients; each column through (I - 2 d_a J)^power, back to genes."""
@@ -185,18 +118,6 @@ class GaussianField:
             "field: the conjugate gradients did not converge, the forces are at the border of the model; scale them "
             "down."
         )
-
-    def _sampled_variance(self, clamp, n_draws, seed, tolerance) -> np.ndarray:
-        rng = stream(seed, "field_variance")
-        own = np.diag(self.precision)
-        total = np.zeros(self.shape)
-        for _ in range(n_draws):
-            # A free draw, corrected so that its clamped entries are 0, is a draw given the clamps.
-            draw = self._draw(rng)
-            draw = draw - self._respond(np.where(clamp, draw, 0), clamp, tolerance)
-            # The mean of an entry given all others; the rest of its variance, 1 / own, is known.
-            total += (draw - self._times(draw) / own) ** 2
-        return np.where(clamp, 0.0, 1 / own + total / n_draws)
 
     def _checked_clamp(self, clamp) -> np.ndarray:
         clamp = np.asarray(clamp)

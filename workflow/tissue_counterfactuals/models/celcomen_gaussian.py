@@ -34,7 +34,9 @@ from tissue_counterfactuals.models.celcomen_statistics import statistics
 NORM_WEIGHT = 1.0
 _MAX_STEPS = 100
 _MAX_HALVINGS = 60
-_L1_STEPS = 2000
+# Of the squared Newton decrement, twice the distance of the loss from its minimum, before the last step, which squares
+# it.
+_TOLERANCE = 1e-9
 
 
 @dataclass(frozen=True)
@@ -110,11 +112,9 @@ def fit_gaussian(
     slides: Sequence[tuple[np.ndarray | sparse.csr_array, sparse.csr_array | None]] | FieldStatistics,
     centre: str = "mean",
     ridge: float = 0.0,
-    l1: float = 0.0,
     errors: bool = True,
     seed: int = 0,
     start: tuple[np.ndarray, np.ndarray] | None = None,
-    tolerance: float = 1e-9,
 ) -> Interactions:
     """The forces of the field that is most likely for the slides.
 
@@ -125,74 +125,50 @@ def fit_gaussian(
             conjugate prior, which draws off-diagonal and inter forces towards 0 and makes the optimum finite even with
             fewer cells than genes. It is a departure from the paper: the model's S (off its diagonal) and C are
             1 / (1 + ridge) of the observed ones, the paper's constraints hold for ridge 0 alone.
-        l1: weight of the sum of absolute forces, in standardised genes, the diagonal of the forces within cells free.
-            It sets weak forces to exactly 0.
-        errors: whether to compute standard errors; about genes^4 operations (500 genes: 2 x 10^11). With a ridge or l1
-            there are none: forces are drawn towards 0, by far more than their spread where the ridge is large, and no
+        errors: whether to compute standard errors; about genes^4 operations (500 genes: 2 x 10^11). With a ridge there
+            are none: forces are drawn towards 0, by far more than their spread where the ridge is large, and no
             interval around them covers the truth as often as it says.
         seed: of the spectrum's probes.
         start: inter and intra forces to start from; the optimum does not depend on them.
-        tolerance: on the squared Newton decrement, twice the distance of the loss from its minimum, before the last
-            step; that step squares it.
 
     Returns:
         Forces, their standard errors from the Fisher information of the field (honest as far as cells are such a
-        field; None with penalties), and the loss (negative log-likelihood per cell, plus the l1 penalty) of each step;
-        `converged` among the diagnostics is False where the l1 fit used up its steps.
+        field; None with a ridge), and the loss (negative log-likelihood per cell) of each step.
 
     Raises:
         InputError: see `field_statistics`; a gene that does not vary, genes that are linear combinations of each other
-            or too few cells for the genes (with ridge 0), negative penalties, or a start outside the model.
+            or too few cells for the genes (with ridge 0), a negative ridge, no finite optimum, or a start outside the
+            model.
     """
     observed = slides if isinstance(slides, FieldStatistics) else field_statistics(slides, centre, seed)
-    for name, value in (("ridge", ridge), ("l1", l1)):
-        if not 0 <= value < np.inf:
-            raise InputError(f"inference: {name} is {value}; give a number from 0 up.")
+    if not 0 <= ridge < np.inf:
+        raise InputError(f"inference: ridge is {ridge}; give a number from 0 up.")
     scale = np.sqrt(np.diag(observed.intra))
     if not (scale > 0).all():
         raise InputError(
             f"inference: gene number {int(np.argmin(scale))} (counted from 0) is the same in all cells; leave it out."
         )
-    # In standardised genes the problem is well conditioned, and one penalty suits all.
+    # In standardised genes the problem is well conditioned, and one ridge suits all.
     s, c = observed.intra / np.outer(scale, scale), observed.inter / np.outer(scale, scale)
     if ridge:
         s, c = (s + ridge * np.eye(len(s))) / (1 + ridge), c / (1 + ridge)
     _refuse_collinear(s)
     unit = replace(observed, intra=s, inter=c)
     precision, inter = _first(unit, start, scale)
-    minimise = _proximal if l1 else _newton
-    precision, inter, history = minimise(unit, precision, inter, l1, tolerance)
+    precision, inter, history = _newton(unit, precision, inter)
 
     intra_error = inter_error = None
-    if errors and not (l1 or ridge):
+    if errors and not ridge:
         precision_error, inter_error = _standard_errors(unit, precision, inter)
         intra_error = precision_error / 2 / np.outer(scale, scale)
         inter_error /= np.outer(scale, scale)
     inter = inter / np.outer(scale, scale)
     intra = (NORM_WEIGHT * np.eye(len(s)) - precision / np.outer(scale, scale)) / 2
     diagnostics = diagnose(inter, intra, observed.mean, None, history, None)
-    diagnostics["converged"] = not l1 or len(history) < _L1_STEPS
+    # A fit that does not converge is refused.
+    diagnostics["converged"] = True
     mean = observed.mean if observed.centred else np.zeros_like(observed.mean)
     return Interactions(inter, intra, history, diagnostics, inter_error, intra_error, mean)
-
-
-def loss_and_gradient(
-    observed: FieldStatistics, inter: np.ndarray, intra: np.ndarray
-) -> tuple[float, np.ndarray, np.ndarray]:
-    """Negative log-likelihood per cell, without its constant, and its gradients for inter and intra forces (g, g).
-
-    The gradients are model moments minus observed ones: (mean_j j Q(j)^-1 - C, mean_j Q(j)^-1 - S).
-
-    Raises:
-        InputError: forces outside the model: a Q(j) is not positive definite.
-    """
-    point = _diagonalised(observed.spectrum, *precision_of(inter, intra))
-    if point is None:
-        raise InputError(
-            "field: with these forces the tissue has no finite variance; scale the forces down or lower the largest."
-        )
-    variance, covariance = point.moments()
-    return (_loss(observed, point), covariance - observed.inter, variance - observed.intra)
 
 
 def precision_of(inter: np.ndarray, intra: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -298,7 +274,7 @@ def _newton_direction(observed: FieldStatistics, point: _Point):
     return back.T @ step_precision @ back, back.T @ step_inter @ back, float(decrement)
 
 
-def _newton(observed, precision, inter, _, tolerance):
+def _newton(observed, precision, inter):
     """Newton steps with backtracking: convex, and infinite at the border, so they end at the one optimum."""
     point = _diagonalised(observed.spectrum, precision, inter)
     loss, history = _loss(observed, point), []
@@ -320,59 +296,12 @@ def _newton(observed, precision, inter, _, tolerance):
             break
         point, loss = trial, reached
         # The step from here squares what is left, so that it is taken before the end.
-        if decrement <= tolerance:
+        if decrement <= _TOLERANCE:
             return point.precision, point.inter, history
     raise InputError(
         "inference: the field has no finite optimum for these cells, some combination of genes is the same in all "
         "neighbours; give ridge, for example 0.01."
     )
-
-
-def _proximal(observed, precision, inter, l1, tolerance):
-    """Accelerated proximal gradient (Beck and Teboulle 2009) with backtracking and restarts, for the l1 penalty."""
-    free = np.eye(len(precision), dtype=bool)
-    point = _diagonalised(observed.spectrum, precision, inter)
-    ahead, momentum, size, history = point, 1.0, 1.0, []
-    for step in range(_L1_STEPS):
-        loss = _loss(observed, ahead)
-        variance, covariance = ahead.moments()
-        # P = lambda I - 2 g': the penalty on g' is half of that on P.
-        gradients = (observed.intra - variance) / 2, covariance - observed.inter
-        while True:
-            new_precision = ahead.precision - size * gradients[0]
-            new_precision = np.where(free, new_precision, _shrunk(new_precision, size * l1 / 2))
-            new_inter = _shrunk(ahead.inter - size * gradients[1], size * l1)
-            trial = _diagonalised(observed.spectrum, new_precision, new_inter)
-            if trial is not None:
-                moves = new_precision - ahead.precision, new_inter - ahead.inter
-                square = sum((move**2).sum() for move in moves)
-                bound = loss + sum((g * m).sum() for g, m in zip(gradients, moves, strict=True))
-                if _loss(observed, trial) <= bound + square / (2 * size) + 1e-12 * abs(loss):
-                    break
-            size /= 2
-        penalty = l1 * (np.abs(new_inter).sum() + np.abs(new_precision[~free]).sum() / 2)
-        history.append({"epoch": step, "loss": _loss(observed, trial) + penalty})
-        if square / size <= tolerance * 1e-2:
-            return trial.precision, trial.inter, history
-        faster = (1 + np.sqrt(1 + 4 * momentum**2)) / 2
-        worse = len(history) > 1 and history[-1]["loss"] > history[-2]["loss"]
-        push = 0.0 if worse else (momentum - 1) / faster
-        momentum = 1.0 if worse else faster
-        ahead = _diagonalised(
-            observed.spectrum,
-            trial.precision + push * (trial.precision - point.precision),
-            trial.inter + push * (trial.inter - point.inter),
-        )
-        # A push beyond the border starts anew from where we stand.
-        if ahead is None:
-            ahead, momentum = trial, 1.0
-        point = trial
-        size *= 1.1
-    return point.precision, point.inter, history
-
-
-def _shrunk(forces: np.ndarray, by: float) -> np.ndarray:
-    return np.sign(forces) * np.maximum(np.abs(forces) - by, 0)
 
 
 def _standard_errors(observed, precision, inter) -> tuple[np.ndarray, np.ndarray]:

@@ -39,6 +39,8 @@ from tissue_counterfactuals.streams import stream
 EPOCHS = 50
 ANGLE_LEARNING_RATE = 1e-3
 SNAPSHOT_EVERY = 5
+# Snapshots of a run on the sphere or off it.
+SNAPSHOTS = 10
 # A cell whose norm is this near to 1 is taken as it comes: which cells collapse as run hangs on their last bits.
 _UNIT = 1e-5
 
@@ -129,7 +131,6 @@ def generate(
     return_history: bool = False,
     switches: dict[str, str] | None = None,
     dtype: str | None = None,
-    snapshot_every: int | None = None,
     mean: np.ndarray | None = None,
 ) -> np.ndarray | Generation:
     """Climb from a tissue towards the most likely one under fixed forces.
@@ -149,11 +150,11 @@ def generate(
         learning_rate: of the steps; default: 0.001 in angles, as run, and the largest safe one else, where no step is
             longer than that, so that the likelihood never falls.
         seed: of the noise.
-        return_history: return a `Generation` instead of the cells alone.
+        return_history: return a `Generation` instead of the cells alone, with a snapshot every 5 epochs in angles, as
+            run, and every tenth of `epochs` else.
         switches: values of switches that shall differ from the protocol's.
         dtype: `float32` or `float64` to return, and in angles to compute in; default: float32 in angles, as run, else
             float64.
-        snapshot_every: epochs between snapshots in the history; default: 5 in angles, a tenth of `epochs` else.
         mean: (g,) expression of scaled cells that gaussian forces act about, such as `Interactions.mean`; default: the
             tissue's own, of the entries that are not held, since inference centres each slide by its own mean; 0 for
             noise. Runs that are to be compared need the same. Not read under `centre: none` or a mean-field log Z.
@@ -174,8 +175,7 @@ def generate(
     n, g = field.weights.shape[0], field.inter.shape[-1]
     if values["knocked_out_gene"] == "free":
         clamp = None
-    if snapshot_every is None:
-        snapshot_every = SNAPSHOT_EVERY if in_angles else max(epochs // 10, 1)
+    snapshot_every = SNAPSHOT_EVERY if in_angles else max(epochs // SNAPSHOTS, 1)
     history = []
 
     def record(epoch: int, cells: np.ndarray, loss: np.ndarray) -> None:

@@ -13,7 +13,7 @@ comes out is the start plus as many steps as were taken, unless a bound stops it
 """
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 from numba import njit
@@ -36,7 +36,6 @@ def fit_mean_field(
     learning_rate: float,
     seed: int = 0,
     start: Forces | None = None,
-    on_epoch: Callable[[int, np.ndarray, np.ndarray], None] | None = None,
 ) -> Interactions:
     """Gradient descent on the mean-field loss, at a cost that does not depend on the number of cells.
 
@@ -47,7 +46,6 @@ def fit_mean_field(
         learning_rate: of plain gradient descent.
         seed: of the random start and of the order of slides.
         start: forces between and within cells to start from, (g, g) each; default: as `first_forces` says.
-        on_epoch: called with the epoch, counted from 0, and copies of the forces after it.
 
     Returns:
         Forces after the last epoch; `history` holds for each epoch the loss before its steps (mean over slides, or per
@@ -85,8 +83,6 @@ def fit_mean_field(
                 f"inference: forces are infinite after {epoch + 1} epochs: give a learning_rate below {learning_rate}."
             )
         history.append({"epoch": epoch, "loss": float(loss), "largest_step": largest_step})
-        if on_epoch:
-            on_epoch(epoch, _mirrored(inter), _mirrored(intra))
     inter, intra = _mirrored(inter), _mirrored(intra)
     cells = np.array([slide.n_cells for slide in slides])
     mean = np.average([slide.mean for slide in slides], axis=0, weights=cells)
@@ -127,14 +123,6 @@ class MeanFieldLoss:
         self._intra = unit * temperature * sum(slide.intra for slide in slides)
         self._symmetric_inter = (self._inter + self._inter.T) / 2
         self._kind, self._range = switches["log_partition"], switches["force_range"]
-
-    def gradient(self, inter: np.ndarray, intra: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
-        """The loss, and its derivatives by `inter` and `intra`, all (g, g), which need not be symmetric: all entries
-        are taken as free, as run."""
-        found = _of_all(inter, self._inter, self._means), _of_all(intra, self._intra, self._means)
-        loss, pulls = self._loss_and_pulls(*found)
-        by_inter = (self._q[:, None] / 2 * pulls).T @ self._means - self._inter
-        return loss, by_inter, pulls.T @ self._means - self._intra
 
     def descend(self, inter: np.ndarray, intra: np.ndarray, learning_rate: float) -> tuple[float, float]:
         """Take one step in place from symmetric forces (g, g) float64; the loss before it, and the largest step of a
@@ -298,11 +286,6 @@ def _number_of_genes(slides: list[SlideStatistics]) -> int:
     return numbers[0]
 
 
-def _of_all(forces, moments, means) -> tuple[float, np.ndarray]:
-    """<forces, moments>, and forces @ mean for each row of `means`."""
-    return float(np.vdot(forces, moments)), means @ forces.T
-
-
 def _mirrored(forces: np.ndarray) -> np.ndarray:
     """A symmetric matrix from its upper triangle."""
     upper = np.triu(forces, 1)
@@ -314,7 +297,7 @@ def _mirrored(forces: np.ndarray) -> np.ndarray:
 
 @njit(cache=True, fastmath={"reassoc"})
 def _of_upper(forces, moments, means):
-    """What `_of_all` gives, from the upper triangles of two symmetric matrices."""
+    """<forces, moments>, and forces @ mean for each row of `means`, from upper triangles of symmetric matrices."""
     n_genes = len(forces)
     energy, products = 0.0, np.zeros(means.shape)
     for i in range(n_genes):

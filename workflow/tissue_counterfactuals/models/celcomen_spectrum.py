@@ -26,6 +26,9 @@ _NODES = 64
 # More nodes than twice this are first summed up in as many bins, in which the third moment alone is lost (1e-11).
 _BINS = 2**12
 _EXACT_MOMENTS = 5
+# Vectors of random signs, as many as give so many signs in all within these limits: the error of an average falls with
+# the root of that number. And Lanczos steps from each of them, one product with J a step.
+_SIGNS, _FEWEST_PROBES, _MOST_PROBES, _STEPS = 200_000, 2, 64, 48
 # Weight of an end that is a bound and no eigenvalue, in cells: enough to keep a fit inside, too little to count.
 _END_WEIGHT = 0.01
 _COLUMNS = 32
@@ -67,15 +70,12 @@ def symmetric_part(weights: sparse.sparray) -> sparse.csr_array:
     return half
 
 
-def spectrum(symmetric: sparse.csr_array, seed: int = 0, n_probes: int | None = None, n_steps: int = 48) -> Spectrum:
+def spectrum(symmetric: sparse.csr_array, seed: int = 0) -> Spectrum:
     """Quadrature over the eigenvalues of a symmetric matrix with an empty diagonal.
 
     Args:
         symmetric: (n, n), from `symmetric_part`.
         seed: of the random signs; read only where a connected part has more than 800 cells.
-        n_probes: vectors of random signs; by default as many as give 200,000 signs in all, from 2 to 64: the error of
-            an average falls with the root of that number.
-        n_steps: Lanczos steps from each of them, one product with J a step.
     """
     n_cells = symmetric.shape[0]
     if symmetric.nnz == 0:
@@ -86,10 +86,9 @@ def spectrum(symmetric: sparse.csr_array, seed: int = 0, n_probes: int | None = 
         ends = nodes.min(), nodes.max()
     else:
         ends = _enclosing(nodes, rest)
-        if n_probes is None:
-            n_probes = min(max(200_000 // rest.shape[0], 2), 64)
+        n_probes = min(max(_SIGNS // rest.shape[0], _FEWEST_PROBES), _MOST_PROBES)
         signs = stream(seed, "spectrum_probes").choice([-1.0, 1.0], size=(rest.shape[0], n_probes))
-        probed, shares = _gauss_rules(rest, signs, n_steps)
+        probed, shares = _gauss_rules(rest, signs)
         shares = _with_exact_moments(probed, shares, _moments(rest))
         nodes = np.concatenate([nodes, probed])
         weights = np.concatenate([weights, shares / shares.sum() * rest.shape[0]])
@@ -238,10 +237,10 @@ def _widened(lowest: float, highest: float) -> tuple[float, float]:
 # --- Lanczos ----------------------------------------------------------------------------------------------------
 
 
-def _gauss_rules(symmetric, starts, n_steps):
+def _gauss_rules(symmetric, starts):
     """Nodes and weights of the Gauss rules of all starts, side by side; the weights sum to 1."""
     nodes, weights = [], []
-    for alpha, beta in zip(*_lanczos(symmetric, starts, n_steps), strict=True):
+    for alpha, beta in zip(*_lanczos(symmetric, starts, _STEPS), strict=True):
         values, vectors = eigh_tridiagonal(alpha, beta[:-1])
         nodes.append(values)
         weights.append(vectors[0] ** 2)

@@ -11,7 +11,8 @@ from scipy import sparse
 
 from tissue_counterfactuals.errors import InputError
 
-# A block of cells fills about this many numbers: 32 MB a matrix, which two cores multiply at full speed.
+# A block of cells fills about this many numbers: 32 MB a matrix, which two cores multiply at full speed. How
+# many changes the result by rounding alone.
 _BLOCK_ENTRIES = 2**22
 
 
@@ -67,7 +68,6 @@ class SlideStatistics:
 def statistics(
     expression: np.ndarray | sparse.csr_array,
     weights: sparse.csr_array | None = None,
-    block: int | None = None,
     name: str = "slide",
 ) -> SlideStatistics:
     """Moments of one slide, summed in float64 over blocks of cells.
@@ -75,7 +75,6 @@ def statistics(
     Args:
         expression: (n, g) cells, dense or sparse, as scaled by `scale_cells`.
         weights: (n, n) J of `interaction_weights`; None for dissociated cells, which have no neighbours.
-        block: cells in a block; default: as many as fill 32 MB. The result does not depend on it beyond rounding.
         name: what messages call the slide.
 
     Raises:
@@ -86,7 +85,7 @@ def statistics(
     n_cells, n_genes = expression.shape
     if weights is not None:
         weights = _checked_weights(weights, n_cells, name)
-    block = block or max(_BLOCK_ENTRIES // n_genes, 1)
+    block = max(_BLOCK_ENTRIES // n_genes, 1)
     is_sparse = sparse.issparse(expression)
     total = np.zeros(n_genes)
     intra, inter = np.zeros((2, n_genes, n_genes))

@@ -37,6 +37,9 @@ from scipy.stats import norm
 LARGEST_CHANGE = 3.0
 N_CELLS_OF_AXES = 20_000
 _STEPS_OF_MIXTURE, _STEPS_OF_SCATTER = 200, 6
+_STEPS_OF_REGRESSION, _STEPS_OF_SPREAD = 40, 40
+# Keeps the steps of a regression stable; taken out of the evidence again.
+_RIDGE = 1.0
 _VALUES_PER_BLOCK = 1 << 22
 # A Newton step of a log rate after which a gene's regression is done: the next one would be about its square.
 _SMALL_STEP = 0.01
@@ -119,20 +122,13 @@ class Evidence:
     n_cells: int
 
 
-def regress(
-    counts: sparse.csr_array,
-    library: np.ndarray,
-    design: np.ndarray,
-    max_steps: int = 40,
-    ridge: float = 1.0,
-) -> Evidence:
+def regress(counts: sparse.csr_array, library: np.ndarray, design: np.ndarray) -> Evidence:
     """Poisson regressions of all genes on one design, by Newton steps on sums over blocks of cells.
 
     A gene takes steps until one moves no coefficient by more than 0.01; genes with large changes need many.
 
     Args:
         counts: (n, g). library: (n,) total counts. design: (n, p).
-        ridge: keeps the steps stable; taken out of the evidence again.
     """
     counts, (n, g), p = sparse.csr_array(counts), counts.shape, design.shape[1]
     centre = design.mean(axis=0)
@@ -142,9 +138,9 @@ def regress(
     observed = (counts.T @ z).T
     coefficients = np.zeros((p + 1, g))
     coefficients[0] = np.log((total + 0.5) / library.sum())
-    penalty = np.diag([0.0] + [ridge] * p)
+    penalty = np.diag([0.0] + [_RIDGE] * p)
     moving = np.arange(g)
-    for _ in range(max_steps):
+    for _ in range(_STEPS_OF_REGRESSION):
         now = coefficients[:, moving]
         expected, information = _sums(z, library, now, pairs)
         gradient = observed[:, moving] - expected - penalty @ now
@@ -225,14 +221,14 @@ class Spread:
     between: np.ndarray
 
 
-def learn_spread(evidence: list[Evidence], n_steps: int = 40) -> Spread:
+def learn_spread(evidence: list[Evidence]) -> Spread:
     """Both variances by expectation maximisation over types and genes."""
     g, p = evidence[0].linear.shape
     if g > _GENES_OF_SPREAD:
         some = np.linspace(0, g - 1, _GENES_OF_SPREAD).astype(int)
         evidence = [replace(own, linear=own.linear[some], information=own.information[some]) for own in evidence]
     common, between = np.full(p, 0.1), np.full(p, 0.05)
-    for _ in range(n_steps):
+    for _ in range(_STEPS_OF_SPREAD):
         mean, covariance, parts = _common_slope(evidence, Spread(common, between))
         common = np.maximum((mean**2 + covariance.diagonal(axis1=1, axis2=2)).mean(axis=0), _FLOOR)
         moments = [_deviation(part, mean, covariance) for part in parts]

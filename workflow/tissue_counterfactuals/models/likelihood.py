@@ -28,8 +28,9 @@ _WIDEST_TABLE = 256
 _SHARE_IN_TABLE = 0.999
 # Logarithms and factorials of counts up to this are kept in tables; those of higher ones are computed.
 _LONGEST_TABLE = 1 << 16
-# Elements of the logits worked on at a time on a CPU: enough for efficient matrix products, few enough for the cache.
-_CHUNK_ELEMENTS = 2**20
+# Elements of the logits worked on at a time on a CPU, and the fewest cells: enough for efficient matrix products, few
+# enough for the cache. How many changes the result by rounding alone.
+_CHUNK_ELEMENTS, _FEWEST_ROWS = 2**20, 16
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,6 @@ def linear_nb_loss(
     bias: torch.Tensor,
     log_theta: torch.Tensor,
     batch: CountBatch,
-    chunk_rows: int | None = None,
 ) -> torch.Tensor:
     """Mean over cells of -sum_g log NB(x; library * softmax(hidden weight' + bias), theta = exp(log_theta)).
 
@@ -133,16 +133,14 @@ def linear_nb_loss(
         hidden: (b, h), input of the decoder's last layer.
         weight: (g, h), bias: (g,), the last layer; log_theta: (g,), log inverse dispersion.
         batch: the counts, from `CountMatrix`.
-        chunk_rows: cells worked on at a time; changes the result by rounding alone.
 
     Returns:
         0-d tensor in the dtype of `hidden`: float32, or float64.
     """
     inputs = (hidden, weight, bias, log_theta)
     with_gradients = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs)
-    if chunk_rows is None:
-        on_cpu = hidden.device.type == "cpu"
-        chunk_rows = max(16, _CHUNK_ELEMENTS // len(weight)) if on_cpu else len(hidden)
+    on_cpu = hidden.device.type == "cpu"
+    chunk_rows = max(_FEWEST_ROWS, _CHUNK_ELEMENTS // len(weight)) if on_cpu else len(hidden)
     return _LinearNB.apply(*inputs, batch, chunk_rows, with_gradients)
 
 

@@ -41,7 +41,7 @@ def ask_own(
     switches: dict[str, str],
     graph_settings: dict[str, float],
     n_donors: int,
-    validation_fraction: float = 0.1,
+    validation_fraction: float,
     genes: np.ndarray | None = None,
 ) -> Question:
     """Draw the split and the donors of a user's question.
@@ -91,7 +91,7 @@ def ask_nothing(
     seed: int,
     switches: dict[str, str],
     graph_settings: dict[str, float],
-    validation_fraction: float = 0.1,
+    validation_fraction: float,
     genes: np.ndarray | None = None,
 ) -> Question:
     """The question behind models of a whole slide, whose latents or costs are looked at: nobody is held out or moved.

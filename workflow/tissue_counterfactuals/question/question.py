@@ -107,7 +107,7 @@ def ask(
     graph_settings: dict[str, float],
     donor_rules: tuple[str, ...],
     n_donors: int,
-    validation_fraction: float = 0.1,
+    validation_fraction: float,
     genes: np.ndarray | None = None,
     node: dict | None = None,
 ) -> Question:

@@ -11,8 +11,8 @@ How a cell comes to its counts (i: cell, a: gene):
 3. Counts. x_ia ~ negative binomial with mean depth_i share_a exp(log_rate_sd s_ia) and variance m + noise m^2; each
    count is then lost with probability `dropout`.
 
-The truth travels in the slide: varm["simulation_inter"], varm["simulation_intra"], var["localization"] and the knobs in
-uns["simulation"]; `true_forces` reads them for the genes that are left.
+The truth travels in the slide: varm["simulation_inter"] and varm["simulation_intra"], whose columns are all genes as
+simulated, named by uns["simulation"]["genes"]; var["localization"]; and the knobs in uns["simulation"].
 """
 
 import numpy as np
@@ -20,7 +20,6 @@ import pandas as pd
 from anndata import AnnData
 from scipy import sparse
 
-from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.models.celcomen_field import GaussianField
 from tissue_counterfactuals.models.celcomen_gaussian import diagonalise, precision_of
 from tissue_counterfactuals.models.celcomen_statistics import interaction_weights
@@ -85,21 +84,6 @@ def simulate_field(**knobs: float) -> AnnData:
     slide.varm["simulation_inter"], slide.varm["simulation_intra"] = inter, intra
     slide.uns["simulation"] = told.model_dump() | {"genes": genes.to_numpy(dtype=str)}
     return slide
-
-
-def true_forces(slide: AnnData) -> tuple[np.ndarray, np.ndarray]:
-    """Inter and intra forces (g, g) float64 among the genes that the slide still has, in its order.
-
-    Raises:
-        InputError: the slide is not from `simulate_field`.
-    """
-    if "simulation_inter" not in slide.varm:
-        raise InputError(
-            "slide: the true forces are not known, varm['simulation_inter'] is missing; give a slide of source "
-            "simulated_field."
-        )
-    columns = pd.Index(slide.uns["simulation"]["genes"].astype(str)).get_indexer(slide.var_names)
-    return tuple(np.asarray(slide.varm[f"simulation_{kind}"])[:, columns] for kind in ("inter", "intra"))
 
 
 def draw_forces(

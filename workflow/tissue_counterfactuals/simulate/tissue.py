@@ -51,22 +51,9 @@ _NEAREST_OF_SPILL = 3
 _CELLS_PER_BLOCK = 1000
 
 
-class SimulatedTissue(AnnData):
-    """A slide (see `slide.py`) whose truth is known. A part of it, or what is read from disk, is a plain AnnData:
-    the functions `true_counterfactual` and `true_expression` take either."""
-
-    def true_counterfactual(self, focal: np.ndarray, donors) -> np.ndarray:
-        """See the function `true_counterfactual`."""
-        return true_counterfactual(self, focal, donors)
-
-    def true_expression(self, cells: np.ndarray | None = None) -> np.ndarray:
-        """See the function `true_expression`."""
-        return true_expression(self, cells)
-
-
 def simulate_tissue(
     n_cells: int = 10_000, n_genes: int = 300, seed: int = 0, n_threads: int | None = None, **knobs: float
-) -> SimulatedTissue:
+) -> AnnData:
     """Simulate slides that share one mechanism; the text of this module says which.
 
     With the defaults one half of the cells of a type in a domain predicts the other half with a Pearson correlation of
@@ -339,7 +326,7 @@ def _spill(counts: sparse.csr_matrix, place: np.ndarray, share: float, rng: np.r
 
 def _as_slide(
     mechanism: Mechanism, counts: sparse.csr_matrix, cells: dict, slide_of: np.ndarray, knobs: dict
-) -> SimulatedTissue:
+) -> AnnData:
     within = np.concatenate([np.arange(size) for size in np.bincount(slide_of)])
     n_genes = counts.shape[1]
     slides = [f"slide_{number}" for number in range(slide_of.max() + 1)]
@@ -352,7 +339,7 @@ def _as_slide(
         index=pd.Index([f"slide_{s}_cell_{i}" for s, i in zip(slide_of, within, strict=True)]),
     )
     var = pd.DataFrame(index=[f"gene_{gene:0{len(str(n_genes - 1))}d}" for gene in range(n_genes)])
-    slide = SimulatedTissue(
+    slide = AnnData(
         counts,
         obs=obs,
         var=var,

@@ -283,7 +283,6 @@ READERS = _table(
                 "tumour": ("tumorMerfish.csv",),
                 "tumour_guides": ("tumorpooledperturbations.csv",),
                 "t_cells": ("perturbed_tcells_merfish.csv",),
-                "t_cell_neighbours": ("perturbed_tcells_perturbation.csv",),
             },
             "Perturb-FISH, tables of the tumour section as the Brain Image Library ships them (Binan et al. 2025)",
             published="perturb_fish",

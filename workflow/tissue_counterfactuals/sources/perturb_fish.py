@@ -69,9 +69,8 @@ def read(files: dict[str, Path], dataset: dict, samples: list[str] | None) -> An
     """Read the section: domain is the authors' (`perturbed`: a cancer cell with any guide, and other cells beside one).
 
     obs holds area_um2, n_counts, n_guides_raw, guide_raw and target_raw (by the table of all detections, one guide
-    exactly), target_published (by the authors' table of tumour cells), author_T, neighbour_target_published;
-    obsm["blanks"] the counts of the blank barcodes. Cells with several guides go, and cells outside the authors' limits
-    of counts and area.
+    exactly), and target_published (by the authors' table of tumour cells). Cells with several guides go, and cells
+    outside the authors' limits of counts and area.
 
     Raises:
         InputError: a table is not whole, two do not belong together, or the data break the contract.
@@ -91,7 +90,7 @@ def read(files: dict[str, Path], dataset: dict, samples: list[str] | None) -> An
         raise InputError(f"file {files['tumour']}: a gene stands twice in its header; {_AGAIN}.")
     provenance = new_provenance(str(dataset.get("path") or dataset.get("files")))
     unique_symbols(pd.Index(genes), provenance, f"file {files['tumour']}")
-    counts, blanks, area, centroid = _read_counts(files["counts"], genes)
+    counts, area, centroid = _read_counts(files["counts"], genes)
     places = _read_places(files["coordinates"], len(area))
     rows_note = _check_order(files, places, centroid)
     guides = _read_guides(files["guides"], len(area))
@@ -105,16 +104,8 @@ def read(files: dict[str, Path], dataset: dict, samples: list[str] | None) -> An
 
     tumour = _find_rows(counts, genes, files["tumour"], files["counts"])
     cells["target_published"] = ""
-    cells.iloc[tumour, cells.columns.get_loc("target_published")] = _one_target(
-        files["tumour_guides"], len(tumour), (*TARGETS, CONTROL)
-    )
+    cells.iloc[tumour, cells.columns.get_loc("target_published")] = _one_target(files["tumour_guides"], len(tumour))
     t_cells = _find_rows(counts, genes, files["t_cells"], files["counts"])
-    cells["author_T"] = False
-    cells.iloc[t_cells, cells.columns.get_loc("author_T")] = True
-    cells["neighbour_target_published"] = ""
-    cells.iloc[t_cells, cells.columns.get_loc("neighbour_target_published")] = _one_target(
-        files["t_cell_neighbours"], len(t_cells), None
-    )
     cells["cell_type"], told = _types(counts, tumour, t_cells)
     notes.append(told)
 
@@ -149,15 +140,12 @@ def read(files: dict[str, Path], dataset: dict, samples: list[str] | None) -> An
     note(provenance, "files", listed)
     record_notes(provenance, [f"{SAMPLE}: {line}" for line in notes])
     slide = make_slide(counts[kept], cells[kept], pd.Index(genes), places_um[kept], provenance)
-    slide.obsm["blanks"] = blanks[kept]
-    slide.uns["um_per_pixel"] = UM_PER_PIXEL
     check_slide(slide, SAMPLE)
     return slide
 
 
 def _read_counts(path: Path, genes: list[str]) -> tuple:
-    """Counts (n, g) CSR, blanks (n, 50), area in pixels (n,) and place of the centroid in the mask (n,)."""
-
+    """Counts (n, g) CSR, area in pixels (n,) and place of the centroid in the mask (n,)."""
     from tissue_counterfactuals.sources import bundles
 
     n_columns = len(column_names(path))
@@ -186,7 +174,7 @@ def _read_counts(path: Path, genes: list[str]) -> tuple:
         )
     counts = sp.vstack(blocks, format="csr")
     bundles.refuse_fractions(counts, ids["number"], np.array(features, dtype=object), path)
-    return counts[:, : len(genes)], counts[:, len(genes) :].toarray(), area, centroid
+    return counts[:, : len(genes)], area, centroid
 
 
 def _read_places(path: Path, n: int) -> np.ndarray:
@@ -274,22 +262,19 @@ def _find_rows(counts: sp.csr_matrix, genes: list[str], path: Path, whole: Path)
     return rows
 
 
-def _one_target(path: Path, n: int, known: tuple[str, ...] | None) -> np.ndarray:
+def _one_target(path: Path, n: int) -> np.ndarray:
     """(n,) the one target of each column of a table of targets by cells; "" for none or several."""
     first, *cells = column_names(path)
     if len(cells) != n:
         raise InputError(f"file {path}: it has {len(cells)} cells, and the table of their counts has {n}; {_AGAIN}.")
     table = read_table(path, texts=(first,), numbers=tuple(cells))
     names = table[first].to_numpy()
-    wrong = [name for name in names if name not in (known or (*TARGETS, CONTROL))]
+    wrong = [name for name in names if name not in (*TARGETS, CONTROL)]
     if wrong:
         raise InputError(
             f"file {path}: its row {wrong[0]!r} is none of the {len(TARGETS)} targets nor {CONTROL}; {_AGAIN}."
         )
     carried = table[cells].to_numpy() > 0
-    # A guide of a target counts where there is a control guide too: cells of T cell tables see both.
-    targeting = carried & (names != CONTROL)[:, None]
-    carried = np.where(targeting.any(axis=0) & (known is None), targeting, carried)
     one = carried.sum(axis=0) == 1
     return np.where(one, names[carried.argmax(axis=0)], "")
 

@@ -72,24 +72,21 @@ def draw_files(inputs: dict[str, Path], output: dict[str, Path], target: str, pr
     style.save(compose(scores, *asked, provenance.footer(record, protocol), record["label"]), output["png"])
 
 
-def compose(
-    scores: pd.DataFrame, dataset: str, target: str, protocol: str, provenance_text: str, label: str = ""
-) -> Figure:
+def compose(scores: pd.DataFrame, dataset: str, target: str, protocol: str, provenance_text: str, label: str) -> Figure:
     """The figure: bars are means over slides, whiskers standard errors of these means over slides.
 
     A slide counts once, with the mean of its seeds: seeds are no evidence about tissue.
 
     A learned method shows its counterfactual under the published donor rule (or the first rule that was run), hatched
     that of altered neighbours, and as an outline its twin. The ceiling is a line over each type, the truth, where
-    known, a marker; a failed method has the word in its place. `label` is what the data set is called; without one it
-    is called by its key.
+    known, a marker; a failed method has the word in its place. `label` is what the data set is called.
     """
     chosen = spread_failures(choose(scores, dataset, target, protocol))
     few = few_target_cells(chosen)
     chosen = style.with_short_labels(chosen, "cell_type")
     with style.context():
         figure = style.new_figure(12, 9.6)
-        style.suptitle(figure, style.experiment_title(NAME, label or dataset, chosen["kind"].iloc[0], target, protocol))
+        style.suptitle(figure, style.experiment_title(NAME, label, chosen["kind"].iloc[0], target, protocol))
         bars, markers = _bars(chosen), _markers(chosen)
         bottom = _legend(figure, chosen, bars, markers, few, style.footer(figure, provenance_text))
         figure.set_layout_engine("constrained", rect=(0, bottom, 1, 1 - bottom), h_pad=0.05, w_pad=0.08, hspace=0.03)

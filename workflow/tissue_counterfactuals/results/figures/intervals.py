@@ -127,21 +127,20 @@ def compose(
     target: str,
     protocol: str,
     provenance_text: str,
-    table: pd.DataFrame | None = None,
-    label: str = "",
+    table: pd.DataFrame,
+    label: str,
 ) -> Figure:
     """The figure: a mark per fold; where there are no intervals, a sentence.
 
     Args:
-        table: see COLUMNS, with what `per_fold` adds; None takes that of the methods' own intervals.
-        label: what the data set is called; without one by its key.
+        table: see COLUMNS, with what `per_fold` adds.
+        label: what the data set is called.
     """
-    table = per_fold(scores, dataset, target, protocol) if table is None else table
     kind = choose(scores, dataset, target, protocol)["kind"].iloc[0]
     folds = pd.MultiIndex.from_frame(table[FOLD].drop_duplicates().sort_values(FOLD))
     with style.context():
         figure = style.new_figure(12, 2.8 + 0.18 * len(folds))
-        style.suptitle(figure, style.experiment_title(NAME, label or dataset, kind, target, protocol))
+        style.suptitle(figure, style.experiment_title(NAME, label, kind, target, protocol))
         bottom = style.footer(figure, provenance_text)
         if not len(table):
             figure.text(0.5, 0.5, "No method gave intervals here.", ha="center")

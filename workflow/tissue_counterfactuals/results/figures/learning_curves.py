@@ -1,4 +1,4 @@
-"""Learning curves of every fit: a row per method and protocol, a column per term of the loss, a line per fold."""
+"""Learning curves of every fit under a protocol: a row per method, a column per term of the loss, a line per fold."""
 
 import json
 from pathlib import Path
@@ -8,8 +8,6 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from tissue_counterfactuals.errors import InputError
-from tissue_counterfactuals.protocols import PROTOCOLS
 from tissue_counterfactuals.results import provenance
 from tissue_counterfactuals.results.figures import style
 from tissue_counterfactuals.results.tables import write_tsv
@@ -57,44 +55,34 @@ def compose(history: pd.DataFrame, title: str, provenance_text: str) -> Figure:
     """The figure.
 
     Args:
-        history: one row per epoch of each fit, with method, protocol, cell_type, slide, seed, epoch, train_loss,
-            validation_loss, kl_z, kl_s, classifier_loss, adversary_loss (NaN or 0 where a method has no such term) and
-            best (bool), the epoch of the best validation loss.
+        history: one row per epoch of each fit under one protocol, with method, protocol, cell_type, slide, seed, epoch,
+            train_loss, validation_loss, kl_z, kl_s, classifier_loss, adversary_loss (NaN or 0 where a method has no
+            such term) and best (bool), the epoch of the best validation loss.
         title: what was trained; must say what kind of data it is.
 
     With no rows at all the figure says so: every fit failed before its first epoch.
-
-    Raises:
-        InputError: a column is missing.
     """
-    for column in NEEDED:
-        if column not in history and not history.empty:
-            raise InputError(f"training history: column {column!r} is missing; fit again.")
     history = history.reindex(columns=DRAWN)
-    pairs = [
-        (method, protocol)
-        for method in style.method_order(history["method"])
-        for protocol in PROTOCOLS
-        if ((history["method"] == method) & (history["protocol"] == protocol)).any()
-    ]
-    if not pairs:
+    methods = style.method_order(history["method"])
+    if not methods:
         return _nothing(title, provenance_text)
     history = style.with_short_labels(history, "cell_type")
-    by_pair = dict(iter(history.groupby(["method", "protocol"])))
+    by_method = dict(iter(history.groupby("method")))
     colors = style.category_colors(history["cell_type"])
     with style.context():
-        figure = style.new_figure(12.5, 1.2 + 2.1 * len(pairs))
+        figure = style.new_figure(12.5, 1.2 + 2.1 * len(methods))
         style.suptitle(figure, title)
         bottom = _legend(figure, colors, style.footer(figure, provenance_text))
         figure.set_layout_engine("constrained", rect=(0, bottom, 1, 1 - bottom))
-        grid = figure.subplots(len(pairs), len(COLUMNS), squeeze=False, sharex="row")
-        for row, (method, protocol) in enumerate(pairs):
+        grid = figure.subplots(len(methods), len(COLUMNS), squeeze=False, sharex="row")
+        for row, method in enumerate(methods):
             for axes, column in zip(grid[row], COLUMNS, strict=True):
-                _panel(axes, by_pair[method, protocol], column, colors)
+                _panel(axes, by_method[method], column, colors)
                 if row == 0:
                     axes.set_title(COLUMNS[column], size=8.5)
-                if row == len(pairs) - 1:
+                if row == len(methods) - 1:
                     axes.set_xlabel("epoch")
+            protocol = by_method[method]["protocol"].iloc[0]
             grid[row, 0].set_ylabel(f"{style.method_style(method).label}\n{protocol}", weight="bold")
     return figure
 

@@ -94,7 +94,7 @@ def read_twin(path: Path, task: Task, target: str) -> tuple[str, Prediction | No
     return "", None
 
 
-def compose(verdicts: pd.DataFrame, title: str, provenance_text: str, twin_of: str = "") -> Figure:
+def compose(verdicts: pd.DataFrame, title: str, provenance_text: str, twin_of: str) -> Figure:
     """A row per metric, the calibrated ones first; a cell per prediction: its mean score, coloured by its place."""
     order = verdicts["verdict"].map(list(VERDICTS).index)
     table = verdicts.assign(order=order).sort_values(["order", "dynamic_range"], ascending=[True, False], kind="stable")

@@ -247,7 +247,7 @@ def _variant_label(variant: str) -> str:
 
 def _seeing(table: pd.DataFrame) -> set[str]:
     """The methods that see the answer under the protocol of the table."""
-    return seeing_answers(table.attrs.get("switches") or resolve(table["protocol"].iloc[0]))
+    return seeing_answers(table.attrs["switches"])
 
 
 def best_cells(table: pd.DataFrame) -> set[tuple[int, str]]:

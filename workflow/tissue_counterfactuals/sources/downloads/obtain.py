@@ -79,7 +79,7 @@ def sha256_of(path: str | Path) -> str:
     return digest_of(path, "sha256")
 
 
-def link(target: Path, output: Path, absolute: bool = True) -> None:
+def link(target: Path, output: Path, absolute: bool) -> None:
     """Make `output` a link to `target` in one step; a relative one survives a move of the folder that holds both."""
     output.parent.mkdir(parents=True, exist_ok=True)
     text = target.resolve() if absolute else os.path.relpath(target, output.parent)
@@ -254,7 +254,7 @@ class _Task:
             sizes.append(size)
             self._refuse(url, [e.size_fault(size) for e in self.expected])
 
-        transfer(url, self.part, self.patience, announced, progress=self.progress)
+        transfer(url, self.part, self.patience, self.progress, announced)
         told = sizes or any(e.size or e.md5 or e.sha256 for e in self.expected)
         if not told and not self.file.file.endswith(WITH_AN_END):
             say(f"{self.file.key}: {url} announces no length, and none is known: nobody can tell whether it is whole")
@@ -279,7 +279,7 @@ class _Task:
             entry = locate(url, self.file.member, self.patience)
             check_space(self.place.parent, entry.stored + entry.size)
             span = (entry.first, entry.stored)
-            transfer(url, self.stretch, self.patience, span=span, progress=self.progress)
+            transfer(url, self.stretch, self.patience, self.progress, span=span)
         except NoRanges:
             say(f"{url} is sent only as a whole: fetching all of it for {self.file.member}")
             self._fetch_archive(url)
@@ -300,7 +300,7 @@ class _Task:
         with alone(archive):
             if not archive.is_file():
                 part = archive.with_name(archive.name + ".part")
-                transfer(url, part, self.patience, progress=self.progress)
+                transfer(url, part, self.patience, self.progress)
                 fault = format_fault(part, archive.name)
                 wanted = self.file.archive_md5
                 if not fault and wanted and (found := digest_of(part, "md5")) != wanted:

@@ -38,9 +38,9 @@ class Patience:
         backoff_s: first wait; it doubles with each interruption.
     """
 
-    attempts: int = 5
-    timeout_s: float = 60.0
-    backoff_s: float = 2.0
+    attempts: int
+    timeout_s: float
+    backoff_s: float
 
 
 class Unavailable(InputError):
@@ -66,10 +66,10 @@ class Interrupted(Exception):
 def transfer(
     url: str,
     part: Path,
-    patience: Patience | None = None,
+    patience: Patience,
+    progress: Callable[[int, int | None], None],
     announced: Callable[[int], None] | None = None,
     span: tuple[int, int] | None = None,
-    progress: Callable[[int, int | None], None] | None = None,
 ) -> None:
     """Bring `part` to the full length of what is behind `url`, going on with what is there of it.
 
@@ -77,18 +77,17 @@ def transfer(
     (If-Range); the note of that lies beside, in `<part>.tag`.
 
     Args:
+        progress: called with the bytes that are there and those that there will be (None: not known).
         announced: called with the bytes that the file will have, as soon as the server says so; it may refuse them.
         span: first byte and number of bytes, where only a stretch is wanted.
-        progress: called with the bytes that are there and those that there will be (None: not known).
     Raises:
         Unavailable: no address, refused, or interrupted too often.
         NoRanges: a stretch is wanted of a server that sends only whole files.
         InputError: the disk is full.
     """
-    patience = patience or Patience()
 
     def attempt():
-        _attempt(url, part, patience, announced, span, progress)
+        _attempt(url, part, patience, progress, announced, span)
 
     def reached() -> int:
         return part.stat().st_size if part.exists() else 0
@@ -172,7 +171,7 @@ def check_space(folder: Path, needed: int) -> None:
         )
 
 
-def _attempt(url, part, patience, announced, span, progress) -> None:
+def _attempt(url, part, patience, progress, announced, span) -> None:
     tag = tag_file(part)
     first, length = span or (0, None)
     start = part.stat().st_size if part.exists() and _begun(tag, url, span) else 0
@@ -228,8 +227,7 @@ def _receive(response, part, start, total, patience, progress) -> None:
             file.write(piece)
             file.flush()
             there += len(piece)
-            if progress is not None:
-                progress(there, total)
+            progress(there, total)
             now = time.monotonic()
             if there - mark >= _SLOWEST:
                 since, mark = now, there
