@@ -203,8 +203,8 @@ def _compare_units(
         return
     try:
         centres, system, in_microns = shapes.centres(store, region)
-    except InputError:
-        return  # of places that are not read
+    except Exception:
+        return  # of places that are not read, in whatever form they are
     factor = nearest_distance(centres.to_numpy()) / nearest_distance(cells[["x", "y"]].to_numpy())
     if in_microns and abs(factor - 1) > _UNIT_TOLERANCE:
         raise InputError(
