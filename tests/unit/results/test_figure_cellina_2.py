@@ -186,7 +186,7 @@ def test_the_map_shows_the_donors_that_methods_are_given(tmp_path, monkeypatch, 
     )
     # A cell at the border, which stands beside cells that no method sees.
     beside = np.asarray(slide.obsm["spatial"])[:, 0]
-    monkeypatch.setattr(figure_cellina_2, "_central", lambda _, focal: int(focal[beside[focal].argmax()]))
+    monkeypatch.setattr(figure_cellina_2, "central", lambda _, focal: int(beside[focal].argmax()))
     drawn = {}
     monkeypatch.setattr(figure_cellina_2, "compose", lambda *shown: drawn.update(zip(NAMES, shown, strict=True)))
     monkeypatch.setattr(style, "save", lambda *_: None)
