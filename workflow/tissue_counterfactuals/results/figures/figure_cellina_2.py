@@ -134,7 +134,7 @@ def compose(
         title: what is shown; must say what kind of data it is.
 
     Raises:
-        InputError: a column is missing, or the sizes or indices do not fit the cells.
+        InputError: the sizes or indices do not fit the cells.
     """
     _check(cells, held_out, focal, old_neighbors, new_neighbors)
     held_out = np.asarray(held_out, bool)
@@ -200,9 +200,6 @@ def arrange(cells: pd.DataFrame) -> Layout:
 
 
 def _check(cells, held_out, focal, old_neighbors, new_neighbors) -> None:
-    for column in COLUMNS:
-        if column not in cells:
-            raise InputError(f"slide map: column {column!r} is missing; needed are {', '.join(COLUMNS)}.")
     n = len(cells)
     if len(held_out) != n:
         raise InputError(f"slide map: held_out has {len(held_out)} values for {n} cells.")
