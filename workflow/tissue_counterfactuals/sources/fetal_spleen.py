@@ -15,6 +15,7 @@ import pandas as pd
 import scipy.sparse as sp
 
 from tissue_counterfactuals.errors import InputError
+from tissue_counterfactuals.sources.headers import require_samples
 
 if TYPE_CHECKING:
     import h5py
@@ -159,12 +160,7 @@ def _choose(sample: pd.Categorical, samples: list[str] | None, where: str) -> np
             f"{where}: it holds {len(present)} samples ({', '.join(present)}), but the spleen has {N_SAMPLES}; the "
             "portal's labels of Visium10X_data_SP.h5ad and Visium10X_data_TH.h5ad are swapped, so take the other file."
         )
-    for name in samples or ():
-        if name not in present:
-            raise InputError(
-                f"{where}: samples names {name!r}, which no spot has in column {SAMPLE!r}; there are "
-                f"{', '.join(present)}."
-            )
+    require_samples(where, samples, present, f"which no spot has in column {SAMPLE!r}")
     given = ~pd.isna(sample)
     return given if samples is None else given & sample.isin(samples)
 
