@@ -35,7 +35,7 @@ LEVEL, POWER = 0.05, 0.8
 # Carriers of one guide that are no farther apart than this are taken for one clone. Where some of a clone are not
 # called, the rest of it falls apart at the radius of contacts (30), and permuting the parts by themselves is liberal.
 _CLONE_UM = 60.0
-_TILE_UM = 250.0
+TILE_UM = 250.0
 # What a ceiling must exceed for an agreement with the truth to mean anything.
 LEAST_CEILING = 0.3
 # Two-sided 5 %, power 80 %: 1.96 + 0.84 standard deviations.
@@ -177,12 +177,12 @@ def build_arena(
     return Arena(
         values=scaled(counts[members], totals[members]),
         depth=np.log1p(totals[members]),
-        tile=np.floor(place[members] / _TILE_UM).astype(int),
+        tile=np.floor(place[members] / TILE_UM).astype(int),
         unit=np.concatenate([units for units, _ in around]),
         start=np.concatenate([[0], np.cumsum([len(units) for units, _ in around])]),
         carriers=np.concatenate([count for _, count in around]),
         labels=code[first],
-        unit_tile=np.floor(place[carriers][first] / _TILE_UM).astype(int),
+        unit_tile=np.floor(place[carriers][first] / TILE_UM).astype(int),
         unit_size=np.bincount(unit_of),
         target_names=names,
     )

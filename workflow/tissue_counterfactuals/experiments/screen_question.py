@@ -68,11 +68,18 @@ class Screen:
             None if self.guide is None else self.guide[self.carriers],
         )  # fmt: skip
 
+    def shifted_sizes(self, draws: int, seed: int) -> np.ndarray:
+        """(draws, k) `size` of each target's effect when the map of carriers is moved as a whole."""
+        return statistics.shifted_sizes(
+            self.place, self.carriers, self.code[self.carriers], np.flatnonzero(self.recipient), self.counts,
+            self.names, draws, seed, self.radius_um, None if self.guide is None else self.guide[self.carriers],
+        )  # fmt: skip
+
     @cached_property
     def clonality(self) -> np.ndarray:
         """(1 + k,) how many times as often as by chance carriers of a label stand within the radius of each other."""
         place, code = self.place[self.carriers], self.code[self.carriers]
-        tile = np.unique(np.floor(place / 250), axis=0, return_inverse=True)[1].ravel()
+        tile = np.unique(np.floor(place / statistics.TILE_UM), axis=0, return_inverse=True)[1].ravel()
         return statistics.clonality(place, code, tile, self.radius_um, 1 + len(self.names))
 
     @cached_property

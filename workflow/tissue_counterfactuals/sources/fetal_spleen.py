@@ -24,9 +24,6 @@ if TYPE_CHECKING:
 SAMPLE = "sample_id"
 N_SAMPLES = 4
 
-# Distance between the centres of neighbouring Visium spots.
-PITCH_UM = 100.0
-
 # How far from a whole number a recovered count may lie: float32 logarithms leave about 1e-6 of the count, a value
 # that is no multiple of the spot's step lies anywhere up to 0.5.
 _TOLERANCE = 0.05
@@ -181,6 +178,7 @@ def _log_base(file: h5py.File) -> float:
 def _to_micrometres(pixels: np.ndarray, sample: pd.Categorical, where: str) -> tuple[np.ndarray, dict[str, float]]:
     """Coordinates in micrometres, and sample -> micrometres per pixel: the pitch of the spots is the ruler."""
     from tissue_counterfactuals.sources.places import check_places, nearest_distance
+    from tissue_counterfactuals.sources.spots import PITCH_UM
 
     coordinates, units = np.empty_like(pixels), {}
     for name in sample.categories:
