@@ -81,9 +81,7 @@ def fit_interactions(
         raise InputError(
             f"inference: device is {device!r}: give 'cpu', since after the sums over cells there is little to compute."
         )
-    # Resolved once more to refuse unknown names and values.
-    values = protocols.resolve(protocol) | dict(switches or {})
-    protocols.resolve("corrected", switches)
+    values = protocols.chosen(protocol, switches)
     names = [f"slide {place + 1}" for place in range(len(slides))]
     names += [f"dissociated cells {place + 1}" for place in range(len(dissociated))]
     kind = values["interaction_weights"]
