@@ -245,8 +245,8 @@ def score_corrected(
             neighbours, nothing where a method changes nothing then.
 
     Returns:
-        `pearson`, mean over targets and all genes; p_clones (K5) of it, as the first row of
-            `null` has it; `matched` and p_wrong_target (K3c);
+        `pearson`, mean over targets and all genes; p_clones (K5) of it, as the first row of `null` has it; `matched`
+        and p_wrong_target (K3c);
         `centred`, the mean after the other targets' mean is taken from both sides (K2); `over_others` and `over_twin`
         with their 95 % intervals over targets (K2, K4), and p of their lower ends where clones are permuted; p_joint,
         of K2, K3c, K4 and K5 at once. K6 is no part of it: it knows no prediction, and where effects are real it holds
