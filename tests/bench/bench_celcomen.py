@@ -10,9 +10,8 @@ leaves .venv/celcomen/bin/python). Every measurement runs in a process of its ow
    which are taken once), and an epoch of generation. The package's generation loops over pairs of genes in Python, so
    it is timed at 40, 60 and 80 genes and extrapolated as genes^2, which is kind to it. Bound: 100 times faster.
 2. From 1,000 to 400,000 cells x 500 genes: the sums, 200 epochs as run, and the gaussian optimum. Bounds: at the
-largest 5
-   minutes for sums and epochs and 8 GB at the peak, cells included; epochs take at most 1.5 times those of the
-   smallest.
+   largest 5 minutes for sums and epochs and 8 GB at the peak, cells included; epochs take at most 1.5 times those of
+   the smallest.
 
 The exit status says whether all bounds were kept.
 """

@@ -1,8 +1,8 @@
 """How often each control of the Perturb-map experiment gives p <= 0.05 where nothing happens.
 
 Lesions in which no gene but the lost one changes (`knockout_effect` 0), the corrected protocol, the exact
-counterfactual.
-A row per simulation and lost gene goes to a TSV, so that a run can be cut short and continued; the rates are printed.
+counterfactual. A row per simulation and lost gene goes to a TSV, so that a run can be cut short and continued; the
+rates are printed.
 
     python tests/bench/calibrate_perturbmap.py OUT.tsv FIRST_SEED N_SIMULATIONS [DEPTH]
 """

@@ -11,6 +11,7 @@ from tissue_counterfactuals.compare import Tables, methods, numbers, opening, pa
 from tissue_counterfactuals.config import load_config
 from tissue_counterfactuals.protocols import resolve
 from tissue_counterfactuals.results.tables import FOLD, TWIN
+from tissue_counterfactuals.sources.downloads.table import DATASETS_PATH
 
 ILL = "<script>alert(1)</script>|`x"
 
@@ -194,6 +195,16 @@ def test_methods_name_and_cite_what_was_used(tmp_path):
     assert "celcomen." not in text
     assert "Megas" not in text
     assert "scgen." not in text
+
+
+def test_data_of_a_table_of_ones_own_are_cited_as_it_says(tmp_path):
+    rows = DATASETS_PATH.read_text(encoding="utf-8").replace("crc_cosmx\t", "mine\t")
+    table = tmp_path / "mine.tsv"
+    table.write_text(rows.replace("doi 10.5281/zenodo.15574384", "by hand, 1999"), encoding="utf-8")
+    entry = {"source": "cosmx_crc", "files": "mine", "control_domain": "REF", "target_domains": ["CRC"]}
+    here = a_run(tmp_path, control=0.3, downloads={"table": str(table)}, datasets={"crc": entry})
+    cited = methods._references(here.config, here, [])
+    assert len([line for line in cited if line.startswith("crc: ") and "by hand, 1999" in line]) == 1
 
 
 @pytest.mark.parametrize(

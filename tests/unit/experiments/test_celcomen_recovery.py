@@ -162,6 +162,7 @@ def test_figure_is_drawn_from_the_tables(tables, tmp_path):
     assert height > 1000
 
 
-def test_figure_refuses_tables_without_a_column(found, chains):
-    with pytest.raises(InputError, match="table chains: column 'spurious' is missing"):
-        figure.compose(found, chains.drop(columns="spurious"), PROVENANCE)
+def test_figure_refuses_tables_without_a_column(tables, chains, tmp_path):
+    chains.drop(columns="spurious").to_csv(tmp_path / "chains", sep="\t")
+    with pytest.raises(InputError, match="chains: column 'spurious' is missing"):
+        figure.draw_files(tables | {"chains": tmp_path / "chains"}, tmp_path / "figure.png")

@@ -453,6 +453,9 @@ def test_tables_and_figures(results, protocol, tmp_path):
     record = json.loads(files["manifest"].read_text())
     assert record["samples"] == ["sample_0", "sample_1", "sample_2"]
     figure_celcomen_6.draw_files(files, tmp_path / "6.png")
+    agreement.drop(columns="spearman").to_csv(tmp_path / "old.tsv", sep="\t")
+    with pytest.raises(InputError, match=r"old\.tsv: column 'spearman' is missing"):
+        figure_celcomen_6.draw_files(files | {"agreement": tmp_path / "old.tsv"}, tmp_path / "6.png")
     drawn = {
         "members": tmp_path / "m",
         "enrichment": tmp_path / "e",
@@ -498,8 +501,6 @@ def test_figure_6_says_what_it_shows(results):
     assert drawn == [pytest.approx(controls)]
     assert "no valid p value" in said
     assert words_outside(figure) == []
-    with pytest.raises(InputError, match="column 'spearman' is missing"):
-        figure_celcomen_6.compose(tables[0].drop(columns="spearman"), *tables[1:], "t", "p")
 
 
 def test_heatmap_names_clusters_and_terms():

@@ -95,6 +95,20 @@ def test_donors_of_another_section_do_not_stand_among_the_cells_of_this_one():
     assert spans[attention.PANELS[1]] >= 100
 
 
+def test_the_cell_that_is_shown_is_in_the_middle_of_its_own_section():
+    """Sections have coordinates of their own: the middle of all focal cells is a place between two of them."""
+    around = np.array([[0.0, 0], [100, 0], [0, 100], [100, 100], [50, 55]])
+    cells = pd.DataFrame(np.concatenate([around, around[:4] + 1000]), columns=["x_um", "y_um"])
+    cells["sample"], cells["cell_type"] = np.repeat(["one", "two"], [5, 4]), "a"
+    focal = np.arange(9)
+    heard = focal, (focal[:, None] + 1) % 9, np.ones((9, 1, 1))
+    figure = attention.compose(cells, heard, heard, "demo", "made")
+    # Sections are set side by side, and stay what they are.
+    shown = panel(figure, "Before").lines[-1].get_xydata()[0]
+    corners = attention.arrange(cells).xy[:4]
+    np.testing.assert_allclose(shown - corners[0], [50, 55])
+
+
 def test_a_slide_without_questions_and_a_model_that_failed_give_the_reason(question, manifest, tmp_path, monkeypatch):
     written = []
     monkeypatch.setattr(style, "save_reason", lambda reason, *_: written.append(reason))

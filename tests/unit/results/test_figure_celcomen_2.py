@@ -150,13 +150,15 @@ def test_the_same_tables_give_the_same_bytes(tmp_path):
     assert height > 1000
 
 
-def test_faulty_tables_are_refused():
+def test_faulty_tables_are_refused(tmp_path):
     table = synthetic_correlations("as_run")
     tests = compare_with_noise(table)
-    with pytest.raises(InputError, match="table correlations: column 'status' is missing"):
-        figure_celcomen_2.compose(table.drop(columns="status"), tests, PROVENANCE)
-    with pytest.raises(InputError, match="table tests: column 't_p' is missing"):
-        figure_celcomen_2.compose(table, tests.drop(columns="t_p"), PROVENANCE)
+    files = {name: tmp_path / name for name in ("correlations", "tests")}
+    for name, column in (("correlations", "status"), ("tests", "t_p")):
+        for key, whole in (("correlations", table), ("tests", tests)):
+            whole.drop(columns=column if key == name else []).to_csv(files[key], sep="\t", index=False)
+        with pytest.raises(InputError, match=f"{name}: column '{column}' is missing"):
+            figure_celcomen_2.draw_files(files, tmp_path / "2.png", "as_run")
     both = pd.concat([table, synthetic_correlations("corrected")])
     with pytest.raises(InputError, match="it holds several protocols"):
         figure_celcomen_2.compose(both, tests, PROVENANCE)

@@ -18,6 +18,7 @@ from tissue_counterfactuals.experiments.celcomen_perturbmap import (
 )
 from tissue_counterfactuals.results.figures import figure_celcomen_4, figure_celcomen_4_null
 from tissue_counterfactuals.results.figures.figure_celcomen_4_null import verdict
+from tissue_counterfactuals.results.tables import read_table
 
 RHO = {"as_run": {"A": 0.35, "B": 0.3}, "corrected": {"A": 0.1, "B": 0.6}}
 
@@ -238,4 +239,4 @@ def test_one_protocol_is_enough():
 def test_a_table_of_another_make_is_refused(tmp_path):
     correlations("as_run").drop(columns="rho").to_csv(tmp_path / "c.tsv", sep="\t")
     with pytest.raises(InputError, match=r"c\.tsv: column 'rho' is missing; run the experiment"):
-        figure_celcomen_4.read_table(tmp_path / "c.tsv", ("protocol", "rho"))
+        read_table(tmp_path / "c.tsv", ("protocol", "rho"))

@@ -5,15 +5,14 @@ from collections.abc import Iterator
 from importlib.metadata import version
 from itertools import chain
 
-import pandas as pd
-
 from tissue_counterfactuals import __version__
 from tissue_counterfactuals.compare import READ, Tables, label_of, published
 from tissue_counterfactuals.experiments.settings import BUNDLED_GENE_SETS
 from tissue_counterfactuals.methods import METHODS
 from tissue_counterfactuals.results.answer import in_words
 from tissue_counterfactuals.results.harmless import markdown_line
-from tissue_counterfactuals.sources import RESOURCES, published_as
+from tissue_counterfactuals.sources import published_as
+from tissue_counterfactuals.sources.downloads.table import read_datasets
 from tissue_counterfactuals.steps import SIMULATORS
 
 # Sections of the configuration that no result depends on, or that are told in the text.
@@ -159,13 +158,14 @@ def _references(config: dict, tables: Tables, used: list[str]) -> list[str]:
             named = [leaf for key, leaf in _leaves(own, name) if key.endswith(".gene_sets")]
             collections |= set(BUNDLED_GENE_SETS).intersection(chain.from_iterable(named))
     wanted += [known[name] for name in sorted(collections)]
-    sets = pd.read_csv(RESOURCES / "datasets.tsv", sep="\t", dtype=str, keep_default_na=False)
     for name, entry in config["datasets"].items():
         here = any(name in dict(tables.datasets(e)) for e in entry["experiments"])
         here |= any(name == answered for answered, *_ in tables.answers())
         if here and (own := published_as(entry)):
-            citations = sets.loc[sets["dataset"] == own, "citation"].unique()
-            wanted += [f"{markdown_line(label_of(name, entry))}: {c}" for c in citations if c]
+            # What a reader alone tells is no name in a table of the user's.
+            rows = read_datasets(config["downloads"]["table"] if entry["files"] else None)[own]
+            cited = dict.fromkeys(row.citation for row in rows if row.citation)
+            wanted += [f"{markdown_line(label_of(name, entry))}: {citation}" for citation in cited]
         elif here and entry["kind"] != "simulated":
             wanted.append(f"{markdown_line(label_of(name, entry))}: cite those who made these data")
     return list(dict.fromkeys(filter(None, wanted)))

@@ -73,8 +73,7 @@ def _look(node: yaml.Node | None, path: tuple[str, ...], seen: set[int]) -> Iter
         if read is not None:
             yield (
                 f"line {node.start_mark.line + 1}: {'.'.join(path)} holds {node.value}, which YAML reads as {read}; "
-                "put it "
-                f'in quotation marks: "{node.value}".'
+                f'put it in quotation marks: "{node.value}".'
             )
 
 

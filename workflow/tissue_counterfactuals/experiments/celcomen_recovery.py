@@ -1,7 +1,7 @@
 """Are forces within and between cells told apart where the truth of both is known and different?
 
 The published simulation gives both kinds of forces one matrix, so it cannot say. Here they are drawn independently, the
-tissue comes from the Gaussian field (`simulate_field.py`), and five estimators see the same cells. Recovery is the
+tissue comes from the Gaussian field (`simulate/field.py`), and five estimators see the same cells. Recovery is the
 correlation of an estimate with its own truth over the pairs of genes, cross-talk that with the truth of the other kind.
 Chains 1-2, 2-3 without a force 1-3 (Fig. 1C-D of the paper) ask who reports the force that is not there.
 """

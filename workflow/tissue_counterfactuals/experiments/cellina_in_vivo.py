@@ -162,11 +162,7 @@ def observe(screen: Screen, settings: dict, seed: int) -> tuple[dict[int, statis
     table = statistics.rows_of(list(tested.values()), settings["relevant_effect"])
     carriers = screen.arena_of(screen.carriers)
     table["clonality"] = screen.clonality[1:]
-    shifts = statistics.shifted_sizes(
-        screen.place, screen.carriers, screen.code[screen.carriers], np.flatnonzero(screen.recipient), screen.counts,
-        screen.names, settings["shifts"], seed, screen.radius_um,
-        None if screen.guide is None else screen.guide[screen.carriers],
-    )  # fmt: skip
+    shifts = screen.shifted_sizes(settings["shifts"], seed)
     for place, k in enumerate(codes):
         own = statistics.assess(carriers, k, draws, seed, 2).row
         table.loc[place, ["own_size", "p_own"]] = own.get("size", np.nan), own.get("p_clones", np.nan)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy.cluster.hierarchy import fcluster, linkage, optimal_leaf_ordering
+from scipy.cluster.hierarchy import fcluster, leaves_list, linkage, optimal_leaf_ordering
 from scipy.spatial.distance import pdist
 
 from tissue_counterfactuals import gene_sets
@@ -42,21 +42,9 @@ def cluster_genes(matrix: np.ndarray, n_clusters: int) -> tuple[np.ndarray, np.n
     # Distances between rows that are all equal leave nothing to order by.
     tree = optimal_leaf_ordering(tree, distances) if tree[-1, 2] > 0 else tree
     labels = fcluster(tree, n_clusters, criterion="maxclust")
-    order = _leaves(tree)
+    order = leaves_list(tree)
     numbers = {label: i for i, label in enumerate(dict.fromkeys(labels[order]), start=1)}
     return order, np.array([numbers[label] for label in labels])
-
-
-def _leaves(tree: np.ndarray) -> np.ndarray:
-    """Leaves from left to right; without recursion, because chains can be as deep as there are genes."""
-    n, found, waiting = len(tree) + 1, [], [2 * len(tree)]
-    while waiting:
-        node = waiting.pop()
-        if node < n:
-            found.append(node)
-        else:
-            waiting += [int(tree[node - n, 1]), int(tree[node - n, 0])]
-    return np.array(found)
 
 
 def describe_clusters(

@@ -1,9 +1,8 @@
 """Modules of genes that vary together over a latent space: local autocorrelation and local correlation.
 
 The statistics are those of Hotspot (DeTomaso and Yosef 2021, doi 10.1016/j.cels.2021.04.005), in sparse matrix
-products:
-its package takes most of a minute to compile before its first gene, and a Python loop over pairs of genes. Values agree
-with hotspotsc 1.1.3 (a test).
+products: its package takes most of a minute to compile before its first gene, and a Python loop over pairs of genes.
+Values agree with hotspotsc 1.1.3 (a test).
 
 Under the null, counts of a gene follow a negative binomial whose mean is proportional to the depth of the cell, and
 cells that are neighbours in the latent space are not more alike than others.

@@ -35,7 +35,7 @@ LEVEL, POWER = 0.05, 0.8
 # Carriers of one guide that are no farther apart than this are taken for one clone. Where some of a clone are not
 # called, the rest of it falls apart at the radius of contacts (30), and permuting the parts by themselves is liberal.
 _CLONE_UM = 60.0
-_TILE_UM = 250.0
+TILE_UM = 250.0
 # What a ceiling must exceed for an agreement with the truth to mean anything.
 LEAST_CEILING = 0.3
 # Two-sided 5 %, power 80 %: 1.96 + 0.84 standard deviations.
@@ -177,12 +177,12 @@ def build_arena(
     return Arena(
         values=scaled(counts[members], totals[members]),
         depth=np.log1p(totals[members]),
-        tile=np.floor(place[members] / _TILE_UM).astype(int),
+        tile=np.floor(place[members] / TILE_UM).astype(int),
         unit=np.concatenate([units for units, _ in around]),
         start=np.concatenate([[0], np.cumsum([len(units) for units, _ in around])]),
         carriers=np.concatenate([count for _, count in around]),
         labels=code[first],
-        unit_tile=np.floor(place[carriers][first] / _TILE_UM).astype(int),
+        unit_tile=np.floor(place[carriers][first] / TILE_UM).astype(int),
         unit_size=np.bincount(unit_of),
         target_names=names,
     )
@@ -344,13 +344,13 @@ def assess(arena: Arena, target: int, draws: int, seed: int, splits: int = 100) 
 
     Returns:
         `row` with target, n (members with a match), n_control, n_units; `size` (mean squared z) and `median_change`;
-        p_clones and z_clones (K5), p_joint (K5 and K6 together, see `joint_p`),
-        p_pseudo (K1: against sets of control units in the place of the target's),
-        movable (share of the target's units with somewhere to go) and arrangements; what `ceiling` says (K6);
+        p_clones and z_clones (K5), p_joint (K5 and K6 together, see `joint_p`), p_pseudo (K1: against sets of control
+        units in the place of the target's), movable (share of the target's units with somewhere to go) and
+        arrangements; what `ceiling` says (K6);
         detectable (K7: median over genes of the smallest change found with power 80 %), above (share of the genes
         beyond their own) and bound (95 % of the genes changed by less, each at one-sided 95 %);
-        status: "tested" or why not. `change` and `z` are the effect (g,), `detectable` (g,),
-        `halves` the effects (2, splits, g) in either half of the tiles.
+        status: "tested" or why not. `change` and `z` are the effect (g,), `detectable` (g,), `halves` the effects
+        (2, splits, g) in either half of the tiles.
     """
     own = arena.only(CONTROL, target)
     exposure = own.exposure()
@@ -491,8 +491,8 @@ def joint_p(evidence: np.ndarray) -> float:
     Each condition is ranked among all arrangements of the labels, and an arrangement is worth its least convincing
     condition. Where labels may change places nothing but the joining of `strata` tells the first arrangement from the
     others, so that p <= .05 in about 5 % of cases, whatever the conditions and however they depend on each other. It
-    tests that nothing happened: where one
-    condition truly holds and another does not, p is small in more than 5 %, and it is no proof of each condition.
+    tests that nothing happened: where one condition truly holds and another does not, p is small in more than 5 %, and
+    it is no proof of each condition.
 
     Args:
         evidence: (1 + draws, c), the labels as they are first; the larger, the more convincing.

@@ -18,7 +18,7 @@ from scipy.spatial import cKDTree
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.models.celcomen_statistics import scale_cells
 from tissue_counterfactuals.neighbors import knn_graph
-from tissue_counterfactuals.simulate.lesions import REPORTERS
+from tissue_counterfactuals.simulate.lesions import PITCH_UM, REPORTERS
 from tissue_counterfactuals.slide import log_normalize
 
 WILD_TYPE = "KP"
@@ -27,8 +27,6 @@ _LABEL = r"^(?P<gene>.+?)_[0-9]+(?:-[0-9]+)?$"
 _HVG_CUTOFFS = {"min_mean": 0.5, "max_mean": 7.5, "min_disp": 0.5}
 _HVG_SHARE = 0.75
 _NEIGHBORS = 6
-# Distance of neighbouring spots.
-_PITCH_UM = 100.0
 
 
 @dataclass(frozen=True)
@@ -162,7 +160,7 @@ def find_lesions(
 
 def _components(place: np.ndarray) -> list[np.ndarray]:
     """Indices of the spots that hang together by steps of one pitch; the largest component first."""
-    pairs = cKDTree(place).query_pairs(1.1 * _PITCH_UM, output_type="ndarray")
+    pairs = cKDTree(place).query_pairs(1.1 * PITCH_UM, output_type="ndarray")
     n = len(place)
     adjacency = sparse.coo_array((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(n, n))
     number, component = connected_components(adjacency, directed=False)

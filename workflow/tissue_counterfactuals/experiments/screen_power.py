@@ -120,10 +120,7 @@ def judge(knobs: dict, number: int, settings: dict, slow: bool) -> tuple[dict, l
     table = statistics.rows_of(tested, settings["relevant_effect"])
     truth = slide.obsm["simulation_change"]
     slow = slow and number < settings["slow_simulations"]
-    shifts = slow and statistics.shifted_sizes(
-        screen.place, screen.carriers, screen.code[screen.carriers], np.flatnonzero(screen.recipient), screen.counts,
-        screen.names, settings["shifts"], number, screen.radius_um, screen.guide[screen.carriers],
-    )  # fmt: skip
+    shifts = slow and screen.shifted_sizes(settings["shifts"], number)
     for place, k in enumerate(codes):
         near = screen.near(k)
         change = truth[near]

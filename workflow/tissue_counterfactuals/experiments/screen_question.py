@@ -68,11 +68,18 @@ class Screen:
             None if self.guide is None else self.guide[self.carriers],
         )  # fmt: skip
 
+    def shifted_sizes(self, draws: int, seed: int) -> np.ndarray:
+        """(draws, k) `size` of each target's effect when the map of carriers is moved as a whole."""
+        return statistics.shifted_sizes(
+            self.place, self.carriers, self.code[self.carriers], np.flatnonzero(self.recipient), self.counts,
+            self.names, draws, seed, self.radius_um, None if self.guide is None else self.guide[self.carriers],
+        )  # fmt: skip
+
     @cached_property
     def clonality(self) -> np.ndarray:
         """(1 + k,) how many times as often as by chance carriers of a label stand within the radius of each other."""
         place, code = self.place[self.carriers], self.code[self.carriers]
-        tile = np.unique(np.floor(place / 250), axis=0, return_inverse=True)[1].ravel()
+        tile = np.unique(np.floor(place / statistics.TILE_UM), axis=0, return_inverse=True)[1].ravel()
         return statistics.clonality(place, code, tile, self.radius_um, 1 + len(self.names))
 
     @cached_property
@@ -238,8 +245,8 @@ def score_corrected(
             neighbours, nothing where a method changes nothing then.
 
     Returns:
-        `pearson`, mean over targets and all genes; p_clones (K5) of it, as the first row of
-            `null` has it; `matched` and p_wrong_target (K3c);
+        `pearson`, mean over targets and all genes; p_clones (K5) of it, as the first row of `null` has it; `matched`
+        and p_wrong_target (K3c);
         `centred`, the mean after the other targets' mean is taken from both sides (K2); `over_others` and `over_twin`
         with their 95 % intervals over targets (K2, K4), and p of their lower ends where clones are permuted; p_joint,
         of K2, K3c, K4 and K5 at once. K6 is no part of it: it knows no prediction, and where effects are real it holds

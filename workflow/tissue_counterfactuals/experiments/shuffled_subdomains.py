@@ -10,8 +10,8 @@ ones is its p value.
 from collections.abc import Callable
 
 import numpy as np
-from scipy.stats import rankdata
 
+from tissue_counterfactuals.experiments.force_statistics import spearman
 from tissue_counterfactuals.streams import stream
 
 
@@ -69,7 +69,7 @@ def gains(
             observed_change = change(truth)
             top = np.argsort(-np.abs(observed_change), kind="stable")[:n_deg]
             row.append(
-                _spearman(observed_change[top], change(mean)[top]) - _spearman(observed_change[top], everywhere[top])
+                spearman(observed_change[top], change(mean)[top]) - spearman(observed_change[top], everywhere[top])
             )
         found.append(row)
     return np.mean(found, axis=0) if found else np.full(len(labels), np.nan)
@@ -84,9 +84,3 @@ def rank_p(gains: np.ndarray) -> float:
 
 def _shares(chosen: np.ndarray) -> np.ndarray:
     return chosen / np.maximum(chosen.sum(axis=1, keepdims=True), 1)
-
-
-def _spearman(a: np.ndarray, b: np.ndarray) -> float:
-    if np.ptp(a) == 0 or np.ptp(b) == 0:
-        return np.nan
-    return np.corrcoef(rankdata(a), rankdata(b))[0, 1]

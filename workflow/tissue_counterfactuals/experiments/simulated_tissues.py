@@ -24,12 +24,12 @@ from tissue_counterfactuals.models.celcomen_generation import (
     log_sphere_of_many,
     noise_angles,
 )
-from tissue_counterfactuals.models.celcomen_meanfield import BOUNDS, first_forces
+from tissue_counterfactuals.models.celcomen_meanfield import first_forces, project
 from tissue_counterfactuals.models.celcomen_statistics import interaction_weights
 from tissue_counterfactuals.simulate.field import draw_forces, scale_forces
+from tissue_counterfactuals.simulate.settings import N_NEIGHBORS
 from tissue_counterfactuals.streams import stream
 
-N_NEIGHBORS = 6
 # In sampled tissues a gene's mean is so many of its standard deviations above 0, where dropout takes it.
 LEVEL = 2.0
 Forces = dict[str, np.ndarray]
@@ -132,7 +132,7 @@ def infer_side_by_side(
     weights = interaction_weights(graph, switches["interaction_weights"])
     n_cells, n_genes = tissues.shape[1:]
     cells = tissues.astype(np.float64)
-    q = weights.sum() / n_cells if switches["neighbour_number"] == "graph" else 6.0
+    q = weights.sum() / n_cells if switches["neighbour_number"] == "graph" else float(switches["neighbour_number"])
     pairs = 0.5 if switches["pair_sum"] == "unordered" else 1.0
     mean = cells.mean(axis=1)
     within = float(switches["temperature"]) * np.einsum("tna,tnb->tab", cells, cells)
@@ -141,7 +141,7 @@ def infer_side_by_side(
     rate = learning_rate / (n_cells if switches["loss_unit"] == "cell" else 1)
 
     starts = [first_forces(n_genes, switches["first_forces"], seed) for seed in seeds]
-    inter, intra = (_project_all(np.stack(forces), switches["force_range"]) for forces in zip(*starts, strict=True))
+    inter, intra = (project(np.stack(forces), switches["force_range"]) for forces in zip(*starts, strict=True))
     for _ in range(epochs):
         pull = np.einsum("tab,tb->ta", q * inter + 2 * intra, mean)
         _, ratio = log_sphere_of_many(np.linalg.norm(pull, axis=1))
@@ -149,18 +149,8 @@ def infer_side_by_side(
         of_log_z = n_cells * direction[:, :, None] * mean[:, None, :]
         inter = inter - rate * (q / 2 * of_log_z - between)
         intra = intra - rate * (of_log_z - within)
-        inter, intra = (_project_all(f, switches["force_range"]) for f in (inter, intra))
+        inter, intra = (project(f, switches["force_range"]) for f in (inter, intra))
     return [{"inter": g, "intra": h} for g, h in zip(inter, intra, strict=True)]
-
-
-def _project_all(forces: np.ndarray, force_range: str) -> np.ndarray:
-    """`project` for many matrices (t, g, g)."""
-    forces = (forces + forces.transpose(0, 2, 1)) / 2
-    if BOUNDS[force_range]:
-        np.clip(forces, *BOUNDS[force_range], out=forces)
-    if force_range == "unit_box":
-        np.einsum("tgg->tg", forces)[:] = 1
-    return forces
 
 
 # --- sampled ----------------------------------------------------------------------------------------------------
@@ -196,7 +186,7 @@ def infer(tissue: np.ndarray, graph: sparse.csr_array, switches: dict[str, str])
     """Corrected inference from a tissue (n, g) and its graph (n, n), its Gaussian forces free of the genes' units; or
     None and why it refused.
     """
-    chosen = {name: value for name, value in switches.items() if protocols.SWITCHES[name].step == "inference"}
+    chosen = protocols.of_step(switches, "inference")
     try:
         # As in the authors' simulations the tissue is used as it is.
         fit = fit_interactions([(tissue, graph)], switches=chosen | {"scale": "none"})

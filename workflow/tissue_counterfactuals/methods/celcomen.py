@@ -12,8 +12,8 @@ surroundings are held, and its twin is the observed cell.
 What it can answer: other neighbours, neighbours that express something else, and a gene that is taken out of the focal
 cells themselves (then neighbours answer in turn, see `models/celcomen_field.py`). What it cannot: it knows neither cell
 types nor domains, so that all cells answer alike, and that neighbours are of a kind (composition) cannot be told from
-what they do. Donors do not answer in turn.
-Nobody published this use of the model, so that it is the same under both protocols.
+what they do. Donors do not answer in turn. Nobody published this use of the model, so that it is the same under both
+protocols.
 """
 
 from pathlib import Path

@@ -247,8 +247,7 @@ def _sample_neighbors_in_python() -> None:
     library = torch.library.Library("torch_sparse", "DEF")
     library.define(
         "neighbor_sample(Tensor colptr, Tensor row, Tensor input_node, int[] num_neighbors, bool replace, bool "
-        "directed)"
-        " -> (Tensor, Tensor, Tensor, Tensor)"
+        "directed) -> (Tensor, Tensor, Tensor, Tensor)"
     )
     library.impl("neighbor_sample", neighbor_sample, "CPU")
     support.WITH_TORCH_SPARSE = True

@@ -122,8 +122,9 @@ def predict(
 
     `uns` holds, as JSON: `failures`, what could not be predicted and why; `diagnostics`, numbers about predictions;
     `target_cells`, the cells to compare with where these are not all target cells; `intervals`, where a method gives
-    them, the limits of mean CP10K and what else is said per gene; `noise`, of predictions that keep counting noise, for
-    which `dispersion` is null, or model it (see `Prediction`).
+    them, the limits of mean CP10K and what else is said per gene; `cells`, where a method gives them, changes cell by
+    cell of the genes that change most; `noise`, of predictions that keep counting noise, for which `dispersion` is
+    null, or model it (see `Prediction`).
 
     Args:
         folders: method -> what `fit` left; None for methods that are not learned.

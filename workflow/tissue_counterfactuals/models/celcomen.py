@@ -72,9 +72,7 @@ def fit_interactions(
     Raises:
         InputError: bad slides (see `statistics`), an unknown protocol or switch, or slides of different genes.
     """
-    # Resolved once more to refuse unknown names and values.
-    values = protocols.resolve(protocol) | dict(switches or {})
-    protocols.resolve("corrected", switches)
+    values = protocols.chosen(protocol, switches)
     names = [f"slide {place + 1}" for place in range(len(slides))]
     names += [f"dissociated cells {place + 1}" for place in range(len(dissociated))]
     kind = values["interaction_weights"]

@@ -61,7 +61,7 @@ def counterfactual(
     Raises:
         InputError: see `generate` and the interventions.
     """
-    values = protocols.resolve(protocol) | (switches or {})
+    values = protocols.chosen(protocol, switches)
     changed, clamp = intervene(expression, interventions)
     unit = "l2" if keeps_norm(values) else "none"
     observed = scale_cells(expression, unit)

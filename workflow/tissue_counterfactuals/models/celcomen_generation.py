@@ -165,8 +165,7 @@ def generate(
             that is not finite, held entries of a norm above 1, a graph without edges, an unknown protocol; in angles,
             a cell without expression; off the sphere, forces under which the tissue has no finite variance.
     """
-    values = protocols.resolve(protocol) | (switches or {})
-    protocols.resolve("corrected", switches)  # refuses unknown names and values
+    values = protocols.chosen(protocol, switches)
     in_angles = values["chart"] == "angles"
     if epochs < 1 or not (learning_rate is None or learning_rate > 0):
         raise InputError(f"generation: epochs is {epochs} and learning_rate is {learning_rate}; give both above 0.")

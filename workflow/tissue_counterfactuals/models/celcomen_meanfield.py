@@ -212,18 +212,19 @@ def log_sphere(strength: float, dimensions: int) -> tuple[float, float]:
 
 
 def project(forces: np.ndarray, force_range: str) -> np.ndarray:
-    """Forces (g, g) made symmetric, then brought into the range: `unit_box` is 0 to 1, ones on the diagonal, as run.
+    """Forces (..., g, g) made symmetric, then brought into the range: `unit_box`, as run, is 0 to 1, ones on the
+    diagonal.
 
     Raises:
         InputError: another range.
     """
     if force_range not in BOUNDS:
         raise InputError(f"force_range is {force_range!r}; allowed are {', '.join(BOUNDS)}.")
-    forces = (forces + forces.T) / 2
+    forces = (forces + forces.swapaxes(-1, -2)) / 2
     if BOUNDS[force_range]:
         np.clip(forces, *BOUNDS[force_range], out=forces)
     if force_range == "unit_box":
-        np.fill_diagonal(forces, 1.0)
+        np.einsum("...gg->...g", forces)[...] = 1
     return forces
 
 

@@ -143,12 +143,10 @@ def bounds(symmetric: sparse.csr_array) -> tuple[float, float]:
     Connected parts of up to 800 cells give their outermost eigenvalues. For the larger parts, of n cells together:
 
     1. |j| <= r = max_i (|J| x)_i / x_i for every eigenvalue j and any positive x (Collatz and Wielandt): an eigenvector
-    y
-       has |j| |y| <= |J| |y| entry by entry, and with c the least number with |y| <= c x that is touched at i,
+       y has |j| |y| <= |J| |y| entry by entry, and with c the least number with |y| <= c x that is touched at i,
        |j| c x_i = |j| |y_i| <= c (|J| x)_i <= c r x_i. Products with |J| bring x to where this is sharp.
     2. So A = r I - J and r I + J have no negative eigenvalue. Let a be the largest of A, u its eigenvector, t the
-    largest
-       Ritz value after k Lanczos steps from a start z of norm 1, and e in 0 .. 1. Then t > (1 - e) a unless
+       largest Ritz value after k Lanczos steps from a start z of norm 1, and e in 0 .. 1. Then t > (1 - e) a unless
 
            |u'z| cosh((2k - 1) artanh sqrt(e)) <= 1.
 
@@ -157,9 +155,8 @@ def bounds(symmetric: sparse.csr_array) -> tuple[float, float]:
        of the fourth kind on 0 .. m, p = sin((k - 1/2) f) / sin(f / 2) at m (1 + cos f) / 2: p^2 (m - x) <= m there, and
        at a it is p^2 (a - m) = m sinh^2((2k - 1) artanh sqrt(e)); the sum of the squares of c is 1.
     3. For z uniform on the sphere |u'z| <= s has a probability of at most s sqrt(2n / pi) (its density is largest at 0,
-       and there below sqrt(n / 2 pi)). All of q independent starts are as bad with at most the q-th power.
-       e is chosen to make that 5e-13 for each end; the interval ends at r - t / (1 - e), and likewise above, cut to -r
-       .. r.
+       and there below sqrt(n / 2 pi)). All of q independent starts are as bad with at most the q-th power. e is chosen
+       to make that 5e-13 for each end; the interval ends at r - t / (1 - e), and likewise above, cut to -r .. r.
 
     Kuczynski and Wozniakowski (1992) prove 2 and 3 with the slightly weaker 1.648 sqrt(n) exp(-(2k - 1) sqrt(e)).
     Rounding is allowed for by 1e-12 of the radius. The starts have a fixed seed, so that bounds are a function of J

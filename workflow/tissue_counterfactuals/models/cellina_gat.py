@@ -310,7 +310,7 @@ class CellinaGAT(Cellina):
     """Fit on a slide, then predict cells in their own or any other surroundings.
 
     As `Cellina`, with `Surroundings` where that takes features: `fit(slide, graph, holdout)`, then
-    `predict(slide, cells, model.surroundings(slide, graph))`.
+    `predict(slide, cells, model.surroundings(graph, slide.X))`.
 
     Args:
         n_hidden, n_layers, n_latent, dropout: shape of the network (paper, Table A1).

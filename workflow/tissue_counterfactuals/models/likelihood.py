@@ -126,8 +126,7 @@ def linear_nb_loss(
     """Mean over cells of -sum_g log NB(x; library * softmax(hidden weight' + bias), theta = exp(log_theta)).
 
     Exact, with exact gradients (first order) of `hidden`, `weight`, `bias` and `log_theta`; a cell without counts adds
-    0.
-    The logits never exist as a whole: on a CPU memory is a chunk of them (a few in float64), whatever the batch.
+    0. The logits never exist as a whole: on a CPU memory is a chunk of them (a few in float64), whatever the batch.
 
     Args:
         hidden: (b, h), input of the decoder's last layer.

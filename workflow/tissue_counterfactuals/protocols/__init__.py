@@ -39,6 +39,17 @@ def resolve(protocol: str, overrides: dict[str, str] | None = None) -> dict[str,
     return values
 
 
+def chosen(protocol: str, switches: dict[str, str] | None = None) -> dict[str, str]:
+    """Values of all switches under a protocol, some of them others, under `as_run` too.
+
+    Raises:
+        InputError: unknown protocol, switch or value.
+    """
+    values = resolve(protocol)
+    resolve("corrected", switches)  # refuses unknown names and values
+    return values | dict(switches or {})
+
+
 def of_step(switches: dict[str, str], step: str) -> dict[str, str]:
     """The switches that one step reads, so that changing a metric never trains a model again."""
     return {name: value for name, value in switches.items() if SWITCHES[name].step == step}

@@ -12,7 +12,7 @@ from anndata import AnnData
 from scipy import sparse
 
 from tissue_counterfactuals.errors import InputError
-from tissue_counterfactuals.question.donors import edge_perturbation
+from tissue_counterfactuals.question.donors import edge_perturbation, others
 from tissue_counterfactuals.question.folds import Fold, Split, cells_of
 from tissue_counterfactuals.question.named import (
     gene_faults,
@@ -191,13 +191,13 @@ def _donors(slide, graph, asked, focal, n_donors, rng) -> np.ndarray:
         counts = rng.multinomial(n_donors, shares / shares.sum(), size=len(focal))
         return np.stack(
             [
-                np.concatenate([_draw(rng, pool, n, cell) for pool, n in zip(pools, row, strict=True)])
+                np.concatenate([others(pool, cell, n, rng) for pool, n in zip(pools, row, strict=True)])
                 for cell, row in zip(focal, counts, strict=True)
             ]
         )
     removed, added = asked["remove_sender"], asked["add_sender"]
     is_removed = (slide.obs["cell_type"].astype(str) == removed).to_numpy()
-    others = np.flatnonzero((slide.obs["domain"] == asked["domain"]).to_numpy() & ~is_removed)
+    anybody = np.flatnonzero((slide.obs["domain"] == asked["domain"]).to_numpy() & ~is_removed)
     pool = None if added is None else _pool(slide, added, asked["domain"])
     n_added = 0 if added is None else round(asked["share"] * n_donors)
     if added is not None and (n_added == 0 or n_added == n_donors and asked["share"] < 1):
@@ -214,22 +214,11 @@ def _donors(slide, graph, asked, focal, n_donors, rng) -> np.ndarray:
         if weight.sum() > 0:
             kept = rng.choice(near, n_donors - n_added, p=weight / weight.sum())
         else:
-            kept = _draw(rng, others, n_donors - n_added, cell)
-        rows.append(np.concatenate([kept, _draw(rng, pool, n_added, cell)]) if n_added else kept)
+            kept = others(anybody, cell, n_donors - n_added, rng)
+        rows.append(np.concatenate([kept, others(pool, cell, n_added, rng)]) if n_added else kept)
     return np.stack(rows)
 
 
 def _pool(slide, label, domain) -> np.ndarray:
     here = cells_of(slide, label, domain)
     return here if len(here) else np.flatnonzero((slide.obs["cell_type"] == label).to_numpy())
-
-
-def _draw(rng, pool: np.ndarray, n: int, cell: int) -> np.ndarray:
-    """So many of a pool (ascending), twice only where it has fewer; nobody stands beside itself."""
-    if not n:
-        return np.empty(0, dtype=np.int64)
-    at = np.searchsorted(pool, cell)
-    # Its place is left out, and no copy made: a pool may be all cells, and there is a draw for each of them.
-    is_in = int(at < len(pool) and pool[at] == cell)
-    places = rng.choice(len(pool) - is_in, n, replace=n > len(pool) - is_in)
-    return pool[places + is_in * (places >= at)]

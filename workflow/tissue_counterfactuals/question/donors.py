@@ -76,13 +76,15 @@ def edge_perturbation(
         focal: indices (m,) of the cells to move, usually the control cells of the type.
         rule: one of `DONOR_RULES`.
         restrict_to_domain: for `published` only, see the module's text.
-        n_donors: donors per focal cell, drawn without replacement.
+        n_donors: donors per focal cell, drawn without replacement; `matched` draws some twice where a type has fewer
+            cells than it is to give.
         seed: of the draw; focal cells are served in order from one generator.
         fold: where a patient is left out whole, donors are this patient's own cells, though nobody trained on them:
             they are what is asked, not what is answered.
 
     Raises:
-        InputError: an unknown rule, or fewer donors than `n_donors`.
+        InputError: an unknown rule; under `published` and `any_type` fewer donors than `n_donors`; under `matched`
+            held-out cells without neighbours that somebody could stand for.
     """
     rng = stream(seed, "donors")
     held_out_here, available = cells_of(slide, cell_type, target), ~split.held_out
@@ -137,14 +139,16 @@ def _matched_donors(slide, graph, available, held_out_here, target, focal, n_don
     counts = rng.multinomial(n_donors, share / share.sum(), size=len(focal))
     donors = np.empty((len(focal), n_donors), dtype=np.int64)
     for i, per_type in enumerate(counts):
-        picked = [_others(pools[code], focal[i], n, rng) for code, n in enumerate(per_type) if n]
-        donors[i] = np.concatenate(picked)
+        donors[i] = np.concatenate([others(pools[code], focal[i], n, rng) for code, n in enumerate(per_type)])
     return donors
 
 
-def _others(pool: np.ndarray, cell: int, n: int, rng: np.random.Generator) -> np.ndarray:
-    """`n` cells of a sorted pool without `cell`, with replacement only where the pool has fewer."""
+def others(pool: np.ndarray, cell: int, n: int, rng: np.random.Generator) -> np.ndarray:
+    """`n` cells of a pool (ascending), twice only where it has fewer; nobody stands beside itself."""
+    if not n:
+        return np.empty(0, dtype=np.int64)
     at = np.searchsorted(pool, cell)
-    itself = at < len(pool) and pool[at] == cell
-    drawn = rng.choice(len(pool) - itself, n, replace=n > len(pool) - itself)
-    return pool[drawn + (itself & (drawn >= at))]
+    # Its place is left out, and no copy made: a pool may be all cells, and there is a draw for each of them.
+    itself = int(at < len(pool) and pool[at] == cell)
+    places = rng.choice(len(pool) - itself, n, replace=n > len(pool) - itself)
+    return pool[places + itself * (places >= at)]

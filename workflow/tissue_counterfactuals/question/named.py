@@ -136,7 +136,7 @@ def pathway_change(asked: dict, genes: list[str]):
     table = pathways.read_weights(source, by_type=True)
     known = sorted(table["source"].unique())
     if asked["shift_pathway"] not in known:
-        near = difflib.get_close_matches(asked["shift_pathway"], known, n=1)
+        near = nearest(asked["shift_pathway"], known, n=1)
         meant = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}."
         raise InputError(f"shift_pathway names {asked['shift_pathway']!r}, of which {source} has no weights; {meant}")
     own = table[(table["source"] == asked["shift_pathway"]) & table["target"].isin(genes)]

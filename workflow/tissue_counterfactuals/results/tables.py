@@ -107,6 +107,19 @@ def _refuse(path: Path, table: pd.DataFrame, column: str, wrong: pd.Series, want
         )
 
 
+def read_table(path: str | Path, columns: Iterable[str]) -> pd.DataFrame:
+    """A table of an experiment; names that may look like numbers are read as text.
+
+    Raises:
+        InputError: a column is missing.
+    """
+    table = pd.read_csv(path, sep="\t", dtype=dict.fromkeys(("section", "label", "hold_out"), str))
+    for column in columns:
+        if column not in table:
+            raise InputError(f"table {path}: column {column!r} is missing; run the experiment again.")
+    return table
+
+
 def write_tsv(table: pd.DataFrame, path: str | Path, sort: bool = True) -> None:
     """Write a table so that the same content gives the same bytes, whatever order it was computed in.
 

@@ -1,4 +1,4 @@
-"""Simulated tissues whose truth is known: cells that answer their neighbours, drawn force fields, lesions."""
+"""Simulated tissues whose truth is known: cells that answer their neighbours, drawn force fields, lesions, screens."""
 
 __all__ = ["simulate_tissue", "true_altered", "true_counterfactual", "true_expression"]
 

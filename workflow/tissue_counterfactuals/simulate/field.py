@@ -20,6 +20,7 @@ import pandas as pd
 from anndata import AnnData
 from scipy import sparse
 
+from tissue_counterfactuals.gene_sets import LOCALIZATIONS
 from tissue_counterfactuals.models.celcomen_field import GaussianField
 from tissue_counterfactuals.models.celcomen_gaussian import diagonalise, precision_of
 from tissue_counterfactuals.models.celcomen_statistics import interaction_weights
@@ -28,7 +29,6 @@ from tissue_counterfactuals.simulate.settings import N_NEIGHBORS, FieldSettings
 from tissue_counterfactuals.slide import make_slide, new_provenance
 from tissue_counterfactuals.streams import stream
 
-LOCALIZATIONS = ("secreted", "membrane", "cytoplasmic")
 _SHARES = (0.25, 0.25, 0.5)
 _GAP_BETWEEN_SAMPLES_UM = 1000.0
 _BASE_SPREAD = 1.0

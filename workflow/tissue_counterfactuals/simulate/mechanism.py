@@ -1,4 +1,4 @@
-"""The causal mechanism of the simulated tissue: what every cell of every slide shares. `simulate.py` explains it."""
+"""The causal mechanism of the simulated tissue: what every cell of every slide shares. `tissue.py` explains it."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""What the simulators can be told: sections `simulation`, `field` and `lesions` of a data set."""
+"""What the simulators can be told: sections `simulation`, `field`, `lesions` and `screen` of a data set."""
 
 from typing import Annotated, Self
 

@@ -12,13 +12,13 @@ import scipy.sparse as sp
 from anndata import AnnData
 
 from tissue_counterfactuals.errors import InputError
+from tissue_counterfactuals.files import digest
 from tissue_counterfactuals.slide import check_slide, make_slide, new_provenance, record_filter, record_notes
 from tissue_counterfactuals.sources import files_by_sample
 from tissue_counterfactuals.sources.columns import write_texts
-from tissue_counterfactuals.sources.downloads.obtain import sha256_of
 from tissue_counterfactuals.sources.folders import sample_names
 from tissue_counterfactuals.sources.genes import are_genes, tell_left_out, unique_symbols
-from tissue_counterfactuals.sources.headers import require_label
+from tissue_counterfactuals.sources.headers import require_label, require_samples
 from tissue_counterfactuals.sources.ids import COSMX_CELL, check_ids, id_columns, name_cells, slide_numbers
 from tissue_counterfactuals.sources.labels import tidy_labels
 from tissue_counterfactuals.sources.places import check_places, may_tell_sections, sections_of
@@ -108,7 +108,7 @@ def read_bundles(
     """
     by_sample = files_by_sample(files)
     names = sample_names(by_sample, master)
-    _check_samples(samples, list(names.values()), dataset)
+    require_samples(f"folder {dataset.get('path')}", samples, list(names.values()), "which is not there")
     chosen = {key: name for key, name in names.items() if samples is None or name in samples}
     read = {name: read_sample(by_sample[key], dataset) for key, name in chosen.items()}
     paths = {f"{name}/{role}": p for key, name in chosen.items() for role, p in by_sample[key].items()}
@@ -257,15 +257,6 @@ def refuse_fractions(counts: sp.csr_matrix, ids: pd.Index, genes: np.ndarray, pa
         f"file {path}: cell {cell!r}, gene {genes[counts.indices[first]]!r} has the value {data[first]:g}, but raw "
         "counts are whole numbers; use the matrix as the instrument wrote it, not a normalised one."
     )
-
-
-def _check_samples(samples: list[str] | None, present: list[str], dataset: dict) -> None:
-    for sample in samples or ():
-        if sample not in present:
-            raise InputError(
-                f"folder {dataset.get('path')}: samples names {sample!r}, which is not there; there are "
-                f"{', '.join(present)}."
-            )
 
 
 def _label_cells(sample: Sample, name: str, dataset: dict, constants: dict[str, str], by_sample: bool) -> None:
@@ -428,8 +419,8 @@ def _of_another_id(genes: np.ndarray, first: Sample, sample: Sample) -> np.ndarr
 def _digest(path: Path) -> str:
     """SHA-256 of a file, or of the names and sums of all files below a folder."""
     if path.is_file():
-        return sha256_of(path)
-    digest = hashlib.sha256()
+        return digest(path)
+    found = hashlib.sha256()
     for file in sorted(p for p in path.rglob("*") if p.is_file()):
-        digest.update(f"{file.relative_to(path)} {sha256_of(file)}\n".encode())
-    return digest.hexdigest()
+        found.update(f"{file.relative_to(path)} {digest(file)}\n".encode())
+    return found.hexdigest()

@@ -15,6 +15,7 @@ import pandas as pd
 import scipy.sparse as sp
 
 from tissue_counterfactuals.errors import InputError
+from tissue_counterfactuals.sources.headers import require_samples
 
 if TYPE_CHECKING:
     import h5py
@@ -22,9 +23,6 @@ if TYPE_CHECKING:
 
 SAMPLE = "sample_id"
 N_SAMPLES = 4
-
-# Distance between the centres of neighbouring Visium spots.
-PITCH_UM = 100.0
 
 # How far from a whole number a recovered count may lie: float32 logarithms leave about 1e-6 of the count, a value
 # that is no multiple of the spot's step lies anywhere up to 0.5.
@@ -159,12 +157,7 @@ def _choose(sample: pd.Categorical, samples: list[str] | None, where: str) -> np
             f"{where}: it holds {len(present)} samples ({', '.join(present)}), but the spleen has {N_SAMPLES}; the "
             "portal's labels of Visium10X_data_SP.h5ad and Visium10X_data_TH.h5ad are swapped, so take the other file."
         )
-    for name in samples or ():
-        if name not in present:
-            raise InputError(
-                f"{where}: samples names {name!r}, which no spot has in column {SAMPLE!r}; there are "
-                f"{', '.join(present)}."
-            )
+    require_samples(where, samples, present, f"which no spot has in column {SAMPLE!r}")
     given = ~pd.isna(sample)
     return given if samples is None else given & sample.isin(samples)
 
@@ -185,6 +178,7 @@ def _log_base(file: h5py.File) -> float:
 def _to_micrometres(pixels: np.ndarray, sample: pd.Categorical, where: str) -> tuple[np.ndarray, dict[str, float]]:
     """Coordinates in micrometres, and sample -> micrometres per pixel: the pitch of the spots is the ruler."""
     from tissue_counterfactuals.sources.places import check_places, nearest_distance
+    from tissue_counterfactuals.sources.spots import PITCH_UM
 
     coordinates, units = np.empty_like(pixels), {}
     for name in sample.categories:

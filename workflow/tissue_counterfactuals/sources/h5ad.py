@@ -12,8 +12,10 @@ import numpy as np
 import pandas as pd
 
 from tissue_counterfactuals.errors import InputError
+from tissue_counterfactuals.files import digest
 from tissue_counterfactuals.sources.columns import feature_names, find_coordinates, open_h5ad, pick, read_labels
 from tissue_counterfactuals.sources.hdf5 import attribute
+from tissue_counterfactuals.sources.headers import require_samples
 from tissue_counterfactuals.sources.labels import refuse_ids
 
 if TYPE_CHECKING:
@@ -138,9 +140,7 @@ def check_sha256(path: str | Path, expected: str | None) -> str:
     Raises:
         InputError: another one is configured.
     """
-    from tissue_counterfactuals.sources.downloads.obtain import sha256_of
-
-    checksum = sha256_of(path)
+    checksum = digest(path)
     if expected not in (None, checksum):
         raise InputError(
             f"file {path}: its SHA-256 is {checksum}, but {expected} is configured; use the right file or correct "
@@ -216,12 +216,8 @@ def _choose_cells(
 
     keep = np.ones(len(labels), dtype=bool)
     if samples is not None:
-        for sample in samples:
-            if sample not in labels["sample"].cat.categories:
-                raise InputError(
-                    f"{where}: samples names {sample!r}, which no cell has in column {columns['sample']!r}; there "
-                    f"are {', '.join(labels['sample'].cat.categories)}."
-                )
+        fault = f"which no cell has in column {columns['sample']!r}"
+        require_samples(where, samples, labels["sample"].cat.categories, fault)
         keep &= labels["sample"].isin(samples).to_numpy()
         record_filter(provenance, "chosen samples", (len(keep), n_genes), (keep.sum(), n_genes))
     given = {label: labels[label] for label in ("sample", "cell_type", "domain")}

@@ -1,5 +1,6 @@
 """What the headers of a bundle's files tell before anything is read: columns that are not there, how many cells."""
 
+from collections.abc import Collection
 from pathlib import Path
 
 from tissue_counterfactuals.errors import InputError
@@ -81,6 +82,17 @@ def in_all(named: list[list[str]]) -> list[str]:
     """What stands in every one of several lists, in the order of the first."""
     others = [set(names) for names in named[1:]]
     return [name for name in named[0] if all(name in other for other in others)]
+
+
+def require_samples(where: str, samples: list[str] | None, present: Collection[str], fault: str) -> None:
+    """Raise where one of the samples that are asked for is none of those present; `fault` says how that shows.
+
+    Raises:
+        InputError
+    """
+    for sample in samples or ():
+        if sample not in present:
+            raise InputError(f"{where}: samples names {sample!r}, {fault}; there are {', '.join(present)}.")
 
 
 def require_label(label: str, dataset: dict, present: list[str], where: str) -> None:

@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 from tissue_counterfactuals.errors import InputError
+from tissue_counterfactuals.sources.headers import require_samples
 
 if TYPE_CHECKING:
     from tissue_counterfactuals.sources.stored import StoredSlide
@@ -82,12 +83,7 @@ def stored(files: dict[str, Path], dataset: dict, samples: list[str] | None) -> 
         check_ids(ids, where)
         columns = {label: read_column(obs, column, where, "source", provenance) for label, column in COLUMNS.items()}
         section = columns["sample"]
-        for name in samples or ():
-            if name not in section.categories:
-                raise InputError(
-                    f"{where}: samples names {name!r}, which no cell has in column {COLUMNS['sample']!r}; there are "
-                    f"{', '.join(section.categories)}."
-                )
+        require_samples(where, samples, section.categories, f"which no cell has in column {COLUMNS['sample']!r}")
         raw = pick(file, "raw", where, "part", "source")
         genes = _symbols(raw["var"], file["var"], provenance, where)
         coordinates = read_coordinates(file, COORDINATES, len(ids), where, "source")

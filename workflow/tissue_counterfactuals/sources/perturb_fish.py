@@ -75,10 +75,10 @@ def read(files: dict[str, Path], dataset: dict, samples: list[str] | None) -> An
     Raises:
         InputError: a table is not whole, two do not belong together, or the data break the contract.
     """
+    from tissue_counterfactuals.files import digest
     from tissue_counterfactuals.slide import check_slide, make_slide, new_provenance, record_filter, record_notes
-    from tissue_counterfactuals.sources.downloads.obtain import sha256_of
     from tissue_counterfactuals.sources.genes import unique_symbols
-    from tissue_counterfactuals.sources.places import check_places
+    from tissue_counterfactuals.sources.places import check_places, nearest_distance
     from tissue_counterfactuals.sources.stored import note
 
     if samples and samples != [SAMPLE]:
@@ -113,10 +113,9 @@ def read(files: dict[str, Path], dataset: dict, samples: list[str] | None) -> An
     places_um = places * UM_PER_PIXEL
     area_um2 = float(np.median(cells["area_um2"]))
     check_places(places_um, where, cell_area_um2=area_um2, published=True)
-    spacing = np.median(cKDTree(places_um).query(places_um, k=2)[0][:, 1])
     notes.append(
-        f"with it neighbours lie {spacing:.1f} um apart (10.7 in the published section) and the median cell has "
-        f"{np.median(cells['area_um2']):.0f} um2 (139)"
+        f"with it neighbours lie {nearest_distance(places_um):.1f} um apart (10.7 in the published section) and the "
+        f"median cell has {np.median(cells['area_um2']):.0f} um2 (139)"
     )
     carriers = ((cells["n_guides_raw"] > 0) & (cells["cell_type"] == "cancer")).to_numpy()
     near = np.zeros(len(cells), bool)
@@ -136,7 +135,7 @@ def read(files: dict[str, Path], dataset: dict, samples: list[str] | None) -> An
     for name, passed in limits.items():
         before, kept = kept.sum(), kept & passed.to_numpy()
         record_filter(provenance, name, (before, len(genes)), (kept.sum(), len(genes)))
-    listed = json.dumps({role: sha256_of(path) for role, path in files.items()}, sort_keys=True)
+    listed = json.dumps({role: digest(path) for role, path in files.items()}, sort_keys=True)
     note(provenance, "files", listed)
     record_notes(provenance, [f"{SAMPLE}: {line}" for line in notes])
     slide = make_slide(counts[kept], cells[kept], pd.Index(genes), places_um[kept], provenance)

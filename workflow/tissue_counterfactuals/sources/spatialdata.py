@@ -102,17 +102,13 @@ def read(files: dict[str, Path], dataset: dict, samples: list[str] | None) -> "A
     import numpy as np
 
     from tissue_counterfactuals.sources.bundles import make_bundle_slide
+    from tissue_counterfactuals.sources.headers import require_samples
 
     folder = _table_folder(Path(files["zarr"]))
     table = _open_table(folder)
     attributes = dict(table.attrs)
     present = _regions(files, dataset)
-    for sample in samples or ():
-        if sample not in present:
-            raise InputError(
-                f"file {folder}: samples names {sample!r}, which is no region of the table; there are "
-                f"{', '.join(present)}."
-            )
+    require_samples(f"file {folder}", samples, present, "which is no region of the table")
     obs, var = _element(table, "obs", folder), _element(table, "var", folder)
     read, paths = {}, {}
     for region in present if samples is None else samples:

@@ -15,7 +15,7 @@ from tissue_counterfactuals.question.predictions import read_predictions
 from tissue_counterfactuals.question.question import read_question
 from tissue_counterfactuals.results import provenance
 from tissue_counterfactuals.results.figures import style
-from tissue_counterfactuals.results.figures.figure_cellina_2 import arrange
+from tissue_counterfactuals.results.figures.figure_cellina_2 import arrange, central
 from tissue_counterfactuals.results.tables import TWIN, write_tsv
 from tissue_counterfactuals.slide import read_slide
 
@@ -58,7 +58,7 @@ def draw_files(inputs: dict, output: dict[str, Path]) -> None:
     table = cells.obs[["cell_type", "sample"]].astype(str).reset_index(drop=True)
     table[["x_um", "y_um"]] = np.asarray(cells.obsm["spatial"])
     times = {"before": found[TWIN], "after": found[moved]}
-    one = _central(table, found[TWIN][0])
+    one = central(table, found[TWIN][0])
     by_type = [shares(table["cell_type"], *heard[1:]).assign(time=time) for time, heard in times.items()]
     of_one = [_neighbors(table, heard, one).assign(time=time) for time, heard in times.items()]
     write_tsv(pd.concat(by_type).rename_axis("cell_type").reset_index()[SHARES], output["tsv"], sort=False)
@@ -77,7 +77,7 @@ def compose(cells: pd.DataFrame, before: tuple, after: tuple, title: str, proven
     colors = style.category_colors(cells["cell_type"])
     # Donors can stand in other sections, whose places are their own.
     xy = arrange(cells).xy if cells["sample"].nunique() > 1 else cells[["x_um", "y_um"]].to_numpy()
-    focal, one = before[0], _central(cells, before[0])
+    focal, one = before[0], central(cells, before[0])
     with style.context():
         figure = style.new_figure(11.5, 4.6)
         bottom = style.footer(figure, provenance_text)
@@ -91,12 +91,6 @@ def compose(cells: pd.DataFrame, before: tuple, after: tuple, title: str, proven
         style.suptitle(figure, title)
         figure.tight_layout(rect=(0, bottom, 1, 0.95))
     return figure
-
-
-def _central(cells: pd.DataFrame, focal: np.ndarray) -> int:
-    """Which focal cell is in the middle of the others."""
-    xy = cells.loc[focal, ["x_um", "y_um"]].to_numpy()
-    return int(np.linalg.norm(xy - np.median(xy, axis=0), axis=1).argmin())
 
 
 def _neighbors(cells: pd.DataFrame, heard: tuple, one: int) -> pd.DataFrame:

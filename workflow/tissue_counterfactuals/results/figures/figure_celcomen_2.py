@@ -18,6 +18,7 @@ from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.experiments.celcomen_simulation import COLUMNS, KNOBS, QUANTITIES, SMALLEST_P
 from tissue_counterfactuals.results import provenance
 from tissue_counterfactuals.results.figures import schematics, style
+from tissue_counterfactuals.results.tables import read_table
 
 # The colours of the paper.
 NOISE_COLOR, MODEL_COLOR = "#cc78bc", "#fbafe4"
@@ -46,8 +47,8 @@ _WIDTH_IN = 9.0
 
 def draw_files(inputs: dict[str, Path], path: Path, protocol: str) -> None:
     """Read what `celcomen_simulation.run` wrote (`correlations`, `tests`, `provenance`) and draw it."""
-    correlations = pd.read_csv(inputs["correlations"], sep="\t")
-    tests = pd.read_csv(inputs["tests"], sep="\t")
+    correlations = read_table(inputs["correlations"], COLUMNS)
+    tests = read_table(inputs["tests"], _TEST_COLUMNS)
     manifest = provenance.read(inputs["provenance"])
     style.save(compose(correlations, tests, provenance.footer(manifest, protocol)), path)
 
@@ -60,12 +61,8 @@ def compose(correlations: pd.DataFrame, tests: pd.DataFrame, provenance_text: st
         tests: from `celcomen_simulation.compare_with_noise`.
 
     Raises:
-        InputError: a column is missing, or more than one protocol.
+        InputError: there is more than one protocol.
     """
-    for name, table, columns in (("correlations", correlations, COLUMNS), ("tests", tests, _TEST_COLUMNS)):
-        for column in columns:
-            if column not in table:
-                raise InputError(f"table {name}: column {column!r} is missing; run the simulation again.")
     if correlations["protocol"].nunique() != 1:
         raise InputError("table correlations: it holds several protocols; give one.")
     protocol = correlations["protocol"].iloc[0]

@@ -12,12 +12,12 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.experiments.celcomen_perturbmap import OBSERVED
 from tissue_counterfactuals.experiments.force_statistics import rank_test
 from tissue_counterfactuals.experiments.perturbmap_lesions import WILD_TYPE
 from tissue_counterfactuals.results import provenance
 from tissue_counterfactuals.results.figures import style
+from tissue_counterfactuals.results.tables import read_table
 
 NAME = "Fig. 4 of Celcomen"
 # The colours of the paper.
@@ -42,19 +42,6 @@ def draw_files(inputs: dict[str, Path], path: Path) -> None:
     tables = {name: read_table(inputs[name], columns) for name, columns in _NEEDED.items()}
     manifest = provenance.read(inputs["manifest"])
     style.save(compose(**tables, manifest=manifest), path)
-
-
-def read_table(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
-    """A table of the experiment.
-
-    Raises:
-        InputError: a column is missing.
-    """
-    table = pd.read_csv(path, sep="\t", dtype={"section": str, "label": str})
-    for column in columns:
-        if column not in table:
-            raise InputError(f"table {path}: column {column!r} is missing; run the experiment again.")
-    return table
 
 
 def compose(correlations: pd.DataFrame, genes: pd.DataFrame, spots: pd.DataFrame, manifest: dict) -> Figure:

@@ -16,7 +16,8 @@ from matplotlib.patches import Patch
 from tissue_counterfactuals.experiments.celcomen_perturbmap import CONTROLS, OBSERVED, filled, reach
 from tissue_counterfactuals.results import provenance
 from tissue_counterfactuals.results.figures import style
-from tissue_counterfactuals.results.figures.figure_celcomen_4 import PINK, PREDICTORS, read_table
+from tissue_counterfactuals.results.figures.figure_celcomen_4 import PINK, PREDICTORS
+from tissue_counterfactuals.results.tables import read_table
 from tissue_counterfactuals.streams import stream
 
 # Range over lesions that the paper reports (Celcomen, ICLR 2025, section 4.3).

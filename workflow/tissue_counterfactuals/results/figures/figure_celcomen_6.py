@@ -9,9 +9,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.results import provenance
 from tissue_counterfactuals.results.figures import style
+from tissue_counterfactuals.results.tables import read_table
 
 FORCES = {"inter": "between cells (inter)", "intra": "within cells (intra)"}
 # Variant -> label and colour, in order of display; the first two are those of the published figure.
@@ -35,7 +35,7 @@ def draw_files(files: dict[str, Path], path: str | Path) -> None:
         files: agreement, curves, summary (TSV) and manifest (JSON).
     """
     record = provenance.read(files["manifest"])
-    tables = [pd.read_csv(files[n], sep="\t", dtype={"hold_out": str}) for n in ("agreement", "curves", "summary")]
+    tables = [read_table(files["agreement"], NEEDED), *(read_table(files[n], ()) for n in ("curves", "summary"))]
     title = (
         f"Agreement of forces between samples (Celcomen Fig. 6) · {style.data_name(record)} · "
         f"protocol: {record['protocol']}"
@@ -51,12 +51,7 @@ def compose(
     Args:
         agreement, curves, summary: tables of `experiments.celcomen_spleen`; the first seed is drawn.
         title: must say what kind of data it is.
-    Raises:
-        InputError: a column is missing.
     """
-    for column in NEEDED:
-        if column not in agreement:
-            raise InputError(f"agreement table: column {column!r} is missing; run again.")
     seed = summary["seed"].min()
     agreement, curves, summary = (t[t["seed"] == seed] for t in (agreement, curves, summary))
     title += f" · seed {seed}"

@@ -11,10 +11,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.experiments.celcomen_recovery import CHAIN_COLUMNS, DATA, FORCES, METHODS, RECOVERY_COLUMNS
 from tissue_counterfactuals.results import provenance
 from tissue_counterfactuals.results.figures import style
+from tissue_counterfactuals.results.tables import read_table
 
 # Label, colour, marker.
 STYLES = {
@@ -32,21 +32,14 @@ _WIDEST_RATIO = 1.6
 
 def draw_files(inputs: dict[str, Path], path: Path) -> None:
     """Draw from the files of the experiment, `recovery`, `chains` (TSV) and `provenance` (JSON); see `compose`."""
-    found, links = (pd.read_csv(inputs[name], sep="\t") for name in ("recovery", "chains"))
+    found = read_table(inputs["recovery"], RECOVERY_COLUMNS)
+    links = read_table(inputs["chains"], CHAIN_COLUMNS)
     manifest = provenance.read(inputs["provenance"])
     style.save(compose(found, links, provenance.footer(manifest, "corrected and as_run")), path)
 
 
 def compose(recovery: pd.DataFrame, chains: pd.DataFrame, provenance_text: str) -> Figure:
-    """The figure; every point is a mean over tissues and seeds, bars span one standard deviation.
-
-    Raises:
-        InputError: a column is missing.
-    """
-    for name, table, columns in (("recovery", recovery, RECOVERY_COLUMNS), ("chains", chains, CHAIN_COLUMNS)):
-        for column in columns:
-            if column not in table:
-                raise InputError(f"table {name}: column {column!r} is missing; run the experiment again.")
+    """The figure; every point is a mean over tissues and seeds, bars span one standard deviation."""
     sizes = sorted(recovery["n_genes"].unique())
     tissues = len(recovery[["seed", "tissue"]].drop_duplicates())
     rows = [(data, forces) for data in DATA for forces in FORCES]

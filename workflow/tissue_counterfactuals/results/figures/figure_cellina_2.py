@@ -79,32 +79,39 @@ def draw_files(inputs: dict[str, Path], output: dict[str, Path]) -> None:
     cells, asked = read_slide(inputs["slide"], check=False), read_question(file)
     asked.check(cells, str(file))
     task = Task(cells, asked)
-    focal = _central(cells, asked.focal)
     given = (d for d in asked.donors(asked.fold.targets[0]).values() if not isinstance(d, str))
     donors = next(given, np.empty((len(asked.focal), 0), dtype=int))
     table = cells.obs[["cell_type", "domain", "sample"]].reset_index(drop=True)
     table.insert(0, "y_um", cells.obsm["spatial"][:, 1])
     table.insert(0, "x_um", cells.obsm["spatial"][:, 0])
+    place = central(table, asked.focal)
+    focal = int(asked.focal[place])
     title = f"{of_slide}: {asked.fold.cell_type} held out in {', '.join(asked.fold.targets)}"
     if asked.fold.patient:
         title += f", all of {asked.fold.patient} left out"
     held_out = task.answers
     # In the graph that methods see, where the answers are nobody's neighbours.
-    shown = focal, task.masked_graph[[focal]].indices, donors[int(np.flatnonzero(asked.focal == focal)[0])]
+    shown = focal, task.masked_graph[[focal]].indices, donors[place]
     roles = {"held_out": np.flatnonzero(held_out)} | dict(zip(ROLES[1:], shown, strict=True))
     told = table.assign(**{role: np.isin(np.arange(len(table)), members) for role, members in roles.items()})
     write_tsv(told, output["tsv"], sort=False)
     style.save(compose(table, held_out, *shown, title, provenance.footer(record, asked.protocol)), output["png"])
 
 
-def _central(cells, candidates: np.ndarray) -> int:
-    """The candidate nearest to the middle of those in its section: a cell well inside its domain."""
-    sample = cells.obs["sample"].to_numpy()[candidates]
+def central(cells: pd.DataFrame, candidates: np.ndarray) -> int:
+    """Which candidate is nearest to the middle of those in the sample that holds most of them: a cell well inside its
+    domain. Samples have coordinates of their own, so that the middle of all would be a place in none.
+
+    Args:
+        cells: one row per cell, by position: sample, x_um, y_um.
+        candidates: positions of cells.
+    """
+    sample = cells["sample"].to_numpy()[candidates]
     labels, counts = np.unique(sample.astype(str), return_counts=True)
-    candidates = candidates[sample == labels[counts.argmax()]]
-    spatial = cells.obsm["spatial"][candidates]
+    there = np.flatnonzero(sample == labels[counts.argmax()])
+    spatial = cells[["x_um", "y_um"]].to_numpy()[candidates[there]]
     distance = np.linalg.norm(spatial - np.median(spatial, axis=0), axis=1)
-    return int(candidates[distance.argmin()])
+    return int(there[distance.argmin()])
 
 
 def compose(
@@ -127,7 +134,7 @@ def compose(
         title: what is shown; must say what kind of data it is.
 
     Raises:
-        InputError: a column is missing, or the sizes or indices do not fit the cells.
+        InputError: the sizes or indices do not fit the cells.
     """
     _check(cells, held_out, focal, old_neighbors, new_neighbors)
     held_out = np.asarray(held_out, bool)
@@ -193,9 +200,6 @@ def arrange(cells: pd.DataFrame) -> Layout:
 
 
 def _check(cells, held_out, focal, old_neighbors, new_neighbors) -> None:
-    for column in COLUMNS:
-        if column not in cells:
-            raise InputError(f"slide map: column {column!r} is missing; needed are {', '.join(COLUMNS)}.")
     n = len(cells)
     if len(held_out) != n:
         raise InputError(f"slide map: held_out has {len(held_out)} values for {n} cells.")

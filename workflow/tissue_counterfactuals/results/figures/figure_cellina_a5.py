@@ -14,7 +14,7 @@ from tissue_counterfactuals.results.figures import style
 from tissue_counterfactuals.results.tables import write_tsv
 
 LABELS = {"cell_type": "Cell type", "domain": "Domain"}
-# Column -> the measure that is a bar, the one that is a line across it, and its title.
+# The measure that is a bar -> the one that is a line across it, if there is one, and the title.
 PANELS = {
     "bio_conservation": ("", "Bio-conservation (scIB)"),
     "f1": ("permuted_f1", "Linear probe, macro-F1"),

@@ -9,7 +9,7 @@ from matplotlib.ticker import NullFormatter
 
 from tissue_counterfactuals.results import provenance
 from tissue_counterfactuals.results.figures import style
-from tissue_counterfactuals.results.figures.figure_celcomen_4 import read_table
+from tissue_counterfactuals.results.tables import read_table
 
 _EFFECTS = (
     "calling",

@@ -18,12 +18,10 @@ from tissue_counterfactuals.metrics import Reference, ensembles
 from tissue_counterfactuals.metrics.populations import mean_expression
 from tissue_counterfactuals.models.hierarchical import FEWEST_TYPES
 from tissue_counterfactuals.question.predictions import PredictionReader, read_predictions
-from tissue_counterfactuals.question.question import read_question
-from tissue_counterfactuals.question.task import Task
 from tissue_counterfactuals.results import provenance
 from tissue_counterfactuals.results.figures import style
+from tissue_counterfactuals.results.figures.metrics_under_test import tasks
 from tissue_counterfactuals.results.tables import FOLD, TWIN, choose, read_scores, write_tsv
-from tissue_counterfactuals.slide import read_slide
 
 LEVELS = {"coverage_low": "low", "coverage_middle": "middle", "coverage_high": "high"}
 PROMISED, ACCEPTED = 0.9, (0.85, 0.95)
@@ -59,30 +57,22 @@ def draw_files(inputs: dict, output: dict[str, Path], target: str, protocol: str
 
 def derived(inputs: dict, record: dict, target: str, protocol: str) -> list[pd.DataFrame]:
     """Intervals (see COLUMNS) of each learned method that gives none; nothing is read where there cannot be any."""
-    folds = [path for path in map(Path, inputs["questions"]) if path.stem == f"{protocol}.seed{record['seeds'][0]}"]
-    types = {path.parts[-2] for path in folds}
+    run = f"{protocol}.seed{record['seeds'][0]}"
+    types = {path.parts[-2] for path in map(Path, inputs["questions"]) if path.stem == run}
     told: dict[str, list[ensembles.Told]] = {}
     if len(record["seeds"]) >= ensembles.FEWEST_SEEDS or len(types) > FEWEST_TYPES:
-        slides = {Path(path).stem: path for path in inputs["slides"]}
         made = {}
         for path in map(Path, inputs["predictions"]):
             if path.parts[-2].split(".seed")[0] == protocol:
                 made.setdefault(path.parts[-4:-2], []).append(path)
         switches = protocols.of_step(protocols.resolve(protocol, record["config"]["switches"]), "metrics")
-        cells, opened = None, ""
-        for path in folds:
-            slide, fold = path.parts[-3:-1]
-            if slide != opened:
-                cells, opened = read_slide(slides[slide], check=False), slide
-            asked = read_question(path)
-            task = Task(cells if asked.genes is None else cells[:, asked.genes].copy(), asked)
-            if target in asked.fold.targets:
-                counts, there = task.slide.X, task.target_cells(target)
-                reference = Reference(counts[task.focal], counts[there], **switches)
-                for method, profiles in _profiles(made[slide, fold], target).items():
-                    # A model over all samples is asked about one patient at a time, as in the scores.
-                    answer = (asked.fold.patient or slide, asked.fold.cell_type, reference, profiles)
-                    told.setdefault(method, []).append(ensembles.Told.of(*answer))
+        for slide, fold, task in tasks(inputs, run, target):
+            counts, asked = task.slide.X, task.fold
+            reference = Reference(counts[task.focal], counts[task.target_cells(target)], **switches)
+            for method, profiles in _profiles(made[slide, fold], target).items():
+                # A model over all samples is asked about one patient at a time, as in the scores.
+                answer = (asked.patient or slide, asked.cell_type, reference, profiles)
+                told.setdefault(method, []).append(ensembles.Told.of(*answer))
     tables = [ensembles.coverages(own).assign(method=method) for method, own in told.items()]
     return [table for table in tables if len(table)]
 

@@ -2,6 +2,7 @@
 metrics/calibration.py).
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -48,19 +49,8 @@ def draw_files(inputs: dict, output: dict[str, Path], target: str, protocol: str
     switches = protocols.of_step(protocols.resolve(protocol, config["switches"]), "metrics")
     run = f"{protocol}.seed{record['seeds'][0]}"
     twins = {(*path.parts[-4:-2],): path for path in map(Path, inputs["predictions"]) if path.parts[-2] == run}
-    slides, tables, twin_of = {Path(path).stem: path for path in inputs["slides"]}, [], ""
-    cells, opened = None, ""
-    for path in map(Path, inputs["questions"]):
-        if path.name != f"{run}.npz":
-            continue
-        slide, fold = path.parts[-3:-1]
-        if slide != opened:
-            cells, opened = read_slide(slides[slide], check=False), slide
-        asked = read_question(path)
-        own = cells if asked.genes is None else cells[:, asked.genes].copy()
-        task = Task(own, asked)
-        if name not in asked.fold.targets:
-            continue
+    tables, twin_of = [], ""
+    for slide, fold, task in tasks(inputs, run, name):
         twin_of, twin = read_twin(twins[slide, fold], task, name)
         table = calibration.score_fold(task, switches, config["metrics"]["n_deg"], name, twin)
         tables.append(table.assign(fold=f"{slide}/{fold}"))
@@ -72,6 +62,26 @@ def draw_files(inputs: dict, output: dict[str, Path], target: str, protocol: str
     )
     note = provenance.footer(record, protocol)
     style.save(compose(verdicts, title, note, twin_of), output["png"])
+
+
+def tasks(inputs: dict, run: str, target: str) -> Iterator[tuple[str, str, Task]]:
+    """Slide, fold and task of every fold of a run with that target; a slide is read once for those that follow.
+
+    Args:
+        inputs: `slides` and the `questions` of a data set, those of a slide one after the other.
+        run: protocol and seed, as in the names of files: "corrected.seed0".
+    """
+    slides = {Path(path).stem: path for path in inputs["slides"]}
+    cells, opened = None, ""
+    for path in map(Path, inputs["questions"]):
+        if path.stem != run:
+            continue
+        slide, fold = path.parts[-3:-1]
+        if slide != opened:
+            cells, opened = read_slide(slides[slide], check=False), slide
+        asked = read_question(path)
+        if target in asked.fold.targets:
+            yield slide, fold, Task(cells if asked.genes is None else cells[:, asked.genes].copy(), asked)
 
 
 def read_twin(path: Path, task: Task, target: str) -> tuple[str, Prediction | None]:

@@ -10,7 +10,7 @@ from matplotlib.ticker import NullFormatter
 from tissue_counterfactuals.experiments.screen_power import PER_SCREEN, PER_TARGET
 from tissue_counterfactuals.results import provenance
 from tissue_counterfactuals.results.figures import style
-from tissue_counterfactuals.results.figures.figure_celcomen_4 import read_table
+from tissue_counterfactuals.results.tables import read_table
 
 _COLUMNS = (
     "scenario",

@@ -30,7 +30,7 @@ from tissue_counterfactuals.results.tables import (
 
 METRICS = ("pearson", "signed_precision", "e_distance", "rmse_lfc")
 GAIN_METRICS = ("pearson", "rmse_lfc")
-# Forms of Pearson without the published definition's bias (see metrics.py), shown where they were scored.
+# Forms of Pearson without the published definition's bias (see `metrics`), shown where they were scored.
 UNBIASED = ("pearson_split", "pearson_twin")
 # Under the corrected protocol changes of expression are small numbers.
 DIGITS = {"rmse_lfc": 3}

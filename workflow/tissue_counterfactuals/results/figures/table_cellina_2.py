@@ -10,8 +10,7 @@ from tissue_counterfactuals.results.tables import EXPERIMENT, few_target_cells, 
 NAME = "Table 2 of Cellina"
 NOTE = (
     "Average over {}: of their means, and of their standard deviations, as published; folds and failures are summed. "
-    "What has no value in one of them has none here. "
-    "Each target by itself: table_1.*."
+    "What has no value in one of them has none here. Each target by itself: table_1.*."
 )
 
 

@@ -74,11 +74,6 @@ def check_unchanged(paths: list[str | Path], settings: dict) -> None:
             raise InputError(f"file {path.resolve()} {fault}")
 
 
-def sha256_of(path: str | Path) -> str:
-    """Hexadecimal SHA-256 of a file."""
-    return digest_of(path, "sha256")
-
-
 def link(target: Path, output: Path, absolute: bool) -> None:
     """Make `output` a link to `target` in one step; a relative one survives a move of the folder that holds both."""
     output.parent.mkdir(parents=True, exist_ok=True)
