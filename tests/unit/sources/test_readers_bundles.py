@@ -728,6 +728,11 @@ def test_a_doubled_symbol_is_the_same_gene_in_every_sample(tmp_path):
     assert symbols[genes[2]].decode() in slide.var_names  # another version of the annotation is the same gene
     dropped = filters(slide)["genes with one id in all samples"]
     assert dropped[2] - dropped[3] == 2
+    # Some tools write the symbol in the place of the id.
+    with h5py.File(tmp_path / "runs/B/filtered_feature_bc_matrix.h5", "r+") as file:
+        del file["matrix/features/id"]
+        file["matrix/features/id"] = file["matrix/features/name"][:]
+    assert "TBCE-1" in read(visium.entry(tmp_path / "runs") | {"labels": None}).var_names
 
 
 # --- stores that other versions write ---------------------------------------------------------------------------

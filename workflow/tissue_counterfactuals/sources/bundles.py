@@ -411,9 +411,10 @@ def _absent(genes: np.ndarray, first: Sample, sample: Sample) -> np.ndarray:
 def _of_another_id(genes: np.ndarray, first: Sample, sample: Sample) -> np.ndarray:
     if first.gene_ids is None or sample.gene_ids is None:
         return np.zeros(len(genes), dtype=bool)
-    # Without the version of the annotation: ENSG00000141510.17.
-    ids = [pd.Series(one.gene_ids, index=one.genes)[genes].str.split(".").str[0].to_numpy() for one in (first, sample)]
-    return ids[0] != ids[1]
+    # Without the version of the annotation: ENSG00000141510.17. Some tools write symbols in the place of ids.
+    ids = [pd.Series(one.gene_ids, index=one.genes)[genes].str.split(".").str[0] for one in (first, sample)]
+    known = np.all([own.str.fullmatch(r"ENS[A-Z]*G\d+") for own in ids], axis=0)
+    return known & (ids[0] != ids[1]).to_numpy()
 
 
 def _digest(path: Path) -> str:
