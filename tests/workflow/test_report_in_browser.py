@@ -19,7 +19,7 @@ PICTURES = [
     (
         "coverage of intervals",
         "figures/tiny/intervals.domain_1.corrected.svg",
-        "90 % intervals hold",
+        "How often 90 % intervals cover the observed change",
     ),
     ("map", "figures/tiny/map.slide_0.png", "the hold-out scheme of Fig. 2"),
     (

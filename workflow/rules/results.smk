@@ -98,6 +98,8 @@ rule compare_with_published:
                 ),
             ]
         ],
+        # Where it says whom to cite for data of one's own.
+        table=config["downloads"]["table"] or [],
     output:
         page=report(
             "results/compare/{run}/page.html",

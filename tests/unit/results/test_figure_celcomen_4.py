@@ -173,9 +173,9 @@ def test_the_figure_of_the_null_answers_its_question():
 
 def test_the_caption_of_the_null_names_the_controls_that_have_a_p_value():
     text = (Path(__file__).parents[3] / "workflow/report/figure_celcomen_4_null.rst").read_text("utf-8")
-    (named,) = re.findall(r"A p value stands only at the controls? that keeps? .*?: (.*?)\.", text)
+    (named,) = re.findall(r"A p value is given only for the one control whose .*?: (.*?)\.", text)
     assert CALIBRATED == {"random_gene": ("field",)}
-    assert named == "another gene under the field"
+    assert named == "another gene knocked out, under the Gaussian field"
 
 
 def summary_rows(**changed):
