@@ -184,7 +184,20 @@ def test_names_of_columns_that_may_tell_sections():
     )
     assert all(map(may_tell_sections, (*told, "samples", "PatientID", "slideIDs", "run", "roi", "region", "Slide_ID")))
     # Seurat's ident holds clusters.
-    other = ("array_row", "domain", "cell_type", "ident", "samples_n", "score", "id", "", "rod", "valid", "truncated")
+    other = (
+        "array_row",
+        "domain",
+        "cell_type",
+        "ident",
+        "condition",
+        "samples_n",
+        "score",
+        "id",
+        "",
+        "rod",
+        "valid",
+        "truncated",
+    )
     assert not any(map(may_tell_sections, other))
 
 

@@ -34,7 +34,7 @@ _MAX_SECTIONS, _MIN_CELLS_OF_SECTION = 1000, 10
 _SECTION_WORDS = frozenset(
     ("sample", "section", "slice", "slide", "library", "puck", "bregma", "animal", "mouse", "donor")
     + ("patient", "subject", "replicate", "batch", "core", "sid", "specimen", "block")
-    + ("fov", "roi", "region", "run", "dataset", "condition")
+    + ("fov", "roi", "region", "run", "dataset")
 )
 
 
@@ -150,7 +150,8 @@ def _what_overlays(column: str) -> str:
 def may_tell_sections(column: str) -> bool:
     """Whether a column is called as those are that say from which section, slide or animal a cell comes."""
     words = _words(column)
-    # Seurat's column of samples; its other column "ident" holds clusters.
+    # Seurat's column of samples; its other column "ident" holds clusters. "condition" is what screens call the gene that
+    # a cell has lost.
     return not _SECTION_WORDS.isdisjoint(words) or words == ["orig", "ident"]
 
 
