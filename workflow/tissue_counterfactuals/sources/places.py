@@ -150,8 +150,8 @@ def _what_overlays(column: str) -> str:
 def may_tell_sections(column: str) -> bool:
     """Whether a column is called as those are that say from which section, slide or animal a cell comes."""
     words = _words(column)
-    # Seurat's column of samples; its other column "ident" holds clusters. A "condition" is in screens the gene that a cell
-    # has lost.
+    # Seurat's column of samples; its other column "ident" holds clusters. In screens a "condition" is the gene that a
+    # cell has lost.
     return not _SECTION_WORDS.isdisjoint(words) or words == ["orig", "ident"]
 
 
