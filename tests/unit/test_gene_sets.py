@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.gene_sets import benjamini_hochberg, read_gmt
 
 
@@ -27,3 +28,6 @@ def test_gene_sets_as_other_tools_write_them(tmp_path):
     path = tmp_path / "sets.gmt"
     path.write_bytes("\ufeffHYPOXIA\t\tVEGFA,1.0\tCA9,0.5\t\r\nP53 \tof p53\t TP53 \tMDM2\r\n\r\n".encode())
     assert read_gmt(path) == {"HYPOXIA": ["VEGFA", "CA9"], "P53": ["TP53", "MDM2"]}
+    path.write_text("\n \n")
+    with pytest.raises(InputError, match="it is empty; give a GMT file"):
+        read_gmt(path)

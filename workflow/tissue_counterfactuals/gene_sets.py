@@ -42,7 +42,7 @@ def read_gmt(path: str | Path) -> dict[str, list[str]]:
 
 def _lines(path: str | Path) -> Iterator[list[str]]:
     """The fields of each line."""
-    path, number = Path(path), 0
+    path, is_empty = Path(path), True
     if not path.is_file():
         raise InputError(f"gene sets {path}: there is no such file; name a GMT file or one of {', '.join(BUNDLED)}.")
     opener = lzma.open if path.suffix == ".xz" else open
@@ -51,6 +51,7 @@ def _lines(path: str | Path) -> Iterator[list[str]]:
             for number, line in enumerate(stream, start=1):
                 if not line.strip():
                     continue
+                is_empty = False
                 # Enrichr writes a weight behind each gene: TP53,1.0.
                 name, *fields = (field.strip() for field in line.rstrip("\r\n").split("\t"))
                 fields = [name, *fields[:1], *(field.split(",")[0] for field in fields[1:])]
@@ -65,7 +66,7 @@ def _lines(path: str | Path) -> Iterator[list[str]]:
             f"gene sets {path}: it is no text{' compressed with xz' * (path.suffix == '.xz')}, or damaged ({error}); "
             "give a GMT file."
         ) from error
-    if not number:
+    if is_empty:
         raise InputError(f"gene sets {path}: it is empty; give a GMT file.")
 
 

@@ -310,14 +310,15 @@ def _coded(entry: dict, files: dict[str, Path]) -> dict[str, tuple] | None:
 
 def _unlabelled(entry: dict, files: dict[str, Path]) -> bool:
     """Whether types or domains are asked for of a bundle of an instrument that has none, and nobody names a table."""
-    if not files or entry["labels"] or not (entry["questions"] or entry["control_domain"]):
+    asked = entry["questions"] or entry["control_domain"]
+    if entry["source"] not in _WITHOUT_LABELS or not files or entry["labels"] or not asked:
         return False
     from tissue_counterfactuals.sources.text_tables import column_names  # slow to import, and seldom needed
 
     wanted = {entry["columns"][label] for label in ("cell_type", "domain")}
     tables = [path for key, path in files.items() if key.rpartition("/")[2] in ("cells", "metadata")]
     own = _from_headers(entry, files, lambda _: [column_names(path) for path in tables])
-    return entry["source"] in _WITHOUT_LABELS and own is not None and not wanted & {c for names in own for c in names}
+    return own is not None and not wanted & {c for names in own for c in names}
 
 
 def _labels(entry: dict, coded: dict[str, tuple] | None) -> dict[str, list[str]] | None:

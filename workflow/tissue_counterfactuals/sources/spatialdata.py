@@ -161,7 +161,7 @@ def _read_region(
             )
         cells["x"], cells["y"] = np.asarray(places, dtype=np.float64)[:, :2].T
         notes.append(f"coordinates are obsm[{name!r}]")
-        _compare_units(cells, table, folder, region, name, dataset)
+        _compare_units(cells, folder, region, name, dataset)
     else:
         centres, system, in_microns = shapes.centres(folder.parents[1], region)
         instances = _key(cells, dict(table.attrs), "instance_key", folder)
@@ -187,9 +187,7 @@ def _read_region(
     return sample
 
 
-def _compare_units(
-    cells: "pd.DataFrame", table: "zarr.Group", folder: Path, region: str, name: str, dataset: dict
-) -> None:
+def _compare_units(cells: "pd.DataFrame", folder: Path, region: str, name: str, dataset: dict) -> None:
     """Refuse places from obsm that are in another unit than the shapes of the region, where these say micrometres."""
     from tissue_counterfactuals.sources import shapes
     from tissue_counterfactuals.sources.places import nearest_distance
