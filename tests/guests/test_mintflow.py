@@ -52,3 +52,18 @@ def test_it_gives_latents_of_the_cells_it_may_see(guest):
     for values in (z, s):
         np.testing.assert_array_equal(np.isnan(values[:, 0]), held_out)
     assert not np.array_equal(z[~held_out], s[~held_out])
+
+
+def test_as_run_it_trains_on_all_cells_and_draws_those_to_be_predicted(tmp_path, mintflow):
+    guest = Guest(tmp_path, small_slide(n_cells=160, n_genes=10), mintflow, SETTINGS)
+    guest.question.switches = {"mintflow_cells": "all_cells"}
+    task = guest.question.task
+    model, output = guest.fit("mintflow"), tmp_path / "latents.npz"
+    guest.run("latents", "--models", model, "--output", output)
+    with np.load(output) as file:
+        assert np.isfinite(file["mintflow/z"]).all()
+    made, cells = guest.predict("mintflow"), task.target_cells("right")
+    assert set(made) == {("mintflow", "-"), ("mintflow", "no_intervention")}
+    library = np.asarray(task.slide.X[cells].sum(axis=1)).ravel()
+    np.testing.assert_allclose(made["mintflow", "-"].sum(axis=1), library, rtol=1e-3)
+    assert guest.scored() == set(made)

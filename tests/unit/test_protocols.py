@@ -36,6 +36,7 @@ def test_cellinas_switches_have_the_values_of_the_paper_and_of_the_authors_code(
         "gat_new_edges": ("to_focal", "both_ways"),
         "gat_altered_inputs": ("as_trained", "raw_counts"),
         "scgen_difference": ("seen_cells", "all_cells"),
+        "mintflow_cells": ("seen_cells", "all_cells"),
     }
     corrected, as_run = protocols.resolve("corrected"), protocols.resolve("as_run")
     assert {s.name: (corrected[s.name], as_run[s.name]) for s in cellina.SWITCHES} == expected
@@ -62,7 +63,7 @@ def test_unknown_names_and_values_are_refused():
         ("metrics", {"lfc", "pca_fit", "rmse_counts"}),
         (
             "training",
-            {"hyperparameters", "restore", "monitor", "variable_genes"}
+            {"hyperparameters", "restore", "monitor", "variable_genes", "mintflow_cells"}
             | {"gat_edges", "gat_field", "gat_inputs", "gat_cutoff"},
         ),
         (

@@ -17,15 +17,16 @@ from slides import small_slide
 from tasks import CELLINA, FOLD, SECTIONS, Question
 from tissue_counterfactuals import metrics
 from tissue_counterfactuals.graph import neighborhood_features, slide_graph
-from tissue_counterfactuals.methods import scgen
+from tissue_counterfactuals.methods import mintflow, scgen
 from tissue_counterfactuals.models import spatialprop
 from tissue_counterfactuals.models.cellina import Cellina
 from tissue_counterfactuals.models.cellina_gat import CellinaGAT
 from tissue_counterfactuals.protocols import cellina as switches_of_cellina
-from tissue_counterfactuals.question.donors import edge_perturbation
+from tissue_counterfactuals.question.donors import EdgePerturbation, edge_perturbation
 from tissue_counterfactuals.question.folds import cells_of, split_cells
 from tissue_counterfactuals.question.nodes import pseudobulk_shift
 from tissue_counterfactuals.slide import log_normalize
+from tissue_counterfactuals.streams import stream
 
 MAX_NEIGHBORS = 20
 GAT_NEIGHBORS = SECTIONS["cellina_gat"]["max_neighbors"]
@@ -337,6 +338,47 @@ def scgen_difference(slide, folder, value):
     return observed, moved * (library / moved.sum(axis=1))[:, None]
 
 
+class Draws:
+    """MintFlow without a network: a cell expresses how many of its neighbours are of each type, over and over."""
+
+    @staticmethod
+    def generate_insilico_ST_data(adata, obskey_celltype, obspkey_neighbourhood_graph, **_):
+        types = pd.get_dummies(adata.obs[obskey_celltype]).to_numpy(float)
+        values = adata.obsp[obspkey_neighbourhood_graph] @ types[:, np.arange(adata.n_vars) % types.shape[1]]
+        draw = {"MintFlow_Generated_Xint": values, "MintFLow_Generated_Xmic": 0 * values}
+        return {"list_generated_realisations_ie_expressions": [draw]}
+
+
+def mintflow_cells(slide, folder, value):
+    """Control cells among their donors, or the cells to be predicted among all that stand around them."""
+    task = ask(folder, slide, switches={"mintflow_cells": value}).task
+    task.settings = {"n_neighbors": 4, "n_draws": 1}
+    sections = SimpleNamespace(map_Batchname_to_inflowBatchID=["s0"])
+    stored = {"data_mintflow": {"train_list_tissue_section": sections}, "dict_all4_configs": {}, "model": None}
+    torch.save(stored, folder / "model.pt")
+    with (
+        mock.patch.object(mintflow, "_package", return_value=Draws),
+        mock.patch.object(mintflow, "seed_everything"),
+    ):
+        made = mintflow.predict(task, folder, "right")
+    rule = {"all_cells": "-", "seen_cells": "published"}[value]
+    assert set(made) == {rule, "no_intervention"}
+    cells = cells_of(slide, "A", {"all_cells": "right", "seen_cells": "left"}[value])
+    assert made[rule].cells.tolist() == cells.tolist()
+    if value == "all_cells":
+        places = slide.obsm["spatial"]
+        distances = np.linalg.norm(places[cells, None] - places[None], axis=2)
+        distances[np.arange(len(cells)), cells] = np.inf
+        around = np.argsort(distances, axis=1)[:, :4]
+    else:
+        donors = EdgePerturbation(cells, task.question.donors("right")["published"])
+        around = donors.shuffled(stream(SEED, "mintflow_donors"))[:, :4]
+    types = pd.get_dummies(slide.obs["cell_type"]).to_numpy(float)[around].sum(axis=1)
+    expected = types[:, np.arange(slide.n_vars) % types.shape[1]]
+    library = np.asarray(slide.X[cells].sum(axis=1)).ravel()
+    return made[rule].values, expected * (library / expected.sum(axis=1))[:, None]
+
+
 CASES = {
     "donor_features": donor_features,
     "donor_domain": donor_domain,
@@ -355,6 +397,7 @@ CASES = {
     "gat_new_edges": gat_new_edges,
     "gat_altered_inputs": gat_altered_inputs,
     "scgen_difference": scgen_difference,
+    "mintflow_cells": mintflow_cells,
     "lfc": lambda slide, folder, value: scores(slide, folder, {"lfc": value}),
     "pca_fit": lambda slide, folder, value: scores(slide, folder, {"pca_fit": value}),
     "rmse_counts": lambda slide, folder, value: scores(slide, folder, {"rmse_counts": value}),

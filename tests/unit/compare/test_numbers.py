@@ -62,7 +62,7 @@ def test_other_rules_and_other_data_get_no_verdict(tmp_path):
         assert own["reason"].eq(reason).all()
         assert own["tolerance"].isna().all()
         assert own.loc["pearson", "ours"].startswith("0.8")
-    # Nor do numbers of a method whose published run saw the cells to be predicted, which ours does not.
+    # Nor do numbers of a method whose published run no protocol repeats.
     found = numbers.build(tables(tmp_path, scores(answers(TABLE_1, "scgen", "-")), config()))
     own = found[(found["place"] == "Table 1") & (found["method"] == "scgen") & (found["ours"] != "")]
     assert set(own["verdict"]) == {"not comparable"}

@@ -132,7 +132,7 @@ METHODS = {
         Method("cpa", True, "CPA, its perturbation, the domain, exchanged", ("stochastic", "steps"), "cpa", "scvi",
         gpu=True, by_default=False),
         Method("mintflow", True, "MintFlow, drawn from its type and its donors' types", ("graph", "edge", "stochastic",
-        "latent", "steps"), "mintflow", "mintflow", by_default=False),
+        "latent", "steps"), "mintflow", "mintflow", by_default=False, seeing=("mintflow_cells", "all_cells")),
         Method("simvi", True, "SIMVI", ("graph", "latent", "latent_only", "stochastic"), "simvi", "scvi",
         by_default=False),
     )

@@ -5,8 +5,10 @@ graph and the section alone (`generate_insilico_ST_data`, 0.2.0 and 0.3.0). So t
 answer it: a focal cell's type among the types of its donors, of whom it takes as many at random as MintFlow's graph
 gives a cell neighbours. All that is the focal cell's own beside its type and its total count is lost: read its twin,
 which is drawn from its own neighbours' types. Held-out cells are absent from training, and the answers from the graph.
+A prediction is the mean of several draws.
 
-The authors trained on all cells, those to be predicted included. A prediction is the mean of several draws.
+As run, it trains on all cells, and what it draws are the cells to be predicted, where they stand: the expression of
+control cells that the authors put into them is never read.
 """
 
 import os
@@ -26,7 +28,7 @@ from tissue_counterfactuals.streams import stream
 
 def fit(task, folder: Path) -> None:
     """Train; leaves model.pt, MintFlow's own checkpoint, which holds the cells that it saw."""
-    mintflow, settings, seen = _package(), task.settings, Seen.of(task)
+    mintflow, settings, seen = _package(), task.settings, _seen(task)
     with tempfile.TemporaryDirectory() as scratch:
         configs = _configuration(mintflow, task, _sections(seen, Path(scratch)))
         seed_everything(task.seed)
@@ -73,7 +75,7 @@ def latents(task, folder: Path) -> dict[str, np.ndarray]:
     """Of all cells: z, the intrinsic state, and s, the signals that come in; posterior means, each (n, n_latent)."""
     import torch
 
-    mintflow, seen = _package(), Seen.of(task)
+    mintflow, seen = _package(), _seen(task)
     stored = torch.load(folder / "model.pt", map_location="cpu", weights_only=False)
     seed_everything(task.seed)
     found = mintflow.predict(
@@ -93,27 +95,29 @@ def latents(task, folder: Path) -> dict[str, np.ndarray]:
 
 
 def predict(task, folder: Path, target: str) -> dict[str, Prediction | str]:
-    """One variant per donor rule, and the twin."""
+    """One variant per donor rule, as run one in place; and the twin."""
     import torch
 
-    mintflow, slide, focal = _package(), task.slide, task.focal
+    mintflow, slide = _package(), task.slide
     stored = torch.load(folder / "model.pt", map_location="cpu", weights_only=False)
     data, configs = stored["data_mintflow"], stored["dict_all4_configs"]
     codes = Seen.of(task).counts(np.arange(slide.n_obs)).obs
     sections = list(data["train_list_tissue_section"].map_Batchname_to_inflowBatchID)
-    sample = codes["sample"].astype(str).to_numpy()[focal]
     n_neighbors = task.settings["n_neighbors"]
 
-    def drawn(neighbors: np.ndarray) -> Prediction:
-        """Focal cells among neighbours (m, k), indices in the slide, each in the section of its sample. Those of a
+    def drawn(cells: np.ndarray, neighbors: np.ndarray) -> Prediction:
+        """Cells (m,) among neighbours (m, k), indices in the slide, each in the section of its sample. Those of a
         sample that was left out are drawn in every section, and averaged.
         """
-        values = np.zeros((len(focal), slide.n_vars))
+        values, sample = np.zeros((len(cells), slide.n_vars)), codes["sample"].astype(str).to_numpy()[cells]
         for section, name in enumerate(sections):
             here = np.flatnonzero((sample == name) | ~np.isin(sample, sections))
             if len(here):
-                values[here] += mean_draw(focal[here], neighbors[here], section)
-        return Prediction(at_library(values, slide, focal), focal)
+                values[here] += mean_draw(cells[here], neighbors[here], section)
+        return Prediction(at_library(values, slide, cells), cells)
+
+    def in_place(cells: np.ndarray) -> Prediction:
+        return drawn(cells, _own_neighbors(task, cells, n_neighbors))
 
     def mean_draw(cells: np.ndarray, neighbors: np.ndarray, section: int) -> np.ndarray:
         """(m, g) of cells (m,) among neighbours (m, k), each of them a cell of a tissue of its own."""
@@ -143,11 +147,19 @@ def predict(task, folder: Path, target: str) -> dict[str, Prediction | str]:
         return np.mean(draws, axis=0)[:m]
 
     def moved(perturbation) -> Prediction:
-        return drawn(perturbation.shuffled(stream(task.seed, "mintflow_donors"))[:, :n_neighbors])
+        return drawn(task.focal, perturbation.shuffled(stream(task.seed, "mintflow_donors"))[:, :n_neighbors])
 
     seed_everything(task.seed)
-    made = task.counterfactuals(target, moved)
-    return made | {"no_intervention": drawn(_own_neighbors(task, n_neighbors))}
+    made = {"-": in_place(task.target_cells(target))} if _sees_all(task) else task.counterfactuals(target, moved)
+    return made | {"no_intervention": in_place(task.focal)}
+
+
+def _sees_all(task) -> bool:
+    return task.switches["mintflow_cells"] == "all_cells"
+
+
+def _seen(task) -> Seen:
+    return Seen(task, np.arange(task.slide.n_obs)) if _sees_all(task) else Seen.of(task)
 
 
 def _sections(seen: Seen, folder: Path) -> list[Path]:
@@ -196,15 +208,16 @@ def _configuration(mintflow, task, files: list[Path]) -> dict:
     }
 
 
-def _own_neighbors(task, n_neighbors: int) -> np.ndarray:
-    """(m, k) nearest cells of each focal cell's sample, among those that may be read."""
+def _own_neighbors(task, cells: np.ndarray, n_neighbors: int) -> np.ndarray:
+    """(m, k) nearest cells of each of some cells (m,), of the same sample and among those that may be read."""
     places = np.asarray(task.slide.obsm["spatial"])
     sample = task.slide.obs["sample"].astype(str).to_numpy()
-    found = np.empty((len(task.focal), n_neighbors), dtype=int)
-    for name in np.unique(sample[task.focal]):
-        own = np.flatnonzero(sample[task.focal] == name)
-        others = np.flatnonzero((sample == name) & ~task.answers)
-        _, nearest = spatial.KDTree(places[others]).query(places[task.focal[own]], n_neighbors + 1)
+    readable = np.full(task.slide.n_obs, True) if _sees_all(task) else ~task.answers
+    found = np.empty((len(cells), n_neighbors), dtype=int)
+    for name in np.unique(sample[cells]):
+        own = np.flatnonzero(sample[cells] == name)
+        others = np.flatnonzero((sample == name) & readable)
+        _, nearest = spatial.KDTree(places[others]).query(places[cells[own]], n_neighbors + 1)
         # The nearest of all is the cell itself.
         found[own] = others[nearest[:, 1:]]
     return found

@@ -153,6 +153,15 @@ SWITCHES = (
         "each); the corrected form has no cell that is held out. Training is the same.",
     ),
     Switch(
+        "mintflow_cells",
+        corrected="seen_cells",
+        as_run="all_cells",
+        step="training",
+        why="The authors trained one MintFlow per slide on all cells, those to be predicted included, and then drew "
+        "these very cells, by their types and among their real neighbours: what they put into them is not read. The "
+        "corrected form trains without them, and draws control cells among their donors.",
+    ),
+    Switch(
         "lfc",
         corrected="natural_pseudocount_1",
         as_run="log2_epsilon",

@@ -47,6 +47,11 @@ ANSWERS = {
     "do cannot be told apart; donors do not answer in turn.",
     "mintflow": "MintFlow: a draw for the cell's type among its donors' types; it never reads the cell's expression.",
 }
+# What a method sees under a switch that lets it see the answer.
+SEES = {
+    "scgen": "scGen: the held-out cells take part in the difference that moves cells: it sees the answer.",
+    "mintflow": "MintFlow: trained on the held-out cells too, and drawn in their own place: it sees the answer.",
+}
 GAIN_COLORS = {1: "#00609C", -1: "#B2182B"}
 
 
@@ -208,9 +213,8 @@ def notes(table: pd.DataFrame) -> list[str]:
     if table.attrs.get("training"):
         lines.append(f"{table.attrs['training']} Seconds and memory of each: costs.*.tsv beside this table.")
     bounds = set(table["method"])
-    lines += [note for method, note in ANSWERS.items() if method in bounds]
-    if "scgen" in bounds & _seeing(table):
-        lines.append("scGen: the held-out cells take part in the difference that moves cells: it sees the answer.")
+    asked = ANSWERS | {method: note for method, note in SEES.items() if method in _seeing(table)}
+    lines += [note for method, note in asked.items() if method in bounds]
     if "ceiling" in bounds:
         lines.append("Ceiling: one random half of the target cells against the other half.")
     if bounds & {"truth", "truth_in_place"}:
