@@ -41,7 +41,7 @@ MINUS = " - "
 # Methods whose published runs are not repeated, on any data set ("") or one, and why: what ours gives is no second draw
 # of the same.
 _NOT_REPEATED = {
-    ("scgen", "crc_cosmx"): "two of its six slides were thinned before genes were chosen, and not before they were scored",
+    ("scgen", "crc_cosmx"): "two of six slides were thinned before genes were chosen, and not where they were scored",
     ("mintflow", ""): "its squares of tissue were 2,048 pixels wide, in an older version of the package",
     ("spatialprop", ""): "it was given logarithms to normalise again, and scored on genes of its own",
     ("cpa", "brain_merfish"): "its control domain was left at REF, which is one of another data set",
