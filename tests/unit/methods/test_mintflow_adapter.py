@@ -39,7 +39,7 @@ def test_held_out_cells_are_in_no_file_that_mintflow_reads(tmp_path):
 def test_own_neighbours_are_the_nearest_cells_of_the_sample_that_are_no_answers(fold):
     slide = small_slide(n_cells=150, samples=("one", "two"))
     task = make_task(slide, fold, n_donors=5)
-    found = mintflow._own_neighbors(task, 4)
+    found = mintflow._own_neighbors(task, task.focal, 4)
     places, sample = slide.obsm["spatial"], slide.obs["sample"].to_numpy()
     answers = (slide.obs["cell_type"] == "A") & (slide.obs["domain"] == "right")
     for cell, neighbors in zip(task.focal, found, strict=True):
