@@ -33,7 +33,7 @@ FORMS = ("type_matched", "as_run")
 DONORS = ("twin", "global", "other", "matched", "pathway")
 # Cells of each kind in the embedding.
 _SHOWN = 400
-# Donors that each cell gets where subdomains are exchanged.
+# Donors that each cell gets where subdomains are shifted.
 _DRAWS = 4
 # Weights beyond this are cut, and those within it left out, as run.
 LARGEST_WEIGHT, SMALLEST_WEIGHT, SMALLEST_CHANGE = 5.0, 0.5, 0.01
@@ -230,13 +230,15 @@ class _Moves:
         return pd.DataFrame(rows, columns=columns), every[changed]
 
     def shuffled(self, slide: str) -> pd.DataFrame:
-        """Gain of matched over global donors, cells of the type alone, with subdomains as they are and exchanged.
+        """Gain of matched over global donors, cells of the type alone, with subdomains as they are and shifted.
 
         Returns:
             cell_type, shuffle (0: as they are), gain: see `shuffled_subdomains`.
         """
         cell_type = self.cell_type[self.there]
-        labels = shuffled_subdomains.shuffles(self.subdomain, cell_type, self.settings["n_shuffles"], slide)
+        place, section = self.slide.obsm["spatial"][self.there], self.slide.obs["sample"].astype(str).to_numpy()
+        where = cell_type, place, section[self.there]
+        labels = shuffled_subdomains.shuffles(self.subdomain, *where, self.settings["n_shuffles"], slide)
         rows = []
         for number, name in enumerate(self.types if self.modules else []):
             focal, own = self._focal("type_matched", name, number), np.flatnonzero(cell_type == name)
@@ -248,7 +250,7 @@ class _Moves:
             observed = self.slide.X[self.there[own]]
             reference = Reference(self.slide.X[focal], observed, lfc=self.switches["lfc"])
             gain = shuffled_subdomains.gains(
-                *(labels, self.modules, own, normalize_counts(observed).toarray()),
+                *(labels, self.modules, own, normalize_counts(observed)),
                 *(donors, predicted),
                 lambda mean, reference=reference: reference.change(mean, reference.control_mean),
                 *(self.settings["n_deg"], self.settings["min_cells"]),

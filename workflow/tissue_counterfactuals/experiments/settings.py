@@ -426,7 +426,7 @@ class ApplicationSettings(OnSlideSettings):
     embedding: Literal["umap", "pca"] = "umap"
     """How cells are drawn in two dimensions: `pca` are two principal components, `umap` is made of twenty."""
     n_shuffles: int = Field(199, ge=19, le=10_000)
-    """Times that subdomains are exchanged among cells of a type, the null of what matched donors gain."""
+    """Times that the map of subdomains is shifted over the tissue, the null of what matched donors gain."""
     pathway_weights: Text | None = None
     """Weights of genes in pathways: a table with the columns source, target and weight; `null` takes PROGENy's for
     human or mouse genes, whichever are there."""

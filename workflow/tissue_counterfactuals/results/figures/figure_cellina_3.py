@@ -67,14 +67,14 @@ def summarize(scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def against_shuffles(shuffles: pd.DataFrame) -> pd.DataFrame:
-    """What matched donors gain over global ones, by type and for all types (`cell_type` empty), beside exchanged
+    """What matched donors gain over global ones, by type and for all types (`cell_type` empty), beside shifted
     subdomains.
 
     Shuffle by shuffle gains are averaged over types, over seeds, then over slides: seeds of a slide share their
     shuffles. A type of a slide and seed counts where all its gains are known, so that every mean is over the same ones.
 
     Returns:
-        cell_type, gain, null_low and null_high (95 % of the exchanged), p_value (one-sided), n_shuffles, n_slides,
+        cell_type, gain, null_low and null_high (95 % of the shifted), p_value (one-sided), n_shuffles, n_slides,
         n_seeds.
     """
     known = shuffles["gain"].notna().groupby([shuffles[key] for key in ("slide", "seed", "cell_type")])
@@ -187,9 +187,9 @@ def _donors(axes, summary: pd.DataFrame, null: pd.DataFrame) -> None:
         for place, cell_type in enumerate(types):
             values = own[(own["form"] == form) & (own["cell_type"] == cell_type)].set_index("donors")["value"]
             y = place + offset
-            exchanged = null[null["cell_type"] == cell_type]
-            if form == "type_matched" and len(exchanged) and "global" in values.index:
-                ends = values["global"] + exchanged[["null_low", "null_high"]].iloc[0]
+            shifted = null[null["cell_type"] == cell_type]
+            if form == "type_matched" and len(shifted) and "global" in values.index:
+                ends = values["global"] + shifted[["null_low", "null_high"]].iloc[0]
                 axes.barh(y, ends.iloc[1] - ends.iloc[0], 0.34, ends.iloc[0], color="#E3E3E3", zorder=0)
             if {"global", "matched"} <= {*values.index}:
                 axes.plot(values[["global", "matched"]], [y, y], color="#BBBBBB", linewidth=1, zorder=1)
@@ -210,10 +210,10 @@ def _donors(axes, summary: pd.DataFrame, null: pd.DataFrame) -> None:
     said = "Spearman correlation of log-fold changes"
     for row in null[null["cell_type"] == ""].itertuples():
         said += (
-            f"\ngain of matched over global {row.gain:+.3f} (95 % of exchanges: {row.null_low:+.3f} to "
+            f"\ngain of matched over global {row.gain:+.3f} (95 % of shifts: {row.null_low:+.3f} to "
             f"{row.null_high:+.3f})"
         )
-        said += f"\np = {row.p_value:.2g}; {row.n_shuffles} exchanges, donors in the subdomain among draws from all"
+        said += f"\np = {row.p_value:.2g}; {row.n_shuffles} shifts, donors in the subdomain among draws from all"
     axes.set_xlabel(_wrapped(said, 4.6, 7))
     axes.grid(axis="x", color="#EEEEEE")
 
@@ -297,5 +297,5 @@ def _legend(figure, bottom: float) -> float:
     ]
     for face, label in (("black", "type matched"), ("white", "as run: all types, all other domains")):
         handles.append(Line2D([], [], marker="o", linestyle="", color="black", markerfacecolor=face, label=label))
-    band = Patch(facecolor="#E3E3E3", label="matched, if subdomains were exchanged (95 %)")
+    band = Patch(facecolor="#E3E3E3", label="matched, if subdomains lay elsewhere (95 %)")
     return style.legend_below(figure, bottom, handles=[*handles, band], ncols=7)
