@@ -19,10 +19,9 @@ LOCALIZATIONS = ("secreted", "membrane", "cytoplasmic")
 # What a table says where no set has enough of the genes: never an empty file.
 NO_SETS = "not applicable: no gene set holds {least} to {most} of the {n} genes"
 OVER_REPRESENTATION = ("term", "n_term", "n_overlap", "p_value", "q_value", "genes", "status")
-PRERANK = (
-    *("term", "n_term", "enrichment", "normalized_enrichment", "p_value", "q_value"),
-    *("leading_genes", "status"),
-)
+PRERANK = ("term", "n_term", "enrichment", "normalized_enrichment", "leading_genes", "status")
+# With fewer other rankings no p value of `rank_among` could be 0.05.
+FEWEST_OTHERS = 19
 
 
 def read_gmt(path: str | Path) -> dict[str, list[str]]:
@@ -214,13 +213,15 @@ def prerank(
 ) -> pd.DataFrame:
     """Gene set enrichment along a ranking of genes (GSEA, pre-ranked, gene permutation).
 
+    No p value: GSEA's takes genes for independent, and calls sets of genes that go together significant too often; see
+    `rank_among`.
+
     Args:
         ranking: finite value per gene, index = symbols; the highest come first.
         least, most: how many genes of the ranking a set must hold.
     Returns:
         A row for each tested set (columns PRERANK, largest absolute normalised enrichment first), or one row that says
-        why there is none. p values are those of GSEA, at least 2 / n_permutations; q values Benjamini-Hochberg's of
-        them, because GSEA's own are below 0.05 for some set in 22 of 100 rankings of no meaning.
+        why there is none.
     """
     tested = within(sets, ranking.index, least, most)
     if not tested:
@@ -245,22 +246,33 @@ def prerank(
             no_plot=True,
         )
     found = done.res2d
-    # Half of the permutations have the sign of a set's score; of so many no p value can be told from 0.
-    p_values = np.maximum(found["NOM p-val"].astype(np.float64), 2 / n_permutations)
     table = pd.DataFrame(
         {
             "term": found["Term"],
             "n_term": found["Term"].map(lambda name: len(tested[name])),
             "enrichment": found["ES"].astype(np.float64),
             "normalized_enrichment": found["NES"].astype(np.float64),
-            "p_value": p_values,
-            "q_value": benjamini_hochberg(p_values.to_numpy()),
             "leading_genes": found["Lead_genes"].str.replace(";", " "),
             "status": "ok",
         }
     )
     order = table["normalized_enrichment"].abs().sort_values(ascending=False, kind="stable").index
     return table.loc[order].reset_index(drop=True)
+
+
+def rank_among(found: pd.DataFrame, others: list[pd.DataFrame]) -> pd.DataFrame:
+    """A table of `prerank` with p_value, q_value and smallest_p, which are blank with fewer than FEWEST_OTHERS others.
+
+    p ranks the absolute normalised enrichment of a set among those of the same set in other rankings (tables of
+    `prerank`), of which this one is none in particular under the null; q is Benjamini-Hochberg's over the sets.
+    """
+    null = {i: other.set_index("term")["normalized_enrichment"].abs() for i, other in enumerate(others)}
+    null = pd.DataFrame(null, index=found["term"], dtype=float).to_numpy()
+    own = found["normalized_enrichment"].abs().to_numpy(float)
+    n = np.isfinite(null).sum(axis=1)
+    smallest = np.where((n >= FEWEST_OTHERS) & np.isfinite(own), 1 / (1 + n), np.nan)
+    p_value = smallest * (1 + (null >= own[:, None]).sum(axis=1))
+    return found.assign(p_value=p_value, q_value=benjamini_hochberg(p_value), smallest_p=smallest)
 
 
 def _not_applicable(reason: str, columns: tuple[str, ...]) -> pd.DataFrame:

@@ -395,6 +395,14 @@ def test_processes_of_clusters_are_met_when_each_is_enriched_in_that_kind_of_for
     assert own["ours"].startswith(f"{3 if verdict == 'met' else 2} of 3: ")
 
 
+@pytest.mark.parametrize(("q", "verdict"), [(0.04, "met"), (0.06, "not met"), (np.nan, "not comparable")])
+def test_gene_sets_fall_where_their_q_value_says_so_and_without_one_nothing_is_said(q, verdict):
+    row = {"group": "neighbours_0", "term": "HALLMARK_INTERFERON_ALPHA_RESPONSE", "normalized_enrichment": -2.0}
+    rows = [row | {"q_value": q}, row | {"term": "SIGNATURE_OF_IFITM3", "q_value": np.nan}]
+    found = of_celcomen("glioblastoma", "glioblastoma_xenium", shapes={"dataset": ["g"]}, knockout_terms=rows)
+    assert verdict_of(found, "falls neighbours_0") == verdict
+
+
 @pytest.mark.parametrize(
     ("difference", "p", "verdict"), [(0.6, 0.01, "met"), (0.6, 0.2, "not met"), (-0.6, 0.01, "not met")]
 )

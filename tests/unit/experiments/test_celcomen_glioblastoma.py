@@ -416,13 +416,26 @@ def test_prerank_finds_a_planted_set_and_says_when_it_cannot():
     found = gene_sets.prerank(values, sets, n_permutations=200, seed=1)
     assert found["term"].iloc[0] == "DOWN"
     assert found["normalized_enrichment"].iloc[0] < -1.5
-    assert found["q_value"].iloc[0] < 0.05
+    assert "p_value" not in found
     shuffled = values.sample(frac=1, random_state=0)
     pd.testing.assert_frame_equal(found, gene_sets.prerank(shuffled, sets, n_permutations=200, seed=1))
     none = gene_sets.prerank(values, {"X": ["y"]})
     assert none["status"].tolist() == ["not applicable: no gene set holds 15 to 500 of the 80 genes"]
     flat = gene_sets.prerank(values * 0, sets)
     assert flat["status"].str.contains("all genes have the same value").all()
+
+
+def test_an_enrichment_is_ranked_among_those_of_other_knock_outs():
+    found = pd.DataFrame({"term": ["A", "B", "C", "-"], "normalized_enrichment": [-3.0, 1.0, 2.0, np.nan]})
+    others = [found.assign(normalized_enrichment=[2.0, -1.5 if i < 9 else 0.5, 1.0, np.nan]) for i in range(19)]
+    # One other has no set C, so that too few have it.
+    others[0] = others[0].drop(index=2)
+    table = gene_sets.rank_among(found, others).set_index("term")
+    assert table["p_value"].dropna().to_dict() == pytest.approx({"A": 1 / 20, "B": 10 / 20})
+    assert table["q_value"].dropna().to_dict() == pytest.approx({"A": 2 / 20, "B": 10 / 20})
+    assert table["smallest_p"].dropna().to_dict() == pytest.approx({"A": 1 / 20, "B": 1 / 20})
+    for few in (others[:18], []):
+        assert gene_sets.rank_among(found, few)[["p_value", "q_value", "smallest_p"]].isna().all(axis=None)
 
 
 def test_a_real_crop_of_another_shape_is_told_with_both_numbers(slide, capsys):
@@ -550,8 +563,13 @@ def test_figures_are_drawn(results, protocol, tmp_path):
     files = results[protocol]
     figure_celcomen_3.draw_files(files, tmp_path / "3.png")
     names = ("classes", "tests", "cells", "trajectories", "placebo", "enrichment", "diagnostics")
-    figure = figure_celcomen_3.compose({n: read(files, n) for n in names}, "T [simulated]", PROVENANCE)
+    tables = {n: read(files, n) for n in names}
+    ranked = tables["enrichment"].assign(p_value=0.05, q_value=0.05, smallest_p=0.025)
+    ranked = figure_celcomen_3.compose(tables | {"enrichment": ranked}, "T [simulated]", PROVENANCE)
+    assert any("other knock-outs, at least 0.025;" in text for text in texts(ranked))
+    figure = figure_celcomen_3.compose(tables, "T [simulated]", PROVENANCE)
     said = " ".join(texts(figure))
+    assert "no p value: too few exact" in said
     for text in ("knock-out of gene_04", "collapsed to zero", "gene means", "T [simulated]"):
         assert text in said
     assert words_outside(figure) == []

@@ -393,6 +393,8 @@ def _tails(table: pd.DataFrame, number, detail: str) -> Ours | None:
 def _falls(table: pd.DataFrame, number, detail: str) -> Ours:
     """Named programmes among the gene sets that fall (q <= .05) in a group of cells after the knock-out."""
     score, q = (pd.to_numeric(table[c], errors="coerce") for c in ("normalized_enrichment", "q_value"))
+    if q.isna().all():
+        return Ours("no q value", tolerance=Tolerance(np.nan, "no other knock-outs say how rare an enrichment is"))
     down = table[(table["group"] == detail) & (score < 0) & (q <= 0.05)]
     return _named(number, down["term"], "gene sets that fall with q <= .05")
 

@@ -259,18 +259,20 @@ def _knock_out(tissue, graph, inter, intra, sets, settings, switches, seed):
     tracks = trajectories(done, columns, group, nearest)
     changes = {"generation": rank_genes(done.effect, group, tissue.var_names, gene)}
     tracks.insert(0, "method", "generation")
-    exact, placebo = [], pd.DataFrame([{"gene": gene, "status": NO_FIELD}])
+    exact, placebo, rankings = [], pd.DataFrame([{"gene": gene, "status": NO_FIELD}]), {}
     if switches["log_partition"] == "gaussian":
         field = ExactField(tissue, graph, inter, intra, switches)
         effect = field.effect(cells, place)
         changes["exact"] = rank_genes(effect, group, tissue.var_names, gene)
         exact = [by_site(scores(effect, columns), group, nearest).assign(method="exact")]
-        placebo = compare_with_placebo(
-            gene,
-            placebo_genes(tissue, gene),
-            settings["knockout"]["n_placebo"],
-            lambda g: knock_out_effect(tissue, graph, field, g, settings, switches, seed),
-        ).assign(status="ok", method="exact")
+
+        def effect_of(other: str) -> pd.DataFrame:
+            table, rankings[other] = knock_out_effect(tissue, graph, field, other, settings, switches, seed)
+            return table
+
+        candidates, n_placebo = placebo_genes(tissue, gene), settings["knockout"]["n_placebo"]
+        placebo = compare_with_placebo(gene, candidates, n_placebo, effect_of).assign(status="ok", method="exact")
+        del rankings[gene]
     x, y = tissue.obsm["spatial"].T
     everything = sets | {OWN_SIGNATURE.format(gene=gene): marks}
     return {
@@ -279,7 +281,7 @@ def _knock_out(tissue, graph, inter, intra, sets, settings, switches, seed):
         "trajectories": pd.concat([tracks, *exact], ignore_index=True),
         "placebo": placebo,
         "changes": _long(changes),
-        "enrichment": _enrich(changes, everything, gene, settings["enrichment"], seed),
+        "enrichment": enrich(changes, list(rankings.values()), everything, gene, settings["enrichment"], seed),
         "diagnostics": _diagnostics(done),
     }
 
@@ -304,8 +306,9 @@ class ExactField:
 
 def knock_out_effect(
     tissue: AnnData, graph, field: ExactField, gene: str, settings: dict, switches: dict, seed: int
-) -> pd.DataFrame:
-    """What the field makes of a knock-out (see `by_site`): the gene's own signature, in cells that express the gene.
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """What the field makes of a knock-out in cells that express the gene: of its own signature (see `by_site`), and of
+    every other gene (see `rank_genes`).
 
     Raises:
         InputError: no cell with a neighbour expresses it, or all do.
@@ -314,7 +317,7 @@ def knock_out_effect(
     group, site = group_cells(tissue, cells, settings["radius_um"])
     columns = tissue.var_names.get_indexer(signature(tissue, gene, group == GROUPS.index("rest")))
     effect = field.effect(cells, int(tissue.var_names.get_loc(gene)))
-    return by_site(scores(effect, columns), group, site)
+    return by_site(scores(effect, columns), group, site), rank_genes(effect, group, tissue.var_names, gene)
 
 
 def placebo_genes(tissue: AnnData, gene: str) -> list[str]:
@@ -334,7 +337,7 @@ def compare_with_placebo(
 
     Args:
         candidates: placebos, the first choice first; one whose knock-out is refused is passed over.
-        effect_of: gene -> its `knock_out_effect`.
+        effect_of: gene -> first table of its `knock_out_effect`.
     Returns:
         The rows of all effects with `gene`, `role` (gene or placebo), and `rank` of the effect in its group, 1 being
         the largest loss, among `n_ranked`.
@@ -350,23 +353,32 @@ def compare_with_placebo(
     return table.assign(rank=by_group.rank(method="min"), n_ranked=by_group.transform("count"))
 
 
-def _enrich(changes, sets, gene, settings, seed) -> pd.DataFrame:
-    """GSEA of each group's ranking; the signature has its score there, and no p value, see OWN_SIGNATURE."""
+def enrich(
+    changes: dict[str, pd.DataFrame], placebos: list[pd.DataFrame], sets: dict, gene: str, settings: dict, seed: int
+) -> pd.DataFrame:
+    """GSEA of each group's ranking, with p values from knock-outs of other genes (see `gene_sets.rank_among`).
+
+    Only the exact counterfactual of the field is made for other genes, so only it has p values; the signature has none
+    (see OWN_SIGNATURE).
+
+    Args:
+        changes: method -> its table of `rank_genes`. placebos: the same of other genes, by the exact counterfactual.
+        settings: min_size, max_size, n_permutations.
+    """
+
+    def scored(ranking: pd.Series, sets: dict) -> pd.DataFrame:
+        limits = settings["min_size"], settings["max_size"]
+        return gene_sets.prerank(ranking, sets, *limits, settings["n_permutations"], seed)
+
     own = OWN_SIGNATURE.format(gene=gene)
-    parts = ({own: sets[own]}, {name: members for name, members in sets.items() if name != own})
-    tables = []
+    rest, tables = {name: members for name, members in sets.items() if name != own}, []
     for method, ranking in changes.items():
         for group in ranking:
-            for part in parts:
-                table = gene_sets.prerank(
-                    ranking[group], part, settings["min_size"], settings["max_size"], settings["n_permutations"], seed
-                )
-                table.insert(0, "group", group)
-                table.insert(0, "method", method)
-                tables.append(table)
-    table = pd.concat(tables, ignore_index=True)
-    table.loc[table["term"] == own, ["p_value", "q_value"]] = np.nan
-    return table
+            others = [scored(other[group], rest) for other in placebos if method == "exact" and group in other]
+            found = gene_sets.rank_among(scored(ranking[group], rest), others)
+            signature = scored(ranking[group], {own: sets[own]})
+            tables += [table.assign(method=method, group=group) for table in (signature, found)]
+    return pd.concat(tables, ignore_index=True)
 
 
 def _long(changes: dict[str, pd.DataFrame]) -> pd.DataFrame:

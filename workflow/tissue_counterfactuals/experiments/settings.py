@@ -73,7 +73,7 @@ class EnrichmentSettings(GeneSetSettings):
     min_size: SetSize = 15
     """Genes of the model that a gene set must hold to be tested."""
     n_permutations: Draws = 1000
-    """Random permutations of genes."""
+    """Random permutations of genes, which enrichment is normalised by."""
 
 
 class GridSettings(Settings):
@@ -203,9 +203,9 @@ class KnockoutSettings(Settings):
     """Gene to knock out."""
     n_cells: int = Field(50, ge=1, le=1_000_000)
     """Cells to knock the gene out of, far from each other; as run it is one."""
-    n_placebo: int = Field(10, ge=0, le=5000)
+    n_placebo: int = Field(39, ge=0, le=5000)
     """Further genes of like expression that are knocked out, one at a time, each of as many cells that express it, to
-    see what any gene would do (gaussian log Z only)."""
+    see what any gene would do (gaussian log Z only); gene sets have p values from 19 on."""
     epochs: Epochs = 50
     """Epochs of generation."""
     learning_rate: LearningRate | None = None

@@ -339,7 +339,8 @@ NOTES = (
         "celcomen_glioblastoma",
         "other genes knocked out in the same way, each scored on its own signature",
         "no placebo",
-        "A signature is chosen for going along with its gene, so it falls with it, whatever the gene.",
+        "A signature is chosen for going along with its gene, so it falls with it, whatever the gene. Genes of a set "
+        "go up and down together too: only other knock-outs say how rare an enrichment is.",
     ),
     (
         "p_values",

@@ -226,8 +226,9 @@ def _enrichment(axes: Axes, enrichment: pd.DataFrame, part) -> None:
         axes.set_axis_off()
         return
     columns = list(dict.fromkeys(zip(ok["method"], ok["group"], strict=True)))
-    # The signature, which has no p value, comes first.
-    best = ok.groupby("term")["p_value"].min().fillna(0).to_frame("p")
+    # The signature comes first.
+    best = ok.groupby("term")["p_value"].min().fillna(1).to_frame("p")
+    best.loc[best.index.str.startswith("SIGNATURE_OF_"), "p"] = 0
     best["size"] = ok.groupby("term")["normalized_enrichment"].apply(lambda v: -v.abs().max())
     terms = best.sort_values(["p", "size"], kind="stable").index[:N_TERMS][::-1]
     shown = ok[ok["term"].isin(terms)]
@@ -256,6 +257,11 @@ def _enrichment(axes: Axes, enrichment: pd.DataFrame, part) -> None:
     axes.grid(color="#EDEDED", linewidth=0.5)
     axes.set_axisbelow(True)
     bar = part.colorbar(drawn, ax=axes, pad=0.01)
-    bar.set_label(
-        "normalised enrichment\n(size: -log10 q, ring: q < 0.05;\nsignature: no q, found in this tissue)", size=6.5
+    smallest = ok["smallest_p"].min()
+    q = (
+        f"size: -log10 q, ring: q < 0.05; p by\nrank among other knock-outs, at least {smallest:.2g};\nexact only, not "
+        "the signature"
+        if smallest < 1
+        else "no p value: too few exact\nknock-outs of other genes"
     )
+    bar.set_label(f"normalised enrichment\n({q})", size=6.5)
