@@ -188,7 +188,7 @@ def test_the_observed_difference_by_hand(slide, scale, wild_type):
     parts = found_lesions(slide, ["KP_1"])
     genes = np.append(np.arange(30, 60), slide.var_names.get_loc("Tgfbr2"))
     chosen = {"experimental_scale": scale, "wild_type": wild_type}
-    difference = lesions.observed_difference(slide, expression, parts[0], parts, genes, "Tgfbr2", chosen)
+    difference = lesions.observed_differences(slide, expression, parts, genes, "Tgfbr2", chosen)[0]
 
     def unit(rows):
         return rows / np.linalg.norm(rows, axis=1, keepdims=True)
@@ -208,7 +208,7 @@ def test_each_knock_out_lesion_weighs_the_same():
     (part, *_) = found_lesions(slide, ["KP_4"])
     genes = np.arange(40)
     chosen = {"experimental_scale": "matched", "wild_type": "own_lesion"}
-    found = lesions.observed_difference(slide, expression, part, [part], genes, "Tgfbr2", chosen)
+    (found,) = lesions.observed_differences(slide, expression, [part], genes, "Tgfbr2", chosen)
 
     def mean_at_norm_1(spots):
         rows = expression[spots][:, genes].toarray()
@@ -479,7 +479,7 @@ def nothing_happens():
     genes = slide.var_names.get_indexer(asked.genes)
     expression, parts = lesions.log_cpm(slide), [t.lesion for t in asked.tissues]
     chosen = asked.switches | {"experimental_scale": "matched"}
-    observed = [lesions.observed_difference(slide, expression, part, parts, genes, "Tgfbr2", chosen) for part in parts]
+    observed = lesions.observed_differences(slide, expression, parts, genes, "Tgfbr2", chosen)
     matched = dataclasses.replace(asked, observed=observed)
     found = {
         name: experiment.answer(own, forces.inter, forces.intra, seed, ("minus_baseline",))

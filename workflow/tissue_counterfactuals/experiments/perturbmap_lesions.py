@@ -243,33 +243,24 @@ def observed_differences(
     knockout: str,
     switches: dict[str, str],
 ) -> list[np.ndarray]:
-    """`observed_difference` (g,) of every lesion."""
-    return [observed_difference(slide, expression, lesion, lesions, genes, knockout, switches) for lesion in lesions]
-
-
-def observed_difference(
-    slide: AnnData,
-    expression: sparse.csr_matrix,
-    lesion: Lesion,
-    all_lesions: list[Lesion],
-    genes: np.ndarray,
-    knockout: str,
-    switches: dict[str, str],
-) -> np.ndarray:
-    """What the knock-out did in the experiment: mean of its spots less mean of the wild type, (genes,) float64.
+    """What the knock-out did in the experiment, beside every lesion: mean of its spots less mean of the wild type,
+    (genes,) float64.
 
     The spots are those of the lesion's own section; each of them is scaled to norm 1 over the modelled genes.
 
     Args:
         switches: `experimental_scale` and `wild_type`.
     """
-    here = (slide.obs["sample"] == lesion.section).to_numpy()
-    lost = here & (lost_genes(slide) == knockout).to_numpy()
+    section, label = (slide.obs[key].to_numpy() for key in ("sample", "domain"))
     source = expression if switches["experimental_scale"] == "matched" else slide.X
-    knocked_out = scale_cells(source[lost][:, genes], "l2")
-    reference = lesion if switches["wild_type"] == "own_lesion" else all_lesions[-1]
-    wild_type = scale_cells(expression[reference.spots][:, genes], "l2")
-    return _mean_by_lesion(knocked_out, slide.obs["domain"].to_numpy()[lost]) - wild_type.mean(axis=0)
+    lost_mean = {}
+    for name in {lesion.section for lesion in lesions}:
+        lost = (section == name) & (lost_genes(slide) == knockout).to_numpy()
+        lost_mean[name] = _mean_by_lesion(scale_cells(source[lost][:, genes], "l2"), label[lost])
+    wild = [scale_cells(expression[lesion.spots][:, genes], "l2").mean(axis=0) for lesion in lesions]
+    if switches["wild_type"] != "own_lesion":
+        wild = [wild[-1]] * len(lesions)
+    return [lost_mean[lesion.section] - mean for lesion, mean in zip(lesions, wild, strict=True)]
 
 
 def means_as_lost(

@@ -35,7 +35,7 @@ class Question:
     Attributes:
         genes: (g,) modelled genes, the lost one last.
         tissues: the lesions.
-        observed: for each lesion (g,), knock-out less wild type; see `observed_difference`.
+        observed: for each lesion (g,), knock-out less wild type; see `observed_differences`.
         as_lost: for each lesion (g,), its mean on the scale of the lesions that have lost the gene.
         n_lost: section -> its lesions that have lost the gene.
         switches: of the steps inference, generation and celcomen_perturbmap.
