@@ -364,6 +364,17 @@ def test_wild_type_lesions_stand_for_the_lost_ones_in_every_way_once(slide, scal
     few = dataclasses.replace(asked, settings=settings(draws=4))
     rows = experiment.answer(few, forces.inter, forces.intra, 0, ("wild_type_lesion",), ("field",))
     assert pd.DataFrame(rows).query("control == 'wild_type_lesion'")["draw"].nunique() == 4
+    # Of twelve in each of four sections, three taken at a time, there are two thousand million ways.
+    first, places = asked.tissues[0], [(section, i) for section in "abcd" for i in range(12)]
+    tissues = [
+        dataclasses.replace(first, lesion=dataclasses.replace(first.lesion, section=s, number=i)) for s, i in places
+    ]
+    many = {"observed": asked.observed[:1] * 48, "as_lost": asked.as_lost[:1] * 48, "n_lost": dict.fromkeys("abcd", 3)}
+    many = dataclasses.replace(few, tissues=tissues, **many)
+    rows = pd.DataFrame(experiment.answer(many, forces.inter, forces.intra, 0, ("wild_type_lesion",), ("field",)))
+    rows = rows.query("control == 'wild_type_lesion'")
+    assert (rows.groupby(["draw", "section"]).size() == 9).all()
+    assert rows.groupby("draw")[["section", "lesion"]].apply(lambda t: t.to_numpy().tobytes()).nunique() == 4
     # A section whose only wild-type lesion would have to leave has none to spare.
     alone = dataclasses.replace(asked, n_lost={"KP_1": 5, "KP_2": 3})
     rows = experiment.answer(alone, forces.inter, forces.intra, 0, ("wild_type_lesion",), ("field",))

@@ -6,7 +6,8 @@ nothing of the knock-out; a correlation says something only where it leaves them
 """
 
 from collections.abc import Collection, Iterator
-from itertools import combinations, product
+from itertools import product
+from math import comb, prod
 from pathlib import Path
 
 import numpy as np
@@ -160,27 +161,41 @@ def _wild_type_lesions(question: Question, seed: int) -> Iterator[tuple[int, int
     for place, tissue in enumerate(question.tissues):
         by_section.setdefault(tissue.lesion.section, []).append(place)
     reference = len(question.tissues) - 1
-    choices = [
-        list(combinations(own, n))
-        for section, own in by_section.items()
-        if 0 < (n := question.n_lost[section]) < len(own)
-    ]
+    choices = [(own, n) for section, own in by_section.items() if 0 < (n := question.n_lost[section]) < len(own)]
     if not choices:
         return
-    chosen = list(product(*choices))
-    most = question.settings["draws"]
-    if len(chosen) > most:
-        rng = stream(seed, "wild_type_lesion")
-        chosen = [chosen[i] for i in np.sort(rng.permutation(len(chosen))[:most])]
+    sizes, most = [comb(len(own), n) for own, n in choices], question.settings["draws"]
+    if prod(sizes) <= most:
+        chosen = product(*map(range, sizes))
+    else:
+        # Of a dozen lesions a section there are more choices than fit into memory, so that they are not listed.
+        rng, drawn = stream(seed, "wild_type_lesion"), set()
+        while len(drawn) < most:
+            drawn.add(tuple(rng.integers(sizes).tolist()))
+        chosen = sorted(drawn)
     shared = question.switches["wild_type"] == "last_lesion"
-    for draw, sections in enumerate(chosen):
-        for lost in sections:
+    for draw, ranks in enumerate(chosen):
+        for (own, n), rank in zip(choices, ranks, strict=True):
+            lost = _combination(own, n, rank)
             instead = np.mean([question.as_lost[place] for place in lost], axis=0)
             section = question.tissues[lost[0]].lesion.section
             for place in by_section[section]:
                 if place not in lost:
                     wild = question.scaled[reference if shared else place].mean(axis=0)
                     yield draw, place, instead - wild
+
+
+def _combination(items: list[int], n: int, rank: int) -> list[int]:
+    """The one of a rank among the choices of `n` items, in the order of `itertools.combinations`."""
+    chosen = []
+    for left, item in zip(range(len(items) - 1, -1, -1), items, strict=True):
+        if len(chosen) < n:
+            with_it = comb(left, n - len(chosen) - 1)
+            if rank < with_it:
+                chosen.append(item)
+            else:
+                rank -= with_it
+    return chosen
 
 
 def _random_gene(question: Question, model: Model, seed: int) -> Drawn:
