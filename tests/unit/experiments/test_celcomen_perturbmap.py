@@ -596,7 +596,9 @@ def test_a_run_writes_the_same_tables_twice(slide, tmp_path):
 def test_the_null_test_turns_every_switch_alone_and_in_sequence(tmp_path):
     small = {"seeds": 1, "depths": [8000], "n_genes": 1000, "n_modelled_genes": 20, "n_sections": 1, "draws": 2}
     outputs = {name: tmp_path / f"{name}.tsv" for name in ("correlations", "summary", "switches")}
-    perturbmap_null.null_test(settings(null_test=small, generation_epochs=3), {}, outputs)
+    # Where lesions lie on the user's slide says nothing of simulated ones.
+    elsewhere = {"section": "S1", "boxes_um": [[0, 10, 0, 10]], "trim_um": 9000.0, "min_spots": 6000}
+    perturbmap_null.null_test(settings(null_test=small, generation_epochs=3, **elsewhere), {}, outputs)
     turned = pd.read_csv(outputs["switches"], sep="\t")
     names = {name for turn in perturbmap_null.TURNS for name in turn}
     steps = {protocols.SWITCHES[name].step for name in names}

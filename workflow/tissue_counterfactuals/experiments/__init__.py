@@ -299,7 +299,7 @@ EXPERIMENTS = (
         inputs={},
         outputs={name: f"{_NULL}/{name}.tsv" for name in ("correlations", "summary", "switches")},
         takes=("overrides",),
-        unread=("knockouts", "max_genes", "draws", "shuffled_fits"),
+        unread=("knockouts", "section", "boxes_um", "trim_um", "min_spots", "max_genes", "draws", "shuffled_fits"),
         shown={
             "summary": "knock-outs without effect",
             "switches": "knock-outs without effect, switch by switch",

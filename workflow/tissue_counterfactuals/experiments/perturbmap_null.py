@@ -20,6 +20,7 @@ from tissue_counterfactuals.experiments.perturbmap_lesions import (
     remove_reporters,
 )
 from tissue_counterfactuals.experiments.perturbmap_question import Model, Question, ask, correlate, fit
+from tissue_counterfactuals.experiments.settings import PerturbmapSettings
 from tissue_counterfactuals.results.tables import write_tsv
 from tissue_counterfactuals.simulate.lesions import simulate_lesions
 
@@ -56,7 +57,9 @@ def null_test(settings: dict, overrides: dict[str, str], outputs: dict[str, Path
     as_run = _switches("as_run", {})
     corrected = _switches("corrected", overrides)
     null = settings["null_test"]
-    settings = settings | {"max_genes": null["n_modelled_genes"], "draws": null["draws"]}
+    # Where lesions lie is known of the user's slide, and not of the simulated ones.
+    where = PerturbmapSettings().model_dump(include={"section", "boxes_um", "trim_um", "min_spots"})
+    settings = settings | where | {"max_genes": null["n_modelled_genes"], "draws": null["draws"]}
     rows, turns = [], []
     for depth in null["depths"]:
         for seed in range(null["seeds"]):
