@@ -212,6 +212,11 @@ def test_forces_are_told_apart_over_draws_of_forces_and_not_over_sizes(gains, n,
     (found,) = statements.told_apart(here, "", "corrected")
     assert (found.n, found.unit, found.verdict) == (n, "draws of forces", verdict)
     assert found.reason.startswith(reason)
+    # Cells that were refused count as those in which nothing was found.
+    half = here._read[path]["n_cells"] > 1
+    here._read[path].loc[half, ["recovery", "cross_talk"]] = np.nan
+    (less,) = statements.told_apart(here, "", "corrected")
+    assert less.estimate == pytest.approx((found.estimate - 0.02 + 0.01) / 3)
 
 
 @pytest.mark.parametrize("n_slides", [1, 6])

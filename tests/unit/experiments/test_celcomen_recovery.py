@@ -89,7 +89,7 @@ def test_a_chain_is_seen_above_all_pairs_with_a_gene_outside_it_as_the_words_say
     for place, value in (((0, 1), 0.4), ((1, 2), 0.4), (pair, 0.6)):
         forces[place] = forces[place[::-1]] = value
     made = {"inter": forces, "intra": forces}
-    monkeypatch.setattr(recovery, "_each_method", lambda *_: [("as_run", made)])
+    monkeypatch.setattr(recovery, "_each_method", lambda *_: [({"method": "as_run"}, made)])
     rows = recovery._chain(settings_of(chain_cells=60), SWITCHES, "inter", 0, 0)
     assert {row["real_found"] for row in rows} == {seen}
     drawn = " ".join(" ".join(texts(figure.compose(found, chains, PROVENANCE))).split())
@@ -153,6 +153,22 @@ def test_figure_names_methods_data_kind_and_provenance(found, chains):
     assert "n = 2 tissues" in said
     # A row per kind of data and forces; one number of genes, cross-talk and chains.
     assert len(drawn.axes) == 6 * 3
+
+
+def test_cells_that_a_method_refuses_lose_its_numbers_alone(tmp_path):
+    """Of ten cells with a hundredth of a count per gene most genes are never seen."""
+    few = settings_of(tissues=1, n_genes=[30], n_cells=[10, 300], counts_per_gene=0.01, dropout=0.99, chain_cells=300)
+    paths = {name: tmp_path / name for name in ("recovery", "chains", "provenance")}
+    recovery.run(few, SWITCHES, [0], paths)
+    figure.draw_files(paths, tmp_path / "figure.png")
+    for name, number in (("recovery", "recovery"), ("chains", "force_13")):
+        table = pd.read_csv(paths[name], sep="\t")
+        failed = table["status"] == "failed"
+        assert {*table.loc[failed, "data"]} >= {"log_counts", "normalized"}
+        assert table.loc[failed, "reason"].str.len().gt(20).all()
+        np.testing.assert_array_equal(table[number].isna(), failed)
+    drawn = figure.compose(*(pd.read_csv(paths[name], sep="\t") for name in ("recovery", "chains")), PROVENANCE)
+    assert texts(drawn).count("refused the cells") >= 4
 
 
 def test_figure_is_drawn_from_the_tables(tables, tmp_path):

@@ -6,6 +6,7 @@ correlation of an estimate with its own truth over the pairs of genes, cross-tal
 Chains 1-2, 2-3 without a force 1-3 (Fig. 1C-D of the paper) ask who reports the force that is not there.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import pandas as pd
 from scipy import sparse
 
 from tissue_counterfactuals import protocols
+from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.experiments.force_statistics import correlation, entries
 from tissue_counterfactuals.models.celcomen import fit_interactions
 from tissue_counterfactuals.models.celcomen_field import GaussianField
@@ -45,16 +47,19 @@ CHAIN_GENES = 6
 
 RECOVERY_COLUMNS = [
     *("kind", "protocol", "method", "data", "forces", "n_genes", "n_cells", "seed", "tissue"),
-    *("recovery", "cross_talk", "constant", "at_bound", "covered"),
+    *("recovery", "cross_talk", "constant", "at_bound", "covered", "status", "reason"),
 ]
 CHAIN_COLUMNS = [
     *("kind", "protocol", "method", "data", "forces", "n_genes", "n_cells", "seed", "tissue"),
     *("force_12", "force_23", "force_13", "real_found", "spurious", "above_unconnected", "covered"),
+    *("status", "reason"),
 ]
 
 
 def run(settings: dict, switches: dict[str, str], seeds: list[int], outputs: dict[str, Path]) -> None:
     """Both tables of the experiment, `recovery` and `chains` (TSV), and where they come from, `provenance` (JSON).
+
+    Where a method refused the cells, `status` is `failed`, `reason` says why, and its numbers are blank.
 
     Args:
         settings: section celcomen.recovery of the configuration.
@@ -71,8 +76,8 @@ def run(settings: dict, switches: dict[str, str], seeds: list[int], outputs: dic
                     rows += _recover(settings, switches, n_genes, n_cells, seed, tissue)
             for forces in FORCES:
                 links += _chain(settings, switches, forces, seed, tissue)
-    write_tsv(pd.DataFrame(links)[CHAIN_COLUMNS], outputs["chains"])
-    write_tsv(pd.DataFrame(rows)[RECOVERY_COLUMNS], outputs["recovery"])
+    write_tsv(pd.DataFrame(links, columns=CHAIN_COLUMNS), outputs["chains"])
+    write_tsv(pd.DataFrame(rows, columns=RECOVERY_COLUMNS), outputs["recovery"])
     n_cells = settings["tissues"] * len(seeds) * len(settings["n_genes"]) * sum(settings["n_cells"])
     provenance.write_simulated(outputs["provenance"], "Recovery of known forces", n_cells, seeds, settings, switches)
 
@@ -118,6 +123,9 @@ def estimate(
         `inter` and `intra` (g, g); for the Gaussian field in units free of the genes' scales (`partial_correlations`);
         `at_bound`, share of the pairs at a bound of their range, (inter, intra); and `error`, standard errors in the
         same units, for the Gaussian field only.
+
+    Raises:
+        InputError: the method cannot tell anything of these cells.
     """
     if method == "gaussian":
         # The true forces are those of the cells as they are.
@@ -144,7 +152,12 @@ def estimate(
         bound = tuple(fit.diagnostics[f"{forces}_at_bound"] for forces in FORCES)
         return {"inter": fit.inter, "intra": fit.intra, "at_bound": bound}
     cells = expression.toarray() if sparse.issparse(expression) else expression
-    standard = (cells - cells.mean(axis=0)) / cells.std(axis=0)
+    spread = cells.std(axis=0)
+    if not spread.all():
+        raise InputError(
+            f"{(spread == 0).sum()} of {len(spread)} genes are the same in all cells: simulate deeper counts."
+        )
+    standard = (cells - cells.mean(axis=0)) / spread
     if method == "coexpression":
         both = standard.T @ standard / len(standard)
     else:
@@ -182,16 +195,14 @@ def _recover(settings: dict, switches: dict, n_genes: int, n_cells: int, seed: i
     data, graph = simulate_expression(inter, intra, n_cells, settings, [seed, tissue, n_genes, n_cells])
     rows = []
     for kind, expression in data.items():
-        for method, found in _each_method(expression, graph, settings, switches):
+        for told, found in _each_method(expression, graph, settings, switches):
             for place, (forces, other) in enumerate((FORCES, FORCES[::-1])):
-                recovery, cross_talk, constant = agreement(found[forces], truths[forces], truths[other])
-                rows.append(
-                    names
-                    | {"method": method, "protocol": METHODS[method], "data": kind}
-                    | {"forces": forces, "recovery": recovery, "cross_talk": cross_talk}
-                    | {"constant": constant, "at_bound": found["at_bound"][place]}
-                    | {"covered": _covered(found, forces, truths[forces])}
-                )
+                row = names | told | {"data": kind, "forces": forces}
+                if found is not None:
+                    recovery, cross_talk, constant = agreement(found[forces], truths[forces], truths[other])
+                    row |= {"recovery": recovery, "cross_talk": cross_talk, "constant": constant}
+                    row |= {"at_bound": found["at_bound"][place], "covered": _covered(found, forces, truths[forces])}
+                rows.append(row)
     return rows
 
 
@@ -206,16 +217,17 @@ def _chain(settings: dict, switches: dict, forces: str, seed: int, tissue: int) 
     unconnected[:3, :3] = False
     rows = []
     for kind, expression in data.items():
-        for method, found in _each_method(expression, graph, settings, switches):
+        for told, found in _each_method(expression, graph, settings, switches):
+            rows.append(names | told | {"data": kind, "forces": forces})
+            if found is None:
+                continue
             matrix = found[forces]
             links = {"force_12": matrix[0, 1], "force_23": matrix[1, 2], "force_13": matrix[0, 2]}
             real = np.abs([links["force_12"], links["force_23"]])
             others = np.abs(entries(matrix)[entries(unconnected)]).max()
             seen = bool(real.min() > others)
-            rows.append(
-                names
-                | {"method": method, "protocol": METHODS[method], "data": kind, "forces": forces}
-                | links
+            rows[-1] |= (
+                links
                 # Of a chain that an estimator does not see, the third link says nothing.
                 | {"real_found": seen, "spurious": links["force_13"] / real.mean() if seen else np.nan}
                 | {"above_unconnected": bool(abs(links["force_13"]) > others)}
@@ -224,9 +236,15 @@ def _chain(settings: dict, switches: dict, forces: str, seed: int, tissue: int) 
     return rows
 
 
-def _each_method(expression, graph, settings, switches):
-    for method in METHODS:
-        yield method, estimate(method, expression, graph, settings, switches)
+def _each_method(expression, graph, settings, switches) -> Iterator[tuple[dict, dict | None]]:
+    """What the tables say of each method, and its estimate or None where it refused."""
+    for method, protocol in METHODS.items():
+        found, told = None, {"method": method, "protocol": protocol, "status": "ok", "reason": ""}
+        try:
+            found = estimate(method, expression, graph, settings, switches)
+        except InputError as error:
+            told |= {"status": "failed", "reason": str(error)}
+        yield told, found
 
 
 def _covered(found: dict, forces: str, truth: np.ndarray, pair: tuple[int, int] | None = None) -> float:

@@ -97,7 +97,10 @@ def _curves(axes, part) -> None:
 def _cross_talk(axes, part) -> None:
     """A point for each tissue; the bar is the mean."""
     for place, (method, (_, color, marker)) in enumerate(STYLES.items()):
-        values = part.loc[part["method"] == method, "cross_talk"].to_numpy()
+        values = part.loc[part["method"] == method, "cross_talk"].dropna().to_numpy()
+        if not len(values):
+            axes.text(-0.55, place, "refused the cells", va="center", color=style.FAILED_COLOR, size=6.5)
+            continue
         axes.plot(values, np.full(len(values), place), marker, color=color, markersize=3, alpha=0.5)
         axes.plot([values.mean()] * 2, [place - 0.35, place + 0.35], color=color, linewidth=2)
     _as_list(axes)
@@ -106,9 +109,11 @@ def _cross_talk(axes, part) -> None:
 
 def _chain(axes, part) -> None:
     for place, (method, (_, color, marker)) in enumerate(STYLES.items()):
-        ratio = part.loc[part["method"] == method, "spurious"]
+        own = part[part["method"] == method]
+        ratio = own["spurious"]
         if ratio.isna().all():
-            axes.text(0.04, place, "chain not found", va="center", color=style.FAILED_COLOR, size=6.5)
+            text = "refused the cells" if (own["status"] == "failed").all() else "chain not found"
+            axes.text(0.04, place, text, va="center", color=style.FAILED_COLOR, size=6.5)
             continue
         found = ratio.dropna()
         shown, bar = (np.clip(value, -_WIDEST_RATIO, _WIDEST_RATIO) for value in (found, found.mean()))
