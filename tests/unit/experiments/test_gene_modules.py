@@ -1,5 +1,7 @@
 """Modules of genes: a case whose answer is known, values of Hotspot's own package, and level under the null."""
 
+import tracemalloc
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -46,6 +48,23 @@ def test_statistics_are_those_of_hotspotsc(known):
     # Their modules: genes 0 to 14; 17 and 13 of the genes that only depth moves; 15 to 29 in three pieces and the rest
     # alone.
     assert np.bincount(found).tolist() == [10, 17, 15, 7, 6, 5]
+
+
+def test_many_genes_take_little_more_memory_than_what_is_asked_for():
+    counts = sparse.random_array((4000, 2000), density=0.05, rng=np.random.default_rng(0), format="csc")
+    depth = np.asarray(counts.sum(axis=1)).ravel()
+    tracemalloc.start()
+    values = standardize(counts, depth)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    # Eleven times the size of the result, all genes at a time in float64.
+    assert peak < 4 * values.nbytes
+    # A gene has the same values alone.
+    np.testing.assert_array_equal(values[:, [1999]], standardize(counts[:, [1999]], depth))
+    # Correlations do not depend on how genes are dealt with either.
+    weights = neighbor_weights(np.random.default_rng(1).normal(size=(4000, 2)), 5)
+    z = local_correlation(values[:, :600], weights)
+    np.testing.assert_allclose(z[:2, 598:], local_correlation(values[:, [0, 1, 598, 599]], weights)[:2, 2:], atol=1e-3)
 
 
 def test_two_programmes_are_found_and_each_cell_gets_its_own():

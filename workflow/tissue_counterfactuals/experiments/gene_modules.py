@@ -37,10 +37,18 @@ def neighbor_weights(latent: np.ndarray, n_neighbors: int = 30) -> sparse.csr_ar
 
 
 def standardize(counts: sparse.csc_array, depth: np.ndarray) -> np.ndarray:
-    """Counts (n, g) as deviations from what the depth (n,) of the cells expects, in standard deviations (n, g).
+    """Counts (n, g) as deviations from what the depth (n,) of the cells expects, in standard deviations (n, g) float32.
 
     The dispersion of a gene is that which explains its variance about that (Andrews and Hemberg 2019).
     """
+    values = np.empty(counts.shape, np.float32)
+    for start in range(0, counts.shape[1], _BLOCK):
+        block = slice(start, start + _BLOCK)
+        values[:, block] = _deviations(counts[:, block], depth)
+    return values
+
+
+def _deviations(counts: sparse.csc_array, depth: np.ndarray) -> np.ndarray:
     x = counts.toarray().astype(np.float64)
     n, total = len(x), x.sum(axis=0)
     mean = np.outer(depth, total) / depth.sum()
@@ -68,7 +76,7 @@ def autocorrelation(counts: sparse.spmatrix, weights: sparse.csr_array, genes: p
     z, strength = np.zeros(len(genes)), np.zeros(len(genes))
     for start in range(0, len(genes), _BLOCK):
         block = slice(start, start + _BLOCK)
-        values = standardize(counts[:, block], depth)
+        values = _deviations(counts[:, block], depth)
         found = (values * (weights @ values)).sum(axis=0) / 2
         most = (degree[:, None] * values**2).sum(axis=0) / 2
         z[block], strength[block] = found / spread, found / np.maximum(most, 1e-300)
@@ -85,9 +93,13 @@ def local_correlation(values: np.ndarray, weights: sparse.csr_array) -> np.ndarr
     Args:
         values: (n, g) of `standardize`. The null holds one gene as it is, either of the two: the smaller score counts.
     """
-    smoothed = weights @ values
-    together = values.T @ smoothed
-    size = np.sqrt((smoothed**2).sum(axis=0))
+    n_genes = values.shape[1]
+    together, size = np.empty((n_genes, n_genes)), np.empty(n_genes)
+    for start in range(0, n_genes, _BLOCK):
+        block = slice(start, start + _BLOCK)
+        smoothed = weights @ values[:, block]
+        together[:, block] = values.T @ smoothed.astype(values.dtype)
+        size[block] = np.sqrt((smoothed**2).sum(axis=0))
     z = together / np.maximum(np.maximum.outer(size, size), 1e-300)
     np.fill_diagonal(z, 0)
     return (z + z.T) / 2
