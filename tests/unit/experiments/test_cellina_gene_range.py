@@ -73,6 +73,19 @@ def test_shifted_neighbourhoods_are_those_of_shifted_cells(block, keeps_sums, mo
     np.testing.assert_allclose(unmoved, neighborhood_features(around, log), rtol=1e-5)
 
 
+def test_neighbourhoods_drawn_for_a_type_are_the_same_whatever_other_types_are_asked(tmp_path):
+    slide = small_slide(300, types=("A", "B"))
+    sizes = slide.obs.groupby(["cell_type", "domain"], observed=True).size().unstack().min(axis=1)
+    # The type that stands second has the most cells.
+    if sizes["A"] > sizes["B"]:
+        slide.obs["cell_type"] = slide.obs["cell_type"].cat.rename_categories({"A": "B", "B": "A"})
+    made = [run(tmp_path / str(n), slide, min_cells=int(n)) for n in sorted(sizes)]
+    tables = [pd.read_csv(one["scores"], sep="\t") for one in made]
+    assert [{*table["cell_type"]} for table in tables] == [{"A", "B"}, {"B"}]
+    both, alone = (t.query("cell_type == 'B' and shift == 'edge_swap' and truth == 'observed'") for t in tables)
+    assert both["value"].tolist() == pytest.approx(alone["value"].tolist(), rel=1e-3)
+
+
 def test_every_type_truth_shift_and_number_has_its_scores(finished):
     table = pd.read_csv(finished["scores"], sep="\t")
     assert {*table["cell_type"]} == {"A", "B"}

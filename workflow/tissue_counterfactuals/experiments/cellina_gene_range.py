@@ -18,6 +18,7 @@ from scipy import sparse
 
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.experiments import cellina_slides, preparation
+from tissue_counterfactuals.graph import neighborhood_features
 from tissue_counterfactuals.metrics import METRICS, Comparison, Reference
 from tissue_counterfactuals.question.folds import cells_of, group_sizes
 from tissue_counterfactuals.question.nodes import NodePerturbation, alter_log, pseudobulk_shift
@@ -145,8 +146,8 @@ class _Scorer:
                 rows.extend(names | {"metric": m, "value": float(METRICS[m].function(comparison))} for m in SCORES)
 
         add(TWIN, 0, twin)
-        rng = stream(self.seed, "neighbourhood_of_one_cell", target)
-        anchors = np.concatenate([rng.choice(there[y], len(focal[y])) for y in types])
+        drawn = {y: stream(self.seed, "neighbourhood_of_one_cell", target, y) for y in types}
+        anchors = np.concatenate([drawn[y].choice(there[y], len(focal[y])) for y in types])
         add(EDGE_SWAP, slide.n_vars, self._predicted(every, self._own(anchors)))
         nobody = np.zeros(slide.n_obs, dtype=bool)
         for shift in SHIFTS:
@@ -159,7 +160,7 @@ class _Scorer:
         return rows
 
     def _own(self, cells: np.ndarray) -> np.ndarray:
-        return cellina_slides.own_features(self.slide, self.graph, cells)
+        return neighborhood_features(self.graph[cells], self.log_expression)
 
     def _predicted(self, cells: np.ndarray, features: np.ndarray) -> np.ndarray:
         return self.model.predict(self.slide, cells, features, latent=self.latent, seed=self.seed)
