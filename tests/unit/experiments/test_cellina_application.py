@@ -124,23 +124,45 @@ def test_the_pathway_of_the_module_is_the_most_active_and_its_genes_are_shifted(
     assert (changed["weight"] != "").sum() == 10
 
 
-def test_the_same_seed_gives_the_same_modules_and_scores(runs, tmp_path):
+def test_the_same_seed_gives_the_same_modules_and_scores(runs, tmp_path, monkeypatch):
+    altered, alter_log = [], cellina_application.alter_log
+    monkeypatch.setattr(
+        cellina_application, "alter_log", lambda *arguments, **keys: altered.append(1) or alter_log(*arguments, **keys)
+    )
     again = run(tmp_path, slide(), 0)
     for name in ("modules", "subdomains", "activities"):
         assert again[name].read_bytes() == runs[0][name].read_bytes(), name
     # In one process the number of threads may differ, and so may the last digit of a prediction.
     one, other = (read(made, "scores") for made in (again, runs[0]))
+    # The whole slide is altered once for a pathway, whatever the types and modules.
+    assert len(altered) == one.loc[one["donors"] == "pathway", "pathway"].nunique()
     pd.testing.assert_frame_equal(one, other, rtol=1e-3)
     assert not read(runs[1], "modules")["z"].equals(read(runs[0], "modules")["z"])
 
 
-def test_genes_without_pathways_and_tissue_without_modules_say_so(tmp_path):
+def test_cells_that_are_drawn_of_a_type_are_the_same_whatever_other_types_are_asked(tmp_path):
+    cells = slide()
+    sizes = cells.obs.groupby(["cell_type", "domain"], observed=True).size().unstack()[["left", "right"]].min(axis=1)
+    # The type that stands second has the most cells.
+    if sizes["A"] > sizes["B"]:
+        cells.obs["cell_type"] = cells.obs["cell_type"].cat.rename_categories({"A": "B", "B": "A"})
+    made = [run(tmp_path / str(n), cells, max_focal=30, min_cells=int(n)) for n in sorted(sizes)]
+    both, alone = (read(one, "scores").query("donors == 'twin' and cell_type == 'B'") for one in made)
+    keys = ["form", "module", "metric"]
+    pair = both.merge(alone, on=keys)
+    assert len(pair) >= 2
+    assert pair["value_x"].tolist() == pytest.approx(pair["value_y"].tolist(), rel=1e-3)
+
+
+def test_genes_without_pathways_and_tissue_without_modules_say_so(tmp_path, monkeypatch):
     plain = small_slide(400, 30, types=("A", "B"))
     made = run(tmp_path, plain, min_genes=20, pathway_weights=None)
     status = read(made, "activities")["status"].tolist()
     assert status == ["no module was found"]
     assert read(made, "scores").empty
     assert not read(made, "subdomains")["module"].any()
+    # Before anything is trained.
+    monkeypatch.setattr(cellina_application.cellina_slides, "fit", None)
     with pytest.raises(InputError, match="slide one: no cell type has 5000 cells in 'left'"):
         run(tmp_path, plain, min_cells=5000)
 

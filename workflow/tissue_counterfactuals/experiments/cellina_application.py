@@ -65,17 +65,18 @@ def run(
     """
     cells, graph, seed = *cellina_slides.read_inputs(slide, graph), int(seed)
     control, target = domains["control_domain"], domains["target_domains"][0]
+    types = moved_types(cells, control, target, settings["min_cells"])
+    if not types:
+        raise InputError(
+            f"slide {Path(slide).stem}: no cell type has {settings['min_cells']} cells in {control!r} and in "
+            f"{target!r}: lower cellina_experiments.application.min_cells, or name other domains."
+        )
     there = np.flatnonzero((cells.obs["domain"] == target).to_numpy())
     split = cellina_slides.split_slide(cells.n_obs, seed, test_share=0.1)
     fitted = cellina_slides.fit(cells, graph, split, model, switches, seed, device)
     _, s = fitted.latents(cells, there, cellina_slides.own_features(cells, graph, there))
     genes, subdomain = find_modules(cells[there], s, settings)
-    move = _Moves(cells, graph, fitted, control, target, there, subdomain, seed, settings, switches)
-    if not move.types:
-        raise InputError(
-            f"slide {Path(slide).stem}: no cell type has {settings['min_cells']} cells in {control!r} and in "
-            f"{target!r}: lower cellina_experiments.application.min_cells, or name other domains."
-        )
+    move = _Moves(cells, graph, fitted, control, target, there, types, subdomain, seed, settings, switches)
     activity = module_activities(genes, settings["pathway_weights"])
     scores, changed = move.rows(activity, _weights(settings["pathway_weights"], cells.var_names))
     tables = {
@@ -95,6 +96,13 @@ def run(
         keyed = preparation.keyed(table, record, seed)
         keyed.insert(2, "slide", Path(slide).stem)
         write_tsv(keyed, outputs[name], sort=False)
+
+
+def moved_types(slide: AnnData, control: str, target: str, min_cells: int) -> list[str]:
+    """Types with cells enough in both domains."""
+    sizes = pd.crosstab(*(slide.obs[key].astype(str) for key in ("cell_type", "domain")))
+    enough = sizes.reindex(columns=[control, target], fill_value=0) >= min_cells
+    return list(enough.index[enough.all(axis=1)])
 
 
 def find_modules(cells: AnnData, latent: np.ndarray, settings: dict) -> tuple[pd.DataFrame, np.ndarray]:
@@ -164,22 +172,16 @@ def _weights(source: str | None, genes: pd.Index) -> pd.DataFrame:
 class _Moves:
     """Control cells in other neighbourhoods."""
 
-    def __init__(self, slide, graph, model, control, target, there, subdomain, seed, settings, switches):
+    def __init__(self, slide, graph, model, control, target, there, types, subdomain, seed, settings, switches):
         self.slide, self.graph, self.model, self.seed = slide, graph, model, seed
         self.settings, self.switches = settings, switches
         self.log_expression = log_normalize(slide.X)
         self.cell_type = slide.obs["cell_type"].astype(str).to_numpy()
         domain = slide.obs["domain"].astype(str).to_numpy()
         self.from_where = {"type_matched": domain == control, "as_run": domain != target}
-        self.there, self.subdomain = there, subdomain
+        self.there, self.types, self.subdomain = there, types, subdomain
+        self.altered: dict[str, sparse.csr_array] = {}
         self.modules = [int(m) for m in np.unique(subdomain) if m != gene_modules.UNASSIGNED]
-        least = settings["min_cells"]
-        self.types = [
-            y
-            for y in np.unique(self.cell_type)
-            if (self.cell_type[self.from_where["type_matched"]] == y).sum() >= least
-            and (self.cell_type[there] == y).sum() >= least
-        ]
 
     def rows(self, activity: pd.DataFrame, weights: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
         """Scores of every form, type, module, kind of donors and metric; and the genes behind those of pathways.
@@ -189,8 +191,8 @@ class _Moves:
         rows, genes = [], []
         top = {module: most_active(activity, module) for module in self.modules}
         for form in FORMS:
-            for number, cell_type in enumerate(self.types):
-                focal = self._focal(form, cell_type, number)
+            for cell_type in self.types:
+                focal = self._focal(form, cell_type)
                 twin = self._predict(focal, self._own(focal))
                 everywhere = self._predict(focal, self._anchored(focal, self.there, cell_type))
                 for module in self.modules:
@@ -240,8 +242,8 @@ class _Moves:
         where = cell_type, place, section[self.there]
         labels = shuffled_subdomains.shuffles(self.subdomain, *where, self.settings["n_shuffles"], slide)
         rows = []
-        for number, name in enumerate(self.types if self.modules else []):
-            focal, own = self._focal("type_matched", name, number), np.flatnonzero(cell_type == name)
+        for name in self.types if self.modules else []:
+            focal, own = self._focal("type_matched", name), np.flatnonzero(cell_type == name)
             rng = stream(self.seed, "donors_of_any_subdomain", name)
             donors = rng.choice(len(self.there), (len(focal), _DRAWS))
             predicted = np.stack(
@@ -269,7 +271,7 @@ class _Moves:
         columns = ["cell", "cell_type", "what", "module", "x", "y"]
         sizes = {y: (self.cell_type[self.from_where["type_matched"]] == y).sum() for y in self.types}
         cell_type = max(sizes, key=sizes.get)
-        focal = self._focal("type_matched", cell_type, 0)[:_SHOWN]
+        focal = self._focal("type_matched", cell_type)[:_SHOWN]
         groups = [("observed", 0, focal, None), ("reconstructed", 0, focal, self._own(focal))]
         for module in self.modules:
             inside = self.there[self.subdomain == module]
@@ -289,11 +291,11 @@ class _Moves:
         table[["x", "y"]] = _in_two_dimensions(np.vstack(parts), kind, self.seed)
         return table
 
-    def _focal(self, form: str, cell_type: str, number: int) -> np.ndarray:
+    def _focal(self, form: str, cell_type: str) -> np.ndarray:
         found = np.flatnonzero(self.from_where[form] & (self.cell_type == cell_type))
         most = self.settings["max_focal"]
         if len(found) > most:
-            found = np.sort(stream(self.seed, "moved_cells", form, number).choice(found, most, replace=False))
+            found = np.sort(stream(self.seed, "moved_cells", form, cell_type).choice(found, most, replace=False))
         return found
 
     def _predict(self, cells: np.ndarray, features: np.ndarray) -> np.ndarray:
@@ -308,16 +310,20 @@ class _Moves:
 
     def _altered(self, focal, weights, pathway) -> np.ndarray:
         """The focal cells' own neighbourhoods, in which genes answer to a pathway."""
+        if pathway not in self.altered:
+            self.altered[pathway] = self._alter(weights, pathway)
+        return neighborhood_features(self.graph[focal], self.altered[pathway])
+
+    def _alter(self, weights: pd.DataFrame, pathway: str) -> sparse.csr_array:
+        """Log expression of all cells in which genes answer to a pathway."""
         shift = self._shift(weights, pathway)
         node = NodePerturbation(np.tile(shift, (len(self.slide.obs["cell_type"].cat.categories), 1)))
         code = self.slide.obs["cell_type"].cat.codes.to_numpy()
         keep = self.switches["node_renormalization"] == "totals"
         if self.switches["node_scaling"] == "counts_plus_one":
             # As run: the form for counts, applied to logarithms.
-            values = alter_counts(self.log_expression, code, node, one_more=True, renormalize=keep)
-        else:
-            values = alter_log(self.log_expression, code, node, renormalize=keep)
-        return neighborhood_features(self.graph[focal], values)
+            return alter_counts(self.log_expression, code, node, one_more=True, renormalize=keep)
+        return alter_log(self.log_expression, code, node, renormalize=keep)
 
     def _shift(self, weights: pd.DataFrame, pathway: str) -> np.ndarray:
         """Weights (g,) of a pathway, as run: cut at 5, without those up to 0.5 and genes that do not change at all."""
