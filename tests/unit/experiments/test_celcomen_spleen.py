@@ -211,6 +211,41 @@ def test_each_hold_out_has_random_draws_of_its_own(slide, kind):
         assert len(set(value(agreement, "observed", force).round(9))) == 1
 
 
+@pytest.mark.parametrize("protocol", protocols.PROTOCOLS)
+def test_no_two_controls_share_a_draw(slide, protocol, monkeypatch):
+    """Nor do forces of one kind with those of the other."""
+    seeds, random_agreement = [], force_statistics.random_agreement
+    monkeypatch.setattr(
+        force_statistics, "random_agreement", lambda *given: seeds.append(given[-1]) or random_agreement(*given)
+    )
+    samples, switches = fitted(slide, protocol, scale="none")
+    celcomen_spleen.compare_samples(samples, SETTINGS | {"n_permutations": 9, "epochs": 1}, switches, 0)
+    assert len(seeds) == len(set(seeds)) > 20
+
+
+def test_no_two_seeds_start_from_one_matrix():
+    switches = {"first_forces": "independent", "force_range": "unit_box"}
+    starts = [m for seed in range(3) for pair in celcomen_spleen.first_forces(6, switches, seed) for m in pair]
+    assert len({m.tobytes() for m in starts}) == 12
+
+
+def test_the_optimum_of_the_same_cells_is_found_once_for_all_seeds(slide, tmp_path, monkeypatch):
+    made, fit_gaussian = [], celcomen_spleen.fit_gaussian
+    monkeypatch.setattr(celcomen_spleen, "fit_gaussian", lambda *a, **k: made.append(1) or fit_gaussian(*a, **k))
+    write_slide(slide, tmp_path / "slide.h5ad")
+    entry, tables = {"name": "toy", "kind": "simulated", "label": "Toy"}, []
+    for seeds in ([0, 1], [1]):
+        files = {n: tmp_path / f"{n}{len(seeds)}.npz" for n in OUTPUTS}
+        settings = SETTINGS | {"n_permutations": 9}
+        switches = protocols.resolve("corrected")
+        celcomen_spleen.run(tmp_path / "slide.h5ad", entry, "corrected", seeds, settings, switches, files)
+        table = pd.read_csv(files["agreement"], sep="\t").query("seed == 1").drop(columns="seed")
+        tables.append(table.reset_index(drop=True))
+    pd.testing.assert_frame_equal(*tables)
+    # Of three hold-outs two models each as they are and centred otherwise, and one of all samples; shuffled by seed.
+    assert len(made) == (2 * 6 + 1 + 2 * 6) + (2 * 6 + 1 + 6)
+
+
 def test_the_largest_p_is_not_known_where_a_hold_out_has_none():
     key = dict.fromkeys(celcomen_spleen.preparation.KEY, 0) | {"protocol": "corrected", "force": "inter"}
     rows = [key | {"variant": "observed", "spearman": r, "p_value": p, "constant": p is None}
