@@ -222,6 +222,10 @@ def test_snapshots_are_taken_every_fifth_epoch_and_the_last_forward_pass_is_retu
     shorter = generate(*tissue, protocol="as_run", epochs=16, return_history=True)
     np.testing.assert_array_equal(shorter.expression, found.history[15]["expression"])
     assert found.expression.dtype == np.float32
+    few = generate(*tissue, protocol="as_run", epochs=20, return_history=True, columns=np.array([2, 0]))
+    for one, other in zip(few.history[::5], found.history[::5], strict=True):
+        whole = other["expression"]
+        np.testing.assert_array_equal(one["expression"], whole if one["epoch"] == 0 else whole[:, [2, 0]])
 
 
 def test_steps_in_angles_depend_on_the_order_of_genes_and_those_on_the_sphere_do_not(tissue):

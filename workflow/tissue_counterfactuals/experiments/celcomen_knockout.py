@@ -162,15 +162,17 @@ def by_site(values: np.ndarray, group: np.ndarray, nearest: np.ndarray) -> pd.Da
 def trajectories(done: Counterfactual, columns: np.ndarray, group: np.ndarray, nearest: np.ndarray) -> pd.DataFrame:
     """Signature score of each group at each epoch that was kept.
 
+    Args:
+        done: its snapshots after the first may be of the signature's genes alone. columns: these genes.
     Returns:
         A row for each epoch and group: `knocked_out` and `twin`, mean scores over the group's cells; `effect` with
         `low` and `high`, their difference over sites (see `by_site`); `z_as_run`, the score with knock-out z-scored
         over all epochs from 5 on and all groups, as in the published figure (empty before).
     """
-    with_knockout, without = _snapshots(done.edited), _snapshots(done.twin)
+    with_knockout, without = (_scores_by_epoch(run, columns) for run in (done.edited, done.twin))
     rows = []
-    for epoch, tissue in with_knockout.items():
-        pair = scores(tissue, columns), scores(without[epoch], columns)
+    for epoch, own in with_knockout.items():
+        pair = own, without[epoch]
         table = by_site(pair[0] - pair[1], group, nearest)
         table.insert(0, "epoch", epoch)
         for name, values in zip(("knocked_out", "twin"), pair, strict=True):
@@ -185,11 +187,12 @@ def trajectories(done: Counterfactual, columns: np.ndarray, group: np.ndarray, n
     return table
 
 
-def _snapshots(generation) -> dict[int, np.ndarray]:
-    """Epoch -> tissue; the result counts as the last epoch."""
+def _scores_by_epoch(generation, columns: np.ndarray) -> dict[int, np.ndarray]:
+    """Epoch -> `scores`; the result counts as the last epoch."""
     kept = {h["epoch"]: h["expression"] for h in generation.history if "expression" in h}
-    last = max(h["epoch"] for h in generation.history)
-    return kept | {last: generation.expression}
+    kept |= {max(h["epoch"] for h in generation.history): generation.expression}
+    whole = generation.expression.shape
+    return {epoch: scores(x, columns if x.shape == whole else np.arange(len(columns))) for epoch, x in kept.items()}
 
 
 def rank_genes(effect: np.ndarray, group: np.ndarray, genes: pd.Index, gene: str) -> pd.DataFrame:
@@ -255,6 +258,7 @@ def _knock_out(tissue, graph, inter, intra, sets, settings, switches, seed):
         epochs=settings["knockout"]["epochs"],
         learning_rate=settings["knockout"]["learning_rate"],
         switches=switches,
+        columns=columns,
     )
     tracks = trajectories(done, columns, group, nearest)
     changes = {"generation": rank_genes(done.effect, group, tissue.var_names, gene)}

@@ -132,6 +132,7 @@ def generate(
     switches: dict[str, str] | None = None,
     dtype: str | None = None,
     mean: np.ndarray | None = None,
+    columns: np.ndarray | None = None,
 ) -> np.ndarray | Generation:
     """Climb from a tissue towards the most likely one under fixed forces.
 
@@ -158,6 +159,7 @@ def generate(
         mean: (g,) expression of scaled cells that gaussian forces act about, such as `Interactions.mean`; default: the
             tissue's own, of the entries that are not held, since inference centres each slide by its own mean; 0 for
             noise. Runs that are to be compared need the same. Not read under `centre: none` or a mean-field log Z.
+        columns: genes (k,) that snapshots after the first keep; default: all.
     Returns:
         (n, g) cells, or a `Generation`.
     Raises:
@@ -181,7 +183,8 @@ def generate(
         if return_history:
             history.append({"epoch": epoch, "loss": float(loss[0]), **diagnose(cells[0])})
             if epoch % snapshot_every == 0 and (in_angles or epoch < epochs):
-                history[-1]["expression"] = cells[0].copy()
+                few = cells[0] if columns is None or epoch == 0 else cells[0][:, columns]
+                history[-1]["expression"] = few.copy()
 
     unit = keeps_norm(values)
     if not unit:
