@@ -271,15 +271,14 @@ class _Task:
 
     def _fetch_member(self, url: str) -> None:
         try:
-            entry = locate(url, self.file.member, self.patience)
-            check_space(self.place.parent, entry.stored + entry.size)
-            span = (entry.first, entry.stored)
-            transfer(url, self.stretch, self.patience, self.progress, span=span)
+            first, info = locate(url, self.file.member, self.patience)
+            check_space(self.place.parent, info.compress_size + info.file_size)
+            transfer(url, self.stretch, self.patience, self.progress, span=(first, info.compress_size))
         except NoRanges:
             say(f"{url} is sent only as a whole: fetching all of it for {self.file.member}")
             self._fetch_archive(url)
             return
-        whole = unpack(self.stretch, entry, self.part)
+        whole = unpack(self.stretch, info, self.part)
         discard(self.stretch)
         if not whole:
             discard(self.part)
