@@ -122,8 +122,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_error(int(fault) if fault.isdigit() else 404)
         elif fault.startswith("429"):
             self.send_response(429)
-            wait = fault.rpartition(" ")[2]
-            self.send_header("Retry-After", wait if wait.isdigit() else formatdate(time.time() + 1.5, usegmt=True))
+            wait = fault.removeprefix("429 after ")
+            self.send_header("Retry-After", formatdate(time.time() + 1.5, usegmt=True) if wait == fault else wait)
             self.send_header("Content-Length", "0")
             self.end_headers()
         elif "html" in fault:

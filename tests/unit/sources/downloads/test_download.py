@@ -124,18 +124,26 @@ def test_a_partial_file_that_is_whole_or_too_long(server, file, tmp_path, excess
     assert get(file, tmp_path).read_bytes() == BODY
 
 
-@pytest.mark.parametrize("word", ["429 after 1", "429 at a date"])
-def test_a_server_that_asks_to_wait_is_waited_for(server, file, tmp_path, monkeypatch, word):
+@pytest.mark.parametrize(
+    ("word", "seconds"),
+    [
+        ("429 after 1", 1),
+        ("429 at a date", 1),
+        # A moment that has passed, and two that nobody understands: as long as without a word.
+        *((f"429 after {word}", 0) for word in ("Fri, 31 Dec 1999 23:59:59 GMT", "soon", "31 Dec 99999 23:59:59 GMT")),
+    ],
+)
+def test_a_server_that_asks_to_wait_is_waited_for(server, file, tmp_path, monkeypatch, word, seconds):
     waits = []
     monkeypatch.setattr(transfer.time, "sleep", waits.append)
     server.faults["a.h5ad"] = [word, "ok"]
     assert get(file, tmp_path).read_bytes() == BODY
-    assert waits == [pytest.approx(1, abs=0.7)]
+    assert waits == [pytest.approx(seconds, abs=0.7)]
 
 
 def test_one_that_asks_for_hours_is_left_alone(server, file, tmp_path):
-    server.faults["a.h5ad"] = ["429 after 7200"]
-    with pytest.raises(InputError, match="429 Too Many Requests and asks to wait 7200 s"):
+    server.faults["a.h5ad"] = ["429 after 72000"]
+    with pytest.raises(InputError, match="429 Too Many Requests and asks to wait 72000 s"):
         get(file, tmp_path)
     assert len(server.requests) == 1
 
@@ -162,6 +170,7 @@ def test_text_whose_end_nobody_knows_is_said(server, tmp_path, capsys, fault):
         ("disguised html", r"leads to a web page \(HTML\) and not to data"),
         ("500", r"broke off, 3 times without progress \(the server answered 500 Internal"),
         ("429 after 0", r"broke off, 3 times without progress \(the server answered 429 Too"),
+        ("429 after soon", r"broke off, 3 times without progress \(the server answered 429 Too"),
         ("silent break", "is an HDF5 file that is cut short; check the address"),
         ("break", r"\(the connection was lost\); run again to go on from 1\d,\d\d\d bytes, or put the file at "
             r".*b\.h5ad yourself"),

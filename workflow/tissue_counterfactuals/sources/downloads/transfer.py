@@ -5,13 +5,12 @@ documents no way to go on with a partial file, which is what matters with files 
 """
 
 import errno
+import math
 import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from pathlib import Path
 
 import requests
@@ -278,12 +277,9 @@ def _refuse(response: requests.Response, url: str) -> None:
 
 def _retry_after(response: requests.Response) -> float:
     """Seconds that the server asks to wait, given as a number or as a date."""
-    value = response.headers.get("Retry-After", "")
-    if value.isdigit():
-        return float(value)
     try:
-        return max(0.0, (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds())
-    except (ValueError, TypeError):
+        return urllib3.Retry(retry_after_max=math.inf).get_retry_after(response.raw) or 0.0
+    except (urllib3.exceptions.InvalidHeader, ValueError):
         return 0.0
 
 
