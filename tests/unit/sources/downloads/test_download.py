@@ -14,6 +14,7 @@ from downloads import gzipped, hdf5, settings
 from misbehaving_server import serving
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.sources.downloads import progress, transfer
+from tissue_counterfactuals.sources.downloads.lockfile import Lock
 from tissue_counterfactuals.sources.downloads.obtain import check_unchanged, obtain
 from tissue_counterfactuals.sources.downloads.table import DataFile
 
@@ -358,6 +359,14 @@ def test_a_damaged_copy_is_replaced_only_by_a_good_one(server, file, tmp_path):
     assert stored.exists()
     server.faults.clear()
     assert get(file, tmp_path).read_bytes() == BODY
+
+
+def test_a_lock_with_the_line_ends_of_windows(server, file, tmp_path):
+    get(file, tmp_path)
+    lock = tmp_path / "lock.tsv"
+    lock.write_bytes(lock.read_bytes().replace(b"\n", b"\r\n"))
+    get(replace(file, file="b.h5ad"), tmp_path)
+    assert Lock(lock).find("set", "a.h5ad").sha256 == Lock(lock).find("set", "b.h5ad").sha256 == SHA256
 
 
 def test_a_lock_cut_off_by_a_crash_goes_on(server, file, tmp_path):
