@@ -91,11 +91,6 @@ class Reader:
         more = getattr(self.adapter, "BUNDLE", {})
         return read_bundles(files, dataset, samples, self.adapter.read_sample, **more)
 
-    def read(self, files: dict[str, str | Path], dataset: dict, samples: list[str] | None) -> "AnnData":
-        """The slide that the files hold, whole and in memory; errors as `open`."""
-        slide = self.open(files, dataset, samples)
-        return slide.load() if hasattr(slide, "load") else slide
-
     def samples(self, files: dict[str, Path], dataset: dict) -> list[str]:
         """The samples that there are, without reading any counts.
 
