@@ -53,7 +53,7 @@ STATUS = "status.json"
 # --- the steps --------------------------------------------------------------------------------------------------
 
 
-def load_task(slide: Path, question: Path, device: str = "auto", report=print):
+def load_task(slide: Path, question: Path, device: str = "auto"):
     """The slide, in the genes of the question, and the question about it, without settings of a method.
 
     Raises:
@@ -67,7 +67,7 @@ def load_task(slide: Path, question: Path, device: str = "auto", report=print):
     asked.check(cells, str(question))
     if asked.genes is not None:
         cells = cells[:, asked.genes].copy()
-    return Task(cells, asked, device=device, report=report)
+    return Task(cells, asked, device=device)
 
 
 def fit(
