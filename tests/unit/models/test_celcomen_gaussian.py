@@ -326,7 +326,6 @@ def test_bad_input_is_refused():
     constant[:, 1] = 2.0
     doubled = np.column_stack([cells, cells[:, 0] + cells[:, 1]])
     for arguments, message in (
-        (([(cells, weights)], "median"), r"centre is 'median'; allowed are mean and none"),
         (([],), "there is no slide"),
         (([(constant, weights)],), r"gene number 1 \(counted from 0\) is the same in all cells"),
         (([(doubled, weights)],), "the 4 genes are linear combinations of each other"),

@@ -74,10 +74,8 @@ def field_statistics(
         seed: of the spectrum's probes (slides of more than 800 cells).
 
     Raises:
-        InputError: see `statistics`; slides with different numbers of genes, no slide, or an unknown `centre`.
+        InputError: see `statistics`; slides with different numbers of genes, or no slide.
     """
-    if centre not in ("mean", "none"):
-        raise InputError(f"centre is {centre!r}; allowed are mean and none.")
     if not slides:
         raise InputError("inference: there is no slide; give at least one.")
     moments, spectra = [], []
