@@ -213,3 +213,19 @@ def test_fewer_bytes_than_the_directory_says_are_refused(tmp_path):
     stretch, info = packed_stretch(tmp_path, plain)
     stretch.write_bytes(stretch.read_bytes()[:-100])
     assert not unpack(stretch, info, tmp_path / "out")
+
+
+def test_an_archive_of_another_name_is_fetched_once_for_all_its_files(server, files, tmp_path):
+    """Both files have an address of the user's own, of a server that sends whole files only."""
+    server.files["copy.zip"] = BUNDLE
+    server.faults["copy.zip"] = ["no ranges"]
+    for file, body in zip(files, (MATRIX, CELLS), strict=True):
+        asked = len(server.requests)
+        assert get(replace(file, url=server.url("copy.zip")), tmp_path).read_bytes() == body
+    assert len(server.requests) == asked + 1
+    assert store(tmp_path) == ["x_cells.csv.gz", "x_matrix.h5"]
+
+
+def test_of_a_server_that_does_not_say_how_long_its_archive_is_the_whole_is_read(server, files, tmp_path):
+    server.faults["x_outs.zip"] = ["no length"]
+    assert get(files[0], tmp_path).read_bytes() == MATRIX

@@ -54,7 +54,8 @@ class Lock:
     def record(self, dataset: str, file: str, size: int, sha256: str, origin: str) -> None:
         """Add a row for a file that has none."""
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        row = Locked(dataset, file, size, sha256, origin, now)
+        # The path of a copy may hold a tab.
+        row = Locked(dataset, file, size, sha256, " ".join(origin.split()), now)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with _claim(self.path.resolve()), open(self.path, "a+", encoding="utf-8", newline="\n") as table:
             table.seek(0)

@@ -1,7 +1,8 @@
 """One file out of a zip archive on a server, without the rest: a bundle of many gigabytes may hold a few that are read.
 
 The directory stands at the end of an archive and says at which bytes each file lies; a server that sends stretches
-(Range) is asked for the directory and then for that stretch, which can be resumed like any download.
+(Range) is asked for the directory and then for that stretch, which can be resumed like any download; remotezip reads
+such archives too, but cannot go on with a stretch that broke off.
 """
 
 import io
@@ -132,7 +133,7 @@ class _RangeFile(io.RawIOBase):
 
     def _ask(self, first: int, last: int) -> requests.Response:
         response = request(self.url, {"Range": f"bytes={first}-{last}"}, self.patience)
-        if response.status_code != 206 or "/" not in response.headers.get("Content-Range", ""):
+        if response.status_code != 206 or not response.headers.get("Content-Range", "").rpartition("/")[2].isdigit():
             response.close()
             raise NoRanges(self.url)
         return response
