@@ -43,7 +43,7 @@ class Asked:
         drawn |= {"n_donors": 20, "validation_fraction": 0.1}
         question = folder / "q.npz"
         steps.write_own_question(folder / "s.h5ad", folder / "g.npz", self.asked, 0, drawn, question)
-        task = run.load_task(folder / "s.h5ad", question, "cpu", lambda line: None)
+        task = run.load_task(folder / "s.h5ad", question, "cpu")
         small = {
             "batch_size": 256,
             "epochs": 3,

@@ -78,15 +78,12 @@ def stored(files: dict[str, Path], dataset: dict, samples: list[str] | None) -> 
         InputError: a slide is not there, or its file is not what was published.
     """
     from tissue_counterfactuals.slide import new_provenance
+    from tissue_counterfactuals.sources.headers import require_samples
     from tissue_counterfactuals.sources.stored import note, stack
 
     own = _by_slide(files)
     wanted = _used(files) if samples is None else samples
-    for name in wanted:
-        if name not in own:
-            raise InputError(
-                f"config: samples names {name!r}, of which there is no file; the slides are {', '.join(own)}."
-            )
+    require_samples("config", wanted, own, "of which there is no file")
     slides = [_open(name, own[name], dataset["sha256"]) for name in wanted]
     if len(slides) == 1:
         return slides[0]

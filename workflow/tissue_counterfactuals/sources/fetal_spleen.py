@@ -29,13 +29,8 @@ N_SAMPLES = 4
 _TOLERANCE = 0.05
 
 
-def samples(files: dict[str, Path], dataset: dict) -> list[str]:
-    """Names of the samples, in the file's order."""
-    return list(cells(files, dataset))
-
-
-def cells(files: dict[str, Path], dataset: dict, enough: int = 0) -> dict[str, int]:
-    """Spots of each sample."""
+def cells(files: dict[str, Path], dataset: dict, enough: int) -> dict[str, int]:
+    """Spots of each sample, in the file's order."""
     from tissue_counterfactuals.sources.columns import count_labels
 
     return count_labels(files["h5ad"], SAMPLE)

@@ -35,13 +35,8 @@ _SECTION_UM = (2_000.0, 15_000.0)
 _SYMBOLS = "feature_name"
 
 
-def samples(files: dict[str, Path], dataset: dict) -> list[str]:
-    """Labels of the sections that have cells, in the file's order."""
-    return list(cells(files, dataset))
-
-
-def cells(files: dict[str, Path], dataset: dict, enough: int = 0) -> dict[str, int]:
-    """Cells of each section."""
+def cells(files: dict[str, Path], dataset: dict, enough: int) -> dict[str, int]:
+    """Cells of each section, in the file's order."""
     from tissue_counterfactuals.sources.columns import count_labels
 
     return count_labels(files["h5ad"], COLUMNS["sample"])

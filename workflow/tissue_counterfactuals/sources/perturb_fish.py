@@ -21,6 +21,7 @@ import scipy.sparse as sp
 from scipy.spatial import cKDTree
 
 from tissue_counterfactuals.errors import InputError
+from tissue_counterfactuals.sources.headers import require_samples
 from tissue_counterfactuals.sources.text_tables import column_names, count_rows, read_matrix, read_table
 from tissue_counterfactuals.streams import stream
 
@@ -81,10 +82,7 @@ def read(files: dict[str, Path], dataset: dict, samples: list[str] | None) -> An
     from tissue_counterfactuals.sources.places import check_places, nearest_distance
     from tissue_counterfactuals.sources.stored import note
 
-    if samples and samples != [SAMPLE]:
-        raise InputError(
-            f"folder {dataset.get('path')}: samples names {samples[0]!r}, but the one section is {SAMPLE!r}."
-        )
+    require_samples(f"folder {dataset.get('path')}", samples, [SAMPLE], "which is no section")
     genes = column_names(files["tumour"])
     if len(set(genes)) < len(genes):
         raise InputError(f"file {files['tumour']}: a gene stands twice in its header; {_AGAIN}.")

@@ -18,7 +18,7 @@ ZERO = bytes(2_000_000)
 @pytest.fixture
 def server(monkeypatch):
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    with serving({"a.h5ad": BODY, "x.zip": zipped({"matrix.h5": ZERO})}) as running:
+    with serving({"a.h5ad": BODY, "empty.h5ad": b"", "x.zip": zipped({"matrix.h5": ZERO})}) as running:
         yield running
 
 
@@ -33,6 +33,7 @@ def raw(server, tmp_path):
         {"slide": "6", "file": "nowhere.h5ad"},
         {"slide": "7", "file": "there.h5ad", "url": server.url("a.h5ad")},
         {"slide": "8", "file": "begun.h5ad", "url": server.url("a.h5ad")},
+        {"slide": "9", "file": "empty.h5ad", "url": server.url("empty.h5ad")},
     ]
     there = tmp_path / "downloads/set"
     there.mkdir(parents=True)
@@ -60,10 +61,11 @@ def test_with_the_servers_asked(server, raw, tmp_path):
     assert found["set/unknown.h5ad"] == "size not known to fetch"
     assert found["set/member.h5"] == "2 MB to fetch"
     assert found["set/nowhere.h5ad"] == "size not known by hand"
+    assert found["set/empty.h5ad"] == "size not known to fetch"
     assert found["set/there.h5ad"].startswith("4 kB there, ")
     assert found["set/begun.h5ad"] == "301 kB to fetch (1 kB of it there)"
     total = 2 * len(BODY) + 7000 + 2_500_000 + len(ZERO)
-    assert f"To fetch: 6 of 8 files, {total / 1e6:.3g} MB and 1 of unknown size." in shown
+    assert f"To fetch: 7 of 9 files, {total / 1e6:.3g} MB and 2 of unknown size." in shown
     assert f"Disk: {(total - 1000) / 1e6:.3g} MB or more needed in {tmp_path}/downloads, " in shown
     assert "By hand (see resources/DATA.md): set/nowhere.h5ad." in shown
 

@@ -108,8 +108,8 @@ def _ask(file: DataFile) -> tuple[int, int] | None:
     for url in file.addresses:
         try:
             if file.member:
-                entry = locate(url, file.member, _ASKING)
-                return entry.size, entry.stored
+                _, info = locate(url, file.member, _ASKING)
+                return info.file_size, info.compress_size
             with request(url, {"Range": "bytes=0-0"}, _ASKING) as response:
                 total = response.headers.get("Content-Range", "").rpartition("/")[2]
                 length = total if response.status_code == 206 else response.headers.get("Content-Length", "")
