@@ -100,6 +100,35 @@ def made(tmp_path_factory):
     return made | {"slide": slide, "far": asked.focal, "asked": asked}
 
 
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_no_recipient_that_is_scored_is_trained_on_whoever_called_the_carriers(tmp_path, monkeypatch, protocol):
+    slide = simulate_screen(**KNOBS | {"clones_per_target": 8}, seed=6)
+    # A calling that misses no member of a clone; the domain of the slide is that of the first one.
+    slide.obs["target_published"] = slide.obs["target_true"]
+    beside = read_screen(slide, radius_um=60, far_um=60).far[0]
+    slide.obs.loc[slide.obs_names[beside], "domain"] = "perturbed"
+    asked = []
+
+    def predict(task, folder, target):
+        asked.append(task)
+        return {"-": Prediction(task.slide.X[task.focal].toarray(), task.focal)}
+
+    watched = SimpleNamespace(learned=False, adapter=SimpleNamespace(predict=predict))
+    monkeypatch.setitem(METHODS_TABLE, "watched", watched)
+    monkeypatch.setattr(cellina_in_vivo, "_MOST_FOCAL", 100)
+    run(tmp_path, slide, protocol, {"watched": {}}, draws=39, min_recipients=5, radius_um=60, far_um=60)
+    for column, task in zip(cellina_in_vivo.CALLINGS, asked, strict=True):
+        screen, held_out = read_screen(slide, column, 60, 60), task.split.held_out
+        assert held_out[screen.recipient & (screen.seen >= 0)].all()
+        # Nor is one trained on that the reader saw beside a cell which is left out, and it is far from nothing.
+        assert held_out[beside]
+        assert beside not in task.focal
+        if protocol == "as_run":
+            assert not held_out[task.focal].any()
+    with pytest.raises(InputError, match="in_vivo.radius_um is 61, above far_um 60"):
+        settings(radius_um=61, far_um=60)
+
+
 def test_a_disk_that_is_full_is_no_result_of_a_method(made, monkeypatch):
     def predict(*_):
         raise OSError(28, "No space left on device", "model.pt")

@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from anndata import AnnData
+from scipy.spatial import cKDTree
 from scipy.stats import t as student
 
 from tissue_counterfactuals.errors import InputError
@@ -101,6 +102,7 @@ def run(
             cells, calling, settings["radius_um"], settings["far_um"], settings["min_mean_counts"]
         )
         kept = cells[:, screen.genes].copy()
+        kept.obs["domain"] = domains(kept, screen)
         tested, table = observe(screen, settings, seeds[0])
         table.insert(0, "calling", calling)
         effects.append(preparation.keyed(table, record, seeds[0]))
@@ -208,6 +210,17 @@ def chosen_targets(screen: Screen, table: pd.DataFrame, settings: dict, protocol
     return [1 + screen.names.index(name) for name in names]
 
 
+def domains(slide: AnnData, screen: Screen) -> pd.Categorical:
+    """The domain of each cell by the calling of the screen: perturbed are carriers, and other cells than tumour cells
+    within `far_um` of one, so that no recipient that is near a carrier is trained on.
+
+    What the slide calls perturbed stays so: its reader knows who stood beside a cell of several guides, now left out.
+    """
+    beside = cKDTree(screen.place[screen.carriers]).query(screen.place)[0] <= screen.far_um
+    perturbed = np.where(screen.tumour, screen.code >= 0, beside) | (slide.obs["domain"] == TARGET_DOMAIN)
+    return pd.Categorical(np.where(perturbed, TARGET_DOMAIN, CONTROL_DOMAIN))
+
+
 # --- the question ----------------------------------------------------------------------------------------------------
 
 
@@ -229,7 +242,8 @@ def _question(slide: AnnData, focal, donors: dict, seed: int, protocol: str, swi
 def ask_as_run(slide: AnnData, screen: Screen, codes: list[int], seed: int, switches: dict, settings: dict) -> Question:
     """All carriers of a target around far recipients (redrawn with the seed), and five draws of random tumour cells."""
     rng = stream(seed, "in_vivo_focal")
-    focal = np.sort(rng.permutation(screen.far)[:_MOST_FOCAL])
+    far = screen.far[(slide.obs["domain"] == CONTROL_DOMAIN).to_numpy()[screen.far]]
+    focal = np.sort(rng.permutation(far)[:_MOST_FOCAL])
     tumour = np.flatnonzero(screen.tumour)
     pools = {screen.names[k - 1]: screen.carriers[screen.code[screen.carriers] == k] for k in codes}
     pools |= {
