@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from anndata import concat
 from scipy import sparse, stats
 
 from tissue_counterfactuals.errors import InputError
@@ -313,8 +314,8 @@ def test_genes_that_spill_would_show_in_are_those_of_tumour_cells():
     counts = np.array([[6, 4, 1]] * 3 + [[1, 1, 1]] * 3)
     place = np.array([[0, 0], [10, 0], [500, 0], [20, 0], [90, 0], [900, 0]], float)
     screen = screen_question.Screen(
-        place, sparse.csr_matrix(counts), np.array(list("abc")), np.array([0, -1, -1, -1, -1, -1]), None, ("A",),
-        np.arange(6) < 3, np.arange(6) >= 3, 30, 45,
+        place, np.zeros(6, int), sparse.csr_matrix(counts), np.array(list("abc")),
+        np.array([0, -1, -1, -1, -1, -1]), None, ("A",), np.arange(6) < 3, np.arange(6) >= 3, 30, 45,
     )  # fmt: skip
     assert screen.spilled_genes().tolist() == [True, False, False]
     # The carrier itself is alone; its neighbour and a recipient are near it.
@@ -330,6 +331,25 @@ def test_cells_with_several_guides_are_no_cells_without_any():
     slide.obs.loc[slide.obs_names[:2], "n_guides_raw"] = 2
     with pytest.raises(InputError, match="2 cells have several guides"):
         read_screen(slide)
+
+
+def test_sections_of_the_same_places_do_not_see_each_other(monkeypatch):
+    """Of two screens in one coordinate system each keeps its neighbours, and its carriers when the map is moved."""
+    slides = [simulate_screen(**SMALL, seed=seed) for seed in (0, 1)]
+    both = concat(slides, keys=["b", "a"], label="sample", index_unique="-")
+    screen, alone = read_screen(both), [read_screen(slide) for slide in slides]
+    n = slides[0].n_obs
+    for found in ("seen", "near_any", "tumour"):
+        assert (getattr(screen, found) == np.concatenate([getattr(one, found) for one in alone])).all()
+    assert screen.far.tolist() == [*alone[0].far, *n + alone[1].far]
+    moved, build = [], statistics.build_arena
+    monkeypatch.setattr(statistics, "build_arena", lambda *told: moved.append(told[0][told[1]]) or build(*told))
+    screen.shifted_sizes(3, 0)
+    inside = [screen.place[screen.section == s] for s in range(2)]
+    for places in moved:
+        held = [((own.min(axis=0) <= places) & (places <= own.max(axis=0))).all(axis=1) for own in inside]
+        assert (held[0] ^ held[1]).all()
+        assert [h.sum() > 0.3 * len(places) for h in held] == [True, True]
 
 
 # --- levels ---------------------------------------------------------------------------------------------------------
@@ -518,8 +538,8 @@ def test_conditions_together_are_as_rare_as_p_says_and_as_good_as_the_worst():
 def test_dose_and_shifted_carriers(strong):
     assert statistics.dose_slope(strong.arena, 1, 19, 0)["p_dose"] <= 1
     sizes = statistics.shifted_sizes(
-        strong.place, strong.carriers, strong.code[strong.carriers], np.flatnonzero(strong.recipient), strong.counts,
-        strong.names, 9, 0, 30.0, None,
+        strong.place, strong.section, strong.carriers, strong.code[strong.carriers],
+        np.flatnonzero(strong.recipient), strong.counts, strong.names, 9, 0, 30.0, None,
     )  # fmt: skip
     observed = [
         statistics.effects(strong.arena.only(0, k), strong.arena.only(0, k).exposure(), k).size[0] for k in range(1, 5)
@@ -562,8 +582,8 @@ def test_as_run_scores_the_ten_most_changed_genes():
 def test_far_recipients_are_matched_by_depth():
     counts = np.array([[1.0, 1], [8, 8], [2, 2], [100, 0], [7, 9]])
     screen = screen_question.Screen(
-        np.zeros((5, 2)), sparse.csr_matrix(counts), np.array(["a", "b"]), np.full(5, -1), None, ("A",),
-        np.zeros(5, bool), np.ones(5, bool), 30, 45,
+        np.zeros((5, 2)), np.zeros(5, int), sparse.csr_matrix(counts), np.array(["a", "b"]), np.full(5, -1), None,
+        ("A",), np.zeros(5, bool), np.ones(5, bool), 30, 45,
     )  # fmt: skip
     # Of depths 16 and 100 the near cell of 16 is matched to that of 16.
     change = screen_question.against_far(screen, np.array([4]), np.array([1, 3]))

@@ -646,6 +646,7 @@ def jackknife_variance(values: np.ndarray) -> np.ndarray:
 
 def shifted_sizes(
     place: np.ndarray,
+    section: np.ndarray,
     carriers: np.ndarray,
     code: np.ndarray,
     members: np.ndarray,
@@ -658,12 +659,13 @@ def shifted_sizes(
 ) -> np.ndarray:
     """The second null: (draws, k) `size` of each target's effect when the map of carriers is moved as a whole.
 
-    Each draw moves it by 300 to 1,000 micrometres in a random direction, around the edges of the section; carriers that
-    end where no cell is are dropped. Arguments as `build_arena`.
+    Each draw moves it by 300 to 1,000 micrometres in a random direction, around the edges of each section; carriers
+    that end where no cell is are dropped. `section` (n,) counts from 0; other arguments as `build_arena`.
     """
-    rng, low = stream(seed, "carrier_shifts"), place.min(axis=0)
+    rng, tree = stream(seed, "carrier_shifts"), cKDTree(place)
     guide = code if guide is None else guide
-    side, tree = np.ptp(place, axis=0), cKDTree(place)
+    edges = [(own.min(axis=0), np.ptp(own, axis=0)) for own in (place[section == s] for s in range(section.max() + 1))]
+    low, side = (np.array(edge)[section[carriers]] for edge in zip(*edges, strict=True))
     sizes = np.full((draws, len(names)), np.inf)
     for draw in range(draws):
         angle, length = rng.uniform(0, 2 * np.pi), rng.uniform(300, 1000)

@@ -25,10 +25,11 @@ from tissue_counterfactuals.streams import stream
 
 @dataclass(frozen=True)
 class Screen:
-    """A section whose carriers are known.
+    """Sections whose carriers are known.
 
     Attributes:
-        place: (n, 2) micrometres; counts: (n, g) of the genes that are looked at; genes: their names.
+        place: (n, 2) micrometres, sections side by side; section: (n,) their numbers, from 0.
+        counts: (n, g) of the genes that are looked at; genes: their names.
         code: (n,) -1 no guide, 0 a control guide, 1.. the targets in the order of `names`.
         guide: (n,) number of the guide of each carrier, or None where only its target is known.
         tumour, recipient: (n,) bool; recipients carry nothing themselves.
@@ -36,6 +37,7 @@ class Screen:
     """
 
     place: np.ndarray
+    section: np.ndarray
     counts: sparse.csr_matrix
     genes: np.ndarray
     code: np.ndarray
@@ -71,8 +73,9 @@ class Screen:
     def shifted_sizes(self, draws: int, seed: int) -> np.ndarray:
         """(draws, k) `size` of each target's effect when the map of carriers is moved as a whole."""
         return statistics.shifted_sizes(
-            self.place, self.carriers, self.code[self.carriers], np.flatnonzero(self.recipient), self.counts,
-            self.names, draws, seed, self.radius_um, None if self.guide is None else self.guide[self.carriers],
+            self.place, self.section, self.carriers, self.code[self.carriers], np.flatnonzero(self.recipient),
+            self.counts, self.names, draws, seed, self.radius_um,
+            None if self.guide is None else self.guide[self.carriers],
         )  # fmt: skip
 
     @cached_property
@@ -124,7 +127,7 @@ class Screen:
 def read_screen(
     slide: AnnData, column: str = "target_raw", radius_um: float = 30.0, far_um: float = 45.0, min_mean: float = 0.0
 ) -> Screen:
-    """The screen on a slide.
+    """The screen on a slide, its samples laid side by side.
 
     Args:
         column: of obs, with the called gene of each cell, Control for a control guide, "" for none.
@@ -162,8 +165,12 @@ def read_screen(
     guide_column = column.replace("target", "guide")
     guide = pd.factorize(slide.obs[guide_column])[0] if guide_column in slide.obs else None
     kept = np.asarray(slide.X.mean(axis=0)).ravel() >= min_mean
+    section = pd.factorize(slide.obs["sample"].astype(str), sort=True)[0]
+    place = np.array(slide.obsm["spatial"], float)
+    # So far apart that no radius reaches another section, and that matches are found in one's own first.
+    place[:, 0] += section * (2 * np.ptp(place, axis=0).sum() + 2000)
     return Screen(
-        np.asarray(slide.obsm["spatial"]), slide.X.tocsr()[:, kept], slide.var_names[kept].to_numpy(), code, guide,
+        place, section, slide.X.tocsr()[:, kept], slide.var_names[kept].to_numpy(), code, guide,
         names,
         tumour, recipient, radius_um, far_um,
     )  # fmt: skip
