@@ -28,8 +28,8 @@ def arena(values, labels, unit=None, tile=None, size=None):
     tile = np.zeros((m, 2), int) if tile is None else np.asarray(tile)
     first = [int(np.flatnonzero(unit == u)[0]) for u in range(n_units)]
     return statistics.Arena(
-        np.asarray(values, float), np.arange(m) / m, tile, unit, np.arange(m + 1), np.ones(m, int), np.asarray(labels),
-        tile[first], np.ones(n_units, int) if size is None else np.asarray(size), ("A", "B"),
+        np.arange(m), np.asarray(values, float), np.arange(m) / m, tile, unit, np.arange(m + 1), np.ones(m, int),
+        np.asarray(labels), tile[first], np.ones(n_units, int) if size is None else np.asarray(size), ("A", "B"),
     )  # fmt: skip
 
 
@@ -54,11 +54,12 @@ def test_a_member_counts_only_where_all_units_around_it_bear_one_label():
     code = np.array([1, 1, 1, 0, 2, 0])
     counts = sparse.csr_matrix(np.ones((10, 3)))
     found = statistics.build_arena(place, np.arange(6), code, np.arange(6, 10), counts, ("A", "B"), 30.0, None)
-    assert len(found.values) == 3  # the last recipient is near nothing
+    assert found.members.tolist() == [6, 7, 8]  # the last recipient is near nothing
     assert found.exposure()[0].tolist() == [1, statistics.NONE, 0]
     # The two carriers of A that stand together are one clone.
     assert sorted(found.unit_size) == [1, 1, 1, 1, 2]
     assert found.only(0, 1).exposure()[0].tolist() == [1, 0]
+    assert found.only(0, 1).members.tolist() == [6, 8]
     # Of that clone both stand around the first recipient; of one that is longer than the radius some do not.
     assert found.carriers.tolist() == [2, 1, 1, 1, 1]
     assert found.only(0, 1).carriers.tolist() == [2, 1]

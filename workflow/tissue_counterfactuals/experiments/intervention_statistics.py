@@ -55,6 +55,7 @@ class Arena:
     """Members, the units around them, and what the units bear.
 
     Attributes:
+        members: (m,) which cells they are.
         values: (m, g) expression of the members, scaled to equal totals.
         depth: (m,) log(1 + counts).
         tile: (m, 2) whole numbers; members are matched, and halves are split, by tile.
@@ -65,6 +66,7 @@ class Arena:
         target_names: of the labels 1, 2, ...
     """
 
+    members: np.ndarray
     values: np.ndarray
     depth: np.ndarray
     tile: np.ndarray
@@ -102,6 +104,7 @@ class Arena:
         edges = np.repeat(inside, lengths)
         return replace(
             self,
+            members=self.members[inside],
             values=self.values[inside],
             depth=self.depth[inside],
             tile=self.tile[inside],
@@ -175,6 +178,7 @@ def build_arena(
     totals = np.asarray(counts.sum(axis=1)).ravel()
     first = np.unique(unit_of, return_index=True)[1]
     return Arena(
+        members=members,
         values=scaled(counts[members], totals[members]),
         depth=np.log1p(totals[members]),
         tile=np.floor(place[members] / TILE_UM).astype(int),

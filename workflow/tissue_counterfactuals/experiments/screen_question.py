@@ -102,17 +102,9 @@ class Screen:
     @cached_property
     def seen(self) -> np.ndarray:
         """(n,) the label that all carriers near a recipient bear; -1 for none, or several."""
-        recipients = np.flatnonzero(self.recipient)
-        tree, code = cKDTree(self.place[self.carriers]), self.code[self.carriers]
-        around = tree.query_ball_point(self.place[recipients], self.radius_um)
-        lengths = np.array([len(a) for a in around])
-        near, result = lengths > 0, np.full(len(self.place), -1)
-        if near.any():
-            labels = code[np.concatenate([a for a in around if a]).astype(int)]
-            start = np.concatenate([[0], np.cumsum(lengths[near])[:-1]])
-            low, high = np.minimum.reduceat(labels, start), np.maximum.reduceat(labels, start)
-            result[recipients[near]] = np.where(low == high, low, -1)
-        return result
+        seen = np.full(len(self.place), statistics.NONE)
+        seen[self.arena.members] = self.arena.exposure()[0]
+        return seen
 
     def near(self, target: int) -> np.ndarray:
         """(r,) recipients near carriers of a target and of no other guide, control guides included."""
