@@ -1,6 +1,7 @@
 """The experiment on a screen, from a slide to figure, on simulated screens whose effects are known."""
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -18,6 +19,7 @@ from tissue_counterfactuals.graph import slide_graph
 from tissue_counterfactuals.methods import METHODS as METHODS_TABLE
 from tissue_counterfactuals.methods.prediction import Prediction
 from tissue_counterfactuals.methods.settings import RidgeSettings
+from tissue_counterfactuals.metrics import populations
 from tissue_counterfactuals.results.figures import figure_cellina_in_vivo
 from tissue_counterfactuals.simulate.screen import simulate_screen
 from tissue_counterfactuals.slide import log_normalize, write_slide
@@ -95,6 +97,8 @@ def made(tmp_path_factory):
         # Distances between cells are what takes long.
         patch.setattr(cellina_in_vivo, "_MOST_FOCAL", 150)
         patch.setattr(cellina_in_vivo, "_RANDOM_DRAWS", 2)
+        # With an axis for each gene it would not matter what cells the axes are of.
+        patch.setattr(populations, "N_COMPONENTS", 5)
         made = {p: run(folder, slide, p) for p in PROTOCOLS}
         asked = cellina_in_vivo.ask_as_run(slide, read_screen(slide), [1, 2], 0, {}, settings())
     return made | {"slide": slide, "far": asked.focal, "asked": asked}
@@ -138,7 +142,7 @@ def test_a_disk_that_is_full_is_no_result_of_a_method(made, monkeypatch):
         cellina_in_vivo.answers(made["asked"], made["slide"], {"no_change": {}}, "cpu", None)
 
 
-def test_as_run_has_a_row_per_truth_donors_and_target_and_a_failed_method_says_why(made):
+def test_as_run_has_a_row_per_truth_donors_and_target_and_a_failed_method_says_why(made, monkeypatch):
     scores = pd.read_csv(made["as_run"]["scores"], sep="\t")
     absent = scores["status"].str.startswith("not asked: ")
     failed = scores[(scores["status"] != "ok") & ~absent]
@@ -162,10 +166,14 @@ def test_as_run_has_a_row_per_truth_donors_and_target_and_a_failed_method_says_w
     assert mean["no_change", "full", "target"] == 0
     assert mean["oracle", "full", "target"] > mean["oracle", "full", "random"] + 0.2
     assert mean["oracle", "ko_specific", "target"] > 0.5
-    # The E-distance is that of the authors' metric, between predicted cells and those near the target.
-    screen = read_screen(made["slide"])
-    far, near = (made["slide"].X[cells] for cells in (made["far"], screen.near(2)))
-    expected = score(far, near, far, protocol="as_run")
+    # Near is who has a carrier of the target alone among the 30 nearest cells, as in the authors' graph.
+    screen = replace(read_screen(made["slide"]), nearest=30)
+    assert dict(zip(ok["target"], ok["n"], strict=True)) == {f"KO{k}": len(screen.near(k)) for k in range(1, 6)}
+    # The E-distance is that of the authors' metric, between predicted cells and those near the target, on the axes of
+    # the training cells.
+    far, near, train = (made["slide"].X[cells] for cells in (made["far"], screen.near(2), made["asked"].split.train))
+    monkeypatch.setattr(populations, "N_COMPONENTS", 5)
+    expected = score(far, near, far, train, protocol="as_run")
     own = ok[(ok["method"] == "no_change") & (ok["target"] == "KO2")]
     assert own["e_distance"].to_numpy() == pytest.approx(expected["e_distance"], abs=1e-5)
     at = ok.groupby(["method", "donors"])["e_distance"].mean()
@@ -430,11 +438,12 @@ def changed_share(donors):
 
 def test_as_run_the_authors_nine_are_asked_about_where_the_section_has_them():
     names = (*cellina_in_vivo.CHOSEN, "RELA")
-    table = pd.DataFrame({"target": names, "status": "tested", "n_near": 60})
+    table = pd.DataFrame({"target": names, "status": "tested"})
     told = settings()
     for protocol, own in (("as_run", names), ("as_run", names[1:]), ("corrected", names)):
         of = table[table["target"].isin(own)].reset_index(drop=True)
-        codes = cellina_in_vivo.chosen_targets(SimpleNamespace(names=own), of, told, protocol)
+        screen = SimpleNamespace(names=own, near=lambda k: range(60))
+        codes = cellina_in_vivo.chosen_targets(screen, of, told, protocol)
         nine = protocol == "as_run" and len(own) == 10
         assert [own[k - 1] for k in codes] == list(cellina_in_vivo.CHOSEN if nine else own)
 

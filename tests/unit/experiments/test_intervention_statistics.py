@@ -580,6 +580,22 @@ def test_as_run_scores_the_ten_most_changed_genes():
     assert p == pytest.approx(0.25)
 
 
+def test_as_run_a_recipient_sees_the_carriers_among_its_nearest_cells():
+    place = np.column_stack([[0, 1, 2, 3, 50, 90, 200, 204], np.zeros(8)])
+    code = np.array([-1, 1, -1, 0, -1, 1, -1, 0])
+    counts = sparse.csr_matrix(np.ones((8, 2)))
+    screen = screen_question.Screen(
+        place, np.zeros(8, int), counts, np.array(["a", "b"]), code, None, ("A",), code >= 0,
+        np.isin(np.arange(8), [0, 4, 6]), 3.5, 45,
+    )  # fmt: skip
+    # Within the radius both stand around the first; the others are alone.
+    assert screen.seen.tolist() == [-1] * 8
+    # Of two nearest cells the first sees one carrier, of three both; another is 40 um off, and cells are no carriers.
+    assert replace(screen, nearest=2).seen.tolist() == [1, -1, -1, -1, 1, -1, 0, -1]
+    assert replace(screen, nearest=3).seen.tolist() == [-1, -1, -1, -1, 1, -1, 0, -1]
+    assert replace(screen, nearest=3, far_um=39).seen.tolist() == [-1] * 6 + [0, -1]
+
+
 def test_far_recipients_are_matched_by_depth():
     counts = np.array([[1.0, 1], [8, 8], [2, 2], [100, 0], [7, 9]])
     screen = screen_question.Screen(

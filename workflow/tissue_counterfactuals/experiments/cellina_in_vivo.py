@@ -106,6 +106,8 @@ def run(
         tested, table = observe(screen, settings, seeds[0])
         table.insert(0, "calling", calling)
         effects.append(preparation.keyed(table, record, seeds[0]))
+        if protocol == "as_run":
+            screen = replace(screen, nearest=settings["graph"]["max_neighbors"])
         codes = chosen_targets(screen, table, settings, protocol)
         single = []
         for seed in seeds:
@@ -188,13 +190,15 @@ def chosen_targets(screen: Screen, table: pd.DataFrame, settings: dict, protocol
     run on a screen that has them all, the authors' nine, over which they take the shared effect; else all.
 
     Args:
+        screen: whose recipients near each target are scored.
         table: from `observe`.
     Returns:
         Labels of the targets, from 1 up, as in `Screen.code`.
     Raises:
         InputError: fewer than four, over which no score can be compared.
     """
-    usable = table["status"].eq("tested") & (table["n_near"] >= settings["min_recipients"])
+    n_near = np.array([len(screen.near(1 + screen.names.index(target))) for target in table["target"]])
+    usable = table["status"].eq("tested") & (n_near >= settings["min_recipients"])
     names = table.loc[usable, "target"]
     wanted = settings["targets"]
     if wanted is None and protocol == "as_run" and {*CHOSEN} <= {*screen.names}:
@@ -411,7 +415,8 @@ def _as_run(slide, screen, codes, seed, methods, device, switches, settings) -> 
     """A row per method, truth, donors and target, as the authors score; and each single score."""
     asked = ask_as_run(slide, screen, codes, seed, switches, settings)
     focal, names = asked.focal, [screen.names[k - 1] for k in codes]
-    references = [Reference(slide.X[focal], slide.X[screen.near(k)], seed=seed, protocol="as_run") for k in codes]
+    x, train = slide.X, slide.X[asked.split.train]
+    references = [Reference(x[focal], x[screen.near(k)], train, seed=seed, protocol="as_run") for k in codes]
 
     def summarise(rule: str, values: np.ndarray) -> Said:
         near = [names.index(rule)] if rule in names else range(len(names))

@@ -34,6 +34,8 @@ class Screen:
         guide: (n,) number of the guide of each carrier, or None where only its target is known.
         tumour, recipient: (n,) bool; recipients carry nothing themselves.
         radius_um: within which a recipient is near a carrier; far ones have none within `far_um`.
+        nearest: as run, a recipient sees the carriers among so many nearest cells within `far_um`, which is the
+            authors' graph, and not those within the radius.
     """
 
     place: np.ndarray
@@ -47,6 +49,7 @@ class Screen:
     recipient: np.ndarray
     radius_um: float
     far_um: float
+    nearest: int | None = None
 
     @cached_property
     def totals(self) -> np.ndarray:
@@ -103,7 +106,16 @@ class Screen:
     def seen(self) -> np.ndarray:
         """(n,) the label that all carriers near a recipient bear; -1 for none, or several."""
         seen = np.full(len(self.place), statistics.NONE)
-        seen[self.arena.members] = self.arena.exposure()[0]
+        if self.nearest is None:
+            seen[self.arena.members] = self.arena.exposure()[0]
+            return seen
+        tree, most = cKDTree(self.place), self.nearest + 1
+        _, cells = tree.query(self.place[self.recipient], most, distance_upper_bound=self.far_um)
+        # Where there are fewer cells than that, the rest are given as one beyond the last.
+        labels = np.append(np.where(self.tumour, self.code, statistics.NONE), statistics.NONE)[cells]
+        label = labels.max(axis=1, keepdims=True)
+        alike = ((labels == label) | (labels == statistics.NONE)).all(axis=1)
+        seen[self.recipient] = np.where(alike, label.ravel(), statistics.NONE)
         return seen
 
     def near(self, target: int) -> np.ndarray:

@@ -513,7 +513,7 @@ class InVivoSettings(Settings):
     min_recipients: int = Field(30, ge=5, le=1_000_000)
     """Recipients that a target needs to be tested: near its carriers, and near those of no other guide."""
     radius_um: float = Field(30, gt=0, le=1000)
-    """A recipient is near a carrier up to this far from it."""
+    """A recipient is near a carrier up to this far from it; as run, near those among its neighbours in `graph`."""
     far_um: float = Field(57.9, gt=0, le=1000)
     """A recipient with no carrier up to this far is far from all guides, and one with a carrier is never trained on;
     57.9 is where the authors' graph ends."""
