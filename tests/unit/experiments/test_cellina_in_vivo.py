@@ -264,6 +264,25 @@ def test_where_nothing_spills_over_nothing_is_resolved(tmp_path):
     assert set(said) == {"not resolvable from this section"}
 
 
+def test_where_no_method_answers_each_says_why_and_what_was_observed_stays(tmp_path, monkeypatch):
+    monkeypatch.setattr(cellina_in_vivo, "_MOST_FOCAL", 50)
+    slide = simulate_screen(**KNOBS | SMALL, seed=6)
+    files = {p: run(tmp_path, slide, p, {"spatialprop": {}}, draws=39, min_recipients=5) for p in PROTOCOLS}
+    scores, parts, effects = (
+        pd.read_csv(files["corrected"][name], sep="\t") for name in ("scores", "components", "effects")
+    )
+    assert "KeyError" in scores.set_index("method").loc["spatialprop", "status"]
+    assert not len(parts)
+    assert {"method", "component", "variance"} <= {*parts}
+    assert len(effects) == 4
+    both = {name: [files[p][name] for p in PROTOCOLS] for name in ("effects", "scores", "manifest")}
+    alone = {name: paths[1:] for name, paths in both.items()}
+    for inputs in (both, alone):
+        figure_cellina_in_vivo.draw_files(inputs, tmp_path / "in_vivo.png")
+    with pytest.raises(InputError, match="in_vivo.methods"):
+        settings(methods=[])
+
+
 @pytest.mark.parametrize("measured", [True, False])
 def test_celcomen_is_asked_with_lost_genes_clamped_where_they_are_measured(tmp_path, measured):
     knobs = SMALL | {"n_genes": 16, "n_cells": 1000, "spillover": 1.0, "seed": 3}

@@ -97,7 +97,8 @@ def run(
         outputs["manifest"], entry, cells, protocol, seeds, settings | {"switches": switches, "methods": methods}
     )  # fmt: skip
     effects, scores, made_of = [], [], []
-    for calling in [c for c in CALLINGS if c in cells.obs] or CALLINGS[:1]:
+    callings = [c for c in CALLINGS if c in cells.obs] or CALLINGS[:1]
+    for calling in callings:
         screen = question_of.read_screen(
             cells, calling, settings["radius_um"], settings["far_um"], settings["min_mean_counts"]
         )
@@ -119,11 +120,13 @@ def run(
             rows.insert(0, "calling", calling)
             scores.append(preparation.keyed(rows, record, seed))
             single += [part | {"seed": seed} for part in parts]
-        table = components(pd.DataFrame(single))
+        # Named, for where no method has answered there are none.
+        names = ["method", "truth", "target", "seed", "pearson", "tiles", "focal"]
+        table = components(pd.DataFrame(single, columns=names))
         table.insert(0, "calling", calling)
         made_of.append(preparation.keyed(table, record, seeds[0]))
     absent = pd.DataFrame(not_asked(methods))
-    absent.insert(0, "calling", scores[0]["calling"].iloc[0])
+    absent.insert(0, "calling", callings[0])
     scores.append(preparation.keyed(absent, record, seeds[0]))
     scores = pd.concat(scores, ignore_index=True)
     write_tsv(pd.concat(effects, ignore_index=True), outputs["effects"])
@@ -591,8 +594,8 @@ def components(parts: pd.DataFrame) -> pd.DataFrame:
     """K9: what makes a method's score of one lost gene vary.
 
     Args:
-        parts: a row per method, truth, target and seed: `pearson`; where known its variance over `tiles` and
-            resampled `focal` cells, with everything else as it is.
+        parts: a row per method, truth, target and seed: `pearson`; its variance over `tiles` and resampled `focal`
+            cells, with everything else as it is, NaN where not known.
 
     Returns:
         A row per method, truth and component, with variance, standard deviation, and share of all components that are
@@ -603,7 +606,7 @@ def components(parts: pd.DataFrame) -> pd.DataFrame:
     for (method, truth), own in parts.groupby(["method", "truth"], sort=False):
         table = own.pivot_table(index="target", columns="seed", values="pearson")
         found = statistics.variance_components(table.to_numpy())
-        tiles, focal = (own[c].mean() if c in own else np.nan for c in ("tiles", "focal"))
+        tiles, focal = own["tiles"].mean(), own["focal"].mean()
         variances = {
             "lost gene": max(found["gene"] - np.nan_to_num(tiles) - np.nan_to_num(focal), 0.0),
             "seed": found["seed"],
@@ -626,7 +629,8 @@ def components(parts: pd.DataFrame) -> pd.DataFrame:
                     "share": share,
                 }
             )
-    return pd.DataFrame(rows)
+    columns = ["method", "truth", "component", "n_targets", "n_seeds", "variance", "sd", "share"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def compare(scores: pd.DataFrame, entry: dict, protocol: str) -> pd.DataFrame:

@@ -492,7 +492,7 @@ class InVivoGraphSettings(GraphSettings):
 class InVivoSettings(Settings):
     """A screen with guides in tumour cells (Perturb-FISH): what do predictions say of the cells around a lost gene?"""
 
-    methods: Distinct[Literal[_ANSWERS]] = [
+    methods: Some[Literal[_ANSWERS]] = [
         *(
             "no_change",
             "mean_shift",

@@ -127,8 +127,10 @@ def _scores(part: object, table: pd.DataFrame) -> None:
         axes.legend(frameon=False)
     else:
         axes = part.subplots()
-        own = table[table["genes"] == "all"].groupby("method", sort=False)
         columns = ["pearson", "tiles_low", "tiles_high", "control_donors", "control_donors_sd", "ceiling"]
+        # Scores that no method has are no columns of the table.
+        table = table.reindex(columns=["method", "genes", "verdict", *columns])
+        own = table[table["genes"] == "all"].groupby("method", sort=False)
         means = own[columns].mean().reindex(methods)
         axes.errorbar(
             means["pearson"],
