@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.spatial import cKDTree
 
 from scored import score
 from tasks import SECTIONS
@@ -437,9 +438,37 @@ def test_control_carriers_alone_are_exchanged_for_those_of_the_target():
     some = cellina_in_vivo.ask_corrected(slide, screen, [1, 2], 0, {}, settings(max_focal=10)).focal
     assert len(some) == 10
     assert some[[0, -1]].tolist() == asked.focal[[0, -1]].tolist()
+    # Nor do draws with what else is asked.
+    alone = cellina_in_vivo.ask_corrected(slide, screen, [2], 0, {}, settings()).donors("perturbed")
+    assert all(np.array_equal(drawn, donors[rule]) for rule, drawn in alone.items())
     other = cellina_in_vivo.ask_corrected(slide, screen, [1, 2], 5, {}, settings())
     assert (other.focal == asked.focal).all()
     assert not np.array_equal(other.donors("perturbed")["KO1"], donors["KO1"])
+
+
+def test_recipients_without_neighbours_are_not_asked_about(capsys):
+    slide = simulate_screen(**KNOBS, seed=2)
+    screen = read_screen(slide)
+    near = screen.near(0)
+
+    def ask(reach_um):
+        told = settings(graph={"bandwidth_um": reach_um / 2.146})
+        return cellina_in_vivo.ask_corrected(slide, screen, [1, 2], 0, {}, told)
+
+    asked, distance = ask(10), cKDTree(screen.place).query(screen.place[near], 2)[0][:, 1]
+    assert asked.focal.tolist() == near[distance < 10].tolist()
+    assert (
+        f"{(distance > 10).sum()} of {len(near)} recipients near control guides have no neighbour"
+        in capsys.readouterr().out
+    )
+    with pytest.raises(InputError, match=f"none of the {len(near)} recipients .* raise .*in_vivo.graph.bandwidth_um"):
+        ask(0.2)
+
+
+def test_as_run_needs_recipients_far_from_carriers():
+    slide = simulate_screen(**KNOBS | SMALL, seed=2)
+    with pytest.raises(InputError, match="no recipient .* within 900 um is that far .* lower .*in_vivo.far_um"):
+        cellina_in_vivo.ask_as_run(slide, read_screen(slide, far_um=900), [1, 2], 0, {}, settings())
 
 
 def test_spatialprop_is_asked_as_run_by_altering_tumour_cells_where_they_are():

@@ -247,9 +247,18 @@ def _question(slide: AnnData, focal, donors: dict, seed: int, protocol: str, swi
 
 
 def ask_as_run(slide: AnnData, screen: Screen, codes: list[int], seed: int, switches: dict, settings: dict) -> Question:
-    """All carriers of a target around far recipients (redrawn with the seed), and five draws of random tumour cells."""
+    """All carriers of a target around far recipients (redrawn with the seed), and five draws of random tumour cells.
+
+    Raises:
+        InputError: no recipient is far.
+    """
     rng = stream(seed, "in_vivo_focal")
     far = screen.far[(slide.obs["domain"] == CONTROL_DOMAIN).to_numpy()[screen.far]]
+    if not len(far):
+        raise InputError(
+            f"slide: no recipient with a tumour cell within {screen.far_um:g} um is that far from all carriers, and as "
+            "run such recipients are asked about; lower cellina_experiments.in_vivo.far_um."
+        )
     focal = np.sort(rng.permutation(far)[:_MOST_FOCAL])
     tumour = np.flatnonzero(screen.tumour)
     pools = {screen.names[k - 1]: screen.carriers[screen.code[screen.carriers] == k] for k in codes}
@@ -288,11 +297,23 @@ def ask_corrected(
 
     Every draw of K3b is a rule that each method answers for all focal cells. What is reported is a mean over targets,
     so that a few draws for each, apart by their spread within targets, say how far a single one would be off.
+
+    Raises:
+        InputError: no recipient near control guides has a neighbour.
     """
-    near = screen.near(statistics.CONTROL)
+    near, graph = screen.near(statistics.CONTROL), slide_graph(slide, **settings["graph"])
+    alone = np.diff(graph.indptr)[near] == 0
+    if alone.all():
+        raise InputError(
+            f"slide: none of the {len(near)} recipients near control guides has a neighbour in the graph, who could be "
+            "exchanged; raise cellina_experiments.in_vivo.graph.bandwidth_um."
+        )
+    if alone.any():
+        print(f"{alone.sum()} of {len(near)} recipients near control guides have no neighbour, and are not asked about")
+    near = near[~alone]
     # Evenly among all, for rows may go along the tissue.
     focal = near[np.linspace(0, len(near) - 1, min(len(near), settings["max_focal"])).astype(int)]
-    around = slide_graph(slide, **settings["graph"])[focal]
+    around = graph[focal]
     rng = stream(seed, "in_vivo_neighbours")
     own = np.stack([
         rng.choice(around.indices[a:b], _N_NEIGHBOURS, p=around.data[a:b] / around.data[a:b].sum())
@@ -314,11 +335,13 @@ def ask_corrected(
     if len(free):
         donors["unguided"] = exchanged(free)
     for k in codes:
-        carriers = np.flatnonzero(code == k)
-        donors[screen.names[k - 1]] = exchanged(carriers)
+        carriers, name = np.flatnonzero(code == k), screen.names[k - 1]
+        donors[name] = exchanged(carriers)
+        # The same draws whatever else is asked about.
+        rng = stream(seed, "in_vivo_control_donors", name)
         for again in range(settings["control_draws"]):
             few = rng.choice(control, min(len(carriers), len(control)), replace=False)
-            donors[_few(screen.names[k - 1], again)] = exchanged(few)
+            donors[_few(name, again)] = exchanged(few)
     for share in OCCUPANCIES:
         filled = place | (rank < share)
         donors[f"control at {share:g}"] = exchanged(control, filled)
