@@ -473,6 +473,38 @@ def test_a_draw_without_a_slope_helps_no_dose(monkeypatch):
     assert [dose.tolist() for dose in doses] == [[0, 1] * 12] * 2
 
 
+def test_many_draws_are_not_held_at_once(monkeypatch):
+    """No step holds all permuted labels at the edges, and in parts they give what they give at once."""
+    found = arena(np.random.default_rng(0).gamma(9, 1, (48, 6)), [1, 0, 0, 0] * 12)
+    found = replace(found, carriers=np.tile([1, 2, 3], 16))
+    exposure, at_once = statistics.Arena.exposure, []
+
+    def watched(own, labels=None):
+        made = exposure(own, labels)
+        at_once.append(len(made))
+        return made
+
+    monkeypatch.setattr(statistics.Arena, "exposure", watched)
+
+    def every():
+        at_once.clear()
+        return [statistics.dose_slope(found, 1, 40, 0), statistics.assess(found, 1, 40, 0, 4).row]
+
+    whole = every()
+    assert max(at_once) == 41
+    monkeypatch.setattr(statistics, "_DRAWS_AT_ONCE", 7)
+    assert every() == whole
+    assert max(at_once) == 7
+
+
+def test_draws_of_two_arenas_with_one_target_are_told_apart():
+    found = arena(np.random.default_rng(0).gamma(9, 1, (48, 6)), [1, 0, 0, 0] * 12)
+    here, there = (statistics.assess(found, 1, 99, 0, 4, *tag).row for tag in ((), ("carriers",)))
+    assert here["size"] == there["size"]
+    for name in ("z_clones", "detectable", "split_half"):
+        assert here[name] != there[name]
+
+
 def test_few_clones_are_not_testable():
     screen = next(screens(1, clones_per_target=1))
     row = statistics.rows_of([statistics.assess(screen.arena, 1, 99, 0)], 0.2).iloc[0]

@@ -171,7 +171,7 @@ def observe(screen: Screen, settings: dict, seed: int) -> tuple[dict[int, statis
     table["clonality"] = screen.clonality[1:]
     shifts = screen.shifted_sizes(settings["shifts"], seed)
     for place, k in enumerate(codes):
-        own = statistics.assess(carriers, k, draws, seed, 2).row
+        own = statistics.assess(carriers, k, draws, seed, 2, "carriers").row
         table.loc[place, ["own_size", "p_own"]] = own.get("size", np.nan), own.get("p_clones", np.nan)
         table.loc[place, "n_near"] = len(screen.near(k))
         if table["status"][place] != "tested":
