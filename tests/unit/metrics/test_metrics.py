@@ -293,6 +293,16 @@ def test_counting_noise_takes_expected_counts_to_where_cells_are():
     assert "e_distance_noisy" not in reference.unbiased_scores(expected[2])
 
 
+@pytest.mark.parametrize("kind", [np.asarray, sparse.csr_array, sparse.csr_matrix])
+def test_the_log_mean_of_cells_is_of_shares_of_their_counts(kind, monkeypatch):
+    monkeypatch.setattr(populations, "_VALUES_PER_BLOCK", 4)
+    counts = np.array([[1.0, 3], [2, 2], [0, 0], [30, 10]])
+    np.testing.assert_allclose(populations.log_mean(kind(counts)), np.log1p([3750, 3750]))
+    weights = np.array([[1.0, 0, 0, 0], [0, 0.5, 0, 0.5]])
+    found = populations.log_mean(kind(counts), weights)
+    np.testing.assert_allclose(found, np.log1p([[2500, 7500], [6250, 3750]]))
+
+
 def test_overdispersion_is_that_of_each_group_about_its_own_mean():
     rng = np.random.default_rng(3)
     true = np.linspace(0, 1, N_GENES)

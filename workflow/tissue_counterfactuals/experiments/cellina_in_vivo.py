@@ -33,6 +33,7 @@ from tissue_counterfactuals.graph import slide_graph
 from tissue_counterfactuals.methods import CORE, METHODS
 from tissue_counterfactuals.methods.run import reason_of
 from tissue_counterfactuals.metrics import Comparison, Reference
+from tissue_counterfactuals.metrics.populations import log_mean
 from tissue_counterfactuals.question.folds import Fold, split_cells
 from tissue_counterfactuals.question.nodes import NodePerturbation
 from tissue_counterfactuals.question.question import DONORS, NODE, Question, fingerprint
@@ -407,12 +408,6 @@ def answers(
     return made
 
 
-def _log_means(values: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
-    """log(1 + mean counts per 10,000) of cells (m, g), or of each row of weights (b, m) that sums to 1."""
-    scaled = values / np.maximum(values.sum(axis=1, dtype=np.float64), 1)[:, None] * 1e4
-    return np.log1p(scaled.mean(axis=0) if weights is None else weights @ scaled)
-
-
 def _changes(found: dict[str, Said], rules: list[str], reference: np.ndarray) -> np.ndarray:
     """(rules, g) change against a reference; what a method says that is told no donors is the same for all.
 
@@ -448,15 +443,15 @@ def _as_run(slide, screen, codes, seed, methods, device, switches, settings) -> 
         near = [names.index(rule)] if rule in names else range(len(names))
         near = () if rule == "no_intervention" else near
         distances = {i: float(Comparison(references[i], values).energy_distances[0].mean()) for i in near}
-        return Said(_log_means(values), np.empty((0, len(screen.genes))), distances)
+        return Said(log_mean(values), np.empty((0, len(screen.genes))), distances)
 
     made = answers(asked, slide, {m: own for m, own in methods.items() if m not in ALTERED}, device, summarise)
     altered = {m: own for m, own in methods.items() if m in ALTERED}
     made |= answers(ask_altered(slide, screen, asked), slide, altered, device, summarise) if altered else {}
-    reference = question_of.log_mean(screen, focal)
+    reference = log_mean(screen.counts[focal])
     observed = np.stack([question_of.against_far(screen, screen.near(k), focal) for k in codes])
     near_any = np.flatnonzero((asked.split.held_out) & screen.recipient)
-    shift = question_of.log_mean(screen, near_any) - reference
+    shift = log_mean(screen.counts[near_any]) - reference
     # The authors' mean shift: all held-out recipients against far ones; it has seen the answers.
     moved = (statistics.scaled(screen.counts[focal], screen.totals[focal]) + 1) * np.exp(shift) - 1
     found = {"-": summarise("-", np.maximum(moved, 0))}
@@ -497,8 +492,8 @@ def _corrected(slide, screen, tested, codes, seed, methods, device, switches, se
     def summarise(rule: str, values: np.ndarray) -> Said:
         # Dose and controls are not resampled.
         again = rule in (*names, "control", "-")
-        resampled = _log_means(values, weights) if again else np.empty((0, values.shape[1]))
-        return Said(_log_means(values), resampled)
+        resampled = log_mean(values, weights) if again else np.empty((0, values.shape[1]))
+        return Said(log_mean(values), resampled)
 
     def knock_out(task: Task, folder: Path) -> dict | str:
         genes = {name: slide.var_names.get_loc(name) for name in names if name in slide.var_names}

@@ -19,6 +19,7 @@ from scipy.stats import wilcoxon
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.experiments import intervention_statistics as statistics
 from tissue_counterfactuals.experiments.intervention_statistics import TOP_GENES, Arena
+from tissue_counterfactuals.metrics.populations import log_mean
 from tissue_counterfactuals.simulate.screen import CONTROL, RECIPIENT, TUMOUR
 from tissue_counterfactuals.streams import stream
 
@@ -183,11 +184,6 @@ def read_screen(
 # --- the authors' protocol --------------------------------------------------------------------------------------------
 
 
-def log_mean(screen: Screen, cells: np.ndarray) -> np.ndarray:
-    """log(1 + mean counts per 10,000) of some cells, (g,)."""
-    return np.log1p(statistics.scaled(screen.counts[cells], screen.totals[cells]).mean(axis=0))
-
-
 def against_far(screen: Screen, near: np.ndarray, far: np.ndarray) -> np.ndarray:
     """Change (g,) of recipients against far ones, to each that of the nearest depth, which may serve several times."""
     depth = np.log1p(screen.totals)
@@ -195,7 +191,7 @@ def against_far(screen: Screen, near: np.ndarray, far: np.ndarray) -> np.ndarray
     at = np.searchsorted(depth[order], depth[near]).clip(1, len(order) - 1)
     lower = depth[near] - depth[order[at - 1]] < depth[order[at]] - depth[near]
     matched = order[at - lower]
-    return log_mean(screen, near) - log_mean(screen, matched)
+    return log_mean(screen.counts[near]) - log_mean(screen.counts[matched])
 
 
 def score_top_genes(predicted: np.ndarray, observed: np.ndarray) -> dict[str, float]:
