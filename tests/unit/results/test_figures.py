@@ -339,6 +339,22 @@ def test_every_method_has_a_row_and_models_have_colours_of_their_own():
     assert len(set(colors)) == len(colors)
 
 
+@pytest.mark.parametrize("palette", [style.CATEGORY_COLORS, style.DOMAIN_COLORS])
+def test_no_two_categories_have_the_same_colour(palette):
+    colors = style.category_colors([f"{i:03}" for i in range(100)], palette)
+    assert len({color.lower() for color in colors.values()}) == 100
+    assert [*colors.values()][: len(palette)] == [*palette]
+    assert style.category_colors("ba") == dict(zip("ab", style.CATEGORY_COLORS, strict=False))
+
+
+def test_no_line_of_a_title_ends_with_the_dot_between_its_parts():
+    assert style.wrap("Costs of training · demo · protocol: corrected", 1.7, 10) == [
+        "Costs of training",
+        "demo · protocol:",
+        "corrected",
+    ]
+
+
 def test_unknown_methods_are_shown_under_their_own_names_in_different_colours():
     styles = [style.method_style(m, ["zeta", "eta", "cellina"]) for m in ("zeta", "eta")]
     assert [s.label for s in styles] == ["zeta", "eta"]
