@@ -145,11 +145,7 @@ def _reasons(table: pd.DataFrame) -> list[str]:
 
 
 def _legend(figure, bottom: float, reasons: list[str], methods: list[str], partial: bool, missing: list[str]) -> float:
-    handles = [
-        Line2D([], [], color=style.method_style(m, methods).color, linestyle=_line(m), marker="o", markersize=4,
-        label=style.method_style(m).label)
-        for m in methods
-    ]  # fmt: skip
+    handles = style.method_handles(methods, line=_line)
     if partial:
         handles.append(Line2D([], [], color="black", label="some slides or trainings only", **style.PARTIAL))
     title = "Median over slides and seeds. Solid: reads neighbours; dashed: does not."

@@ -2,7 +2,7 @@
 
 import textwrap
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -144,6 +144,17 @@ def method_style(method: str, methods: Iterable[str] = ()) -> MethodStyle:
         return METHODS[method]
     unknown = sorted({*methods, method} - set(METHODS))
     return MethodStyle(method, _SPARE_COLORS[unknown.index(method) % len(_SPARE_COLORS)])
+
+
+def method_handles(
+    methods: list[str], line: Callable[[str], str] = lambda _: "-", told: Callable[[str], str] = lambda _: ""
+) -> list[Line2D]:
+    """Entries of a legend: of each method its line with a dot, and its name with what is told of it."""
+    looks = {method: method_style(method, methods) for method in methods}
+    return [
+        Line2D([], [], color=look.color, linestyle=line(method), marker="o", ms=4, label=look.label + told(method))
+        for method, look in looks.items()
+    ]
 
 
 def patch_style(color: str, variant: str) -> dict:

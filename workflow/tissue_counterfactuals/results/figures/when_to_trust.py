@@ -70,17 +70,7 @@ def compose(errors: pd.DataFrame, latents: pd.DataFrame, settings: dict, provena
         figure = style.new_figure(14, 6.4)
         style.suptitle(figure, title)
         bottom = style.footer(figure, provenance_text)
-        handles = [
-            Line2D(
-                [],
-                [],
-                color=style.method_style(m, methods).color,
-                marker="o",
-                ms=4,
-                label=style.method_style(m, methods).label + _failed(errors[errors["method"] == m]),
-            )
-            for m in methods
-        ]
+        handles = style.method_handles(methods, told=lambda method: _failed(errors[errors["method"] == method]))
         handles.append(Line2D([], [], color=EFFECT_COLOR, linestyle="--", label="no answer: the effect itself"))
         bottom = style.legend_below(figure, bottom, ncols=6, handles=handles)
         height = {"bottom": bottom + 0.09, "top": 0.86}
