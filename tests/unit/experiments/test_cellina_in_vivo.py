@@ -351,6 +351,10 @@ def test_the_figure_shows_both_protocols(made, tmp_path):
     effects = pd.read_csv(inputs["effects"][0], sep="\t")
     scores = pd.concat([pd.read_csv(path, sep="\t") for path in inputs["scores"]])
     drawn = figure_cellina_in_vivo.compose(effects, scores, [json.loads(m.read_text()) for m in inputs["manifest"]])
+    low = figure_cellina_in_vivo.compose(
+        effects.assign(p_own=1e-7), scores.iloc[:0], [json.loads(inputs["manifest"][0].read_text())]
+    )
+    assert low.axes[1].get_ylim()[0] < 1e-7
     effects = effects[effects["calling"] == effects["calling"].iloc[0]]
     scores = scores[(scores["calling"] == effects["calling"].iloc[0]) & (scores["status"] == "ok")]
     sizes, p_values, full, specific, corrected = drawn.axes
@@ -358,11 +362,21 @@ def test_the_figure_shows_both_protocols(made, tmp_path):
     np.testing.assert_allclose(p_values.lines[0].get_ydata(), effects["p_clones"])
     np.testing.assert_allclose(p_values.lines[1].get_ydata(), effects["p_own"])
     for axes, truth in ((full, "full"), (specific, "ko_specific")):
-        by_label = {line.get_label(): line.get_xdata() for line in axes.lines}
+        by_label = {line.get_label(): line for line in axes.lines}
+        drawn = []
         for donors in ("target", "random"):
             own = scores[(scores["truth"] == truth) & (scores["donors"] == donors)]
-            means = own.groupby(["method", "target"])["pearson"].mean().unstack().mean(axis=1)
-            np.testing.assert_allclose(sorted(by_label[f"{donors} donors"]), sorted(means))
+            dots = own.groupby(["method", "target"])["pearson"].mean()
+            mean = by_label[f"{donors} donors, mean"]
+            np.testing.assert_allclose(sorted(mean.get_xdata()), sorted(dots.unstack().mean(axis=1)))
+            # Those of one kind of donors have a height and a colour of their own.
+            (single,) = (x for x in axes.lines if x.get_marker() == "." and x.get_color() == mean.get_color())
+            np.testing.assert_allclose(sorted(single.get_xdata()), sorted(dots))
+            assert set(single.get_ydata()) == set(mean.get_ydata())
+            drawn.append(mean)
+        assert not set(drawn[0].get_ydata()) & set(drawn[1].get_ydata())
+        assert drawn[0].get_color() != drawn[1].get_color()
+        assert "one target" in by_label
     own = scores[(scores["protocol"] == "corrected") & (scores["genes"] == "all")].groupby("method")
     np.testing.assert_allclose(sorted(corrected.containers[0].lines[0].get_xdata()), sorted(own["pearson"].mean()))
     (whiskers,) = corrected.containers[0].lines[2]
