@@ -110,14 +110,8 @@ def read_bundles(
     chosen = {key: name for key, name in names.items() if samples is None or name in samples}
     read = {name: read_sample(by_sample[key], dataset) for key, name in chosen.items()}
     paths = {f"{name}/{role}": p for key, name in chosen.items() for role, p in by_sample[key].items()}
-    return make_bundle_slide(
-        read,
-        dataset,
-        paths,
-        constants=constants,
-        prefix=prefix or "" not in names,
-        by_sample="" not in names,
-    )
+    named = "" not in names
+    return make_bundle_slide(read, dataset, paths, constants=constants, prefix=prefix or named, by_sample=named)
 
 
 def make_bundle_slide(

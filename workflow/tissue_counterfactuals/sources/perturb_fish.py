@@ -22,7 +22,7 @@ from scipy.spatial import cKDTree
 
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.sources.headers import require_samples
-from tissue_counterfactuals.sources.text_tables import column_names, count_rows, read_matrix, read_table
+from tissue_counterfactuals.sources.text_tables import column_names, count_rows, header_names, read_matrix, read_table
 from tissue_counterfactuals.streams import stream
 
 if TYPE_CHECKING:
@@ -61,8 +61,6 @@ def cells(files: dict[str, Path], dataset: dict, enough: int) -> dict[str, int]:
 
 def genes(files: dict[str, Path], dataset: dict) -> list[str]:
     """The genes of the authors' table of tumour cells, which alone names them."""
-    from tissue_counterfactuals.sources.text_tables import header_names
-
     return header_names(files["tumour"])
 
 

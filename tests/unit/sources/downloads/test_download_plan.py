@@ -9,7 +9,7 @@ import yaml
 from downloads import hdf5, write_table, zipped
 from misbehaving_server import serving
 from tissue_counterfactuals.config import load_config
-from tissue_counterfactuals.sources.downloads.planned import show
+from tissue_counterfactuals.sources.downloads.planned import plan, show
 
 BODY = hdf5(300_000)
 ZERO = bytes(2_000_000)
@@ -68,6 +68,12 @@ def test_with_the_servers_asked(server, raw, tmp_path):
     assert f"To fetch: 7 of 9 files, {total / 1e6:.3g} MB and 2 of unknown size." in shown
     assert f"Disk: {(total - 1000) / 1e6:.3g} MB or more needed in {tmp_path}/downloads, " in shown
     assert "By hand (see resources/DATA.md): set/nowhere.h5ad." in shown
+
+
+def test_a_file_out_of_an_archive_needs_room_for_both_forms(server, raw):
+    (member,) = [file for file in plan(load_config(raw), ask=True) if file.key == "set/member.h5"]
+    assert (member.size, member.exact) == (len(ZERO), True)
+    assert 0 < member.extra < len(ZERO) / 100
 
 
 def test_without_a_network_nobody_is_asked(server, raw):

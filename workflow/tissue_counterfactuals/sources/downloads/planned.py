@@ -87,10 +87,8 @@ def _planned(file: DataFile, settings: dict, ask: bool) -> Planned:
     if not file.addresses:
         return Planned(file.key, "by hand", size, file.size is not None)
     exact, extra = file.size is not None, 0
-    if ask and (file.member or not exact):
-        found = _ask(file)
-        if found is not None:
-            (size, extra), exact = found, True
+    if ask and (file.member or not exact) and (found := _ask(file)):
+        (size, extra), exact = found, True
     part = place.with_name(place.name + (".part.packed" if file.member else ".part"))
     there = part.stat().st_size if part.exists() else 0
     return Planned(file.key, "to fetch", size, exact, there, extra)
