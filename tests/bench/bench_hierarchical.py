@@ -51,7 +51,7 @@ def run(folder: Path) -> None:
     )
     settings = {k: v for k, v in config["hierarchical"].items() if k != "time_limit_minutes"}
     began, cpu = time.perf_counter(), time.process_time()
-    task = run.load_task(folder / "slide.h5ad", folder / "question.npz", "cpu", lambda line: None)
+    task = run.load_task(folder / "slide.h5ad", folder / "question.npz", "cpu")
     task.settings = settings
     run.fit("hierarchical", task, folder / "model", folder / "checkpoint.pt")
     fitted = time.perf_counter()

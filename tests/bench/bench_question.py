@@ -55,7 +55,7 @@ def measure(folder: Path, step: str) -> None:
         write_answer(slide, [question], [predictions], asked, names, outputs)
         print((folder / "answer.md").read_text().split("\n\n")[1])
     else:
-        task = run.load_task(slide, question, "cpu", lambda line: None)
+        task = run.load_task(slide, question, "cpu")
         task.settings = settings
         if step == "fit":
             run.fit("hierarchical", task, model, folder / "checkpoint.pt")

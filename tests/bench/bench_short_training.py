@@ -57,7 +57,7 @@ def questions(seed: int, folder: Path):
     for fold in read_folds(files[2]).query("fold != ''")["fold"].unique():
         question = folder / f"{fold}.npz"
         steps.write_question(*files, fold, seed, drawn, question)
-        yield run.load_task(files[0], question, "cpu", lambda line: None), config
+        yield run.load_task(files[0], question, "cpu"), config
 
 
 def take_statistics_anew(model: Path, task, saved: Path) -> None:

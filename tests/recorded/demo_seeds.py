@@ -100,7 +100,7 @@ def measure(seed: int) -> pd.DataFrame:
                     "switches": switches,
                 }
                 steps.write_question(*files, fold, seed, drawn, question)
-                task = run.load_task(files[0], question, "cpu", lambda line: None)
+                task = run.load_task(files[0], question, "cpu")
                 models = {}
                 for method in methods:
                     models[method.name] = None

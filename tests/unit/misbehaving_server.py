@@ -29,6 +29,10 @@ class MisbehavingServer(ThreadingHTTPServer):
         trickle         the same, but one byte at a time instead of nothing
         no ranges       the whole file, whatever is asked for
         other stretch   a stretch that was not asked for
+        short stretch   of a stretch 1,000 bytes at most, as servers do that cap them
+        any version     the stretch asked for, whichever version If-Range names
+        no length       a stretch, of a file of which it does not say how long it is
+        packed          compressed on the way, though nobody asked for that
         no validator    the file without ETag and date
 
     Attributes:
@@ -122,8 +126,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_error(int(fault) if fault.isdigit() else 404)
         elif fault.startswith("429"):
             self.send_response(429)
-            wait = fault.rpartition(" ")[2]
-            self.send_header("Retry-After", wait if wait.isdigit() else formatdate(time.time() + 1.5, usegmt=True))
+            wait = fault.removeprefix("429 after ")
+            self.send_header("Retry-After", formatdate(time.time() + 1.5, usegmt=True) if wait == fault else wait)
             self.send_header("Content-Length", "0")
             self.end_headers()
         elif "html" in fault:
@@ -134,7 +138,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _send_file(self, body: bytes, fault: str) -> None:
         first, last, status = 0, len(body) - 1, 200
         wanted = self.headers.get("Range")
-        fresh = self.headers.get("If-Range") in (None, etag(body))
+        fresh = self.headers.get("If-Range") in (None, etag(body)) or fault == "any version"
         if wanted and fresh and fault != "no ranges":
             begin, _, end = wanted.removeprefix("bytes=").partition("-")
             first, last, status = int(begin), min(int(end or last), last), 206
@@ -146,13 +150,17 @@ class _Handler(BaseHTTPRequestHandler):
                 return
             if fault == "other stretch":
                 first = 0
+            if fault == "short stretch":
+                last = min(last, first + 999)
         self._send(body, first, last + 1, status, fault)
 
     def _send(self, body: bytes, first: int, end: int, status: int, fault: str) -> None:
         self.send_response(status)
         self.send_header("Content-Type", "text/html" if fault == "html" else "application/octet-stream")
         if status == 206:
-            self.send_header("Content-Range", f"bytes {first}-{end - 1}/{len(body)}")
+            self.send_header("Content-Range", f"bytes {first}-{end - 1}/{'*' if fault == 'no length' else len(body)}")
+        if fault == "packed":
+            self.send_header("Content-Encoding", "gzip")
         if fault != "silent break":
             self.send_header("Content-Length", str(end - first))
         if fault != "no validator":

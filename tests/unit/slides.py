@@ -39,6 +39,16 @@ def small_slide(
     return make_slide(sparse.csr_matrix(counts), labels, genes, spatial, {"source": "test"})
 
 
+def poisoned(slide: AnnData, cell_type: str = "A", domain: str = "right") -> AnnData:
+    """The slide with other counts in its held-out cells: the genes in reverse order, and five times as many."""
+    held_out = ((slide.obs["cell_type"] == cell_type) & (slide.obs["domain"] == domain)).to_numpy()
+    counts = slide.X.toarray()
+    counts[held_out] = counts[held_out][:, ::-1] * 5 + 1
+    other = slide.copy()
+    other.X = sparse.csr_matrix(counts)
+    return other
+
+
 def true_forces(slide: AnnData) -> tuple[np.ndarray, np.ndarray]:
     """Inter and intra forces (g, g) float64 of a simulated field, among the genes that the slide still has, in its
     order.

@@ -3,9 +3,10 @@
 import numpy as np
 import pandas as pd
 
+from drawings import PROVENANCE
 from tissue_counterfactuals import protocols
-from tissue_counterfactuals.results.figures import table_cellina_1
-from tissue_counterfactuals.results.tables import COLUMNS, KEY
+from tissue_counterfactuals.results.figures import figure_cellina_a2, table_cellina_1
+from tissue_counterfactuals.results.tables import COLUMNS, KEY, choose, spread_failures
 
 CELL_TYPES = ("B cell", "Endothelial", "Epithelial", "Fibroblast", "T cell")
 SLIDES = ("slide_0", "slide_1")
@@ -101,3 +102,9 @@ def table_1(scores: pd.DataFrame, dataset: str, target: str, protocol: str) -> p
     table = table_cellina_1.build(scores, dataset, target, protocol)
     table.attrs["switches"] = protocols.resolve(protocol)
     return table
+
+
+def bar_figure(scores: pd.DataFrame, protocol: str = "corrected", label: str = "demo"):
+    """Fig. A2 of these scores."""
+    chosen = spread_failures(choose(scores, "demo", "tumour", protocol))
+    return figure_cellina_a2.compose(chosen, figure_cellina_a2.heights(chosen), PROVENANCE, label)

@@ -121,7 +121,7 @@ class Question:
         settings = self.drawn_from | {"protocol": self.protocol, "switches": switches}
         files = self.slide, self.graph, self.folds
         steps.write_question(*files, self.fold.label, self.seed, settings, self.file)
-        return run.load_task(self.slide, self.file, "cpu", lambda line: None)
+        return run.load_task(self.slide, self.file, "cpu")
 
     def fit(self, method: str) -> Path:
         """Train a learned method; the folder that is left."""

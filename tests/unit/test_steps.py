@@ -122,7 +122,7 @@ def test_models_of_a_whole_slide_hold_nobody_out(tmp_path, protocol, bandwidth_u
     for seed in (3, 4):
         file = tmp_path / f"{seed}.npz"
         steps.write_question_of_all(tmp_path / "s.h5ad", seed, settings, file)
-        tasks.append(run.load_task(tmp_path / "s.h5ad", file, "cpu", lambda line: None))
+        tasks.append(run.load_task(tmp_path / "s.h5ad", file, "cpu"))
     task, other = tasks
     asked, split = task.question, task.split
     assert (asked.protocol, asked.seed, asked.switches) == (protocol, 3, switches)

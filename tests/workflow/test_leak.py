@@ -8,7 +8,7 @@ import pandas as pd
 
 from runs import Run
 from scored import score
-from slides import small_slide
+from slides import poisoned, small_slide
 from tissue_counterfactuals import protocols
 from tissue_counterfactuals.question.folds import cells_of
 from tissue_counterfactuals.question.predictions import read_predictions
@@ -16,16 +16,6 @@ from tissue_counterfactuals.results.tables import read_scores
 from tissue_counterfactuals.slide import write_slide
 
 METHODS = ["no_change", "mean_shift", "mean_shift_by_type", "target_mean", "cellina"]
-
-
-def poisoned(slide):
-    """Genes in reverse order and more counts in the cells that the fold holds out."""
-    other = slide.copy()
-    held_out = cells_of(slide, "A", "right")
-    counts = other.X.toarray()
-    counts[held_out] = counts[held_out][:, ::-1] * 5 + 1
-    other.X = type(slide.X)(counts)
-    return other
 
 
 def all_predictions(run, dataset):

@@ -31,7 +31,7 @@ def cards() -> list[str]:
 
 
 @contextmanager
-def card_of_its_own(device: str, report: Callable[[str], None], folder: Path | None = None) -> Iterator[None]:
+def card_of_its_own(device: str, report: Callable[[str], None]) -> Iterator[None]:
     """Where the device is `cuda` or `auto`, hold a GPU and show it alone to this process and its children.
 
     With none, or one that a scheduler gave out, nothing changes; where all are held, wait. Enter it before PyTorch
@@ -40,14 +40,14 @@ def card_of_its_own(device: str, report: Callable[[str], None], folder: Path | N
     Args:
         device: `auto`, `cpu` or `cuda`.
         report: receives a line that says which card it is, and one before waiting.
-        folder: of the locks; default: one of this user's for temporary files, which all jobs on a machine share.
     """
     names = cards() if device != "cpu" else []
     if len(names) < 2:
         report(f"device: {device}; GPUs here: {len(names)}")
         yield
         return
-    folder = folder or Path(tempfile.gettempdir()) / f"tissue-counterfactuals-{os.getuid()}"
+    # All jobs of this user on a machine share it.
+    folder = Path(tempfile.gettempdir()) / f"tissue-counterfactuals-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     waiting = False
     while (held := _first_free(folder, names)) is None:

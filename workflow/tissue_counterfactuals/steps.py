@@ -33,7 +33,7 @@ from tissue_counterfactuals.question.support import support_of
 from tissue_counterfactuals.question.task import Task
 from tissue_counterfactuals.results import provenance
 from tissue_counterfactuals.results.patients import patients_of_slides
-from tissue_counterfactuals.results.tables import COLUMNS, TWIN, gains, read_scores, summarize, write_tsv
+from tissue_counterfactuals.results.tables import COLUMNS, TWIN, gains, read_scores, read_table, summarize, write_tsv
 from tissue_counterfactuals.slide import VARIABLE, read_slide, write_slide
 from tissue_counterfactuals.streams import stream
 
@@ -376,9 +376,7 @@ def tabulate(
     write_tsv(table, outputs["scores"])
     write_tsv(summarize(table, patients), outputs["summary"])
     write_tsv(gains(table, patients), outputs["gains"])
-    notes = [
-        pd.read_csv(Path(path).with_suffix(".diagnostics.tsv"), sep="\t", keep_default_na=False) for path in scores
-    ]
+    notes = [read_table(Path(path).with_suffix(".diagnostics.tsv")) for path in scores]
     write_tsv(pd.concat(notes, ignore_index=True), outputs["diagnostics"])
     write_tsv(protocols.deviations("cellina"), outputs["deviations"], sort=False)
     record = provenance.record(name, config, [read_slide(path, check=False, counts=False) for path in slides])

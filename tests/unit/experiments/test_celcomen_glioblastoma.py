@@ -559,11 +559,11 @@ def test_nothing_to_enrich_is_said(results):
 
 
 @pytest.mark.parametrize("protocol", protocols.PROTOCOLS)
-def test_figures_are_drawn(results, protocol, tmp_path):
+def test_figures_are_drawn(results, protocol, tmp_path, monkeypatch):
     files = results[protocol]
     figure_celcomen_3.draw_files(files, tmp_path / "3.png")
     names = ("classes", "tests", "cells", "trajectories", "placebo", "enrichment", "diagnostics")
-    tables = {n: read(files, n) for n in names}
+    tables = {n: read(files, n).query("seed == 0") for n in names}
     ranked = tables["enrichment"].assign(p_value=0.05, q_value=0.05, smallest_p=0.025)
     ranked = figure_celcomen_3.compose(tables | {"enrichment": ranked}, "T [simulated]", PROVENANCE)
     assert any("other knock-outs, at least 0.025;" in text for text in texts(ranked))
@@ -616,7 +616,17 @@ def test_figures_are_drawn(results, protocol, tmp_path):
         assert all(a.x1 < b.x0 for a, b in pairwise(sorted(titles, key=lambda box: box.x0)))
         assert "rank" in said
         assert "entries share genes" in said
-    assert json.loads(files["manifest"].read_text())["kind"] == "simulated"
+    record = json.loads(files["manifest"].read_text())
+    assert record["kind"] == "simulated"
+    # The first seed of the run, which need not be the smallest.
+    (tmp_path / "m.json").write_text(json.dumps(record | {"seeds": [1, 0]}))
+    shown = []
+    monkeypatch.setattr(figure_celcomen_3.style, "save", lambda figure, _: shown.append(figure))
+    figure_celcomen_3.draw_files(files | {"manifest": tmp_path / "m.json"}, tmp_path / "3.png")
+    bars = panel(shown[0], "b  where genes act").containers
+    heights = [patch.get_height() for container in bars for patch in container]
+    assert sorted(heights) == pytest.approx(sorted(read(files, "classes").query("seed == 1")["mean"]))
+    assert "seed 1" in shown[0].get_suptitle()
 
 
 def test_a_slide_too_large_to_generate_is_refused(slide, results, tmp_path, monkeypatch):

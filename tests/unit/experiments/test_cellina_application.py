@@ -204,6 +204,18 @@ def test_the_figure_says_how_far_seeds_agree(runs, tmp_path):
     assert any(f"p = {null['p_value'][0]:.2g}" in text for text in drawn)
 
 
+def test_types_may_be_called_by_numbers_or_as_nothing(runs, tmp_path):
+    (tmp_path / "m").write_text(runs[0]["manifest"].read_text())
+    inputs = {"manifests": [tmp_path / "m"]}
+    for name in set(runs[0]) - {"manifest"}:
+        inputs[name] = [tmp_path / name]
+        read(runs[0], name).replace({"cell_type": {"A": "0", "B": "NA"}}).to_csv(tmp_path / name, sep="\t", index=False)
+    output = {name: tmp_path / f"f.{name}" for name in ("tsv", "null", "stability", "png")}
+    figure_cellina_3.draw_files(inputs, output, "corrected")
+    for name, types in (("tsv", {"0", "NA"}), ("null", {"", "0", "NA"})):
+        assert set(pd.read_csv(output[name], sep="\t", dtype=str, keep_default_na=False)["cell_type"]) == types
+
+
 def test_gains_are_averaged_shuffle_by_shuffle_over_types_seeds_and_slides():
     rng = np.random.default_rng(0)
     keys = [("one", 0), ("one", 1), ("two", 0)]

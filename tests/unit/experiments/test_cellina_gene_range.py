@@ -163,7 +163,27 @@ def test_slides_of_unlike_numbers_of_genes_are_not_taken_for_an_effect_of_their_
     (apart,) = [line for line in axes.lines if np.array_equal(line.get_xdata(), [20, 35])]
     assert (joined.get_linestyle(), apart.get_linestyle()) == ("-", "None")
     assert [label.get_text() for label in axes.get_xticklabels()] == ["5", "20", "", "all"]
-    assert "some of the slides only" in [h.get_label() for h in figure.legends[0].legend_handles]
+    assert any("some of the slides only" in h.get_label() for h in figure.legends[0].legend_handles)
+    # The edge swap has a score on both slides; were it on one alone, its level would be pale and the twin's full.
+    (swap,) = (table["shift"] == "edge_swap").to_numpy().nonzero()[0]
+    for n_slides, alpha in ((2, 1), (1, figure_cellina_a7.PALE)):
+        table.loc[swap, "n_slides"] = n_slides
+        axes = figure_cellina_a7.compose(table, "T [simulated]", PROVENANCE).axes[0]
+        level = {line.get_ydata()[0]: line.get_alpha() for line in axes.lines if len(set(line.get_ydata())) == 1}
+        assert level[table.loc[swap, "value"]] == alpha
+        assert level[table.loc[table["shift"] == "twin", "value"].item()] == 1
+
+
+def test_a_target_and_types_may_be_called_by_numbers_or_as_nothing(finished, tmp_path):
+    own = pd.read_csv(finished["scores"], sep="\t").replace({"target": {"right": "01"}, "cell_type": {"B": "NA"}})
+    own.to_csv(tmp_path / "scores.tsv", sep="\t", index=False)
+    record = json.loads(finished["manifest"].read_text())
+    record["settings"]["domains"]["target_domains"] = ["01"]
+    (tmp_path / "m.json").write_text(json.dumps(record))
+    output = {"tsv": tmp_path / "a7.tsv", "png": tmp_path / "a7.png"}
+    inputs = {"scores": [tmp_path / "scores.tsv"], "manifests": [tmp_path / "m.json"]}
+    figure_cellina_a7.draw_files(inputs, output, "01", "corrected")
+    assert pd.read_csv(output["tsv"], sep="\t")["n_types"].max() == 2
 
 
 def test_the_figure_draws_what_the_table_says(finished, tmp_path):

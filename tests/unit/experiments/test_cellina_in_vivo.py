@@ -1,11 +1,13 @@
 """The experiment on a screen, from a slide to figure, on simulated screens whose effects are known."""
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.spatial import cKDTree
 
 from scored import score
 from tasks import SECTIONS
@@ -18,6 +20,7 @@ from tissue_counterfactuals.graph import slide_graph
 from tissue_counterfactuals.methods import METHODS as METHODS_TABLE
 from tissue_counterfactuals.methods.prediction import Prediction
 from tissue_counterfactuals.methods.settings import RidgeSettings
+from tissue_counterfactuals.metrics import populations
 from tissue_counterfactuals.results.figures import figure_cellina_in_vivo
 from tissue_counterfactuals.simulate.screen import simulate_screen
 from tissue_counterfactuals.slide import log_normalize, write_slide
@@ -95,9 +98,40 @@ def made(tmp_path_factory):
         # Distances between cells are what takes long.
         patch.setattr(cellina_in_vivo, "_MOST_FOCAL", 150)
         patch.setattr(cellina_in_vivo, "_RANDOM_DRAWS", 2)
+        # With an axis for each gene it would not matter what cells the axes are of.
+        patch.setattr(populations, "N_COMPONENTS", 5)
         made = {p: run(folder, slide, p) for p in PROTOCOLS}
         asked = cellina_in_vivo.ask_as_run(slide, read_screen(slide), [1, 2], 0, {}, settings())
     return made | {"slide": slide, "far": asked.focal, "asked": asked}
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_no_recipient_that_is_scored_is_trained_on_whoever_called_the_carriers(tmp_path, monkeypatch, protocol):
+    slide = simulate_screen(**KNOBS | {"clones_per_target": 8}, seed=6)
+    # A calling that misses no member of a clone; the domain of the slide is that of the first one.
+    slide.obs["target_published"] = slide.obs["target_true"]
+    beside = read_screen(slide, radius_um=60, far_um=60).far[0]
+    slide.obs.loc[slide.obs_names[beside], "domain"] = "perturbed"
+    asked = []
+
+    def predict(task, folder, target):
+        asked.append(task)
+        return {"-": Prediction(task.slide.X[task.focal].toarray(), task.focal)}
+
+    watched = SimpleNamespace(learned=False, adapter=SimpleNamespace(predict=predict))
+    monkeypatch.setitem(METHODS_TABLE, "watched", watched)
+    monkeypatch.setattr(cellina_in_vivo, "_MOST_FOCAL", 100)
+    run(tmp_path, slide, protocol, {"watched": {}}, draws=39, min_recipients=5, radius_um=60, far_um=60)
+    for column, task in zip(cellina_in_vivo.CALLINGS, asked, strict=True):
+        screen, held_out = read_screen(slide, column, 60, 60), task.split.held_out
+        assert held_out[screen.recipient & (screen.seen >= 0)].all()
+        # Nor is one trained on that the reader saw beside a cell which is left out, and it is far from nothing.
+        assert held_out[beside]
+        assert beside not in task.focal
+        if protocol == "as_run":
+            assert not held_out[task.focal].any()
+    with pytest.raises(InputError, match="in_vivo.radius_um is 61, above far_um 60"):
+        settings(radius_um=61, far_um=60)
 
 
 def test_a_disk_that_is_full_is_no_result_of_a_method(made, monkeypatch):
@@ -109,7 +143,7 @@ def test_a_disk_that_is_full_is_no_result_of_a_method(made, monkeypatch):
         cellina_in_vivo.answers(made["asked"], made["slide"], {"no_change": {}}, "cpu", None)
 
 
-def test_as_run_has_a_row_per_truth_donors_and_target_and_a_failed_method_says_why(made):
+def test_as_run_has_a_row_per_truth_donors_and_target_and_a_failed_method_says_why(made, monkeypatch):
     scores = pd.read_csv(made["as_run"]["scores"], sep="\t")
     absent = scores["status"].str.startswith("not asked: ")
     failed = scores[(scores["status"] != "ok") & ~absent]
@@ -133,10 +167,14 @@ def test_as_run_has_a_row_per_truth_donors_and_target_and_a_failed_method_says_w
     assert mean["no_change", "full", "target"] == 0
     assert mean["oracle", "full", "target"] > mean["oracle", "full", "random"] + 0.2
     assert mean["oracle", "ko_specific", "target"] > 0.5
-    # The E-distance is that of the authors' metric, between predicted cells and those near the target.
-    screen = read_screen(made["slide"])
-    far, near = (made["slide"].X[cells] for cells in (made["far"], screen.near(2)))
-    expected = score(far, near, far, protocol="as_run")
+    # Near is who has a carrier of the target alone among the 30 nearest cells, as in the authors' graph.
+    screen = replace(read_screen(made["slide"]), nearest=30)
+    assert dict(zip(ok["target"], ok["n"], strict=True)) == {f"KO{k}": len(screen.near(k)) for k in range(1, 6)}
+    # The E-distance is that of the authors' metric, between predicted cells and those near the target, on the axes of
+    # the training cells.
+    far, near, train = (made["slide"].X[cells] for cells in (made["far"], screen.near(2), made["asked"].split.train))
+    monkeypatch.setattr(populations, "N_COMPONENTS", 5)
+    expected = score(far, near, far, train, protocol="as_run")
     own = ok[(ok["method"] == "no_change") & (ok["target"] == "KO2")]
     assert own["e_distance"].to_numpy() == pytest.approx(expected["e_distance"], abs=1e-5)
     at = ok.groupby(["method", "donors"])["e_distance"].mean()
@@ -227,6 +265,25 @@ def test_where_nothing_spills_over_nothing_is_resolved(tmp_path):
     assert set(said) == {"not resolvable from this section"}
 
 
+def test_where_no_method_answers_each_says_why_and_what_was_observed_stays(tmp_path, monkeypatch):
+    monkeypatch.setattr(cellina_in_vivo, "_MOST_FOCAL", 50)
+    slide = simulate_screen(**KNOBS | SMALL, seed=6)
+    files = {p: run(tmp_path, slide, p, {"spatialprop": {}}, draws=39, min_recipients=5) for p in PROTOCOLS}
+    scores, parts, effects = (
+        pd.read_csv(files["corrected"][name], sep="\t") for name in ("scores", "components", "effects")
+    )
+    assert "KeyError" in scores.set_index("method").loc["spatialprop", "status"]
+    assert not len(parts)
+    assert {"method", "component", "variance"} <= {*parts}
+    assert len(effects) == 4
+    both = {name: [files[p][name] for p in PROTOCOLS] for name in ("effects", "scores", "manifest")}
+    alone = {name: paths[1:] for name, paths in both.items()}
+    for inputs in (both, alone):
+        figure_cellina_in_vivo.draw_files(inputs, tmp_path / "in_vivo.png")
+    with pytest.raises(InputError, match="in_vivo.methods"):
+        settings(methods=[])
+
+
 @pytest.mark.parametrize("measured", [True, False])
 def test_celcomen_is_asked_with_lost_genes_clamped_where_they_are_measured(tmp_path, measured):
     knobs = SMALL | {"n_genes": 16, "n_cells": 1000, "spillover": 1.0, "seed": 3}
@@ -255,25 +312,34 @@ def test_published_numbers_stand_beside_ours_and_are_not_compared_with_a_simulat
     assert set(ours["verdict"]) == {"not comparable"}
     assert set(ours["reason"]) == {"simulated data"}
     assert set(compared["verdict"]) == {"not comparable", "not run"}
-    one = {"pearson": 0.0, "sign_agreement": 0.9, "rmse": 0.4, "e_distance": 4.2}
-    one |= {"calling": "target_raw", "method": "cellina", "donors": "random", "truth": "ko_specific", "seed": 0}
-    scores = pd.DataFrame([one | {"target": name} for name in cellina_in_vivo.CHOSEN])
-    # A lost gene that the authors did not choose is no part of the mean.
-    scores = pd.concat([scores, pd.DataFrame([one | {"target": "RELA", "pearson": 0.9}])])
-    real = cellina_in_vivo.compare(scores, REAL, "as_run")
-    own = real[real["ours"].notna()].set_index(["knockout", "metric"])
-    assert own.loc[("mean", "pearson"), "published"] == pytest.approx(-0.002)
-    assert own.loc[("mean", "pearson"), "verdict"] == "met"
-    assert own.loc[("mean", "e_distance"), "verdict"] == "met"
-    assert own.loc[("mean", "sign_agreement"), "verdict"] == "not met"
+    one = {"pearson": 0.112, "sign_agreement": 0.9, "rmse": 0.4, "e_distance": 4.2}
+    one |= {"calling": "target_raw", "method": "cellina", "donors": "random", "seed": 0}
+    truths = ("full", "ko_specific")
+    scores = pd.DataFrame([one | {"target": name, "truth": t} for name in cellina_in_vivo.CHOSEN for t in truths])
+
+    def verdicts(scores):
+        real = cellina_in_vivo.compare(scores, REAL, "as_run")
+        return real[real["ours"].notna()].set_index(["truth", "knockout", "metric"]).sort_index()
+
+    own = verdicts(scores)
+    assert own.loc[("full", "mean", "pearson"), "published"] == pytest.approx(0.112)
+    assert own.loc[("full", "mean", "pearson"), "verdict"] == "met"
+    assert own.loc[("full", "mean", "e_distance"), "verdict"] == "met"
+    assert own.loc[("full", "mean", "sign_agreement"), "verdict"] == "not met"
+    assert own.loc[("ko_specific", "mean", "pearson"), "verdict"] == "met"
     # Five seeds against one: Student's t of their spread.
-    assert own.loc[("mean", "pearson"), "tolerance"] == pytest.approx(2.776 * 0.053 * np.sqrt(1.2), rel=1e-3)
-    assert ("LBP", "pearson") in own.index
-    few = cellina_in_vivo.compare(scores[scores["target"] != "LBP"], REAL, "as_run").set_index(["knockout", "metric"])
-    few = few[few["ours"].notna()]
-    assert set(few.loc["mean", "reason"]) == {"over 8 of 9 lost genes"}
-    assert set(few.loc["mean", "verdict"]) == {"not comparable"}
-    assert few.loc[("IRF3", "pearson"), "reason"] == ""
+    assert own.loc[("full", "mean", "pearson"), "tolerance"] == pytest.approx(2.776 * 0.235 * np.sqrt(1.2), rel=1e-3)
+    assert ("full", "LBP", "pearson") in own.index
+    # A lost gene that the authors did not choose is no part of the mean, but of the effect that is taken off.
+    more = verdicts(pd.concat([scores, pd.DataFrame([one | {"target": "RELA", "truth": t} for t in truths])]))
+    pd.testing.assert_frame_equal(more.loc["full"], own.loc["full"])
+    assert set(more.loc["ko_specific", "verdict"]) == {"not comparable"}
+    assert set(more.loc["ko_specific", "reason"]) == {"less the mean of other lost genes than their nine"}
+    few = verdicts(scores[scores["target"] != "LBP"])
+    assert set(few.loc[("full", "mean"), "reason"]) == {"over 8 of 9 lost genes"}
+    assert set(few.loc[("full", "mean"), "verdict"]) == {"not comparable"}
+    assert few.loc[("full", "IRF3", "pearson"), "reason"] == ""
+    assert set(few.loc["ko_specific", "verdict"]) == {"not comparable"}
     # A screen of one's own is real, and not theirs.
     other = cellina_in_vivo.compare(scores, REAL | {"source": "h5ad", "files": None}, "as_run")
     assert set(other["reason"]) == {"data of another source", "not part of this run"}
@@ -285,6 +351,10 @@ def test_the_figure_shows_both_protocols(made, tmp_path):
     effects = pd.read_csv(inputs["effects"][0], sep="\t")
     scores = pd.concat([pd.read_csv(path, sep="\t") for path in inputs["scores"]])
     drawn = figure_cellina_in_vivo.compose(effects, scores, [json.loads(m.read_text()) for m in inputs["manifest"]])
+    low = figure_cellina_in_vivo.compose(
+        effects.assign(p_own=1e-7), scores.iloc[:0], [json.loads(inputs["manifest"][0].read_text())]
+    )
+    assert low.axes[1].get_ylim()[0] < 1e-7
     effects = effects[effects["calling"] == effects["calling"].iloc[0]]
     scores = scores[(scores["calling"] == effects["calling"].iloc[0]) & (scores["status"] == "ok")]
     sizes, p_values, full, specific, corrected = drawn.axes
@@ -292,11 +362,21 @@ def test_the_figure_shows_both_protocols(made, tmp_path):
     np.testing.assert_allclose(p_values.lines[0].get_ydata(), effects["p_clones"])
     np.testing.assert_allclose(p_values.lines[1].get_ydata(), effects["p_own"])
     for axes, truth in ((full, "full"), (specific, "ko_specific")):
-        by_label = {line.get_label(): line.get_xdata() for line in axes.lines}
+        by_label = {line.get_label(): line for line in axes.lines}
+        drawn = []
         for donors in ("target", "random"):
             own = scores[(scores["truth"] == truth) & (scores["donors"] == donors)]
-            means = own.groupby(["method", "target"])["pearson"].mean().unstack().mean(axis=1)
-            np.testing.assert_allclose(sorted(by_label[f"{donors} donors"]), sorted(means))
+            dots = own.groupby(["method", "target"])["pearson"].mean()
+            mean = by_label[f"{donors} donors, mean"]
+            np.testing.assert_allclose(sorted(mean.get_xdata()), sorted(dots.unstack().mean(axis=1)))
+            # Those of one kind of donors have a height and a colour of their own.
+            (single,) = (x for x in axes.lines if x.get_marker() == "." and x.get_color() == mean.get_color())
+            np.testing.assert_allclose(sorted(single.get_xdata()), sorted(dots))
+            assert set(single.get_ydata()) == set(mean.get_ydata())
+            drawn.append(mean)
+        assert not set(drawn[0].get_ydata()) & set(drawn[1].get_ydata())
+        assert drawn[0].get_color() != drawn[1].get_color()
+        assert "one target" in by_label
     own = scores[(scores["protocol"] == "corrected") & (scores["genes"] == "all")].groupby("method")
     np.testing.assert_allclose(sorted(corrected.containers[0].lines[0].get_xdata()), sorted(own["pearson"].mean()))
     (whiskers,) = corrected.containers[0].lines[2]
@@ -372,9 +452,37 @@ def test_control_carriers_alone_are_exchanged_for_those_of_the_target():
     some = cellina_in_vivo.ask_corrected(slide, screen, [1, 2], 0, {}, settings(max_focal=10)).focal
     assert len(some) == 10
     assert some[[0, -1]].tolist() == asked.focal[[0, -1]].tolist()
+    # Nor do draws with what else is asked.
+    alone = cellina_in_vivo.ask_corrected(slide, screen, [2], 0, {}, settings()).donors("perturbed")
+    assert all(np.array_equal(drawn, donors[rule]) for rule, drawn in alone.items())
     other = cellina_in_vivo.ask_corrected(slide, screen, [1, 2], 5, {}, settings())
     assert (other.focal == asked.focal).all()
     assert not np.array_equal(other.donors("perturbed")["KO1"], donors["KO1"])
+
+
+def test_recipients_without_neighbours_are_not_asked_about(capsys):
+    slide = simulate_screen(**KNOBS, seed=2)
+    screen = read_screen(slide)
+    near = screen.near(0)
+
+    def ask(reach_um):
+        told = settings(graph={"bandwidth_um": reach_um / 2.146})
+        return cellina_in_vivo.ask_corrected(slide, screen, [1, 2], 0, {}, told)
+
+    asked, distance = ask(10), cKDTree(screen.place).query(screen.place[near], 2)[0][:, 1]
+    assert asked.focal.tolist() == near[distance < 10].tolist()
+    assert (
+        f"{(distance > 10).sum()} of {len(near)} recipients near control guides have no neighbour"
+        in capsys.readouterr().out
+    )
+    with pytest.raises(InputError, match=f"none of the {len(near)} recipients .* raise .*in_vivo.graph.bandwidth_um"):
+        ask(0.2)
+
+
+def test_as_run_needs_recipients_far_from_carriers():
+    slide = simulate_screen(**KNOBS | SMALL, seed=2)
+    with pytest.raises(InputError, match="no recipient .* within 900 um is that far .* lower .*in_vivo.far_um"):
+        cellina_in_vivo.ask_as_run(slide, read_screen(slide, far_um=900), [1, 2], 0, {}, settings())
 
 
 def test_spatialprop_is_asked_as_run_by_altering_tumour_cells_where_they_are():
@@ -401,11 +509,12 @@ def changed_share(donors):
 
 def test_as_run_the_authors_nine_are_asked_about_where_the_section_has_them():
     names = (*cellina_in_vivo.CHOSEN, "RELA")
-    table = pd.DataFrame({"target": names, "status": "tested", "n_near": 60})
+    table = pd.DataFrame({"target": names, "status": "tested"})
     told = settings()
     for protocol, own in (("as_run", names), ("as_run", names[1:]), ("corrected", names)):
         of = table[table["target"].isin(own)].reset_index(drop=True)
-        codes = cellina_in_vivo.chosen_targets(SimpleNamespace(names=own), of, told, protocol)
+        screen = SimpleNamespace(names=own, near=lambda k: range(60))
+        codes = cellina_in_vivo.chosen_targets(screen, of, told, protocol)
         nine = protocol == "as_run" and len(own) == 10
         assert [own[k - 1] for k in codes] == list(cellina_in_vivo.CHOSEN if nine else own)
 

@@ -102,6 +102,7 @@ def test_the_figure_shows_costs_and_says_why_a_point_is_missing(tmp_path):
     figure = figure_cellina_a6.compose(table, "Costs [simulated]", PROVENANCE)
     assert any("200 a contiguous patch: fit: memory ran out" in t for t in texts(figure))
     assert any("300 a contiguous patch: not tried on more than 250 cells" in t for t in texts(figure))
+    assert any("Last row" in text for text in texts(figure))
     # One size did not end, another was not tried.
     marks = [(line.get_marker(), line.get_xdata().tolist()) for line in figure.axes[-1].lines]
     assert marks == [("x", [200]), ("_", [300])]
@@ -145,3 +146,5 @@ def test_medians_over_other_slides_or_without_what_failed_stand_apart_from_the_l
         assert apart.get_xdata().tolist() == [n for n, whole in found.items() if not whole]
         labels = [h.get_label() for h in figure.legends[0].legend_handles]
         assert ("some slides or trainings only" in labels) == bool(complete)
+        # Each size has a training that ended, so that there is no row of those that have none.
+        assert not any("Last row" in text for text in texts(figure))

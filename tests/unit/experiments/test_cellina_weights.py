@@ -169,6 +169,11 @@ def test_the_figure_has_a_column_for_each_loss_and_rows_for_each_weight_of_the_o
     said = " ".join(written).replace("\n", " ")
     assert "50 draws" in said
     assert "one slide has no bars" in said
+    several = figure_cellina_a1.compose(summary().assign(n_slides=2), "W [simulated]", PROVENANCE, 50, IN_USE)
+    said_of_several = " ".join(texts(several)).replace("\n", " ")
+    assert (
+        "Median over slides, each that of its seeds; bars: standard error of the mean over slides." in said_of_several
+    )
     assert "count as 2.0 to 12.0 draws" in said
 
 

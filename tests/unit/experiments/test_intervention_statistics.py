@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from anndata import concat
 from scipy import sparse, stats
 
 from tissue_counterfactuals.errors import InputError
@@ -27,8 +28,8 @@ def arena(values, labels, unit=None, tile=None, size=None):
     tile = np.zeros((m, 2), int) if tile is None else np.asarray(tile)
     first = [int(np.flatnonzero(unit == u)[0]) for u in range(n_units)]
     return statistics.Arena(
-        np.asarray(values, float), np.arange(m) / m, tile, unit, np.arange(m + 1), np.ones(m, int), np.asarray(labels),
-        tile[first], np.ones(n_units, int) if size is None else np.asarray(size), ("A", "B"),
+        np.arange(m), np.asarray(values, float), np.arange(m) / m, tile, unit, np.arange(m + 1), np.ones(m, int),
+        np.asarray(labels), tile[first], np.ones(n_units, int) if size is None else np.asarray(size), ("A", "B"),
     )  # fmt: skip
 
 
@@ -53,11 +54,12 @@ def test_a_member_counts_only_where_all_units_around_it_bear_one_label():
     code = np.array([1, 1, 1, 0, 2, 0])
     counts = sparse.csr_matrix(np.ones((10, 3)))
     found = statistics.build_arena(place, np.arange(6), code, np.arange(6, 10), counts, ("A", "B"), 30.0, None)
-    assert len(found.values) == 3  # the last recipient is near nothing
+    assert found.members.tolist() == [6, 7, 8]  # the last recipient is near nothing
     assert found.exposure()[0].tolist() == [1, statistics.NONE, 0]
     # The two carriers of A that stand together are one clone.
     assert sorted(found.unit_size) == [1, 1, 1, 1, 2]
     assert found.only(0, 1).exposure()[0].tolist() == [1, 0]
+    assert found.only(0, 1).members.tolist() == [6, 8]
     # Of that clone both stand around the first recipient; of one that is longer than the radius some do not.
     assert found.carriers.tolist() == [2, 1, 1, 1, 1]
     assert found.only(0, 1).carriers.tolist() == [2, 1]
@@ -313,8 +315,8 @@ def test_genes_that_spill_would_show_in_are_those_of_tumour_cells():
     counts = np.array([[6, 4, 1]] * 3 + [[1, 1, 1]] * 3)
     place = np.array([[0, 0], [10, 0], [500, 0], [20, 0], [90, 0], [900, 0]], float)
     screen = screen_question.Screen(
-        place, sparse.csr_matrix(counts), np.array(list("abc")), np.array([0, -1, -1, -1, -1, -1]), None, ("A",),
-        np.arange(6) < 3, np.arange(6) >= 3, 30, 45,
+        place, np.zeros(6, int), sparse.csr_matrix(counts), np.array(list("abc")),
+        np.array([0, -1, -1, -1, -1, -1]), None, ("A",), np.arange(6) < 3, np.arange(6) >= 3, 30, 45,
     )  # fmt: skip
     assert screen.spilled_genes().tolist() == [True, False, False]
     # The carrier itself is alone; its neighbour and a recipient are near it.
@@ -330,6 +332,25 @@ def test_cells_with_several_guides_are_no_cells_without_any():
     slide.obs.loc[slide.obs_names[:2], "n_guides_raw"] = 2
     with pytest.raises(InputError, match="2 cells have several guides"):
         read_screen(slide)
+
+
+def test_sections_of_the_same_places_do_not_see_each_other(monkeypatch):
+    """Of two screens in one coordinate system each keeps its neighbours, and its carriers when the map is moved."""
+    slides = [simulate_screen(**SMALL, seed=seed) for seed in (0, 1)]
+    both = concat(slides, keys=["b", "a"], label="sample", index_unique="-")
+    screen, alone = read_screen(both), [read_screen(slide) for slide in slides]
+    n = slides[0].n_obs
+    for found in ("seen", "near_any", "tumour"):
+        assert (getattr(screen, found) == np.concatenate([getattr(one, found) for one in alone])).all()
+    assert screen.far.tolist() == [*alone[0].far, *n + alone[1].far]
+    moved, build = [], statistics.build_arena
+    monkeypatch.setattr(statistics, "build_arena", lambda *told: moved.append(told[0][told[1]]) or build(*told))
+    screen.shifted_sizes(3, 0)
+    inside = [screen.place[screen.section == s] for s in range(2)]
+    for places in moved:
+        held = [((own.min(axis=0) <= places) & (places <= own.max(axis=0))).all(axis=1) for own in inside]
+        assert (held[0] ^ held[1]).all()
+        assert [h.sum() > 0.3 * len(places) for h in held] == [True, True]
 
 
 # --- levels ---------------------------------------------------------------------------------------------------------
@@ -452,6 +473,38 @@ def test_a_draw_without_a_slope_helps_no_dose(monkeypatch):
     assert [dose.tolist() for dose in doses] == [[0, 1] * 12] * 2
 
 
+def test_many_draws_are_not_held_at_once(monkeypatch):
+    """No step holds all permuted labels at the edges, and in parts they give what they give at once."""
+    found = arena(np.random.default_rng(0).gamma(9, 1, (48, 6)), [1, 0, 0, 0] * 12)
+    found = replace(found, carriers=np.tile([1, 2, 3], 16))
+    exposure, at_once = statistics.Arena.exposure, []
+
+    def watched(own, labels=None):
+        made = exposure(own, labels)
+        at_once.append(len(made))
+        return made
+
+    monkeypatch.setattr(statistics.Arena, "exposure", watched)
+
+    def every():
+        at_once.clear()
+        return [statistics.dose_slope(found, 1, 40, 0), statistics.assess(found, 1, 40, 0, 4).row]
+
+    whole = every()
+    assert max(at_once) == 41
+    monkeypatch.setattr(statistics, "_DRAWS_AT_ONCE", 7)
+    assert every() == whole
+    assert max(at_once) == 7
+
+
+def test_draws_of_two_arenas_with_one_target_are_told_apart():
+    found = arena(np.random.default_rng(0).gamma(9, 1, (48, 6)), [1, 0, 0, 0] * 12)
+    here, there = (statistics.assess(found, 1, 99, 0, 4, *tag).row for tag in ((), ("carriers",)))
+    assert here["size"] == there["size"]
+    for name in ("z_clones", "detectable", "split_half"):
+        assert here[name] != there[name]
+
+
 def test_few_clones_are_not_testable():
     screen = next(screens(1, clones_per_target=1))
     row = statistics.rows_of([statistics.assess(screen.arena, 1, 99, 0)], 0.2).iloc[0]
@@ -518,8 +571,8 @@ def test_conditions_together_are_as_rare_as_p_says_and_as_good_as_the_worst():
 def test_dose_and_shifted_carriers(strong):
     assert statistics.dose_slope(strong.arena, 1, 19, 0)["p_dose"] <= 1
     sizes = statistics.shifted_sizes(
-        strong.place, strong.carriers, strong.code[strong.carriers], np.flatnonzero(strong.recipient), strong.counts,
-        strong.names, 9, 0, 30.0, None,
+        strong.place, strong.section, strong.carriers, strong.code[strong.carriers],
+        np.flatnonzero(strong.recipient), strong.counts, strong.names, 9, 0, 30.0, None,
     )  # fmt: skip
     observed = [
         statistics.effects(strong.arena.only(0, k), strong.arena.only(0, k).exposure(), k).size[0] for k in range(1, 5)
@@ -559,11 +612,27 @@ def test_as_run_scores_the_ten_most_changed_genes():
     assert p == pytest.approx(0.25)
 
 
+def test_as_run_a_recipient_sees_the_carriers_among_its_nearest_cells():
+    place = np.column_stack([[0, 1, 2, 3, 50, 90, 200, 204], np.zeros(8)])
+    code = np.array([-1, 1, -1, 0, -1, 1, -1, 0])
+    counts = sparse.csr_matrix(np.ones((8, 2)))
+    screen = screen_question.Screen(
+        place, np.zeros(8, int), counts, np.array(["a", "b"]), code, None, ("A",), code >= 0,
+        np.isin(np.arange(8), [0, 4, 6]), 3.5, 45,
+    )  # fmt: skip
+    # Within the radius both stand around the first; the others are alone.
+    assert screen.seen.tolist() == [-1] * 8
+    # Of two nearest cells the first sees one carrier, of three both; another is 40 um off, and cells are no carriers.
+    assert replace(screen, nearest=2).seen.tolist() == [1, -1, -1, -1, 1, -1, 0, -1]
+    assert replace(screen, nearest=3).seen.tolist() == [-1, -1, -1, -1, 1, -1, 0, -1]
+    assert replace(screen, nearest=3, far_um=39).seen.tolist() == [-1] * 6 + [0, -1]
+
+
 def test_far_recipients_are_matched_by_depth():
     counts = np.array([[1.0, 1], [8, 8], [2, 2], [100, 0], [7, 9]])
     screen = screen_question.Screen(
-        np.zeros((5, 2)), sparse.csr_matrix(counts), np.array(["a", "b"]), np.full(5, -1), None, ("A",),
-        np.zeros(5, bool), np.ones(5, bool), 30, 45,
+        np.zeros((5, 2)), np.zeros(5, int), sparse.csr_matrix(counts), np.array(["a", "b"]), np.full(5, -1), None,
+        ("A",), np.zeros(5, bool), np.ones(5, bool), 30, 45,
     )  # fmt: skip
     # Of depths 16 and 100 the near cell of 16 is matched to that of 16.
     change = screen_question.against_far(screen, np.array([4]), np.array([1, 3]))

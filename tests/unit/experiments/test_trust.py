@@ -71,6 +71,13 @@ def test_every_scenario_method_and_reach_has_its_error(made):
     assert first["n_focal"] == len(focal)
 
 
+def test_donors_at_a_reach_do_not_depend_on_the_other_reaches():
+    knobs = {"n_cells": 600, "n_genes": 40, "effect_size": 1.2, "n_slides": 1}
+    few, more = (trust.ask_far(knobs, 0, SETTINGS | {"reaches": told}) for told in ([0, 1], [0, 0.5, 1]))
+    for reach, donors in few.question.donors(trust.TARGET).items():
+        assert np.array_equal(donors, more.question.donors(trust.TARGET)[reach])
+
+
 def test_what_latents_carry_is_asked_of_cellina_alone(made):
     table = pd.read_csv(made[0]["latents"], sep="\t")
     assert list(table) == trust.LATENT_COLUMNS

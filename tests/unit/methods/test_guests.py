@@ -479,3 +479,11 @@ def test_latents_of_all_cells_in_one_file_unseen_ones_unknown_and_failures_told(
     run.latents({"cellina": folders["cellina"]}, task, output, {}, {"cellina": "it crashed"})
     with np.load(output, allow_pickle=False) as file:
         assert json.loads(str(file["failures"])) == {"cellina": "it crashed"}
+
+
+def test_latents_from_the_command_line(question):
+    fit_command(question)
+    output = question.folder / "latents.npz"
+    command(question, "latents", "--models", question.folder / "cellina/run", "--output", output)
+    with np.load(output, allow_pickle=False) as file:
+        assert set(file.files) == {"failures", "cellina/z", "cellina/s"}

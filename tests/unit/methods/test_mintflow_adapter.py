@@ -7,9 +7,8 @@ import anndata
 import numpy as np
 import pytest
 import torch
-from test_leaks import poisoned
 
-from slides import small_slide
+from slides import poisoned, small_slide
 from tasks import FOLD, make_task
 from tissue_counterfactuals.methods import mintflow
 from tissue_counterfactuals.methods.scvi_tools import Seen

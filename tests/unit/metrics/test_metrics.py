@@ -137,16 +137,16 @@ def assert_scores(scores, expected):
 def test_all_metrics_equal_brute_force(protocol, form):
     control, target, predicted, train, _ = tissue()
     scores = score(form(control), form(target), predicted, train=form(train), n_deg=20, protocol=protocol)
-    switches = {name: values[protocol] for name, values in metrics.SWITCHES.items()}
+    switches = protocols.of_step(protocols.resolve(protocol), "metrics")
     assert_scores(scores, brute_force(control, target, predicted, train, 20, **switches))
 
 
 @pytest.mark.parametrize("name", ["lfc", "pca_fit", "rmse_counts"])
 def test_one_switch_alone(name):
     control, target, predicted, train, _ = tissue(seed=5)
-    switches = {other: values["corrected"] for other, values in metrics.SWITCHES.items()}
+    switches = protocols.of_step(protocols.resolve("corrected"), "metrics")
     before = score(control, target, predicted, train=train, n_deg=15)
-    switches[name] = metrics.SWITCHES[name]["as_run"]
+    switches[name] = protocols.SWITCHES[name].as_run
     after = score(control, target, predicted, train=train, n_deg=15, **{name: switches[name]})
     assert_scores(after, brute_force(control, target, predicted, train, 15, **switches))
     changed = {metric for metric in after if after[metric] != pytest.approx(before[metric])}
@@ -158,12 +158,15 @@ def test_one_switch_alone(name):
 
 
 def test_protocols_are_complete_sets_of_switches():
-    assert metrics.SWITCHES == {
-        "lfc": {"corrected": "natural_pseudocount_1", "as_run": "log2_epsilon"},
-        "pca_fit": {"corrected": "log", "as_run": "counts"},
-        "rmse_counts": {"corrected": "mean", "as_run": "sum"},
-    }
-    assert set(metrics.SWITCHES) <= set(protocols.SWITCHES)
+    as_run = {"lfc": "log2_epsilon", "pca_fit": "counts", "rmse_counts": "sum"}
+    corrected = {"lfc": "natural_pseudocount_1", "pca_fit": "log", "rmse_counts": "mean"}
+    assert protocols.of_step(protocols.resolve("as_run"), "metrics") == as_run
+    assert protocols.of_step(protocols.resolve("corrected"), "metrics") == corrected
+    groups = tissue()[:2]
+    assert as_run.items() <= Reference(*groups, protocol="as_run").switches.items()
+    assert (as_run | {"lfc": "natural_pseudocount_1"}).items() <= Reference(
+        *groups, protocol="as_run", lfc="natural_pseudocount_1"
+    ).switches.items()
 
 
 def test_subsampled_energy_distance():
@@ -288,6 +291,16 @@ def test_counting_noise_takes_expected_counts_to_where_cells_are():
     # What scatters as cells do already gets no more.
     assert noisy(None) == own
     assert "e_distance_noisy" not in reference.unbiased_scores(expected[2])
+
+
+@pytest.mark.parametrize("kind", [np.asarray, sparse.csr_array, sparse.csr_matrix])
+def test_the_log_mean_of_cells_is_of_shares_of_their_counts(kind, monkeypatch):
+    monkeypatch.setattr(populations, "_VALUES_PER_BLOCK", 4)
+    counts = np.array([[1.0, 3], [2, 2], [0, 0], [30, 10]])
+    np.testing.assert_allclose(populations.log_mean(kind(counts)), np.log1p([3750, 3750]))
+    weights = np.array([[1.0, 0, 0, 0], [0, 0.5, 0, 0.5]])
+    found = populations.log_mean(kind(counts), weights)
+    np.testing.assert_allclose(found, np.log1p([[2500, 7500], [6250, 3750]]))
 
 
 def test_overdispersion_is_that_of_each_group_about_its_own_mean():
@@ -519,12 +532,10 @@ def test_smallest_groups_give_numbers(protocol):
 
 def test_small_groups_take_fewer_neighbours():
     control, target, predicted, train, _ = tissue(n_control=7, n_target=5)
-    switches = {name: values["corrected"] for name, values in metrics.SWITCHES.items()}
     scores = score(control, target, predicted, train=train, n_deg=20)
     x, y = np.log1p(cp10k(predicted)), np.log1p(cp10k(target))
     fitted = np.log1p(cp10k(train))
     axes = np.linalg.svd(fitted - fitted.mean(axis=0), full_matrices=False)[2][:50]
-    assert switches["pca_fit"] == "log"
     assert scores["e_distance"] == pytest.approx(local_energy(x @ axes.T, y @ axes.T), rel=1e-6)
 
 
@@ -567,10 +578,10 @@ def spoiled(counts, value):
         ({"target": lambda x: spoiled(x, np.nan)}, "group 'target': counts are negative or not finite"),
         ({"control": lambda x: sparse.csr_array(spoiled(x, -1))}, "group 'control': counts are negative"),
         ({"train": lambda x: spoiled(x, np.inf)}, "group 'train': counts are negative or not finite"),
-        ({"protocol": lambda _: "as-run"}, "protocol is 'as-run'; allowed are corrected, as_run"),
+        ({"protocol": lambda _: "as-run"}, "protocols holds 'as-run'; allowed are corrected, as_run"),
         ({"n_deg": lambda _: 0}, "n_deg is 0"),
-        ({"lfc": lambda _: "log10"}, "switch lfc is 'log10'; allowed are natural_pseudocount_1, log2"),
-        ({"lcf": lambda _: "log2_epsilon"}, "lcf is no switch; the switches are lfc, pca_fit"),
+        ({"lfc": lambda _: "log10"}, r"switches\.lfc is 'log10'; allowed are natural_pseudocount_1, log2"),
+        ({"lcf": lambda _: "log2_epsilon"}, r"switches\.lcf is no switch; the switches are "),
     ],
 )  # fmt: skip
 def test_bad_input(change, message):

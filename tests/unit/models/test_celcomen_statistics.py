@@ -183,7 +183,5 @@ def test_bad_slides_are_refused(cells, weights):
         interaction_weights(sparse.csr_array(loop), "symmetric")
     with pytest.raises(InputError, match="shape \\(60, 59\\) for as many cells"):
         interaction_weights(sparse.csr_array(random_graph(N_CELLS)[:, :59]), "row")
-    with pytest.raises(InputError, match="interaction_weights is 'mean'; allowed are symmetric"):
-        interaction_weights(random_graph(N_CELLS), "mean")
     with pytest.raises(InputError, match="scale is 'l1'; allowed are l2"):
         scale_cells(cells, "l1")

@@ -65,7 +65,7 @@ class Files:
         }
         question = self.folder / f"{fold}.{protocol}.npz"
         steps.write_question(*self.paths, fold, 0, settings, question)
-        return run.load_task(self.slide, question, "cpu", lambda line: None)
+        return run.load_task(self.slide, question, "cpu")
 
 
 @pytest.fixture(scope="module")

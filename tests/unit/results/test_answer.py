@@ -43,7 +43,7 @@ class Asked:
         drawn |= {"n_donors": 20, "validation_fraction": 0.1}
         question = folder / "q.npz"
         steps.write_own_question(folder / "s.h5ad", folder / "g.npz", self.asked, 0, drawn, question)
-        task = run.load_task(folder / "s.h5ad", question, "cpu", lambda line: None)
+        task = run.load_task(folder / "s.h5ad", question, "cpu")
         small = {
             "batch_size": 256,
             "epochs": 3,
@@ -137,8 +137,37 @@ def test_the_figure_shows_each_change_and_how_sure_it_is(tissue, moved):
         shown = genes.head(20)[columns[drawn.get_label()]]
         np.testing.assert_allclose(drawn.get_offsets()[:, 0], shown)
     places = panel(figure, "Focal cells").collections[1]
-    np.testing.assert_allclose(places.get_offsets(), tissue.obsm["spatial"][moved.task.focal])
+    shown, place = places.get_offsets().data, tissue.obsm["spatial"][moved.task.focal]
+    np.testing.assert_allclose(shown - shown[0], place - place[0])
     np.testing.assert_allclose(places.get_array(), answers.effect)
+
+
+def test_sections_of_a_pooled_slide_stand_side_by_side(tissue, moved):
+    pooled, section = tissue.copy(), np.array(["one", "two"])[np.arange(tissue.n_obs) % 2]
+    pooled.obs["sample"] = pd.Categorical(section)
+    answers = answer.collect([moved.predictions], ["hierarchical"])
+    figure = answer.compose(pooled, moved.task.question, answers, moved.genes, "title", "word", "source")
+    axes = panel(figure, "Focal cells")
+    everyone, focal = (np.asarray(drawn.get_offsets()) for drawn in axes.collections)
+    one, two = (everyone[section == name] for name in ("one", "two"))
+    assert (one.max(axis=0) < two.min(axis=0)).any()
+    np.testing.assert_allclose(focal, everyone[moved.task.focal])
+    assert [text.get_text() for text in axes.texts] == ["one", "two"]
+
+
+def test_what_comes_from_data_is_no_markdown_and_each_failure_is_a_line_of_its_own(tissue, moved):
+    answers = answer.collect([moved.predictions], ["hierarchical"])
+    answers.failures = {"cellina": "<class 'KeyError'>\nno `x`", "ridge": "singular"}
+    tables = [pd.DataFrame({"status": ["none"]})] * 2
+    asked = UserQuestion.read({"name": "mine", "cell_type": "A", "domain": "x", "move_to": "<y>"}).model_dump()
+    told = answer.markdown(
+        asked, NAMES, moved.task.question, answers, moved.genes, *tables, "word", "of <y>", None, None
+    )
+    lines = told.splitlines()
+    assert r"A of x, moved to \<y>" in lines[2]
+    assert lines[4] == r"**Verdict: word.** of \<y>"
+    failed = lines.index(r"- Failed: cellina: \<class 'KeyError'> no \`x\`")
+    assert lines[failed + 1 : failed + 3] == ["- Failed: ridge: singular", ""]
 
 
 def test_each_cell_has_its_own_change(tissue, moved):

@@ -95,6 +95,17 @@ def test_donors_of_another_section_do_not_stand_among_the_cells_of_this_one():
     assert spans[attention.PANELS[1]] >= 100
 
 
+def test_names_of_many_types_do_not_overlap():
+    cells = pd.DataFrame(np.random.default_rng(0).uniform(0, 99, (60, 2)), columns=["x_um", "y_um"])
+    cells["sample"], cells["cell_type"] = "one", [f"type {i // 2:02}" for i in range(60)]
+    heard = np.array([0]), np.array([[1, 2, 3]]), np.full((1, 3, 1), 1 / 3)
+    figure = attention.compose(cells, heard, heard, "demo", "made")
+    figure.draw_without_rendering()
+    boxes = [label.get_window_extent() for label in panel(figure, "Share of attention").get_yticklabels()]
+    assert len(boxes) == 30
+    assert all(below.y1 <= above.y0 for above, below in zip(boxes, boxes[1:], strict=False))
+
+
 def test_the_cell_that_is_shown_is_in_the_middle_of_its_own_section():
     """Sections have coordinates of their own: the middle of all focal cells is a place between two of them."""
     around = np.array([[0.0, 0], [100, 0], [0, 100], [100, 100], [50, 55]])

@@ -123,6 +123,27 @@ def test_figure_4_says_what_it_shows(protocol):
         assert "No knocked-out spot lost all its expression." in text
 
 
+def test_labels_outside_lesions_are_no_lost_genes():
+    around = spots().replace({"label": {"normal": "normal_lung", "periphery": "stroma"}})
+    figure = figure_celcomen_4.compose(correlations("corrected"), genes("corrected"), around, manifest("corrected"))
+    (legend,) = figure.legends
+    names = {text.get_text() for text in legend.get_texts()}
+    assert {"normal_lung", "stroma", "lost Zap70", "lost Tgfbr2", "wild type (KP)"} <= names
+    assert not {"lost normal", "lost stroma"} & names
+
+
+def test_panels_of_many_knock_outs_have_letters_of_their_own():
+    names = [f"gene {i:02}" for i in range(13)]
+    tables = [
+        pd.concat([t[t["knockout"] == "A"].assign(knockout=name) for name in names])
+        for t in (correlations("as_run"), genes("as_run"), spots())
+    ]
+    record = manifest("as_run") | {"settings": {"knockouts": names}}
+    text = words(figure_celcomen_4.compose(*tables, record))
+    for letter, name in (("c", names[0]), ("y", names[11]), ("aa", names[12])):
+        assert f"{letter}  {name}: predicted change" in text
+
+
 def test_no_words_run_out_of_figure_4():
     around = spots()
     around[["x_um", "y_um"]] = around[["y_um", "x_um"]].to_numpy() * [0.5, 1]  # a narrow lesion

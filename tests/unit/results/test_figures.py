@@ -11,14 +11,13 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
 from drawings import PROVENANCE, panel, png_size, texts
-from synthetic_scores import CELL_TYPES, SEEDS, SLIDES, synthetic_scores
-from tissue_counterfactuals.errors import InputError
+from synthetic_scores import CELL_TYPES, SEEDS, SLIDES, bar_figure, synthetic_scores
 from tissue_counterfactuals.methods import METHODS
 from tissue_counterfactuals.metrics import METRICS
 from tissue_counterfactuals.results.figures import figure_cellina_a2, learning_curves, style
 from tissue_counterfactuals.results.tables import TWIN
 
-CHOICE = ("demo", "tumour", "corrected")
+MANIFEST = {"label": "demo", "kind": "real", "n_cells": 10, "seeds": [3], "commit": "a", "config_hash": "b"}
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +27,7 @@ def scores():
 
 @pytest.fixture(scope="module")
 def bars(scores):
-    return figure_cellina_a2.compose(scores, *CHOICE, PROVENANCE, "demo")
+    return bar_figure(scores)
 
 
 def bar_patches(axes, gid):
@@ -73,7 +72,7 @@ def test_altered_neighbours_are_hatched_and_twins_outlines_beside_their_counterf
     # A method that reads no neighbours has an answer and a twin as well.
     both += [node.assign(method="nearest_neighbor", variant=variant) for variant in ("-", TWIN)]
     table = pd.concat(both, ignore_index=True).assign(n_target=4)
-    figure = figure_cellina_a2.compose(table, *CHOICE, PROVENANCE, "Demo tissue")
+    figure = bar_figure(table, label="Demo tissue")
     assert "· Demo tissue [simulated] ·" in figure.get_suptitle()
     assert any("target cells, so that" in text and f"{CELL_TYPES[0]} on slide_0 (4)" in text for text in texts(figure))
     axes = panel(figure, "Pearson")
@@ -94,7 +93,7 @@ def test_altered_neighbours_are_hatched_and_twins_outlines_beside_their_counterf
 
 def test_neighbours_altered_alike_are_drawn_where_nothing_else_altered_them(scores):
     alike = scores.query("method == 'cellina' and variant == 'published'").assign(variant="node_global")
-    figure = figure_cellina_a2.compose(pd.concat([scores, alike], ignore_index=True), *CHOICE, PROVENANCE, "demo")
+    figure = bar_figure(pd.concat([scores, alike], ignore_index=True))
     bars = bar_patches(panel(figure, "Pearson"), "cellina:node_global")
     assert len(bars) == len(CELL_TYPES)
     assert all(bar.get_hatch() for bar in bars)
@@ -125,7 +124,7 @@ def test_failed_and_undefined_are_words_where_a_bar_would_stand(bars):
 def test_what_failed_in_part_and_has_no_value_elsewhere_is_not_failed(scores):
     lost = (scores["method"] == "no_change") & (scores["seed"] == 0)
     failed = scores[lost & (scores["metric"] == "pearson")].assign(metric="", status="failed", reason="no")
-    figure = figure_cellina_a2.compose(pd.concat([scores[~lost], failed]), *CHOICE, PROVENANCE, "demo")
+    figure = bar_figure(pd.concat([scores[~lost], failed]))
     words = [t.get_text() for t in panel(figure, "Pearson").texts]
     assert words.count("undefined †") == len(CELL_TYPES)
     assert words.count("failed") == len(CELL_TYPES)  # scGen
@@ -173,7 +172,7 @@ def test_figure_names_types_methods_directions_kind_and_provenance(bars):
 
 def test_real_data_have_no_truth_and_say_so(scores, tmp_path):
     real = scores[~scores["method"].str.startswith("truth")].assign(kind="real")
-    figure = figure_cellina_a2.compose(real, *CHOICE, PROVENANCE, "demo")
+    figure = bar_figure(real)
     assert not any("Truth" in t for t in texts(figure))
     assert any("demo [real]" in t for t in texts(figure))
 
@@ -182,7 +181,7 @@ def test_decades_get_a_log_scale_that_is_announced():
     wide = synthetic_scores(protocol="as_run")
     sums = (wide["metric"] == "rmse_counts") & (wide["cell_type"] == "B cell")
     wide.loc[sums, "value"] *= 1e4
-    figure = figure_cellina_a2.compose(wide, "demo", "tumour", "as_run", PROVENANCE, "demo")
+    figure = bar_figure(wide, "as_run")
     axes = panel(figure, "RMSE counts")
     assert axes.get_yscale() == "log"
     assert axes.get_ylabel() == "log scale"
@@ -190,27 +189,22 @@ def test_decades_get_a_log_scale_that_is_announced():
     # The ceiling errs less than half of any bar, and stands in the panel all the same.
     best = (wide["metric"] == "rmse_counts") & (wide["method"] == "ceiling")
     wide.loc[best, "value"] /= 10
-    axes = panel(figure_cellina_a2.compose(wide, "demo", "tumour", "as_run", PROVENANCE, "demo"), "RMSE counts")
+    axes = panel(bar_figure(wide, "as_run"), "RMSE counts")
     lines = [c for c in axes.collections if (c.get_gid() or "").startswith("ceiling:")]
     assert len(lines) == len(CELL_TYPES)
     assert axes.get_ylim()[0] < min(line.get_segments()[0][0][1] for line in lines)
 
 
 def test_first_rule_that_was_run_stands_in_for_the_published_one(scores):
-    figure = figure_cellina_a2.compose(scores[scores["variant"] != "published"], *CHOICE, PROVENANCE, "demo")
+    figure = bar_figure(scores[scores["variant"] != "published"])
     assert "Cellina (donors of any type)" in texts(figure)
-
-
-def test_absent_experiment_is_refused(scores):
-    with pytest.raises(InputError, match="no rows for dataset 'demo'"):
-        figure_cellina_a2.compose(scores, "demo", "tumour", "as_run", PROVENANCE, "demo")
 
 
 def test_figure_has_the_same_bytes_twice(scores, tmp_path):
     few = scores[scores["cell_type"].isin(CELL_TYPES[:2])]
     # Either suffix writes both.
     for name in ("a.png", "b.svg"):
-        style.save(figure_cellina_a2.compose(few, *CHOICE, PROVENANCE, "demo"), tmp_path / name)
+        style.save(bar_figure(few), tmp_path / name)
     for suffix in ("png", "svg"):
         first, second = (tmp_path / f"{n}.{suffix}" for n in "ab")
         assert first.read_bytes() == second.read_bytes()
@@ -299,8 +293,7 @@ def test_learning_curves_are_told_from_the_folders_of_fits(tmp_path):
         (models[-1] / "status.json").write_text(json.dumps({"cell_type": fold.replace("_", " ")}))
         own = pd.DataFrame({"epoch": [0, 1], "train_loss": [2.0, 1.0], "validation_loss": [3.0, 2.0 + seed]})
         own.assign(best=[False, True]).to_csv(models[-1] / "history.tsv", sep="\t", index=False)
-    manifest = {"label": "demo", "kind": "real", "n_cells": 10, "seeds": [3], "commit": "a", "config_hash": "b"}
-    (tmp_path / "manifest").write_text(json.dumps(manifest))
+    (tmp_path / "manifest").write_text(json.dumps(MANIFEST))
     output = {kind: tmp_path / f"curves.{kind}" for kind in ("tsv", "png")}
     learning_curves.draw_files({"models": models, "manifest": tmp_path / "manifest"}, output, "corrected")
     table = pd.read_csv(output["tsv"], sep="\t")
@@ -308,10 +301,13 @@ def test_learning_curves_are_told_from_the_folders_of_fits(tmp_path):
     assert keys.to_dict() == {("one", "T cell", "cellina", 3): 5.0, ("two", "B cell", "scvi", 0): 2.0}
 
 
-def test_learning_curves_without_any_history_say_that_all_failed(tmp_path):
-    empty = pd.DataFrame(columns=["slide", "cell_type", "method", "protocol", "seed", "epoch"])
-    figure = learning_curves.compose(empty, "t [simulated]", PROVENANCE)
-    assert any("all failed" in text for text in texts(figure))
+def test_learning_curves_without_any_history_say_that_all_failed(tmp_path, monkeypatch):
+    (tmp_path / "manifest").write_text(json.dumps(MANIFEST))
+    output, written = {kind: tmp_path / f"none.{kind}" for kind in ("tsv", "png")}, []
+    monkeypatch.setattr(style, "save_reason", lambda reason, *_: written.append(reason))
+    learning_curves.draw_files({"models": [], "manifest": tmp_path / "manifest"}, output, "corrected")
+    assert written == ["no fit finished an epoch: all failed"]
+    assert pd.read_csv(output["tsv"], sep="\t").empty
     style.save(learning_curves.compose(history(), "t [simulated]", PROVENANCE), tmp_path / "curves.png")
     assert png_size(tmp_path / "curves.png")[0] == 1875
 
@@ -337,6 +333,22 @@ def test_every_method_has_a_row_and_models_have_colours_of_their_own():
         assert (style.METHODS[method.name].group == "model") == method.learned
     colors = [m.color for m in style.METHODS.values() if m.group == "model"]
     assert len(set(colors)) == len(colors)
+
+
+@pytest.mark.parametrize("palette", [style.CATEGORY_COLORS, style.DOMAIN_COLORS])
+def test_no_two_categories_have_the_same_colour(palette):
+    colors = style.category_colors([f"{i:03}" for i in range(100)], palette)
+    assert len({color.lower() for color in colors.values()}) == 100
+    assert [*colors.values()][: len(palette)] == [*palette]
+    assert style.category_colors("ba") == dict(zip("ab", style.CATEGORY_COLORS, strict=False))
+
+
+def test_no_line_of_a_title_ends_with_the_dot_between_its_parts():
+    assert style.wrap("Costs of training · demo · protocol: corrected", 1.7, 10) == [
+        "Costs of training",
+        "demo · protocol:",
+        "corrected",
+    ]
 
 
 def test_unknown_methods_are_shown_under_their_own_names_in_different_colours():

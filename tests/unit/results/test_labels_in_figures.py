@@ -12,14 +12,13 @@ from test_figure_cellina_2 import map_arguments, slide_cells
 from test_figures import history
 
 from drawings import PROVENANCE, png_size, texts
-from synthetic_scores import synthetic_scores, table_1
+from synthetic_scores import bar_figure, synthetic_scores, table_1
 from tissue_counterfactuals.experiments import celcomen_spleen
 from tissue_counterfactuals.metrics import METRICS
 from tissue_counterfactuals.results.figures import (
     figure_celcomen_4,
     figure_celcomen_6,
     figure_cellina_2,
-    figure_cellina_a2,
     force_heatmaps,
     learning_curves,
     metric_agreement,
@@ -40,7 +39,7 @@ def renamed(table, column, labels=LABELS):
 
 def bars():
     scores = renamed(synthetic_scores(seeds=(0,)), "cell_type")
-    return figure_cellina_a2.compose(scores, "demo", "tumour", "corrected", PROVENANCE, "demo")
+    return bar_figure(scores)
 
 
 def slide_map():

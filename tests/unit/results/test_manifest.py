@@ -20,7 +20,7 @@ def results(tmp_path, monkeypatch):
     with atomic_path(tmp_path / "tables/d/scores.tsv") as path:
         path.write_text("abc")
     table = {"kind": "simulated", "commit": "c0ffee", "config_hash": "0", "n_cells": 9, "config": CONFIG}
-    table |= {"python": "3.11.7", "packages": {"torch": "2.13.0"}}
+    table |= {"seeds": [0, 1], "python": "3.11.7", "packages": {"torch": "2.13.0"}}
     with atomic_path(tmp_path / "tables/d/provenance.json") as path:
         path.write_text(json.dumps(table))
     with atomic_folder(tmp_path / "models/d/s/f/cellina/corrected.seed0") as folder:
@@ -79,6 +79,32 @@ def test_beside_each_table_and_figure_stands_what_it_was_made_from(results):
     of_the_run = json.loads((results / "compare/demo/manifest.json").read_text())
     assert of_the_run["steps"]["fit"]["jobs"] == 3
     assert of_the_run["config_hash"] == provenance.config_hash(CONFIG)
+
+
+def test_a_later_run_with_other_seeds_and_code_is_not_what_made_the_tables(results, monkeypatch):
+    monkeypatch.setattr(provenance, "commit", lambda: "decaf")
+    for name, commit, seed in (("tables/d/x.s.json", "c0ffee", 2), ("tables/spleen/y.json", "older", 3)):
+        with atomic_path(results / name) as path:
+            path.write_text(
+                json.dumps({"kind": "real", "commit": commit, "config_hash": "1", "seeds": [seed], "n_cells": 1})
+            )
+    for name in ("figures/spleen/y.png", "celcomen/simulation/z.png"):
+        with atomic_path(results / name) as path:
+            path.write_text("abc")
+    provenance.write_simulated(results / "celcomen/simulation/z.json", "S", 9, [4], {}, {})
+    monkeypatch.setattr(provenance, "commit", lambda: "newest")
+    manifest.write(results, CONFIG | {"seeds": [7]})
+    told = {}
+    for path in results.glob("*/**/manifest.json"):
+        beside = json.loads(path.read_text())
+        told[path.parent.relative_to(results).as_posix()] = (beside["commit"], beside["seeds"])
+    assert told == {
+        **dict.fromkeys(("tables/d", "figures/d"), ("c0ffee", [0, 1, 2])),
+        **dict.fromkeys(("tables/spleen", "figures/spleen"), ("older", [3])),
+        "celcomen/simulation": ("decaf", [4]),
+        "compare/demo": ("newest", [7]),
+    }
+    assert json.loads((results / "figures/d/manifest.json").read_text())["config_hash"] == "0, 1"
 
 
 def test_it_finds_what_was_changed_taken_away_and_added(results):

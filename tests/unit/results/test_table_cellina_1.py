@@ -145,6 +145,14 @@ def test_loss_against_the_twin_is_shown_as_a_loss(table):
     assert "0.00 ± 0.01 (10/10)" in [t.lstrip("+") for t in table_cellina_1.cells(nothing, index)]
 
 
+def test_a_gain_of_nothing_is_neither_gain_nor_loss(table):
+    for gain, color in ((0.0, style.MUTED_COLOR), (-0.004, style.MUTED_COLOR), (-0.2, "#B2182B"), (0.2, "#00609C")):
+        drawn = table_cellina_1.compose(table.assign(pearson_gain=gain), PROVENANCE)
+        found = {t.get_color() for t in drawn.axes[0].texts if t.get_text().endswith("± 0.01 (10/10)")}
+        assert color in found, gain
+        assert len(found & {style.MUTED_COLOR, "#B2182B"}) <= 1
+
+
 def test_failure_of_one_donor_rule_names_that_rule(scores):
     lost = (scores["method"] == "cellina") & (scores["variant"] == "published")
     failed = scores[lost & (scores["metric"] == "pearson")].assign(

@@ -73,6 +73,25 @@ def test_a_method_that_failed_in_one_target_is_failed_and_not_undefined(made):
     assert note.startswith("† Cellina (donors matched to target): 3 runs (fold × seed × target) failed")
 
 
+def test_a_method_that_failed_throughout_a_target_is_failed_in_its_variants(tmp_path):
+    scores = synthetic_scores(failed_fold=None)
+    margin = scores.assign(target="margin")
+    lost = margin["method"] == "cellina"
+    failed = margin[lost].drop_duplicates(["slide", "cell_type", "seed"])
+    failed = failed.assign(variant="-", metric="", value=np.nan, status="failed", reason="it crashed")
+    write_tsv(pd.concat([scores, margin[~lost], failed]), tmp_path / "scores.tsv")
+    config = {"datasets": {"demo": {"target_domains": ["tumour", "margin"]}}}
+    record = {"dataset": "demo", "config": config}
+    table = table_cellina_2.build({"scores": tmp_path / "scores.tsv"}, record, {}, "corrected")
+    own = table[table["method"] == "cellina"]
+    assert own["variant"].tolist() == ["published", "any_type", "matched", "no_intervention"]
+    assert own["n_failed"].tolist() == [30] * 4
+    for index in own.index:
+        name, _, *numbers = table_cellina_1.cells(table, index)
+        assert name == "Cellina †"
+        assert set(numbers[:4]) == {"failed"}
+
+
 def test_a_gain_without_value_in_one_target_is_none(made):
     single, *_ = made
     other = single.assign(target="margin")

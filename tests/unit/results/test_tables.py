@@ -17,6 +17,7 @@ from tissue_counterfactuals.results.tables import (
     learned_methods,
     paired_differences,
     read_scores,
+    read_table,
     spread_failures,
     summarize,
     write_tsv,
@@ -115,6 +116,24 @@ def test_failed_fit_counts_for_every_variant_of_its_method():
     # One run failed, though both sides of the pair miss it.
     twin = gains(scores).query("reference == 'no_intervention'")
     assert twin.query("variant == 'published'")["n_failed"].unique().tolist() == [1]
+
+
+def test_failures_of_a_variant_are_not_those_of_another():
+    folds = list(VALUES)[:5]
+    scores = table(
+        *(rows(m, variant, VALUES) for m in ("cellina", "scgen") for variant in ("published", "no_intervention")),
+        rows("scgen", "any_type", VALUES),
+        failed_rows("cellina", "matched", folds, "no donors matched"),
+        failed_rows("scgen", "any_type", folds[:2], "too hot"),
+        failed_rows("scgen", "-", [("s3", "A", 0)], "no memory"),
+    )
+    found = gains(scores).query("method == 'cellina'").set_index(["variant", "reference"])
+    assert found.loc[("published", "no_intervention"), ["n_failed", "reason"]].tolist() == [0, ""]
+    assert found.loc[("matched", "no_intervention"), ["n_failed", "reason"]].tolist() == [5, "no donors matched"]
+    assert found.loc[("published", "scgen"), ["n_failed", "reason"]].tolist() == [1, "no memory"]
+    # scGen has no donors that are matched, so that any other of its answers stands in.
+    reason = "no donors matched; no memory; too hot"
+    assert found.loc[("matched", "scgen"), ["n_failed", "reason"]].tolist() == [8, reason]
 
 
 def test_gain_over_the_twin_is_paired_by_fold_and_seed():
@@ -391,6 +410,13 @@ def test_line_break_in_a_reason_does_not_break_the_table(tmp_path):
 def test_order_can_be_kept(tmp_path):
     write_tsv(pd.DataFrame({"name": ["b", "a"]}), tmp_path / "t.tsv", sort=False)
     assert (tmp_path / "t.tsv").read_text() == "name\nb\na\n"
+
+
+def test_names_are_read_as_they_are(tmp_path):
+    names = {"cell_type": ["01", "NA"], "target": ["1", "nan"], "gene": ["None", "NA"], "status": ["ok", "ok"]}
+    written = pd.DataFrame(names | {"value": [1.5, np.nan], "n": [1, 2]})
+    write_tsv(written, tmp_path / "t.tsv")
+    pd.testing.assert_frame_equal(read_table(tmp_path / "t.tsv"), written)
 
 
 def test_several_files_become_one_table(tmp_path):

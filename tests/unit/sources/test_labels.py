@@ -15,6 +15,7 @@ from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.slide import check_slide
 from tissue_counterfactuals.sources import READERS
 from tissue_counterfactuals.sources.labels import refuse_ids, tidy_labels
+from tissue_counterfactuals.sources.stored import StoredSlide
 
 
 def tidied(labels):
@@ -102,7 +103,8 @@ def test_one_rule_for_all_encodings(tmp_path, encoding):
         data.write_h5ad(path, convert_strings_to_categoricals=False)
     dataset = load_config({"datasets": {"a": {"experiments": ["celcomen_spleen"]} | entry}})["datasets"]["a"]
     reader = READERS[dataset["source"]]
-    slide = reader.read(reader.locate(dataset["path"]), dataset, None)
+    slide = reader.open(reader.locate(dataset["path"]), dataset, None)
+    slide = slide.load() if isinstance(slide, StoredSlide) else slide
     assert slide.n_obs == 85
     assert set(slide.obs["cell_type"]) == {"glia", "neuron"}
     notes = " | ".join(json.loads(slide.uns["provenance"]["notes"]))

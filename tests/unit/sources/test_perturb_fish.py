@@ -91,5 +91,5 @@ def test_what_the_reader_gives_is_a_screen_after_preparation_too(tissue):
 
 def test_another_section_is_refused(tmp_path):
     perturb_fish.write(tmp_path)
-    with pytest.raises(InputError, match="the one section is 'tumour'"):
-        open_tables(tmp_path, ["other"])
+    with pytest.raises(InputError, match="samples names 'other', which is no section; there are tumour"):
+        open_tables(tmp_path, ["tumour", "other"])

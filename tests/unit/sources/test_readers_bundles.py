@@ -29,7 +29,7 @@ def read(entry, samples=None, **more):
     """A slide, as the rule reads it."""
     dataset = {"columns": {}} | entry | more
     reader = READERS[dataset["source"]]
-    return reader.read(reader.locate(dataset["path"]), dataset, samples)
+    return reader.open(reader.locate(dataset["path"]), dataset, samples)
 
 
 def notes(slide):

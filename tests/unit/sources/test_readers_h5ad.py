@@ -206,6 +206,8 @@ def test_ids_that_repeat_at_other_places_are_numbered(tmp_path):
 def test_several_slides_below_each_other(tmp_path):
     """Pooled, with the genes of the second in another order and one of them missing in the first."""
     cosmx_crc.write(tmp_path, slides=("120", "210"), seed=3)
+    with pytest.raises(InputError, match="samples names '242', of which there is no file; there are 120, 210"):
+        read(cosmx_crc.entry(tmp_path), ["120", "242"])
     alone = {name: read(cosmx_crc.entry(tmp_path), [name]) for name in ("120", "210")}
     edit.edit_anndata(tmp_path / "120.h5ad", lambda data: data[:, 1:].copy())
     edit.edit_anndata(tmp_path / "210.h5ad", lambda data: data[:, ::-1].copy())

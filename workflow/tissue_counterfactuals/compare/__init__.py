@@ -68,12 +68,9 @@ class Tables:
         if path not in self.paths:
             return None
         if path not in self._read:
-            if path.endswith("scores.tsv"):
-                from tissue_counterfactuals.results.tables import read_scores
+            from tissue_counterfactuals.results.tables import read_scores, read_table
 
-                self._read[path] = read_scores([path])
-            else:
-                self._read[path] = pd.read_csv(path, sep="\t", keep_default_na=False, na_values=[""])
+            self._read[path] = read_scores([path]) if path.endswith("scores.tsv") else read_table(path)
         return self._read[path]
 
     def of(self, experiment: str, name: str, **keys: str) -> pd.DataFrame | None:

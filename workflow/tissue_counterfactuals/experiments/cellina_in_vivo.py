@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from anndata import AnnData
+from scipy.spatial import cKDTree
 from scipy.stats import t as student
 
 from tissue_counterfactuals.errors import InputError
@@ -32,6 +33,7 @@ from tissue_counterfactuals.graph import slide_graph
 from tissue_counterfactuals.methods import CORE, METHODS
 from tissue_counterfactuals.methods.run import reason_of
 from tissue_counterfactuals.metrics import Comparison, Reference
+from tissue_counterfactuals.metrics.populations import log_mean
 from tissue_counterfactuals.question.folds import Fold, split_cells
 from tissue_counterfactuals.question.nodes import NodePerturbation
 from tissue_counterfactuals.question.question import DONORS, NODE, Question, fingerprint
@@ -96,14 +98,18 @@ def run(
         outputs["manifest"], entry, cells, protocol, seeds, settings | {"switches": switches, "methods": methods}
     )  # fmt: skip
     effects, scores, made_of = [], [], []
-    for calling in [c for c in CALLINGS if c in cells.obs] or CALLINGS[:1]:
+    callings = [c for c in CALLINGS if c in cells.obs] or CALLINGS[:1]
+    for calling in callings:
         screen = question_of.read_screen(
             cells, calling, settings["radius_um"], settings["far_um"], settings["min_mean_counts"]
         )
         kept = cells[:, screen.genes].copy()
+        kept.obs["domain"] = domains(kept, screen)
         tested, table = observe(screen, settings, seeds[0])
         table.insert(0, "calling", calling)
         effects.append(preparation.keyed(table, record, seeds[0]))
+        if protocol == "as_run":
+            screen = replace(screen, nearest=settings["graph"]["max_neighbors"])
         codes = chosen_targets(screen, table, settings, protocol)
         single = []
         for seed in seeds:
@@ -115,11 +121,13 @@ def run(
             rows.insert(0, "calling", calling)
             scores.append(preparation.keyed(rows, record, seed))
             single += [part | {"seed": seed} for part in parts]
-        table = components(pd.DataFrame(single))
+        # Named, for where no method has answered there are none.
+        names = ["method", "truth", "target", "seed", "pearson", "tiles", "focal"]
+        table = components(pd.DataFrame(single, columns=names))
         table.insert(0, "calling", calling)
         made_of.append(preparation.keyed(table, record, seeds[0]))
     absent = pd.DataFrame(not_asked(methods))
-    absent.insert(0, "calling", scores[0]["calling"].iloc[0])
+    absent.insert(0, "calling", callings[0])
     scores.append(preparation.keyed(absent, record, seeds[0]))
     scores = pd.concat(scores, ignore_index=True)
     write_tsv(pd.concat(effects, ignore_index=True), outputs["effects"])
@@ -164,7 +172,7 @@ def observe(screen: Screen, settings: dict, seed: int) -> tuple[dict[int, statis
     table["clonality"] = screen.clonality[1:]
     shifts = screen.shifted_sizes(settings["shifts"], seed)
     for place, k in enumerate(codes):
-        own = statistics.assess(carriers, k, draws, seed, 2).row
+        own = statistics.assess(carriers, k, draws, seed, 2, "carriers").row
         table.loc[place, ["own_size", "p_own"]] = own.get("size", np.nan), own.get("p_clones", np.nan)
         table.loc[place, "n_near"] = len(screen.near(k))
         if table["status"][place] != "tested":
@@ -186,13 +194,15 @@ def chosen_targets(screen: Screen, table: pd.DataFrame, settings: dict, protocol
     run on a screen that has them all, the authors' nine, over which they take the shared effect; else all.
 
     Args:
+        screen: whose recipients near each target are scored.
         table: from `observe`.
     Returns:
         Labels of the targets, from 1 up, as in `Screen.code`.
     Raises:
         InputError: fewer than four, over which no score can be compared.
     """
-    usable = table["status"].eq("tested") & (table["n_near"] >= settings["min_recipients"])
+    n_near = np.array([len(screen.near(1 + screen.names.index(target))) for target in table["target"]])
+    usable = table["status"].eq("tested") & (n_near >= settings["min_recipients"])
     names = table.loc[usable, "target"]
     wanted = settings["targets"]
     if wanted is None and protocol == "as_run" and {*CHOSEN} <= {*screen.names}:
@@ -206,6 +216,17 @@ def chosen_targets(screen: Screen, table: pd.DataFrame, settings: dict, protocol
             "targets; lower cellina_experiments.in_vivo.min_recipients, or take a larger section."
         )
     return [1 + screen.names.index(name) for name in names]
+
+
+def domains(slide: AnnData, screen: Screen) -> pd.Categorical:
+    """The domain of each cell by the calling of the screen: perturbed are carriers, and other cells than tumour cells
+    within `far_um` of one, so that no recipient that is near a carrier is trained on.
+
+    What the slide calls perturbed stays so: its reader knows who stood beside a cell of several guides, now left out.
+    """
+    beside = cKDTree(screen.place[screen.carriers]).query(screen.place)[0] <= screen.far_um
+    perturbed = np.where(screen.tumour, screen.code >= 0, beside) | (slide.obs["domain"] == TARGET_DOMAIN)
+    return pd.Categorical(np.where(perturbed, TARGET_DOMAIN, CONTROL_DOMAIN))
 
 
 # --- the question ----------------------------------------------------------------------------------------------------
@@ -227,9 +248,19 @@ def _question(slide: AnnData, focal, donors: dict, seed: int, protocol: str, swi
 
 
 def ask_as_run(slide: AnnData, screen: Screen, codes: list[int], seed: int, switches: dict, settings: dict) -> Question:
-    """All carriers of a target around far recipients (redrawn with the seed), and five draws of random tumour cells."""
+    """All carriers of a target around far recipients (redrawn with the seed), and five draws of random tumour cells.
+
+    Raises:
+        InputError: no recipient is far.
+    """
     rng = stream(seed, "in_vivo_focal")
-    focal = np.sort(rng.permutation(screen.far)[:_MOST_FOCAL])
+    far = screen.far[(slide.obs["domain"] == CONTROL_DOMAIN).to_numpy()[screen.far]]
+    if not len(far):
+        raise InputError(
+            f"slide: no recipient with a tumour cell within {screen.far_um:g} um is that far from all carriers, and as "
+            "run such recipients are asked about; lower cellina_experiments.in_vivo.far_um."
+        )
+    focal = np.sort(rng.permutation(far)[:_MOST_FOCAL])
     tumour = np.flatnonzero(screen.tumour)
     pools = {screen.names[k - 1]: screen.carriers[screen.code[screen.carriers] == k] for k in codes}
     pools |= {
@@ -267,11 +298,23 @@ def ask_corrected(
 
     Every draw of K3b is a rule that each method answers for all focal cells. What is reported is a mean over targets,
     so that a few draws for each, apart by their spread within targets, say how far a single one would be off.
+
+    Raises:
+        InputError: no recipient near control guides has a neighbour.
     """
-    near = screen.near(statistics.CONTROL)
+    near, graph = screen.near(statistics.CONTROL), slide_graph(slide, **settings["graph"])
+    alone = np.diff(graph.indptr)[near] == 0
+    if alone.all():
+        raise InputError(
+            f"slide: none of the {len(near)} recipients near control guides has a neighbour in the graph, who could be "
+            "exchanged; raise cellina_experiments.in_vivo.graph.bandwidth_um."
+        )
+    if alone.any():
+        print(f"{alone.sum()} of {len(near)} recipients near control guides have no neighbour, and are not asked about")
+    near = near[~alone]
     # Evenly among all, for rows may go along the tissue.
     focal = near[np.linspace(0, len(near) - 1, min(len(near), settings["max_focal"])).astype(int)]
-    around = slide_graph(slide, **settings["graph"])[focal]
+    around = graph[focal]
     rng = stream(seed, "in_vivo_neighbours")
     own = np.stack([
         rng.choice(around.indices[a:b], _N_NEIGHBOURS, p=around.data[a:b] / around.data[a:b].sum())
@@ -293,11 +336,13 @@ def ask_corrected(
     if len(free):
         donors["unguided"] = exchanged(free)
     for k in codes:
-        carriers = np.flatnonzero(code == k)
-        donors[screen.names[k - 1]] = exchanged(carriers)
+        carriers, name = np.flatnonzero(code == k), screen.names[k - 1]
+        donors[name] = exchanged(carriers)
+        # The same draws whatever else is asked about.
+        rng = stream(seed, "in_vivo_control_donors", name)
         for again in range(settings["control_draws"]):
             few = rng.choice(control, min(len(carriers), len(control)), replace=False)
-            donors[_few(screen.names[k - 1], again)] = exchanged(few)
+            donors[_few(name, again)] = exchanged(few)
     for share in OCCUPANCIES:
         filled = place | (rank < share)
         donors[f"control at {share:g}"] = exchanged(control, filled)
@@ -363,12 +408,6 @@ def answers(
     return made
 
 
-def _log_means(values: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
-    """log(1 + mean counts per 10,000) of cells (m, g), or of each row of weights (b, m) that sums to 1."""
-    scaled = values / np.maximum(values.sum(axis=1, dtype=np.float64), 1)[:, None] * 1e4
-    return np.log1p(scaled.mean(axis=0) if weights is None else weights @ scaled)
-
-
 def _changes(found: dict[str, Said], rules: list[str], reference: np.ndarray) -> np.ndarray:
     """(rules, g) change against a reference; what a method says that is told no donors is the same for all.
 
@@ -397,21 +436,22 @@ def _as_run(slide, screen, codes, seed, methods, device, switches, settings) -> 
     """A row per method, truth, donors and target, as the authors score; and each single score."""
     asked = ask_as_run(slide, screen, codes, seed, switches, settings)
     focal, names = asked.focal, [screen.names[k - 1] for k in codes]
-    references = [Reference(slide.X[focal], slide.X[screen.near(k)], seed=seed, protocol="as_run") for k in codes]
+    x, train = slide.X, slide.X[asked.split.train]
+    references = [Reference(x[focal], x[screen.near(k)], train, seed=seed, protocol="as_run") for k in codes]
 
     def summarise(rule: str, values: np.ndarray) -> Said:
         near = [names.index(rule)] if rule in names else range(len(names))
         near = () if rule == "no_intervention" else near
         distances = {i: float(Comparison(references[i], values).energy_distances[0].mean()) for i in near}
-        return Said(_log_means(values), np.empty((0, len(screen.genes))), distances)
+        return Said(log_mean(values), np.empty((0, len(screen.genes))), distances)
 
     made = answers(asked, slide, {m: own for m, own in methods.items() if m not in ALTERED}, device, summarise)
     altered = {m: own for m, own in methods.items() if m in ALTERED}
     made |= answers(ask_altered(slide, screen, asked), slide, altered, device, summarise) if altered else {}
-    reference = question_of.log_mean(screen, focal)
+    reference = log_mean(screen.counts[focal])
     observed = np.stack([question_of.against_far(screen, screen.near(k), focal) for k in codes])
     near_any = np.flatnonzero((asked.split.held_out) & screen.recipient)
-    shift = question_of.log_mean(screen, near_any) - reference
+    shift = log_mean(screen.counts[near_any]) - reference
     # The authors' mean shift: all held-out recipients against far ones; it has seen the answers.
     moved = (statistics.scaled(screen.counts[focal], screen.totals[focal]) + 1) * np.exp(shift) - 1
     found = {"-": summarise("-", np.maximum(moved, 0))}
@@ -452,8 +492,8 @@ def _corrected(slide, screen, tested, codes, seed, methods, device, switches, se
     def summarise(rule: str, values: np.ndarray) -> Said:
         # Dose and controls are not resampled.
         again = rule in (*names, "control", "-")
-        resampled = _log_means(values, weights) if again else np.empty((0, values.shape[1]))
-        return Said(_log_means(values), resampled)
+        resampled = log_mean(values, weights) if again else np.empty((0, values.shape[1]))
+        return Said(log_mean(values), resampled)
 
     def knock_out(task: Task, folder: Path) -> dict | str:
         genes = {name: slide.var_names.get_loc(name) for name in names if name in slide.var_names}
@@ -572,8 +612,8 @@ def components(parts: pd.DataFrame) -> pd.DataFrame:
     """K9: what makes a method's score of one lost gene vary.
 
     Args:
-        parts: a row per method, truth, target and seed: `pearson`; where known its variance over `tiles` and
-            resampled `focal` cells, with everything else as it is.
+        parts: a row per method, truth, target and seed: `pearson`; its variance over `tiles` and resampled `focal`
+            cells, with everything else as it is, NaN where not known.
 
     Returns:
         A row per method, truth and component, with variance, standard deviation, and share of all components that are
@@ -584,7 +624,7 @@ def components(parts: pd.DataFrame) -> pd.DataFrame:
     for (method, truth), own in parts.groupby(["method", "truth"], sort=False):
         table = own.pivot_table(index="target", columns="seed", values="pearson")
         found = statistics.variance_components(table.to_numpy())
-        tiles, focal = (own[c].mean() if c in own else np.nan for c in ("tiles", "focal"))
+        tiles, focal = own["tiles"].mean(), own["focal"].mean()
         variances = {
             "lost gene": max(found["gene"] - np.nan_to_num(tiles) - np.nan_to_num(focal), 0.0),
             "seed": found["seed"],
@@ -607,14 +647,16 @@ def components(parts: pd.DataFrame) -> pd.DataFrame:
                     "share": share,
                 }
             )
-    return pd.DataFrame(rows)
+    columns = ["method", "truth", "component", "n_targets", "n_seeds", "variance", "sd", "share"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def compare(scores: pd.DataFrame, entry: dict, protocol: str) -> pd.DataFrame:
     """The published numbers of the authors' models, per lost gene and in the mean, beside ours.
 
     `tolerance` is half a 95 % interval of the difference of two means over seeds, from the spread over theirs; numbers
-    of other data are not compared, nor is a mean over other lost genes than theirs. `scores` are those of `run`.
+    of other data are not compared, nor is a mean over other lost genes than theirs, nor what such a mean is taken from
+    (KO-specific). `scores` are those of `run`.
     """
     table = pd.read_csv(PUBLISHED, sep="\t")
     donors = table["model"].str.endswith(" random donors")
@@ -639,8 +681,13 @@ def compare(scores: pd.DataFrame, entry: dict, protocol: str) -> pd.DataFrame:
     if published_as(entry) != PUBLISHED_ON:
         kind = f"{entry['kind']} data" if entry["kind"] != "real" else "data of another source"
         joined["verdict"], joined["reason"] = "not comparable", kind
-    elif (found := len({*CHOSEN} & {*ours["knockout"]})) < len(CHOSEN):
-        own = joined["knockout"] == "mean"
-        joined.loc[own, ["verdict", "reason"]] = "not comparable", f"over {found} of {len(CHOSEN)} lost genes"
+    else:
+        asked = {*ours["knockout"]} - {"mean"}
+        for own, used, why in (
+            (joined["knockout"] == "mean", {*CHOSEN} & asked, f"over {len({*CHOSEN} & asked)} of 9 lost genes"),
+            (joined["truth"] == "ko_specific", asked, "less the mean of other lost genes than their nine"),
+        ):
+            if used != {*CHOSEN}:
+                joined.loc[own, ["verdict", "reason"]] = "not comparable", why
     joined.loc[joined["ours"].isna(), ["verdict", "reason"]] = "not run", "not part of this run"
     return joined

@@ -11,6 +11,7 @@ stratum (tile and size of the unit) each other's labels: clones stay whole and s
 regions of a tissue differ by differs in every draw as well.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -55,6 +56,7 @@ class Arena:
     """Members, the units around them, and what the units bear.
 
     Attributes:
+        members: (m,) which cells they are.
         values: (m, g) expression of the members, scaled to equal totals.
         depth: (m,) log(1 + counts).
         tile: (m, 2) whole numbers; members are matched, and halves are split, by tile.
@@ -65,6 +67,7 @@ class Arena:
         target_names: of the labels 1, 2, ...
     """
 
+    members: np.ndarray
     values: np.ndarray
     depth: np.ndarray
     tile: np.ndarray
@@ -102,6 +105,7 @@ class Arena:
         edges = np.repeat(inside, lengths)
         return replace(
             self,
+            members=self.members[inside],
             values=self.values[inside],
             depth=self.depth[inside],
             tile=self.tile[inside],
@@ -175,6 +179,7 @@ def build_arena(
     totals = np.asarray(counts.sum(axis=1)).ravel()
     first = np.unique(unit_of, return_index=True)[1]
     return Arena(
+        members=members,
         values=scaled(counts[members], totals[members]),
         depth=np.log1p(totals[members]),
         tile=np.floor(place[members] / TILE_UM).astype(int),
@@ -317,11 +322,13 @@ def arrangements(arena: Arena, stratum: np.ndarray, target: int) -> float:
 
 def in_parts(arena: Arena, labels: np.ndarray, target: int, of_matches: np.ndarray | None = None) -> Effects:
     """`effects` for rows of labels (b, u), some hundred at a time."""
-    parts = [
-        effects(arena, arena.exposure(labels[i : i + _DRAWS_AT_ONCE]), target, of_matches)
-        for i in range(0, len(labels), _DRAWS_AT_ONCE)
-    ]
+    parts = [effects(arena, exposure, target, of_matches) for exposure in _exposures(arena, labels)]
     return Effects(*(np.concatenate([getattr(p, f) for p in parts]) for f in ("change", "z", "n")))
+
+
+def _exposures(arena: Arena, labels: np.ndarray) -> Iterator[np.ndarray]:
+    """`exposure` of rows of labels, some hundred at a time: a screen has many more edges than members."""
+    return (arena.exposure(labels[i : i + _DRAWS_AT_ONCE]) for i in range(0, len(labels), _DRAWS_AT_ONCE))
 
 
 @dataclass(frozen=True)
@@ -330,17 +337,16 @@ class Tested:
 
     row: dict
     change: np.ndarray
-    z: np.ndarray
     detectable: np.ndarray
     halves: np.ndarray
 
 
-def assess(arena: Arena, target: int, draws: int, seed: int, splits: int = 100) -> Tested:
+def assess(arena: Arena, target: int, draws: int, seed: int, splits: int = 100, *tag: str) -> Tested:
     """The effect of a target with everything that says whether it can be known.
 
     Args:
         arena: with all targets.
-        draws: of the nulls; splits: of the halves.
+        draws: of the nulls; splits: of the halves; tag: tells the draws of another arena with this target apart.
 
     Returns:
         `row` with target, n (members with a match), n_control, n_units; `size` (mean squared z) and `median_change`;
@@ -349,7 +355,7 @@ def assess(arena: Arena, target: int, draws: int, seed: int, splits: int = 100) 
         arrangements; what `ceiling` says (K6);
         detectable (K7: median over genes of the smallest change found with power 80 %), above (share of the genes
         beyond their own) and bound (95 % of the genes changed by less, each at one-sided 95 %);
-        status: "tested" or why not. `change` and `z` are the effect (g,), `detectable` (g,), `halves` the effects
+        status: "tested" or why not. `change` is the effect (g,), `detectable` (g,), `halves` the effects
         (2, splits, g) in either half of the tiles.
     """
     own = arena.only(CONTROL, target)
@@ -373,9 +379,9 @@ def assess(arena: Arena, target: int, draws: int, seed: int, splits: int = 100) 
     elif ways < max(FEWEST_ARRANGEMENTS, min(n / 2, draws)):
         reason = f"not testable: its {n_units} clones can be placed in {ways:.0f} ways only"
     if reason:
-        return Tested(row | {"status": reason}, *[nothing] * 3, np.full((2, splits, g), np.nan))
-    name = row["target"]
-    labels = permuted_labels(own, stratum, draws, stream(seed, "clone_null", name))
+        return Tested(row | {"status": reason}, nothing, nothing, np.full((2, splits, g), np.nan))
+    name = (row["target"], *tag)
+    labels = permuted_labels(own, stratum, draws, stream(seed, "clone_null", *name))
     null = in_parts(own, labels, target)
     sizes = np.bincount(stratum, weights=own.labels == CONTROL)
     row["movable"] = float((sizes[stratum[own.labels == target]] > 0).mean())
@@ -388,13 +394,13 @@ def assess(arena: Arena, target: int, draws: int, seed: int, splits: int = 100) 
     finite = null.size[np.isfinite(null.size)]
     spread = finite.std() if len(finite) > 1 else 0.0
     row["z_clones"] = (observed - finite.mean()) / spread if spread > 0 else np.nan
-    agreement = halves_agree(own, np.vstack([own.labels, labels]), target, stream(seed, "joint_halves", name))
+    agreement = halves_agree(own, np.vstack([own.labels, labels]), target, stream(seed, "joint_halves", *name))
     size = np.append(observed, null.size)
     agreement[np.isinf(size)] = np.inf
     row["p_joint"] = joint_p(np.column_stack([size, agreement]))
-    pseudo = pseudo_targets(own, n_units, draws, stream(seed, "pseudo_targets", name))
+    pseudo = pseudo_targets(own, n_units, draws, stream(seed, "pseudo_targets", *name))
     row["p_pseudo"] = empirical_p(observed, pseudo.size) if pseudo is not None else np.nan
-    halves = half_effects(own, exposure, target, splits, stream(seed, "halves", name))
+    halves = half_effects(own, exposure, target, splits, stream(seed, "halves", *name))
     row |= ceiling(halves)
     detectable = nothing
     if pseudo is not None and (pseudo.n >= 3).sum() > 2:
@@ -403,7 +409,7 @@ def assess(arena: Arena, target: int, draws: int, seed: int, splits: int = 100) 
     size = np.abs(found.change[0])
     row["above"] = float((size > detectable).mean()) if np.isfinite(detectable).all() else np.nan
     row["bound"] = float(np.quantile(size + _ONE_SIDED * detectable / _DETECTABLE, 0.95))
-    return Tested(row | {"status": "tested"}, found.change[0], found.z[0], detectable, halves)
+    return Tested(row | {"status": "tested"}, found.change[0], detectable, halves)
 
 
 def pseudo_targets(arena: Arena, n_units: int, draws: int, rng) -> Effects | None:
@@ -474,15 +480,11 @@ def halves_agree(arena: Arena, labels: np.ndarray, target: int, rng) -> np.ndarr
 
     Mean over a few halvings, the same for all rows; 0 where a half is too small to say anything.
     """
-    found = np.empty((_HALVINGS, len(labels)))
-    first = _first_halves(arena, _HALVINGS, rng)
-    for i in range(0, len(labels), _DRAWS_AT_ONCE):
-        rows = slice(i, i + _DRAWS_AT_ONCE)
-        exposure = arena.exposure(labels[rows])
-        for number, side in enumerate(first):
-            halves = [effects(arena, np.where(s, exposure, NONE), target).change for s in (side, ~side)]
-            found[number, rows] = row_correlations(*halves)
-    return np.nan_to_num(found).mean(axis=0)
+    first, found = _first_halves(arena, _HALVINGS, rng), []
+    for exposure in _exposures(arena, labels):
+        halves = [[effects(arena, np.where(s, exposure, NONE), target).change for s in (side, ~side)] for side in first]
+        found.append(np.nan_to_num([row_correlations(*both) for both in halves]).mean(axis=0))
+    return np.concatenate(found)
 
 
 def joint_p(evidence: np.ndarray) -> float:
@@ -569,7 +571,7 @@ def dose_slope(arena: Arena, target: int, draws: int, seed: int) -> dict:
     around = np.add.reduceat(own.carriers, own.start[:-1])
     labels = permuted_labels(own, strata(own), draws, stream(seed, "dose_null", arena.target_names[target - 1]))
     found = _slopes(own, own.exposure(), target, np.log2(around))
-    null = _slopes(own, own.exposure(labels), target, np.log2(around))
+    null = np.concatenate([_slopes(own, exposure, target, np.log2(around)) for exposure in _exposures(own, labels)])
     return {
         "dose_correlation": float(found[0]),
         "p_dose": empirical_p(found[0], np.where(np.isnan(null), np.inf, null)),
@@ -646,6 +648,7 @@ def jackknife_variance(values: np.ndarray) -> np.ndarray:
 
 def shifted_sizes(
     place: np.ndarray,
+    section: np.ndarray,
     carriers: np.ndarray,
     code: np.ndarray,
     members: np.ndarray,
@@ -658,12 +661,13 @@ def shifted_sizes(
 ) -> np.ndarray:
     """The second null: (draws, k) `size` of each target's effect when the map of carriers is moved as a whole.
 
-    Each draw moves it by 300 to 1,000 micrometres in a random direction, around the edges of the section; carriers that
-    end where no cell is are dropped. Arguments as `build_arena`.
+    Each draw moves it by 300 to 1,000 micrometres in a random direction, around the edges of each section; carriers
+    that end where no cell is are dropped. `section` (n,) counts from 0; other arguments as `build_arena`.
     """
-    rng, low = stream(seed, "carrier_shifts"), place.min(axis=0)
+    rng, tree = stream(seed, "carrier_shifts"), cKDTree(place)
     guide = code if guide is None else guide
-    side, tree = np.ptp(place, axis=0), cKDTree(place)
+    edges = [(own.min(axis=0), np.ptp(own, axis=0)) for own in (place[section == s] for s in range(section.max() + 1))]
+    low, side = (np.array(edge)[section[carriers]] for edge in zip(*edges, strict=True))
     sizes = np.full((draws, len(names)), np.inf)
     for draw in range(draws):
         angle, length = rng.uniform(0, 2 * np.pi), rng.uniform(300, 1000)

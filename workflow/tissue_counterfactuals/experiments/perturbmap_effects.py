@@ -37,6 +37,7 @@ def lesion_arena(slide: AnnData) -> statistics.Arena:
     first = np.unique(unit, return_index=True)[1]
     tile = np.column_stack([1000 * section, 0 * section])
     return statistics.Arena(
+        members=spots,
         values=statistics.scaled(counts[:, kept], totals),
         depth=np.log1p(totals),
         tile=tile,

@@ -18,11 +18,11 @@ from tissue_counterfactuals.experiments.screen_question import (
     Screen,
     against_far,
     authors_test,
-    log_mean,
     read_screen,
     score_as_run,
     score_corrected,
 )
+from tissue_counterfactuals.metrics.populations import log_mean
 from tissue_counterfactuals.results import provenance
 from tissue_counterfactuals.results.tables import write_tsv
 from tissue_counterfactuals.simulate.screen import simulate_screen
@@ -164,7 +164,7 @@ def _judge_prediction(screen, tested, usable, ceiling, seed, draws) -> dict:
     scored = score_corrected(observed, change, np.zeros_like(change), null, seed, draws=999)
     # The authors' way: all neighbours at once, against far recipients.
     far, rng = screen.far, stream(seed, "screen_random_donors")
-    reference = log_mean(screen, far)
+    reference = log_mean(screen.counts[far])
     inserted = np.stack([_inserted(profiles(screen.code == k), weights, base) for k in usable])
     drawn = []
     for _ in range(_RANDOM_DRAWS):

@@ -19,23 +19,28 @@ from scipy.stats import wilcoxon
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.experiments import intervention_statistics as statistics
 from tissue_counterfactuals.experiments.intervention_statistics import TOP_GENES, Arena
+from tissue_counterfactuals.metrics.populations import log_mean
 from tissue_counterfactuals.simulate.screen import CONTROL, RECIPIENT, TUMOUR
 from tissue_counterfactuals.streams import stream
 
 
 @dataclass(frozen=True)
 class Screen:
-    """A section whose carriers are known.
+    """Sections whose carriers are known.
 
     Attributes:
-        place: (n, 2) micrometres; counts: (n, g) of the genes that are looked at; genes: their names.
+        place: (n, 2) micrometres, sections side by side; section: (n,) their numbers, from 0.
+        counts: (n, g) of the genes that are looked at; genes: their names.
         code: (n,) -1 no guide, 0 a control guide, 1.. the targets in the order of `names`.
         guide: (n,) number of the guide of each carrier, or None where only its target is known.
         tumour, recipient: (n,) bool; recipients carry nothing themselves.
         radius_um: within which a recipient is near a carrier; far ones have none within `far_um`.
+        nearest: as run, a recipient sees the carriers among so many nearest cells within `far_um`, which is the
+            authors' graph, and not those within the radius.
     """
 
     place: np.ndarray
+    section: np.ndarray
     counts: sparse.csr_matrix
     genes: np.ndarray
     code: np.ndarray
@@ -45,6 +50,7 @@ class Screen:
     recipient: np.ndarray
     radius_um: float
     far_um: float
+    nearest: int | None = None
 
     @cached_property
     def totals(self) -> np.ndarray:
@@ -71,8 +77,9 @@ class Screen:
     def shifted_sizes(self, draws: int, seed: int) -> np.ndarray:
         """(draws, k) `size` of each target's effect when the map of carriers is moved as a whole."""
         return statistics.shifted_sizes(
-            self.place, self.carriers, self.code[self.carriers], np.flatnonzero(self.recipient), self.counts,
-            self.names, draws, seed, self.radius_um, None if self.guide is None else self.guide[self.carriers],
+            self.place, self.section, self.carriers, self.code[self.carriers], np.flatnonzero(self.recipient),
+            self.counts, self.names, draws, seed, self.radius_um,
+            None if self.guide is None else self.guide[self.carriers],
         )  # fmt: skip
 
     @cached_property
@@ -99,17 +106,18 @@ class Screen:
     @cached_property
     def seen(self) -> np.ndarray:
         """(n,) the label that all carriers near a recipient bear; -1 for none, or several."""
-        recipients = np.flatnonzero(self.recipient)
-        tree, code = cKDTree(self.place[self.carriers]), self.code[self.carriers]
-        around = tree.query_ball_point(self.place[recipients], self.radius_um)
-        lengths = np.array([len(a) for a in around])
-        near, result = lengths > 0, np.full(len(self.place), -1)
-        if near.any():
-            labels = code[np.concatenate([a for a in around if a]).astype(int)]
-            start = np.concatenate([[0], np.cumsum(lengths[near])[:-1]])
-            low, high = np.minimum.reduceat(labels, start), np.maximum.reduceat(labels, start)
-            result[recipients[near]] = np.where(low == high, low, -1)
-        return result
+        seen = np.full(len(self.place), statistics.NONE)
+        if self.nearest is None:
+            seen[self.arena.members] = self.arena.exposure()[0]
+            return seen
+        tree, most = cKDTree(self.place), self.nearest + 1
+        _, cells = tree.query(self.place[self.recipient], most, distance_upper_bound=self.far_um)
+        # Where there are fewer cells than that, the rest are given as one beyond the last.
+        labels = np.append(np.where(self.tumour, self.code, statistics.NONE), statistics.NONE)[cells]
+        label = labels.max(axis=1, keepdims=True)
+        alike = ((labels == label) | (labels == statistics.NONE)).all(axis=1)
+        seen[self.recipient] = np.where(alike, label.ravel(), statistics.NONE)
+        return seen
 
     def near(self, target: int) -> np.ndarray:
         """(r,) recipients near carriers of a target and of no other guide, control guides included."""
@@ -124,7 +132,7 @@ class Screen:
 def read_screen(
     slide: AnnData, column: str = "target_raw", radius_um: float = 30.0, far_um: float = 45.0, min_mean: float = 0.0
 ) -> Screen:
-    """The screen on a slide.
+    """The screen on a slide, its samples laid side by side.
 
     Args:
         column: of obs, with the called gene of each cell, Control for a control guide, "" for none.
@@ -162,19 +170,18 @@ def read_screen(
     guide_column = column.replace("target", "guide")
     guide = pd.factorize(slide.obs[guide_column])[0] if guide_column in slide.obs else None
     kept = np.asarray(slide.X.mean(axis=0)).ravel() >= min_mean
+    section = pd.factorize(slide.obs["sample"].astype(str), sort=True)[0]
+    place = np.array(slide.obsm["spatial"], float)
+    # So far apart that no radius reaches another section, and that matches are found in one's own first.
+    place[:, 0] += section * (2 * np.ptp(place, axis=0).sum() + 2000)
     return Screen(
-        np.asarray(slide.obsm["spatial"]), slide.X.tocsr()[:, kept], slide.var_names[kept].to_numpy(), code, guide,
+        place, section, slide.X.tocsr()[:, kept], slide.var_names[kept].to_numpy(), code, guide,
         names,
         tumour, recipient, radius_um, far_um,
     )  # fmt: skip
 
 
 # --- the authors' protocol --------------------------------------------------------------------------------------------
-
-
-def log_mean(screen: Screen, cells: np.ndarray) -> np.ndarray:
-    """log(1 + mean counts per 10,000) of some cells, (g,)."""
-    return np.log1p(statistics.scaled(screen.counts[cells], screen.totals[cells]).mean(axis=0))
 
 
 def against_far(screen: Screen, near: np.ndarray, far: np.ndarray) -> np.ndarray:
@@ -184,7 +191,7 @@ def against_far(screen: Screen, near: np.ndarray, far: np.ndarray) -> np.ndarray
     at = np.searchsorted(depth[order], depth[near]).clip(1, len(order) - 1)
     lower = depth[near] - depth[order[at - 1]] < depth[order[at]] - depth[near]
     matched = order[at - lower]
-    return log_mean(screen, near) - log_mean(screen, matched)
+    return log_mean(screen.counts[near]) - log_mean(screen.counts[matched])
 
 
 def score_top_genes(predicted: np.ndarray, observed: np.ndarray) -> dict[str, float]:

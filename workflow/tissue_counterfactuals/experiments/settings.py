@@ -492,7 +492,7 @@ class InVivoGraphSettings(GraphSettings):
 class InVivoSettings(Settings):
     """A screen with guides in tumour cells (Perturb-FISH): what do predictions say of the cells around a lost gene?"""
 
-    methods: Distinct[Literal[_ANSWERS]] = [
+    methods: Some[Literal[_ANSWERS]] = [
         *(
             "no_change",
             "mean_shift",
@@ -513,9 +513,10 @@ class InVivoSettings(Settings):
     min_recipients: int = Field(30, ge=5, le=1_000_000)
     """Recipients that a target needs to be tested: near its carriers, and near those of no other guide."""
     radius_um: float = Field(30, gt=0, le=1000)
-    """A recipient is near a carrier up to this far from it."""
+    """A recipient is near a carrier up to this far from it; as run, near those among its neighbours in `graph`."""
     far_um: float = Field(57.9, gt=0, le=1000)
-    """A recipient with no carrier up to this far is far from all guides; 57.9 is where the authors' graph ends."""
+    """A recipient with no carrier up to this far is far from all guides, and one with a carrier is never trained on;
+    57.9 is where the authors' graph ends."""
     min_mean_counts: float = Field(0.2, ge=0, le=1_000_000)
     """Mean counts per cell that a gene needs to be looked at."""
     graph: InVivoGraphSettings = InVivoGraphSettings()
@@ -532,6 +533,15 @@ class InVivoSettings(Settings):
     """Shifts of the map of carriers, the second null."""
     relevant_effect: float = Field(0.2, gt=0, le=5)
     """Change of log expression that would matter: a section that would not have shown it resolves nothing."""
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.radius_um > self.far_um:
+            raise ValueError(
+                f".radius_um is {self.radius_um:g}, above far_um {self.far_um:g}, so that recipients would be near a "
+                "carrier and far from all at once; lower it or raise far_um."
+            )
+        return self
 
 
 class CellinaExperimentSettings(Settings):

@@ -22,7 +22,7 @@ from tissue_counterfactuals import protocols
 from tissue_counterfactuals.graph import neighborhood_features
 from tissue_counterfactuals.methods import METHODS
 from tissue_counterfactuals.methods.run import fit, read_status, reason_of
-from tissue_counterfactuals.metrics.populations import mean_expression
+from tissue_counterfactuals.metrics.populations import log_mean
 from tissue_counterfactuals.question.folds import Fold, cells_of, split_cells
 from tissue_counterfactuals.question.question import DONORS, Question, fingerprint
 from tissue_counterfactuals.question.support import support_of
@@ -95,9 +95,10 @@ def ask_far(knobs: dict, seed: int, settings: dict) -> Task:
     focal = cells_of(slide, fold.cell_type, CONTROL)
     pool = np.flatnonzero(~split.held_out)
     score = sending(slide, pool)
-    rng, again = stream(seed, "far_donors"), stream(seed, "far_donors_again")
     perturbations = {}
     for reach in settings["reaches"]:
+        # The same donors whatever other reaches are asked about.
+        rng, again = stream(seed, "far_donors", f"{reach:g}"), stream(seed, "far_donors_again", f"{reach:g}")
         chance = np.exp(reach * score)
         chance /= chance.sum()
         shape = (len(focal), settings["n_donors"])
@@ -126,10 +127,8 @@ def answer(task: Task, methods: dict[str, dict]) -> tuple[list[dict], list[dict]
     """A row for each method and reach: error, effect and support; and a row for each latent of Cellina."""
     slide, focal = task.slide, task.focal
     support, donors = support_of(task, TARGET), task.question.donors(TARGET)
-    here = np.log1p(mean_expression(true_expression(slide, focal)))
-    true = {
-        rule: np.log1p(mean_expression(true_counterfactual(slide, focal, chosen))) for rule, chosen in donors.items()
-    }
+    here = log_mean(true_expression(slide, focal))
+    true = {rule: log_mean(true_counterfactual(slide, focal, chosen)) for rule, chosen in donors.items()}
     rows, latents = [], []
     for method, settings in methods.items():
         predicted, reason = _predict(task, method, settings, latents)
@@ -141,7 +140,7 @@ def answer(task: Task, methods: dict[str, dict]) -> tuple[list[dict], list[dict]
             if values is None or isinstance(values, str):
                 rows.append(row | {"status": "failed", "reason": values or reason})
                 continue
-            change = np.log1p(mean_expression(values.values)) - truth
+            change = log_mean(values.values) - truth
             rows.append(row | {"error": _rms(change[top]), "status": "ok", "reason": ""})
     return rows, latents
 

@@ -53,7 +53,7 @@ STATUS = "status.json"
 # --- the steps --------------------------------------------------------------------------------------------------
 
 
-def load_task(slide: Path, question: Path, device: str = "auto", report=print):
+def load_task(slide: Path, question: Path, device: str = "auto"):
     """The slide, in the genes of the question, and the question about it, without settings of a method.
 
     Raises:
@@ -67,7 +67,7 @@ def load_task(slide: Path, question: Path, device: str = "auto", report=print):
     asked.check(cells, str(question))
     if asked.genes is not None:
         cells = cells[:, asked.genes].copy()
-    return Task(cells, asked, device=device, report=report)
+    return Task(cells, asked, device=device)
 
 
 def fit(
@@ -516,14 +516,6 @@ def _run_fit(options) -> None:
             write_status(draft, end.said.get("cell_type", ""), reason, seconds, before, device)
 
 
-def _run_predict(options) -> None:
-    _ask(options, predict)
-
-
-def _run_latents(options) -> None:
-    _ask(options, latents)
-
-
 def _ask(options, step: Callable) -> None:
     """Ask all methods of a job something; one that takes the process with it fails alone."""
     folders = dict.fromkeys(options.controls) | {folder.parent.name: folder for folder in options.models}
@@ -583,10 +575,10 @@ def _parser() -> argparse.ArgumentParser:
     all_of_fold = steps.add_parser("predict", parents=[common], help="predict; leaves an h5ad")
     all_of_fold.add_argument("--controls", nargs="*", default=[], choices=METHODS)
     all_of_fold.add_argument("--models", nargs="*", type=Path, default=[], help="folders of `fit`: .../METHOD/RUN")
-    all_of_fold.set_defaults(run=_run_predict)
+    all_of_fold.set_defaults(run=lambda options: _ask(options, predict))
     spaces = steps.add_parser("latents", parents=[common], help="latents of all cells; leaves an npz")
     spaces.add_argument("--models", nargs="+", type=Path, required=True, help="folders of `fit`")
-    spaces.set_defaults(run=_run_latents, controls=[])
+    spaces.set_defaults(run=lambda options: _ask(options, latents), controls=[])
     return parser
 
 

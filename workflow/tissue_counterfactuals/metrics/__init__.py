@@ -44,13 +44,6 @@ from tissue_counterfactuals.metrics.populations import (
 from tissue_counterfactuals.slide import noise_of_log_mean
 from tissue_counterfactuals.streams import stream, stream_seed
 
-# What `corrected` and `as_run` mean for metrics: name of the switch -> its value under either protocol.
-SWITCHES = {
-    name: {protocol: getattr(switch, protocol) for protocol in protocols.PROTOCOLS}
-    for name, switch in protocols.SWITCHES.items()
-    if switch.step == "metrics"
-}
-
 N_REPEATS = 10
 # Share of the cells of either group that must show a gene for `pearson_expressed` and its kin.
 MIN_DETECTED = 0.05
@@ -107,7 +100,7 @@ class Reference:
             them the control and target cells together serve.
         n_deg: number of differential genes; all genes where there are fewer.
         seed: of subsamples, halves and k-means. The authors' subsamples are unseeded.
-        protocol: `corrected` or `as_run`; see SWITCHES.
+        protocol: `corrected` or `as_run`; see `protocols`.
         switches: a value for a switch by its name, in place of the protocol's.
 
     Raises:
@@ -125,7 +118,7 @@ class Reference:
         protocol: str = "corrected",
         **switches: str,
     ):
-        self.switches = _resolved(protocol, switches)
+        self.switches = protocols.chosen(protocol, switches)
         self.control = _checked(control, "control")
         self.n_genes = self.control.shape[1]
         self.target = _checked(target, "target", self.n_genes)
@@ -558,18 +551,6 @@ METRICS = {
         lambda c: c.error_to("truth_in_place"), frozenset({"truth_in_place"}), unbiased=True),
     )
 }  # fmt: skip
-
-
-def _resolved(protocol: str, given: dict[str, str]) -> dict[str, str]:
-    if protocol not in protocols.PROTOCOLS:
-        raise InputError(f"metrics: protocol is {protocol!r}; allowed are {', '.join(protocols.PROTOCOLS)}.")
-    for name, value in given.items():
-        if name not in SWITCHES:
-            raise InputError(f"metrics: {name} is no switch; the switches are {', '.join(SWITCHES)}.")
-        allowed = SWITCHES[name].values()
-        if value not in allowed:
-            raise InputError(f"metrics: switch {name} is {value!r}; allowed are {', '.join(allowed)}.")
-    return {name: given.get(name, values[protocol]) for name, values in SWITCHES.items()}
 
 
 def _checked(counts: Counts, group: str, n_genes: int | None = None, fault=InputError) -> Counts:

@@ -30,7 +30,7 @@ def expression_blocks(counts: Counts, log: bool, genes: np.ndarray | None = None
     for start in range(0, counts.shape[0], n_rows):
         block = counts[start : start + n_rows]
         block = (block if genes is None else block[:, genes]).astype(np.float64)
-        scale = _TARGET_SUM / (block.sum(axis=1) + 1e-8)
+        scale = _TARGET_SUM / (np.asarray(block.sum(axis=1)).ravel() + 1e-8)
         if sparse.issparse(block):
             block.data *= np.repeat(scale, np.diff(block.indptr))
             if log:
@@ -47,6 +47,13 @@ def mean_expression(counts: Counts) -> np.ndarray:
     """Mean CP10K over cells (genes,)."""
     total = sum(block.sum(axis=0) for block in expression_blocks(counts, log=False))
     return total / counts.shape[0]
+
+
+def log_mean(counts: Counts, weights: np.ndarray | None = None) -> np.ndarray:
+    """log(1 + mean CP10K) of cells (genes,), or, in each row, by weights (b, cells) that sum to 1 (b, genes)."""
+    if weights is None:
+        return np.log1p(mean_expression(counts))
+    return np.log1p(weights @ np.concatenate(list(expression_blocks(counts, log=False))))
 
 
 def log_moments(counts: Counts) -> tuple[np.ndarray, np.ndarray]:

@@ -44,9 +44,10 @@ class GATv2(nn.Module):
         bound = (6 / (1 + n_out)) ** 0.5
         nn.init.uniform_(self.attention, -bound, bound)
 
-    def forward(self, sending: torch.Tensor, receiving: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
-        """Output (t, n_out) from inputs (s, n_in) and (t, n_in); `table` as in `attend`."""
-        return attend(self.send(sending), self.receive(receiving), self.attention, table)[0] + self.bias
+    def forward(self, sent, asked, table) -> tuple[torch.Tensor, torch.Tensor]:
+        """Output (t, n_out) and weights, as `attend`, from inputs that `send` and `receive` have mapped."""
+        heard, weights = attend(sent, asked, self.attention, table)
+        return heard + self.bias, weights
 
 
 def attend(

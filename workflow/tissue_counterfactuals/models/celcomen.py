@@ -56,13 +56,12 @@ def fit_interactions(
             holding the neighbours of cell i, binary or weighted. Cells are scaled as the switch `scale` says; give
             `switches={"scale": "none"}` for cells that shall be used as they are.
         protocol: `corrected` or `as_run`.
-        epochs, learning_rate: of the mean field's descent, see `fit_mean_field`; the gaussian optimum is found by
-            Newton steps and needs neither.
+        epochs, learning_rate, start: of the mean field's descent, see `fit_mean_field`; the gaussian optimum is found
+            by Newton steps, is one wherever they begin, and needs none of these.
         seed: of the start and the order of slides (mean field), of the spectrum's probes (gaussian).
         dissociated: cells (n, g) without positions, scaled likewise. They have no neighbours, so their likelihood is
             that of the model with no forces between cells, and they inform the forces within cells alone.
         switches: values of the switches of step `inference` that differ from the protocol's.
-        start: forces between and within cells to start from; the gaussian optimum does not depend on it.
         ridge, errors: of the gaussian optimum, see `fit_gaussian`: with a ridge the model's moments are 1 / (1 + ridge)
             of those observed, and no longer the paper's constraints. Not read under the switch `ridge: none`.
 
@@ -86,7 +85,7 @@ def fit_interactions(
     if values["log_partition"] == "gaussian":
         if values["ridge"] == "none":
             ridge = 0.0
-        return fit_gaussian(pairs, centre=values["centre"], ridge=ridge, errors=errors, seed=seed, start=start)
+        return fit_gaussian(pairs, centre=values["centre"], ridge=ridge, errors=errors, seed=seed)
     moments = [
         statistics(expression, weights, name=name) for (expression, weights), name in zip(pairs, names, strict=True)
     ]

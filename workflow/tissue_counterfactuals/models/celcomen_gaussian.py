@@ -74,10 +74,8 @@ def field_statistics(
         seed: of the spectrum's probes (slides of more than 800 cells).
 
     Raises:
-        InputError: see `statistics`; slides with different numbers of genes, no slide, or an unknown `centre`.
+        InputError: see `statistics`; slides with different numbers of genes, or no slide.
     """
-    if centre not in ("mean", "none"):
-        raise InputError(f"centre is {centre!r}; allowed are mean and none.")
     if not slides:
         raise InputError("inference: there is no slide; give at least one.")
     moments, spectra = [], []
@@ -114,7 +112,6 @@ def fit_gaussian(
     ridge: float = 0.0,
     errors: bool = True,
     seed: int = 0,
-    start: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> Interactions:
     """The forces of the field that is most likely for the slides.
 
@@ -129,7 +126,6 @@ def fit_gaussian(
             are none: forces are drawn towards 0, by far more than their spread where the ridge is large, and no
             interval around them covers the truth as often as it says.
         seed: of the spectrum's probes.
-        start: inter and intra forces to start from; the optimum does not depend on them.
 
     Returns:
         Forces, their standard errors from the Fisher information of the field (honest as far as cells are such a
@@ -137,8 +133,7 @@ def fit_gaussian(
 
     Raises:
         InputError: see `field_statistics`; a gene that does not vary, genes that are linear combinations of each other
-            or too few cells for the genes (with ridge 0), a negative ridge, no finite optimum, or a start outside the
-            model.
+            or too few cells for the genes (with ridge 0), a negative ridge, or no finite optimum.
     """
     observed = slides if isinstance(slides, FieldStatistics) else field_statistics(slides, centre, seed)
     if not 0 <= ridge < np.inf:
@@ -154,8 +149,7 @@ def fit_gaussian(
         s, c = (s + ridge * np.eye(len(s))) / (1 + ridge), c / (1 + ridge)
     _refuse_collinear(s)
     unit = replace(observed, intra=s, inter=c)
-    precision, inter = _first(unit, start, scale)
-    precision, inter, history = _newton(unit, precision, inter)
+    precision, inter, history = _newton(unit)
 
     intra_error = inter_error = None
     if errors and not ridge:
@@ -274,9 +268,12 @@ def _newton_direction(observed: FieldStatistics, point: _Point):
     return back.T @ step_precision @ back, back.T @ step_inter @ back, float(decrement)
 
 
-def _newton(observed, precision, inter):
-    """Newton steps with backtracking: convex, and infinite at the border, so they end at the one optimum."""
-    point = _diagonalised(observed.spectrum, precision, inter)
+def _newton(observed):
+    """Newton steps with backtracking from cells without forces between them: convex, and infinite at the border, so
+    they end at the one optimum.
+    """
+    precision = _symmetric(np.linalg.inv(observed.intra))
+    point = _diagonalised(observed.spectrum, precision, np.zeros_like(observed.inter))
     loss, history = _loss(observed, point), []
     for step in range(_MAX_STEPS):
         for_precision, for_inter, decrement = _newton_direction(observed, point)
@@ -336,18 +333,6 @@ def _variance_of_entries(back: np.ndarray, variance: np.ndarray) -> np.ndarray:
         product = back[row:] * back[row]
         second[row, row:] = ((product @ variance) * product).sum(axis=1)
     return first + np.triu(second) + np.triu(second, 1).T
-
-
-def _first(unit, start, scale):
-    """Standardised P and g to start from: cells without forces between them, or what was given."""
-    if start is None:
-        precision, inter = np.linalg.inv(unit.intra), np.zeros_like(unit.inter)
-        return _symmetric(precision), inter
-    precision, inter = precision_of(*start)
-    precision, inter = precision * np.outer(scale, scale), inter * np.outer(scale, scale)
-    if _diagonalised(unit.spectrum, precision, inter) is None:
-        raise InputError("inference: with the forces to start from the tissue has no finite variance; scale them down.")
-    return precision, inter
 
 
 def _refuse_collinear(correlation: np.ndarray) -> None:

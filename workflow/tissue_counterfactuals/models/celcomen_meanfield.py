@@ -214,12 +214,7 @@ def log_sphere(strength: float, dimensions: int) -> tuple[float, float]:
 def project(forces: np.ndarray, force_range: str) -> np.ndarray:
     """Forces (..., g, g) made symmetric, then brought into the range: `unit_box`, as run, is 0 to 1, ones on the
     diagonal.
-
-    Raises:
-        InputError: another range.
     """
-    if force_range not in BOUNDS:
-        raise InputError(f"force_range is {force_range!r}; allowed are {', '.join(BOUNDS)}.")
     forces = (forces + forces.swapaxes(-1, -2)) / 2
     if BOUNDS[force_range]:
         np.clip(forces, *BOUNDS[force_range], out=forces)
@@ -235,13 +230,9 @@ def first_forces(n_genes: int, kind: str, seed: int) -> Forces:
 
     Returns:
         Forces between and within cells, (g, g) float64 each.
-    Raises:
-        InputError: another kind.
     """
     if kind == "zero":
         return np.zeros((n_genes, n_genes)), np.zeros((n_genes, n_genes))
-    if kind not in ("shared", "independent"):
-        raise InputError(f"first_forces is {kind!r}; allowed are zero, independent and shared.")
     rng = np.random.RandomState(seed)
     inter = rng.random_sample((n_genes, n_genes))
     intra = inter.copy() if kind == "shared" else rng.random_sample((n_genes, n_genes))

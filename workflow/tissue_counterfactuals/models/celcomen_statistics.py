@@ -121,7 +121,7 @@ def interaction_weights(adjacency: sparse.csr_array, kind: str, name: str = "sli
         (n, n) float64 CSR.
 
     Raises:
-        InputError: unknown kind, a graph that is not square, negative or not finite weights, or a self-loop.
+        InputError: a graph that is not square, negative or not finite weights, or a self-loop.
     """
     adjacency = _checked_weights(adjacency, None, name)
     if kind == "gcn":
@@ -129,8 +129,6 @@ def interaction_weights(adjacency: sparse.csr_array, kind: str, name: str = "sli
         return sparse.csr_array((scale @ adjacency @ scale).T)
     if kind == "row":
         return sparse.csr_array(sparse.diags_array(_power(adjacency.sum(axis=1), -1.0)) @ adjacency)
-    if kind not in ("symmetric", "adjacency"):
-        raise InputError(f"interaction_weights is {kind!r}; allowed are symmetric, gcn, row and adjacency.")
     either = sparse.csr_array(adjacency.maximum(adjacency.T))
     if kind == "adjacency":
         return either

@@ -20,7 +20,7 @@ from scipy import sparse
 from torch import nn
 from torch.nn import functional as F
 
-from tissue_counterfactuals.models.attention import GATv2, attend
+from tissue_counterfactuals.models.attention import GATv2
 from tissue_counterfactuals.models.cellina import Cellina, CellinaNetwork, Dropout, Encoded, Gaussian
 from tissue_counterfactuals.models.likelihood import CountMatrix
 from tissue_counterfactuals.models.receptive_field import FIELDS, ReceptiveField, in_patches
@@ -226,9 +226,8 @@ class AttentionEncoder(nn.Module):
                 sent, asked = self._read(layer, around, n)
             else:
                 sent, asked = layer.send(hidden), layer.receive(hidden[:n])
-            heard, attention = attend(sent, asked, layer.attention, around.table[:n])
+            hidden, attention = layer(sent, asked, around.table[:n])
             weights.append(attention)
-            hidden = heard + layer.bias
             if i < len(self.norm):
                 hidden = self.norm[i](hidden)
             hidden = self.dropout(torch.relu(hidden))

@@ -25,6 +25,8 @@ from tissue_counterfactuals.question.support import FEWEST_CELLS, Support, suppo
 from tissue_counterfactuals.question.task import Task
 from tissue_counterfactuals.results import provenance
 from tissue_counterfactuals.results.figures import style
+from tissue_counterfactuals.results.figures.figure_cellina_2 import arrange, name_samples
+from tissue_counterfactuals.results.harmless import markdown_line
 from tissue_counterfactuals.results.tables import TWIN, write_tsv
 from tissue_counterfactuals.slide import log_normalize, read_slide
 
@@ -104,7 +106,7 @@ def write_answer(
     write_tsv(genes, outputs["genes"], sort=False)
     with atomic_path(outputs["text"]) as temporary:
         text = markdown(asked, names, question, answers, genes, sets, active, word, reason, support, elsewhere)
-        temporary.write_text(f"{text}\n\n{source}\n")
+        temporary.write_text(f"{text}\n\n{markdown_line(source)}\n")
 
 
 def in_words(asked: dict) -> str:
@@ -386,12 +388,14 @@ def markdown(asked, names, question, answers, genes, sets, active, word, reason,
     lines = [
         f"# {asked['name']}: {word}",
         "",
-        f"{names['label']} [{names['kind']}], slide {names['slide']}: {in_words(asked)}; {len(question.focal)} cells.",
+        markdown_line(f"{names['label']} [{names['kind']}], slide {names['slide']}: {in_words(asked)}")
+        + f"; {len(question.focal)} cells.",
         "",
-        f"**Verdict: {word}.** {reason}",
+        f"**Verdict: {word}.** {markdown_line(reason)}",
         "",
     ]
-    lines += [f"Failed: {method}: {why}" for method, why in answers.failures.items()]
+    lines += [f"- Failed: {method}: {markdown_line(why)}" for method, why in answers.failures.items()]
+    lines += [""] * bool(answers.failures)
     if support is not None and not np.isnan(support.inside):
         lines += [
             f"How far this is from what was seen: {support.inside:.0%} of the new neighbourhoods lie among those of "
@@ -417,7 +421,7 @@ def markdown(asked, names, question, answers, genes, sets, active, word, reason,
         "|" + "---|" * len(shown),
     ]
     for row in genes.head(N_SHOWN)[shown].itertuples(index=False):
-        cells = (f"{v:.3g}" if isinstance(v, float) else str(v).replace("|", "\\|") for v in row)
+        cells = (f"{v:.3g}" if isinstance(v, float) else markdown_line(v) for v in row)
         lines.append("| " + " | ".join(cells) + " |")
     if "truth_in_interval" in genes:
         share = (genes["truth_in_interval"] == "yes").mean()
@@ -527,7 +531,10 @@ def _intervals(axes, genes, answers) -> list:
 
 
 def _map(figure, axes, slide, question, answers) -> None:
-    place = slide.obsm["spatial"]
+    cells = pd.DataFrame(np.asarray(slide.obsm["spatial"]), columns=["x_um", "y_um"])
+    # Sections of a pooled slide have coordinates of their own.
+    layout = arrange(cells.assign(sample=slide.obs["sample"].to_numpy()))
+    place = layout.xy
     axes.scatter(*place.T, s=1, color="#DCDCDC", linewidths=0, rasterized=True)
     drawn = axes.scatter(
         *place[question.focal].T,
@@ -537,6 +544,7 @@ def _map(figure, axes, slide, question, answers) -> None:
         linewidths=0,
         rasterized=True,
     )
+    name_samples(axes, layout)
     axes.set_aspect("equal")
     axes.set(title="Focal cells, by predicted change", xticks=[], yticks=[])
     for side in axes.spines.values():

@@ -150,13 +150,16 @@ def _file(path: Path) -> dict:
 def _tables(results: Path) -> dict[str, dict]:
     """The commit, configuration and kind of data behind the tables of each data set."""
     keys = ("kind", "commit", "config_hash", "n_cells")
-    paths = [path for path in sorted(results.glob("tables/*/*.json")) if path.name != MANIFEST]
-    records = {path: json.loads(path.read_text()) for path in paths}
     return {
         str(path.relative_to(results)): {key: record[key] for key in keys}
-        for path, record in records.items()
-        if keys[1] in record
+        for path, record in _records(results, "tables/*/*.json").items()
     }
+
+
+def _records(folder: Path, pattern: str = "*.json") -> dict[Path, dict]:
+    """What says of itself by which commit it was made."""
+    found = {path: json.loads(path.read_text()) for path in sorted(folder.glob(pattern)) if path.name != MANIFEST}
+    return {path: record for path, record in found.items() if "commit" in record}
 
 
 def _write_beside(results: Path, manifest: dict) -> None:
@@ -177,16 +180,15 @@ def _write_beside(results: Path, manifest: dict) -> None:
             "data": data[name],
             "devices": _devices(results, name),
             "steps": _steps(results / "benchmarks", name),
-            **{
-                k: manifest["tables"].get(f"tables/{name}/provenance.json", manifest)[k]
-                for k in ("commit", "config_hash")
-            },
         }
         for name in {"", *data}
     }
-    shared = {key: manifest[key] for key in ("written", "seeds", "environments")}
+    shared = {key: manifest[key] for key in ("written", "environments")}
     for folder, files in folders.items():
-        own = made.get(folder.parts[1] if len(folder.parts) > 1 else "", made[""])
+        name = folder.parts[1] if len(folder.parts) > 1 else ""
+        # This run may have found them finished: they, or the tables that were drawn, say what made them.
+        told = _records(results / folder) or _records(results / "tables" / name)
+        own = made.get(name, made[""]) | provenance.origin([*told.values()] or [manifest])
         with atomic_path(results / folder / MANIFEST) as temporary:
             temporary.write_text(json.dumps(shared | own | {"files": files}, indent=1))
 

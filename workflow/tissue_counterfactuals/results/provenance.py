@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+import os
 import platform
 import subprocess
+from collections.abc import Collection
 from importlib.metadata import version
 from pathlib import Path
 
@@ -22,22 +24,25 @@ def config_hash(config: dict) -> str:
 
 
 def commit(folder: Path = Path(__file__).parent) -> str:
-    """Commit of the checkout that holds a folder, this package's; where files differ from it, `+` and six digits of the
-    difference are appended; the version outside a checkout.
+    """Commit of the checkout that holds a folder, this package's; where files differ from it, or there is code that it
+    does not know, `+` and six digits of the difference are appended; the version outside a checkout.
 
     Ten digits: left to git, how many there are depends on what else the checkout holds.
     """
     try:
-        described, difference = (
+        described, difference, unknown = (
             subprocess.run(["git", *words], cwd=folder, capture_output=True, check=True).stdout
             for words in (
-                ["describe", "--always", "--abbrev=10", "--dirty=+", "--exclude=*"],
+                ["describe", "--always", "--abbrev=10", "--exclude=*"],
                 ["diff", "HEAD", "--no-ext-diff", "--no-color"],
+                ["ls-files", "--others", "--exclude-standard", "-z", "--", ":/*.py", ":/*.smk"],
             )
         )
+        for name in filter(None, unknown.split(b"\0")):
+            difference += name + (folder / os.fsdecode(name)).read_bytes()
     except (OSError, subprocess.CalledProcessError):
         return f"version {__version__}"
-    return described.decode().strip() + (hashlib.sha256(difference).hexdigest()[:6] if difference else "")
+    return described.decode().strip() + (f"+{hashlib.sha256(difference).hexdigest()[:6]}" if difference else "")
 
 
 def record(name: str, config: dict, slides: list[AnnData]) -> dict:
@@ -92,8 +97,13 @@ def read_joined(paths: list) -> dict:
     """One manifest for those of an experiment on several slides and with several seeds."""
     manifests = [read(path) for path in paths]
     slides = {json.dumps([m["samples"], m["slide"]]): m["n_cells"] for m in manifests}
-    seeds = sorted({seed for m in manifests for seed in m["seeds"]})
-    return manifests[0] | {"n_cells": sum(slides.values()), "n_slides": len(slides), "seeds": seeds}
+    return manifests[0] | origin(manifests) | {"n_cells": sum(slides.values()), "n_slides": len(slides)}
+
+
+def origin(manifests: Collection[dict]) -> dict:
+    """Commit, configuration and seeds behind several results; those that differ side by side."""
+    told = {key: ", ".join(dict.fromkeys(m[key] for m in manifests)) for key in ("commit", "config_hash")}
+    return told | {"seeds": sorted({seed for m in manifests for seed in m["seeds"]})}
 
 
 def target_name(manifest: dict, path_form: str) -> str:

@@ -40,6 +40,11 @@ BEST = "best_competitor"
 # cells is itself uncertain by a fifth of their spread or more.
 FEW_CELLS = 25
 _FOLDS_NAMED = 6
+# Columns of names, which come from data and may be "01" or "NA".
+_NAMES = (
+    *("dataset", "slide", "section", "sample", "hold_out", "cell", "cell_type", "domain", "target"),
+    *("gene", "knockout", "term", "pathway", "label", "status", "reason"),
+)
 
 
 def read_scores(paths: Iterable[str | Path]) -> pd.DataFrame:
@@ -107,13 +112,13 @@ def _refuse(path: Path, table: pd.DataFrame, column: str, wrong: pd.Series, want
         )
 
 
-def read_table(path: str | Path, columns: Iterable[str]) -> pd.DataFrame:
-    """A table of an experiment; names that may look like numbers are read as text.
+def read_table(path: str | Path, columns: Iterable[str] = ()) -> pd.DataFrame:
+    """A table of an experiment; names stay as they are, those too that look like numbers or like nothing ("NA").
 
     Raises:
         InputError: a column is missing.
     """
-    table = pd.read_csv(path, sep="\t", dtype=dict.fromkeys(("section", "label", "hold_out"), str))
+    table = pd.read_csv(path, sep="\t", keep_default_na=False, na_values=[""], dtype=dict.fromkeys(_NAMES, str))
     for column in columns:
         if column not in table:
             raise InputError(f"table {path}: column {column!r} is missing; run the experiment again.")
@@ -188,12 +193,12 @@ def few_target_cells(scores: pd.DataFrame) -> str:
 
 def spread_failures(scores: pd.DataFrame) -> pd.DataFrame:
     """A score table in which a fit that failed, which has no variant, counts for every variant that the method has in
-    other folds.
+    other folds, of other targets too.
 
     A method that failed in every fold keeps its rows with variant `-`.
     """
     lost = (scores["status"] == "failed") & (scores["variant"] == "-")
-    group = [*EXPERIMENT, "method"]
+    group = [*(key for key in EXPERIMENT if key != "target"), "method"]
     variants = scores.loc[~lost, [*group, "variant"]].drop_duplicates()
     spread = scores[lost].merge(variants, on=group, how="left", suffixes=("_lost", ""))
     spread["variant"] = spread["variant"].fillna(spread["variant_lost"])
@@ -251,6 +256,12 @@ def _by_patient(folds: pd.Series, group: list[str], patients: dict[str, str] | N
     """Mean of each patient over its folds: of values by the levels `group` and `slide` those by `group` and patient."""
     patient = folds.index.get_level_values("slide").map(lambda slide: (patients or {}).get(slide, slide))
     return folds.groupby([*(folds.index.get_level_values(name) for name in group), patient.rename("patient")]).mean()
+
+
+def _of_variant(rows: pd.DataFrame, variant: str) -> pd.DataFrame:
+    """A method's rows of a variant and of fits that failed; all where it has no such variant, and another stands in."""
+    own = rows["variant"] == variant
+    return rows[own | (rows["variant"] == "-")] if own.any() else rows
 
 
 def _failures(rows: pd.DataFrame) -> tuple[int, str]:
@@ -351,14 +362,13 @@ def gains(scores: pd.DataFrame, patients: dict[str, str] | None = None) -> pd.Da
     for experiment, of_experiment in scores.groupby(EXPERIMENT):
         metrics = sorted(set(of_experiment["metric"]) & _comparable()) or [""]
         counterfactuals = of_experiment[of_experiment["method"].isin(learned) & (of_experiment["variant"] != TWIN)]
-        failed_of = {method: own[own["status"] == "failed"] for method, own in of_experiment.groupby("method")}
+        rows_of = dict(iter(of_experiment.groupby("method")))
         for (method, variant), own in counterfactuals.groupby(["method", "variant"]):
-            others = [name for name in learned if name in failed_of and name != method]
-            known = [name for name in (*CONTROLS, CEILING) if name in failed_of]
-            own_failed = own[own["status"] == "failed"]
-            failures = {
-                name: _failures(pd.concat([own_failed, failed_of[method if name == TWIN else name]]))
-                for name in (TWIN, *known, *others)
+            others = [name for name in learned if name in rows_of and name != method]
+            known = [name for name in (*CONTROLS, CEILING) if name in rows_of]
+            failures = {TWIN: _failures(pd.concat([own, _of_variant(rows_of[method], TWIN)]))}
+            failures |= {
+                name: _failures(pd.concat([own, _of_variant(rows_of[name], variant)])) for name in (*known, *others)
             }
             for metric in metrics:
                 key = (*experiment, method, variant)

@@ -9,7 +9,8 @@ The adapter of a source is the module of its name in this package. It defines on
 
 and, where the table and the folders do not say it,
 
-    samples(files, dataset) -> list[str]            the samples there are, without reading any counts
+    samples(files, dataset) -> list[str]            the samples there are, without reading any counts; by default those
+                                                    of `cells` where they share an h5ad file
     absent(files, dataset) -> list[str]             what the entry names and the header of the file has not
     cells(files, dataset, enough) -> dict[str, int] sample -> how many cells it has at most, where files tell it
                                                     without their counts; counted up to `enough` and little beyond
@@ -91,11 +92,6 @@ class Reader:
         more = getattr(self.adapter, "BUNDLE", {})
         return read_bundles(files, dataset, samples, self.adapter.read_sample, **more)
 
-    def read(self, files: dict[str, str | Path], dataset: dict, samples: list[str] | None) -> "AnnData":
-        """The slide that the files hold, whole and in memory; errors as `open`."""
-        slide = self.open(files, dataset, samples)
-        return slide.load() if hasattr(slide, "load") else slide
-
     def samples(self, files: dict[str, Path], dataset: dict) -> list[str]:
         """The samples that there are, without reading any counts.
 
@@ -104,6 +100,8 @@ class Reader:
         """
         if hasattr(self.adapter, "samples"):
             return self.adapter.samples(files, dataset)
+        if "h5ad" in self.files:
+            return list(self.adapter.cells(files, dataset, 0))
         from tissue_counterfactuals.sources.folders import sample_names
 
         return list(sample_names(files_by_sample(files), self.needed[0]).values())
@@ -114,8 +112,10 @@ class Reader:
         Raises:
             InputError: a file cannot be read.
         """
+        from tissue_counterfactuals.sources.headers import shared_genes
+
         times: Counter = Counter()
-        names = self.adapter.genes(files, dataset)
+        names = getattr(self.adapter, "genes", shared_genes)(files, dataset)
         for place, name in enumerate(names):
             names[place] = f"{name}-{times[name]}" if times[name] else name
             times[name] += 1

@@ -88,7 +88,6 @@ def read_bundles(
     dataset: dict,
     samples: list[str] | None,
     read_sample: Callable[[dict[str, Path], dict], Sample],
-    master: str = "matrix",
     constants: dict[str, str] = CONSTANT_LABELS,
     prefix: bool = False,
 ) -> AnnData:
@@ -97,7 +96,6 @@ def read_bundles(
     Args:
         files: as in the table of readers.
         read_sample: the files of one sample by role, and the entry, to the sample.
-        master: role of the file whose folder names a sample that stands alone.
         constants: label of every cell, where there is no column for it.
         prefix: put the sample before the ids, for layouts in which samples share their ids; where files are given
             by sample, it always stands there, so that the ids do not depend on how many samples are read.
@@ -107,20 +105,13 @@ def read_bundles(
         InputError: what any of the samples says, or a sample that is not there.
     """
     by_sample = files_by_sample(files)
-    names = sample_names(by_sample, master)
+    names = sample_names(by_sample, "matrix")
     require_samples(f"folder {dataset.get('path')}", samples, list(names.values()), "which is not there")
     chosen = {key: name for key, name in names.items() if samples is None or name in samples}
     read = {name: read_sample(by_sample[key], dataset) for key, name in chosen.items()}
     paths = {f"{name}/{role}": p for key, name in chosen.items() for role, p in by_sample[key].items()}
-    return make_bundle_slide(
-        read,
-        dataset,
-        paths,
-        master=master,
-        constants=constants,
-        prefix=prefix or "" not in names,
-        by_sample="" not in names,
-    )
+    named = "" not in names
+    return make_bundle_slide(read, dataset, paths, constants=constants, prefix=prefix or named, by_sample=named)
 
 
 def make_bundle_slide(

@@ -17,6 +17,9 @@ import pandas as pd
 
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.sources import RESOURCES, files_by_sample
+from tissue_counterfactuals.sources.columns import feature_names, open_h5ad
+from tissue_counterfactuals.sources.hdf5 import attribute
+from tissue_counterfactuals.sources.headers import in_all, require_samples
 
 if TYPE_CHECKING:
     from tissue_counterfactuals.sources.stored import StoredSlide
@@ -36,9 +39,6 @@ def samples(files: dict[str, Path], dataset: dict) -> list[str]:
 
 def cells(files: dict[str, Path], dataset: dict, enough: int) -> dict[str, int]:
     """Cells of the slides that would be read."""
-    from tissue_counterfactuals.sources.columns import open_h5ad
-    from tissue_counterfactuals.sources.hdf5 import attribute
-
     own, sizes = _by_slide(files), {}
     for name in samples(files, dataset):
         with open_h5ad(own[name]) as file:
@@ -48,9 +48,6 @@ def cells(files: dict[str, Path], dataset: dict, enough: int) -> dict[str, int]:
 
 def genes(files: dict[str, Path], dataset: dict) -> list[str]:
     """The genes that all slides have which would be read."""
-    from tissue_counterfactuals.sources.columns import feature_names
-    from tissue_counterfactuals.sources.headers import in_all
-
     own = _by_slide(files)
     return in_all([feature_names(own[name]) for name in samples(files, dataset)])
 
@@ -82,11 +79,7 @@ def stored(files: dict[str, Path], dataset: dict, samples: list[str] | None) -> 
 
     own = _by_slide(files)
     wanted = _used(files) if samples is None else samples
-    for name in wanted:
-        if name not in own:
-            raise InputError(
-                f"config: samples names {name!r}, of which there is no file; the slides are {', '.join(own)}."
-            )
+    require_samples("config", wanted, own, "of which there is no file")
     slides = [_open(name, own[name], dataset["sha256"]) for name in wanted]
     if len(slides) == 1:
         return slides[0]
@@ -104,7 +97,6 @@ def stored(files: dict[str, Path], dataset: dict, samples: list[str] | None) -> 
 
 def _open(name: str, path: Path, sha256: str | None) -> StoredSlide:
     from tissue_counterfactuals.slide import new_provenance
-    from tissue_counterfactuals.sources.columns import open_h5ad
     from tissue_counterfactuals.sources.genes import unique_symbols
     from tissue_counterfactuals.sources.h5ad import check_sha256
     from tissue_counterfactuals.sources.labels import map_labels, tell

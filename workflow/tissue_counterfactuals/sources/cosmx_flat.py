@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.sources import files_by_sample
-from tissue_counterfactuals.sources.headers import absent_columns, count_cells, shared_genes
+from tissue_counterfactuals.sources.headers import absent_columns, count_cells
 
 if TYPE_CHECKING:
     from tissue_counterfactuals.sources.bundles import Sample
@@ -25,7 +25,6 @@ _BOTH_UNITS = ("x_global_px", "y_global_px", "x_global_mm", "y_global_mm")
 _IN_FIELD = ("CenterX_local_px", "CenterY_local_px")
 
 cells = partial(count_cells, role="metadata")
-genes = shared_genes
 
 
 def absent(files: dict[str, Path], dataset: dict) -> list[str]:

@@ -178,8 +178,7 @@ class FileCounts(BlockCounts):
                 if n_entries[0] != n_entries[1] or len(n_entries[0]) != 1:
                     raise Malformed(f"{key} has values {n_entries[0]} and indices {n_entries[1]}")
                 n = expected[self.kind == "csc"]
-                what = f"{key}/indptr"
-                self.indptr = check_indptr(matrix["indptr"][:], n, n_entries[0][0], what)
+                self.indptr = check_indptr(matrix["indptr"][:], n, n_entries[0][0], f"{key}/indptr")
 
     def _blocks(self, rows: np.ndarray, columns: np.ndarray) -> Iterator[Block]:
         with open_h5ad(self.path) as file:

@@ -15,6 +15,7 @@ import pandas as pd
 import scipy.sparse as sp
 
 from tissue_counterfactuals.errors import InputError
+from tissue_counterfactuals.sources.columns import count_labels, feature_names, open_h5ad
 from tissue_counterfactuals.sources.headers import require_samples
 
 if TYPE_CHECKING:
@@ -29,22 +30,13 @@ N_SAMPLES = 4
 _TOLERANCE = 0.05
 
 
-def samples(files: dict[str, Path], dataset: dict) -> list[str]:
-    """Names of the samples, in the file's order."""
-    return list(cells(files, dataset))
-
-
-def cells(files: dict[str, Path], dataset: dict, enough: int = 0) -> dict[str, int]:
-    """Spots of each sample."""
-    from tissue_counterfactuals.sources.columns import count_labels
-
+def cells(files: dict[str, Path], dataset: dict, enough: int) -> dict[str, int]:
+    """Spots of each sample, in the file's order."""
     return count_labels(files["h5ad"], SAMPLE)
 
 
 def genes(files: dict[str, Path], dataset: dict) -> list[str]:
     """The symbols of the file, as they stand there."""
-    from tissue_counterfactuals.sources.columns import feature_names
-
     return feature_names(files["h5ad"])
 
 
@@ -55,7 +47,6 @@ def read(files: dict[str, Path], dataset: dict, samples: list[str] | None) -> An
         InputError: the file is that of another organ, or its values are not those of counts.
     """
     from tissue_counterfactuals.slide import check_slide, make_slide, new_provenance, record_filter
-    from tissue_counterfactuals.sources.columns import open_h5ad
     from tissue_counterfactuals.sources.counts import FileCounts
     from tissue_counterfactuals.sources.genes import unique_symbols
     from tissue_counterfactuals.sources.h5ad import check_sha256

@@ -160,8 +160,7 @@ def _read_labels(
         if column is None:
             labels[label] = pd.Categorical([name] * len(labels))
         else:
-            key = f"columns.{label}"
-            labels[label] = read_column(file["obs"], column, where, key, provenance)
+            labels[label] = read_column(file["obs"], column, where, f"columns.{label}", provenance)
     return labels
 
 

@@ -99,13 +99,8 @@ def map_labels(column: pd.Categorical, name: str, table: str, where: str) -> tup
     new = list(dict.fromkeys(rules["label"]))
     place = np.full(len(column.categories) + 1, -1)
     for i, stored in enumerate(column.categories):
-        fits = [
-            label
-            for pattern, label in zip(rules["stored"], rules["label"], strict=True)
-            if fnmatchcase(stored, pattern)
-        ]
-        if fits:
-            place[i] = new.index(fits[0])
+        fits = (new.index(row.label) for row in rules.itertuples() if fnmatchcase(stored, row.stored))
+        place[i] = next(fits, -1)
     codes = place[column.codes]
     sizes = np.bincount(column.codes[column.codes >= 0], minlength=len(column.categories))
     unknown = {stored: int(sizes[i]) for i, stored in enumerate(column.categories) if place[i] < 0 and sizes[i]}

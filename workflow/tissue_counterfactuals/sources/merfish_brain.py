@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 from tissue_counterfactuals.errors import InputError
+from tissue_counterfactuals.sources.columns import count_labels, feature_names, open_h5ad, pick, read_labels
 from tissue_counterfactuals.sources.headers import require_samples
 
 if TYPE_CHECKING:
@@ -35,22 +36,13 @@ _SECTION_UM = (2_000.0, 15_000.0)
 _SYMBOLS = "feature_name"
 
 
-def samples(files: dict[str, Path], dataset: dict) -> list[str]:
-    """Labels of the sections that have cells, in the file's order."""
-    return list(cells(files, dataset))
-
-
-def cells(files: dict[str, Path], dataset: dict, enough: int = 0) -> dict[str, int]:
-    """Cells of each section."""
-    from tissue_counterfactuals.sources.columns import count_labels
-
+def cells(files: dict[str, Path], dataset: dict, enough: int) -> dict[str, int]:
+    """Cells of each section, in the file's order."""
     return count_labels(files["h5ad"], COLUMNS["sample"])
 
 
 def genes(files: dict[str, Path], dataset: dict) -> list[str]:
     """The symbols of the genes of raw.X; a gene without one keeps its id."""
-    from tissue_counterfactuals.sources.columns import feature_names, open_h5ad, read_labels
-
     ids, symbols = feature_names(files["h5ad"], "raw/var"), {}
     with open_h5ad(files["h5ad"]) as file:
         table = next((name for name in ("raw/var", "var") if _SYMBOLS in file[name]), None)
@@ -68,7 +60,6 @@ def stored(files: dict[str, Path], dataset: dict, samples: list[str] | None) -> 
         InputError: a section is not there, or the file is not what was published.
     """
     from tissue_counterfactuals.slide import new_provenance, record_filter
-    from tissue_counterfactuals.sources.columns import open_h5ad, pick
     from tissue_counterfactuals.sources.h5ad import check_sha256
     from tissue_counterfactuals.sources.ids import check_ids
     from tissue_counterfactuals.sources.stored import keep_given, note, read_column, read_coordinates, read_index, store

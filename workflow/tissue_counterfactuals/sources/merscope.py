@@ -4,7 +4,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tissue_counterfactuals.sources.headers import absent_columns, count_cells, shared_genes
+from tissue_counterfactuals.sources.headers import absent_columns, count_cells
 
 if TYPE_CHECKING:
     from tissue_counterfactuals.sources.bundles import Sample
@@ -13,7 +13,6 @@ _PLACES = ("center_x", "center_y")
 
 absent = partial(absent_columns, role="metadata", coordinates=_PLACES)
 cells = partial(count_cells, role="metadata")
-genes = shared_genes
 
 
 def read_sample(files: dict[str, Path], dataset: dict) -> "Sample":

@@ -21,7 +21,8 @@ import scipy.sparse as sp
 from scipy.spatial import cKDTree
 
 from tissue_counterfactuals.errors import InputError
-from tissue_counterfactuals.sources.text_tables import column_names, count_rows, read_matrix, read_table
+from tissue_counterfactuals.sources.headers import require_samples
+from tissue_counterfactuals.sources.text_tables import column_names, count_rows, header_names, read_matrix, read_table
 from tissue_counterfactuals.streams import stream
 
 if TYPE_CHECKING:
@@ -60,8 +61,6 @@ def cells(files: dict[str, Path], dataset: dict, enough: int) -> dict[str, int]:
 
 def genes(files: dict[str, Path], dataset: dict) -> list[str]:
     """The genes of the authors' table of tumour cells, which alone names them."""
-    from tissue_counterfactuals.sources.text_tables import header_names
-
     return header_names(files["tumour"])
 
 
@@ -81,10 +80,7 @@ def read(files: dict[str, Path], dataset: dict, samples: list[str] | None) -> An
     from tissue_counterfactuals.sources.places import check_places, nearest_distance
     from tissue_counterfactuals.sources.stored import note
 
-    if samples and samples != [SAMPLE]:
-        raise InputError(
-            f"folder {dataset.get('path')}: samples names {samples[0]!r}, but the one section is {SAMPLE!r}."
-        )
+    require_samples(f"folder {dataset.get('path')}", samples, [SAMPLE], "which is no section")
     genes = column_names(files["tumour"])
     if len(set(genes)) < len(genes):
         raise InputError(f"file {files['tumour']}: a gene stands twice in its header; {_AGAIN}.")

@@ -75,10 +75,8 @@ class StoredSlide:
 
 def in_memory(slide: AnnData) -> StoredSlide:
     """The same form for a slide that has been read already."""
-    frame = AnnData(obs=slide.obs, var=slide.var, uns=dict(slide.uns))
-    for part in ("obsm", "varm"):
-        for key, value in getattr(slide, part).items():
-            getattr(frame, part)[key] = value
+    parts = {part: dict(getattr(slide, part)) for part in ("uns", "obsm", "varm")}
+    frame = AnnData(obs=slide.obs, var=slide.var, **parts)
     where = f"slide {slide.uns['provenance'].get('source', '')}"
     return StoredSlide(frame, MemoryCounts(slide.X, slide.obs_names, slide.var_names, where))
 

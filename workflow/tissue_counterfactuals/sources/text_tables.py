@@ -117,8 +117,7 @@ def read_table(
     # Not what pandas notes in parquet files of its own: an index is a column like the others.
     frame = table.select(numbers).to_pandas(ignore_metadata=True).astype(np.float64)
     for column in texts:
-        values = table[column].to_pylist()
-        values = [None if value is None else write_text(value) for value in values]
+        values = [None if value is None else write_text(value) for value in table[column].to_pylist()]
         frame[column] = pd.Series(values, dtype=object)
     return frame
 

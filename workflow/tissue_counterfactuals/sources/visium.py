@@ -4,7 +4,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tissue_counterfactuals.sources.headers import absent_columns, count_cells, shared_genes
+from tissue_counterfactuals.sources.headers import absent_columns, count_cells
 
 if TYPE_CHECKING:
     from tissue_counterfactuals.sources.bundles import Sample
@@ -15,7 +15,6 @@ BUNDLE = {"constants": {"cell_type": "spot", "domain": "tissue"}, "prefix": True
 # Labels stand in a file of their own, if anywhere.
 absent = absent_columns
 cells = partial(count_cells, role="matrix")
-genes = shared_genes
 
 
 def read_sample(files: dict[str, Path], dataset: dict) -> "Sample":

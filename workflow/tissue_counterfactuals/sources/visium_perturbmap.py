@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.sources.folders import visible
-from tissue_counterfactuals.sources.headers import count_cells, shared_genes
+from tissue_counterfactuals.sources.headers import count_cells
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -28,7 +28,6 @@ _ROLES = {
 }
 
 cells = partial(count_cells, role="matrix")
-genes = shared_genes
 
 
 def locate(folder: Path) -> dict[str, Path]:

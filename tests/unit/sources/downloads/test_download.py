@@ -14,6 +14,7 @@ from downloads import gzipped, hdf5, settings
 from misbehaving_server import serving
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.sources.downloads import progress, transfer
+from tissue_counterfactuals.sources.downloads.lockfile import Lock
 from tissue_counterfactuals.sources.downloads.obtain import check_unchanged, obtain
 from tissue_counterfactuals.sources.downloads.table import DataFile
 
@@ -93,6 +94,14 @@ def test_a_server_that_cannot_resume_is_read_from_the_beginning(server, file, tm
     assert get(file, tmp_path).read_bytes() == BODY
 
 
+def test_a_server_that_sends_less_at_once_is_asked_until_the_file_is_whole(server, file, tmp_path):
+    """No size and no checksum is known: what the server says of the whole file is all that tells."""
+    server.faults["a.h5ad"] = ["break", "short stretch", "short stretch", "ok"]
+    assert get(replace(file, size=None, md5="", sha256=""), tmp_path).read_bytes() == BODY
+    half = len(BODY) // 2
+    assert server.starts("a.h5ad") == [0, half, half + 1000, half + 2000]
+
+
 def test_without_a_version_nothing_is_patched_together(server, file, tmp_path):
     server.faults["a.h5ad"] = ["no validator"]
     server.rate = 20e6
@@ -103,13 +112,15 @@ def test_without_a_version_nothing_is_patched_together(server, file, tmp_path):
     assert server.starts("a.h5ad") == [0]
 
 
-def test_a_file_changed_between_two_runs_is_not_patched_together(server, file, tmp_path):
+@pytest.mark.parametrize("blind", [False, True])
+def test_a_file_changed_between_two_runs_is_not_patched_together(server, file, tmp_path, blind):
     server.faults["a.h5ad"] = ["break", "503"]
     half = f"{len(BODY) // 2:,}"
     with pytest.raises(InputError, match=f"run again to go on from {half} bytes"):
         get(file, tmp_path, attempts=1)
     assert store(tmp_path) == ["a.h5ad.part", "a.h5ad.part.tag"]
-    server.faults.clear()
+    # A server that does not read If-Range goes on with the other file.
+    server.faults["a.h5ad"] = ["any version" if blind else "ok"]
     server.files["a.h5ad"] = OTHER
     assert get(file, tmp_path).read_bytes() == OTHER
 
@@ -124,18 +135,26 @@ def test_a_partial_file_that_is_whole_or_too_long(server, file, tmp_path, excess
     assert get(file, tmp_path).read_bytes() == BODY
 
 
-@pytest.mark.parametrize("word", ["429 after 1", "429 at a date"])
-def test_a_server_that_asks_to_wait_is_waited_for(server, file, tmp_path, monkeypatch, word):
+@pytest.mark.parametrize(
+    ("word", "seconds"),
+    [
+        ("429 after 1", 1),
+        ("429 at a date", 1),
+        # A moment that has passed, and two that nobody understands: as long as without a word.
+        *((f"429 after {word}", 0) for word in ("Fri, 31 Dec 1999 23:59:59 GMT", "soon", "31 Dec 99999 23:59:59 GMT")),
+    ],
+)
+def test_a_server_that_asks_to_wait_is_waited_for(server, file, tmp_path, monkeypatch, word, seconds):
     waits = []
     monkeypatch.setattr(transfer.time, "sleep", waits.append)
     server.faults["a.h5ad"] = [word, "ok"]
     assert get(file, tmp_path).read_bytes() == BODY
-    assert waits == [pytest.approx(1, abs=0.7)]
+    assert waits == [pytest.approx(seconds, abs=0.7)]
 
 
 def test_one_that_asks_for_hours_is_left_alone(server, file, tmp_path):
-    server.faults["a.h5ad"] = ["429 after 7200"]
-    with pytest.raises(InputError, match="429 Too Many Requests and asks to wait 7200 s"):
+    server.faults["a.h5ad"] = ["429 after 72000"]
+    with pytest.raises(InputError, match="429 Too Many Requests and asks to wait 72000 s"):
         get(file, tmp_path)
     assert len(server.requests) == 1
 
@@ -162,7 +181,9 @@ def test_text_whose_end_nobody_knows_is_said(server, tmp_path, capsys, fault):
         ("disguised html", r"leads to a web page \(HTML\) and not to data"),
         ("500", r"broke off, 3 times without progress \(the server answered 500 Internal"),
         ("429 after 0", r"broke off, 3 times without progress \(the server answered 429 Too"),
+        ("429 after soon", r"broke off, 3 times without progress \(the server answered 429 Too"),
         ("silent break", "is an HDF5 file that is cut short; check the address"),
+        ("packed", r"comes packed \(gzip\), though it was asked for as it is; fetch it with a browser"),
         ("break", r"\(the connection was lost\); run again to go on from 1\d,\d\d\d bytes, or put the file at "
             r".*b\.h5ad yourself"),
         ("stall", r"broke off, 3 times without progress \(no answer in time\); run again to go on"),
@@ -351,6 +372,14 @@ def test_a_damaged_copy_is_replaced_only_by_a_good_one(server, file, tmp_path):
     assert get(file, tmp_path).read_bytes() == BODY
 
 
+def test_a_lock_with_the_line_ends_of_windows(server, file, tmp_path):
+    get(file, tmp_path)
+    lock = tmp_path / "lock.tsv"
+    lock.write_bytes(lock.read_bytes().replace(b"\n", b"\r\n"))
+    get(replace(file, file="b.h5ad"), tmp_path)
+    assert Lock(lock).find("set", "a.h5ad").sha256 == Lock(lock).find("set", "b.h5ad").sha256 == SHA256
+
+
 def test_a_lock_cut_off_by_a_crash_goes_on(server, file, tmp_path):
     get(file, tmp_path)
     lock = tmp_path / "lock.tsv"
@@ -406,7 +435,7 @@ def test_a_copy_in_a_shared_folder_is_used_in_place(server, file, tmp_path, kind
 
 
 def test_a_shared_copy_is_read_once(file, tmp_path, monkeypatch):
-    shared = tmp_path / "shared"
+    shared = tmp_path / "sha\tred"  # the lock is a table with tabs
     shared.mkdir()
     (shared / "a.h5ad").write_bytes(BODY)
     pinned = replace(file, md5=MD5, sha256=SHA256)

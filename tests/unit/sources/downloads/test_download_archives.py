@@ -14,7 +14,7 @@ from downloads import gzipped, hdf5, settings, write_table, zipped
 from misbehaving_server import serving
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.sources.downloads.obtain import obtain
-from tissue_counterfactuals.sources.downloads.remote_zip import Entry, unpack
+from tissue_counterfactuals.sources.downloads.remote_zip import unpack
 from tissue_counterfactuals.sources.downloads.table import DataFile, read_datasets
 
 MATRIX = hdf5(400_000) + bytes(200_000)
@@ -180,22 +180,52 @@ def test_a_file_without_an_archive_is_no_member():
     assert DataFile("set", "", "h5ad", "a.h5ad", url="http://x/a.zip").archive == ""
 
 
-def test_what_unpacks_to_more_than_the_directory_says_is_stopped_there(tmp_path):
+def packed_stretch(folder, plain, **changes):
+    """A file with the packed bytes, and what the directory says of them."""
+    packer = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
+    packed = packer.compress(plain) + packer.flush()
+    (folder / "stretch").write_bytes(packed)
+    info = zipfile.ZipInfo("member")
+    said = {"file_size": len(plain), "compress_size": len(packed), "CRC": zlib.crc32(plain)} | changes
+    for name, value in ({"compress_type": zipfile.ZIP_DEFLATED} | said).items():
+        setattr(info, name, value)
+    return folder / "stretch", info
+
+
+def test_what_unpacks_to_more_than_the_directory_says_is_cut_off_there(tmp_path):
     """A bomb: 200 MB of zeros in 200 kB, of which the directory says that they are 1,000 bytes."""
-    packed = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
-    (tmp_path / "stretch").write_bytes(packed.compress(bytes(200_000_000)) + packed.flush())
-    stored = (tmp_path / "stretch").stat().st_size
-    entry = Entry(0, stored, 1000, zlib.crc32(bytes(1000)), deflated=True)
-    assert not unpack(tmp_path / "stretch", entry, tmp_path / "out")
-    assert (tmp_path / "out").stat().st_size <= 2**20
+    bomb = packed_stretch(tmp_path, bytes(200_000_000), file_size=1000)
+    assert not unpack(*bomb, tmp_path / "out")
+    assert (tmp_path / "out").stat().st_size <= 1000
 
 
 @pytest.mark.parametrize("size", [0, 1, 1000, 2**20 - 1, 2**20, 2**20 + 1, 5 * 2**20 + 7])
 def test_a_member_of_any_size_arrives_whole(tmp_path, size):
     plain = np.random.default_rng(size).integers(0, 3, size, dtype=np.uint8).tobytes()
-    packed = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
-    (tmp_path / "stretch").write_bytes(packed.compress(plain) + packed.flush())
-    stored = (tmp_path / "stretch").stat().st_size
-    entry = Entry(0, stored, size, zlib.crc32(plain), deflated=True)
-    assert unpack(tmp_path / "stretch", entry, tmp_path / "out")
+    assert unpack(*packed_stretch(tmp_path, plain), tmp_path / "out")
     assert (tmp_path / "out").read_bytes() == plain
+
+
+def test_fewer_bytes_than_the_directory_says_are_refused(tmp_path):
+    plain = np.random.default_rng(0).bytes(5000)
+    stretch, info = packed_stretch(tmp_path, plain, file_size=5001)
+    assert not unpack(stretch, info, tmp_path / "out")
+    stretch, info = packed_stretch(tmp_path, plain)
+    stretch.write_bytes(stretch.read_bytes()[:-100])
+    assert not unpack(stretch, info, tmp_path / "out")
+
+
+def test_an_archive_of_another_name_is_fetched_once_for_all_its_files(server, files, tmp_path):
+    """Both files have an address of the user's own, of a server that sends whole files only."""
+    server.files["copy.zip"] = BUNDLE
+    server.faults["copy.zip"] = ["no ranges"]
+    for file, body in zip(files, (MATRIX, CELLS), strict=True):
+        asked = len(server.requests)
+        assert get(replace(file, url=server.url("copy.zip")), tmp_path).read_bytes() == body
+    assert len(server.requests) == asked + 1
+    assert store(tmp_path) == ["x_cells.csv.gz", "x_matrix.h5"]
+
+
+def test_of_a_server_that_does_not_say_how_long_its_archive_is_the_whole_is_read(server, files, tmp_path):
+    server.faults["x_outs.zip"] = ["no length"]
+    assert get(files[0], tmp_path).read_bytes() == MATRIX

@@ -9,7 +9,7 @@ import yaml
 from downloads import hdf5, write_table, zipped
 from misbehaving_server import serving
 from tissue_counterfactuals.config import load_config
-from tissue_counterfactuals.sources.downloads.planned import show
+from tissue_counterfactuals.sources.downloads.planned import plan, show
 
 BODY = hdf5(300_000)
 ZERO = bytes(2_000_000)
@@ -18,7 +18,7 @@ ZERO = bytes(2_000_000)
 @pytest.fixture
 def server(monkeypatch):
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    with serving({"a.h5ad": BODY, "x.zip": zipped({"matrix.h5": ZERO})}) as running:
+    with serving({"a.h5ad": BODY, "empty.h5ad": b"", "x.zip": zipped({"matrix.h5": ZERO})}) as running:
         yield running
 
 
@@ -33,6 +33,7 @@ def raw(server, tmp_path):
         {"slide": "6", "file": "nowhere.h5ad"},
         {"slide": "7", "file": "there.h5ad", "url": server.url("a.h5ad")},
         {"slide": "8", "file": "begun.h5ad", "url": server.url("a.h5ad")},
+        {"slide": "9", "file": "empty.h5ad", "url": server.url("empty.h5ad")},
     ]
     there = tmp_path / "downloads/set"
     there.mkdir(parents=True)
@@ -60,12 +61,19 @@ def test_with_the_servers_asked(server, raw, tmp_path):
     assert found["set/unknown.h5ad"] == "size not known to fetch"
     assert found["set/member.h5"] == "2 MB to fetch"
     assert found["set/nowhere.h5ad"] == "size not known by hand"
+    assert found["set/empty.h5ad"] == "size not known to fetch"
     assert found["set/there.h5ad"].startswith("4 kB there, ")
     assert found["set/begun.h5ad"] == "301 kB to fetch (1 kB of it there)"
     total = 2 * len(BODY) + 7000 + 2_500_000 + len(ZERO)
-    assert f"To fetch: 6 of 8 files, {total / 1e6:.3g} MB and 1 of unknown size." in shown
+    assert f"To fetch: 7 of 9 files, {total / 1e6:.3g} MB and 2 of unknown size." in shown
     assert f"Disk: {(total - 1000) / 1e6:.3g} MB or more needed in {tmp_path}/downloads, " in shown
     assert "By hand (see resources/DATA.md): set/nowhere.h5ad." in shown
+
+
+def test_a_file_out_of_an_archive_needs_room_for_both_forms(server, raw):
+    (member,) = [file for file in plan(load_config(raw), ask=True) if file.key == "set/member.h5"]
+    assert (member.size, member.exact) == (len(ZERO), True)
+    assert 0 < member.extra < len(ZERO) / 100
 
 
 def test_without_a_network_nobody_is_asked(server, raw):

@@ -79,7 +79,7 @@ def compose(cells: pd.DataFrame, before: tuple, after: tuple, title: str, proven
     xy = arrange(cells).xy if cells["sample"].nunique() > 1 else cells[["x_um", "y_um"]].to_numpy()
     focal, one = before[0], central(cells, before[0])
     with style.context():
-        figure = style.new_figure(11.5, 4.6)
+        figure = style.new_figure(11.5, max(4.6, 2.2 + 0.17 * len(colors)))
         bottom = style.footer(figure, provenance_text)
         panels = figure.subplots(1, 3, width_ratios=(1, 1, 1.1))
         for axes, name, (_, neighbors, weights) in zip(panels, PANELS, (before, after), strict=False):

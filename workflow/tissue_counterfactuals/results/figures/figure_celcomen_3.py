@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from tissue_counterfactuals.results import provenance
 from tissue_counterfactuals.results.figures import schematics, style
+from tissue_counterfactuals.results.tables import read_table
 from tissue_counterfactuals.streams import stream
 
 CLASSES = {"cytoplasmic": "#029E73", "membrane": "#D55E00", "secreted": "#CC78BC"}
@@ -36,10 +37,11 @@ def draw_files(files: dict[str, Path], path: str | Path) -> None:
     """
     record = provenance.read(files["manifest"])
     names = ("classes", "tests", "cells", "trajectories", "placebo", "enrichment", "diagnostics")
-    tables = {name: pd.read_csv(files[name], sep="\t", dtype={"term": str}) for name in names}
+    seed = record["seeds"][0]
+    tables = {name: (table := read_table(files[name]))[table["seed"] == seed] for name in names}
     title = (
         f"Localisation and knock-out (Celcomen Fig. 3) · {style.data_name(record)} · protocol: "
-        f"{record['protocol']} · seed {record['seeds'][0]}"
+        f"{record['protocol']} · seed {seed}"
     )
     style.save(compose(tables, title, provenance.footer(record, record["protocol"])), path)
 
@@ -48,10 +50,9 @@ def compose(tables: dict[str, pd.DataFrame], title: str, provenance_text: str) -
     """The figure; panels are lettered as published.
 
     Args:
-        tables: by name, see `draw_files`; the first seed is drawn.
+        tables: by name, see `draw_files`, of one seed.
         title: must say what kind of data it is.
     """
-    tables = {name: t[t["seed"] == t["seed"].min()] for name, t in tables.items()}
     as_run = (tables["classes"].query("chosen")["statistic"] == "entries").all()
     with style.context():
         lowest = 0.65 + 0.7 * min(tables["enrichment"]["term"].nunique(), N_TERMS) / N_TERMS

@@ -4,7 +4,9 @@ a: spots by label, lesions numbered. b: how a lesion is used. Then for each lost
 fifths of the observed change (c, e), and the correlations with their p values, beside permuted predictions (d, f).
 """
 
+from itertools import islice
 from pathlib import Path
+from string import ascii_lowercase
 
 import numpy as np
 import pandas as pd
@@ -68,7 +70,7 @@ def compose(correlations: pd.DataFrame, genes: pd.DataFrame, spots: pd.DataFrame
         parts = figure.subfigures(len(heights), 1, height_ratios=heights)
         _maps(parts[0], spots, knockouts)
         _workflow(parts[1], spots[spots["knockout"] == knockouts[0]], knockouts[0])
-        letters = iter("cdefghijkl")
+        letters = islice((one + two for one in ("", *ascii_lowercase) for two in ascii_lowercase), 2, None)
         as_run = manifest["protocol"] == "as_run"
         for part, knockout in zip(parts[2:], knockouts, strict=True):
             rows = own[own["knockout"] == knockout]
@@ -82,9 +84,13 @@ def compose(correlations: pd.DataFrame, genes: pd.DataFrame, spots: pd.DataFrame
     return figure
 
 
+def _lost_genes(labels: pd.Series) -> pd.Series:
+    return labels.str.extract(r"^(.+?)_[0-9]+(?:-[0-9]+)?$")[0]
+
+
 def _label_colors(labels: pd.Series) -> dict[str, str]:
     """One colour for each lost gene, one for all wild-type lesions, greys outside lesions."""
-    lost = labels.str.extract(r"^(.+?)_[0-9]+(?:-[0-9]+)?$")[0]
+    lost = _lost_genes(labels)
     by_gene = _LOST_COLORS | {WILD_TYPE: _WILD_TYPE_COLOR}
     for place, gene in enumerate(sorted(set(lost.dropna()) - set(by_gene))):
         by_gene[gene] = _OTHER_LOST_COLORS[place % len(_OTHER_LOST_COLORS)]
@@ -250,12 +256,11 @@ def _legend(figure, rows, spots, bottom) -> float:
         if n_collapsed
         else "No knocked-out spot lost all its expression."
     )
-    colors = _label_colors(spots["label"].drop_duplicates())
-    names = {}
-    for label, color in colors.items():
-        gene = label.rsplit("_", 1)[0]
-        name = label if label in _OUTSIDE else ("wild type (KP)" if gene == WILD_TYPE else f"lost {gene}")
-        names[style.short(name)] = color
+    labels = spots["label"].drop_duplicates()
+    colors, names = _label_colors(labels), {}
+    for label, gene in zip(labels, _lost_genes(labels), strict=True):
+        name = label if pd.isna(gene) else "wild type (KP)" if gene == WILD_TYPE else f"lost {gene}"
+        names[style.short(name)] = colors[label]
     handles = [
         Line2D([], [], linestyle="", marker="o", color=color, label=name) for name, color in sorted(names.items())
     ]

@@ -35,10 +35,12 @@ def draw_files(files: dict[str, Path], path: str | Path) -> None:
         files: agreement, curves, summary (TSV) and manifest (JSON).
     """
     record = provenance.read(files["manifest"])
-    tables = [read_table(files["agreement"], NEEDED), *(read_table(files[n], ()) for n in ("curves", "summary"))]
+    seed = record["seeds"][0]
+    tables = [read_table(files["agreement"], NEEDED), *(read_table(files[n]) for n in ("curves", "summary"))]
+    tables = [table[table["seed"] == seed] for table in tables]
     title = (
         f"Agreement of forces between samples (Celcomen Fig. 6) · {style.data_name(record)} · "
-        f"protocol: {record['protocol']}"
+        f"protocol: {record['protocol']} · seed {seed}"
     )
     style.save(compose(*tables, title, provenance.footer(record, record["protocol"])), path)
 
@@ -49,12 +51,9 @@ def compose(
     """The figure: for each hold-out the agreement over epochs, or against its null where there are none; and means.
 
     Args:
-        agreement, curves, summary: tables of `experiments.celcomen_spleen`; the first seed is drawn.
+        agreement, curves, summary: tables of `experiments.celcomen_spleen`, of one seed.
         title: must say what kind of data it is.
     """
-    seed = summary["seed"].min()
-    agreement, curves, summary = (t[t["seed"] == seed] for t in (agreement, curves, summary))
-    title += f" · seed {seed}"
     agreement, curves = (style.with_short_labels(t, "hold_out") for t in (agreement, curves))
     everyone = sorted(agreement["hold_out"].unique())
     hold_outs = everyone[:MOST_ROWS]

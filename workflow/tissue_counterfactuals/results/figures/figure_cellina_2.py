@@ -166,7 +166,7 @@ def compose(
         _composition(panels[5], cells["cell_type"], types, old_neighbors, new_neighbors)
         for axes in panels[:4]:
             _frame(axes, (0, 0, layout.width, layout.height))
-            _name_samples(axes, layout)
+            name_samples(axes, layout)
     return figure
 
 
@@ -306,7 +306,8 @@ def _map(axes: Axes, layout: Layout, groups: list[tuple[np.ndarray, str]], enlar
             axes.plot(*layout.xy[members & (share == i)].T, marker, color=color, **look)
 
 
-def _name_samples(axes, layout) -> None:
+def name_samples(axes: Axes, layout: Layout) -> None:
+    """The name of each sample above it, where there are several."""
     if len(layout.boxes) == 1:
         return
     for name, (x, y, width, height) in layout.boxes.items():

@@ -13,7 +13,7 @@ from tissue_counterfactuals.experiments.cellina_application import DONORS, FORMS
 from tissue_counterfactuals.experiments.shuffled_subdomains import rank_p
 from tissue_counterfactuals.results import provenance
 from tissue_counterfactuals.results.figures import style
-from tissue_counterfactuals.results.tables import write_tsv
+from tissue_counterfactuals.results.tables import read_table, write_tsv
 
 METRIC = "spearman"
 DONOR_STYLES = {
@@ -37,7 +37,7 @@ def draw_files(inputs: dict, output: dict[str, Path], protocol: str) -> None:
     """
     record = provenance.read_joined(inputs["manifests"])
     tables = {
-        name: pd.concat([pd.read_csv(p, sep="\t", dtype={"slide": str, "cell": str}) for p in paths], ignore_index=True)
+        name: pd.concat(map(read_table, paths), ignore_index=True)
         for name, paths in inputs.items()
         if name != "manifests"
     }

@@ -12,7 +12,7 @@ from tissue_counterfactuals.methods import cellina_gat
 from tissue_counterfactuals.methods.cellina import under_switches
 from tissue_counterfactuals.results import provenance
 from tissue_counterfactuals.results.figures import style
-from tissue_counterfactuals.results.tables import write_tsv
+from tissue_counterfactuals.results.tables import read_table, write_tsv
 
 TITLES = {
     "classifier": "Cell-type classifier on z",
@@ -35,7 +35,7 @@ def draw_files(inputs: dict, output: dict[str, Path], protocol: str) -> None:
         inputs: `scores` (TSV) and `manifests` (JSON) of every weight, slide and seed.
     """
     record = provenance.read_joined(inputs["manifests"])
-    table = summarize(pd.concat([pd.read_csv(path, sep="\t") for path in inputs["scores"]]))
+    table = summarize(pd.concat(map(read_table, inputs["scores"])))
     write_tsv(table, output["tsv"], sort=False)
     title = f"Weights of the loss · {style.data_name(record)} · protocol: {protocol}"
     note = provenance.footer(record, protocol)
@@ -81,7 +81,9 @@ def compose(table: pd.DataFrame, title: str, provenance_text: str, n_samples: in
         figure = style.new_figure(max(7.4, 1.2 + 3.1 * len(sweeps)), 1.6 + 3.9 * len(others))
         style.suptitle(figure, title)
         effective = table.loc[table["measure"] == "effective_samples", "median"]
-        bars = "bars: one standard error over slides" if table["n_slides"].max() > 1 else "one slide has no bars"
+        bars = (
+            "bars: standard error of the mean over slides" if table["n_slides"].max() > 1 else "one slide has no bars"
+        )
         bottom = _legend(figure, style.footer(figure, provenance_text), n_samples, effective, bars)
         figure.set_layout_engine("constrained", rect=(0, bottom, 1, 1 - bottom))
         grid = figure.subplots(2 * len(others), len(sweeps), squeeze=False, sharey="row")

@@ -30,7 +30,7 @@ NAME = "Figs A2–A4 of Cellina"
 # Bounds that are points rather than bars: they are what a bar is measured against.
 MARKERS = {"truth": "D", "truth_in_place": "*"}
 CEILING = "ceiling"
-HEIGHTS = ("metric", "cell_type", "method", "variant", "mean", "standard_error", "some_failed")
+HEIGHTS = ("metric", "cell_type", "method", "variant", "mean", "standard_error", "some_failed", "all_failed")
 GROUP_WIDTH = 0.86
 # Published is log10 of this error; other metrics get a log scale where they span decades.
 PUBLISHED_AS_LOG = "rmse_counts"
@@ -59,40 +59,45 @@ def draw_files(inputs: dict[str, Path], output: dict[str, Path], target: str, pr
         target: path form of the target domain.
     """
     record, scores = provenance.read(inputs["manifest"]), read_scores([inputs["scores"]])
-    asked = record["dataset"], provenance.target_name(record, target), protocol
-    chosen = spread_failures(choose(scores, *asked))
-    shown = {(bar.method, bar.variant) for bar in [*_bars(chosen), *_markers(chosen)]} | {(CEILING, "-")}
-    heights = [
-        (metric, *key, *_mean_and_error(own, metric), (own["status"] == "failed").any())
-        for key, own in chosen.groupby(["cell_type", "method", "variant"], observed=True)
-        if key[1:] in shown
-        for metric in METRICS
-    ]
-    write_tsv(pd.DataFrame(heights, columns=HEIGHTS), output["tsv"])
-    style.save(compose(scores, *asked, provenance.footer(record, protocol), record["label"]), output["png"])
+    chosen = spread_failures(choose(scores, record["dataset"], provenance.target_name(record, target), protocol))
+    table = heights(chosen)
+    write_tsv(table, output["tsv"])
+    style.save(compose(chosen, table, provenance.footer(record, protocol), record["label"]), output["png"])
 
 
-def compose(scores: pd.DataFrame, dataset: str, target: str, protocol: str, provenance_text: str, label: str) -> Figure:
-    """The figure: bars are means over slides, whiskers standard errors of these means over slides.
+def heights(chosen: pd.DataFrame) -> pd.DataFrame:
+    """Of every bar, line and marker the mean over slides and its standard error; see HEIGHTS.
 
     A slide counts once, with the mean of its seeds: seeds are no evidence about tissue.
+    """
+    shown = {(bar.method, bar.variant) for bar in [*_bars(chosen), *_markers(chosen)]} | {(CEILING, "-")}
+    rows = []
+    for key, own in chosen.groupby(["cell_type", "method", "variant"], observed=True):
+        if key[1:] in shown:
+            lost = own["status"] == "failed"
+            slides = own.groupby(["metric", "slide"], observed=True)["value"].mean().groupby("metric")
+            means = slides.agg(["mean", "sem"]).reindex(METRICS)
+            rows += [(metric, *key, *numbers, lost.any(), lost.all()) for metric, *numbers in means.itertuples()]
+    return pd.DataFrame(rows, columns=HEIGHTS)
+
+
+def compose(chosen: pd.DataFrame, table: pd.DataFrame, provenance_text: str, label: str) -> Figure:
+    """The figure of the scores of one target and protocol, whose `heights` the table has: whiskers are standard errors.
 
     A learned method shows its counterfactual under the published donor rule (or the first rule that was run), hatched
     that of altered neighbours, and as an outline its twin. The ceiling is a line over each type, the truth, where
     known, a marker; a failed method has the word in its place. `label` is what the data set is called.
     """
-    chosen = spread_failures(choose(scores, dataset, target, protocol))
-    few = few_target_cells(chosen)
-    chosen = style.with_short_labels(chosen, "cell_type")
+    table = style.with_short_labels(table, "cell_type")
     with style.context():
         figure = style.new_figure(12, 9.6)
-        style.suptitle(figure, style.experiment_title(NAME, label, chosen["kind"].iloc[0], target, protocol))
+        style.suptitle(figure, style.experiment_title(NAME, label, *chosen.iloc[0][["kind", "target", "protocol"]]))
         bars, markers = _bars(chosen), _markers(chosen)
-        bottom = _legend(figure, chosen, bars, markers, few, style.footer(figure, provenance_text))
+        bottom = _legend(figure, chosen, bars, markers, style.footer(figure, provenance_text))
         figure.set_layout_engine("constrained", rect=(0, bottom, 1, 1 - bottom), h_pad=0.05, w_pad=0.08, hspace=0.03)
-        types = sorted(chosen["cell_type"].unique())
+        types = sorted(table["cell_type"].unique())
         for axes, metric in zip(figure.subplots(3, 2).flat, METRICS, strict=True):
-            _panel(axes, chosen, metric, types, bars, markers)
+            _panel(axes, table[table["metric"] == metric], metric, types, bars, markers)
     return figure
 
 
@@ -133,18 +138,11 @@ def _markers(chosen: pd.DataFrame) -> list[Bar]:
     return markers
 
 
-def _mean_and_error(rows: pd.DataFrame, metric: str) -> tuple[float, float]:
-    """Mean over slides, each the mean of its seeds, and its standard error; NaN where there is nothing to average."""
-    values = rows[rows["metric"] == metric].dropna(subset="value")
-    slides = values.groupby("slide", observed=True)["value"].mean()
-    return slides.mean(), slides.std() / np.sqrt(max(len(slides), 1))
-
-
-def _panel(axes, chosen, metric, types, bars, markers) -> None:
+def _panel(axes, table, metric, types, bars, markers) -> None:
     axes.set_title(style.metric_label(metric))
     n_slots = len(bars) + len(markers)
     slot = GROUP_WIDTH / n_slots
-    rows = dict(iter(chosen.groupby(["method", "variant", "cell_type"])))
+    rows = {(row.method, row.variant, row.cell_type): row for row in table.itertuples()}
     heights, marks, words, in_part = [], [], [], []
     for i, cell_type in enumerate(types):
         for j, bar in enumerate([*bars, *markers]):
@@ -152,11 +150,9 @@ def _panel(axes, chosen, metric, types, bars, markers) -> None:
             if own is None:
                 continue
             x = i - GROUP_WIDTH / 2 + (j + 0.5) * slot
-            mean, error = _mean_and_error(own, metric)
-            lost = own["status"] == "failed"
-            n_failed = int(lost.sum())
+            mean, error = own.mean, own.standard_error
             if np.isnan(mean):
-                words.append((x, "failed" if lost.all() else "undefined" + " †" * bool(n_failed)))
+                words.append((x, "failed" if own.all_failed else "undefined" + " †" * own.some_failed))
                 continue
             if j < len(bars):
                 _bar(axes, x, mean, error, slot, bar)
@@ -166,14 +162,13 @@ def _panel(axes, chosen, metric, types, bars, markers) -> None:
                 look["markersize"] = 8 if bar.method == "truth_in_place" else 4.5
                 axes.plot(x, mean, MARKERS[bar.method], color=bar.color, gid=f"{bar.method}:{cell_type}", **look)
                 marks.append(mean)
-            if n_failed:
+            if own.some_failed:
                 in_part.append((x, mean + np.nan_to_num(error)))
         ceiling = rows.get((CEILING, "-", cell_type))
         if ceiling is not None:
-            mean, _ = _mean_and_error(ceiling, metric)
             ends = (i - GROUP_WIDTH / 2, i + GROUP_WIDTH / 2)
-            axes.hlines(mean, *ends, color="black", linewidth=1.4, zorder=4, gid=f"{CEILING}:{cell_type}")
-            marks.append(mean)
+            axes.hlines(ceiling.mean, *ends, color="black", linewidth=1.4, zorder=4, gid=f"{CEILING}:{cell_type}")
+            marks.append(ceiling.mean)
     _scale(axes, heights, marks, metric)
     for x, word in words:
         _word(axes, x, word)
@@ -227,7 +222,7 @@ def _word(axes, x, word) -> None:
     axes.annotate(word, (x, 0), (0, 3), **place, **look, path_effects=halo)
 
 
-def _legend(figure, chosen, bars, markers, few: str, bottom) -> float:
+def _legend(figure, chosen, bars, markers, bottom) -> float:
     handles = [Patch(**bar.look, label=bar.label) for bar in bars]
     handles += [Line2D([], [], linestyle="", marker=MARKERS[m.method], color=m.color, label=m.label) for m in markers]
     if (chosen["method"] == CEILING).any():
@@ -243,6 +238,5 @@ def _legend(figure, chosen, bars, markers, few: str, bottom) -> float:
         notes.append("†: some runs failed; failed: all did (reasons in the score table).")
     if (chosen["value"].isna() & (chosen["status"] == "ok")).any():
         notes.append(f"{UNDEFINED}.")
-    if few:
-        notes.append(few)
+    notes += filter(None, [few_target_cells(chosen)])
     return style.legend_below(figure, bottom, handles=handles, ncols=5, title="\n".join(notes))

@@ -11,7 +11,7 @@ from matplotlib.patches import Patch
 from tissue_counterfactuals.metrics.latents import CONSERVATION
 from tissue_counterfactuals.results import provenance
 from tissue_counterfactuals.results.figures import style
-from tissue_counterfactuals.results.tables import write_tsv
+from tissue_counterfactuals.results.tables import read_table, write_tsv
 
 LABELS = {"cell_type": "Cell type", "domain": "Domain"}
 # The measure that is a bar -> the one that is a line across it, if there is one, and the title.
@@ -46,10 +46,7 @@ def draw_files(inputs: dict, output: dict[str, Path], protocol: str) -> None:
         inputs: `scores` (TSV) and `manifests` (JSON) of every seed.
     """
     record = provenance.read_joined(inputs["manifests"])
-    tables = [
-        pd.read_csv(p, sep="\t", keep_default_na=False, na_values=[""], dtype={"reason": str}) for p in inputs["scores"]
-    ]
-    table = summarize(pd.concat(tables))
+    table = summarize(pd.concat(map(read_table, inputs["scores"])))
     write_tsv(table, output["tsv"], sort=False)
     title = f"What latents hold · {style.data_name(record)} · protocol: {protocol}"
     n_cells = min(record["settings"]["n_cells"], record["n_cells"])

@@ -11,7 +11,7 @@ from tissue_counterfactuals.experiments.cellina_scalability import NOT_TRIED
 from tissue_counterfactuals.methods import METHODS
 from tissue_counterfactuals.results import provenance
 from tissue_counterfactuals.results.figures import style
-from tissue_counterfactuals.results.tables import write_tsv
+from tissue_counterfactuals.results.tables import read_table, write_tsv
 
 PANELS = {
     "seconds": "Training, seconds",
@@ -31,9 +31,7 @@ def draw_files(inputs: dict, output: dict[str, Path], protocol: str) -> None:
         inputs: `scores` (TSV) and `manifests` (JSON) of every slide and seed.
     """
     record = provenance.read_joined(inputs["manifests"])
-    tables = [pd.read_csv(path, sep="\t", keep_default_na=False) for path in inputs["scores"]]
-    costs = pd.concat(tables)
-    table = summarize(costs.assign(**{name: pd.to_numeric(costs[name]) for name in PANELS}))
+    table = summarize(pd.concat(map(read_table, inputs["scores"])).fillna({"device": ""}))
     write_tsv(table, output["tsv"], sort=False)
     title = f"Costs of training · {style.data_name(record)} · protocol: {protocol}"
     style.save(compose(table, title, provenance.footer(record, protocol)), output["png"])
@@ -76,7 +74,7 @@ def compose(table: pd.DataFrame, title: str, provenance_text: str) -> Figure:
         figure = style.new_figure(2.2 + 4 * len(subsets), sum(rows_in) + 2.4 + 0.17 * len(reasons))
         style.suptitle(figure, title)
         partial = (~table["complete"] & (table["n_failed"] < table["n_fits"])).any()
-        bottom = _legend(figure, style.footer(figure, provenance_text), reasons, methods, partial)
+        bottom = _legend(figure, style.footer(figure, provenance_text), reasons, methods, partial, missing)
         figure.set_layout_engine("constrained", rect=(0, bottom, 1, 1 - bottom))
         grid = figure.subplots(
             len(rows_in), len(subsets), squeeze=False, sharex=True, sharey="row", height_ratios=rows_in
@@ -146,16 +144,12 @@ def _reasons(table: pd.DataFrame) -> list[str]:
     return [f"{', '.join(of)}, {sizes}: {style.short(reason, 110)}" for (sizes, reason), of in methods_of.items()]
 
 
-def _legend(figure, bottom: float, reasons: list[str], methods: list[str], partial: bool) -> float:
-    handles = [
-        Line2D([], [], color=style.method_style(m, methods).color, linestyle=_line(m), marker="o", markersize=4,
-        label=style.method_style(m).label)
-        for m in methods
-    ]  # fmt: skip
+def _legend(figure, bottom: float, reasons: list[str], methods: list[str], partial: bool, missing: list[str]) -> float:
+    handles = style.method_handles(methods, line=_line)
     if partial:
         handles.append(Line2D([], [], color="black", label="some slides or trainings only", **style.PARTIAL))
     title = "Median over slides and seeds. Solid: reads neighbours; dashed: does not."
-    if reasons:
+    if missing:
         title += " Last row: x did not end, _ not tried."
     title = "\n".join([title, *reasons])
     return style.legend_below(figure, bottom, ncols=4, handles=handles, title=title, handlelength=3)

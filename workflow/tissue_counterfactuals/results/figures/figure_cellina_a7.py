@@ -9,7 +9,7 @@ from matplotlib.lines import Line2D
 from tissue_counterfactuals.experiments.cellina_gene_range import EDGE_SWAP, SCORES, SHIFTS, TRUTHS, TWIN
 from tissue_counterfactuals.results import provenance
 from tissue_counterfactuals.results.figures import style
-from tissue_counterfactuals.results.tables import write_tsv
+from tissue_counterfactuals.results.tables import read_table, write_tsv
 
 # Label and colour.
 STYLES = {
@@ -19,6 +19,8 @@ STYLES = {
     TWIN: ("twin (nothing shifted)", "#868686"),
 }
 LINES = dict(zip(TRUTHS, ("-", "--"), strict=True))
+# How much is seen of a level line of some of the slides only.
+PALE = 0.35
 COLUMNS = ["shift", "n_genes", "truth", "metric", "value", "sd", "n_slides", "n_types"]
 
 
@@ -31,8 +33,8 @@ def draw_files(inputs: dict, output: dict[str, Path], target: str, protocol: str
     """
     record = provenance.read_joined(inputs["manifests"])
     name = provenance.target_name(record, target)
-    scores = pd.concat([pd.read_csv(path, sep="\t") for path in inputs["scores"]])
-    table = summarize(scores[scores["target"].astype(str) == name])
+    scores = pd.concat(map(read_table, inputs["scores"]))
+    table = summarize(scores[scores["target"] == name])
     write_tsv(table, output["tsv"], sort=False)
     title = style.experiment_title("Genes shifted in neighbours", record["label"], record["kind"], name, protocol)
     style.save(compose(table, title, provenance.footer(record, protocol)), output["png"])
@@ -60,7 +62,7 @@ def summarize(scores: pd.DataFrame) -> pd.DataFrame:
 def compose(table: pd.DataFrame, title: str, provenance_text: str) -> Figure:
     """A panel for each score, a line for each shift and truth; what shifts no genes is level.
 
-    Points of some of the slides only stand apart from the line.
+    Points of some of the slides only stand apart from the line; level lines are pale there.
     """
     with style.context():
         figure = style.new_figure(7.6, 6.4)
@@ -82,8 +84,9 @@ def _panel(axes, table: pd.DataFrame) -> None:
             own = table[(table["shift"] == shift) & (table["truth"] == truth)]
             own = own.sort_values("n_genes")
             if shift not in SHIFTS:
-                for value in own["value"]:
-                    axes.axhline(value, color=color, linestyle=line, linewidth=1)
+                for row in own.itertuples():
+                    alpha = 1 if row.n_slides == n_slides else PALE
+                    axes.axhline(row.value, color=color, linestyle=line, linewidth=1, alpha=alpha)
                 continue
             some = own[own["n_slides"] < n_slides]
             own = own[own["n_slides"] == n_slides]
@@ -109,7 +112,9 @@ def _legend(figure, bottom: float, partial: bool) -> float:
         for line, label in zip(LINES.values(), labels, strict=True)
     ]
     if partial:
-        handles.append(Line2D([], [], color="black", label="some of the slides only", **style.PARTIAL))
+        handles.append(
+            Line2D([], [], color="black", label="some of the slides only (a level line: pale)", **style.PARTIAL)
+        )
     title = (
         "Mean over cell types, seeds, then slides; shading: one standard deviation over slides. Against "
         "reconstructions the twin changes nothing, so that it has no correlation."

@@ -32,7 +32,7 @@ _LABELS = {
 
 def draw_files(inputs: dict, path: Path) -> None:
     """Read `effects`, `scores` and `manifest` of the experiment, one of each protocol that ran, and draw."""
-    scores = pd.concat([pd.read_csv(p, sep="\t") for p in inputs["scores"]], ignore_index=True)
+    scores = pd.concat(map(read_table, inputs["scores"]), ignore_index=True)
     effects = read_table(inputs["effects"][0], _EFFECTS)
     manifests = [provenance.read(p) for p in inputs["manifest"]]
     style.save(compose(effects, scores, manifests), path)
@@ -78,7 +78,7 @@ def _observed(part: object, effects: pd.DataFrame) -> None:
         x, [f"{t} ({n})" for t, n in zip(effects["target"], effects["n"], strict=True)], rotation=90, size=6
     )
     left.set_ylabel("|change| of log expression,\nmedian over genes")
-    floor = 0.5 * effects["p_clones"].min()
+    floor = 0.5 * effects[["p_clones", "p_own"]].min(axis=None)
     for place, (column, marker, label) in enumerate(
         (("p_clones", "o", "recipients, permuted clones (K5)"), ("p_own", "^", "carriers themselves (K10)"))
     ):
@@ -109,26 +109,23 @@ def _scores(part: object, table: pd.DataFrame) -> None:
     y = np.arange(len(methods))[::-1]
     if protocol == "as_run":
         for axes, truth in zip(part.subplots(1, 2, sharey=True), ("full", "ko_specific"), strict=True):
-            for donors, marker in (("target", "o"), ("random", "x")):
+            for donors, marker, color, shift in (("target", "o", "#D55E00", 0.12), ("random", "x", "black", -0.12)):
                 own = table[(table["truth"] == truth) & (table["donors"] == donors)]
-                means = own.groupby(["method", "target"])["pearson"].mean().unstack().reindex(methods)
-                axes.plot(means.to_numpy(), y, ".", ms=3, color="0.75", zorder=1)
-                axes.plot(
-                    means.mean(axis=1),
-                    y,
-                    marker,
-                    ms=6,
-                    color="#D55E00" if donors == "target" else "black",
-                    label=f"{donors} donors",
-                )
+                dots = own.groupby(["method", "target"])["pearson"].mean()
+                means, places = dots.groupby("method").mean().reindex(methods), y + shift
+                axes.plot(means, places, marker, ms=6, color=color, label=f"{donors} donors, mean")
+                at, label = dict(zip(methods, places, strict=True)), "one target" if donors == "target" else None
+                axes.plot(dots, [at[m] for m, _ in dots.index], ".", ms=3, color=color, alpha=0.35, label=label)
             axes.axvline(0, color="0.7", lw=0.8)
             axes.set_yticks(y, [_label(m) for m in methods])
             axes.set_xlabel(f"as run: Pearson on the ten most changed genes, {truth.replace('_', '-')}")
         axes.legend(frameon=False)
     else:
         axes = part.subplots()
-        own = table[table["genes"] == "all"].groupby("method", sort=False)
         columns = ["pearson", "tiles_low", "tiles_high", "control_donors", "control_donors_sd", "ceiling"]
+        # Scores that no method has are no columns of the table.
+        table = table.reindex(columns=["method", "genes", "verdict", *columns])
+        own = table[table["genes"] == "all"].groupby("method", sort=False)
         means = own[columns].mean().reindex(methods)
         axes.errorbar(
             means["pearson"],

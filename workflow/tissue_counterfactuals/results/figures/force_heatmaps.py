@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from tissue_counterfactuals.experiments.force_clusters import SIGNIFICANT
 from tissue_counterfactuals.results import provenance
 from tissue_counterfactuals.results.figures import style
+from tissue_counterfactuals.results.tables import read_table
 
 FORCES = {"intra": "a  within cells (intra)", "inter": "b  between cells (inter)"}
 TERMS_PER_CLUSTER = 2
@@ -24,7 +25,7 @@ def draw_files(files: dict[str, Path], name: str, path: str | Path) -> None:
         name: of the published figure.
     """
     record = provenance.read(files["manifest"])
-    members, terms = (pd.read_csv(files[n], sep="\t") for n in ("members", "enrichment"))
+    members, terms = (read_table(files[n]) for n in ("members", "enrichment"))
     with np.load(files["matrices"]) as file:
         matrices = {force: file[force].astype(np.float64) for force in FORCES}
     title = (

@@ -48,7 +48,11 @@ def draw_files(inputs: dict, output: dict[str, Path], protocol: str) -> None:
     table = pd.concat(histories) if histories else pd.DataFrame(columns=NEEDED)
     write_tsv(table.reindex(columns=DRAWN), output["tsv"], sort=False)
     title = f"Learning curves, {style.data_name(record)}, protocol {protocol}"
-    style.save(compose(table, title, provenance.footer(record, protocol)), output["png"])
+    note = provenance.footer(record, protocol)
+    if histories:
+        style.save(compose(table, title, note), output["png"])
+    else:
+        style.save_reason("no fit finished an epoch: all failed", title, note, output["png"])
 
 
 def compose(history: pd.DataFrame, title: str, provenance_text: str) -> Figure:
@@ -59,13 +63,9 @@ def compose(history: pd.DataFrame, title: str, provenance_text: str) -> Figure:
             train_loss, validation_loss, kl_z, kl_s, classifier_loss, adversary_loss (NaN or 0 where a method has no
             such term) and best (bool), the epoch of the best validation loss.
         title: what was trained; must say what kind of data it is.
-
-    With no rows at all the figure says so: every fit failed before its first epoch.
     """
     history = history.reindex(columns=DRAWN)
     methods = style.method_order(history["method"])
-    if not methods:
-        return _nothing(title, provenance_text)
     history = style.with_short_labels(history, "cell_type")
     by_method = dict(iter(history.groupby("method")))
     colors = style.category_colors(history["cell_type"])
@@ -84,15 +84,6 @@ def compose(history: pd.DataFrame, title: str, provenance_text: str) -> Figure:
                     axes.set_xlabel("epoch")
             protocol = by_method[method]["protocol"].iloc[0]
             grid[row, 0].set_ylabel(f"{style.method_style(method).label}\n{protocol}", weight="bold")
-    return figure
-
-
-def _nothing(title: str, provenance_text: str) -> Figure:
-    with style.context():
-        figure = style.new_figure(12.5, 1.6)
-        style.suptitle(figure, title)
-        style.footer(figure, provenance_text)
-        figure.text(0.5, 0.5, "no fit finished an epoch: all failed", ha="center", color=style.FAILED_COLOR)
     return figure
 
 

@@ -2,7 +2,7 @@
 metrics/calibration.py).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -49,9 +49,10 @@ def draw_files(inputs: dict, output: dict[str, Path], target: str, protocol: str
     switches = protocols.of_step(protocols.resolve(protocol, config["switches"]), "metrics")
     run = f"{protocol}.seed{record['seeds'][0]}"
     twins = {(*path.parts[-4:-2],): path for path in map(Path, inputs["predictions"]) if path.parts[-2] == run}
-    tables, twin_of = [], ""
+    tables, twins_of = [], set()
     for slide, fold, task in tasks(inputs, run, name):
         twin_of, twin = read_twin(twins[slide, fold], task, name)
+        twins_of |= {twin_of} - {""}
         table = calibration.score_fold(task, switches, config["metrics"]["n_deg"], name, twin)
         tables.append(table.assign(fold=f"{slide}/{fold}"))
     verdicts = calibration.judge(pd.concat(tables, ignore_index=True))
@@ -61,7 +62,7 @@ def draw_files(inputs: dict, output: dict[str, Path], target: str, protocol: str
         *(record["label"], record["kind"], name, protocol),
     )
     note = provenance.footer(record, protocol)
-    style.save(compose(verdicts, title, note, twin_of), output["png"])
+    style.save(compose(verdicts, title, note, twins_of), output["png"])
 
 
 def tasks(inputs: dict, run: str, target: str) -> Iterator[tuple[str, str, Task]]:
@@ -104,13 +105,14 @@ def read_twin(path: Path, task: Task, target: str) -> tuple[str, Prediction | No
     return "", None
 
 
-def compose(verdicts: pd.DataFrame, title: str, provenance_text: str, twin_of: str) -> Figure:
+def compose(verdicts: pd.DataFrame, title: str, provenance_text: str, twins_of: Iterable[str]) -> Figure:
     """A row per metric, the calibrated ones first; a cell per prediction: its mean score, coloured by its place."""
     order = verdicts["verdict"].map(list(VERDICTS).index)
     table = verdicts.assign(order=order).sort_values(["order", "dynamic_range"], ascending=[True, False], kind="stable")
     shown = {k: [n for n in names if table[n].notna().any()] for k, names in GROUPS.items()}
     columns = [name for names in shown.values() for name in names]
-    labels = PREDICTIONS | {"twin": f"twin of {style.method_style(twin_of).label}"}
+    twins = " / ".join(style.method_style(method).label for method in style.method_order(twins_of))
+    labels = PREDICTIONS | {"twin": f"twin of {twins}"}
     with style.context():
         figure = style.new_figure(12.6, 3.1 + 0.24 * len(table))
         style.suptitle(figure, title)

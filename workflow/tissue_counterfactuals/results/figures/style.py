@@ -2,7 +2,7 @@
 
 import textwrap
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +12,7 @@ import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import Collection
+from matplotlib.colors import hsv_to_rgb, to_hex
 from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont, fontManager, get_font
 from matplotlib.lines import Line2D
@@ -145,6 +146,17 @@ def method_style(method: str, methods: Iterable[str] = ()) -> MethodStyle:
     return MethodStyle(method, _SPARE_COLORS[unknown.index(method) % len(_SPARE_COLORS)])
 
 
+def method_handles(
+    methods: list[str], line: Callable[[str], str] = lambda _: "-", told: Callable[[str], str] = lambda _: ""
+) -> list[Line2D]:
+    """Entries of a legend: of each method its line with a dot, and its name with what is told of it."""
+    looks = {method: method_style(method, methods) for method in methods}
+    return [
+        Line2D([], [], color=look.color, linestyle=line(method), marker="o", ms=4, label=look.label + told(method))
+        for method, look in looks.items()
+    ]
+
+
 def patch_style(color: str, variant: str) -> dict:
     """Of a bar or swatch: the method's colour, hatched as published where neighbours are altered; a twin is an
     outline.
@@ -179,8 +191,11 @@ def metric_label(metric: str) -> str:
 
 
 def category_colors(categories: Iterable[str], palette: tuple[str, ...] = CATEGORY_COLORS) -> dict[str, str]:
-    """One colour per category in sorted order; beyond the palette's length colours repeat."""
-    return {name: palette[i % len(palette)] for i, name in enumerate(sorted(set(categories)))}
+    """One colour per category in sorted order: those of the palette, then others, so that no two are the same."""
+    names = sorted(set(categories))
+    # The golden angle leaves no two hues alike; light and dark in turn keep neighbours apart.
+    more = [to_hex(hsv_to_rgb((0.618 * i % 1, 0.7, 0.95 - 0.4 * (i % 2)))) for i in range(len(names) - len(palette))]
+    return dict(zip(names, [*palette, *more], strict=False))
 
 
 def experiment_title(what: str, label: str, kind: str, target: str, protocol: str) -> str:
@@ -209,10 +224,13 @@ def new_figure(width_in: float, height_in: float) -> Figure:
 
 
 def wrap(text: str, width_in: float, size: float) -> list[str]:
-    """Break text of a font size in points into lines that fit a width in inches; line breaks in it are kept."""
+    """Break text of a font size in points into lines that fit a width in inches; line breaks in it are kept, and stand
+    in place of a dot between two parts.
+    """
     # Letters of DejaVu Sans are on average a little under 0.55 em wide; a line of x takes 0.62.
     characters = int(width_in * 72 / (size * 0.62))
-    return [line for paragraph in text.splitlines() for line in textwrap.wrap(paragraph, characters) or [""]]
+    lines = [line for paragraph in text.splitlines() for line in textwrap.wrap(paragraph, characters) or [""]]
+    return [line.removesuffix(" ·") for line in lines]
 
 
 def suptitle(figure: Figure, text: str) -> None:

@@ -15,6 +15,7 @@ from tissue_counterfactuals.protocols import resolve
 from tissue_counterfactuals.results import provenance
 from tissue_counterfactuals.results.figures import style
 from tissue_counterfactuals.results.figures.costs import training_note
+from tissue_counterfactuals.results.harmless import markdown_line
 from tissue_counterfactuals.results.patients import patients_of_slides
 from tissue_counterfactuals.results.tables import (
     EXPERIMENT,
@@ -52,7 +53,7 @@ SEES = {
     "scgen": "scGen: the held-out cells take part in the difference that moves cells: it sees the answer.",
     "mintflow": "MintFlow: trained on the held-out cells too, and drawn in their own place: it sees the answer.",
 }
-GAIN_COLORS = {1: "#00609C", -1: "#B2182B"}
+GAIN_COLORS = {1: "#00609C", 0: style.MUTED_COLOR, -1: "#B2182B"}
 
 
 def draw_files(inputs: dict[str, Path], output: dict[str, Path], target: str, protocol: str) -> None:
@@ -190,11 +191,15 @@ def _metric_cell(row: pd.Series, metric: str) -> str:
 
 
 def _mean_and_std(mean: float, std: float, metric: str, sign: str = "") -> str:
-    digits = DIGITS.get(metric, 2)
+    digits = _digits(metric)
     # Adding zero turns what would print as -0.00 into 0.00.
     text = f"{round(mean, digits) + 0.0:{sign}.{digits}f}"
     spread = "" if np.isnan(std) else f" ± {std:.{digits}f}"
     return f"{text}{spread}".replace("-", "−")
+
+
+def _digits(metric: str) -> int:
+    return DIGITS.get(metric, 2)
 
 
 def notes(table: pd.DataFrame) -> list[str]:
@@ -287,9 +292,9 @@ def to_markdown(table: pd.DataFrame, provenance_text: str = "") -> str:
     printed = ["| " + " | ".join(t.ljust(w) for t, w in zip(line, widths, strict=True)) + " |" for line in lines]
     rule = ["-" * w if column < text_columns else "-" * (w - 1) + ":" for column, w in enumerate(widths)]
     printed.insert(1, "| " + " | ".join(rule) + " |")
-    body = [f"### {title(table)}", "", *printed, "", *(f"- {line}" for line in notes(table))]
+    body = [f"### {markdown_line(title(table))}", "", *printed, "", *(f"- {markdown_line(n)}" for n in notes(table))]
     if provenance_text:
-        body += ["", f"<sub>{provenance_text}</sub>"]
+        body += ["", f"<sub>{markdown_line(provenance_text)}</sub>"]
     return "\n".join(body) + "\n"
 
 
@@ -364,6 +369,6 @@ def _draw_row(axes, table, index, y, columns, aligned, best) -> None:
         if text == "failed":
             text_color = style.FAILED_COLOR
         elif kind.endswith("_gain") and text:
-            text_color = GAIN_COLORS[1 if row[kind] > 0 else -1]
+            text_color = GAIN_COLORS[np.sign(round(row[kind], _digits(kind.removesuffix("_gain"))))]
         weight = "bold" if (index, kind) in best else "normal"
         axes.text(x, y, text, ha=ha, va="center", size=7.5, color=text_color, weight=weight)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from tissue_counterfactuals.results.figures import table_cellina_1 as single
-from tissue_counterfactuals.results.tables import EXPERIMENT, few_target_cells, read_scores
+from tissue_counterfactuals.results.tables import EXPERIMENT, few_target_cells, read_scores, spread_failures
 
 NAME = "Table 2 of Cellina"
 NOTE = (
@@ -23,7 +23,8 @@ def draw_files(inputs: dict[str, Path], output: dict[str, Path], protocol: str) 
 
 def build(inputs: dict[str, Path], record: dict, patients: dict, protocol: str) -> pd.DataFrame:
     """The average of the tables of all target domains of a data set, see `average`."""
-    dataset, scores = record["dataset"], read_scores([inputs["scores"]])
+    # What failed throughout a target fails there in each variant that it has in others.
+    dataset, scores = record["dataset"], spread_failures(read_scores([inputs["scores"]]))
     targets = record["config"]["datasets"][dataset]["target_domains"]
     table = average([single.build(scores, dataset, name, protocol, patients) for name in targets])
     table.attrs["few_cells"] = few_target_cells(

@@ -11,6 +11,7 @@ from scipy import stats
 from tissue_counterfactuals.experiments.trust import KNOBS
 from tissue_counterfactuals.results import provenance
 from tissue_counterfactuals.results.figures import style
+from tissue_counterfactuals.results.tables import read_table
 
 NAMES = {
     "effect_size": "effect of signals",
@@ -28,9 +29,7 @@ MOST_RELATIVE = 3.0
 def draw_files(inputs: dict[str, Path], output: Path) -> None:
     """Draw it from `errors`, `latents` (TSV) and `provenance` (JSON)."""
     record = provenance.read(inputs["provenance"])
-    errors, latents = (
-        pd.read_csv(inputs[k], sep="\t", keep_default_na=False, na_values=[""]) for k in ("errors", "latents")
-    )
+    errors, latents = (read_table(inputs[k]) for k in ("errors", "latents"))
     style.save(compose(errors, latents, record["settings"], provenance.footer(record)), output)
 
 
@@ -71,17 +70,7 @@ def compose(errors: pd.DataFrame, latents: pd.DataFrame, settings: dict, provena
         figure = style.new_figure(14, 6.4)
         style.suptitle(figure, title)
         bottom = style.footer(figure, provenance_text)
-        handles = [
-            Line2D(
-                [],
-                [],
-                color=style.method_style(m, methods).color,
-                marker="o",
-                ms=4,
-                label=style.method_style(m, methods).label + _failed(errors[errors["method"] == m]),
-            )
-            for m in methods
-        ]
+        handles = style.method_handles(methods, told=lambda method: _failed(errors[errors["method"] == method]))
         handles.append(Line2D([], [], color=EFFECT_COLOR, linestyle="--", label="no answer: the effect itself"))
         bottom = style.legend_below(figure, bottom, ncols=6, handles=handles)
         height = {"bottom": bottom + 0.09, "top": 0.86}

@@ -5,12 +5,10 @@ commits it lets others prove that they read the same bytes. It is a table to whi
 downloads running side by side, on several machines too, need no server; a row cut off by a crash is dropped.
 """
 
-import csv
 import errno
-import io
 import os
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import astuple, dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
@@ -56,7 +54,8 @@ class Lock:
     def record(self, dataset: str, file: str, size: int, sha256: str, origin: str) -> None:
         """Add a row for a file that has none."""
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        row = Locked(dataset, file, size, sha256, origin, now)
+        # The path of a copy may hold a tab.
+        row = Locked(dataset, file, size, sha256, " ".join(origin.split()), now)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with _claim(self.path.resolve()), open(self.path, "a+", encoding="utf-8", newline="\n") as table:
             table.seek(0)
@@ -72,8 +71,7 @@ class Lock:
             os.fsync(table.fileno())
 
     def _rows(self, text: str) -> dict[tuple[str, str], Locked]:
-        whole = text[: text.rfind("\n") + 1]
-        rows = list(csv.reader(io.StringIO(whole), delimiter="\t", quoting=csv.QUOTE_NONE))
+        rows = [line.rstrip("\r").split("\t") for line in text.split("\n")[:-1]]
         if rows and tuple(rows[0]) != _COLUMNS:
             raise InputError(
                 f"lock {self.path}: its first line must be {', '.join(_COLUMNS)}, separated by tabs; mend it or "
@@ -115,16 +113,13 @@ def _claim(path: Path, name: str = "") -> AbstractContextManager:
     lock = FileLock(path)
     try:
         try:
-            lock.acquire(blocking=False)
+            return lock.acquire(blocking=False)
         except Timeout:
             if name:
                 say(f"{name}: another run is at it, waiting")
-            lock.acquire()
+            return lock.acquire()
     except OSError as error:
         # Some network disks know no locks: then two runs at once may fetch a file twice, each checked before use.
         if error.errno not in (errno.ENOLCK, errno.ENOTSUP):
             raise
         return nullcontext()
-    held = ExitStack()
-    held.callback(lock.release)
-    return held

@@ -271,15 +271,14 @@ class _Task:
 
     def _fetch_member(self, url: str) -> None:
         try:
-            entry = locate(url, self.file.member, self.patience)
-            check_space(self.place.parent, entry.stored + entry.size)
-            span = (entry.first, entry.stored)
-            transfer(url, self.stretch, self.patience, self.progress, span=span)
+            first, info = locate(url, self.file.member, self.patience)
+            check_space(self.place.parent, info.compress_size + info.file_size)
+            transfer(url, self.stretch, self.patience, self.progress, span=(first, info.compress_size))
         except NoRanges:
             say(f"{url} is sent only as a whole: fetching all of it for {self.file.member}")
             self._fetch_archive(url)
             return
-        whole = unpack(self.stretch, entry, self.part)
+        whole = unpack(self.stretch, info, self.part)
         discard(self.stretch)
         if not whole:
             discard(self.part)
@@ -291,7 +290,10 @@ class _Task:
 
     def _fetch_archive(self, url: str) -> None:
         """The whole archive; it goes when every file of the table that lies in it has been unpacked."""
-        archive = self.place.with_name(file_name(url))
+        rows = [row for row in read_datasets(self.settings["table"]).get(self.file.dataset, []) if row.member]
+        # Called as in the table, wherever it comes from: other files of the table look for it under that name.
+        name = next((row.archive for row in rows if row.file == self.file.file), file_name(url))
+        archive = self.place.with_name(name)
         with alone(archive):
             if not archive.is_file():
                 part = archive.with_name(archive.name + ".part")
@@ -306,12 +308,8 @@ class _Task:
                 part.replace(archive)
                 discard(part)
             extract(archive, self.file.member, self.part)
-            siblings = [
-                row.file
-                for row in read_datasets(self.settings["table"]).get(self.file.dataset, [])
-                if row.member and row.file != self.file.file and row.archive == archive.name
-            ]
-            if all(archive.with_name(name).is_file() for name in siblings):
+            siblings = [row.file for row in rows if row.file != self.file.file and row.archive == name]
+            if all(archive.with_name(sibling).is_file() for sibling in siblings):
                 archive.unlink()
 
     # --- words and details ---

@@ -87,10 +87,8 @@ def _planned(file: DataFile, settings: dict, ask: bool) -> Planned:
     if not file.addresses:
         return Planned(file.key, "by hand", size, file.size is not None)
     exact, extra = file.size is not None, 0
-    if ask and (file.member or not exact):
-        found = _ask(file)
-        if found is not None:
-            (size, extra), exact = found, True
+    if ask and (file.member or not exact) and (found := _ask(file)):
+        (size, extra), exact = found, True
     part = place.with_name(place.name + (".part.packed" if file.member else ".part"))
     there = part.stat().st_size if part.exists() else 0
     return Planned(file.key, "to fetch", size, exact, there, extra)
@@ -108,8 +106,8 @@ def _ask(file: DataFile) -> tuple[int, int] | None:
     for url in file.addresses:
         try:
             if file.member:
-                entry = locate(url, file.member, _ASKING)
-                return entry.size, entry.stored
+                _, info = locate(url, file.member, _ASKING)
+                return info.file_size, info.compress_size
             with request(url, {"Range": "bytes=0-0"}, _ASKING) as response:
                 total = response.headers.get("Content-Range", "").rpartition("/")[2]
                 length = total if response.status_code == 206 else response.headers.get("Content-Length", "")

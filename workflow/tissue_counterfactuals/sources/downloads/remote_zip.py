@@ -1,7 +1,8 @@
 """One file out of a zip archive on a server, without the rest: a bundle of many gigabytes may hold a few that are read.
 
 The directory stands at the end of an archive and says at which bytes each file lies; a server that sends stretches
-(Range) is asked for the directory and then for that stretch, which can be resumed like any download.
+(Range) is asked for the directory and then for that stretch, which can be resumed like any download; remotezip reads
+such archives too, but cannot go on with a stretch that broke off.
 """
 
 import io
@@ -9,7 +10,6 @@ import shutil
 import struct
 import zipfile
 import zlib
-from dataclasses import dataclass
 from pathlib import Path
 
 import requests
@@ -29,20 +29,11 @@ _ASKED = 1 << 16  # bytes of the directory asked for at once
 _LOCAL_HEADER = struct.Struct("<4s5H3L2H")
 
 
-@dataclass(frozen=True)
-class Entry:
-    """Where a file lies in its archive: first byte, bytes as stored, bytes unpacked, CRC-32, whether deflated."""
-
-    first: int
-    stored: int
-    size: int
-    crc: int
-    deflated: bool
-
-
-def locate(url: str, member: str, patience: Patience) -> Entry:
+def locate(url: str, member: str, patience: Patience) -> tuple[int, zipfile.ZipInfo]:
     """Find a file in the archive behind `url`; `member` is its path there, or the end of it.
 
+    Returns:
+        The first byte of what is packed, and what the archive's directory says of it.
     Raises:
         NoRanges: the server sends only whole files.
         Unavailable: no archive, or no such file (or several) in it.
@@ -57,9 +48,7 @@ def locate(url: str, member: str, patience: Patience) -> Entry:
             ) from error
         stream.seek(info.header_offset)
         *_, name_length, extra_length = _LOCAL_HEADER.unpack(stream.read(_LOCAL_HEADER.size))
-    first = info.header_offset + _LOCAL_HEADER.size + name_length + extra_length
-    deflated = info.compress_type == zipfile.ZIP_DEFLATED
-    return Entry(first, info.compress_size, info.file_size, info.CRC, deflated)
+    return info.header_offset + _LOCAL_HEADER.size + name_length + extra_length, info
 
 
 def find_member(archive: zipfile.ZipFile, member: str, where: str) -> zipfile.ZipInfo:
@@ -84,26 +73,17 @@ def find_member(archive: zipfile.ZipFile, member: str, where: str) -> zipfile.Zi
     return infos[0]
 
 
-def unpack(stretch: Path, entry: Entry, output: Path) -> bool:
-    """Unpack the bytes of an entry; returns whether length and CRC-32 are those of the archive's directory.
+def unpack(stretch: Path, info: zipfile.ZipInfo, output: Path) -> bool:
+    """Unpack the bytes of a file; returns whether length and CRC-32 are those of the archive's directory.
 
-    What unpacks to more than its directory says is stopped there: a few bytes can unpack to gigabytes.
+    What unpacks to more than its directory says is cut off there: a few bytes can unpack to gigabytes.
     """
-    inflate = zlib.decompressobj(-zlib.MAX_WBITS) if entry.deflated else None
-    size = crc = 0
-    with enough_disk(output), open(stretch, "rb") as packed, open(output, "wb") as file:
-        while size <= entry.size and (block := (inflate and inflate.unconsumed_tail) or packed.read(_BLOCK)):
-            try:
-                plain = inflate.decompress(block, _BLOCK) if inflate else block
-            except zlib.error:
-                return False
-            file.write(plain)
-            size, crc = size + len(plain), zlib.crc32(plain, crc)
-        if inflate and size <= entry.size:
-            plain = inflate.flush()
-            file.write(plain)
-            size, crc = size + len(plain), zlib.crc32(plain, crc)
-    return (size, crc) == (entry.size, entry.crc)
+    try:
+        with enough_disk(output), open(stretch, "rb") as packed, open(output, "wb") as file:
+            shutil.copyfileobj(zipfile.ZipExtFile(packed, "r", info), file, _BLOCK)
+    except (zipfile.BadZipFile, EOFError, zlib.error):
+        return False
+    return output.stat().st_size == info.file_size
 
 
 def extract(archive: Path, member: str, output: Path) -> None:
@@ -153,7 +133,7 @@ class _RangeFile(io.RawIOBase):
 
     def _ask(self, first: int, last: int) -> requests.Response:
         response = request(self.url, {"Range": f"bytes={first}-{last}"}, self.patience)
-        if response.status_code != 206 or "/" not in response.headers.get("Content-Range", ""):
+        if response.status_code != 206 or not response.headers.get("Content-Range", "").rpartition("/")[2].isdigit():
             response.close()
             raise NoRanges(self.url)
         return response

@@ -5,14 +5,14 @@ documents no way to go on with a partial file, which is what matters with files 
 """
 
 import errno
+import math
 import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import requests
 import urllib3
@@ -63,6 +63,14 @@ class Interrupted(Exception):
         self.wait_s = wait_s
 
 
+class _NothingMore(Interrupted):
+    """Answer 416: the stretch asked for begins behind the end; `total` is the length of the server's file."""
+
+    def __init__(self, total: int | None):
+        super().__init__("the server says that the file ends before")
+        self.total = total
+
+
 def transfer(
     url: str,
     part: Path,
@@ -92,14 +100,11 @@ def transfer(
     def reached() -> int:
         return part.stat().st_size if part.exists() else 0
 
-    target = part.with_name(part.name.split(".part")[0])
-    persist(
-        attempt,
-        url,
-        patience,
-        reached,
-        lambda: f"run again to go on from {reached():,} bytes, or put the file at {target} yourself",
-    )
+    def remedy() -> str:
+        place = f" to go on from {reached():,} bytes" if tag_file(part).exists() else ""
+        return f"run again{place}, or put the file at {part.with_name(part.name.split('.part')[0])} yourself"
+
+    persist(attempt, url, patience, reached, remedy)
 
 
 def persist(
@@ -199,6 +204,10 @@ def _attempt(url, part, patience, progress, announced, span) -> None:
             if _first_byte(response) != first + start:
                 discard(part)
                 raise Interrupted("the server sent another stretch than the one asked for")
+            # Not every server reads If-Range.
+            if start and _version(response) not in ("", headers["If-Range"]):
+                discard(part)
+                raise Interrupted("the file has changed on the server")
         elif span:
             if not start:
                 raise NoRanges(url)
@@ -206,7 +215,7 @@ def _attempt(url, part, patience, progress, announced, span) -> None:
             raise Interrupted("the file has changed on the server")
         else:
             start = 0
-        total = _total(response, start)
+        total = _total(response, length)
         if total is not None:
             if announced is not None:
                 announced(total)
@@ -250,14 +259,6 @@ def enough_disk(path: Path) -> Iterator[None]:
         ) from error
 
 
-class _NothingMore(Exception):
-    """Answer 416: the stretch asked for begins behind the end; `total` is the length of the server's file."""
-
-    def __init__(self, total: int | None):
-        super().__init__()
-        self.total = total
-
-
 def _refuse(response: requests.Response, url: str) -> None:
     status, reason = response.status_code, response.reason
     if status == 416:
@@ -274,16 +275,19 @@ def _refuse(response: requests.Response, url: str) -> None:
         )
     if response.headers.get("Content-Type", "").startswith("text/html"):
         raise web_page(url)
+    packed = response.headers.get("Content-Encoding", "identity")
+    if packed != "identity" and not urlsplit(url).path.endswith(".gz"):
+        raise Unavailable(
+            f"download: {url} comes packed ({packed}), though it was asked for as it is; fetch it with a browser.",
+            f"comes packed ({packed})",
+        )
 
 
 def _retry_after(response: requests.Response) -> float:
     """Seconds that the server asks to wait, given as a number or as a date."""
-    value = response.headers.get("Retry-After", "")
-    if value.isdigit():
-        return float(value)
     try:
-        return max(0.0, (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds())
-    except (ValueError, TypeError):
+        return urllib3.Retry(retry_after_max=math.inf).get_retry_after(response.raw) or 0.0
+    except (urllib3.exceptions.InvalidHeader, ValueError):
         return 0.0
 
 
@@ -292,10 +296,15 @@ def _first_byte(response: requests.Response) -> int | None:
     return int(first) if first.isdigit() else None
 
 
-def _total(response: requests.Response, start: int) -> int | None:
-    """Bytes that the partial file will have in the end."""
-    length = response.headers.get("Content-Length", "")
-    return start + int(length) if length.isdigit() else None
+def _total(response: requests.Response, length: int | None) -> int | None:
+    """Bytes that the partial file will have in the end; a server may send fewer at once than it was asked for."""
+    if length is not None:
+        return length
+    if response.status_code == 206:
+        told = response.headers.get("Content-Range", "").rpartition("/")[2]
+    else:
+        told = response.headers.get("Content-Length", "")
+    return int(told) if told.isdigit() else None
 
 
 def _reason(error: Exception) -> str:
@@ -326,11 +335,13 @@ def _begun(tag: Path, url: str, span: tuple[int, int] | None) -> bool:
 
 def _keep_tag(response: requests.Response, url: str, span: tuple | None, tag: Path) -> None:
     """Without a strong validator a resume would be unsafe: nothing is kept."""
+    if version := _version(response):
+        tag.write_text(f"{url}\n{span}\n{version}")
+
+
+def _version(response: requests.Response) -> str:
     validator = response.headers.get("ETag", "W/")
-    if validator.startswith("W/"):
-        validator = response.headers.get("Last-Modified", "")
-    if validator:
-        tag.write_text(f"{url}\n{span}\n{validator}")
+    return response.headers.get("Last-Modified", "") if validator.startswith("W/") else validator
 
 
 def discard(part: Path) -> None:
