@@ -361,8 +361,8 @@ NOTES = (
         "figure A5",
         "no scaling to the methods at hand; k-means from ten sets of first centres; seven panels",
         "the same (the authors: some scores scaled, k-means from one set, another slide among the cells, two panels)",
-        "Scaled scores depend on which methods are compared, and k-means from one set of first centres on that set. The "
-        "paper draws the two aggregates; their parts, probes and information stand beside them here.",
+        "Scaled scores depend on which methods are compared, and k-means from one set of first centres on that set. "
+        "The paper draws the two aggregates; their parts, probes and information stand beside them here.",
     ),
     (
         "gene_range",
