@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import torch
 from scipy import sparse
+from scipy.spatial import cKDTree
 
 from drawings import texts
 from slides import small_slide
@@ -78,7 +79,7 @@ def one_thread():
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("application")
-    return [run(folder / str(seed), slide(), seed) for seed in (0, 1)]
+    return [run(folder / str(seed), slide(), seed, embedding=kind) for seed, kind in enumerate(("pca", "umap"))]
 
 
 def read(outputs, name):
@@ -95,6 +96,19 @@ def test_the_programme_of_the_upper_half_is_a_module_and_its_subdomain(runs):
     inside = found == module
     assert upper[inside].mean() > 0.9
     assert inside[upper].mean() > 0.9
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_in_two_dimensions_reconstructions_lie_among_themselves(runs, seed):
+    """By principal components, and by UMAP: expected counts have no noise, and so are like each other."""
+    table = read(runs[seed], "embedding")
+    places = table[["x", "y"]].to_numpy(float)
+    assert np.isfinite(places).all()
+    expected = table["what"].isin(["reconstructed", "moved to module"]).to_numpy()
+    _, nearest = cKDTree(places).query(places, 6)
+    alike = expected[nearest[:, 1:]].mean(axis=1)
+    assert alike[expected].mean() > 0.9
+    assert alike[~expected].mean() < 0.1
 
 
 def test_scores_of_every_form_type_and_kind_of_donors(runs):
