@@ -22,7 +22,7 @@ from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.experiments import cellina_slides, gene_modules, preparation, shuffled_subdomains
 from tissue_counterfactuals.graph import neighborhood_features
 from tissue_counterfactuals.metrics import METRICS, Comparison, Reference
-from tissue_counterfactuals.metrics.populations import mean_expression
+from tissue_counterfactuals.metrics.populations import log_mean
 from tissue_counterfactuals.question.nodes import NodePerturbation, alter_counts, alter_log
 from tissue_counterfactuals.results.tables import write_tsv
 from tissue_counterfactuals.slide import log_normalize, normalize_counts
@@ -331,23 +331,18 @@ class _Moves:
         shift = own.reindex(self.slide.var_names).fillna(0).to_numpy()
         shift = np.clip(shift, -LARGEST_WEIGHT, LARGEST_WEIGHT)
         domains = (self.there, np.flatnonzero(self.from_where["type_matched"]))
-        change = np.subtract(*(_profile(self.slide.X[part]) for part in domains))
+        change = np.subtract(*(log_mean(self.slide.X[part]) for part in domains))
         kept = (np.abs(shift) > SMALLEST_WEIGHT) & (np.abs(change) > SMALLEST_CHANGE)
         return np.where(kept, shift, 0).astype(np.float32)
 
     def _genes(self, names, focal, observed, predicted, weights) -> pd.DataFrame:
         """Log changes of every gene against the observed focal cells: in the module, and under the pathway."""
-        base = _profile(self.slide.X[focal])
-        found = {"observed": _profile(self.slide.X[observed]) - base, "predicted": _profile(predicted) - base}
+        base = log_mean(self.slide.X[focal])
+        found = {"observed": log_mean(self.slide.X[observed]) - base, "predicted": log_mean(predicted) - base}
         own = weights[weights["source"] == names["pathway"]].set_index("target")["weight"]
         table = pd.DataFrame({"gene": self.slide.var_names, **found})
         table["weight"] = own.reindex(self.slide.var_names).to_numpy()
         return table.assign(**{key: names[key] for key in ("cell_type", "module", "pathway")})
-
-
-def _profile(counts) -> np.ndarray:
-    """Logarithm (g,) of 1 + mean counts per 10,000."""
-    return np.log1p(mean_expression(sparse.csr_array(counts) if sparse.issparse(counts) else counts))
 
 
 def _in_two_dimensions(values: np.ndarray, kind: str, seed: int) -> np.ndarray:

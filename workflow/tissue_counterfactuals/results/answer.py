@@ -16,7 +16,7 @@ from tissue_counterfactuals import gene_sets, pathways
 from tissue_counterfactuals.experiments.settings import BUNDLED_GENE_SETS
 from tissue_counterfactuals.files import atomic_path
 from tissue_counterfactuals.methods.hierarchical import compared_domains
-from tissue_counterfactuals.metrics.populations import mean_expression
+from tissue_counterfactuals.metrics.populations import log_mean
 from tissue_counterfactuals.models.hierarchical import MOST_OFF, QUANTILE
 from tissue_counterfactuals.question.asked import intervention_of
 from tissue_counterfactuals.question.predictions import KEY, read_predictions
@@ -152,8 +152,8 @@ def collect(predictions: list[Path], methods: list[str]) -> Answers:
                     continue
                 own = per_method.setdefault(method, {"told": [], "notes": []})
                 values, twin = (made.values(method, target, v) for v in (variant, TWIN))
-                base = np.log1p(mean_expression(twin))
-                change = np.log1p(mean_expression(values)) - base
+                base = log_mean(twin)
+                change = log_mean(values) - base
                 answers.change.setdefault(method, []).append(change)
                 if "effect" not in own:
                     own["effect"] = np.sqrt(((log_normalize(values) - log_normalize(twin)) ** 2).mean(axis=1))
