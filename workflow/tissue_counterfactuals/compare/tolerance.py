@@ -41,11 +41,13 @@ def of_folds(values: pd.DataFrame, n_published: int) -> Tolerance:
     groups = values.groupby("fold")["value"]
     means, sizes = groups.mean(), groups.size()
     n_folds, freedom = len(means), int((sizes - 1).sum())
+    if n_folds == 1 < n_published:
+        return Tolerance(np.nan, "one of several folds says nothing of the others")
     if freedom:
         within = float(((values["value"] - groups.transform("mean")) ** 2).sum() / freedom)
         variance = within * (1 / n_published + (1 / sizes).sum() / n_folds**2)
         origin = f"spread of {int(sizes.max())} seeds in {n_folds} folds"
-        if n_folds < n_published and n_folds > 1:
+        if n_folds < n_published:
             variance += means.var() * (1 / n_folds - 1 / n_published)
             freedom = min(freedom, n_folds - 1)
             origin += f", and of the {n_published - n_folds} folds that are missing"
