@@ -96,6 +96,7 @@ rule compare_with_published:
                     RESOURCES / f"{name}.tsv"
                     for name in ("expected_shapes", "datasets")
                 ),
+                RESOURCES.parent / "config" / "paper.yaml",
             ]
         ],
         # Where it says whom to cite for data of one's own.

@@ -181,7 +181,7 @@ def tables_compared(wildcards):
                 files += [
                     f"results/slides/{name}/{slide}.shapes.tsv" for slide in slides
                 ]
-        for path in compare.READ.get(experiment, ()):
+        for path in compare.READ.get(experiment, {}).values():
             files += expand(path, **{key: values[key] for key in wildcards_of(path)})
     return list(dict.fromkeys(files))
 

@@ -59,14 +59,6 @@ def of_folds(values: pd.DataFrame, n_published: int) -> Tolerance:
     return Tolerance(float(t.ppf((1 + LEVEL) / 2, freedom) * np.sqrt(variance)), origin)
 
 
-def of_spread(spread: float, n: int, n_published: int, units: str) -> Tolerance:
-    """Tolerance of a mean over n units of which only the standard deviation is known, against one over others."""
-    if n < 2:
-        return Tolerance(np.nan, f"one of the {units} has no spread")
-    half = t.ppf((1 + LEVEL) / 2, n - 1) * spread * np.sqrt(1 / n + 1 / n_published)
-    return Tolerance(float(half), f"spread of {n} {units}")
-
-
 def of_replicates(replicates: np.ndarray, origin: str) -> Tolerance:
     """Tolerance of a statistic whose resampled values (n,), or values of several seeds, are given; both runs have that
     spread. NaN for fewer than two of them.
