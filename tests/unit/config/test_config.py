@@ -265,6 +265,11 @@ def test_the_table_names_every_key():
             "config: datasets.demo_tissue.target_domains is missing; name the domains that cells are put into.",
         ),
         (
+            {"experiments": ["cellina_application"], "target_domains": []},
+            {},
+            "config: datasets.demo_tissue.target_domains is missing; name the domains that cells are put into.",
+        ),
+        (
             {"control_domain": None},
             {},
             "config: datasets.demo_tissue.control_domain is missing; name the domain that cells are taken from.",
@@ -399,6 +404,25 @@ def test_slides_of_simulated_tissue():
         slides_of("a", entry("a", SIMULATED | {"patients": {"slide_1": ["slide_0"]}, "simulation": {"n_slides": 2}}))
     with pytest.raises(InputError, match="names 'slide_9', which no cell of the slide has; did you mean 'slide_1'"):
         slides_of("a", entry("a", SIMULATED | {"samples": ["slide_9"]}))
+
+
+@pytest.mark.parametrize("source", ["simulated", "simulated_field", "pooled"])
+def test_a_question_about_a_sample_that_is_not_read_is_refused(source):
+    stem = "slide" if source != "simulated_field" else "sample"
+    asked = {"name": "q", "cell_type": "type_0", "domain": "domain_0", "move_to": "domain_1", "sample": f"{stem}_1"}
+    dataset = SIMULATED | {"samples": [f"{stem}_0"], "questions": [asked]}
+    if source == "simulated_field":
+        dataset = {"source": source, "samples": ["sample_0"], "questions": [asked], "field": {"n_samples": 2}}
+    else:
+        dataset |= {"simulation": {"n_slides": 2}, "fit": source if source == "pooled" else "per_sample"}
+    with pytest.raises(InputError) as error:
+        slides_of("a", entry("a", dataset))
+    sentence = (
+        f"config: datasets.a.questions[0].sample is '{stem}_1', which is not read here; the samples are {stem}_0."
+    )
+    assert str(error.value) == sentence
+    dataset["samples"] = [f"{stem}_1"]
+    assert slides_of("a", entry("a", dataset)) == ["pooled" if source == "pooled" else f"{stem}_1"]
 
 
 def test_slides_of_a_pooled_data_set(slide_file):
