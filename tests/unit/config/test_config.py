@@ -615,7 +615,6 @@ def test_pooled_steps_are_refused_where_slides_are_shuffled():
     assert "switches.slide_steps 'pooled' does not allow" in sentence
     for allowed in (shuffled | {"slide_steps": "shuffled"}, shuffled | {"log_partition": "gaussian"}):
         load(datasets={"field": field}, switches=allowed)
-    load(datasets={"field": field}, switches=shuffled, protocols=["as_run"])
     load(datasets={"made": SIMULATED}, switches=shuffled)
 
 
@@ -631,6 +630,34 @@ def test_an_equal_budget_is_not_what_the_authors_ran():
     assert load(budget="equal", protocols=["corrected"])["equal_steps"] == 2000
     (sentence,) = faults(budget="equal", protocols=["corrected", "as_run"])
     assert sentence.startswith("config: budget is equal, but protocols names as_run")
+
+
+@pytest.mark.parametrize(
+    ("top", "beginning", "mended"),
+    [
+        (
+            {"switches": {"scale": "none"}, "protocols": ["as_run"]},
+            "config: switches are given, but protocols names as_run alone",
+            {"protocols": ["as_run", "corrected"]},
+        ),
+        ({"equal_steps": 9}, "config: equal_steps is given, but budget is own", {"budget": "equal"}),
+        (
+            {"cellina_experiments": {"scalability": {"n_cells": [500], "most_cells": {"cpa": 400}}}},
+            "config: cellina_experiments.scalability.most_cells.cpa is 400, and the fewest cells",
+            {"cellina_experiments": {"scalability": {"n_cells": [400, 500], "most_cells": {"cpa": 400}}}},
+        ),
+        (
+            {"cellina_experiments": {"trust": {"methods": []}}, "celcomen": {"without_slides": ["trust"]}},
+            "config: cellina_experiments.trust.methods is empty",
+            {"celcomen": {}},
+        ),
+        ({"downloads": {"folder": "~/x"}}, "config: downloads.folder begins with ~", {"downloads": {"folder": "x"}}),
+    ],
+)
+def test_what_would_do_nothing_is_refused(top, beginning, mended):
+    (sentence,) = faults(**top)
+    assert sentence.startswith(beginning)
+    load(**top | mended)
 
 
 def test_the_rule_that_makes_slides_is_told_every_key_that_a_source_reads(root):
