@@ -21,6 +21,12 @@ CONFIG_FAULTS = {
         tiny(datasets={"mine": ENTRY | {"path": "data/absent.h5ad"}}),
         "config: datasets.mine.path: there is no file 'data/absent.h5ad'; paths count from",
     ),
+    "slide": (
+        tiny(datasets={"tiny": TINY_DATASET | {"experiments": ["cellina", "cellina_weights"]}})
+        | {"cellina_experiments": {"weights": {"slides": ["slide_0", "slide_7"]}}},
+        "config: cellina_experiments.weights.slides names slide_7, which no data set with cellina_weights has; the "
+        "slides are slide_0.",
+    ),
     "name": (
         tiny(datasets={"all": TINY_DATASET}),
         "config: datasets.all has the name of a target or rule; give it another name.",

@@ -46,3 +46,13 @@ def test_gene_sets_and_published_numbers_are_inputs(tmp_path):
         "cellina_in_vivo": (str(ROOT / "resources/published/cellina_in_vivo.tsv"),),
     }.items():
         assert set(files) <= set(found[rule].split(", ")), rule
+
+
+def test_the_slides_of_an_experiment_are_prepared_and_not_all_as_one(tmp_path):
+    """The comparison of published data says what their slides hold: those that the experiment reads."""
+    crc = {"source": "cosmx_crc", "files": "crc_cosmx", "samples": ["232"], "control_domain": "REF"}
+    crc |= {"target_domains": ["CRC"], "experiments": ["cellina", "cellina_gene_range"]}
+    run = Run(tmp_path / "run").configure({"datasets": {"crc": crc}})
+    outcome = run.snakemake("results/compare/all/page.html", "--dry-run")
+    assert outcome.code == 0, outcome.screen[-3000:]
+    assert re.findall(r"output: (results/slides/\S+h5ad)", outcome.screen) == ["results/slides/crc/232.h5ad"]

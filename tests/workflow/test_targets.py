@@ -92,6 +92,30 @@ def test_the_slide_of_the_readme_is_asked_its_questions(tmp_path):
     assert set(found) == everywhere - {("right", one)}
 
 
+def test_one_more_method_or_seed_of_a_question_trains_no_other_again(tmp_path):
+    asked = {"name": "q", "cell_type": "type_0", "domain": "domain_0", "move_to": "domain_1"}
+    asked |= {"methods": ["hierarchical"], "seeds": [0]}
+    config = tiny(protocols=["corrected"], methods=["hierarchical", "ridge"])
+    entry = config["datasets"]["tiny"]
+    target = "results/answers/tiny/slide_0/q/answer.md"
+    run = Run(tmp_path).configure(config | {"datasets": {"tiny": entry | {"questions": [asked]}}})
+    outcome = run.snakemake("--notemp", target)
+    assert outcome.code == 0, outcome.screen
+    answered = {"predict": 1, "answer": 1}
+    trained = answered | {"state_training": 1, "fit": 1}
+    for edit, counterfactual, jobs in (
+        ({}, {"node": {"n_genes": 5}, "donor_rules": ["published"]}, {}),
+        ({"methods": ["hierarchical", "ridge"]}, {}, trained),
+        ({"seeds": [0, 1]}, {}, trained | {"write_own_question": 1}),
+        ({"move_to": "domain_2"}, {}, trained | {"write_own_question": 1}),
+    ):
+        own = {"datasets": {"tiny": entry | {"questions": [asked | edit]}}}
+        own["counterfactual"] = config["counterfactual"] | counterfactual
+        outcome = run.configure(config | own).snakemake("--dry-run", target)
+        assert outcome.code == 0, outcome.screen
+        assert ({} if "Nothing to be done" in outcome.screen else outcome.planned()) == jobs
+
+
 def test_an_edit_makes_anew_what_reads_it_and_no_more(tmp_path):
     """What a dry run over one finished training plans after an edit."""
     config = tiny(methods=["no_change", "ridge"], seeds=[0], protocols=["corrected"])

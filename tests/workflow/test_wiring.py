@@ -25,10 +25,10 @@ class Files(list):
 SLIDE = "results/slides/tiny/slide_0.h5ad"
 
 
-def told(name, protocol="as_run", method="cellina", slide="slide_0"):
+def told(name, protocol="as_run", method="cellina", slide="slide_0", files=(SLIDE,)):
     known = dict(dataset="tiny", slide=slide, fold="type_0", protocol=protocol, seed="0", method=method)
     wildcards = Wildcards(fromdict=known | dict(environment="core"))
-    of_rule, given, found = workflow.get_rule(name), dict(input=Files([SLIDE]), attempt=2), dict()
+    of_rule, given, found = workflow.get_rule(name), dict(input=Files(files), attempt=2), dict()
     for key, value in of_rule.params.items():
         if callable(value):
             names = value.__code__.co_varnames[1 : value.__code__.co_argcount]
@@ -48,6 +48,9 @@ ASKED = dict(
     ridge=told("fit", method="ridge"),
     alike=told("fit", method="cpa", slide="slide_0+random+300"),
     predict=told("predict"),
+    # One after another, so that the largest counts.
+    tabulate=told("tabulate", files=3 * [SLIDE]),
+    figure_cellina_a2=told("figure_cellina_a2", files=3 * [SLIDE]),
 )
 print("PROBE", json.dumps(ASKED, default=str))
 """
@@ -83,7 +86,7 @@ def test_a_card_is_asked_for_where_one_is_used(asked):
     found = {name: told["gpu"] or 0 for name, told in asked.items()}
     assert found == {
         "cellina": 1, "predict": 1, "ridge": 0, "alike": 1,
-        "score": 0, "score_corrected": 0, "question": 0,
+        "score": 0, "score_corrected": 0, "question": 0, "tabulate": 0, "figure_cellina_a2": 0,
     }  # fmt: skip
 
 

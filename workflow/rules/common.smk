@@ -221,8 +221,9 @@ def asked_of_fold(wildcards):
     return part_of_holdout(entry) | {"named": told}
 
 
-def question_settings(*steps):
-    """Params function: what a question is drawn from, with the switches of the steps that read them from it.
+def question_settings(*steps, keys=()):
+    """Params function: what a question is drawn from, with the switches of the steps that read them from it, and the
+    keys of `counterfactual` that it reads.
 
     A change elsewhere in the configuration must not ask again.
     """
@@ -239,7 +240,7 @@ def question_settings(*steps):
                 for step in steps
                 for k, v in protocols.of_step(switches, step).items()
             },
-            **(config["counterfactual"] if "counterfactual" in steps else {}),
+            **{key: config["counterfactual"][key] for key in keys},
         }
 
     return settings
@@ -304,7 +305,7 @@ def training_asked(wildcards):
     """All that a training depends on beside its slide, as JSON."""
     return json.dumps(
         {
-            "asked": own_question(wildcards) or asked_of_fold(wildcards),
+            "asked": asked_itself(wildcards) or asked_of_fold(wildcards),
             "question": question_settings("graph", "training")(wildcards),
             "settings": settings_of_methods([wildcards.method], wildcards.slide),
             "steps": steps_of_training(wildcards),
@@ -346,6 +347,11 @@ def size_mb(files):
 def memory_of_task(wildcards, input, attempt):
     """Megabytes: the slide, its graph and the dense neighbourhood features, more at each further attempt."""
     return int(2000 + 8 * size_mb(input)) * attempt
+
+
+def memory_of_join(wildcards, input, attempt):
+    """Megabytes of a job that reads its files one after another: as for the largest, more at each further attempt."""
+    return memory_of_task(wildcards, [max(input, key=os.path.getsize)], attempt)
 
 
 def runtime_of(rule_name, least=0):
@@ -398,6 +404,12 @@ def own_question(wildcards):
     name = known.get("question") or known["fold"].partition("+")[2]
     questions = dataset_of(wildcards)["questions"]
     return next((asked for asked in questions if asked["name"] == name), None)
+
+
+def asked_itself(wildcards):
+    """A user's question without who answers it: one more method or seed is no reason to train the others again."""
+    asked = own_question(wildcards) or {}
+    return {k: v for k, v in asked.items() if k not in ("methods", "seeds")}
 
 
 def seeds_asked(wildcards):

@@ -52,7 +52,7 @@ rule tabulate:
     conda:
         "../../envs/core.yaml"
     resources:
-        mem_mb=memory_of_task,
+        mem_mb=memory_of_join,
         runtime=runtime_of("tabulate", least=30),
     params:
         config=config,
@@ -77,7 +77,7 @@ for figure in FIGURES:
         conda:
             "../../envs/core.yaml"
         resources:
-            mem_mb=memory_of_task,
+            mem_mb=memory_of_join,
             runtime=runtime_of(figure.name, least=30),
         script:
             "../scripts/figure.py"
@@ -96,6 +96,7 @@ rule compare_with_published:
                     RESOURCES / f"{name}.tsv"
                     for name in ("expected_shapes", "datasets")
                 ),
+                RESOURCES.parent / "config" / "paper.yaml",
             ]
         ],
         # Where it says whom to cite for data of one's own.

@@ -177,11 +177,12 @@ def tables_compared(wildcards):
                 "target": list(map(slug, entry["target_domains"])),
             }
             if published_as(entry):
-                slides = SLIDES[name] if experiment == "cellina" else [POOLED]
+                row = next((row for row in EXPERIMENTS if row.name == experiment), None)
                 files += [
-                    f"results/slides/{name}/{slide}.shapes.tsv" for slide in slides
+                    f"results/slides/{name}/{slide}.shapes.tsv"
+                    for slide in slides_for(row, name)
                 ]
-        for path in compare.READ.get(experiment, ()):
+        for path in compare.READ.get(experiment, {}).values():
             files += expand(path, **{key: values[key] for key in wildcards_of(path)})
     return list(dict.fromkeys(files))
 
@@ -375,7 +376,7 @@ def slides_for(row, name):
     """
     if row is None:
         return list(SLIDES[name])
-    if row.pooled:
+    if row.pooled or row.name in ON_SLIDES:
         return [POOLED]
     wanted = settings_of_experiment(row)["slides"]
     slides = [s for s in SLIDES[name] if wanted is None or s in wanted]
@@ -385,6 +386,17 @@ def slides_for(row, name):
             f"its slides are {', '.join(SLIDES[name])}."
         )
     return slides
+
+
+# A misspelt name among several would leave a slide out without a word.
+for row in EXPERIMENTS:
+    every = [slide for name in datasets_for(row.name) for slide in SLIDES[name]]
+    wanted = every and settings_of_experiment(row).get("slides") or []
+    if unknown := [slide for slide in wanted if slide not in every]:
+        raise WorkflowError(
+            f"config: {row.section}.slides names {', '.join(unknown)}, which no data set with {row.name} has; the "
+            f"slides are {', '.join(every)}."
+        )
 
 
 def outputs_of(figure):

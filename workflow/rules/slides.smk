@@ -144,8 +144,10 @@ rule write_own_question:
         mem_mb=memory_of_task,
         runtime=runtime_of("write_question"),
     params:
-        asked=own_question,
-        settings=question_settings("graph", "training", "counterfactual"),
+        asked=asked_itself,
+        settings=question_settings(
+            "graph", "training", "counterfactual", keys=["n_donors"]
+        ),
     script:
         "../scripts/write_own_question.py"
 
@@ -190,6 +192,8 @@ rule write_question:
         mem_mb=memory_of_task,
         runtime=runtime_of("write_question"),
     params:
-        settings=question_settings("graph", "training", "counterfactual"),
+        settings=question_settings(
+            "graph", "training", "counterfactual", keys=config["counterfactual"]
+        ),
     script:
         "../scripts/write_question.py"

@@ -2,19 +2,21 @@
 
 import numpy as np
 import pandas as pd
+import yaml
 
-from tissue_counterfactuals.compare import Tables
+from tissue_counterfactuals.compare import Tables, published
 from tissue_counterfactuals.config import load_config
 from tissue_counterfactuals.results.tables import COLUMNS, gains, read_scores, summarize, write_tsv
 
 SLIDES = ("120", "210", "221", "231", "232", "242")
 TYPES = ("Endothelial", "Epithelial", "Fibroblast", "Myeloid", "T_cell")
+# The data sets as they were published.
+PAPER = yaml.safe_load(published.SETTINGS.read_text())["datasets"]
 PUBLISHED = ("pearson", "signed_precision", "e_distance", "rmse_lfc")
 
 
-def config(kind="real", **changes):
-    """One data set called `crc`: that of Table 1, or one in its place."""
-    entry = {"control_domain": "REF", "target_domains": ["CRC"]}
+def config(kind="real", of="crc", entry=None, **changes):
+    """One data set called `crc`: that of Table 1 (or another of config/paper.yaml), changed, or one in its place."""
     if kind == "simulated":
         # Domains are held against those that the simulation makes.
         entry = {
@@ -23,8 +25,8 @@ def config(kind="real", **changes):
             "target_domains": ["domain_1"],
         }
     else:
-        entry |= {"source": "cosmx_crc", "files": "crc_cosmx", "kind": kind, "label": "Bowel <i>"}
-        entry["patients"] = {"231_232": ["231", "232"]}
+        named = {"kind": kind, "label": "Bowel <i>", "experiments": ["cellina"], "methods": ["cellina"]}
+        entry = PAPER[of] | named | (entry or {})
     return load_config({"datasets": {"crc": entry}, "protocols": ["corrected", "as_run"]} | changes)
 
 

@@ -288,6 +288,18 @@ def test_forces_from_noise_are_seldom_found_again(tmp_path):
     assert held / n <= 0.05 + 4 * np.sqrt(0.05 * 0.95 / n)
 
 
+def test_forces_that_are_nowhere_told_from_noise_are_not_found_again(tmp_path):
+    """Of intra forces, the same as noise in every simulation, there is no p value."""
+    path = "results/celcomen/simulation/correlations.as_run.tsv"
+    keys = [(q, s, seed) for q in ("inter", "intra") for s in ("estimate", "noise") for seed in range(20)]
+    table = pd.DataFrame(keys, columns=["quantity", "source", "seed"]).assign(panel="paper", entries="upper_triangle")
+    rho = 0.01 * table["seed"] + 0.5 * ((table["quantity"] == "inter") & (table["source"] == "estimate"))
+    write_tsv(table.assign(spearman=rho), tmp_path / path)
+    with np.errstate(invalid="ignore"):
+        (found,) = statements.found_again(Tables({}, [path]), "", "as_run")
+    assert found.verdict == "not resolvable"
+
+
 def agreement(observed, partial, shuffled):
     common = {"seed": 0, "constant": False, "p_value": 0.001, "random_high": 0.1}
     rows = [
@@ -377,7 +389,7 @@ def test_forces_know_where_proteins_are_in_the_mean_and_in_the_tails_apart(tmp_p
 def test_clusters_between_cells_hold_more_of_what_cells_say(tmp_path, inter, intra, verdict):
     path = "results/tables/g/celcomen_glioblastoma.corrected.cluster_terms.tsv"
     rows = [
-        {"force": force, "cluster": cluster, "term": "Mitotic Cell Cycle", "p_value": 1e-9, "q_value": 1e-7}
+        {"force": force, "cluster": cluster, "term": "Mitotic Cytokinesis", "p_value": 1e-9, "q_value": 1e-7}
         for force in ("inter", "intra")
         for cluster in range(1, 6)
     ]

@@ -40,9 +40,13 @@ def test_a_run_that_is_another_is_found():
 
 
 def test_without_spread_there_is_no_tolerance():
-    found = of_folds(pd.DataFrame({"fold": [0], "value": [0.5]}), 30)
+    found = of_folds(pd.DataFrame({"fold": [0], "value": [0.5]}), 1)
     assert np.isnan(found.value)
     assert found.origin == "one fold and one seed have no spread"
+    # Seeds of the one fold say how far the model is from itself, and not how far folds are from each other.
+    found = of_folds(pd.DataFrame({"fold": [0, 0, 0], "value": [0.5, 0.51, 0.52]}), 30)
+    assert np.isnan(found.value)
+    assert found.origin == "one of several folds says nothing of the others"
     assert np.isnan(of_replicates(np.array([1.0]), "1 seed").value)
 
 

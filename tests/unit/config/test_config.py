@@ -265,6 +265,11 @@ def test_the_table_names_every_key():
             "config: datasets.demo_tissue.target_domains is missing; name the domains that cells are put into.",
         ),
         (
+            {"experiments": ["cellina_application"], "target_domains": []},
+            {},
+            "config: datasets.demo_tissue.target_domains is missing; name the domains that cells are put into.",
+        ),
+        (
             {"control_domain": None},
             {},
             "config: datasets.demo_tissue.control_domain is missing; name the domain that cells are taken from.",
@@ -399,6 +404,25 @@ def test_slides_of_simulated_tissue():
         slides_of("a", entry("a", SIMULATED | {"patients": {"slide_1": ["slide_0"]}, "simulation": {"n_slides": 2}}))
     with pytest.raises(InputError, match="names 'slide_9', which no cell of the slide has; did you mean 'slide_1'"):
         slides_of("a", entry("a", SIMULATED | {"samples": ["slide_9"]}))
+
+
+@pytest.mark.parametrize("source", ["simulated", "simulated_field", "pooled"])
+def test_a_question_about_a_sample_that_is_not_read_is_refused(source):
+    stem = "slide" if source != "simulated_field" else "sample"
+    asked = {"name": "q", "cell_type": "type_0", "domain": "domain_0", "move_to": "domain_1", "sample": f"{stem}_1"}
+    dataset = SIMULATED | {"samples": [f"{stem}_0"], "questions": [asked]}
+    if source == "simulated_field":
+        dataset = {"source": source, "samples": ["sample_0"], "questions": [asked], "field": {"n_samples": 2}}
+    else:
+        dataset |= {"simulation": {"n_slides": 2}, "fit": source if source == "pooled" else "per_sample"}
+    with pytest.raises(InputError) as error:
+        slides_of("a", entry("a", dataset))
+    sentence = (
+        f"config: datasets.a.questions[0].sample is '{stem}_1', which is not read here; the samples are {stem}_0."
+    )
+    assert str(error.value) == sentence
+    dataset["samples"] = [f"{stem}_1"]
+    assert slides_of("a", entry("a", dataset)) == ["pooled" if source == "pooled" else f"{stem}_1"]
 
 
 def test_slides_of_a_pooled_data_set(slide_file):
@@ -591,7 +615,6 @@ def test_pooled_steps_are_refused_where_slides_are_shuffled():
     assert "switches.slide_steps 'pooled' does not allow" in sentence
     for allowed in (shuffled | {"slide_steps": "shuffled"}, shuffled | {"log_partition": "gaussian"}):
         load(datasets={"field": field}, switches=allowed)
-    load(datasets={"field": field}, switches=shuffled, protocols=["as_run"])
     load(datasets={"made": SIMULATED}, switches=shuffled)
 
 
@@ -607,6 +630,34 @@ def test_an_equal_budget_is_not_what_the_authors_ran():
     assert load(budget="equal", protocols=["corrected"])["equal_steps"] == 2000
     (sentence,) = faults(budget="equal", protocols=["corrected", "as_run"])
     assert sentence.startswith("config: budget is equal, but protocols names as_run")
+
+
+@pytest.mark.parametrize(
+    ("top", "beginning", "mended"),
+    [
+        (
+            {"switches": {"scale": "none"}, "protocols": ["as_run"]},
+            "config: switches are given, but protocols names as_run alone",
+            {"protocols": ["as_run", "corrected"]},
+        ),
+        ({"equal_steps": 9}, "config: equal_steps is given, but budget is own", {"budget": "equal"}),
+        (
+            {"cellina_experiments": {"scalability": {"n_cells": [500], "most_cells": {"cpa": 400}}}},
+            "config: cellina_experiments.scalability.most_cells.cpa is 400, and the fewest cells",
+            {"cellina_experiments": {"scalability": {"n_cells": [400, 500], "most_cells": {"cpa": 400}}}},
+        ),
+        (
+            {"cellina_experiments": {"trust": {"methods": []}}, "celcomen": {"without_slides": ["trust"]}},
+            "config: cellina_experiments.trust.methods is empty",
+            {"celcomen": {}},
+        ),
+        ({"downloads": {"folder": "~/x"}}, "config: downloads.folder begins with ~", {"downloads": {"folder": "x"}}),
+    ],
+)
+def test_what_would_do_nothing_is_refused(top, beginning, mended):
+    (sentence,) = faults(**top)
+    assert sentence.startswith(beginning)
+    load(**top | mended)
 
 
 def test_the_rule_that_makes_slides_is_told_every_key_that_a_source_reads(root):

@@ -11,7 +11,6 @@
 Nothing is computed here that is not read from tables of the run: comparing is cheap.
 """
 
-import re
 from collections.abc import Iterable
 from itertools import product
 from pathlib import Path
@@ -23,17 +22,15 @@ from tissue_counterfactuals.files import atomic_path
 from tissue_counterfactuals.sources import published_as
 
 _TABLES = "results/tables/{dataset}"
-# Experiment -> the tables of a run that are read here.
+# Experiment -> the tables of a run that are read here, by name.
 READ = {
-    "cellina": (
-        *(f"{_TABLES}/{name}.tsv" for name in ("scores", "summary", "gains")),
-        f"{_TABLES}/table_1.{{target}}.{{protocol}}.tsv",
-    ),
-    "cellina_gene_range": (f"{_TABLES}/figure_cellina_a7.{{target}}.{{protocol}}.tsv",),
-    "celcomen_simulation": ("results/celcomen/simulation/correlations.{protocol}.tsv",),
-    "celcomen_recovery": ("results/celcomen/recovery/recovery.tsv",),
+    "cellina": {name: f"{_TABLES}/{name}.tsv" for name in ("scores", "summary", "gains")}
+    | {"table_1": f"{_TABLES}/table_1.{{target}}.{{protocol}}.tsv"},
+    "cellina_gene_range": {"figure_cellina_a7": f"{_TABLES}/figure_cellina_a7.{{target}}.{{protocol}}.tsv"},
+    "celcomen_simulation": {"correlations": "results/celcomen/simulation/correlations.{protocol}.tsv"},
+    "celcomen_recovery": {"recovery": "results/celcomen/recovery/recovery.tsv"},
 } | {
-    experiment: tuple(f"{_TABLES}/{experiment}.{{protocol}}.{name}.tsv" for name in names)
+    experiment: {name: f"{_TABLES}/{experiment}.{{protocol}}.{name}.tsv" for name in names}
     for experiment, names in {
         "celcomen_spleen": ("agreement", "summary", "cluster_terms"),
         "celcomen_glioblastoma": (
@@ -74,9 +71,8 @@ class Tables:
         return self._read[path]
 
     def of(self, experiment: str, name: str, **keys: str) -> pd.DataFrame | None:
-        """The table of an experiment whose path ends in `name`."""
-        (pattern,) = (p for p in READ[experiment] if re.search(rf"[/.]{name}(\.|$)", p))
-        return self.table(pattern.format(**keys))
+        """A table of an experiment, by its name in READ."""
+        return self.table(READ[experiment][name].format(**keys))
 
     def ran(self, experiment: str) -> bool:
         """Whether this run has tables of an experiment."""
@@ -86,7 +82,7 @@ class Tables:
 
     def datasets(self, experiment: str) -> list[tuple[str, dict]]:
         """Data sets, by name, with a table of an experiment in this run; none for one that is not compared."""
-        first = READ.get(experiment, ("",))[0]
+        first = next(iter(READ.get(experiment, {"": ""}).values()))
 
         def has_first(name: str, entry: dict) -> bool:
             targets = slugs(entry["target_domains"], "target_domains") or [""]

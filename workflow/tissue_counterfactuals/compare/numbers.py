@@ -1,6 +1,8 @@
 """Every published number beside ours, with a tolerance and a verdict; one row per number and data set of the run."""
 
 from collections.abc import Callable, Iterator
+from functools import reduce
+from operator import getitem
 from typing import NamedTuple
 
 import numpy as np
@@ -9,10 +11,10 @@ from scipy.stats import ttest_1samp, wilcoxon
 
 from tissue_counterfactuals import protocols
 from tissue_counterfactuals.compare import Tables, kind_of, label_of, published
-from tissue_counterfactuals.compare.tolerance import Tolerance, of_folds, of_replicates, of_spread, rounding
+from tissue_counterfactuals.compare.tolerance import Tolerance, of_folds, of_replicates, rounding
 from tissue_counterfactuals.config import slugs
 from tissue_counterfactuals.experiments.celcomen_simulation import paired_tests
-from tissue_counterfactuals.experiments.settings import SimulationSettings
+from tissue_counterfactuals.methods import METHODS
 from tissue_counterfactuals.results.tables import FOLD, TWIN
 from tissue_counterfactuals.sources import published_as
 from tissue_counterfactuals.sources.expected import expected_shapes
@@ -31,23 +33,48 @@ N_RESAMPLES = 200
 # Newer runs that are compared fold by fold -> where they were not `as_run` with a model for each sample.
 RULES_OF_RUNS = {
     "cellina112_loo (1.1.2, seed 0)": "donor_features=log1p",
-    "node perturbation v2 (after June 2026)": "",
+    "node perturbation v2 (after June 2026)": "gat_altered_inputs=as_trained",
     "leave one slide and one type out (joint model)": "donor_features=log1p fit=leave_patient_out",
 }
 # Places of the two runs of the authors' package that differ by what the switch `donor_features` chooses.
 DONORS_SCALE = "package"
 # Between two methods of a number that is a margin of one over the other.
 MINUS = " - "
-# Methods whose published runs are not repeated, on any data set ("") or one, and why: what ours gives is no second draw
-# of the same.
+# Methods and experiments whose published runs are not repeated, on any data set ("") or one, and why: what ours gives
+# is no second draw of the same.
 _NOT_REPEATED = {
     ("scgen", "crc_cosmx"): "two of six slides were thinned before genes were chosen, and not where they were scored",
     ("mintflow", ""): "its squares of tissue were 2,048 pixels wide, in an older version of the package",
     ("spatialprop", ""): "it was given logarithms to normalise again, and scored on genes of its own",
     ("cpa", "brain_merfish"): "its control domain was left at REF, which is one of another data set",
+    ("cellina_gene_range", ""): "it had 3,000 genes, batches of 512 and other formulas of the scores",
 }
-# What the simulation of Fig. 2c must be to be the published one.
-_PUBLISHED_SIMULATION = ("n_simulations", "n_genes", "n_cells", "epochs", "learning_rate")
+# Experiment, or intervention -> keys of a data set (`data`) and of the configuration that published numbers depend on.
+_SETTINGS = {
+    "cellina": (
+        *("data.control_domain", "data.target_domains", "data.samples", "data.holdout.cell_types", "data.preprocess"),
+        *("data.holdout.validation_fraction", "data.graph", "metrics.n_deg", "counterfactual.n_donors", "budget"),
+    ),
+    "node": tuple(f"counterfactual.node.{key}" for key in ("n_genes", "cells", "share", "scale")),
+} | {
+    f"celcomen_{name}": (*of_data, *(f"celcomen.{name}.{key}" for key in keys.split()))
+    for name, of_data, keys in (
+        ("simulation", (), "n_simulations n_genes n_cells epochs learning_rate"),
+        ("spleen", ("data.samples", "data.preprocess"), "target_sum n_top_genes n_neighbors epochs learning_rate"),
+        (
+            *("glioblastoma", ("data.preprocess",)),
+            "min_counts_per_cell target_sum crop_um radius_um epochs learning_rate knockout.gene knockout.epochs "
+            "knockout.learning_rate",
+        ),
+        (
+            *("perturbmap", ("data.preprocess",)),
+            "section boxes_um trim_um min_spots max_genes epochs learning_rate generation_epochs "
+            "generation_learning_rate",
+        ),
+    )
+}
+# Of these a run may have fewer than were published: the tolerance holds what is missing.
+_MAY_BE_FEWER = ("data.samples", "data.holdout.cell_types")
 
 
 class Ours(NamedTuple):
@@ -170,7 +197,7 @@ def _shown(ours: Ours) -> dict:
 
 
 def _judged(number, ours: Ours, why_not: str) -> dict:
-    if why_not:
+    if why_not := why_not or "undefined" * (_shown(ours)["ours"] == "undefined"):
         return {"verdict": NOT_COMPARABLE, "reason": why_not}
     tolerance, met, reason = ours.tolerance, ours.met, ""
     if met is None:
@@ -179,6 +206,9 @@ def _judged(number, ours: Ours, why_not: str) -> dict:
         theirs = number.published or number.newer
         difference = float(ours.value) - float(theirs)
         tolerance = Tolerance(tolerance.value + rounding(theirs), f"{tolerance.origin}; rounding")
+        if number.source.startswith("read by eye"):
+            # No better than a twentieth.
+            tolerance = Tolerance(tolerance.value + 0.05, f"{tolerance.origin}; read by eye to .05")
         met, reason = abs(difference) <= tolerance.value, f"ours - published: {difference:+.3g}"
     return {
         "tolerance": tolerance.value,
@@ -192,11 +222,6 @@ def _not_comparable(config: dict, number, method: str, entry: dict, protocol: st
     """Why no verdict on a method's published number can come from this data set and protocol; "" if one can."""
     if entry and published_as(entry) != number.dataset:
         return {"simulated": "simulated data", "stand-in": "stand-in data"}.get(entry["kind"], "data of another source")
-    if not entry:
-        settings, printed = config["celcomen"]["simulation"], SimulationSettings()
-        changed = [k for k in _PUBLISHED_SIMULATION if settings[k] != getattr(printed, k)]
-        if changed:
-            return f"settings of its own: {', '.join(changed)}"
     paper = number.experiment.partition("_")[0]
     other = dict(pair.split("=") for pair in number.switches.split())
     fit = other.pop("fit", "per_sample")
@@ -206,17 +231,40 @@ def _not_comparable(config: dict, number, method: str, entry: dict, protocol: st
     if fit == "leave_patient_out" and several:
         # The authors' joint models left out a slide.
         return f"another hold-out: of patient {', '.join(several)} all slides at once, where theirs kept all but one"
-    for name in method.split(MINUS):
+    for name in [number.experiment, *method.split(MINUS)]:
         for dataset in ("", number.dataset):
             if (name, dataset) in _NOT_REPEATED:
                 return f"the published run of {name} is not repeated: {_NOT_REPEATED[name, dataset]}"
     wanted = protocols.resolve("as_run") | other
     here = protocols.resolve(protocol, config["switches"])
-    names = [switch.name for switch in protocols.PAPERS[paper].SWITCHES]
+    # No other method reads the switches of Cellina-GAT.
+    names = [s.name for s in protocols.PAPERS[paper].SWITCHES if "gat" in method or not s.name.startswith("gat_")]
     if differ := [name for name in names if here[name] != wanted[name]]:
-        more = f" and {len(differ) - 3} more" if len(differ) > 3 else ""
-        return f"other rules than the published run: {', '.join(differ[:3])}{more}"
+        return f"other rules than the published run: {_first(differ)}"
+    if differ := _own_settings(config, number, method, entry, fit):
+        return f"settings of its own: {_first(differ)}"
     return ""
+
+
+def _first(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def _own_settings(config: dict, number, method: str, entry: dict, fit: str) -> list[str]:
+    """Keys in which a run differs from config/paper.yaml, among those that the number depends on."""
+    printed = published.configuration()
+    theirs = [own for own in printed["datasets"].values() if (own["files"], own["fit"]) == (number.dataset, fit)]
+    here, there = ({"data": data} | of for data, of in ((entry, config), ((theirs or [{}])[0], printed)))
+    # As run, what the sections of Cellina say is not read.
+    sections = {METHODS[name].settings for name in method.split(MINUS) if name} - {None, "cellina", "cellina_gat"}
+    keys = [*_SETTINGS[number.experiment], *_SETTINGS.get(number.intervention, ())]
+    keys += [f"{section}.{key}" for section in sections for key in config[section] if key != "time_limit_minutes"]
+    differ = []
+    for key in keys:
+        own, wanted = (reduce(getitem, key.split("."), of) for of in (here, there))
+        fewer = number.experiment == "cellina" and key in _MAY_BE_FEWER and own and {*own} <= {*wanted}
+        differ += [key.removeprefix("data.")] * (own != wanted and not fewer)
+    return differ
 
 
 # ---- Cellina: means over folds
@@ -263,6 +311,8 @@ def _of_scores(tables: Tables, number, name: str, protocol: str) -> Ours | None:
         return None
     means = values.groupby("fold")["value"].mean()
     tolerance = of_folds(values, int(number.folds or number.newer_folds))
+    if not number.target and own["target"].nunique() < len(tables.config["datasets"][name]["target_domains"]):
+        tolerance = Tolerance(np.nan, "a mean over all targets, of which some have no score here")
     spread = means.std()
     if number.place == "Table 2":
         # Printed is the average over targets of their standard deviations, in which no difference of targets is left.
@@ -274,8 +324,9 @@ def _of_scores(tables: Tables, number, name: str, protocol: str) -> Ours | None:
 def _of_gene_range(tables: Tables, number, name: str, protocol: str) -> Ours | None:
     """Mean over types and slides of a score in Fig. A7, as published against the model's own reconstructions."""
     metric, shift, n_genes = number.quantity.split()
-    targets = [*slugs(tables.config["datasets"][name]["target_domains"], "target_domains")]
-    target = number.target if number.target in targets else targets[0]
+    entry = tables.config["datasets"][name]
+    own = published_as(entry) == number.dataset
+    target = number.target if own else next(iter(slugs(entry["target_domains"], "target_domains")))
     table = tables.of("cellina_gene_range", "figure_cellina_a7", dataset=name, protocol=protocol, target=target)
     if table is None:
         return None
@@ -284,7 +335,7 @@ def _of_gene_range(tables: Tables, number, name: str, protocol: str) -> Ours | N
     if own.empty:
         return None
     (row,) = own.itertuples()
-    return Ours(row.value, row.sd, tolerance=of_spread(row.sd, row.n_slides, int(number.folds), "slides"))
+    return Ours(row.value, row.sd)
 
 
 # ---- Celcomen: each kind of number has its own reading
@@ -328,9 +379,7 @@ def _median_of_simulations(table: pd.DataFrame, _, detail: str) -> Ours:
     values = pairs["spearman"]["noise" if detail == "noise" else "estimate"].to_numpy()
     rng = stream(0, "compare.medians", detail)
     draws = np.median(rng.choice(values, (N_RESAMPLES, len(values))), axis=1)
-    tolerance = of_replicates(draws, f"{N_RESAMPLES} resamples of simulations; read by eye to .05")
-    # What is read by eye is no better than a twentieth.
-    tolerance = tolerance._replace(value=tolerance.value + 0.05)
+    tolerance = of_replicates(draws, f"{N_RESAMPLES} resamples of simulations")
     return Ours(float(np.median(values)), float(values.std(ddof=1)), len(values), None, tolerance)
 
 
@@ -372,8 +421,7 @@ def _signature(table: pd.DataFrame, number, _) -> Ours:
 def _processes(table: pd.DataFrame, number, detail: str) -> Ours:
     """Named processes found among the enriched terms (q <= .05) of the clusters of one kind of force."""
     q = pd.to_numeric(table["q_value"], errors="coerce")
-    chosen = table[(table["force"] == detail) & (q <= 0.05)]
-    return _named(number, chosen["term"], "terms with q <= .05")
+    return _named(number, table, (table["force"] == detail) & (q <= 0.05), "terms with q <= .05")
 
 
 def _tails(table: pd.DataFrame, number, detail: str) -> Ours | None:
@@ -395,18 +443,18 @@ def _falls(table: pd.DataFrame, number, detail: str) -> Ours:
     score, q = (pd.to_numeric(table[c], errors="coerce") for c in ("normalized_enrichment", "q_value"))
     if q.isna().all():
         return Ours("no q value", tolerance=Tolerance(np.nan, "no other knock-outs say how rare an enrichment is"))
-    down = table[(table["group"] == detail) & (score < 0) & (q <= 0.05)]
-    return _named(number, down["term"], "gene sets that fall with q <= .05")
+    down = (table["group"] == detail) & (score < 0) & (q <= 0.05)
+    return _named(number, table, down, "gene sets that fall with q <= .05")
 
 
-def _named(number, terms: pd.Series, what: str) -> Ours:
-    """How many of the processes that a paper names are among some terms; all must be."""
-    terms = terms.astype(str).str.lower().str.replace("_", " ")
-    wanted = [process.strip() for process in number.published.split(";")]
-    found = [process for process in wanted if terms.str.contains(process).any()]
-    text = f"{len(found)} of {len(wanted)}: {', '.join(found) or 'none'}; {len(terms)} {what}"
-    rule = Tolerance(np.nan, "every process that is named must be there")
-    return Ours(text, tolerance=rule, met=len(found) == len(wanted))
+def _named(number, table: pd.DataFrame, chosen: pd.Series, what: str) -> Ours:
+    """How many of the processes that a paper names are among the chosen terms in every seed; all must be."""
+    terms = table.loc[chosen, "term"].astype(str).str.lower().str.replace("_", " ")
+    wanted, seeds = [process.strip() for process in number.published.split(";")], {*table["seed"]}
+    found = [p for p in wanted if {*table.loc[terms.index[terms.str.contains(p)], "seed"]} == seeds]
+    text = f"{len(found)} of {len(wanted)}: {', '.join(found) or 'none'}; {terms.nunique()} {what}"
+    rule = Tolerance(np.nan, "every process that is named must be there in every seed")
+    return Ours(text, n_seeds=len(seeds), tolerance=rule, met=len(found) == len(wanted))
 
 
 def _lesions(table: pd.DataFrame, number, detail: str) -> Ours | None:
@@ -459,7 +507,7 @@ def _shapes(tables: Tables) -> Iterator[dict]:
         what = " ".join(filter(None, [row.cell_type, row.quantity, row.domain and f"in {row.domain}"]))
         run = isinstance(row.verdict, str)
         yield {
-            "paper": "Cellina" if row.dataset in ("crc_cosmx", "brain_merfish") else "Celcomen",
+            "paper": "Cellina" if row.dataset in ("crc_cosmx", "brain_merfish", "perturb_fish") else "Celcomen",
             "place": "sizes of the data",
             "quantity": " ".join(filter(None, [row.sample, what, f"({row.step})"])),
             "published_on": row.dataset,
@@ -504,7 +552,7 @@ def _paired(tables, name, entry, protocol, key, own, theirs) -> Iterator[dict]:
         values = pd.DataFrame({"fold": range(len(pairs)), "value": difference})
         # A paired difference: its own standard error, not that of two runs.
         tolerance = of_folds(values, 10**9)._replace(origin=f"paired over {len(pairs)} folds")
-        number = published_row(dataset, RULES_OF_RUNS[run])
+        number = published_row(dataset, RULES_OF_RUNS[run], intervention)
         why_not = _not_comparable(tables.config, number, method, entry, protocol)
         mean = float(difference.mean())
         met = bool(abs(mean) <= tolerance.value) if np.isfinite(tolerance.value) else None
@@ -572,6 +620,7 @@ def _beside(row) -> dict:
     return shown | {"tolerance": row.tolerance, "tolerance_from": origin}
 
 
-def published_row(dataset: str, switches: str):
+def published_row(dataset: str, switches: str, intervention: str):
     """As much of a published number as says what it can be compared with."""
-    return pd.Series({"dataset": dataset, "experiment": "cellina", "switches": switches, "published": "0", "newer": ""})
+    own = {"dataset": dataset, "switches": switches, "intervention": intervention}
+    return pd.Series(own | {"experiment": "cellina", "published": "0", "newer": ""})

@@ -1,14 +1,23 @@
 """What the papers print and what their authors' newer runs gave: resources/published/, which says where each is
-from.
+from; and with which settings.
 """
 
 from functools import cache
 
 import pandas as pd
+import yaml
 
+from tissue_counterfactuals.config import load_config
 from tissue_counterfactuals.sources import RESOURCES
 
 FOLDER = RESOURCES / "published"
+SETTINGS = RESOURCES.parent / "config" / "paper.yaml"
+
+
+@cache
+def configuration() -> dict:
+    """The settings of the published runs, which are those of config/paper.yaml, with every default."""
+    return load_config(yaml.safe_load(SETTINGS.read_text(encoding="utf-8")))
 
 
 @cache

@@ -41,11 +41,13 @@ def of_folds(values: pd.DataFrame, n_published: int) -> Tolerance:
     groups = values.groupby("fold")["value"]
     means, sizes = groups.mean(), groups.size()
     n_folds, freedom = len(means), int((sizes - 1).sum())
+    if n_folds == 1 < n_published:
+        return Tolerance(np.nan, "one of several folds says nothing of the others")
     if freedom:
         within = float(((values["value"] - groups.transform("mean")) ** 2).sum() / freedom)
         variance = within * (1 / n_published + (1 / sizes).sum() / n_folds**2)
         origin = f"spread of {int(sizes.max())} seeds in {n_folds} folds"
-        if n_folds < n_published and n_folds > 1:
+        if n_folds < n_published:
             variance += means.var() * (1 / n_folds - 1 / n_published)
             freedom = min(freedom, n_folds - 1)
             origin += f", and of the {n_published - n_folds} folds that are missing"
@@ -55,14 +57,6 @@ def of_folds(values: pd.DataFrame, n_published: int) -> Tolerance:
     else:
         return Tolerance(np.nan, "one fold and one seed have no spread")
     return Tolerance(float(t.ppf((1 + LEVEL) / 2, freedom) * np.sqrt(variance)), origin)
-
-
-def of_spread(spread: float, n: int, n_published: int, units: str) -> Tolerance:
-    """Tolerance of a mean over n units of which only the standard deviation is known, against one over others."""
-    if n < 2:
-        return Tolerance(np.nan, f"one of the {units} has no spread")
-    half = t.ppf((1 + LEVEL) / 2, n - 1) * spread * np.sqrt(1 / n + 1 / n_published)
-    return Tolerance(float(half), f"spread of {n} {units}")
 
 
 def of_replicates(replicates: np.ndarray, origin: str) -> Tolerance:

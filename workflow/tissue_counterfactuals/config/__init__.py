@@ -136,6 +136,7 @@ def load_config(raw: dict) -> dict:
     faults = [
         *_method_faults(config, raw),
         *_budget_faults(config),
+        *_idle_faults(config, raw),
         *_patch_faults(config, raw),
         *_slide_faults(config),
         *download_faults(config),
@@ -167,6 +168,29 @@ def _budget_faults(config: dict) -> Iterator[str]:
             "config: budget is equal, but protocols names as_run, which trains as long as the authors did; leave "
             "as_run out, or set budget to own."
         )
+
+
+def _idle_faults(config: dict, raw: dict) -> Iterator[str]:
+    """Keys that are given and would do nothing, or not what they say."""
+    # Simulated lesions are asked under these switches, whatever the protocol.
+    lesions = any("celcomen_perturbmap" in entry["experiments"] for entry in config["datasets"].values())
+    if config["switches"] and config["protocols"] == ["as_run"] and not lesions:
+        yield "config: switches are given, but protocols names as_run alone, which takes none; add corrected to it."
+    if "equal_steps" in raw and config["budget"] == "own":
+        yield "config: equal_steps is given, but budget is own, which does not read it; set budget to equal."
+    settings = config["cellina_experiments"]
+    fewest = min(settings["scalability"]["n_cells"])
+    for method, most in settings["scalability"]["most_cells"].items():
+        if most < fewest:
+            yield (
+                f"config: cellina_experiments.scalability.most_cells.{method} is {most}, and the fewest cells that are "
+                f"tried are {fewest}; raise it, or take {method} out of methods."
+            )
+    if "trust" in config["celcomen"]["without_slides"] and not settings["trust"]["methods"]:
+        yield "config: cellina_experiments.trust.methods is empty; give at least one method."
+    for key in ("folder", "cache", "offline", "lock", "table"):
+        if (config["downloads"][key] or "").startswith("~"):
+            yield f"config: downloads.{key} begins with ~, which is not taken for your home here; write the whole path."
 
 
 def _patch_faults(config: dict, raw: dict) -> Iterator[str]:

@@ -197,7 +197,7 @@ class Dataset(Settings):
             yield f".questions has two of the name {name!r}; give each a name of its own."
         no_benchmark = self.questions and self.control_domain is None and not self.target_domains
         asking = "cellina" in self.experiments and not no_benchmark
-        if not asking and "cellina_gene_range" not in self.experiments:
+        if not asking and not {"cellina_gene_range", "cellina_application"} & {*self.experiments}:
             return
         if self.control_domain is None:
             yield ".control_domain is missing; name the domain that cells are taken from."
@@ -243,8 +243,21 @@ def samples_of(name: str, dataset: dict) -> dict[str, list[str] | None]:
         name: the data set's key under `datasets`.
         dataset: its entry in a configuration from `load_config`.
     Raises:
-        InputError: the samples cannot be known beforehand, a named one is not there, or two share a path form.
+        InputError: the samples cannot be known beforehand, a named one is not there, two share a path form, or a
+            question is about one that is not read.
     """
+    slides = _samples_of(name, dataset)
+    read = [sample for samples in slides.values() for sample in samples or []]
+    for place, asked in enumerate(dataset["questions"]):
+        if None not in (asked["sample"], *slides.values()) and asked["sample"] not in read:
+            raise InputError(
+                f"config: datasets.{name}.questions[{place}].sample is {asked['sample']!r}, which is not read here; "
+                f"the samples are {', '.join(map(str, read[:30]))}."
+            )
+    return slides
+
+
+def _samples_of(name: str, dataset: dict) -> dict[str, list[str] | None]:
     pooled = dataset["fit"] != "per_sample" or not {"cellina", *ON_EACH_SLIDE} & {*dataset["experiments"]}
     named = {"samples": dataset["samples"] or []} | {f"patients.{p}": own for p, own in dataset["patients"].items()}
     if pooled and not any(named.values()):
