@@ -151,6 +151,13 @@ def test_who_trains_and_who_validates_are_told_apart(task):
     assert not len(test)
 
 
+def test_cpa_says_that_it_needs_two_domains(task, tmp_path):
+    task.slide = task.slide.copy()
+    task.slide.obs["domain"] = "left"
+    with pytest.raises(ValueError, match="the cells that it may see are all of one"):
+        cpa.fit(task, tmp_path)
+
+
 def test_cpa_knows_the_seen_and_the_focal_cells_alone_and_validates_on_those_that_validate(task, monkeypatch, tmp_path):
     registered = []
 

@@ -55,6 +55,8 @@ _PLAN = {
 def fit(task, folder: Path) -> None:
     """Train; leaves the model and history.tsv."""
     settings, seen = task.settings, Seen.of(task)
+    if task.slide.obs["domain"].iloc[seen.cells].nunique() < 2:
+        raise ValueError("CPA learns what differs between domains, and the cells that it may see are all of one")
     cpa = _package(task.device)
     model = cpa.CPA(_registered(cpa, task, seen, seen.cells), **_arguments(task))
     epochs, size = length(task)
