@@ -683,8 +683,9 @@ def compare(scores: pd.DataFrame, entry: dict, protocol: str) -> pd.DataFrame:
         joined["verdict"], joined["reason"] = "not comparable", kind
     else:
         asked = {*ours["knockout"]} - {"mean"}
+        found = {*CHOSEN} & asked
         for own, used, why in (
-            (joined["knockout"] == "mean", {*CHOSEN} & asked, f"over {len({*CHOSEN} & asked)} of 9 lost genes"),
+            (joined["knockout"] == "mean", found, f"over {len(found)} of {len(CHOSEN)} lost genes"),
             (joined["truth"] == "ko_specific", asked, "less the mean of other lost genes than their nine"),
         ):
             if used != {*CHOSEN}:
