@@ -8,10 +8,13 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from tissue_counterfactuals.experiments.celcomen_knockout import OWN_SIGNATURE
 from tissue_counterfactuals.results import provenance
 from tissue_counterfactuals.results.figures import schematics, style
 from tissue_counterfactuals.results.tables import read_table
 from tissue_counterfactuals.streams import stream
+
+_SIGNATURE = OWN_SIGNATURE.format(gene="")
 
 CLASSES = {"cytoplasmic": "#029E73", "membrane": "#D55E00", "secreted": "#CC78BC"}
 GROUPS = {
@@ -212,7 +215,7 @@ def _margins(epochs: pd.Series) -> tuple[float, float]:
 
 def _named(term: str) -> str:
     """A gene set as the axis calls it; the name of a gene stays as it is."""
-    own = term.removeprefix("SIGNATURE_OF_")
+    own = term.removeprefix(_SIGNATURE)
     name = term.replace("_", " ") if own == term else f"signature of {own}"
     return textwrap.shorten(name, 62, placeholder=" …")
 
@@ -229,7 +232,7 @@ def _enrichment(axes: Axes, enrichment: pd.DataFrame, part) -> None:
     columns = list(dict.fromkeys(zip(ok["method"], ok["group"], strict=True)))
     # The signature comes first.
     best = ok.groupby("term")["p_value"].min().fillna(1).to_frame("p")
-    best.loc[best.index.str.startswith("SIGNATURE_OF_"), "p"] = 0
+    best.loc[best.index.str.startswith(_SIGNATURE), "p"] = 0
     best["size"] = ok.groupby("term")["normalized_enrichment"].apply(lambda v: -v.abs().max())
     terms = best.sort_values(["p", "size"], kind="stable").index[:N_TERMS][::-1]
     shown = ok[ok["term"].isin(terms)]
