@@ -18,6 +18,8 @@ from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.experiments import EXPERIMENTS, cellina_application
 from tissue_counterfactuals.graph import slide_graph
 from tissue_counterfactuals.results.figures import figure_cellina_3
+from tissue_counterfactuals.simulate import simulate_tissue
+from tissue_counterfactuals.simulate.mechanism import signal_weights
 from tissue_counterfactuals.slide import write_slide
 
 (ROW,) = (e for e in EXPERIMENTS if e.name == "cellina_application")
@@ -264,6 +266,28 @@ def test_a_pathway_that_is_low_in_a_module_is_not_active_there(runs):
     highest = activity.groupby("module")["activity"].max()
     moved = scores[scores["donors"] == "pathway"]["module"].unique()
     assert set(moved) == set(highest.index[highest > 0]) != set(highest.index)
+
+
+def test_the_pathways_of_a_simulated_tissue_are_its_signals(tmp_path, monkeypatch):
+    cells = simulate_tissue(n_slides=1, n_cells=900, n_genes=60, n_signals=2, seed=1)
+    domain = cells.obs["domain"].astype(str).map({"domain_0": "left", "domain_1": "right", "domain_2": "middle"})
+    cells.obs["domain"] = domain.astype("category")
+    # Two modules: the genes that answer to signal 0 upwards, and those of signal 1.
+    weights = signal_weights(cells).pivot(index="target", columns="source", values="weight").fillna(0)
+    rises = weights.reindex(cells.var_names).fillna(0)
+    module = np.select([rises["signal_0"] > 0.5, rises["signal_1"] > 0.5], [1, 2], 0)
+    genes = pd.DataFrame({"gene": cells.var_names, "module": module, "strength": 1.0})
+    halves = 1 + (np.arange((domain == "right").sum()) % 2)
+    monkeypatch.setattr(cellina_application, "find_modules", lambda *told: (genes, halves))
+    made = run(tmp_path, cells, pathway_weights=None, n_shuffles=19)
+    activity = read(made, "activities").pivot(index="module", columns="pathway", values="activity").astype(float)
+    assert list(activity) == ["signal_0", "signal_1"]
+    assert activity.idxmax(axis=1).tolist() == ["signal_0", "signal_1"]
+    shown = read(made, "genes").query("pathway == 'signal_0'").drop_duplicates("gene").set_index("gene")["weight"]
+    told = pd.to_numeric(shown).dropna()
+    assert told.to_dict() == pytest.approx(
+        weights.loc[weights["signal_0"] != 0, "signal_0"].to_dict(), rel=1e-4, abs=1e-4
+    )
 
 
 def test_modules_of_a_slide_and_seed_are_counted_each():

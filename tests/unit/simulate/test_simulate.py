@@ -12,6 +12,7 @@ from sklearn.metrics import mutual_info_score
 from tissue_counterfactuals import simulate
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.graph import gaussian_graph, slide_graph
+from tissue_counterfactuals.simulate.mechanism import signal_weights, stored_mechanism
 from tissue_counterfactuals.simulate.tissue import (
     TROUBLES,
     simulate_tissue,
@@ -537,3 +538,32 @@ def test_altered_neighbours_send_as_their_ligand_genes_are_expressed():
     less = slide.copy()
     less.obsm["simulation_received"][:, 0] *= 1 - 1 / first.sum()
     np.testing.assert_allclose(true_altered(slide, focal, graph, shift), true_expression(less, focal), rtol=1e-5)
+
+
+def test_the_weights_of_a_signal_are_the_changes_that_it_causes(tissue):
+    """What a cell receives changes the genes that answer, what it sends its ligand genes; no third gene changes."""
+    mechanism, weights = stored_mechanism(tissue), signal_weights(tissue)
+    half, first = mechanism.half_saturation[None], np.zeros(1, dtype=int)
+    assert weights["source"].nunique() == half.shape[1] == 6
+
+    def log_change(sent, received):
+        shares = mechanism.proportions(first, first, sent, received) / mechanism.proportions(
+            first, first, np.ones_like(half), half
+        )
+        change = np.log(shares[0])
+        # Shares add up to 1: only differences between genes are told.
+        return change - np.median(change)
+
+    for signal, name in enumerate(sorted(weights["source"].unique())):
+        own = weights[weights["source"] == name].set_index("target")["weight"]
+        own = own.reindex(tissue.var_names).fillna(0).to_numpy()
+        one = np.eye(half.shape[1])[[signal]]
+        ligand = mechanism.ligands[:, signal] == 1
+        # At three times the half saturation three quarters of the receptors are taken, one quarter more.
+        received = log_change(np.ones_like(half), half * (1 + 2 * one))
+        np.testing.assert_allclose(received, np.where(ligand, 0, own) * mechanism.receptors[0, signal] / 4, atol=1e-9)
+        np.testing.assert_allclose(log_change(np.exp(one), half), np.where(ligand, own, 0), atol=1e-9)
+    plain = tissue.copy()
+    del plain.uns["simulation"]
+    with pytest.raises(InputError, match="no uns\\['simulation'\\]"):
+        signal_weights(plain)

@@ -25,6 +25,7 @@ from tissue_counterfactuals.metrics import METRICS, Comparison, Reference
 from tissue_counterfactuals.metrics.populations import log_mean
 from tissue_counterfactuals.question.nodes import NodePerturbation, alter_counts, alter_log
 from tissue_counterfactuals.results.tables import write_tsv
+from tissue_counterfactuals.simulate.mechanism import signal_weights
 from tissue_counterfactuals.slide import log_normalize, normalize_counts
 from tissue_counterfactuals.streams import stream, stream_seed
 
@@ -77,8 +78,9 @@ def run(
     _, s = fitted.latents(cells, there, cellina_slides.own_features(cells, graph, there))
     genes, subdomain = find_modules(cells[there], s, settings)
     move = _Moves(cells, graph, fitted, control, target, there, types, subdomain, seed, settings, switches)
-    activity = module_activities(genes, settings["pathway_weights"])
-    scores, changed = move.rows(activity, _weights(settings["pathway_weights"], cells.var_names))
+    weights = _weights(settings["pathway_weights"], cells)
+    activity = module_activities(genes, weights)
+    scores, changed = move.rows(activity, weights)
     tables = {
         "scores": scores,
         "modules": genes,
@@ -123,20 +125,19 @@ def find_modules(cells: AnnData, latent: np.ndarray, settings: dict) -> tuple[pd
     return table, gene_modules.module_of_cells(values, weights, module)
 
 
-def module_activities(genes: pd.DataFrame, source: str | None) -> pd.DataFrame:
+def module_activities(genes: pd.DataFrame, weights: pd.DataFrame) -> pd.DataFrame:
     """Activity of pathways in each module: of its genes, each with its autocorrelation, the others 0, as run.
 
     No p value: the t value takes genes for independent, and those of a module were chosen because they are not.
 
     Args:
         genes: a row per gene: gene, module, strength.
-        source: file of pathways; None is the one that comes with the workflow.
+        weights: source (pathway), target, weight, of these genes.
 
     Returns:
         module, pathway, n_genes, activity, status; one row with the reason where there is none.
     """
     columns = ["module", "pathway", "n_genes", "activity", "status"]
-    weights = _weights(source, genes["gene"])
     values = genes.pivot_table(index="module", columns="gene", values="strength", fill_value=0.0)
     values = values.drop(index=gene_modules.UNASSIGNED, errors="ignore")
     reason = ""
@@ -159,10 +160,13 @@ def most_active(activity: pd.DataFrame, module: int) -> str:
     return active.loc[active["activity"].idxmax(), "pathway"] if len(active) else ""
 
 
-def _weights(source: str | None, genes: pd.Index) -> pd.DataFrame:
-    """Weights of the pathways of which the slide has genes enough; of PROGENy's species that fits where none is
-    named.
+def _weights(source: str | None, slide: AnnData) -> pd.DataFrame:
+    """Weights of the pathways of which the slide has genes enough. Where no file is named: the signals of a simulated
+    slide, otherwise PROGENy's of the species that fits.
     """
+    genes = slide.var_names
+    if source is None and "simulation_programmes" in slide.varm:
+        return pathways.within(signal_weights(slide), genes)
     source = source or pathways.fitting(genes)
     if source is None:
         return pd.DataFrame(columns=pathways.COLUMNS)

@@ -429,7 +429,7 @@ class ApplicationSettings(OnSlideSettings):
     """Times that the map of subdomains is shifted over the tissue, the null of what matched donors gain."""
     pathway_weights: Text | None = None
     """Weights of genes in pathways: a table with the columns source, target and weight; `null` takes PROGENy's for
-    human or mouse genes, whichever are there."""
+    human or mouse genes, whichever are there, and on tissue of the source `simulated` the signals of its cells."""
 
 
 # Methods that are trained within an experiment and say what other cells would express.

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from anndata import AnnData
 
 from tissue_counterfactuals.errors import InputError
@@ -87,6 +88,24 @@ def stored_mechanism(slide: AnnData) -> Mechanism:
         **{key: np.asarray(slide.varm[f"simulation_{key}"]) for key in _PER_GENE},
         overdispersion=slide.var["simulation_overdispersion"].to_numpy(),
     )
+
+
+def signal_weights(slide: AnnData) -> pd.DataFrame:
+    """The signals of a simulated slide as pathways, in the form of `pathways.read_weights`.
+
+    Returns:
+        source (signal_0, ...), target (gene), weight: change of the gene's log rate per unit of the signal that a cell
+        answers to; 1 for its ligand genes, which stand for what is sent.
+
+    Raises:
+        InputError: the slide is not simulated.
+    """
+    mechanism = stored_mechanism(slide)
+    weight = mechanism.programmes + mechanism.ligands
+    gene, signal = np.nonzero(weight)
+    names = np.array([f"signal_{i}" for i in range(weight.shape[1])])
+    table = {"source": names[signal], "target": slide.var_names[gene].astype(str), "weight": weight[gene, signal]}
+    return pd.DataFrame(table).sort_values(["source", "target"], ignore_index=True)
 
 
 def draw_mechanism(told: TissueSettings) -> Mechanism:
