@@ -20,6 +20,7 @@ from tissue_counterfactuals.estimates import say_at_start, show_after_dry_run
 from tissue_counterfactuals.failures import show_at_exit
 from tissue_counterfactuals.files import refuse_future, refuse_unwritable
 from tissue_counterfactuals.jobs import python_without_spaces
+from tissue_counterfactuals.scheduling import look_again_only_for_free_slots
 
 STARTED = time.time()
 # A file given with --configfile stands alone; without one, or without data sets in it, this is the demo.
@@ -27,6 +28,7 @@ DEMO = HERE / "config/config.yaml"
 try:
     sys.executable = python_without_spaces(sys.executable)
     if workflow.is_main_process:
+        look_again_only_for_free_slots()
         check_config_files(
             [*workflow.configfiles, *[DEMO] * ("datasets" not in config)]
         )
