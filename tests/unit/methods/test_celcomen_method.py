@@ -16,6 +16,7 @@ from tissue_counterfactuals.models.celcomen_field import GaussianField
 from tissue_counterfactuals.models.celcomen_gaussian import diagonalise, neighbor_response, precision_of
 from tissue_counterfactuals.models.celcomen_spectrum import bounds, symmetric_part
 from tissue_counterfactuals.models.celcomen_statistics import interaction_weights
+from tissue_counterfactuals.question.nodes import pseudobulk_shift
 from tissue_counterfactuals.simulate.field import draw_forces
 from tissue_counterfactuals.slide import log_normalize
 
@@ -60,6 +61,30 @@ def test_cells_move_by_the_difference_of_two_dense_conditional_means(tmp_path):
         np.testing.assert_allclose(made["published"].values[row], profile, rtol=1e-4, atol=1e-4)
     # The twin is the observed cell, to the last digit.
     assert np.array_equal(made["no_intervention"].values, slide.X[task.focal].toarray())
+
+
+def test_cells_move_by_what_their_altered_neighbours_do_to_the_dense_conditional_mean(tmp_path):
+    slide = small_slide(n_cells=80, n_genes=5, types=("A", "B"))
+    task = make_task(slide, node={"shifts": ["node"], "n_genes": 3})
+    inter, intra, _ = draw_forces(4, 0, inter_strength=0.6, intra_strength=0.5)
+    genes, mean = np.array([0, 1, 3, 4]), np.full(4, 5.0)
+    np.savez(tmp_path / "forces.npz", inter=inter, intra=intra, genes=genes, mean=mean)
+    made = ADAPTER.predict(task, tmp_path, "right")["node"].values
+
+    weights = interaction_weights(task.masked_graph, "row")
+    field = GaussianField((weights + weights.T) / 2, inter, intra)
+    log = log_normalize(slide.X).toarray().astype(float)
+    shift = pseudobulk_shift(slide, "left", "right", task.split.held_out, "A", 3)
+    after = np.maximum(log + shift[slide.obs["cell_type"].cat.codes], 0)
+    for row in range(0, len(task.focal), 7):
+        cell = task.focal[row]
+        old, new = (conditional_mean(field, cell, values[:, genes] - mean) for values in (log, after))
+        assert np.abs(new - old).max() > 0.01
+        expected = log[cell].copy()
+        expected[genes] += new - old
+        profile = np.clip(np.expm1(expected), 0, None)
+        profile *= slide.X[[cell]].sum() / profile.sum()
+        np.testing.assert_allclose(made[row], profile, rtol=1e-4, atol=1e-4)
 
 
 def test_a_knock_out_is_answered_by_the_whole_field(tmp_path):

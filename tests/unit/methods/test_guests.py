@@ -462,6 +462,18 @@ def test_methods_say_what_they_need(question):
         assert ({"node", "node_global"} <= variants) is ("node" in method.needs), method.name
 
 
+def test_where_no_neighbour_is_altered_every_method_gives_its_twin(question):
+    question.drawn_from["node"] = NodeSettings(shifts=["node"], share=0).model_dump()
+    here = [
+        m.name for m in METHODS.values() if "node" in m.needs and m.refusal(False) is None and m.environment == CORE
+    ]
+    made = question.predict(*here)
+    assert len(here) >= 6
+    for name in here:
+        twin, node = made[name, "right", "no_intervention"], made[name, "right", "node"]
+        np.testing.assert_allclose(node, twin, rtol=1e-4, atol=1e-4, err_msg=name)
+
+
 def test_latents_of_all_cells_in_one_file_unseen_ones_unknown_and_failures_told(question):
     folders = {name: question.fit(name) for name in ("cellina", "cellina_ablated")}
     status = json.loads((folders["cellina_ablated"] / "status.json").read_text())

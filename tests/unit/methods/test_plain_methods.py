@@ -10,6 +10,7 @@ from tissue_counterfactuals.graph import neighborhood_features
 from tissue_counterfactuals.methods import METHODS, hierarchical, nearest_neighbor
 from tissue_counterfactuals.models import spatialprop
 from tissue_counterfactuals.models.hierarchical import Axes
+from tissue_counterfactuals.question.nodes import pseudobulk_shift
 from tissue_counterfactuals.slide import log_normalize
 
 EFFECT = 0.8
@@ -68,6 +69,21 @@ def test_ridge_moves_cells_by_what_their_donors_are(answering, tmp_path):
     assert np.abs(moved - expected).mean() < 0.1
     twin = made["no_intervention"].values
     assert np.array_equal(twin, slide.X[focal].toarray())
+
+
+def test_ridge_moves_cells_by_what_altered_neighbours_show(answering, tmp_path):
+    weights, slide = fitted(answering, tmp_path)["weights"], answering.slide
+    task = make_task(slide, node={"shifts": ["node"], "n_genes": 6}, settings=answering.settings)
+    made = METHODS["ridge"].adapter.predict(task, tmp_path, "right")["node"].values
+    before = log_normalize(slide.X).toarray()
+    shift = pseudobulk_shift(slide, "left", "right", task.split.held_out, "A", 6)
+    after = np.maximum(before + shift[slide.obs["cell_type"].cat.codes], 0)
+    graph = task.masked_graph[task.focal].toarray()
+    change = (graph / graph.sum(axis=1, keepdims=True)) @ (after - before) @ weights
+    assert np.abs(change[:, RESPONSE]).mean() > 0.3
+    expected = np.maximum(np.exp(before[task.focal] + change) - 1, 0)
+    total = np.asarray(slide.X[task.focal].sum(axis=1))
+    np.testing.assert_allclose(made, expected / expected.sum(axis=1, keepdims=True) * total, rtol=1e-3)
 
 
 def test_cells_without_neighbours_say_nothing_of_what_neighbours_do(tmp_path):
