@@ -141,7 +141,7 @@ def summary():
         for others in (1e-7, 1.0):
             for weight in (0.0, 1.0, 10.0):
                 names = {"swept": swept, "weight": weight, "others": others, "n_slides": 1, "n_fits": 3}
-                names |= {"standard_error": 0.01}
+                names |= {"standard_error": 0.01, "sd_seeds": 0.02}
                 for latent in "zs":
                     for label in ("cell_type", "domain"):
                         both = names | {"latent": latent, "label": label}
@@ -150,6 +150,12 @@ def summary():
                 rows.append(names | {"latent": "", "label": "", "measure": "log_likelihood", "median": -400 - weight})
                 rows.append(names | {"latent": "", "label": "", "measure": "effective_samples", "median": 2 + weight})
     return pd.DataFrame(rows)
+
+
+def half_bar(curve):
+    """Length of a whisker above its point."""
+    (bars,) = curve.lines[2]
+    return np.ptp(bars.get_segments()[0][:, 1]) / 2
 
 
 def test_the_figure_has_a_column_for_each_loss_and_rows_for_each_weight_of_the_others():
@@ -168,8 +174,13 @@ def test_the_figure_has_a_column_for_each_loss_and_rows_for_each_weight_of_the_o
     assert any("[simulated]" in t for t in written)
     said = " ".join(written).replace("\n", " ")
     assert "50 draws" in said
-    assert "one slide has no bars" in said
+    assert "each that of its seeds; bars: standard deviation over seeds of the one slide." in said
+    assert half_bar(curves[0]) == pytest.approx(0.02)
+    once = figure_cellina_a1.compose(summary().assign(sd_seeds=np.nan), "W [simulated]", PROVENANCE, 50, IN_USE)
+    assert "one slide and seed, no bars" in " ".join(texts(once)).replace("\n", " ")
     several = figure_cellina_a1.compose(summary().assign(n_slides=2), "W [simulated]", PROVENANCE, 50, IN_USE)
+    curve = next(c for c in panel(several, "Cell-type classifier").containers if hasattr(c, "has_yerr"))
+    assert half_bar(curve) == pytest.approx(0.01)
     said_of_several = " ".join(texts(several)).replace("\n", " ")
     assert (
         "Median over slides, each that of its seeds; bars: standard error of the mean over slides." in said_of_several

@@ -346,7 +346,8 @@ NOTES = (
         "figure A1",
         "a column for each loss, its probes above its likelihood",
         "the same (the paper: a square of four panels of probes, and one of four panels of likelihood)",
-        "What a weight gains and what it costs stand below one another; two more rows have the other weights at 1.",
+        "What a weight gains and what it costs stand below one another, on axes that show all of a curve; two more "
+        "rows have the other weights at 1. Of one slide, bars are the spread over seeds, which the paper lacks.",
     ),
     (
         "layout_of_pathways",
@@ -362,7 +363,9 @@ NOTES = (
         "no scaling to the methods at hand; k-means from ten sets of first centres; seven panels",
         "the same (the authors: some scores scaled, k-means from one set, another slide among the cells, two panels)",
         "Scaled scores depend on which methods are compared, and k-means from one set of first centres on that set. "
-        "The paper draws the two aggregates; their parts, probes and information stand beside them here.",
+        "The paper draws the two aggregates; their parts, probes and information stand beside them here. Hatched is a "
+        "latent that is told the label in training, by the methods as they are written (the authors hatch scVIVA "
+        "under domains).",
     ),
     (
         "gene_range",

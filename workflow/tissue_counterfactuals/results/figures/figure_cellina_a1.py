@@ -81,9 +81,13 @@ def compose(table: pd.DataFrame, title: str, provenance_text: str, n_samples: in
         figure = style.new_figure(max(7.4, 1.2 + 3.1 * len(sweeps)), 1.6 + 3.9 * len(others))
         style.suptitle(figure, title)
         effective = table.loc[table["measure"] == "effective_samples", "median"]
-        bars = (
-            "bars: standard error of the mean over slides" if table["n_slides"].max() > 1 else "one slide has no bars"
-        )
+        # One slide says nothing of others, but its seeds of one another.
+        if table["n_slides"].max() > 1:
+            table, bars = table.assign(bar=table["standard_error"]), "bars: standard error of the mean over slides"
+        else:
+            table, bars = table.assign(bar=table["sd_seeds"]), "bars: standard deviation over seeds of the one slide"
+        if not table["bar"].notna().any():
+            bars = "one slide and seed, no bars"
         bottom = _legend(figure, style.footer(figure, provenance_text), n_samples, effective, bars)
         figure.set_layout_engine("constrained", rect=(0, bottom, 1, 1 - bottom))
         grid = figure.subplots(2 * len(others), len(sweeps), squeeze=False, sharey="row")
@@ -124,7 +128,7 @@ def _curve(axes, table: pd.DataFrame, color: str, line: str, marker: str = "o") 
     """Weights stand side by side, because 0 has no logarithm."""
     table = table.sort_values("weight")
     place = np.arange(len(table))
-    error = table["standard_error"].fillna(0)
+    error = table["bar"].fillna(0)
     style_of_line = {"color": color, "linestyle": line, "linewidth": 1.2}
     axes.errorbar(place, table["median"], error, marker=marker, markersize=3.5, elinewidth=0.7, **style_of_line)
     axes.set_xticks(place, [f"{weight:g}" for weight in table["weight"]], rotation=30)
