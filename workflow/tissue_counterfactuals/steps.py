@@ -19,7 +19,7 @@ from scipy import sparse
 from tissue_counterfactuals import protocols
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.files import atomic_path
-from tissue_counterfactuals.methods import METHODS
+from tissue_counterfactuals.methods import METHODS, seeing_answers
 from tissue_counterfactuals.metrics import Interval, Noise
 from tissue_counterfactuals.metrics.fold import UNKNOWN, FoldScorer
 from tissue_counterfactuals.metrics.populations import mean_expression
@@ -352,7 +352,9 @@ class _Scorer:
         return rows
 
     def _truths_of(self, target: str, variant: str) -> dict[str, np.ndarray]:
-        """The true profiles that a variant is compared with; for one without donors those of the first donor rule."""
+        """The true profiles that a variant is compared with: a twin with those among its own neighbours, what has no
+        donors with those of the first donor rule.
+        """
         found = {}
         for (truth, where), values in self.truths.items():
             first = next((v for v in values if v != TWIN), None)
@@ -375,7 +377,8 @@ def tabulate(
     table, patients = read_scores(scores), patients_of_slides(config["datasets"][name])
     write_tsv(table, outputs["scores"])
     write_tsv(summarize(table, patients), outputs["summary"])
-    write_tsv(gains(table, patients), outputs["gains"])
+    sighted = {name: seeing_answers(protocols.resolve(name, config["switches"])) for name in config["protocols"]}
+    write_tsv(gains(table, patients, sighted), outputs["gains"])
     notes = [read_table(Path(path).with_suffix(".diagnostics.tsv")) for path in scores]
     write_tsv(pd.concat(notes, ignore_index=True), outputs["diagnostics"])
     write_tsv(protocols.deviations("cellina"), outputs["deviations"], sort=False)

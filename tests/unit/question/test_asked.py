@@ -380,6 +380,11 @@ def test_log_changes_of_ones_own_may_differ_by_type(slide, graph, tmp_path):
     expected = np.zeros((3, 20))
     expected[0, 3], expected[1, 3], expected[1, 7] = 1.5, -0.5, 0.25
     np.testing.assert_allclose(node.shift, expected, rtol=1e-6)
+    # So they are where the slide lacks the gene that changes most.
+    table.assign(target=table["target"].where(table["weight"] != 1.5, "not_measured")).to_csv(path, index=False)
+    (node,) = ask(slide, graph, **keys).nodes("left").values()
+    expected[0, 3] = 0
+    np.testing.assert_allclose(node.shift, expected, rtol=1e-6)
     for changed, sentence in (
         ({"cell_type": "Z"}, "question q: weights names 'Z', which no cell of the slide has; there are A, B, C."),
         ({"cell_type": ""}, f"question q: pathway weights {path}: gene 'gene_3' of pathway 'mine' has no cell type"),

@@ -317,6 +317,25 @@ def test_choose_names_what_there_is():
         choose(scores, "d", "x", "corrected")
 
 
+def test_methods_that_see_the_answer_are_neither_judged_nor_competitors():
+    better = {fold: value + 0.2 for fold, value in VALUES.items()}
+    worse = {fold: value - 0.1 for fold, value in VALUES.items()}
+    scores = table(
+        rows("cellina", "published", VALUES),
+        rows("cellina", "no_intervention", worse),
+        rows("ridge", "published", worse),
+        rows("truth", "published", better),
+        rows("truth", "no_intervention", better),
+        rows("scgen", "-", better),
+    )
+    for seen, best, judged in (({"truth", "scgen"}, "ridge", ["cellina", "ridge"]), ({"truth"}, "scgen", None)):
+        found = gains(scores, sighted={"corrected": seen, "as_run": set()})
+        assert judged is None or sorted(set(found["method"])) == judged
+        own = found[found["method"] == "cellina"].set_index("reference")
+        assert not seen & {*own.index}
+        assert own.loc[BEST, "competitor"] == best
+
+
 def test_the_best_competitor_is_the_one_over_which_patients_gain_least():
     """Patient p0 has three types and p1 one: over folds scgen is beaten by more, over patients by less."""
     folds = [("p0", "A", 0), ("p0", "B", 0), ("p0", "C", 0), ("p1", "A", 0)]

@@ -544,8 +544,8 @@ METRICS = {
         unbiased=True),
         Metric("rmse_lfc_truth", "RMSE of log-fold change (against the true counterfactual)", "lower", 0,
         "as rmse_lfc, the observed change replaced by the simulation's exact one for the focal cells among the same "
-        "donors; a prediction without donors is compared under the first donor rule", lambda c: c.error_to("truth"),
-        frozenset({"truth"}), unbiased=True),
+        "donors; a prediction without donors is compared under the first donor rule, a twin among its own neighbours",
+        lambda c: c.error_to("truth"), frozenset({"truth"}), unbiased=True),
         Metric("rmse_lfc_truth_in_place", "RMSE of log-fold change (against the truth in place)", "lower", 0,
         "as rmse_lfc, the observed change replaced by the simulation's exact one for the target cells where they are",
         lambda c: c.error_to("truth_in_place"), frozenset({"truth_in_place"}), unbiased=True),

@@ -139,7 +139,8 @@ def pathway_change(asked: dict, genes: list[str]):
         near = nearest(asked["shift_pathway"], known, n=1)
         meant = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}."
         raise InputError(f"shift_pathway names {asked['shift_pathway']!r}, of which {source} has no weights; {meant}")
-    own = table[(table["source"] == asked["shift_pathway"]) & table["target"].isin(genes)]
+    of_pathway = table[table["source"] == asked["shift_pathway"]]
+    own = of_pathway[of_pathway["target"].isin(genes)]
     if not own["weight"].any():
         raise InputError(
             f"shift_pathway: of {asked['shift_pathway']} the slide has no gene with a weight; ask about another "
@@ -150,7 +151,9 @@ def pathway_change(asked: dict, genes: list[str]):
     order = own["weight"].abs().sort_values(ascending=False, kind="stable").index
     own = own.loc[order].groupby("cell_type").head(asked["top_genes"])
     wide = own.pivot(index="target", columns="cell_type", values="weight").fillna(0.0)
-    return wide / own["weight"].abs().max() * asked["dose"]
+    # Log changes by type are taken as they are by one dose, whichever of their genes the slide has.
+    of_dose = of_pathway if "cell_type" in table else own
+    return wide / of_dose["weight"].abs().max() * asked["dose"]
 
 
 def members_of_set(name: str, genes: Iterable[str]) -> list[str]:

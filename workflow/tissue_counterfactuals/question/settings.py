@@ -136,8 +136,9 @@ class UserQuestion(Settings):
     and types without a row stay as they are: so a table may hold log changes by type, which a `dose` equal to the
     largest of them takes as they are."""
     dose: float = Field(1, ge=-100, le=100)
-    """For `shift_towards`: times the change, 1 is all of it. For `shift_pathway`: log change of the gene with the
-    largest weight, others in proportion. Below 0 is the reverse. CONCERT can be told no dose but 1."""
+    """For `shift_towards`: times the change, 1 is all of it. For `shift_pathway`: log change of the slide's gene
+    with the largest absolute weight, others in proportion; where weights are given by `cell_type`, of the largest of
+    the pathway, on the slide or not. Below 0 is the reverse. CONCERT can be told no dose but 1."""
     top_genes: int = Field(200, ge=1, le=1_000_000)
     """For `shift_towards` and `shift_pathway`: so many genes are altered, those with the largest change. CONCERT
     chooses none: it gives neighbours the vector of the other domain as a whole."""

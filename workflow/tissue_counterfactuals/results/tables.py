@@ -334,8 +334,12 @@ def _comparable() -> set[str]:
     return {name for name, m in METRICS.items() if m.needs <= GIVEN and m.direction != "none"}
 
 
-def gains(scores: pd.DataFrame, patients: dict[str, str] | None = None) -> pd.DataFrame:
+def gains(
+    scores: pd.DataFrame, patients: dict[str, str] | None = None, sighted: dict[str, set[str]] | None = None
+) -> pd.DataFrame:
     """Paired gain of every counterfactual over its twin, each control, each other method, and the ceiling.
+
+    Methods that see the answer (`sighted`: protocol -> names) are neither judged nor competitors.
 
     Gains are averaged over seeds within a fold, because seeds of one fold are no independent evidence. Folds of one
     patient are none either: intervals and tests are over patients (slide -> patient; a slide that is not named is a
@@ -361,10 +365,12 @@ def gains(scores: pd.DataFrame, patients: dict[str, str] | None = None) -> pd.Da
     rows = []
     for experiment, of_experiment in scores.groupby(EXPERIMENT):
         metrics = sorted(set(of_experiment["metric"]) & _comparable()) or [""]
-        counterfactuals = of_experiment[of_experiment["method"].isin(learned) & (of_experiment["variant"] != TWIN)]
+        seeing = (sighted or {}).get(experiment[EXPERIMENT.index("protocol")], set())
+        judged = [name for name in learned if name not in seeing]
+        counterfactuals = of_experiment[of_experiment["method"].isin(judged) & (of_experiment["variant"] != TWIN)]
         rows_of = dict(iter(of_experiment.groupby("method")))
         for (method, variant), own in counterfactuals.groupby(["method", "variant"]):
-            others = [name for name in learned if name in rows_of and name != method]
+            others = [name for name in judged if name in rows_of and name != method]
             known = [name for name in (*CONTROLS, CEILING) if name in rows_of]
             failures = {TWIN: _failures(pd.concat([own, _of_variant(rows_of[method], TWIN)]))}
             failures |= {
