@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from runs import tiny
+from runs import Run, tiny
 from tissue_counterfactuals.metrics import METRICS
 from tissue_counterfactuals.results.tables import TWIN, read_scores
 
@@ -146,3 +146,16 @@ def test_a_change_runs_again_what_depends_on_it_and_no_more(finished, tmp_path, 
     planned = run.snakemake("--dry-run").planned()
     assert again <= planned.keys()
     assert not kept & planned.keys()
+
+
+def test_a_method_that_reads_donors_in_training_is_trained_anew_for_others(tmp_path):
+    """Its intervals are learnt for what is asked; those of a question before would stay, or be missing."""
+    told = {"methods": ["no_change", "ridge", "hierarchical"], "protocols": ["corrected"], "seeds": [0]}
+    run = Run(tmp_path / "run").configure(tiny(**told))
+    fits = run.snakemake("results/tables/tiny/scores.tsv")
+    assert fits.code == 0, fits.screen
+    n_folds = fits.screen.count("rule write_question:")
+    outcome = run.configure(tiny(**told, counterfactual={"n_donors": 7})).snakemake("results/tables/tiny/scores.tsv")
+    assert outcome.code == 0, outcome.screen
+    again = re.findall(r"wildcards: .*method=(\w+)", outcome.screen)
+    assert again == ["hierarchical"] * n_folds != []

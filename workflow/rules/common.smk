@@ -313,6 +313,14 @@ def training_asked(wildcards):
     )
 
 
+def question_of_training(wildcards):
+    """The question of a training. It also holds donors and shifts: that they are others is no reason to train a method
+    that does not read them then.
+    """
+    (question,) = expand(QUESTION, **wildcards)
+    return question if "asked" in METHODS[wildcards.method].needs else ancient(question)
+
+
 def steps_of_training(wildcards):
     """The option of an equal budget, which counts optimiser steps; where costs are compared, all train for as many
     epochs instead.

@@ -49,8 +49,7 @@ rule fit:
     input:
         slide="results/slides/{dataset}/{slide}.h5ad",
         asked=f"results/trainings/{ONE_METHOD}.json",
-        # It also holds donors, which no training sees.
-        question=ancient(QUESTION),
+        question=question_of_training,
         environment=lambda w: environment_of(METHODS[w.method].environment),
     output:
         directory(f"results/models/{ONE_METHOD}"),

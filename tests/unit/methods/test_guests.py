@@ -462,6 +462,25 @@ def test_methods_say_what_they_need(question):
         assert ({"node", "node_global"} <= variants) is ("node" in method.needs), method.name
 
 
+def test_only_methods_that_say_so_read_in_training_what_is_asked(question):
+    """Other donors and shifts are no reason to train the others again."""
+    told = (
+        {"n_donors": 5, "donor_rules": ("published",), "node": NodeSettings().model_dump()},
+        {"n_donors": 9, "donor_rules": ("any_type", "matched"), "node": NodeSettings(shifts=["node"]).model_dump()},
+    )
+    for method in METHODS.values():
+        if method.learned and method.refusal(False) is None and method.environment == CORE:
+            left = []
+            for one in told:
+                question.drawn_from |= one
+                folder = question.fit(method.name)
+                files = sorted(path for path in folder.iterdir() if path.suffix in (".npz", ".pt"))
+                left.append([path.read_bytes() for path in files])
+                shutil.rmtree(folder)
+            assert left[0]
+            assert (left[0] != left[1]) is ("asked" in method.needs), method.name
+
+
 def test_where_no_neighbour_is_altered_every_method_gives_its_twin(question):
     question.drawn_from["node"] = NodeSettings(shifts=["node"], share=0).model_dump()
     here = [

@@ -276,3 +276,22 @@ def test_factors_of_1_change_nothing(answering, tmp_path):
     np.testing.assert_array_equal(made["shift_genes"].values, made["no_intervention"].values)
     made = cellina.predict(with_factors(trained, SOURCE, 0.0), tmp_path, "left")
     assert (made["shift_genes"].values != made["no_intervention"].values).any()
+
+
+def test_known_types_are_asked_about_their_own_altered_neighbours(tmp_path):
+    """The held-out type stands in a corner: its neighbours are hardly those of the types that calibrate."""
+    slide = simulate_tissue(n_cells=1500, n_genes=40, seed=2, n_slides=1)
+    here, y = (slide.obs["domain"] == "domain_0").to_numpy(), slide.obsm["spatial"][:, 1]
+    away = here & (slide.obs["cell_type"] == "type_0").to_numpy() & (y > np.quantile(y, 0.3))
+    slide, widths = slide[~away].copy(), []
+    for who in ("all", "neighbors"):
+        node = {"shifts": ["node"], "n_genes": 40, "cells": who}
+        fold, told = Fold("type_0", "domain_0", ("domain_1",)), {"settings": SETTINGS, "report": lambda line: None}
+        task = make_task(slide, fold, node=node, **told)
+        hierarchical.fit(task, tmp_path)
+        lower, upper = np.log1p(hierarchical.predict(task, tmp_path, "domain_1")["node"].interval)
+        widths.append(upper - lower)
+    known = np.isfinite(widths).all(axis=0)
+    assert known.sum() > 10
+    # Cells of the same neighbourhood answer alike, and so they do in the types that are known.
+    np.testing.assert_allclose(widths[1][known], widths[0][known], rtol=0.05)

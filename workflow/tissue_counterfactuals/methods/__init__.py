@@ -34,6 +34,7 @@ NEEDS = {
     "in_domain": "sees cells of the held-out type in the target domain",
     "stochastic": "draws at random: another seed is another answer",
     "steps": "trains by optimiser steps, as many as `budget: equal` says",
+    "asked": "reads in training what is asked, and is trained anew where other donors or shifts are asked about",
     "truth": "reads the mechanism of a simulated tissue",
 }
 
@@ -114,7 +115,7 @@ METHODS = {
         Method("cellina_gat", True, "Cellina-GAT: graph attention and a contrastive loss for s", ("graph", "edge",
         "node", "stochastic", "latent", "steps"), "cellina_gat", gpu=True, by_default=False),
         Method("hierarchical", True, "regression on neighbours' expression, types as random effects (ours)", ("graph",
-        "edge", "node"), "hierarchical"),
+        "edge", "node", "asked"), "hierarchical"),
         Method("celcomen", True, "Celcomen's field, neighbours held at the donors' values; knows no types", ("graph",
         "edge", "node", "own"), "celcomen_field", by_default=False),
         Method("spatialprop", True, "SpatialProp (re-implementation): a cell from its neighbours alone", ("edge",

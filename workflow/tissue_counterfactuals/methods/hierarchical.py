@@ -20,7 +20,7 @@ from tissue_counterfactuals.models import hierarchical as model
 from tissue_counterfactuals.question.donors import DONOR_RULES, EdgePerturbation, edge_perturbation
 from tissue_counterfactuals.question.folds import Split, cells_of
 from tissue_counterfactuals.question.named import FEWEST_CELLS
-from tissue_counterfactuals.question.nodes import NodePerturbation, pseudobulk_shift
+from tissue_counterfactuals.question.nodes import NodePerturbation, altered_cells, pseudobulk_shift
 from tissue_counterfactuals.slide import log_normalize, noise_of_log_mean, normalize_counts
 from tissue_counterfactuals.streams import stream
 
@@ -312,13 +312,21 @@ def likely_shares(task) -> Callable[..., np.ndarray]:
     return share_of
 
 
-def _altered(task, node: NodePerturbation, label: str, place: str, split: Split):
-    """Log expression (n, g) after the node perturbation that another type would be asked with."""
+def _altered(task, node: NodePerturbation, label: str, focal: np.ndarray, place: str, split: Split):
+    """Log expression (n, g) after the node perturbation that another type, with its cells `focal`, would be asked
+    with.
+    """
     fold, origin = task.fold, node.origin
     told = origin.get("n_genes", _N_ALTERED), origin.get("by_type", True)
     shift = pseudobulk_shift(task.slide, fold.control, place, split.held_out, label, *told)
-    # What nobody knows the answer to is compared with what is nearest to it.
-    return task.altered_log(replace(node, shift=shift) if "n_genes" in origin else NodePerturbation(shift))
+    if "n_genes" not in origin:
+        # What nobody knows the answer to is compared with what is nearest to it.
+        return task.altered_log(NodePerturbation(shift))
+    cells, share = node.cells, origin.get("share_of_neighbors")
+    if share is not None:
+        # Neighbours of these cells, not of those that the question is about.
+        cells = altered_cells("neighbors", share, task.seed, task.masked_graph, focal, label)
+    return task.altered_log(replace(node, shift=shift, cells=cells))
 
 
 def _calibrations(task, axes, log_expression, design, bends, labels, without_answer, share_of) -> dict[str, np.ndarray]:
@@ -372,7 +380,7 @@ def _calibrations(task, axes, log_expression, design, bends, labels, without_ans
             domains = np.zeros((len(focal), len(compared)))
             try:
                 if isinstance(drawn, NodePerturbation):
-                    altered = _altered(task, drawn, label, place, split)
+                    altered = _altered(task, drawn, label, focal, place, split)
                     new, received = axes.project(graph[focal], altered), _mean_received(graph[focal], altered)
                 else:
                     perturbation = edge_perturbation(

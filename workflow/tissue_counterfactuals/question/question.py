@@ -163,6 +163,8 @@ def ask(
 def _node(slide, graph, split, fold, target, focal, name, told, seed) -> NodePerturbation | str:
     """The pseudobulk change of neighbours from the control to the target domain."""
     origin = {"towards": target, "n_genes": told["n_genes"], "by_type": SHIFTS[name]}
+    if told["cells"] == "neighbors":
+        origin["share_of_neighbors"] = told["share"]
     try:
         shift = pseudobulk_shift(
             *(slide, fold.control, target, split.held_out, fold.cell_type),

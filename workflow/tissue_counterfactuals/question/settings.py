@@ -41,8 +41,8 @@ class NodeSettings(Settings):
     n_genes: int = Field(200, ge=1, le=1_000_000)
     """Genes that are altered: those with the largest change, for each type its own; 200 as published."""
     cells: Literal["all", "neighbors"] = "all"
-    """Who is altered: `all` cells of the slide (as published), or only the `neighbors` of focal cells. No difference to
-    a method that reads direct neighbours alone."""
+    """Who is altered: `all` cells of the slide (as published), or only the `neighbors` of focal cells. Hardly a
+    difference to a method that reads direct neighbours alone, which sees other cells in place of held-out ones."""
     share: float = Field(1, ge=0, le=1)
     """Share of these cells that is altered, drawn at random; 0 is the twin."""
     scale: Literal["own", "log", "counts"] = "own"
