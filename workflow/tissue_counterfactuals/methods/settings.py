@@ -85,9 +85,11 @@ class ScviSettings(MethodSettings):
     n_layers: int = Field(2, ge=1, le=100)
     """Hidden layers of encoder and decoder."""
     gene_likelihood: Literal["nb", "zinb", "poisson"] = "nb"
-    """Distribution of the counts."""
+    """Distribution of the counts; scANVI continues from scVI, and so has it too (the authors of Cellina: zero-inflated
+    counts and a linear classifier there)."""
     max_epochs: Epochs = 200
-    """Largest number of epochs; scANVI trains scVI first and scVIVA both, each with as many."""
+    """Largest number of epochs, of which the last weights are kept (the authors of Cellina: the best); scANVI trains
+    scVI first and scVIVA both, each with as many."""
     batch_size: BatchSize = 512
     """Cells per optimiser step."""
     early_stopping_patience: Epochs | None = 20
