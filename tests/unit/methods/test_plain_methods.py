@@ -117,6 +117,14 @@ def test_ridge_shrinks_where_there_is_nothing_to_learn(tmp_path):
     assert fitted(task, tmp_path)["penalty"] == max(SECTIONS["ridge"]["penalties"])
 
 
+def test_ridge_without_validation_cells_chooses_no_penalty(tmp_path):
+    task = make_task(small_slide(n_cells=200), settings=SECTIONS["ridge"], report=lambda line: None)
+    task.masked_graph = sparse.csr_array(task.masked_graph.multiply(~task.split.validation[:, None]))
+    task.masked_graph.eliminate_zeros()
+    with pytest.raises(ValueError, match=r"raise holdout\.validation_fraction"):
+        fitted(task, tmp_path)
+
+
 def test_ridge_says_nothing_about_held_out_cells(tmp_path):
     slide = small_slide(n_cells=600)
     weights = []
