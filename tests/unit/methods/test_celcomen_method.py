@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import sparse
 
@@ -195,6 +196,39 @@ def test_genes_without_variance_and_cells_without_neighbours_do_not_stop_it(tmp_
     alone = task.focal < 100
     assert np.diff(task.masked_graph[task.focal[alone]].indptr).sum() == 0
     assert np.abs(values - made["no_intervention"].values)[alone].max() > 1e-3
+
+
+def test_a_sample_without_edges_informs_forces_within_cells_and_one_of_a_single_cell_nothing(tmp_path):
+    slide = small_slide(n_cells=300, n_genes=6, samples=("one", "two"))
+    task = make_task(slide, settings={"ridge": 0.1}, report=lambda line: None)
+    seen, sample = np.flatnonzero(~task.split.held_out), slide.obs["sample"].astype(str).to_numpy()
+    linked = np.ones(300, dtype=bool)
+    linked[seen[-60:]] = False
+    keep = sparse.diags_array(linked.astype(np.float32))
+    task.masked_graph = sparse.csr_array(keep @ task.masked_graph @ keep)
+    task.masked_graph.eliminate_zeros()
+
+    def fitted(labels):
+        slide.obs["sample"] = pd.Categorical(labels)
+        ADAPTER.fit(task, tmp_path)
+        with np.load(tmp_path / "forces.npz") as stored:
+            return dict(stored)
+
+    sample[~linked] = "apart"
+    before = fitted(sample)
+    alone = sample.copy()
+    alone[seen[0]] = "alone"
+    assert np.isfinite(fitted(alone)["inter"]).all()
+    # They count: their moments are among those of all.
+    counts = slide.X.toarray()
+    counts[~linked] = counts[~linked, ::-1]
+    slide.X = sparse.csr_matrix(counts)
+    assert np.abs(fitted(sample)["intra"] - before["intra"]).max() > 1e-3
+    with pytest.raises(ValueError, match="at least 2 cells are not held out"):
+        fitted(slide.obs_names)
+    task.masked_graph = sparse.csr_array(task.masked_graph.shape, dtype=np.float32)
+    with pytest.raises(ValueError, match="needs cells that are neighbours"):
+        fitted(sample)
 
 
 def test_what_cannot_be_fitted_is_the_methods_failure_and_not_the_users(tmp_path):

@@ -48,6 +48,18 @@ def test_own_neighbours_are_the_nearest_cells_of_the_sample_that_are_no_answers(
         assert set(neighbors) == set(others[np.argsort(distance)[:4]])
 
 
+@pytest.mark.parametrize("n_coincident", [3, 9])
+def test_no_cell_is_its_own_neighbour_where_cells_stand_in_one_place(n_coincident):
+    slide = small_slide(n_cells=150)
+    task = make_task(slide, n_donors=5)
+    together = task.focal[:n_coincident]
+    slide.obsm["spatial"][together] = slide.obsm["spatial"][together[0]]
+    found = mintflow._own_neighbors(task, task.focal, 4)
+    assert not (found == task.focal[:, None]).any()
+    assert all(len(set(row)) == 4 for row in found)
+    assert np.isin(together, found[0]).sum() == min(n_coincident - 1, 4)
+
+
 class Generator:
     """Stands in for the package: it remembers what it is to draw."""
 
@@ -158,7 +170,7 @@ def test_training_and_evaluation_are_told_the_same_files_graph_and_window():
     def defaults(num_tissue_sections_training, num_tissue_sections_evaluation):
         def of(loader):
             n = range(num_tissue_sections_training)
-            return {"list_tissue": {str(i): {loader: {"width_window": 700}} for i in n}}
+            return {"list_tissue": {str(i): {loader: {"width_window": 700, "num_neighbors": 5}} for i in n}}
 
         return of("config_dataloader_train"), of("config_dataloader_test"), {}, {}
 
@@ -175,4 +187,6 @@ def test_training_and_evaluation_are_told_the_same_files_graph_and_window():
         assert [section["file"] for section in sections] == ["one.h5ad", "two.h5ad"]
         assert [section[loader]["width_window"] for section in sections] == [250.0] * 2
         assert {section["config_neighbourhood_graph"]["n_neighs"] for section in sections} == {4}
+    loaders = [s["config_dataloader_train"] for s in made["config_data_train"]["list_tissue"].values()]
+    assert [loader["num_neighbors"] for loader in loaders] == [4] * 2
     assert made["config_training"]["numiters_updateduals_seprately_perepoch"] == 3

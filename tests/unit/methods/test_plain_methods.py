@@ -1,7 +1,11 @@
 """Ridge regression and nearest neighbours, on cases whose answer is known."""
 
+from types import SimpleNamespace
+
 import numpy as np
+import pandas as pd
 import pytest
+from anndata import AnnData
 from scipy import sparse
 
 from slides import small_slide
@@ -117,6 +121,14 @@ def test_ridge_shrinks_where_there_is_nothing_to_learn(tmp_path):
     assert fitted(task, tmp_path)["penalty"] == max(SECTIONS["ridge"]["penalties"])
 
 
+def test_ridge_without_validation_cells_chooses_no_penalty(tmp_path):
+    task = make_task(small_slide(n_cells=200), settings=SECTIONS["ridge"], report=lambda line: None)
+    task.masked_graph = sparse.csr_array(task.masked_graph.multiply(~task.split.validation[:, None]))
+    task.masked_graph.eliminate_zeros()
+    with pytest.raises(ValueError, match=r"raise holdout\.validation_fraction"):
+        fitted(task, tmp_path)
+
+
 def test_ridge_says_nothing_about_held_out_cells(tmp_path):
     slide = small_slide(n_cells=600)
     weights = []
@@ -195,6 +207,35 @@ def test_too_few_candidates_are_a_reason_and_too_many_are_drawn():
     task.settings = {"n_neighbors": 1000, "max_candidates": 10_000}
     assert "lower nearest_neighbor.n_neighbors" in predict(task, None, "right")["-"]
     assert FOLD.control == "left"
+
+
+def test_means_over_many_cells_do_not_stop_growing():
+    """In single precision 1 more is nothing where 17 millions are added up already."""
+    n, left = 42_000, slice(41_900, None)
+    counts = np.tile(np.float32([1, 10_099]), (n, 1))
+    counts[:1700] = 10_000, 0
+    domain = np.full(n, "right")
+    domain[left] = "left"
+    obs = pd.DataFrame({"domain": domain, "cell_type": "B"}, index=np.arange(n).astype(str))
+    there = domain == "right"
+    task = SimpleNamespace(
+        slide=AnnData(sparse.csr_matrix(counts), obs=obs),
+        fold=FOLD,
+        focal=np.arange(n)[left],
+        split=SimpleNamespace(train=np.ones(n, dtype=bool)),
+        target_cells=lambda _: np.flatnonzero(there),
+    )
+    raw = counts.astype(np.float64)
+    share = raw / raw.sum(axis=1, keepdims=True) * 1e4
+    shown, own = share[there].mean(axis=0), share[-1]
+    expected = {
+        "target_mean": shown,
+        "mean_shift": (raw[-1] + 1) * raw[there].mean(axis=0) / raw[-1] - 1,
+        "mean_shift_by_type": (own + 1) * (shown + 1) / (own + 1) - 1,
+    }
+    for name, (gene, filler) in expected.items():
+        values = METHODS[name].adapter.predict(task, None, "right")["-"].values[0]
+        assert values[0] / values[1] == pytest.approx(gene / filler, rel=1e-4), name
 
 
 # --- settings of all methods that run here ---------------------------------------------------------------------------

@@ -104,6 +104,34 @@ def test_the_batch_is_what_is_exchanged_and_never_what_is_looked_for_in_latents(
         assert set(batches) == {batch}
 
 
+def test_niches_that_a_small_sample_cuts_down_are_reported_and_a_sample_of_one_cell_is_refused(monkeypatch):
+    taken, lines = [], []
+    model = SimpleNamespace(
+        preprocessing_anndata=lambda *_, k_nn, **__: taken.append(k_nn), setup_anndata=lambda *_, **__: None
+    )
+    monkeypatch.setitem(sys.modules, "scvi.external", SimpleNamespace(SCVIVA=model))
+    slide = small_slide(n_cells=200)
+    task = make_task(slide, settings={"n_neighbors": 20}, report=lines.append)
+    seen = np.flatnonzero(~task.split.held_out)
+
+    def with_small_sample(n):
+        label = np.full(200, "one")
+        label[seen[:n]] = "two"
+        slide.obs["sample"] = pd.Categorical(label)
+        known = shared.Seen.of(task)
+        scviva._with_niches(task, known, np.zeros((len(known.cells), 1)))
+
+    with_small_sample(40)
+    assert taken == [20]
+    assert not lines
+    with_small_sample(10)
+    assert taken == [20, 9]
+    assert len(lines) == 1
+    assert lines[0].startswith("niches of 9 neighbours instead of 20")
+    with pytest.raises(ValueError, match="at least 2 cells of every sample"):
+        with_small_sample(1)
+
+
 @pytest.mark.parametrize(("device", "accelerator"), [("cpu", "cpu"), ("cuda", "gpu"), ("auto", "auto")])
 @pytest.mark.parametrize("adapter", [scvi, scanvi, scviva])
 def test_a_model_is_loaded_to_the_device_that_is_asked_for(adapter, device, accelerator, monkeypatch, tmp_path):

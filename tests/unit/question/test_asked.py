@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import sparse
 
 from slides import small_slide
 from tasks import SECTIONS
@@ -261,6 +262,17 @@ def test_a_cell_left_without_neighbours_gets_others_of_its_domain(slide):
     donors, types = types_of(slide, question)
     assert not (donors == question.focal[:, None]).any()
     assert not (types == "B").any()
+
+
+def test_a_question_that_leaves_nobody_around_a_cell_is_refused(slide, graph):
+    only = slide.copy()
+    left = (only.obs["domain"] == "left").to_numpy()
+    only.obs.loc[left, "cell_type"] = "A"
+    # A border may still have others beside it.
+    inside = sparse.diags_array(left.astype(float))
+    apart = sparse.csr_array(inside @ graph @ inside)
+    with pytest.raises(InputError, match=r"^question q: remove_sender names 'A', and then no other cell is there"):
+        ask(only, apart, remove_sender="A")
 
 
 @pytest.mark.parametrize(("n_donors", "share", "told"), [(1, 0.3, "none of 1"), (1, 0.7, "all of 1")])

@@ -90,3 +90,9 @@ def test_slides_have_the_patient_that_the_data_set_names_under_their_name_in_tab
     dataset = {"patients": {"P": ["section 1", "section 2"], "Q": ["other"]}}
     expected = {"section_1": "P", "section_2": "P", "other": "Q"}
     assert patients_of_slides(dataset) == expected
+    # These have slides of other names, for there is one that is called so.
+    dataset = {
+        "samples": ["Pooled", "pooled", "sample_pooled", "b"],
+        "patients": {"P": ["Pooled", "b"], "Q": ["pooled"]},
+    }
+    assert patients_of_slides(dataset) == {"sample_Pooled": "P", "b": "P", "sample_sample_pooled": "Q"}

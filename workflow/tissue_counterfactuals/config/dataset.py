@@ -299,10 +299,11 @@ def _samples_of(name: str, dataset: dict) -> dict[str, list[str] | None]:
     wanted = present if dataset["samples"] is None else dataset["samples"]
     paths = slugs(wanted, f"config: datasets.{name}: the samples")
     # A sample that is called like the slide of all of them gets a name that no other has.
-    return {_not_pooled(path, paths): [label] for path, label in paths.items()}
+    return {not_pooled(path, paths): [label] for path, label in paths.items()}
 
 
-def _not_pooled(path: str, taken: Iterable[str]) -> str:
+def not_pooled(path: str, taken: Iterable[str]) -> str:
+    """Slide of a sample, by the path form of its name and those of all samples."""
     # Capitals do not tell files apart everywhere.
     own = path
     while own.lower() == POOLED or own != path and own in taken:

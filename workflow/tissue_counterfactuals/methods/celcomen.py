@@ -43,20 +43,26 @@ def fit(task, folder: Path) -> None:
     """
     slide, seen = task.slide, ~task.split.held_out
     expression = log_normalize(slide.X)
+    groups = (cells[seen[cells]] for cells in slide.obs.groupby("sample", observed=True).indices.values())
+    # One cell of a sample says nothing about the mean of the sample.
+    groups = [cells for cells in groups if len(cells) > 1]
+    if not groups:
+        raise ValueError("Celcomen needs a sample of which at least 2 cells are not held out, and none has them.")
     # A gene that is the same in all cells has no force.
-    genes = np.flatnonzero(_variance(expression[seen]) > 0)
+    genes = np.flatnonzero(_variance(expression[np.concatenate(groups)]) > 0)
     samples = []
-    for cells in slide.obs.groupby("sample", observed=True).indices.values():
-        cells = cells[seen[cells]]
-        if not len(cells):
-            continue
-        weights = interaction_weights(task.masked_graph[cells][:, cells], "row")
+    for cells in groups:
+        edges = task.masked_graph[cells][:, cells]
+        # Cells without edges tell of forces within cells alone.
+        weights = interaction_weights(edges, "row") if edges.count_nonzero() else None
         samples.append((sparse.csr_array(expression[cells][:, genes]), weights))
+    if all(weights is None for _, weights in samples):
+        raise ValueError("Celcomen needs cells that are neighbours, and no two of those that are not held out are.")
     try:
         forces = fit_gaussian(samples, ridge=task.settings["ridge"], errors=False, seed=task.seed)
     except InputError as error:
         raise ValueError(str(error)) from error
-    task.report(f"forces between {len(genes)} genes, from {int(seen.sum())} cells")
+    task.report(f"forces between {len(genes)} genes, from {sum(map(len, groups))} cells")
     history = pd.DataFrame(forces.history)[["epoch", "loss"]]
     history.rename(columns={"loss": "train_loss"}).to_csv(
         folder / "history.tsv", sep="\t", index=False, float_format="%.6g"

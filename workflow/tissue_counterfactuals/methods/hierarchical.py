@@ -15,13 +15,13 @@ from scipy import sparse
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.graph import neighborhood_features
 from tissue_counterfactuals.methods.prediction import Prediction, at_library
-from tissue_counterfactuals.metrics.populations import overdispersion
+from tissue_counterfactuals.metrics.populations import mean_expression, overdispersion
 from tissue_counterfactuals.models import hierarchical as model
 from tissue_counterfactuals.question.donors import DONOR_RULES, EdgePerturbation, edge_perturbation
 from tissue_counterfactuals.question.folds import Split, cells_of
 from tissue_counterfactuals.question.named import FEWEST_CELLS
 from tissue_counterfactuals.question.nodes import NodePerturbation, altered_cells, pseudobulk_shift
-from tissue_counterfactuals.slide import log_normalize, noise_of_log_mean, normalize_counts
+from tissue_counterfactuals.slide import log_normalize, noise_of_log_mean
 from tissue_counterfactuals.streams import stream
 
 # Cells that stand for a type whose answer is known.
@@ -333,8 +333,7 @@ def _calibrations(task, axes, log_expression, design, bends, labels, without_ans
     """What the types whose answer is known say of each target and donor rule: see `model.Calibration`."""
     slide, graph, control = task.slide, task.masked_graph, task.fold.control
     compared = compared_domains(task)
-    shown = normalize_counts(slide.X[~task.split.held_out]).mean(axis=0)
-    level = model.levels(np.asarray(shown).ravel())
+    level = model.levels(mean_expression(slide.X[~task.split.held_out]))
     asked = {
         (target, rule): donors.shape[1]
         for target in task.fold.targets
@@ -405,7 +404,7 @@ def _calibrations(task, axes, log_expression, design, bends, labels, without_ans
                 beyond += bend.variance_of_change(own, new, centre[: own.shape[1]])
             told = model.answer(counts, model.moved(counts, slopes, move), slopes, move, beyond)
             real = slide.X[there[place]]
-            observed = np.log1p(np.asarray(normalize_counts(real).mean(axis=0)).ravel()) - told.base
+            observed = np.log1p(mean_expression(real)) - told.base
             noise = noise_of_log_mean(real) + noise_of_log_mean(slide.X[focal])
             shown = raw.any(axis=0) | (np.asarray(real.sum(axis=0)).ravel() > 0)
             known[target, rule][label] = model.Known(told, observed, noise, shown)

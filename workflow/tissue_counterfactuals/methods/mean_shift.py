@@ -6,14 +6,15 @@ As run in the authors' code: composition and depth of the domains go into the ch
 import numpy as np
 
 from tissue_counterfactuals.methods.prediction import Prediction, at_library
+from tissue_counterfactuals.metrics.populations import mean_counts
 
 
 def predict(task, folder, target) -> dict[str, Prediction]:
     """(x + 1) 2^delta - 1, clipped at 0; delta = log2 of mean counts in the target against all other domains."""
     slide, train = task.slide, task.split.train
     in_target = (slide.obs["domain"] == target).to_numpy()
-    mean_target = np.asarray(slide.X[train & in_target].mean(axis=0)).ravel()
-    mean_rest = np.asarray(slide.X[train & ~in_target].mean(axis=0)).ravel()
+    mean_target = mean_counts(slide.X[train & in_target])
+    mean_rest = mean_counts(slide.X[train & ~in_target])
     delta = np.log2((mean_target + 1e-8) / (mean_rest + 1e-8))
     shifted = shift(slide.X[task.focal].toarray(), delta)
     values = at_library(shifted, slide, task.focal)

@@ -9,6 +9,7 @@ import numpy as np
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.methods.mean_shift import shift
 from tissue_counterfactuals.methods.prediction import Prediction, at_library
+from tissue_counterfactuals.metrics.populations import mean_expression
 from tissue_counterfactuals.slide import normalize_counts
 
 MIN_CELLS = 10
@@ -23,8 +24,7 @@ def mean_profiles(task, target) -> list[tuple[np.ndarray, np.ndarray]]:
     for other in sorted(set(cell_type) - {task.fold.cell_type}):
         groups = [np.flatnonzero(train & (cell_type == other) & (domain == d)) for d in (target, task.fold.control)]
         if min(map(len, groups)) >= MIN_CELLS:
-            means = (np.asarray(normalize_counts(slide.X[g]).mean(axis=0)).ravel() for g in groups)
-            profiles.append(tuple(means))
+            profiles.append(tuple(mean_expression(slide.X[g]) for g in groups))
     return profiles
 
 

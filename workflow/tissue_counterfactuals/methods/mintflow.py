@@ -2,10 +2,10 @@
 
 The published counterfactual swaps the expression of cells before it generates, but generation reads cell types, the
 graph and the section alone (`generate_insilico_ST_data`, 0.2.0 and 0.3.0). So the question is put to it as it can
-answer it: a focal cell's type among the types of its donors, of whom it takes as many at random as MintFlow's graph
-gives a cell neighbours. All that is the focal cell's own beside its type and its total count is lost: read its twin,
-which is drawn from its own neighbours' types. Held-out cells are absent from training, and the answers from the graph.
-A prediction is the mean of several draws.
+answer it: a focal cell's type among the types of its donors, of whom it takes as many at random as MintFlow looks for
+around a cell; its graph, made undirected, has some more. All that is the focal cell's own beside its type and its total
+count is lost: read its twin, which is drawn from its own neighbours' types. Held-out cells are absent from training,
+and the answers from the graph. A prediction is the mean of several draws.
 
 As run, it trains on all cells, and what it draws are the cells to be predicted, where they stand: the expression of
 control cells that the authors put into them is never read.
@@ -193,6 +193,9 @@ def _configuration(mintflow, task, files: list[Path]) -> dict:
         for file, section in zip(files, config["list_tissue"].values(), strict=True):
             section.update(keys, file=str(file), config_neighbourhood_graph=dict(graph))
             section[loader]["width_window"] = settings["window_um"]
+    for section in train["list_tissue"].values():
+        # Left to itself it takes 5, and more than the graph has are not allowed.
+        section["config_dataloader_train"]["num_neighbors"] = settings["n_neighbors"]
     training.update(
         numiters_updateduals_seprately_perepoch=settings["adversary_steps"],
         flag_enable_wandb="False",
@@ -218,8 +221,10 @@ def _own_neighbors(task, cells: np.ndarray, n_neighbors: int) -> np.ndarray:
         own = np.flatnonzero(sample[cells] == name)
         others = np.flatnonzero((sample == name) & readable)
         _, nearest = spatial.KDTree(places[others]).query(places[cells[own]], n_neighbors + 1)
-        # The nearest of all is the cell itself.
-        found[own] = others[nearest[:, 1:]]
+        nearest = others[nearest]
+        # Itself goes last: of cells in one place it need not be the first, nor be found at all.
+        order = np.argsort(nearest == cells[own, None], axis=1, kind="stable")
+        found[own] = np.take_along_axis(nearest, order, axis=1)[:, :n_neighbors]
     return found
 
 

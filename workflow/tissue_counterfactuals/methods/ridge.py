@@ -37,6 +37,11 @@ def fit(task, folder: Path) -> None:
     # Types that no training cell has say nothing about the penalty.
     seen = np.flatnonzero(task.split.validation & heard)
     seen = seen[train.n[code[seen]] > 0]
+    if not len(seen):
+        raise ValueError(
+            "ridge chooses its penalty on validation cells, and none that has neighbours is of a type that was trained "
+            "on: raise holdout.validation_fraction."
+        )
     validation = _Sums(task, expression, seen, code, len(types)).about(*means)
 
     def weights(penalty):

@@ -44,7 +44,15 @@ def _with_niches(task, seen: Seen, embedding: np.ndarray):
     cells = seen.counts()
     cells.obsm["embedding"] = embedding
     smallest = int(cells.obs["sample"].value_counts().min())
-    neighbors = min(task.settings["n_neighbors"], smallest - 1)
+    wanted = task.settings["n_neighbors"]
+    neighbors = min(wanted, smallest - 1)
+    if neighbors < 1:
+        raise ValueError("scVIVA needs at least 2 cells of every sample that are not held out, and one sample has 1.")
+    if neighbors < wanted:
+        task.report(
+            f"niches of {neighbors} neighbours instead of {wanted} (scvi.n_neighbors): the smallest sample has "
+            f"{smallest} cells that are not held out"
+        )
     SCVIVA.preprocessing_anndata(cells, k_nn=neighbors, **_KEYS)
     SCVIVA.setup_anndata(cells, batch_key=batch_of(task), **_KEYS)
     return cells

@@ -49,6 +49,15 @@ def mean_expression(counts: Counts) -> np.ndarray:
     return total / counts.shape[0]
 
 
+def mean_counts(counts: Counts) -> np.ndarray:
+    """Mean over cells (genes,) of the counts as they are; a sum of all in single precision would stop growing."""
+    n_rows = max(1, _VALUES_PER_BLOCK // counts.shape[1])
+    total = np.zeros(counts.shape[1])
+    for start in range(0, counts.shape[0], n_rows):
+        total += np.asarray(counts[start : start + n_rows].astype(np.float64).sum(axis=0)).ravel()
+    return total / counts.shape[0]
+
+
 def log_mean(counts: Counts, weights: np.ndarray | None = None) -> np.ndarray:
     """log(1 + mean CP10K) of cells (genes,), or, in each row, by weights (b, cells) that sum to 1 (b, genes)."""
     if weights is None:

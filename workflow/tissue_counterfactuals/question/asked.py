@@ -191,7 +191,12 @@ def _donors(slide, graph, asked, focal, n_donors, rng) -> np.ndarray:
         counts = rng.multinomial(n_donors, shares / shares.sum(), size=len(focal))
         return np.stack(
             [
-                np.concatenate([others(pool, cell, n, rng) for pool, n in zip(pools, row, strict=True)])
+                np.concatenate(
+                    [
+                        _others(asked, f"composition names {label!r}", pool, cell, n, rng)
+                        for label, pool, n in zip(asked["composition"], pools, row, strict=True)
+                    ]
+                )
                 for cell, row in zip(focal, counts, strict=True)
             ]
         )
@@ -214,9 +219,22 @@ def _donors(slide, graph, asked, focal, n_donors, rng) -> np.ndarray:
         if weight.sum() > 0:
             kept = rng.choice(near, n_donors - n_added, p=weight / weight.sum())
         else:
-            kept = others(anybody, cell, n_donors - n_added, rng)
-        rows.append(np.concatenate([kept, others(pool, cell, n_added, rng)]) if n_added else kept)
+            without = f"domain names {asked['domain']!r}" if removed is None else f"remove_sender names {removed!r}"
+            kept = _others(asked, without, anybody, cell, n_donors - n_added, rng)
+        if n_added:
+            kept = np.concatenate([kept, _others(asked, f"add_sender names {added!r}", pool, cell, n_added, rng)])
+        rows.append(kept)
     return np.stack(rows)
+
+
+def _others(asked, what, pool, cell, n, rng) -> np.ndarray:
+    """`others`, or why nobody can stand around a cell."""
+    if n and not (pool[:2] != cell).any():
+        raise InputError(
+            f"question {asked['name']}: {what}, and then no other cell is there to stand around a focal cell in "
+            f"{asked['domain']!r}; name another type, or another domain."
+        )
+    return others(pool, cell, n, rng)
 
 
 def _pool(slide, label, domain) -> np.ndarray:

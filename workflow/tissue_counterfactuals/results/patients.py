@@ -75,10 +75,12 @@ def _resamplings(n: int) -> tuple[np.ndarray, np.ndarray]:
 
 def patients_of_slides(dataset: dict) -> dict[str, str]:
     """Slide, as score tables call it, -> patient, where the entry of a data set names one."""
-    from tissue_counterfactuals.config import slug  # slow to import, and methods need it not
+    # Slow to import, and methods need it not.
+    from tissue_counterfactuals.config.dataset import not_pooled, slug
 
-    named = dataset["patients"].items()
-    return {slug(sample): patient for patient, samples in named for sample in samples}
+    patients = {slug(sample): patient for patient, samples in dataset["patients"].items() for sample in samples}
+    taken = {*patients, *map(slug, dataset.get("samples") or [])}
+    return {not_pooled(path, taken): patient for path, patient in patients.items()}
 
 
 def holm(p_values: np.ndarray) -> np.ndarray:
