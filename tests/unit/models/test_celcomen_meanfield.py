@@ -267,7 +267,8 @@ def test_a_step_moves_down_the_gradient_and_projects():
     forces = random_forces(N_GENES)
     loss, by_inter, by_intra = mean_field_loss_and_gradient(MeanFieldLoss([moments], POOLED), *forces)
     found, (inter, intra) = step([moments], *forces, POOLED, 0.3)
-    assert found == loss
+    # The last digit depends on where in memory a product finds its numbers.
+    assert found == pytest.approx(loss, rel=1e-12)
     np.testing.assert_allclose(inter, forces[0] - 0.3 * (by_inter + by_inter.T) / 2)
     np.testing.assert_allclose(intra, forces[1] - 0.3 * (by_intra + by_intra.T) / 2)
 
