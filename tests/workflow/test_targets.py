@@ -145,3 +145,24 @@ def test_an_edit_makes_anew_what_reads_it_and_no_more(tmp_path):
         assert outcome.code == 0, outcome.screen
         planned[name] = set() if "Nothing to be done" in outcome.screen else {*outcome.planned()}
     assert planned == {name: jobs for name, (_, jobs) in edits.items()}
+
+
+def test_an_experiment_can_have_seeds_of_its_own(tmp_path):
+    names = ("application", "disentanglement", "gene_range", "scalability", "weights")
+    asked = tiny(seeds=[0, 1], protocols=["corrected"], methods=["no_change", "cellina"])
+    asked["datasets"]["tiny"]["experiments"] = [f"cellina_{name}" for name in names]
+    asked["cellina_experiments"] = {
+        name: {"seeds": [place]} | ({"methods": ["cellina"]} if name in ("disentanglement", "scalability") else {})
+        for place, name in enumerate(names)
+    }
+    outcome = Run(tmp_path).configure(asked).snakemake("--dry-run", "tiny")
+    assert outcome.code == 0, outcome.screen
+    jobs = re.findall(r"rule (\w+):.*?wildcards: (.*?)\n", outcome.screen, flags=re.DOTALL)
+    seeds = {
+        name: {re.search(r"\bseed=(\d+)", wildcards)[1] for rule, wildcards in jobs if rule == f"cellina_{name}"}
+        for name in names
+    }
+    assert seeds == {name: {str(place)} for place, name in enumerate(names)}
+    # So do the trainings that are made for them alone.
+    fits = [wildcards for rule, wildcards in jobs if rule == "fit"]
+    assert {re.search(r"slide=(\w+)[+,].*\bseed=(\d+)", fit).groups() for fit in fits} == {("pooled", "1"), ("slide_0", "3")}

@@ -150,7 +150,7 @@ def _on_each_slide(
         outputs=_scores(stem) | {table: f"{stem}.{table}.tsv" for table in tables},
         takes=("entry", "protocol", "seed", "model", "device", *axes, *takes),
         axes=axes,
-        unread=("slides", *(("seeds",) if name == "weights" else ()), *axes.values()),
+        unread=("slides", "seeds", *axes.values()),
         weights=weights,
         gpu=True,
     )
@@ -176,6 +176,7 @@ EXPERIMENTS = (
         },
         outputs=_scores(_stem("disentanglement")),
         takes=("entry", "protocol", "seed"),
+        unread=("seeds",),
         pooled=True,
     ),
     Experiment(
@@ -190,7 +191,7 @@ EXPERIMENTS = (
         },
         outputs=_scores(_stem("scalability")),
         takes=("entry", "protocol", "seed"),
-        unread=("slides",),
+        unread=("slides", "seeds"),
         parallel=False,
     ),
     Experiment(

@@ -336,8 +336,15 @@ class CelcomenSettings(Settings):
     screen: ScreenPowerSettings = ScreenPowerSettings()
 
 
-class OnSlideSettings(Settings):
+class SeededSettings(Settings):
     """What every experiment on Cellina has."""
+
+    seeds: Some[Seed] | None = None
+    """Seeds; `null` means those of the run."""
+
+
+class OnSlideSettings(SeededSettings):
+    """What those that train a model on each slide have."""
 
     slides: Some[Text] | None = None
     """Slides of the data set to run on, as their names in results/slides; `null` means all of them."""
@@ -368,8 +375,6 @@ class WeightSettings(OnSlideSettings):
     """Weights to compare."""
     others: Some[Annotated[float, Field(ge=0, le=1_000_000)]] = [1e-7, 1]
     """Weight of the other losses of z; published is 1e-7, which is as good as none; 1 is Cellina's default."""
-    seeds: Some[Seed] | None = None
-    """Seeds; `null` means those of the run."""
     test_share: float = Field(0.1, gt=0, lt=1)
     """Share of the cells that are kept from training, for probes and likelihood."""
     n_samples: Draws = 50
@@ -396,7 +401,7 @@ class ScalabilitySettings(OnSlideSettings):
     """Cells of a step of every method that has batches, as published; `null` leaves to each its own."""
 
 
-class DisentanglementSettings(Settings):
+class DisentanglementSettings(SeededSettings):
     """Figure A5: what latents hold of cell type and domain; models see all cells of a data set, its slides together."""
 
     methods: Some[Literal[*(m.name for m in METHODS.values() if "latent" in m.needs)]] = ["cellina_ablated", "cellina"]
