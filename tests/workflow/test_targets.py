@@ -164,5 +164,5 @@ def test_an_experiment_can_have_seeds_of_its_own(tmp_path):
     }
     assert seeds == {name: {str(place)} for place, name in enumerate(names)}
     # So do the trainings that are made for them alone.
-    fits = [wildcards for rule, wildcards in jobs if rule == "fit"]
-    assert {re.search(r"slide=(\w+)[+,].*\bseed=(\d+)", fit).groups() for fit in fits} == {("pooled", "1"), ("slide_0", "3")}
+    found = [re.search(r"slide=(\w+)[+,].*\bseed=(\d+)", wildcards) for rule, wildcards in jobs if rule == "fit"]
+    assert {fit.groups() for fit in found} == {("pooled", "1"), ("slide_0", "3")}
