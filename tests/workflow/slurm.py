@@ -16,6 +16,8 @@ from pathlib import Path
 
 PROGRAMS = ("slurmctld", "slurmd", "sbatch", "squeue", "munged", "mungekey")
 PROGRAMS += ("slurmdbd", "mariadbd", "mariadb-install-db")
+# The first line of every file that is written to where SLURM reads its configuration.
+OURS = "# A SLURM for the tests of tissue-counterfactuals.\n"
 CONFIGURATION = """
 ClusterName=test
 SlurmctldHost={host}(127.0.0.1)
@@ -76,6 +78,8 @@ StorageUser=slurm
 StoragePass=x
 StorageLoc=slurm_acct_db
 """
+# Jobs find their configuration here alone: a job step does not hand SLURM_CONF on.
+ETC = Path("/etc/slurm")
 # Whom jobs are billed to where accounts are kept.
 ACCOUNT = "laboratory"
 
@@ -130,16 +134,18 @@ class Slurm:
     def __init__(self, folder: Path, accounts: bool = False):
         self.folder = folder
         self.accounts = accounts
+        # What a test that was killed has left is not what the machine had.
+        found = [ETC / name for name in ("slurm.conf", "gres.conf", "slurmdbd.conf")]
+        self.before = {path: path.read_text() if path.is_file() else OURS for path in found}
 
     def __enter__(self) -> "Slurm":
         for name in ("controller", "node"):
             (self.folder / name).mkdir(parents=True)
         pages = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        # Jobs find their configuration here alone: a job step does not hand SLURM_CONF on.
-        etc = Path("/etc/slurm")
-        etc.mkdir(exist_ok=True)
-        (etc / "slurm.conf").write_text(
-            CONFIGURATION.format(
+        ETC.mkdir(exist_ok=True)
+        (ETC / "slurm.conf").write_text(
+            OURS
+            + CONFIGURATION.format(
                 host=socket.gethostname().split(".")[0],
                 folder=self.folder,
                 accounts=ACCOUNTS if self.accounts else NO_ACCOUNTS,
@@ -148,7 +154,7 @@ class Slurm:
             )
         )
         # A card without a device file is thrown away; this one is nobody's.
-        (etc / "gres.conf").write_text("Name=gpu Count=1 File=/dev/null\n")
+        (ETC / "gres.conf").write_text(f"{OURS}Name=gpu Count=1 File=/dev/null\n")
         if not Path("/etc/munge/munge.key").exists():
             _start("mungekey", "--create", user="munge")
         munge = pwd.getpwnam("munge")
@@ -159,7 +165,7 @@ class Slurm:
             _start("munged", "--force", user="munge")
         _until(self._munge_answers, "munged")
         if self.accounts:
-            self._keep_accounts(etc)
+            self._keep_accounts()
         _start("slurmctld", "-i")
         _start("slurmd")
         _until(lambda: "idle" in _call("sinfo", "-h", "-o", "%T").stdout, "the node")
@@ -172,7 +178,7 @@ class Slurm:
             assert _call("sacctmgr", "-i", "add", "user", "root", f"Account={ACCOUNT}").returncode == 0
         return self
 
-    def _keep_accounts(self, etc: Path) -> None:
+    def _keep_accounts(self) -> None:
         """A database on the loopback, and SLURM's daemon before it."""
         data, socket_file = self.folder / "database", self.folder / "database.socket"
         for folder in (self.folder, *self.folder.parents):
@@ -206,10 +212,10 @@ class Slurm:
         for host in ("127.0.0.1", "localhost"):
             right = f"grant all on slurm_acct_db.* to slurm@'{host}' identified by 'x'"
             assert _call(*ask, right).returncode == 0
-        settings = etc / "slurmdbd.conf"
+        settings = ETC / "slurmdbd.conf"
         settings.touch(mode=0o600)
         settings.chmod(0o600)
-        settings.write_text(DATABASE.format(host=socket.gethostname().split(".")[0], folder=self.folder))
+        settings.write_text(OURS + DATABASE.format(host=socket.gethostname().split(".")[0], folder=self.folder))
         _start("slurmdbd")
         _until(
             lambda: _call("sacctmgr", "-n", "list", "cluster").returncode == 0,
@@ -226,6 +232,12 @@ class Slurm:
         if self.accounts:
             self.database.terminate()
             self.database.wait(timeout=60)
+        # Where a configuration names a controller that is gone, every start of Snakemake asks for it ten seconds long.
+        for path, text in self.before.items():
+            if text.startswith(OURS):
+                path.unlink(missing_ok=True)
+            else:
+                path.write_text(text)
 
     @staticmethod
     def _munge_answers() -> bool:
