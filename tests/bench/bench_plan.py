@@ -21,7 +21,8 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "workflow"))
 
-from tissue_counterfactuals.config import load_config, samples_of, slug  # noqa: E402
+from tissue_counterfactuals.config import load_config, samples_of  # noqa: E402
+from tissue_counterfactuals.files import slug  # noqa: E402
 from tissue_counterfactuals.question.folds import FOLD_COLUMNS, Fold, patients_of  # noqa: E402
 from tissue_counterfactuals.sources.downloads.table import requested_files  # noqa: E402
 

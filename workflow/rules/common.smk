@@ -8,10 +8,10 @@ from snakemake.settings.types import DeploymentMethod
 
 import tissue_counterfactuals
 from tissue_counterfactuals import estimates, protocols
-from tissue_counterfactuals.config import POOLED, load_config, samples_of, slug
+from tissue_counterfactuals.config import POOLED, load_config, samples_of
 from tissue_counterfactuals.config.known import may_choose_genes
 from tissue_counterfactuals.errors import InputError
-from tissue_counterfactuals.files import BY_NAME, final_files, verify
+from tissue_counterfactuals.files import BY_NAME, final_files, slug, verify
 from tissue_counterfactuals.methods import CORE, METHODS, applicable, environments
 from tissue_counterfactuals.results.harmless import harmless
 from tissue_counterfactuals.sources.downloads.table import (

@@ -1,12 +1,13 @@
 """Write beside, check, rename: a half-written file is never taken for a whole one, and a damaged one is found.
 
 Whatever is written here is followed by a record of its SHA-256 in the form of `sha256sum`: `.NAME.sha256` beside a
-file, `.sha256` in a folder. `verify` compares before the file is used.
+file, `.sha256` in a folder. `verify` compares before the file is used. And how files are named after labels: `slug`.
 """
 
 import contextlib
 import hashlib
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterable, Iterator
@@ -14,6 +15,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tissue_counterfactuals.errors import InputError
+
+# Longest label that names of files are made of; with what stands around it, 255 bytes are allowed.
+MAX_LABEL = 150
 
 
 @contextmanager
@@ -185,3 +189,31 @@ def _flush(path: Path) -> None:
             os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def slug(text: str) -> str:
+    """The form of a name that paths are made of: letters, digits, `_`, `.` and `-`; anything else becomes `_`."""
+    cleaned = re.sub(r"[^A-Za-z0-9_.-]+", "_", str(text))
+    return re.sub(r"^\.+", "_", cleaned) or "_"
+
+
+def slugs(labels: Iterable[str], what: str) -> dict[str, str]:
+    """Path form -> label for several names; `what` begins the message ("slide x: the cell types").
+
+    Raises:
+        InputError: two labels have the same path form, or one is too long for the name of a file.
+    """
+    mapping: dict[str, str] = {}
+    for label in labels:
+        if len(label) > MAX_LABEL:
+            raise InputError(
+                f"{what} {label[:40]!r}... has {len(label)} characters, and file names are made of it; give it a name "
+                f"of at most {MAX_LABEL}."
+            )
+        other = mapping.setdefault(slug(label), label)
+        if other != label:
+            raise InputError(
+                f"{what} {other!r} and {label!r} would both be called {slug(label)!r} in file names; rename one "
+                "of them."
+            )
+    return mapping

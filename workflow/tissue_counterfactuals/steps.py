@@ -18,7 +18,7 @@ from scipy import sparse
 
 from tissue_counterfactuals import protocols
 from tissue_counterfactuals.errors import InputError
-from tissue_counterfactuals.files import atomic_path
+from tissue_counterfactuals.files import atomic_path, slug, slugs
 from tissue_counterfactuals.methods import METHODS, seeing_answers
 from tissue_counterfactuals.metrics import Interval, Noise
 from tissue_counterfactuals.metrics.fold import UNKNOWN, FoldScorer
@@ -85,8 +85,6 @@ def prepare(dataset: dict, files: dict[str, Path], samples: list[str] | None, ou
 
 def held_out_masks(dataset: dict) -> Callable[[anndata.AnnData], dict[str, np.ndarray]] | None:
     """From a slide to the held-out cells of each fold, by the name that paths are made of."""
-    from tissue_counterfactuals.config import slug
-
     if "cellina" not in dataset["experiments"] or dataset["control_domain"] is None:
         return None
 
@@ -154,8 +152,6 @@ def write_folds(slide: Path, name: str, dataset: dict, output: Path, alone: bool
     Args:
         alone: the data set has no other slide, so that what cannot be asked here cannot be asked at all.
     """
-    from tissue_counterfactuals.config import slugs
-
     folds = _folds(read_slide(slide, check=False, counts=False), name, dataset)
     asked = folds["left_out"] == ""
     labels = [fold_of(folds.iloc[[row]]).label for row in range(len(folds))]

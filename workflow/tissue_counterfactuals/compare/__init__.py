@@ -17,8 +17,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from tissue_counterfactuals.config import slugs
-from tissue_counterfactuals.files import atomic_path
+from tissue_counterfactuals.files import atomic_path, slugs
 from tissue_counterfactuals.sources import published_as
 
 _TABLES = "results/tables/{dataset}"

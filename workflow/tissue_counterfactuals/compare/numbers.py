@@ -12,8 +12,8 @@ from scipy.stats import ttest_1samp, wilcoxon
 from tissue_counterfactuals import protocols
 from tissue_counterfactuals.compare import Tables, kind_of, label_of, published
 from tissue_counterfactuals.compare.tolerance import Tolerance, of_folds, of_replicates, rounding
-from tissue_counterfactuals.config import slugs
 from tissue_counterfactuals.experiments.celcomen_simulation import paired_tests
+from tissue_counterfactuals.files import slugs
 from tissue_counterfactuals.methods import METHODS
 from tissue_counterfactuals.results.tables import FOLD, TWIN
 from tissue_counterfactuals.sources import published_as

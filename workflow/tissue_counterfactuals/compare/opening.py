@@ -15,7 +15,7 @@ from tissue_counterfactuals.compare import numbers as of_numbers
 from tissue_counterfactuals.compare import statements as of_statements
 from tissue_counterfactuals.compare.numbers import failures
 from tissue_counterfactuals.compare.statements import _answers, gain
-from tissue_counterfactuals.config import slugs
+from tissue_counterfactuals.files import slugs
 from tissue_counterfactuals.methods import seeing_answers
 from tissue_counterfactuals.protocols import resolve
 from tissue_counterfactuals.results.answer import in_words

@@ -16,7 +16,7 @@ from PIL import Image
 
 from tissue_counterfactuals.compare import Tables, label_of
 from tissue_counterfactuals.compare.numbers import donors_scale
-from tissue_counterfactuals.config import slugs
+from tissue_counterfactuals.files import slugs
 from tissue_counterfactuals.results.figures import FIGURES
 
 _WIDTH = 460

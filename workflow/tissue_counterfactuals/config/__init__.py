@@ -5,10 +5,11 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from tissue_counterfactuals.config.dataset import MAX_LABEL, POOLED, Dataset, is_url, samples_of, slug, slugs
+from tissue_counterfactuals.config.dataset import POOLED, Dataset, is_url, samples_of
 from tissue_counterfactuals.config.known import known_faults
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.experiments.settings import CelcomenSettings, CellinaExperimentSettings
+from tissue_counterfactuals.files import MAX_LABEL, slug
 from tissue_counterfactuals.methods import METHODS
 from tissue_counterfactuals.methods.settings import (
     CelcomenFieldSettings,
@@ -31,7 +32,7 @@ from tissue_counterfactuals.sources import READERS
 from tissue_counterfactuals.sources.downloads.settings import DownloadSettings
 from tissue_counterfactuals.sources.downloads.table import download_faults, slides_in_table
 
-__all__ = ["POOLED", "Config", "describe", "is_url", "load_config", "samples_of", "slug", "slugs"]
+__all__ = ["POOLED", "Config", "describe", "is_url", "load_config", "samples_of"]
 
 
 class MetricSettings(Settings):

@@ -1,6 +1,5 @@
 """One data set of the configuration, and the slides that it consists of."""
 
-import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Literal, Self
@@ -9,6 +8,7 @@ from pydantic import Field, model_validator
 
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.experiments import ON_EACH_SLIDE, ON_SLIDES
+from tissue_counterfactuals.files import slug, slugs
 from tissue_counterfactuals.methods import METHODS
 from tissue_counterfactuals.question.named import no_such_label
 from tissue_counterfactuals.question.settings import GraphSettings, HoldoutSettings, UserQuestion
@@ -22,9 +22,6 @@ POOLED = "pooled"
 _BRACES = "braces stand for other things in a workflow: give the file another name"
 
 SIMULATED = ("simulated", "simulated_field", "simulated_lesions", "simulated_screen")
-
-# Longest label that names of files are made of; with what stands around it, 255 bytes are allowed.
-MAX_LABEL = 150
 
 # Layouts as instruments and tools write them, of whatever tissue: what a cell is must be said beside them.
 _BUNDLES = tuple(name for name, reader in READERS.items() if reader.published is None and name != "h5ad")
@@ -309,34 +306,6 @@ def not_pooled(path: str, taken: Iterable[str]) -> str:
     while own.lower() == POOLED or own != path and own in taken:
         own = f"sample_{own}"
     return own
-
-
-def slug(text: str) -> str:
-    """The form of a name that paths are made of: letters, digits, `_`, `.` and `-`; anything else becomes `_`."""
-    cleaned = re.sub(r"[^A-Za-z0-9_.-]+", "_", str(text))
-    return re.sub(r"^\.+", "_", cleaned) or "_"
-
-
-def slugs(labels: Iterable[str], what: str) -> dict[str, str]:
-    """Path form -> label for several names; `what` begins the message ("slide x: the cell types").
-
-    Raises:
-        InputError: two labels have the same path form, or one is too long for the name of a file.
-    """
-    mapping: dict[str, str] = {}
-    for label in labels:
-        if len(label) > MAX_LABEL:
-            raise InputError(
-                f"{what} {label[:40]!r}... has {len(label)} characters, and file names are made of it; give it a name "
-                f"of at most {MAX_LABEL}."
-            )
-        other = mapping.setdefault(slug(label), label)
-        if other != label:
-            raise InputError(
-                f"{what} {other!r} and {label!r} would both be called {slug(label)!r} in file names; rename one "
-                "of them."
-            )
-    return mapping
 
 
 def is_url(path: str) -> bool:

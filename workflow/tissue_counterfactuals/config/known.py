@@ -9,10 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from tissue_counterfactuals.config.dataset import samples_of, slugs
+from tissue_counterfactuals.config.dataset import samples_of
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.experiments import EXPERIMENTS
 from tissue_counterfactuals.experiments.settings import BUNDLED_GENE_SETS
+from tissue_counterfactuals.files import slugs
 from tissue_counterfactuals.question.named import (
     FEWEST_CELLS,
     gene_faults,

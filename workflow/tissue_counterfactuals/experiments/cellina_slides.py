@@ -7,8 +7,8 @@ from anndata import AnnData
 from scipy import sparse
 
 from tissue_counterfactuals.graph import neighborhood_features
-from tissue_counterfactuals.methods.cellina import under_switches
 from tissue_counterfactuals.models.cellina import Cellina
+from tissue_counterfactuals.models.settings import under_switches
 from tissue_counterfactuals.question.folds import Split
 from tissue_counterfactuals.slide import VARIABLE, log_normalize, read_slide
 from tissue_counterfactuals.streams import stream

@@ -14,10 +14,10 @@ from torch.nn import functional as F
 from tissue_counterfactuals.experiments import cellina_slides, preparation
 from tissue_counterfactuals.graph import slide_graph
 from tissue_counterfactuals.methods import cellina_gat
-from tissue_counterfactuals.methods.cellina import under_switches
 from tissue_counterfactuals.metrics.latents import probe_f1
 from tissue_counterfactuals.models.cellina import Cellina, CellinaNetwork, classifier
 from tissue_counterfactuals.models.cellina_gat import CellinaGAT
+from tissue_counterfactuals.models.settings import under_switches
 from tissue_counterfactuals.results.tables import write_tsv
 
 # What is varied -> the setting that is its weight; `domain_classifier` and `contrastive` are losses of s.

@@ -9,7 +9,7 @@ import numpy as np
 from tissue_counterfactuals.graph import neighborhood_features
 from tissue_counterfactuals.methods.prediction import Prediction
 from tissue_counterfactuals.models.cellina import Cellina
-from tissue_counterfactuals.models.settings import PUBLISHED_BATCH, CellinaSettings
+from tissue_counterfactuals.models.settings import under_switches
 from tissue_counterfactuals.models.training import TrainingSettings, batches_of, resolve_batch_size
 from tissue_counterfactuals.slide import log_normalize, normalize_counts
 
@@ -54,14 +54,6 @@ def latents_among(task, model: Cellina, around) -> dict[str, np.ndarray]:
     cells = np.arange(task.slide.n_obs)
     latent = task.switches["latent"]
     return dict(zip("zs", model.latents(task.slide, cells, around, latent, task.seed), strict=True))
-
-
-def under_switches(settings: dict, switches: dict[str, str], published: CellinaSettings | None = None) -> dict:
-    """Arguments of a model: the section of the configuration, or as run the published values, and when to stop."""
-    if switches["hyperparameters"] == "published":
-        published = published or CellinaSettings(batch_size=PUBLISHED_BATCH)
-        settings = published.model_dump(exclude={"time_limit_minutes"})
-    return settings | {key: switches[key] for key in ("restore", "monitor")}
 
 
 def predict(task, folder: Path, target: str) -> dict[str, Prediction | str]:

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
-from tissue_counterfactuals.methods.cellina import fit_model, latents_among, under_switches, variants
+from tissue_counterfactuals.methods.cellina import fit_model, latents_among, variants
 from tissue_counterfactuals.methods.prediction import Prediction
 from tissue_counterfactuals.models.cellina_gat import CellinaGAT
-from tissue_counterfactuals.models.settings import CellinaGATSettings
+from tissue_counterfactuals.models.settings import CellinaGATSettings, under_switches
 
 
 def fit(task, folder: Path) -> None:

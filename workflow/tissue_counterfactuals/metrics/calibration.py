@@ -15,7 +15,7 @@ Per metric and fold, with the better end of the metric upwards:
 
 import numpy as np
 import pandas as pd
-from scipy import sparse, stats
+from scipy import sparse
 
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.methods import METHODS
@@ -172,7 +172,7 @@ def dynamic_range(knowing: float, null: float, best: float) -> float:
 def _monotony(scores: pd.Series) -> float:
     if scores.isna().any() or scores.nunique() < 2:
         return 0.0
-    return float(stats.spearmanr(np.arange(len(scores)), scores).statistic)
+    return float(scores.rank().corr(pd.Series(range(len(scores)), scores.index)))
 
 
 def _mean(values) -> float:

@@ -31,8 +31,7 @@ import numpy as np
 from scipy import sparse
 from scipy.linalg import eigh
 from scipy.optimize import minimize_scalar
-from scipy.special import gammaln
-from scipy.stats import norm
+from scipy.special import gammaln, ndtri
 
 LARGEST_CHANGE = 3.0
 N_CELLS_OF_AXES = 20_000
@@ -51,7 +50,7 @@ _GENES_OF_SPREAD = 500
 # Of a change that lies off the axes for more than this share, what the axes say is no answer.
 MOST_OFF = 0.5
 COVERAGE = 0.9
-QUANTILE = norm.ppf((1 + COVERAGE) / 2)
+QUANTILE = ndtri((1 + COVERAGE) / 2)
 N_LEVELS = 3
 # Fewer types whose answer is known say nothing about how far off the next one is.
 FEWEST_TYPES = 3

@@ -75,3 +75,11 @@ class CellinaGATSettings(CellinaSettings):
     `gat_field: one_hop`."""
     weight_decay: Weight = 0.0001
     """Weight decay of both Adam optimisers."""
+
+
+def under_switches(settings: dict, switches: dict[str, str], published: CellinaSettings | None = None) -> dict:
+    """Arguments of a model: the section of the configuration, or as run the published values, and when to stop."""
+    if switches["hyperparameters"] == "published":
+        published = published or CellinaSettings(batch_size=PUBLISHED_BATCH)
+        settings = published.model_dump(exclude={"time_limit_minutes"})
+    return settings | {key: switches[key] for key in ("restore", "monitor")}

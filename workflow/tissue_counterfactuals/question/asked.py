@@ -12,6 +12,7 @@ from anndata import AnnData
 from scipy import sparse
 
 from tissue_counterfactuals.errors import InputError
+from tissue_counterfactuals.question import INTERVENTIONS
 from tissue_counterfactuals.question.donors import edge_perturbation, others
 from tissue_counterfactuals.question.folds import Fold, Split, cells_of
 from tissue_counterfactuals.question.named import (
@@ -23,7 +24,6 @@ from tissue_counterfactuals.question.named import (
 )
 from tissue_counterfactuals.question.nodes import NodePerturbation, altered_cells, pseudobulk_shift
 from tissue_counterfactuals.question.question import DONORS, NODE, OWN, Question, fingerprint
-from tissue_counterfactuals.question.settings import INTERVENTIONS
 from tissue_counterfactuals.streams import stream
 
 

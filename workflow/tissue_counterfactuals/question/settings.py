@@ -5,6 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, StringConstraints, model_validator
 
 from tissue_counterfactuals.methods import METHODS
+from tissue_counterfactuals.question import INTERVENTIONS
 from tissue_counterfactuals.settings import Distinct, Seed, Settings, Some, Text
 
 
@@ -62,17 +63,6 @@ class CounterfactualSettings(Settings):
     node: NodeSettings = NodeSettings()
 
 
-# Intervention of a user's question -> what a method must be able to answer.
-INTERVENTIONS = {
-    "move_to": "edge",
-    "composition": "edge",
-    "remove_sender": "edge",
-    "add_sender": "edge",
-    "shift_genes": "node",
-    "shift_towards": "node",
-    "shift_pathway": "node",
-    "knock_out": "own",
-}
 _OF_SHIFTS = {"senders", "share_of_senders", "cells", "scale"}
 # Intervention -> what else of a question it reads; others have nothing to read.
 _READ = {

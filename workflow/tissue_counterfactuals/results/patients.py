@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from tissue_counterfactuals.files import slug
 from tissue_counterfactuals.streams import stream
 
 # Of three patients, one resampling in nine holds a single one, whose t statistic is infinite: no 95 % interval.
@@ -76,7 +77,7 @@ def _resamplings(n: int) -> tuple[np.ndarray, np.ndarray]:
 def patients_of_slides(dataset: dict) -> dict[str, str]:
     """Slide, as score tables call it, -> patient, where the entry of a data set names one."""
     # Slow to import, and methods need it not.
-    from tissue_counterfactuals.config.dataset import not_pooled, slug
+    from tissue_counterfactuals.config.dataset import not_pooled
 
     patients = {slug(sample): patient for patient, samples in dataset["patients"].items() for sample in samples}
     taken = {*patients, *map(slug, dataset.get("samples") or [])}

@@ -12,8 +12,7 @@ from pathlib import Path
 from anndata import AnnData
 
 from tissue_counterfactuals import __version__
-from tissue_counterfactuals.config import slugs
-from tissue_counterfactuals.files import atomic_path
+from tissue_counterfactuals.files import atomic_path, slugs
 
 _PACKAGES = ("torch", "numpy", "scipy", "pandas", "anndata", "scanpy", "scikit-learn", "numba", "matplotlib")
 

@@ -11,8 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch, Rectangle
 
 from tissue_counterfactuals import protocols
-from tissue_counterfactuals.methods.cellina import under_switches
-from tissue_counterfactuals.models.settings import CellinaGATSettings
+from tissue_counterfactuals.models.settings import CellinaGATSettings, under_switches
 from tissue_counterfactuals.results import provenance
 from tissue_counterfactuals.results.figures import style
 from tissue_counterfactuals.results.figures.schematics import INTER, INTRA

@@ -9,7 +9,7 @@ from matplotlib.lines import Line2D
 
 from tissue_counterfactuals.experiments.cellina_weights import LABELS, LATENTS, SWEEPS
 from tissue_counterfactuals.methods import cellina_gat
-from tissue_counterfactuals.methods.cellina import under_switches
+from tissue_counterfactuals.models.settings import under_switches
 from tissue_counterfactuals.results import provenance
 from tissue_counterfactuals.results.figures import style
 from tissue_counterfactuals.results.tables import read_table, write_tsv
