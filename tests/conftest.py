@@ -8,7 +8,14 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 # Files of minutes; then all others that run a workflow or a guest, then the rest. What is long and comes last would be
 # waited for by workers that have nothing to do.
-LONG = ("test_slurm", "test_five_data_sets", "test_scvi_tools", "test_report_in_browser", "test_own_slide", "test_run")
+LONG = (
+    "test_slurm",
+    "test_five_data_sets",
+    "test_cellina_whole",
+    "test_report_in_browser",
+    "test_scvi_tools",
+    "test_own_slide",
+)
 
 
 def pytest_collection_modifyitems(items):

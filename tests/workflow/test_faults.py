@@ -94,7 +94,8 @@ def test_a_data_set_that_no_slide_can_be_asked_about_stops_alone_and_before_it_i
     holdout = {"cell_types": ["T cell (CD4+)", "type_1"]}
     entry = ENTRY | {"columns": ENTRY["columns"] | {"sample": "section"}, "holdout": holdout}
     config = tiny(methods=["no_change", "ridge"], seeds=[0], protocols=["corrected"])
-    config["datasets"] = {"blank": entry | {"path": "blank.h5ad"}, "mine": entry}
+    one = {"samples": ["s 1"], "holdout": {"cell_types": ["T cell (CD4+)"]}}
+    config["datasets"] = {"blank": entry | {"path": "blank.h5ad"}, "mine": entry | one}
     run = Run(tmp_path).configure(config)
     outcome = run.snakemake("results/tables/blank/scores.tsv", "results/tables/mine/scores.tsv")
     assert outcome.code != 0
@@ -103,7 +104,7 @@ def test_a_data_set_that_no_slide_can_be_asked_about_stops_alone_and_before_it_i
     assert run.read("results/logs/check_folds/blank.log").startswith(sentence)
     assert outcome.screen.split("At least one job did not complete successfully.")[1].strip().startswith(sentence)
     assert [*(run.folder / "results/models").iterdir()] == [run.folder / "results/models/mine"]
-    assert {"s_1", "s_2"} <= {*run.read("results/tables/mine/scores.tsv").split()}
+    assert "s_1" in run.read("results/tables/mine/scores.tsv").split()
     assert "Nothing to be done" in run.snakemake("--dry-run", "results/tables/mine/scores.tsv").screen
 
 

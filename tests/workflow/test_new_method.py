@@ -55,7 +55,7 @@ def test_a_new_method_is_a_row_a_file_and_an_environment(finished, tmp_path):
     (checkout / "envs/halving.post-deploy.sh").write_text(f'cp {library}/* "{place}"\n')
 
     # The code is that of a clone, and yet what there is need not be made again.
-    outcome = run.snakemake("--rerun-triggers", "mtime", "input")
+    outcome = run.snakemake("--rerun-triggers", "mtime", "input", "--", "table1")
     assert outcome.code == 0, outcome.screen
     assert outcome.planned()["build_environment"] == 1
     assert "built halving: " in run.read("results/logs/build_environment/halving.log")

@@ -88,7 +88,7 @@ def ended(process) -> tuple[int, str]:
 @without_accounts
 @pytest.mark.skipif("TC_DEMO" not in os.environ, reason="TC_DEMO names no checkout in which `make demo` has run")
 def test_the_demo_whose_submitter_is_killed_ends_as_the_local_demo(slurm, tmp_path):
-    """In the CI, after the demo: some minutes."""
+    """The stage `cluster and Celcomen` of the CI, after the demo: some minutes."""
     demo, clone = os.environ["TC_DEMO"], tmp_path / "clone"
     # Of the same commit, which stands under tables and figures.
     subprocess.run(["git", "clone", "--quiet", demo, str(clone)], check=True)
