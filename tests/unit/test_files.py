@@ -16,6 +16,7 @@ from tissue_counterfactuals.files import (
     refuse_future,
     refuse_unwritable,
     remove,
+    slug,
     verify,
 )
 
@@ -169,3 +170,20 @@ def test_the_record_of_a_file_deep_in_a_folder_is_its_own(tmp_path):
     for name in ("model.pt", "deep/model.pt"):
         path = tmp_path / "model" / name
         assert recorded_digest(path) == digest(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [
+        ("C57BL6J-2.036", "C57BL6J-2.036"),
+        ("niche0_Astrocyte+Endothelial", "niche0_Astrocyte_Endothelial"),
+        ("a/b\\c d", "a_b_c_d"),
+        ("../x", "__x"),
+        ("..", "_"),
+        ("", "_"),
+        ("é", "_"),
+    ],
+)
+def test_slug(text, path):
+    assert slug(text) == path
+    assert slug(path) == path

@@ -518,23 +518,6 @@ def test_samples_of_an_address_must_be_listed():
 
 
 @pytest.mark.parametrize(
-    ("text", "path"),
-    [
-        ("C57BL6J-2.036", "C57BL6J-2.036"),
-        ("niche0_Astrocyte+Endothelial", "niche0_Astrocyte_Endothelial"),
-        ("a/b\\c d", "a_b_c_d"),
-        ("../x", "__x"),
-        ("..", "_"),
-        ("", "_"),
-        ("é", "_"),
-    ],
-)
-def test_slug(text, path):
-    assert config.slug(text) == path
-    assert config.slug(path) == path
-
-
-@pytest.mark.parametrize(
     ("text", "words"),
     [
         ("x" * 300 + ".h5ad", r"longer than the name of a file can be \(305 bytes in one name"),
