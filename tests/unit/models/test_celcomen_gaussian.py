@@ -8,6 +8,7 @@ from celcomen_oracles import gaussian_loss_and_gradient
 from celcomen_samplers import lattice, metropolis_sphere, random_forces
 from tissue_counterfactuals.errors import InputError
 from tissue_counterfactuals.experiments.celcomen_recovery import chain_forces
+from tissue_counterfactuals.models import celcomen_gaussian
 from tissue_counterfactuals.models.celcomen import fit_interactions
 from tissue_counterfactuals.models.celcomen_field import GaussianField
 from tissue_counterfactuals.models.celcomen_gaussian import (
@@ -219,6 +220,32 @@ def test_ridge_draws_forces_to_zero_and_helps_with_more_genes_than_cells():
     assert sizes[0] > sizes[1] > sizes[2]
     few = (np.random.default_rng(0).normal(size=(20, 30)), tissue(20))
     assert np.isfinite(fit_gaussian([few], ridge=0.1).inter).all()
+
+
+def smooth_tissue(n_genes, side=20, seed=0):
+    """Genes that few smooth patterns drive: the optimum lies close to the border of what a field can be."""
+    rng = np.random.default_rng(seed)
+    weights = interaction_weights(knn_graph(np.stack(np.divmod(np.arange(side**2), side), 1) * 1.0, 8), "row")
+    patterns = rng.normal(size=(side**2, 10))
+    for _ in range(10):
+        patterns = weights @ patterns
+    patterns /= patterns.std(axis=0)
+    return patterns @ rng.normal(size=(10, n_genes)) + 3 * rng.normal(size=(side**2, n_genes)), weights
+
+
+def test_where_steps_cross_the_border_the_optimum_is_reached_from_inside(monkeypatch):
+    observed = field_statistics([smooth_tissue(40)])
+    straight = fit_gaussian(observed, ridge=0.1)
+    assert len(straight.history) <= celcomen_gaussian._MOST_STRAIGHT
+    monkeypatch.setattr(celcomen_gaussian, "_MOST_STRAIGHT", 3)
+    around = fit_gaussian(observed, ridge=0.1)
+    # With ends that weigh more it has come close: fewer steps were left than the straight way has.
+    assert 3 < len(around.history) < len(straight.history)
+    np.testing.assert_allclose(around.inter, straight.inter, atol=1e-6 * np.abs(straight.inter).max())
+    np.testing.assert_allclose(around.intra, straight.intra, atol=1e-6 * np.abs(straight.intra).max())
+    monkeypatch.setattr(celcomen_gaussian, "_MOST_STEPS", 1)
+    with pytest.raises(InputError, match="give a larger ridge"):
+        fit_gaussian(observed, ridge=0.1)
 
 
 # --- what it recovers ---------------------------------------------------------------------------------------------

@@ -32,11 +32,14 @@ from tissue_counterfactuals.models.celcomen_statistics import statistics
 
 # lambda: what the diagonal of the forces within cells is counted from.
 NORM_WEIGHT = 1.0
-_MAX_STEPS = 100
+# Newton steps straight to the optimum; of a stage on the way around, and of the last one.
+_MOST_STRAIGHT, _MOST_OF_STAGE, _MOST_STEPS = 30, 30, 100
 _MAX_HALVINGS = 60
 # Of the squared Newton decrement, twice the distance of the loss from its minimum, before the last step, which squares
 # it.
-_TOLERANCE = 1e-9
+_TOLERANCE, _TOLERANCE_OF_STAGE = 1e-9, 1e-2
+# Of either end of the spectrum, whose own weights sum to 1.
+_WEIGHTS_OF_ENDS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
 
 
 @dataclass(frozen=True)
@@ -149,7 +152,7 @@ def fit_gaussian(
         s, c = (s + ridge * np.eye(len(s))) / (1 + ridge), c / (1 + ridge)
     _refuse_collinear(s)
     unit = replace(observed, intra=s, inter=c)
-    precision, inter, history = _newton(unit)
+    precision, inter, history = _newton(unit, ridge)
 
     intra_error = inter_error = None
     if errors and not ridge:
@@ -268,16 +271,49 @@ def _newton_direction(observed: FieldStatistics, point: _Point):
     return back.T @ step_precision @ back, back.T @ step_inter @ back, float(decrement)
 
 
-def _newton(observed):
-    """Newton steps with backtracking from cells without forces between them: convex, and infinite at the border, so
-    they end at the one optimum.
+def _newton(observed: FieldStatistics, ridge: float) -> tuple[np.ndarray, np.ndarray, list[dict]]:
+    """P, g and the loss of each step, by Newton steps from cells without forces between them: convex, and infinite at
+    the border, so they end at the one optimum.
+
+    The ends of the spectrum are the border, and weigh next to nothing: where genes are nearly as many as cells the
+    optimum lies close to it, and whole Newton steps cross it. Then the ends weigh more at first and less from stage to
+    stage, each of which begins at the optimum of the one before (a barrier method).
     """
     precision = _symmetric(np.linalg.inv(observed.intra))
-    point = _diagonalised(observed.spectrum, precision, np.zeros_like(observed.inter))
-    loss, history = _loss(observed, point), []
-    for step in range(_MAX_STEPS):
+    forces, history = (precision, np.zeros_like(observed.inter)), []
+    point = _descend(observed, forces, history, _MOST_STRAIGHT, _TOLERANCE)
+    if history[-1]["decrement"] > _TOLERANCE:
+        for weight in _WEIGHTS_OF_ENDS:
+            heavier = replace(observed, spectrum=_with_ends(observed.spectrum, weight))
+            point = _descend(heavier, forces, [], _MOST_OF_STAGE, _TOLERANCE_OF_STAGE)
+            forces = point.precision, point.inter
+        point = _descend(observed, forces, history, _MOST_STEPS, _TOLERANCE)
+    if history[-1]["decrement"] > _TOLERANCE:
+        raise InputError(
+            "inference: the field has no finite optimum for these cells, some combination of genes is the same in all "
+            f"neighbours; give {'a larger ridge' if ridge else 'ridge, for example 0.01'}."
+        )
+    return point.precision, point.inter, history
+
+
+def _with_ends(measure: Spectrum, weight: float) -> Spectrum:
+    """The spectrum with so much more weight at either end; its weights sum to 1 again."""
+    weights = measure.weights.copy()
+    weights[[0, -1]] += weight
+    return replace(measure, weights=weights / weights.sum())
+
+
+def _descend(
+    observed: FieldStatistics, forces: tuple[np.ndarray, np.ndarray], history: list[dict], most: int, tolerance: float
+) -> _Point:
+    """Newton steps with backtracking until the squared decrement is below `tolerance`, as the last entry of `history`
+    then says, until no step gains anything, or for `most` steps.
+    """
+    point = _diagonalised(observed.spectrum, *forces)
+    loss = _loss(observed, point)
+    for _ in range(most):
         for_precision, for_inter, decrement = _newton_direction(observed, point)
-        history.append({"epoch": step, "loss": loss, "decrement": decrement})
+        history.append({"epoch": len(history), "loss": loss, "decrement": decrement})
         for halvings in range(_MAX_HALVINGS):
             size = 0.5**halvings
             trial = _diagonalised(
@@ -293,12 +329,9 @@ def _newton(observed):
             break
         point, loss = trial, reached
         # The step from here squares what is left, so that it is taken before the end.
-        if decrement <= _TOLERANCE:
-            return point.precision, point.inter, history
-    raise InputError(
-        "inference: the field has no finite optimum for these cells, some combination of genes is the same in all "
-        "neighbours; give ridge, for example 0.01."
-    )
+        if decrement <= tolerance:
+            break
+    return point
 
 
 def _standard_errors(observed, precision, inter) -> tuple[np.ndarray, np.ndarray]:
