@@ -132,7 +132,8 @@ def fit_gaussian(
 
     Returns:
         Forces, their standard errors from the Fisher information of the field (honest as far as cells are such a
-        field; None with a ridge), and the loss (negative log-likelihood per cell) of each step.
+        field; None with a ridge), and the loss (negative log-likelihood per cell) of each step, without those of a
+        detour (see `_newton`).
 
     Raises:
         InputError: see `field_statistics`; a gene that does not vary, genes that are linear combinations of each other
