@@ -81,7 +81,7 @@ def start(folder, *arguments, account=(NO_ACCOUNT,)):
 
 
 def ended(process) -> tuple[int, str]:
-    screen, _ = process.communicate(timeout=3000)
+    screen, _ = process.communicate(timeout=1200)
     return process.returncode, screen
 
 
