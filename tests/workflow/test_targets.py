@@ -41,6 +41,13 @@ def test_a_target_resolves(tmp_path, target, rules):
     assert [name for name, resources in asked.items() if not {"mem_mb", "runtime"} <= {*resources}] == []
 
 
+def test_a_file_of_a_data_set_that_is_not_configured_has_no_rule(tmp_path):
+    outcome = Run(tmp_path).configure(tiny()).snakemake("--dry-run", "results/tables/tin/scores.tsv")
+    assert outcome.code != 0
+    assert "No rule to produce results/tables/tin/scores.tsv" in outcome.screen
+    assert "KeyError" not in outcome.screen
+
+
 def test_under_an_equal_budget_trainings_whose_costs_are_compared_count_epochs(tmp_path):
     run = Run(tmp_path).configure(tiny(budget="equal", equal_steps=77, protocols=["corrected"]))
     fits = [("cellina", "slide_0"), ("cellina", "slide_0+random+300"), ("ridge", "slide_0")]

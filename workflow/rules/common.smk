@@ -66,7 +66,7 @@ DAY_MIN = 24 * 60
 
 
 wildcard_constraints:
-    dataset="[A-Za-z0-9_-]+",
+    dataset="|".join(config["datasets"]) or "(?!)",
     slide="[^/]+",
     fold="[^/]+",
     question="[A-Za-z0-9_-]+",
