@@ -66,7 +66,7 @@ DAY_MIN = 24 * 60
 
 
 wildcard_constraints:
-    dataset="|".join(config["datasets"]) or "(?!)",
+    dataset="|".join(config["datasets"]),
     slide="[^/]+",
     fold="[^/]+",
     question="[A-Za-z0-9_-]+",
